@@ -1,0 +1,20 @@
+"""Files to waveforms and back, in blocks: memory does not depend on a file's length."""
+
+from htdemucs.audio.encoding import FORMATS, AudioEncoding
+from htdemucs.audio.reader import AudioFile, reblock
+from htdemucs.audio.resample import Resampler, resampled_length
+from htdemucs.audio.spool import Spool
+from htdemucs.audio.tags import copy_tags
+from htdemucs.audio.writer import AudioWriter
+
+__all__ = [
+    "FORMATS",
+    "AudioEncoding",
+    "AudioFile",
+    "AudioWriter",
+    "Resampler",
+    "Spool",
+    "copy_tags",
+    "reblock",
+    "resampled_length",
+]

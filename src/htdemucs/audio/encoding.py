@@ -1,0 +1,154 @@
+"""How a waveform is stored in a file: the formats, their codecs and their limits."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from htdemucs.errors import AudioError
+
+MP3_PRESETS = range(2, 8)  # LAME's algorithm quality: 2 is the best, 7 the fastest
+OPUS_RATE = 48_000  # Hz; Opus always decodes at this rate
+VORBIS_QUALITY = 10  # about 250 kbit/s for music
+
+
+@dataclass(frozen=True)
+class Codec:
+    """What FFmpeg needs to know to write one format."""
+
+    muxer: str
+    encoder: str
+    sample_format: str  # FFmpeg's: s16, s32, flt packed; fltp planar
+    sample_rates: tuple[int, ...] = ()  # Hz, ascending; empty: all of them
+    bitrates: range = range(0)  # kbit/s; empty: not to be chosen
+    bitrate: int | None = None  # kbit/s, the default
+
+
+_MPEG_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+_CODECS = {
+    ("wav", 16): Codec("wav", "pcm_s16le", "s16"),
+    ("wav", 24): Codec("wav", "pcm_s24le", "s32"),
+    ("wav", 32): Codec("wav", "pcm_f32le", "flt"),
+    ("flac", 16): Codec("flac", "flac", "s16"),
+    ("flac", 24): Codec("flac", "flac", "s32"),
+    ("mp3", None): Codec("mp3", "libmp3lame", "fltp", _MPEG_RATES, range(8, 321), 320),
+    ("ogg", None): Codec("ogg", "vorbis", "fltp"),
+    ("opus", None): Codec("ogg", "libopus", "flt", (OPUS_RATE,), range(16, 511), 192),
+    ("m4a", None): Codec(
+        "ipod", "aac", "fltp", (*_MPEG_RATES, 64_000, 88_200, 96_000), range(16, 513), 256
+    ),
+}
+FORMATS = tuple(dict.fromkeys(format for format, _ in _CODECS))
+
+
+@dataclass(frozen=True)
+class AudioEncoding:
+    """How to store a waveform.
+
+    - wav: 16 or 24 bit integers, or 32 bit floats that keep every value as it is.
+    - flac: 16 or 24 bit integers.
+    - mp3 (LAME, constant bitrate): 8 to 48 kHz. Fewer than 47 samples come back as 47.
+    - ogg (FFmpeg's own Vorbis encoder): stereo only, so mono is doubled; fixed quality.
+    - opus (libopus): always stored at 48 kHz.
+    - m4a (FFmpeg's AAC encoder): 8 to 96 kHz.
+
+    Attributes:
+        format: one of `FORMATS`; also the file name's extension.
+        bit_depth: 16, 24 or 32, for wav and flac; the lossy formats have none and ignore it.
+        bitrate: kbit/s for mp3 (320), opus (192) and m4a (256); None takes that default.
+        mp3_preset: LAME's algorithm quality, 2 (best) to 7 (fastest); used by mp3 only.
+
+    Raises AudioError for a combination that cannot be written.
+    """
+
+    format: str = "wav"
+    bit_depth: int = 16
+    bitrate: int | None = None
+    mp3_preset: int = 2
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise AudioError(f"unknown format {self.format!r}; choose from {', '.join(FORMATS)}")
+        depths = [depth for format, depth in _CODECS if format == self.format and depth]
+        if depths and self.bit_depth not in depths:
+            choice = " or ".join(map(str, depths))
+            raise AudioError(f"{self.format} cannot hold {self.bit_depth} bit; choose {choice}")
+        bitrates = self.codec.bitrates
+        if self.bitrate is not None and not bitrates:
+            raise AudioError(f"{self.format} has no bitrate to choose; leave it out")
+        if self.bitrate is not None and self.bitrate not in bitrates:
+            raise AudioError(
+                f"{self.format} cannot have {self.bitrate} kbit/s; "
+                f"choose {bitrates.start} to {bitrates.stop - 1}"
+            )
+        if self.mp3_preset not in MP3_PRESETS:
+            raise AudioError(f"there is no mp3 preset {self.mp3_preset}; choose 2 to 7")
+
+    @property
+    def extension(self) -> str:
+        """The file name's extension, without a dot."""
+        return self.format
+
+    @property
+    def codec(self) -> Codec:
+        return _CODECS.get((self.format, None)) or _CODECS[self.format, self.bit_depth]
+
+    def stored_rate(self, sample_rate: int) -> int:
+        """The rate in the file (Hz): the lowest possible one not below, else the highest."""
+        rates = self.codec.sample_rates or (sample_rate,)
+        return next((rate for rate in rates if rate >= sample_rate), rates[-1])
+
+    def muxer_options(self, stored_rate: int) -> dict[str, str]:
+        """FFmpeg's options for the container."""
+        # The same waveform gives the same bytes: no dates, no random stream numbers.
+        options = {"fflags": "+bitexact"}
+        match self.format:
+            case "wav":
+                options["rf64"] = "auto"  # RF64 takes over where RIFF's 32-bit sizes end
+            case "m4a":
+                # The edit list holds the exact length only if its clock counts samples.
+                options["movie_timescale"] = str(stored_rate)
+            case "ogg":
+                # A page for each packet: with all packets on one page FFmpeg misreads the start.
+                options["page_duration"] = "1"
+        return options
+
+    def encoder_options(self) -> dict[str, str]:
+        """FFmpeg's options for the encoder."""
+        match self.format:
+            case "mp3":
+                return {"compression_level": str(self.mp3_preset)}
+            case "ogg":
+                quality = VORBIS_QUALITY * 118  # 118 is FFmpeg's FF_QP2LAMBDA
+                return {
+                    "strict": "experimental",
+                    "flags": "+qscale",
+                    "global_quality": str(quality),
+                }
+        return {}
+
+
+def to_sample_format(samples: NDArray[np.float32], codec: Codec) -> NDArray[Any]:
+    """(C, L) float32 -> the array PyAV wants: (C, L) if planar, else (1, L * C).
+
+    Integers are rounded to the nearest step and limited to their range. Float WAV keeps every
+    value. For integers and lossy codecs NaN becomes 0 and infinity full scale.
+    """
+    values: NDArray[Any] = samples
+    if codec.encoder != "pcm_f32le":
+        values = np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)
+    if codec.sample_format == "s16":
+        values = _to_steps(values, 16).astype(np.int16)
+    elif codec.sample_format == "s32":
+        # FFmpeg's 24 bit encoders take the upper 24 of 32 bits.
+        values = _to_steps(values, 24).astype(np.int32) << 8
+    if codec.sample_format.endswith("p"):
+        return np.ascontiguousarray(values)
+    return np.ascontiguousarray(values.T).reshape(1, -1)
+
+
+def _to_steps(samples: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
+    full_scale = 2 ** (bits - 1)
+    steps: NDArray[np.float32] = np.rint(samples * np.float32(full_scale))
+    return steps.clip(-full_scale, full_scale - 1)

@@ -1,0 +1,175 @@
+"""Audio files as streams of float32 blocks."""
+
+from collections.abc import Iterable, Iterator
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from htdemucs.audio.channels import mixing_matrix
+from htdemucs.audio.decoding import (
+    SAMPLE_RATES,
+    Damage,
+    Decoded,
+    SourceFormat,
+    decode,
+    nothing_decoded,
+    open_audio,
+    probe,
+)
+from htdemucs.audio.failures import printable
+from htdemucs.audio.resample import Resampler, resampled_length
+from htdemucs.errors import AudioError
+
+
+class AudioFile:
+    """The audio of any file FFmpeg reads, decoded in blocks, as often as wanted.
+
+    Iterating opens the file anew and yields float32 blocks (C, L) of `sample_rate` samples, the
+    last one shorter, never empty. Memory does not depend on the file's length.
+
+    - An integer sample x of b bits becomes x / 2^(b-1), exactly up to 24 bits.
+    - N samples at rate a become round(N * b / a) samples at rate b (halves rounded up).
+    - Mono becomes stereo by copying; more than two channels are mixed down as
+      `channels.mixing_matrix` states; mono is the mean of the stereo.
+    - NaN and infinite samples become 0; packets that do not decode are left out.
+    - Where sample rate or layout change inside a file, the rest is converted like the start.
+
+    Attributes:
+        path: the file.
+        sample_rate, channels: what iterating delivers.
+        source_sample_rate, source_channels: what the file starts with.
+        codec: FFmpeg's name of the codec, such as "flac" or "pcm_s16le".
+        bit_depth: 16, 24 or 32 (the least that keeps every sample); None for a lossy codec.
+        duration: seconds as the container tells, an estimate; None if it does not.
+        repaired_samples: non-finite samples replaced by 0 during the latest iteration.
+        skipped_packets: packets left out as damaged during the latest iteration.
+        source_length: samples decoded during the latest iteration, at the file's own rate.
+
+    Raises AudioError, here or while iterating, if the file is missing, unreadable, damaged
+    beyond use or without sound, or if the request is out of range.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        sample_rate: int | None = None,
+        channels: int | None = None,
+    ) -> None:
+        self.path = Path(path)
+        if sample_rate is not None and sample_rate not in SAMPLE_RATES:
+            raise AudioError(f"cannot deliver {sample_rate} Hz; ask for 1000 to 768000 Hz")
+        if channels not in (None, 1, 2):
+            raise AudioError(f"cannot deliver {channels} channels; ask for 1 or 2")
+        info = probe(self.path)
+        self.source_sample_rate = info.format.sample_rate
+        self.source_channels = len(info.format.channel_names)
+        self.codec = info.codec
+        self.bit_depth = info.bit_depth
+        self.duration = info.duration
+        self.sample_rate = sample_rate or self.source_sample_rate
+        self.channels = channels or self.source_channels
+        self.source_length = 0
+        self._damage = Damage()
+
+    @property
+    def repaired_samples(self) -> int:
+        return self._damage.repaired_samples
+
+    @property
+    def skipped_packets(self) -> int:
+        return self._damage.skipped_packets
+
+    def __repr__(self) -> str:
+        return f"AudioFile({printable(self.path)!r}, {self.sample_rate} Hz, {self.channels} ch)"
+
+    def __iter__(self) -> Iterator[Tensor]:
+        self._damage = Damage()
+        self.source_length = 0
+        return reblock(self._converted(self._damage), self.sample_rate)
+
+    def _converted(self, damage: Damage) -> Iterator[Tensor]:
+        """Blocks at the delivered rate and channels, of any length, also none."""
+        section: _Section | None = None
+        with open_audio(self.path) as (container, stream):
+            for source, samples in _joined(decode(container, stream, damage)):
+                if section is None or section.source != source:
+                    if section is not None:
+                        yield section.flush()
+                        self._count(section)
+                    section = _Section(source, self.sample_rate, self.channels)
+                yield section.push(torch.from_numpy(_repaired(samples, damage)))
+        if section is None:
+            raise nothing_decoded(self.path, damage)
+        yield section.flush()
+        self._count(section)
+
+    def _count(self, section: "_Section") -> None:
+        self.source_length += resampled_length(
+            section.taken, section.source.sample_rate, self.source_sample_rate
+        )
+
+
+class _Section:
+    """Converts a run of samples of one source format to the delivered rate and channels."""
+
+    def __init__(self, source: SourceFormat, sample_rate: int, channels: int) -> None:
+        self.source = source
+        self.taken = 0  # samples, at the source's own rate
+        self._matrix = mixing_matrix(source.channel_names, channels)
+        self._resampler = Resampler(source.sample_rate, sample_rate, channels)
+
+    def push(self, samples: Tensor) -> Tensor:
+        self.taken += samples.shape[1]
+        mixed = samples if self._matrix is None else self._matrix @ samples
+        return self._resampler.push(mixed)
+
+    def flush(self) -> Tensor:
+        return self._resampler.flush()
+
+
+def reblock(blocks: Iterable[Tensor], length: int) -> Iterator[Tensor]:
+    """Cut blocks (C, L) of any length anew: (C, length) each, the last one shorter, none empty."""
+    held: list[Tensor] = []
+    count = 0
+    for block in blocks:
+        held.append(block)
+        count += block.shape[1]
+        if count >= length:
+            joined = torch.cat(held, dim=1)
+            whole = count // length * length
+            for start in range(0, whole, length):
+                yield joined[:, start : start + length].clone()
+            held = [joined[:, whole:]]
+            count -= whole
+    if count:
+        yield torch.cat(held, dim=1)
+
+
+def _joined(pieces: Iterable[Decoded]) -> Iterator[Decoded]:
+    """Join frames of the same format to about a second: fewer, larger steps from here on."""
+    held: list[NDArray[np.float32]] = []
+    count = 0
+    source: SourceFormat | None = None
+    for piece in pieces:
+        if source is not None and (piece.format != source or count >= source.sample_rate):
+            yield Decoded(source, np.concatenate(held, axis=1))
+            held, count = [], 0
+        source = piece.format
+        held.append(piece.samples)
+        count += piece.samples.shape[1]
+    if source is not None:
+        yield Decoded(source, np.concatenate(held, axis=1))
+
+
+def _repaired(samples: NDArray[np.float32], damage: Damage) -> NDArray[np.float32]:
+    finite = np.isfinite(samples)
+    broken = samples.size - int(np.count_nonzero(finite))
+    if not broken:
+        return samples
+    damage.repaired_samples += broken
+    return np.where(finite, samples, np.float32(0))

@@ -1,0 +1,47 @@
+"""The `htdemucs` command."""
+
+import sys
+
+import typer
+
+from htdemucs import __version__
+from htdemucs.cli.convert import convert
+from htdemucs.cli.models import models
+from htdemucs.cli.separate import separate
+from htdemucs.cli.trace import trace
+from htdemucs.errors import HTDemucsError
+
+app = typer.Typer(
+    name="htdemucs",
+    help="Split songs into drums, bass, other and vocals with Hybrid Transformer Demucs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (separate, models, convert, trace):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"htdemucs {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version.", callback=_print_version, is_eager=True
+    ),
+) -> None:
+    """Options before the command."""
+
+
+def main() -> None:
+    """Run the command; an expected failure ends it with one line and exit code 1."""
+    try:
+        app()
+    except HTDemucsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,61 @@
+"""`htdemucs models`: what can be named with -n."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from htdemucs.cli.shared import table_console
+
+
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """List the official models: sources, size, and whether they are on this machine."""
+    rows = model_rows()
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.table import Table
+
+    table = Table()
+    for header in ("name", "sources", "members", "download", "here", "about"):
+        table.add_column(header, justify="right" if header == "download" else "left")
+    for row in rows:
+        size = f"{row['bytes'] / 1e6:.0f} MB" if row["bytes"] else ""
+        about = row["about"] if row["supported"] else f"not yet: {row['about']}"
+        here = {True: "yes", False: "no", None: ""}[row["cached"]]
+        table.add_row(
+            row["name"], ", ".join(row["sources"]), " ".join(row["members"]), size, here, about
+        )
+    table_console().print(table)
+
+
+def model_rows() -> list[dict[str, Any]]:
+    """One dictionary a model; `bytes` is the size of a download, float16 as released."""
+    import torch
+
+    from htdemucs.model import HTDemucs, HTDemucsConfig
+    from htdemucs.weights.registry import cached_members, official_models
+
+    rows = []
+    for model in official_models().values():
+        supported = not model.unsupported
+        size, sources = 0, []
+        if supported:
+            config = HTDemucsConfig(**model.config)
+            with torch.device("meta"):
+                parameters = sum(p.numel() for p in HTDemucs(config).parameters())
+            size, sources = 2 * parameters * len(model.members), list(config.sources)
+        rows.append(
+            {
+                "name": model.name,
+                "sources": sources,
+                "members": list(model.members),
+                "bytes": size,
+                "cached": cached_members(model) == len(model.members) if supported else None,
+                "supported": supported,
+                "about": model.unsupported or model.about,
+            }
+        )
+    return rows

@@ -1,0 +1,55 @@
+"""`htdemucs trace`: the size of the data at every stage."""
+
+import json
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from htdemucs.cli.shared import Name, table_console
+
+
+class Language(str, Enum):
+    """Of the stages' names."""
+
+    en = "en"
+    zh = "zh"
+
+
+def trace(
+    name: Name = "htdemucs",
+    samples: Annotated[
+        int | None,
+        typer.Option(help="Length of the mixture; by default one segment of the model."),
+    ] = None,
+    language: Annotated[Language, typer.Option(help="Of the stages' names.")] = Language.en,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """Show the size of the data at every stage of the network. Needs no weights."""
+    from htdemucs.model.trace import trace as trace_stages
+    from htdemucs.weights.loading import known_config
+
+    config = known_config(name)
+    length = config.segment_length if samples is None else samples
+    stages = trace_stages(config, length, language.value)
+    if as_json:
+        rows = [{"stage": stage.label, "shape": list(stage.shape)} for stage in stages]
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    from rich.table import Table
+
+    table = Table(title=f"{name}, {length} samples at {config.sample_rate} Hz")
+    for header in ("#", "stage", "shape", "parameters", "GFLOP"):
+        table.add_column(header, justify="left" if header in ("stage", "shape") else "right")
+    for number, stage in enumerate(stages, 1):
+        table.add_row(
+            str(number),
+            stage.label,
+            ", ".join(map(str, stage.shape)),
+            f"{stage.parameters:,}" if stage.parameters else "",
+            f"{stage.flop / 1e9:.2f}" if stage.flop else "",
+        )
+    table.add_section()
+    parameters, flop = sum(s.parameters for s in stages), sum(s.flop for s in stages)
+    table.add_row("", "", "", f"{parameters:,}", f"{flop / 1e9:.2f}")
+    table_console().print(table)

@@ -1,0 +1,7 @@
+"""What the network is. Knows torch and nothing of files, devices or checkpoints."""
+
+from htdemucs.model.bag import Bag, Model
+from htdemucs.model.config import HTDemucsConfig
+from htdemucs.model.htdemucs import HTDemucs
+
+__all__ = ["Bag", "HTDemucs", "HTDemucsConfig", "Model"]

@@ -1,0 +1,188 @@
+"""What can be chosen about the network, and the sizes that follow from it."""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from numbers import Real
+from typing import Any
+
+from htdemucs.errors import ConfigError
+
+KERNEL_SIZE = 8  # of the outer convolutions: frequency bins, or samples
+STRIDE = 4  # each encoder layer divides frequencies (or samples) by this
+MIN_BINS = 2 * STRIDE  # the innermost encoder layer must still see more bins than its kernel
+
+
+@dataclass(frozen=True)
+class HTDemucsConfig:
+    """One Hybrid Transformer Demucs, as published (arXiv 2211.08553).
+
+    Field names follow the released checkpoints' keywords where those have one. The defaults are
+    the released `htdemucs`. Impossible values raise `ConfigError`.
+
+    Attributes:
+        sources: names of the model's outputs, in order.
+        audio_channels: 1 or 2.
+        sample_rate: Hz.
+        segment: seconds of one training segment, the longest the engine feeds. Kept exact.
+        channels: width of the outermost layer, in both branches.
+        growth: each layer is this much wider than the one outside it.
+        depth: encoder layers (and decoder layers) in each branch.
+        n_fft: samples in an STFT frame; the hop is a quarter of it.
+        freq_emb: weight of the frequency embedding after the first spectral layer; 0 leaves it out.
+        emb_scale: the embedding is stored divided by this, which multiplies its learning rate.
+        dconv_mode: 1 puts a DConv in encoder layers only, 3 in encoder and decoder layers.
+        dconv_depth: residual layers in a DConv.
+        dconv_comp: a DConv's hidden width is its width divided by this.
+        dconv_init: initial LayerScale of a DConv.
+        bottom_channels: width of the transformer; 0 means the width of the innermost layer.
+        t_layers: transformer layers in each branch; 0 leaves the transformer out.
+        t_heads: attention heads.
+        t_hidden_scale: width of a feed-forward block, relative to the transformer.
+        t_dropout: dropout probability inside the transformer while training.
+        rescale: reference standard deviation for the initial convolution weights; 0 leaves them.
+    """
+
+    sources: tuple[str, ...] = ("drums", "bass", "other", "vocals")
+    audio_channels: int = 2
+    sample_rate: int = 44100
+    segment: Fraction = Fraction(39, 5)
+    channels: int = 48
+    growth: int = 2
+    depth: int = 4
+    n_fft: int = 4096
+    freq_emb: float = 0.2
+    emb_scale: float = 10.0
+    dconv_mode: int = 3
+    dconv_depth: int = 2
+    dconv_comp: float = 8
+    dconv_init: float = 1e-3
+    bottom_channels: int = 512
+    t_layers: int = 5
+    t_heads: int = 8
+    t_hidden_scale: float = 4.0
+    t_dropout: float = 0.0
+    rescale: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sources", self._checked_sources())
+        object.__setattr__(self, "segment", self._checked_segment())
+        for name in ("sample_rate", "channels", "growth", "depth", "n_fft", "t_heads"):
+            self._require(name, int, minimum=1)
+        for name in ("dconv_depth", "bottom_channels", "t_layers"):
+            self._require(name, int, minimum=0)
+        for name in ("freq_emb", "t_dropout", "dconv_init", "rescale"):
+            self._require(name, Real, minimum=0)
+        for name in ("emb_scale", "dconv_comp", "t_hidden_scale"):
+            self._require(name, Real, above=0)
+        self._check_choices()
+        self._check_derived_sizes()
+
+    def _checked_sources(self) -> tuple[str, ...]:
+        names = self.sources
+        if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
+            raise ConfigError(f"sources must be a list of names, not {names!r}")
+        if not names or len(set(names)) != len(names):
+            raise ConfigError(f"sources must be one or more different names, not {list(names)}")
+        return tuple(names)
+
+    def _checked_segment(self) -> Fraction:
+        try:
+            segment = Fraction(self.segment)
+        except (TypeError, ValueError, OverflowError, ZeroDivisionError):
+            raise ConfigError(f"segment must be a number of seconds, not {self.segment!r}") from None
+        if segment <= 0:
+            raise ConfigError(f"segment must be longer than 0 seconds, not {float(segment)}")
+        return segment
+
+    def _require(
+        self, name: str, kind: type, minimum: float | None = None, above: float | None = None
+    ) -> None:
+        value: Any = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
+            wanted = "a whole number" if kind is int else "a number"
+            raise ConfigError(f"{name} must be {wanted}, not {value!r}")
+        if minimum is not None and value < minimum:
+            raise ConfigError(f"{name} must be at least {minimum}, not {value}")
+        if above is not None and value <= above:
+            raise ConfigError(f"{name} must be more than {above}, not {value}")
+
+    def _check_choices(self) -> None:
+        if self.audio_channels not in (1, 2):
+            raise ConfigError(f"audio_channels must be 1 or 2, not {self.audio_channels!r}")
+        if self.dconv_mode not in (1, 3):
+            raise ConfigError(
+                f"dconv_mode must be 1 (encoder) or 3 (encoder and decoder), not {self.dconv_mode!r}"
+            )
+        if self.t_dropout >= 1:
+            raise ConfigError(f"t_dropout must be below 1, not {self.t_dropout}")
+
+    def _check_derived_sizes(self) -> None:
+        if self.n_fft % (2 * STRIDE**self.depth) or self.n_fft % 8:
+            raise ConfigError(
+                f"n_fft must be a multiple of {max(8, 2 * STRIDE**self.depth)} "
+                f"for depth {self.depth}, not {self.n_fft}"
+            )
+        if self.bins // STRIDE ** (self.depth - 1) < MIN_BINS:
+            raise ConfigError(
+                f"depth {self.depth} leaves no frequencies with n_fft {self.n_fft}; "
+                f"lower depth or raise n_fft to {2 * MIN_BINS * STRIDE ** (self.depth - 1)}"
+            )
+        if self.dconv_depth and self.channels < self.dconv_comp:
+            raise ConfigError(
+                f"dconv_comp {self.dconv_comp} leaves a DConv no channels; "
+                f"use at most {self.channels}, the number of channels"
+            )
+        if self.segment_length < 1:
+            raise ConfigError(f"segment {float(self.segment)} s is shorter than one sample")
+        if self.t_layers:
+            self._check_transformer()
+        elif self.bottom_channels:
+            raise ConfigError("bottom_channels needs t_layers of at least 1")
+
+    def _check_transformer(self) -> None:
+        width = self.transformer_channels
+        if width % 4:
+            raise ConfigError(f"the transformer's width must be a multiple of 4, not {width}")
+        if width % self.t_heads:
+            raise ConfigError(
+                f"the transformer's width {width} must be a multiple of t_heads {self.t_heads}"
+            )
+
+    @property
+    def hop_length(self) -> int:
+        """Samples between STFT frames."""
+        return self.n_fft // 4
+
+    @property
+    def bins(self) -> int:
+        """Frequency bins the network sees (the Nyquist bin is dropped)."""
+        return self.n_fft // 2
+
+    @property
+    def segment_length(self) -> int:
+        """Samples in a segment."""
+        return int(self.segment * self.sample_rate)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels after each encoder layer, outermost first."""
+        return tuple(self.channels * self.growth**i for i in range(self.depth))
+
+    @property
+    def transformer_channels(self) -> int:
+        """Width of the cross-domain transformer."""
+        return self.bottom_channels or self.widths[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them; `segment` as "numerator/denominator"."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return fields | {"sources": list(self.sources), "segment": str(self.segment)}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "HTDemucsConfig":
+        """The inverse of `to_dict`. Unknown fields raise `ConfigError`."""
+        unknown = sorted(set(fields) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ConfigError(f"unknown configuration fields: {', '.join(unknown)}")
+        return cls(**fields)

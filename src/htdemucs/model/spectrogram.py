@@ -1,0 +1,70 @@
+"""The aligned STFT pair. This module alone knows about frames, windows and their padding."""
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Spectrogram(nn.Module):
+    """Waveforms to complex-as-channels spectrograms and back.
+
+    Frames are aligned with hops: L samples give exactly ceil(L / hop_length) frames, and frame i is
+    centred on the middle of hop i. The Nyquist bin is dropped, so there are n_fft / 2 bins. The
+    transform is orthonormal with a periodic Hann window.
+    """
+
+    window: Tensor
+
+    def __init__(self, n_fft: int) -> None:
+        super().__init__()
+        self.n_fft = n_fft
+        self.hop_length = n_fft // 4
+        self.edge = 3 * self.hop_length // 2  # samples a frame reaches beyond its own hop
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+
+    def frames(self, length: int) -> int:
+        """How many frames `length` samples give."""
+        return math.ceil(length / self.hop_length)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(B, C, L) -> (B, 2C, F, T), real and imaginary parts in neighbouring channels."""
+        missing = self.frames(waveform.shape[-1]) * self.hop_length - waveform.shape[-1]
+        padded = _reflect(waveform, self.edge, self.edge + missing)
+        frames = padded.unfold(-1, self.n_fft, self.hop_length) * self.window
+        spectrum = torch.fft.rfft(frames, norm="ortho")[..., :-1]
+        return rearrange(torch.view_as_real(spectrum), "b c t f ri -> b (c ri) f t")
+
+    def inverse(self, spectrogram: Tensor, length: int) -> Tensor:
+        """(..., 2C, F, T) -> (..., C, L), the first `length` samples."""
+        parts = rearrange(spectrogram, "... (c ri) f t -> ... c t f ri", ri=2)
+        spectrum = F.pad(torch.view_as_complex(parts.contiguous()), (0, 1))  # Nyquist: silent
+        frames = torch.fft.irfft(spectrum, self.n_fft, norm="ortho") * self.window
+        return self._overlap_add(frames)[..., self.edge : self.edge + length]
+
+    def _overlap_add(self, frames: Tensor) -> Tensor:
+        """(..., T, n_fft) -> (..., (T + 3) * hop_length).
+
+        Each sample that `inverse` keeps lies under four frames (those outside the signal are
+        silent), and four squared Hann windows a quarter apart sum to 3/2 everywhere.
+        """
+        quarters = rearrange(frames, "... t (q h) -> ... q t h", q=4) * (2 / 3)
+        hops = sum(F.pad(quarters[..., q, :, :], (0, 0, q, 3 - q)) for q in range(4))
+        return rearrange(hops, "... t h -> ... (t h)")
+
+
+def _reflect(waveform: Tensor, left: int, right: int) -> Tensor:
+    """Pad the last axis by reflection.
+
+    A waveform too short to reflect is first extended with silence, on the right as far as the
+    padding goes and only then on the left, so that exactly one sample too many is there to mirror.
+    """
+    shortage = max(left, right) + 1 - waveform.shape[-1]
+    if shortage > 0:
+        silence_right = min(right, shortage)
+        silence_left = shortage - silence_right
+        waveform = F.pad(waveform, (silence_left, silence_right))
+        left, right = left - silence_left, right - silence_right
+    return F.pad(waveform, (left, right), mode="reflect")

@@ -1,0 +1,126 @@
+"""Cutting a stream into overlapping segments, and adding the model's answers together again.
+
+Positions are samples from the start of the track; the track is silent outside its own length.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A model-sized excerpt.
+
+    `window` (C, segment_length) is what the model hears. Of its answer only the middle `length`
+    samples count; they belong at position `start`.
+    """
+
+    start: int
+    length: int
+    window: Tensor
+
+
+class SegmentGrid:
+    """Cuts a stream into segments that start every `stride` samples, from `start` on.
+
+    A segment that the end of the track cuts short is centred in its window: the real audio before
+    it fills the window's beginning, silence its end. So half a segment of history is kept.
+    """
+
+    def __init__(self, segment_length: int, stride: int, start: int = 0) -> None:
+        self.segment_length = segment_length
+        self.stride = stride
+        self._next = start
+        self._history: Tensor | None = None  # (C, samples)
+        self._history_start = 0
+
+    def push(self, block: Tensor) -> Iterator[Segment]:
+        """Take (C, L); give the segments that are complete with it."""
+        history = self._history
+        self._history = block if history is None else torch.cat([history, block], dim=-1)
+        while self._next + self.segment_length <= self._received:
+            yield self._segment(self.segment_length)
+        self._forget(self._next - self.segment_length // 2)
+
+    def flush(self) -> Iterator[Segment]:
+        """The stream has ended: give the segments that its end cuts short."""
+        while self._history is not None and self._next < self._received:
+            yield self._segment(min(self.segment_length, self._received - self._next))
+
+    @property
+    def _received(self) -> int:
+        length = 0 if self._history is None else self._history.shape[-1]
+        return self._history_start + length
+
+    def _segment(self, length: int) -> Segment:
+        start = self._next
+        self._next += self.stride
+        begin = start - (self.segment_length - length) // 2
+        return Segment(start, length, self._excerpt(begin, begin + self.segment_length))
+
+    def _excerpt(self, begin: int, end: int) -> Tensor:
+        assert self._history is not None
+        first = max(begin, self._history_start)
+        last = min(end, self._received)
+        offset = self._history_start
+        inside = self._history[..., first - offset : max(first, last) - offset]
+        return F.pad(inside, (first - begin, end - max(first, last)))
+
+    def _forget(self, until: int) -> None:
+        if self._history is not None and until > self._history_start:
+            self._history = self._history[..., until - self._history_start :].clone()
+            self._history_start = until
+
+
+class OverlapAdd:
+    """Weighs answers with a triangle, adds them, and divides by the sum of the weights.
+
+    What lies before the next segment's start can no longer change and is given out at once, so
+    that no more than a segment is held.
+    """
+
+    def __init__(self, segment_length: int, stride: int, start: int = 0) -> None:
+        self.stride = stride
+        self._weight = triangle(segment_length)
+        self._start = start  # position of the first sample held
+        self._sum: Tensor | None = None  # (S, C, samples)
+        self._weight_sum = torch.zeros(0)  # (samples,)
+
+    def push(self, start: int, answer: Tensor) -> Tensor:
+        """Add (S, C, L) at position `start`; give what is finished, (S, C, samples)."""
+        length = answer.shape[-1]
+        weight = self._weight[:length].to(answer.device)
+        if self._sum is None:
+            self._sum = answer.new_zeros(*answer.shape[:-1], 0)
+            self._weight_sum = weight[:0]
+        missing = max(0, start + length - self._start - self._sum.shape[-1])
+        self._sum = F.pad(self._sum, (0, missing))
+        self._weight_sum = F.pad(self._weight_sum, (0, missing))
+        here = slice(start - self._start, start - self._start + length)
+        self._sum[..., here] += weight * answer
+        self._weight_sum[here] += weight
+        return self._take(start + self.stride - self._start)
+
+    def flush(self) -> Tensor | None:
+        """The stream has ended: give the rest."""
+        return None if self._sum is None else self._take(self._sum.shape[-1])
+
+    def _take(self, count: int) -> Tensor:
+        assert self._sum is not None
+        finished = self._sum[..., :count] / self._weight_sum[:count]
+        before_track = min(max(-self._start, 0), finished.shape[-1])  # a shift's silent lead-in
+        self._start += finished.shape[-1]
+        self._sum = self._sum[..., count:].clone()
+        self._weight_sum = self._weight_sum[count:].clone()
+        return finished[..., before_track:]
+
+
+def triangle(length: int) -> Tensor:
+    """() -> (length,): rises from the first sample to the middle, then falls; its peak is 1."""
+    half = length // 2
+    weight = torch.cat([torch.arange(1, half + 1), torch.arange(length - half, 0, -1)])
+    return weight / weight.max()

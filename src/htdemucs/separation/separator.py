@@ -1,0 +1,279 @@
+"""The engine: waveform blocks in, stem blocks out, in memory that does not grow with the track."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from htdemucs.audio import Resampler
+from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
+from htdemucs.model import Bag, Model
+from htdemucs.separation.normalization import Normalization, measure
+from htdemucs.separation.options import OutputOptions
+from htdemucs.separation.overlap_add import OverlapAdd, Segment, SegmentGrid
+
+MAX_SHIFT = 0.5  # seconds of the longest random lead-in
+Stems = dict[str, Tensor]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a track is, in seconds of it."""
+
+    done: float
+    total: float
+
+
+class Separator:
+    """Separates waveforms and files with one model.
+
+    Args:
+        model: a network or a bag, from `load_model`.
+        overlap: shared fraction of neighbouring segments, from 0 to below 1.
+        shifts: average this many runs over random lead-ins of up to half a second; 0 runs once,
+            without any.
+        segment: seconds, at most the model's own (its default).
+        batch_size: segments run at once; by default 1 on a CPU and 4 on a GPU.
+        stems: only these sources, in this order; members of a bag they do not need are not run.
+        seed: of the random lead-ins. The same seed gives the same result.
+        device: where to run; by default where the model is.
+        split: False refuses tracks longer than one segment instead of cutting them.
+
+    Raises:
+        SeparationError: an option is out of range, or a stem unknown.
+        SegmentTooLongError: the segment is longer than the model's own.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        overlap: float = 0.25,
+        shifts: int = 0,
+        segment: float | Fraction | None = None,
+        batch_size: int | None = None,
+        stems: Sequence[str] | None = None,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+        split: bool = True,
+    ) -> None:
+        self.device = torch.device(device) if device else next(model.parameters()).device
+        self.model = _with_stems(model, stems).to(self.device).eval()
+        self.sample_rate = model.sample_rate
+        self.audio_channels = model.audio_channels
+        self.stems = self.model.sources
+        self.shifts = _at_least("shifts", shifts, 0)
+        self.batch_size = _at_least("batch_size", batch_size or self._default_batch_size(), 1)
+        self.seed = seed
+        self.split = split
+        self.segment_length = int(_checked_segment(model, segment) * self.sample_rate)
+        if not 0 <= overlap < 1:
+            raise SeparationError(f"overlap must be at least 0 and below 1, not {overlap}")
+        self.stride = max(1, int((1 - overlap) * self.segment_length))
+
+    @torch.no_grad()
+    def separate(self, waveform: Tensor, sample_rate: int) -> Stems:
+        """(C, L) or (L,) at any sample rate -> the stems, each (C, L) at the same rate.
+
+        One channel is heard on all of the model's channels, and stems have the model's channels.
+
+        Raises:
+            SeparationError: the waveform is empty, not finite, or has too many channels.
+        """
+        waveform = self._checked_waveform(waveform)
+        resample = Resampler(sample_rate, self.sample_rate, self.audio_channels)
+        blocks = [block for block in (resample.push(waveform.cpu()), resample.flush())]
+        pieces: dict[str, list[Tensor]] = {name: [] for name in self.stems}
+        back = {n: Resampler(self.sample_rate, sample_rate, self.audio_channels) for n in pieces}
+        for stems in self.stream(blocks):
+            for name, stem in stems.items():
+                pieces[name].append(back[name].push(stem.cpu()))
+        whole = {n: torch.cat([*pieces[n], back[n].flush()], dim=-1) for n in pieces}
+        return {n: _fit(stem, waveform.shape[-1]).to(waveform.device) for n, stem in whole.items()}
+
+    @torch.no_grad()
+    def stream(
+        self, blocks: Iterable[Tensor], normalization: Normalization | None = None
+    ) -> Iterator[Stems]:
+        """Blocks (C, L) of any lengths at the model's rate -> blocks of stems as they finish.
+
+        The stems' blocks have other lengths than those given, but line up with them to the
+        sample, and are as long in all. Without `normalization` the blocks are read twice, first
+        to `measure` the track: give a list, an `AudioFile`, or anything else that can be.
+
+        Raises:
+            SeparationError: the blocks can be read only once and no normalisation is given.
+        """
+        if normalization is None:
+            if iter(blocks) is blocks:
+                raise SeparationError(
+                    "these blocks can be read only once; give a list, or normalization=measure(...)"
+                )
+            normalization = measure(blocks)
+        self.check_length(normalization.length)
+        lanes = [_Lane(self.segment_length, self.stride, start) for start in self._starts()]
+        level = normalization.apply
+        segments = _cut((level(block.to(self.device)) for block in blocks), lanes)
+        for batch in _batches(segments, self.batch_size):
+            answers = self.model(torch.stack([segment.window for _, segment in batch]))
+            for (lane, segment), answer in zip(batch, answers, strict=True):
+                lane.add(segment, answer)
+            yield from self._finished(lanes, normalization)
+        for lane in lanes:
+            lane.finish()
+        yield from self._finished(lanes, normalization)
+
+    def separate_file(
+        self,
+        path: str | Path,
+        out_dir: str | Path,
+        *,
+        options: OutputOptions | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> dict[str, Path]:
+        """Separate a file into `out_dir`; give the path of each stem written.
+
+        Files have the track's own sample rate and, in lossless formats, exactly its length. See
+        `OutputOptions` for names, formats and levels.
+
+        Raises:
+            AudioError: the file cannot be read, or a stem cannot be written.
+            SeparationError: the options do not fit the model.
+        """
+        from htdemucs.separation.files import separate_file
+
+        return separate_file(self, Path(path), Path(out_dir), options or OutputOptions(), on_progress)
+
+    def progress(self, done: int, total: int) -> Progress:
+        """`done` of `total` samples, as seconds."""
+        return Progress(done / self.sample_rate, total / self.sample_rate)
+
+    def shift_offsets(self) -> list[int]:
+        """The random lead-ins of this separator, in samples: the same for every track."""
+        generator = torch.Generator().manual_seed(self.seed)
+        longest = int(MAX_SHIFT * self.sample_rate)
+        return torch.randint(0, longest + 1, (self.shifts,), generator=generator).tolist()
+
+    def _starts(self) -> list[int]:
+        """Where each run's grid of segments starts: before the track, by the lead-in that is left."""
+        longest = int(MAX_SHIFT * self.sample_rate)
+        return [offset - longest for offset in self.shift_offsets()] or [0]
+
+    def _finished(self, lanes: list["_Lane"], normalization: Normalization) -> Iterator[Stems]:
+        count = min(lane.ready for lane in lanes)
+        if count:
+            total = sum((lane.take(count) for lane in lanes), torch.zeros((), device=self.device))
+            stems = normalization.undo(total / len(lanes))
+            yield dict(zip(self.stems, stems, strict=True))
+
+    def check_length(self, length: int) -> None:
+        if not self.split and length > self.segment_length:
+            raise SegmentTooLongError(
+                f"the track has {length / self.sample_rate:.1f} s, more than the "
+                f"{self.segment_length / self.sample_rate:.1f} s this model takes at once; "
+                "leave out --no-split"
+            )
+
+    def _checked_waveform(self, waveform: Tensor) -> Tensor:
+        if waveform.dim() == 1:
+            waveform = waveform[None]
+        if waveform.dim() != 2 or not waveform.shape[-1]:
+            raise SeparationError(f"a waveform must be (C, L), not {list(waveform.shape)}")
+        if not waveform.is_floating_point() or not waveform.isfinite().all():
+            raise SeparationError("a waveform must hold finite floating-point samples")
+        if waveform.shape[0] == 1:
+            return waveform.expand(self.audio_channels, -1)
+        if waveform.shape[0] == 2 and self.audio_channels == 1:
+            return waveform.mean(0, keepdim=True)
+        if waveform.shape[0] != self.audio_channels:
+            raise SeparationError(f"a waveform must have 1 or 2 channels, not {waveform.shape[0]}")
+        return waveform
+
+    def _default_batch_size(self) -> int:
+        return 1 if self.device.type == "cpu" else 4
+
+
+class _Lane:
+    """One run over the track: its grid, its overlap-add, and what it has finished."""
+
+    def __init__(self, segment_length: int, stride: int, start: int) -> None:
+        self.grid = SegmentGrid(segment_length, stride, start)
+        self._overlap_add = OverlapAdd(segment_length, stride, start)
+        self._done: list[Tensor] = []
+
+    def add(self, segment: Segment, answer: Tensor) -> None:
+        """Take the model's answer (S, C, segment_length) to one of this lane's segments."""
+        edge = (answer.shape[-1] - segment.length) // 2
+        answer = answer[..., edge : edge + segment.length]
+        self._done.append(self._overlap_add.push(segment.start, answer))
+
+    def finish(self) -> None:
+        """No more answers come."""
+        rest = self._overlap_add.flush()
+        if rest is not None:
+            self._done.append(rest)
+
+    @property
+    def ready(self) -> int:
+        """Samples finished and not yet taken."""
+        return sum(piece.shape[-1] for piece in self._done)
+
+    def take(self, count: int) -> Tensor:
+        """(S, C, count), the next finished samples."""
+        whole = torch.cat(self._done, dim=-1)
+        self._done = [whole[..., count:]]
+        return whole[..., :count]
+
+
+def _cut(blocks: Iterable[Tensor], lanes: list[_Lane]) -> Iterator[tuple[_Lane, Segment]]:
+    """Every lane's segments, as soon as the blocks complete them."""
+    for block in blocks:
+        for lane in lanes:
+            yield from ((lane, segment) for segment in lane.grid.push(block))
+    for lane in lanes:
+        yield from ((lane, segment) for segment in lane.grid.flush())
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    return iter(lambda: list(islice(iterator, size)), [])
+
+
+def _with_stems(model: Model, stems: Sequence[str] | None) -> Model:
+    if stems is None:
+        return model
+    bag = model if isinstance(model, Bag) else Bag([model])
+    try:
+        return bag.only(stems)
+    except ConfigError as error:
+        raise SeparationError(str(error)) from error
+
+
+def _checked_segment(model: Model, segment: float | Fraction | None) -> Fraction:
+    if segment is None:
+        return model.segment
+    if segment > model.segment:
+        raise SegmentTooLongError(
+            f"segment {float(segment):g} s is longer than the {float(model.segment):g} s the model "
+            "was trained for; lower --segment"
+        )
+    if segment * model.sample_rate < 1:
+        raise SeparationError(f"segment must be longer than 0 s, not {float(segment):g}")
+    return Fraction(segment)
+
+
+def _at_least(name: str, value: int, minimum: int) -> int:
+    if value < minimum:
+        raise SeparationError(f"{name} must be at least {minimum}, not {value}")
+    return value
+
+
+def _fit(stem: Tensor, length: int) -> Tensor:
+    """Exactly `length` samples: resampling there and back may round to one more or less."""
+    return torch.nn.functional.pad(stem, (0, length - stem.shape[-1]))

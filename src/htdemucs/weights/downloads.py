@@ -1,0 +1,110 @@
+"""Fetching files from the hub and from the legacy root, atomically, into a cache."""
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from htdemucs.errors import DownloadError
+
+CHUNK = 1 << 20  # bytes
+TIMEOUT = 30  # seconds without a byte
+
+
+def default_cache() -> Path:
+    """Where legacy files are kept: HTDEMUCS_CACHE, else a folder in the user's cache."""
+    if chosen := os.environ.get("HTDEMUCS_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "htdemucs"
+
+
+def offline() -> bool:
+    """Whether the user asked for no network at all (HF_HUB_OFFLINE)."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def cached_from_hub(repository: str, filename: str, cache_dir: Path | None) -> Path | None:
+    """The file as an earlier download left it, without touching the network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, filename, cache_dir=cache_dir)
+    return Path(found) if isinstance(found, str) else None
+
+
+def from_hub(repository: str, filename: str, cache_dir: Path | None) -> Path:
+    """Download through the hub's own client: its cache, its resumption, its environment variables.
+
+    Raises:
+        DownloadError: offline, unreachable, or no such file.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, filename, cache_dir=cache_dir))
+    except Exception as error:  # the client raises its own, its transport's and the system's
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DownloadError(f"{repository}/{filename}: {reason}") from error
+
+
+def from_url(url: str, target: Path, checksum: str) -> Path:
+    """Download a file whose sha256 starts with `checksum`, resuming what an earlier try left.
+
+    Raises:
+        DownloadError: unreachable, refused, or the checksum differs (the file is then removed).
+    """
+    partial = target.with_name(target.name + ".part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _download(url, partial)
+    except (OSError, ValueError) as error:  # URLError and timeouts are OSErrors
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise DownloadError(f"{url}: {reason}") from error
+    if not matches(partial, checksum):
+        partial.unlink()
+        raise DownloadError(f"{url} arrived damaged (its checksum differs); try again")
+    partial.replace(target)
+    return target
+
+
+def matches(path: Path, checksum: str) -> bool:
+    """Whether the file's sha256 starts with these hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest().startswith(checksum)
+
+
+def _download(url: str, partial: Path) -> None:
+    from huggingface_hub.utils import tqdm
+
+    start = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and start:  # nothing is missing: the checksum will tell
+            return
+        raise
+    with response:
+        if response.status != 206:  # the server sends the whole file again
+            start = 0
+        left = int(response.headers.get("Content-Length") or 0)
+        with (
+            partial.open("ab" if start else "wb") as file,
+            tqdm(
+                total=(start + left) or None,
+                initial=start,
+                unit="B",
+                unit_scale=True,
+                desc=partial.stem,
+            ) as bar,
+        ):
+            received = 0
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                received += len(chunk)
+                bar.update(len(chunk))
+    if received < left:
+        raise OSError(f"the connection broke after {received} of {left} bytes; try again to resume")

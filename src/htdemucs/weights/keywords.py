@@ -1,0 +1,165 @@
+"""The published network's keywords, and which of them our configuration can express."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from htdemucs.errors import CheckpointError, ConfigError
+from htdemucs.model import HTDemucsConfig
+
+# The published constructor's keywords, in order (a checkpoint may pass them by position), with
+# the values it takes where a checkpoint says nothing.
+DEFAULTS: dict[str, Any] = {
+    "sources": None,
+    "audio_channels": 2,
+    "channels": 48,
+    "channels_time": None,
+    "growth": 2,
+    "nfft": 4096,
+    "wiener_iters": 0,
+    "end_iters": 0,
+    "wiener_residual": False,
+    "cac": True,
+    "depth": 4,
+    "rewrite": True,
+    "multi_freqs": None,
+    "multi_freqs_depth": 3,
+    "freq_emb": 0.2,
+    "emb_scale": 10,
+    "emb_smooth": True,
+    "kernel_size": 8,
+    "time_stride": 2,
+    "stride": 4,
+    "context": 1,
+    "context_enc": 0,
+    "norm_starts": 4,
+    "norm_groups": 4,
+    "dconv_mode": 1,
+    "dconv_depth": 2,
+    "dconv_comp": 8,
+    "dconv_init": 1e-3,
+    "bottom_channels": 0,
+    "t_layers": 5,
+    "t_emb": "sin",
+    "t_hidden_scale": 4.0,
+    "t_heads": 8,
+    "t_dropout": 0.0,
+    "t_max_positions": 10000,
+    "t_norm_in": True,
+    "t_norm_in_group": False,
+    "t_group_norm": False,
+    "t_norm_first": True,
+    "t_norm_out": True,
+    "t_max_period": 10000.0,
+    "t_weight_decay": 0.0,
+    "t_lr": None,
+    "t_layer_scale": True,
+    "t_gelu": True,
+    "t_weight_pos_embed": 1.0,
+    "t_sin_random_shift": 0,
+    "t_cape_mean_normalize": True,
+    "t_cape_augment": True,
+    "t_cape_glob_loc_scale": (5000.0, 1.0, 1.4),
+    "t_sparse_self_attn": False,
+    "t_sparse_cross_attn": False,
+    "t_mask_type": "diag",
+    "t_mask_random_seed": 42,
+    "t_sparse_attn_window": 500,
+    "t_global_window": 100,
+    "t_sparsity": 0.95,
+    "t_auto_sparsity": False,
+    "t_cross_first": False,
+    "rescale": 0.1,
+    "samplerate": 44100,
+    "segment": 10,
+    "use_train_segment": True,
+}
+
+# Keyword -> field of HTDemucsConfig, where one expresses the other.
+FIELDS = {
+    name: {"nfft": "n_fft", "samplerate": "sample_rate"}.get(name, name)
+    for name in DEFAULTS
+    if name in HTDemucsConfig.__dataclass_fields__ or name in ("nfft", "samplerate")
+}
+
+# Keywords without effect on a trained network whose other keywords are all supported: settings of
+# features that are off, of the initial values, or of the optimiser. Released checkpoints hold
+# other values than the defaults here (a sparse attention window of 400, for one).
+INERT = {
+    "multi_freqs_depth",  # multi_freqs is off
+    "emb_smooth",  # initial values
+    "time_stride",  # used only where the branches merge, which depth rules out
+    "norm_groups",  # norm_starts keeps these norms out
+    "t_max_positions",  # t_emb is "sin"
+    "t_norm_in_group",  # t_norm_in takes precedence
+    "t_weight_decay",
+    "t_lr",
+    "t_cape_mean_normalize",
+    "t_cape_augment",
+    "t_cape_glob_loc_scale",
+    "t_mask_type",  # attention is dense
+    "t_mask_random_seed",
+    "t_sparse_attn_window",
+    "t_global_window",
+    "t_sparsity",
+    "t_auto_sparsity",
+}
+
+# Keywords that may take other values than the default as long as these keep the feature off.
+HARMLESS: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
+    "channels_time": lambda value, all_: value in (None, all_["channels"]),
+    "multi_freqs": lambda value, all_: not value,
+    "norm_starts": lambda value, all_: value >= all_["depth"],
+}
+
+
+def to_config(args: Sequence[Any], keywords: Mapping[str, Any]) -> HTDemucsConfig:
+    """The configuration that a checkpoint's constructor arguments describe.
+
+    Raises:
+        CheckpointError: a keyword asks for something this network does not have; it is named.
+    """
+    if len(args) > len(DEFAULTS):
+        raise CheckpointError(f"the checkpoint passes {len(args)} arguments, too many to be genuine")
+    given = dict(zip(DEFAULTS, args, strict=False)) | dict(keywords)
+    values = DEFAULTS | given
+    for name in given:
+        if not _supported(name, values):
+            raise CheckpointError(
+                f"the checkpoint sets {name}={_short(values[name])}, which this network does not "
+                "have; only the released htdemucs family can be loaded"
+            )
+    fields = {field: _plain(values[name]) for name, field in FIELDS.items()}
+    try:
+        return HTDemucsConfig(**fields)
+    except ConfigError as error:
+        raise CheckpointError(f"the checkpoint describes an impossible network: {error}") from error
+
+
+def from_config(config: HTDemucsConfig) -> dict[str, Any]:
+    """The constructor keywords of the published network for this configuration."""
+    values = {name: getattr(config, field) for name, field in FIELDS.items()}
+    return values | {"sources": list(config.sources), "norm_starts": max(4, config.depth)}
+
+
+def _supported(name: str, values: Mapping[str, Any]) -> bool:
+    if name in FIELDS or name in INERT:
+        return True
+    value = values[name]
+    if name not in DEFAULTS:
+        return value in (None, False, 0, "", [], {}, ())  # switched off, whatever it was
+    if name in HARMLESS:
+        try:
+            return HARMLESS[name](value, dict(values))
+        except TypeError:
+            return False
+    return bool(value == DEFAULTS[name])
+
+
+def _plain(value: Any) -> Any:
+    """Whole floats as integers, so that growth=2.0 is growth=2."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,289 @@
+"""Names to files: official names and signatures, hub repositories, folders and paths."""
+
+import difflib
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from htdemucs.errors import CheckpointError, DownloadError, ModelNotFoundError
+from htdemucs.weights import downloads
+
+DEFAULT_MODEL = "htdemucs"
+_SAFE_NAME = re.compile(r"[\w][\w.-]*")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model's parameters are: one file a member, or a single folder of our own format."""
+
+    members: tuple[Path, ...]
+    weights: list[list[float]] | None = None
+    segment: float | None = None  # seconds
+
+
+@dataclass(frozen=True)
+class OfficialModel:
+    """What is known of an official model before anything is downloaded."""
+
+    name: str
+    repository: str  # on the hub
+    members: tuple[str, ...]  # signatures
+    weights: list[list[float]] | None
+    about: str
+    unsupported: str | None  # the kind of network it is, where this version cannot run it
+    config: dict[str, Any]  # what differs from the released htdemucs
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return tomllib.loads(resources.files("htdemucs.weights").joinpath("models.toml").read_text())
+
+
+@cache
+def official_models() -> dict[str, OfficialModel]:
+    """Every official model, by name."""
+    namespace = _table()["hub"]["namespace"]
+    return {
+        name: OfficialModel(
+            name=name,
+            repository=f"{namespace}/{entry['repository']}",
+            members=tuple(entry["members"]),
+            weights=entry.get("weights"),
+            about=entry.get("about", ""),
+            unsupported=entry.get("unsupported"),
+            config=entry.get("config", {}),
+        )
+        for name, entry in _table()["models"].items()
+    }
+
+
+def locate(name: str, repo: Path | None = None, cache_dir: Path | None = None) -> ModelFiles:
+    """The files of a model, downloading what is missing.
+
+    Args:
+        name: an official name or signature, `hf://[namespace/]name`, or a path to a `.th`, a
+            `.safetensors`, a bag's `.yaml`, or a folder of our own format.
+        repo: look for the name in this folder only.
+        cache_dir: keep downloads here rather than in the hub's and this package's own cache.
+
+    Raises:
+        ModelNotFoundError: nothing has that name.
+        DownloadError: it is not on this machine and could not be fetched.
+        CheckpointError: a bag's yaml makes no sense, or a file's checksum differs.
+    """
+    if repo is not None:
+        return _in_folder(name, repo)
+    if name.startswith("hf://"):
+        return _on_hub(name.removeprefix("hf://"), cache_dir)
+    if name in official_models():
+        return _official(official_models()[name], cache_dir)
+    if name in _table()["signatures"]:
+        model = next(m for m in official_models().values() if name in m.members)
+        return ModelFiles((_official_member(model, name, cache_dir),))
+    path = Path(name).expanduser()
+    if path.exists():
+        return _at_path(path)
+    raise ModelNotFoundError(_not_found(name))
+
+
+def cached_members(model: OfficialModel, cache_dir: Path | None = None) -> int:
+    """How many of an official model's members are on this machine."""
+    return sum(_cached_member(model, member, cache_dir) is not None for member in model.members)
+
+
+def _at_path(path: Path) -> ModelFiles:
+    if path.is_dir() or path.suffix in (".th", ".safetensors"):
+        return ModelFiles((path,))
+    if path.suffix in (".yaml", ".yml"):
+        return _bag(path, path.parent)
+    raise ModelNotFoundError(
+        f"{path} is no model: it must be a .th, .safetensors or .yaml file, or a folder with "
+        "config.json and model.safetensors"
+    )
+
+
+def _in_folder(name: str, folder: Path) -> ModelFiles:
+    if not folder.is_dir():
+        raise ModelNotFoundError(f"--repo {folder} is not a folder")
+    if not _SAFE_NAME.fullmatch(name):
+        raise ModelNotFoundError(f"{name!r} cannot be the name of a model in {folder}")
+    if found := _member_in_folder(name, folder):
+        return ModelFiles((found,))
+    for suffix in (".yaml", ".yml"):
+        if (path := folder / (name + suffix)).is_file():
+            return _bag(path, folder)
+    if (folder / name).is_dir():
+        return ModelFiles((folder / name,))
+    there = sorted({p.stem for p in folder.glob("*.yaml")} | {p.stem for p in folder.glob("*.th")})
+    raise ModelNotFoundError(
+        f"no model {name} in {folder}; it has {', '.join(there[:20]) or 'no models'}"
+    )
+
+
+def _member_in_folder(signature: str, folder: Path) -> Path | None:
+    """SIG.safetensors, SIG.th, or SIG-CHECKSUM.th, whose checksum is then verified."""
+    for suffix in (".safetensors", ".th"):
+        if (path := folder / (signature + suffix)).is_file():
+            return path
+    named = [p for p in folder.glob("*-*.th") if p.stem.rpartition("-")[0] == signature]
+    if len(named) > 1:
+        raise CheckpointError(f"{folder} has several files for {signature}; delete all but one")
+    for path in named:
+        if not downloads.matches(path, path.stem.rpartition("-")[2]):
+            raise CheckpointError(f"{path} is damaged: its checksum differs; copy it there again")
+        return path
+    return None
+
+
+def _bag(path: Path, folder: Path) -> ModelFiles:
+    """The bag that a yaml file describes, with its members from `folder`."""
+    signatures, weights, segment = _read_bag(path)
+    members = []
+    for signature in signatures:
+        found = _member_in_folder(signature, folder)
+        if found is None:
+            raise ModelNotFoundError(
+                f"{path.name} needs {signature}.th or {signature}.safetensors in {folder}"
+            )
+        members.append(found)
+    return ModelFiles(tuple(members), weights, segment)
+
+
+def _read_bag(path: Path) -> tuple[list[str], list[list[float]] | None, float | None]:
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not a readable yaml file") from error
+    if not isinstance(fields, dict) or set(fields) - {"models", "weights", "segment"}:
+        raise CheckpointError(f"{path} must have models, and may have weights and segment")
+    signatures, weights, segment = (fields.get(k) for k in ("models", "weights", "segment"))
+    if not isinstance(signatures, list) or not signatures:
+        raise CheckpointError(f"{path} must list its models by signature")
+    signatures = [str(signature) for signature in signatures]
+    for signature in signatures:
+        if not _SAFE_NAME.fullmatch(signature):
+            raise CheckpointError(f"{path} names {signature!r}, which is no signature")
+    rows = weights if isinstance(weights, list) else []
+    numbers = [value for row in rows for value in (row if isinstance(row, list) else ["?"])]
+    if (weights is not None and not rows) or not all(map(_is_number, numbers)):
+        raise CheckpointError(f"{path}: weights must be a list of numbers for each model")
+    if segment is not None and not (_is_number(segment) and segment > 0):
+        raise CheckpointError(f"{path}: segment must be a number of seconds")
+    return signatures, weights, segment
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _on_hub(name: str, cache_dir: Path | None) -> ModelFiles:
+    """A repository in the published layout (a bag's yaml and its members), or in our own."""
+    namespace, _, name = name.rpartition("/")
+    namespace = namespace or _table()["hub"]["namespace"]
+    if not _SAFE_NAME.fullmatch(namespace) or not _SAFE_NAME.fullmatch(name):
+        raise ModelNotFoundError("a hub model is named hf://namespace/name or hf://name")
+    repository = f"{namespace}/{_repository_name(name)}"
+    try:
+        description = downloads.from_hub(repository, f"{name}.yaml", cache_dir)
+    except DownloadError as error:
+        try:
+            config = downloads.from_hub(f"{namespace}/{name}", "config.json", cache_dir)
+            downloads.from_hub(f"{namespace}/{name}", "model.safetensors", cache_dir)
+        except DownloadError:
+            raise error from None
+        return ModelFiles((config.parent,))
+    signatures, weights, segment = _read_bag(description)
+    files = [downloads.from_hub(repository, f"{s}.safetensors", cache_dir) for s in signatures]
+    return ModelFiles(tuple(files), weights, segment)
+
+
+def _repository_name(name: str) -> str:
+    if name == "htdemucs":
+        return "HTDemucs"
+    if name.startswith("htdemucs_"):
+        return "HTDemucs-" + name.removeprefix("htdemucs_")
+    return "Demucs-" + name
+
+
+def _official(model: OfficialModel, cache_dir: Path | None) -> ModelFiles:
+    _check_supported(model, model.name)
+    members = [_official_member(model, member, cache_dir) for member in model.members]
+    return ModelFiles(tuple(members), model.weights)
+
+
+def _official_member(model: OfficialModel, signature: str, cache_dir: Path | None) -> Path:
+    """Cached, else from the hub, else from the legacy root."""
+    _check_supported(model, signature)
+    if found := _cached_member(model, signature, cache_dir):
+        return found
+    try:
+        return downloads.from_hub(model.repository, f"{signature}.safetensors", cache_dir)
+    except DownloadError as error:
+        reasons = [str(error)]
+    if not downloads.offline():
+        entry, filename = _legacy_file(signature)
+        url = f"{_legacy_root()}{entry['folder']}/{filename}"
+        try:
+            target = (cache_dir or downloads.default_cache()) / filename
+            return downloads.from_url(url, target, entry["checksum"])
+        except DownloadError as error:
+            reasons.append(str(error))
+    raise DownloadError(_unreachable(model, signature, cache_dir, reasons))
+
+
+def _cached_member(model: OfficialModel, signature: str, cache_dir: Path | None) -> Path | None:
+    """From the hub's cache, our own, or the one the published package leaves behind."""
+    if found := downloads.cached_from_hub(model.repository, f"{signature}.safetensors", cache_dir):
+        return found
+    own = cache_dir or downloads.default_cache()
+    if (path := own / f"{signature}.safetensors").is_file():
+        return path
+    entry, filename = _legacy_file(signature)
+    torch_home = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
+    for path in (own / filename, torch_home / "hub" / "checkpoints" / filename):
+        if path.is_file() and downloads.matches(path, entry["checksum"]):
+            return path
+    return None
+
+
+def _legacy_root() -> str:
+    """HTDEMUCS_LEGACY_ROOT names a mirror."""
+    return os.environ.get("HTDEMUCS_LEGACY_ROOT") or str(_table()["legacy"]["root"])
+
+
+def _legacy_file(signature: str) -> tuple[dict[str, str], str]:
+    entry = _table()["signatures"][signature]
+    return entry, f"{signature}-{entry['checksum']}.th"
+
+
+def _check_supported(model: OfficialModel, name: str) -> None:
+    if model.unsupported:
+        raise ModelNotFoundError(
+            f"{name} is a {model.unsupported} model, which this version cannot run yet; "
+            "use htdemucs, htdemucs_ft or htdemucs_6s"
+        )
+
+
+def _unreachable(
+    model: OfficialModel, signature: str, cache_dir: Path | None, reasons: list[str]
+) -> str:
+    _, filename = _legacy_file(signature)
+    return (
+        f"the weights of {model.name} are not on this machine and could not be downloaded; copy "
+        f"{signature}.safetensors or {filename} to {cache_dir or downloads.default_cache()}, "
+        f"or name a model of your own with -n ({'; '.join(reasons)})"
+    )
+
+
+def _not_found(name: str) -> str:
+    usable = [model.name for model in official_models().values() if not model.unsupported]
+    close = difflib.get_close_matches(name, usable, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known names: {', '.join(usable)}"
+    return f"no model {name}; {hint} A path or hf://namespace/name works too."
