@@ -21,4 +21,6 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def temporary_name(path: Path) -> Path:
     """A hidden name beside `path`, short whatever the length of its own."""
-    return path.with_name(f".{zlib.crc32(path.name.encode('utf-8', 'replace')):08x}-{os.getpid()}.partial")
+    return path.with_name(
+        f".{zlib.crc32(path.name.encode('utf-8', 'replace')):08x}-{os.getpid()}.partial"
+    )

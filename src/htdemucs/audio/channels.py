@@ -33,7 +33,7 @@ STEREO_GAINS = {
 
 
 def mixing_matrix(channel_names: Sequence[str], channels: int) -> Tensor | None:
-    """The gains (channels, len(channel_names)) of a conversion; None where there is none to do.
+    """Give the gains (channels, len(channel_names)) of a conversion; None if there is none.
 
     Mono is copied to both sides; two channels are taken as left and right; more are mixed down
     to stereo by `STEREO_GAINS`, or, if a name is not known, by their mean on both sides. Mono is

@@ -87,7 +87,7 @@ def probe(path: Path) -> SourceInfo:
 
 
 def nothing_decoded(path: Path, damage: Damage) -> AudioError:
-    """The error for a stream without a single sample."""
+    """Make the error for a stream without a single sample."""
     if damage.skipped_packets:
         return AudioError(f"{printable(path)} cannot be decoded: all its audio is damaged")
     return AudioError(f"{printable(path)} contains no audio samples; check the file")
@@ -147,7 +147,7 @@ def _is_usable(frame: AudioFrame) -> bool:
 
 
 def _cut(piece: Decoded, frame: AudioFrame, end: int) -> Decoded:
-    """The part of a frame before the timestamp `end`, or all of it if `end` is not inside."""
+    """Keep the part of a frame before the timestamp `end`; all of it if `end` is not inside."""
     if frame.pts is None or frame.time_base is None:
         return piece
     length = round((end - frame.pts) * frame.time_base * frame.sample_rate)

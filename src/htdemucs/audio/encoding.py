@@ -39,7 +39,7 @@ _CODECS = {
         "ipod", "aac", "fltp", (*_MPEG_RATES, 64_000, 88_200, 96_000), range(16, 513), 256
     ),
 }
-FORMATS = tuple(dict.fromkeys(format for format, _ in _CODECS))
+FORMATS = tuple(dict.fromkeys(name for name, _ in _CODECS))
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class AudioEncoding:
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise AudioError(f"unknown format {self.format!r}; choose from {', '.join(FORMATS)}")
-        depths = [depth for format, depth in _CODECS if format == self.format and depth]
+        depths = [depth for name, depth in _CODECS if name == self.format and depth]
         if depths and self.bit_depth not in depths:
             choice = " or ".join(map(str, depths))
             raise AudioError(f"{self.format} cannot hold {self.bit_depth} bit; choose {choice}")
@@ -92,10 +92,11 @@ class AudioEncoding:
 
     @property
     def codec(self) -> Codec:
+        """How FFmpeg writes it."""
         return _CODECS.get((self.format, None)) or _CODECS[self.format, self.bit_depth]
 
     def stored_rate(self, sample_rate: int) -> int:
-        """The rate in the file (Hz): the lowest possible one not below, else the highest."""
+        """Give the rate in the file (Hz): the lowest possible one not below, else the highest."""
         rates = self.codec.sample_rates or (sample_rate,)
         return next((rate for rate in rates if rate >= sample_rate), rates[-1])
 

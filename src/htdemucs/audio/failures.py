@@ -10,13 +10,13 @@ from htdemucs.errors import AudioError
 
 
 def printable(path: Path) -> str:
-    """A path fit for a one-line message, whatever bytes its name holds."""
+    """Make a path fit for a one-line message, whatever bytes its name holds."""
     text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def reason(error: Exception) -> str:
-    """What an error says, without its number and without the paths it repeats."""
+    """Say what went wrong, without the error's number and the paths it repeats."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())
 

@@ -45,9 +45,8 @@ class AudioFile:
         codec: FFmpeg's name of the codec, such as "flac" or "pcm_s16le".
         bit_depth: 16, 24 or 32 (the least that keeps every sample); None for a lossy codec.
         duration: seconds as the container tells, an estimate; None if it does not.
-        repaired_samples: non-finite samples replaced by 0 during the latest iteration.
-        skipped_packets: packets left out as damaged during the latest iteration.
-        source_length: samples decoded during the latest iteration, at the file's own rate.
+        source_length: exact length in samples at `source_sample_rate`, known once an iteration
+            is complete; 0 before.
 
     Raises AudioError, here or while iterating, if the file is missing, unreadable, damaged
     beyond use or without sound, or if the request is out of range.
@@ -78,10 +77,12 @@ class AudioFile:
 
     @property
     def repaired_samples(self) -> int:
+        """Count of non-finite samples replaced by 0 during the latest iteration."""
         return self._damage.repaired_samples
 
     @property
     def skipped_packets(self) -> int:
+        """Count of packets left out as damaged during the latest iteration."""
         return self._damage.skipped_packets
 
     def __repr__(self) -> str:
@@ -99,14 +100,14 @@ class AudioFile:
             for source, samples in _joined(decode(container, stream, damage)):
                 if section is None or section.source != source:
                     if section is not None:
-                        yield section.flush()
                         self._count(section)
+                        yield section.flush()
                     section = _Section(source, self.sample_rate, self.channels)
                 yield section.push(torch.from_numpy(_repaired(samples, damage)))
         if section is None:
             raise nothing_decoded(self.path, damage)
-        yield section.flush()
         self._count(section)
+        yield section.flush()
 
     def _count(self, section: "_Section") -> None:
         self.source_length += resampled_length(

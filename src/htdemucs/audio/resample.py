@@ -9,7 +9,7 @@ QUALITY = "VHQ"  # 28 bits of precision; about 3 ms for a second of stereo
 
 
 def resampled_length(length: int, source_rate: int, target_rate: int) -> int:
-    """How many samples `length` samples become: length * target / source, halves rounded up."""
+    """Convert a length in samples: length * target / source, halves rounded up."""
     return (2 * length * target_rate + source_rate) // (2 * source_rate)
 
 
@@ -42,7 +42,7 @@ class Resampler:
         return resampled
 
     def flush(self) -> Tensor:
-        """The tail, (C, L')."""
+        """Give the tail, (C, L')."""
         if self._stream is None:
             return torch.zeros(self._channels, 0)
         # The silence that follows the waveform gives at least one sample too many to cut from.

@@ -74,12 +74,13 @@ class Spool:
         self.length += length
 
     def blocks(self, block_length: int) -> Iterator[Tensor]:
-        """Yield what was written, from the start: (C, block_length), the last one shorter."""
+        """Yield what was written so far from the start: (C, block_length), the last one shorter."""
         frame_bytes = _BYTES * self._channels
-        for start in range(0, self.length, block_length):
+        length = self.length
+        for start in range(0, length, block_length):
             with self._reporting():
                 self._file.seek(start * frame_bytes)
-                count = min(block_length, self.length - start)
+                count = min(block_length, length - start)
                 samples = np.frombuffer(self._file.read(count * frame_bytes), np.float32)
             yield torch.from_numpy(samples.reshape(count, self._channels).T.copy())
 

@@ -75,12 +75,14 @@ def copy_tags(
         return False
     if title_suffix is not None and "title" in tags.fields:
         tags.fields["title"] = [f"{title} ({title_suffix})" for title in tags.fields["title"]]
+    write = _WRITERS[format]
     try:
-        _WRITERS[format](target, tags)
-    except mutagen.MutagenError as error:
-        # mutagen wraps what the system refuses, such as more space on the disk, in its own error.
+        write(target, tags)
+    except Exception as error:
+        # Text or pictures that a format cannot hold are refused before anything is written. What
+        # the system refuses, such as more space on the disk, mutagen wraps in its own error.
         with reporting(target, "cannot take tags", "check its folder and the free space"):
-            for cause in (error.__cause__, error.__context__, *error.args):
+            for cause in (error, *error.args):
                 if isinstance(cause, OSError):
                     raise cause from error
         return False
@@ -106,7 +108,7 @@ def _read(path: Path) -> _Tags:
 
 
 def _from_ffmpeg(path: Path) -> _Tags:
-    """What FFmpeg knows of files that mutagen does not: WAV's INFO chunk, Matroska, WMA, …"""
+    """Ask FFmpeg about files that mutagen does not know: WAV's INFO chunk, Matroska, WMA."""
     with open_audio(path) as (container, stream):
         found = {**stream.metadata, **container.metadata}
     found = {name.lower(): text for name, text in found.items()}
@@ -145,7 +147,7 @@ def _from_vorbis(source: Any) -> _Tags:
     tags = _Tags()
     for name in _FIELDS:
         values = [value for value in source.tags.get(name, []) if value]
-        total = source.tags.get(_TOTALS.get(name, ""), [])
+        total = source.tags.get(_TOTALS[name], []) if name in _TOTALS else []
         if values and total and "/" not in values[0]:
             values = [f"{values[0]}/{total[0]}"]
         if values:

@@ -63,7 +63,9 @@ def separate(
     shifts: Annotated[
         int, typer.Option(help="Average this many runs over random lead-ins; 0 for none.")
     ] = 1,
-    overlap: Annotated[float, typer.Option(help="Shared fraction of neighbouring segments.")] = 0.25,
+    overlap: Annotated[
+        float, typer.Option(help="Shared fraction of neighbouring segments.")
+    ] = 0.25,
     no_split: Annotated[
         bool, typer.Option("--no-split", help="Refuse tracks longer than one segment.")
     ] = False,
@@ -94,9 +96,7 @@ def separate(
     mp3_preset: Annotated[
         int, typer.Option(min=2, max=7, help="2 is the best quality, 7 the fastest.")
     ] = 2,
-    bitrate: Annotated[
-        int | None, typer.Option(help="kbit/s of opus (192) and m4a (256).")
-    ] = None,
+    bitrate: Annotated[int | None, typer.Option(help="kbit/s of opus (192) and m4a (256).")] = None,
     jobs: Annotated[
         int, typer.Option("-j", "--jobs", help="Segments run at once on a CPU.", min=0)
     ] = 0,
@@ -162,7 +162,9 @@ class _Run:
                 )
             self.written |= dict.fromkeys(stems.values(), track)
             folders = sorted({str(path.parent) for path in stems.values()})
-            console.print(f"  {', '.join(stems)} -> {', '.join(folders)}", highlight=False, markup=False)
+            console.print(
+                f"  {', '.join(stems)} -> {', '.join(folders)}", highlight=False, markup=False
+            )
         except HTDemucsError as error:
             self.failures[track] = str(error)
             _print_error(str(error))
@@ -259,17 +261,17 @@ def _list_models(repo: Path | None) -> None:
 
 @contextmanager
 def _progress_bar(label: str) -> Iterator[Any]:
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich import progress as rich_progress
     from rich.text import Text
 
     columns = (
-        TextColumn("{task.fields[label]}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.fields[label]}", markup=False),
+        rich_progress.BarColumn(),
+        rich_progress.TaskProgressColumn(),
+        rich_progress.TextColumn("{task.fields[speed]}"),
+        rich_progress.TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bars:
+    with rich_progress.Progress(*columns, console=console) as bars:
         task = bars.add_task("", label=Text(label).plain, speed="", total=None)
 
         def on_progress(progress: "Progress") -> None:
@@ -296,4 +298,6 @@ def _download_bars(shown: bool) -> Iterator[None]:
 def _print_error(message: str) -> None:
     from rich.console import Console
 
-    Console(stderr=True).print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    Console(stderr=True).print(
+        f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True
+    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class Bag(nn.Module):
     ) -> None:
         super().__init__()
         _check_members(members)
-        self.members = nn.ModuleList(members)
+        self._networks = nn.ModuleList(members)
         self.audio_channels = members[0].audio_channels
         self.sample_rate = members[0].sample_rate
         self.sources = members[0].sources
@@ -40,6 +41,11 @@ class Bag(nn.Module):
         table = _checked_weights(weights, len(members), len(self.sources))
         self.register_buffer("weights", table, persistent=False)
         self._outputs = list(range(len(self.sources)))
+
+    @property
+    def members(self) -> list[HTDemucs]:
+        """The networks, in order."""
+        return [cast(HTDemucs, network) for network in self._networks]
 
     def only(self, sources: Sequence[str]) -> "Bag":
         """A bag that gives just these sources, in this order, running only members they need."""

@@ -10,7 +10,6 @@ from htdemucs.errors import ConfigError
 
 KERNEL_SIZE = 8  # of the outer convolutions: frequency bins, or samples
 STRIDE = 4  # each encoder layer divides frequencies (or samples) by this
-MIN_BINS = 2 * STRIDE  # the innermost encoder layer must still see more bins than its kernel
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class HTDemucsConfig:
         self._check_derived_sizes()
 
     def _checked_sources(self) -> tuple[str, ...]:
-        names = self.sources
+        names: Any = self.sources
         if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
             raise ConfigError(f"sources must be a list of names, not {names!r}")
         if not names or len(set(names)) != len(names):
@@ -90,7 +89,9 @@ class HTDemucsConfig:
         try:
             segment = Fraction(self.segment)
         except (TypeError, ValueError, OverflowError, ZeroDivisionError):
-            raise ConfigError(f"segment must be a number of seconds, not {self.segment!r}") from None
+            raise ConfigError(
+                f"segment must be a number of seconds, not {self.segment!r}"
+            ) from None
         if segment <= 0:
             raise ConfigError(f"segment must be longer than 0 seconds, not {float(segment)}")
         return segment
@@ -98,21 +99,23 @@ class HTDemucsConfig:
     def _require(
         self, name: str, kind: type, minimum: float | None = None, above: float | None = None
     ) -> None:
-        value: Any = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
+        given: Any = getattr(self, name)
+        numeric = isinstance(given, kind) and not isinstance(given, bool)
+        value = float(given) if numeric else math.nan
+        if not math.isfinite(value):
             wanted = "a whole number" if kind is int else "a number"
-            raise ConfigError(f"{name} must be {wanted}, not {value!r}")
+            raise ConfigError(f"{name} must be {wanted}, not {given!r}")
         if minimum is not None and value < minimum:
-            raise ConfigError(f"{name} must be at least {minimum}, not {value}")
+            raise ConfigError(f"{name} must be at least {minimum}, not {given}")
         if above is not None and value <= above:
-            raise ConfigError(f"{name} must be more than {above}, not {value}")
+            raise ConfigError(f"{name} must be more than {above}, not {given}")
 
     def _check_choices(self) -> None:
         if self.audio_channels not in (1, 2):
             raise ConfigError(f"audio_channels must be 1 or 2, not {self.audio_channels!r}")
         if self.dconv_mode not in (1, 3):
             raise ConfigError(
-                f"dconv_mode must be 1 (encoder) or 3 (encoder and decoder), not {self.dconv_mode!r}"
+                f"dconv_mode must be 1 (encoders) or 3 (decoders too), not {self.dconv_mode!r}"
             )
         if self.t_dropout >= 1:
             raise ConfigError(f"t_dropout must be below 1, not {self.t_dropout}")
@@ -123,10 +126,11 @@ class HTDemucsConfig:
                 f"n_fft must be a multiple of {max(8, 2 * STRIDE**self.depth)} "
                 f"for depth {self.depth}, not {self.n_fft}"
             )
-        if self.bins // STRIDE ** (self.depth - 1) < MIN_BINS:
+        # Where a layer sees no more bins than its kernel, older networks merge the branches.
+        if self.bins // STRIDE ** (self.depth - 1) <= KERNEL_SIZE:
             raise ConfigError(
-                f"depth {self.depth} leaves no frequencies with n_fft {self.n_fft}; "
-                f"lower depth or raise n_fft to {2 * MIN_BINS * STRIDE ** (self.depth - 1)}"
+                f"depth {self.depth} leaves the innermost layer too few frequencies with n_fft "
+                f"{self.n_fft}; lower depth, or raise n_fft to {6 * STRIDE**self.depth}"
             )
         if self.dconv_depth and self.channels < self.dconv_comp:
             raise ConfigError(

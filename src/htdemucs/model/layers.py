@@ -22,15 +22,26 @@ class LayerScale(nn.Module):
         return self.scale * x
 
 
+class GlobalNorm(nn.GroupNorm):
+    """Normalises all channels and positions of an item together: GroupNorm with one group."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) -> (B, C, ...), also where an item is a single value."""
+        return torch.group_norm(x, 1, self.weight, self.bias, self.eps)
+
+
 class DConvLayer(nn.Module):
     """One residual branch of a DConv: a dilated convolution through a bottleneck."""
 
     def __init__(self, channels: int, hidden: int, dilation: int, init: float) -> None:
         super().__init__()
         self.squeeze = nn.Conv1d(channels, hidden, 3, dilation=dilation, padding=dilation)
-        self.squeeze_norm = nn.GroupNorm(1, hidden)
+        self.squeeze_norm = GlobalNorm(hidden)
         self.expand = nn.Conv1d(hidden, 2 * channels, 1)
-        self.expand_norm = nn.GroupNorm(1, 2 * channels)
+        self.expand_norm = GlobalNorm(2 * channels)
         self.layer_scale = LayerScale(channels, init)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,7 +65,9 @@ class SpectralDConv(DConv):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, F, T) -> (B, C, F, T)"""
         rows = rearrange(x, "b c f t -> (b f) c t")
-        return rearrange(super().forward(rows), "(b f) c t -> b c f t", f=x.shape[2])
+        for layer in self:
+            rows = layer(rows)
+        return rearrange(rows, "(b f) c t -> b c f t", f=x.shape[2])
 
 
 class SpectralEncoderLayer(nn.Module):

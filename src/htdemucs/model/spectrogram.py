@@ -1,6 +1,7 @@
 """The aligned STFT pair. This module alone knows about frames, windows and their padding."""
 
 import math
+from functools import reduce
 
 import torch
 from einops import rearrange
@@ -38,7 +39,11 @@ class Spectrogram(nn.Module):
         return rearrange(torch.view_as_real(spectrum), "b c t f ri -> b (c ri) f t")
 
     def inverse(self, spectrogram: Tensor, length: int) -> Tensor:
-        """(..., 2C, F, T) -> (..., C, L), the first `length` samples."""
+        """(..., 2C, F, T) -> (..., C, L), the first `length` samples.
+
+        Frames that lie half outside the signal are not kept, so that a spectrogram gives its
+        waveform back except for the first and last `edge` samples, which fade.
+        """
         parts = rearrange(spectrogram, "... (c ri) f t -> ... c t f ri", ri=2)
         spectrum = F.pad(torch.view_as_complex(parts.contiguous()), (0, 1))  # Nyquist: silent
         frames = torch.fft.irfft(spectrum, self.n_fft, norm="ortho") * self.window
@@ -47,11 +52,13 @@ class Spectrogram(nn.Module):
     def _overlap_add(self, frames: Tensor) -> Tensor:
         """(..., T, n_fft) -> (..., (T + 3) * hop_length).
 
-        Each sample that `inverse` keeps lies under four frames (those outside the signal are
-        silent), and four squared Hann windows a quarter apart sum to 3/2 everywhere.
+        Each sample that `inverse` keeps lies under four frames (silent ones where no frame was
+        kept), and four squared Hann windows a quarter apart sum to 3/2 everywhere.
         """
         quarters = rearrange(frames, "... t (q h) -> ... q t h", q=4) * (2 / 3)
-        hops = sum(F.pad(quarters[..., q, :, :], (0, 0, q, 3 - q)) for q in range(4))
+        hops = reduce(
+            torch.add, (F.pad(quarters[..., q, :, :], (0, 0, q, 3 - q)) for q in range(4))
+        )
         return rearrange(hops, "... t h -> ... (t h)")
 
 

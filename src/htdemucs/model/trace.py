@@ -119,7 +119,7 @@ class _Recorder:
         self._inputs[module] = inputs[0]
         self._flop[module] = -self._counter.get_total_flops()
 
-    def _note_after(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+    def _note_after(self, module: nn.Module, _: tuple[Tensor, ...], output: Any) -> None:
         self._outputs[module] = output
         self._flop[module] += self._counter.get_total_flops()
 
@@ -147,7 +147,9 @@ class _Recorder:
         assert transformer is not None
         for branch, output in zip(("spectral", "time"), self._outputs[transformer], strict=True):
             parts = [m for name, m in transformer.named_children() if name.startswith(branch)]
-            layers = [m for part in parts for m in (part if isinstance(part, nn.ModuleList) else [part])]
+            layers = [
+                m for part in parts for m in (part if isinstance(part, nn.ModuleList) else [part])
+            ]
             yield self._stage(labels[f"{branch}_transformer"], output, *layers)
 
     def _stage(self, label: str, output: Tensor, *modules: nn.Module) -> Stage:

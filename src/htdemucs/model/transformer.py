@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from htdemucs.model.config import HTDemucsConfig
-from htdemucs.model.layers import LayerScale
+from htdemucs.model.layers import GlobalNorm, LayerScale
 
 MAX_PERIOD = 10_000.0  # of the sinusoidal positions, in tokens
 LAYER_SCALE_INIT = 1e-4
@@ -101,7 +101,7 @@ class TransformerLayer(nn.Module):
         self.feed_forward = FeedForward(channels, hidden, config.t_dropout)
         self.feed_forward_scale = LayerScale(channels, LAYER_SCALE_INIT)
         self.dropout = nn.Dropout(config.t_dropout)
-        self.norm_out = nn.GroupNorm(1, channels)
+        self.norm_out = GlobalNorm(channels)
 
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + self.attention_scale(self.dropout(attended))
@@ -140,7 +140,9 @@ class CrossDomainTransformer(nn.Module):
         self.time_in, self.time_out = _projections(config)
         self.spectral_norm = nn.LayerNorm(width)
         self.time_norm = nn.LayerNorm(width)
-        kinds = [CrossAttentionLayer if i % 2 else SelfAttentionLayer for i in range(config.t_layers)]
+        kinds = [
+            CrossAttentionLayer if i % 2 else SelfAttentionLayer for i in range(config.t_layers)
+        ]
         self.spectral_layers = nn.ModuleList(kind(config) for kind in kinds)
         self.time_layers = nn.ModuleList(kind(config) for kind in kinds)
 

@@ -42,8 +42,8 @@ def separate_file(
             for name, target in targets.items()
         }
         done = 0
-        for stems in separator.stream(mixture, normalization):
-            stems = {name: stem.cpu() for name, stem in stems.items()}
+        for separated in separator.stream(mixture, normalization):
+            stems = {name: stem.cpu() for name, stem in separated.items()}
             length = next(iter(stems.values())).shape[-1]
             for name, block in _outputs(stems, mixture.take(length), options).items():
                 files[name].write(block)

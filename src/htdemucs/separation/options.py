@@ -41,18 +41,7 @@ class OutputOptions:
             raise SeparationError(f"clip_mode must be rescale, clamp or none, not {self.clip_mode}")
         if self.other_method not in ("add", "minus", "none"):
             raise SeparationError(f"other_method must be add, minus or none: {self.other_method}")
-        try:
-            fields = {name for _, name, _, _ in string.Formatter().parse(self.filename) if name}
-        except ValueError as error:
-            raise SeparationError(f"--filename {self.filename!r}: {error}") from error
-        unknown = sorted(fields - set(TEMPLATE_FIELDS))
-        if unknown:
-            raise SeparationError(
-                f"--filename knows {{track}}, {{trackext}}, {{stem}} and {{ext}}, not "
-                + ", ".join(f"{{{name}}}" for name in unknown)
-            )
-        if "stem" not in fields:
-            raise SeparationError("--filename must contain {stem}, or stems overwrite each other")
+        _check_template(self.filename)
 
     def needed_stems(self, sources: tuple[str, ...]) -> tuple[str, ...]:
         """The model's outputs that must be computed to write what is asked for.
@@ -85,3 +74,18 @@ class OutputOptions:
         if not path.resolve().is_relative_to(out_dir.resolve()):
             raise SeparationError(f"{track.name} would be written outside {out_dir}: {path}")
         return path
+
+
+def _check_template(template: str) -> None:
+    try:
+        parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
+    except ValueError as error:
+        raise SeparationError(f"--filename {template!r}: {error}") from error
+    for _, name, spec, conversion in parts:
+        if name not in TEMPLATE_FIELDS:
+            known = ", ".join(f"{{{field}}}" for field in TEMPLATE_FIELDS)
+            raise SeparationError(f"--filename has {{{name}}}, but knows only the names {known}")
+        if spec or conversion:
+            raise SeparationError(f"--filename takes plain names such as {{{name}}}")
+    if "stem" not in [name for _, name, _, _ in parts]:
+        raise SeparationError("--filename must contain {stem}, or stems overwrite each other")

@@ -64,11 +64,11 @@ class SegmentGrid:
 
     def _excerpt(self, begin: int, end: int) -> Tensor:
         assert self._history is not None
-        first = max(begin, self._history_start)
-        last = min(end, self._received)
-        offset = self._history_start
-        inside = self._history[..., first - offset : max(first, last) - offset]
-        return F.pad(inside, (first - begin, end - max(first, last)))
+        first, last = max(begin, self._history_start), min(end, self._received)
+        if first >= last:  # a lead-in longer than a segment: nothing of the track is in it
+            return self._history.new_zeros(*self._history.shape[:-1], end - begin)
+        inside = self._history[..., first - self._history_start : last - self._history_start]
+        return F.pad(inside, (first - begin, end - last))
 
     def _forget(self, until: int) -> None:
         if self._history is not None and until > self._history_start:

@@ -88,7 +88,7 @@ class Separator:
         """
         waveform = self._checked_waveform(waveform)
         resample = Resampler(sample_rate, self.sample_rate, self.audio_channels)
-        blocks = [block for block in (resample.push(waveform.cpu()), resample.flush())]
+        blocks = [resample.push(waveform.cpu()), resample.flush()]
         pieces: dict[str, list[Tensor]] = {name: [] for name in self.stems}
         back = {n: Resampler(self.sample_rate, sample_rate, self.audio_channels) for n in pieces}
         for stems in self.stream(blocks):
@@ -148,7 +148,9 @@ class Separator:
         """
         from htdemucs.separation.files import separate_file
 
-        return separate_file(self, Path(path), Path(out_dir), options or OutputOptions(), on_progress)
+        return separate_file(
+            self, Path(path), Path(out_dir), options or OutputOptions(), on_progress
+        )
 
     def progress(self, done: int, total: int) -> Progress:
         """`done` of `total` samples, as seconds."""
@@ -161,7 +163,7 @@ class Separator:
         return torch.randint(0, longest + 1, (self.shifts,), generator=generator).tolist()
 
     def _starts(self) -> list[int]:
-        """Where each run's grid of segments starts: before the track, by the lead-in that is left."""
+        """Where each run's segments start: before the track, by what its lead-in leaves."""
         longest = int(MAX_SHIFT * self.sample_rate)
         return [offset - longest for offset in self.shift_offsets()] or [0]
 
@@ -173,6 +175,7 @@ class Separator:
             yield dict(zip(self.stems, stems, strict=True))
 
     def check_length(self, length: int) -> None:
+        """Refuse a track of `length` samples that may not be split but would have to be."""
         if not self.split and length > self.segment_length:
             raise SegmentTooLongError(
                 f"the track has {length / self.sample_rate:.1f} s, more than the "

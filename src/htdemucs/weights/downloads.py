@@ -1,6 +1,7 @@
 """Fetching files from the hub and from the legacy root, atomically, into a cache."""
 
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -15,9 +16,13 @@ TIMEOUT = 30  # seconds without a byte
 def default_cache() -> Path:
     """Where legacy files are kept: HTDEMUCS_CACHE, else a folder in the user's cache."""
     if chosen := os.environ.get("HTDEMUCS_CACHE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "htdemucs"
+        return Path(chosen).expanduser()
+    return user_cache() / "htdemucs"
+
+
+def user_cache() -> Path:
+    """The folder for everything that can be fetched again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def offline() -> bool:
@@ -53,20 +58,23 @@ def from_hub(repository: str, filename: str, cache_dir: Path | None) -> Path:
 def from_url(url: str, target: Path, checksum: str) -> Path:
     """Download a file whose sha256 starts with `checksum`, resuming what an earlier try left.
 
+    Several processes may ask for the same file: one downloads, the others wait for it.
+
     Raises:
         DownloadError: unreachable, refused, or the checksum differs (the file is then removed).
     """
+    from huggingface_hub.utils import WeakFileLock
+
     partial = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, partial)
-    except (OSError, ValueError) as error:  # URLError and timeouts are OSErrors
+        with WeakFileLock(target.with_name(target.name + ".lock")):
+            if not (target.is_file() and matches(target, checksum)):
+                _download(url, partial)
+                _accept(partial, target, checksum)
+    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise DownloadError(f"{url}: {reason}") from error
-    if not matches(partial, checksum):
-        partial.unlink()
-        raise DownloadError(f"{url} arrived damaged (its checksum differs); try again")
-    partial.replace(target)
     return target
 
 
@@ -74,6 +82,13 @@ def matches(path: Path, checksum: str) -> bool:
     """Whether the file's sha256 starts with these hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest().startswith(checksum)
+
+
+def _accept(partial: Path, target: Path, checksum: str) -> None:
+    if not matches(partial, checksum):
+        partial.unlink()
+        raise OSError("arrived damaged (its checksum differs); try again")
+    partial.replace(target)
 
 
 def _download(url: str, partial: Path) -> None:

@@ -1,18 +1,20 @@
 """Our own format: a folder with `config.json` and `model.safetensors`, the hub's layout."""
 
 import json
+import re
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from htdemucs.errors import CheckpointError, ConfigError
 from htdemucs.files import replacing
-from htdemucs.model import Bag, HTDemucs, HTDemucsConfig, Model
+from htdemucs.model import Bag, HTDemucsConfig, Model
+from htdemucs.weights import assembly
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -25,10 +27,11 @@ class _Description:
 
     members: list[HTDemucsConfig]
     weights: list[list[float]] | None  # None where the folder holds a single network, no bag
+    segment: Fraction | None  # seconds; a bag's own
 
 
 def save_model(model: Model, folder: str | Path) -> None:
-    """Write a network or a bag. Each file appears whole or not at all.
+    """Write a network or a bag. A model that is there stays whole until the new one is written.
 
     Parameters are stored in float16 where that loses nothing (released checkpoints are float16),
     else in float32.
@@ -42,7 +45,7 @@ def save_model(model: Model, folder: str | Path) -> None:
     if isinstance(model, Bag):
         if model.sources != networks[0].sources:
             raise CheckpointError("a bag limited to some sources cannot be saved; save the whole")
-        config["weights"] = model.weights.tolist()
+        config |= {"weights": model.weights.tolist(), "segment": str(model.segment)}
     config["members"] = [network.config.to_dict() for network in networks]
     state = {
         f"members.{i}.{name}": _smallest(value.detach().cpu())
@@ -50,10 +53,7 @@ def save_model(model: Model, folder: str | Path) -> None:
         for name, value in network.state_dict().items()
     }
     try:
-        with replacing(folder / WEIGHTS_FILE) as partial:
-            save_file(state, partial, metadata={"format": "pt"})
-        with replacing(folder / CONFIG_FILE) as partial:
-            partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        _write(folder, json.dumps(config, indent=2) + "\n", state)
     except OSError as error:
         raise CheckpointError(f"cannot write {folder}: {error.strerror or error}") from error
 
@@ -65,36 +65,48 @@ def load_folder(folder: Path) -> Model:
         CheckpointError: a file is missing, damaged, or does not fit the other.
     """
     description = _read_config(folder / CONFIG_FILE)
+    path = folder / WEIGHTS_FILE
     try:
-        state = load_file(folder / WEIGHTS_FILE)
+        state = load_file(path)
     except FileNotFoundError:
         raise CheckpointError(f"{folder} has no {WEIGHTS_FILE}") from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS_FILE} is damaged or incomplete") from error
-    members = [HTDemucs(config).eval() for config in description.members]
-    expected = {
-        f"members.{i}.{name}": value
-        for i, member in enumerate(members)
-        for name, value in member.state_dict().items()
-    }
-    for name in sorted(expected.keys() ^ state.keys()):
-        problem = "lacks" if name in expected else "has unknown"
-        raise CheckpointError(f"{folder / WEIGHTS_FILE} {problem} parameter {name}")
-    for name, value in expected.items():
-        if value.shape != state[name].shape:
-            raise CheckpointError(f"{folder / WEIGHTS_FILE}: {name} has the wrong shape")
-        value.copy_(state[name])
-    if description.weights is None:
-        return members[0]
+    except Exception as error:  # a damaged file surfaces as almost anything
+        raise CheckpointError(f"{path} is damaged or incomplete; copy it there again") from error
     try:
-        return Bag(members, description.weights).eval()
-    except ConfigError as error:
-        raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error
+        return _model(description, state)
+    except (CheckpointError, ConfigError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def is_model_folder(path: Path) -> bool:
     """Whether `path` looks like a folder of ours."""
     return (path / CONFIG_FILE).is_file()
+
+
+def _write(folder: Path, config: str, state: dict[str, Tensor]) -> None:
+    """Both files, so that the weights are never found beside another model's configuration."""
+    path = folder / CONFIG_FILE
+    with replacing(path) as config_partial, replacing(folder / WEIGHTS_FILE) as weights_partial:
+        save_file(state, weights_partial, metadata={"format": "pt"})
+        config_partial.write_text(config, encoding="utf-8")
+        if path.exists() and path.read_bytes() != config_partial.read_bytes():
+            path.unlink()  # until both files are replaced, this is no model folder
+
+
+def _model(description: _Description, state: dict[str, Tensor]) -> Model:
+    parameters: list[dict[str, Tensor]] = [{} for _ in description.members]
+    for name, value in state.items():
+        member = re.match(r"members\.(\d{1,6})\.", name, re.ASCII)
+        if not member or int(member[1]) >= len(parameters):
+            raise CheckpointError(f"it has unknown parameter {assembly.shown(name)}")
+        parameters[int(member[1])][name] = value
+    members = [
+        assembly.network(config, parameters[i], f"members.{i}.{{}}".format)
+        for i, config in enumerate(description.members)
+    ]
+    if description.weights is None:
+        return members[0]
+    return Bag(members, description.weights, description.segment).eval()
 
 
 def _read_config(path: Path) -> _Description:
@@ -111,12 +123,25 @@ def _read_config(path: Path) -> _Description:
     members, weights = fields.get("members"), fields.get("weights")
     if not isinstance(members, list) or not members or (len(members) > 1 and weights is None):
         raise CheckpointError(f"{path} must list its members, and weights where there are several")
+    if weights is not None and not assembly.are_weights(weights):
+        raise CheckpointError(f"{path}: its weights must be a list of numbers for each member")
     try:
-        return _Description([HTDemucsConfig.from_dict(member) for member in members], weights)
-    except (ConfigError, TypeError) as error:
+        configs = [_member_config(member) for member in members]
+        segment = fields.get("segment")
+        return _Description(configs, weights, segment and assembly.exact_fraction(segment))
+    except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def _member_config(fields: Any) -> HTDemucsConfig:
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"a member must be described by fields, not {assembly.shown(fields)}")
+    if isinstance(fields.get("segment"), str):
+        fields = fields | {"segment": assembly.exact_fraction(fields["segment"])}
+    return assembly.configuration(fields)
 
 
 def _smallest(value: Tensor) -> Tensor:
     half = value.to(torch.float16)
-    return (half if torch.equal(half.float(), value.float()) else value.float()).contiguous()
+    lossless = torch.equal(half.float(), value.float())
+    return (half if lossless else value.to(torch.float32, copy=True)).contiguous()

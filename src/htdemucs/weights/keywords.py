@@ -1,10 +1,12 @@
 """The published network's keywords, and which of them our configuration can express."""
 
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
-from htdemucs.errors import CheckpointError, ConfigError
+from htdemucs.errors import CheckpointError
 from htdemucs.model import HTDemucsConfig
+from htdemucs.weights import assembly
 
 # The published constructor's keywords, in order (a checkpoint may pass them by position), with
 # the values it takes where a checkpoint says nothing.
@@ -112,6 +114,9 @@ HARMLESS: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
 }
 
 
+_SCALARS = (type(None), bool, int, float, str, Fraction)
+
+
 def to_config(args: Sequence[Any], keywords: Mapping[str, Any]) -> HTDemucsConfig:
     """The configuration that a checkpoint's constructor arguments describe.
 
@@ -119,20 +124,19 @@ def to_config(args: Sequence[Any], keywords: Mapping[str, Any]) -> HTDemucsConfi
         CheckpointError: a keyword asks for something this network does not have; it is named.
     """
     if len(args) > len(DEFAULTS):
-        raise CheckpointError(f"the checkpoint passes {len(args)} arguments, too many to be genuine")
+        raise CheckpointError(
+            f"the checkpoint passes {len(args)} arguments, too many to be genuine"
+        )
     given = dict(zip(DEFAULTS, args, strict=False)) | dict(keywords)
+    given = {name: _simple(value) for name, value in given.items()}
     values = DEFAULTS | given
     for name in given:
         if not _supported(name, values):
             raise CheckpointError(
-                f"the checkpoint sets {name}={_short(values[name])}, which this network does not "
-                "have; only the released htdemucs family can be loaded"
+                f"the checkpoint sets {assembly.shown(name)}={assembly.shown(values[name])}, which "
+                "this network does not have; only the released htdemucs family can be loaded"
             )
-    fields = {field: _plain(values[name]) for name, field in FIELDS.items()}
-    try:
-        return HTDemucsConfig(**fields)
-    except ConfigError as error:
-        raise CheckpointError(f"the checkpoint describes an impossible network: {error}") from error
+    return assembly.configuration({field: _whole(values[name]) for name, field in FIELDS.items()})
 
 
 def from_config(config: HTDemucsConfig) -> dict[str, Any]:
@@ -155,11 +159,15 @@ def _supported(name: str, values: Mapping[str, Any]) -> bool:
     return bool(value == DEFAULTS[name])
 
 
-def _plain(value: Any) -> Any:
+def _simple(value: Any) -> Any:
+    """A value that is safe to compare and to print; whatever else the file holds, its type."""
+    if type(value) in _SCALARS or (isinstance(value, dict) and not value):
+        return value
+    if isinstance(value, list | tuple) and all(type(item) in _SCALARS for item in value):
+        return list(value)
+    return type(value)
+
+
+def _whole(value: Any) -> Any:
     """Whole floats as integers, so that growth=2.0 is growth=2."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."

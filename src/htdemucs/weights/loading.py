@@ -1,11 +1,10 @@
 """Any name or path to a model that is ready to run."""
 
-from fractions import Fraction
 from pathlib import Path
 
 import torch
 
-from htdemucs.errors import CheckpointError, ConfigError
+from htdemucs.errors import CheckpointError, ConfigError, ModelNotFoundError
 from htdemucs.model import Bag, HTDemucsConfig, Model
 from htdemucs.weights import folder, official, registry
 
@@ -31,6 +30,7 @@ def load_model(
         ModelNotFoundError, DownloadError, CheckpointError: see `registry.locate`; reading a file
             never executes anything from it.
     """
+    chosen = choose_device(device)
     files = registry.locate(
         str(name_or_path), Path(repo) if repo else None, Path(cache_dir) if cache_dir else None
     )
@@ -40,12 +40,11 @@ def load_model(
     elif len(members) == 1 and files.weights is None and files.segment is None:
         model = members[0]
     else:
-        segment = None if files.segment is None else Fraction(files.segment)
         try:
-            model = Bag(members, files.weights, segment).eval()  # type: ignore[arg-type]
+            model = Bag(members, files.weights, files.segment).eval()  # type: ignore[arg-type]
         except ConfigError as error:
             raise CheckpointError(f"{name_or_path}: {error}") from error
-    return model.to(choose_device(device))
+    return model.to(chosen)
 
 
 def read_member(path: Path) -> Model:
@@ -58,10 +57,17 @@ def read_member(path: Path) -> Model:
 
 
 def known_config(name: str) -> HTDemucsConfig:
-    """The configuration of a model, for official names without reading any weights."""
-    model = registry.official_models().get(name)
-    if model is not None and not model.unsupported:
-        return HTDemucsConfig(**model.config)
+    """The configuration of a model, without downloading anything; for a bag, of its first member.
+
+    Raises:
+        ModelNotFoundError: neither an official name or signature nor a file or folder here.
+    """
+    for model in registry.official_models().values():
+        if name == model.name or name in model.members:
+            registry.check_supported(model, name)
+            return HTDemucsConfig(**model.config)
+    if name.startswith("hf://"):
+        raise ModelNotFoundError(f"{name} would have to be downloaded; give a path to it instead")
     loaded = load_model(name, device="cpu")
     return loaded.members[0].config if isinstance(loaded, Bag) else loaded.config
 

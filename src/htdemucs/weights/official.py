@@ -8,23 +8,25 @@ import json
 import pickle
 import re
 import threading
-from collections.abc import Mapping
+import warnings
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from htdemucs.errors import CheckpointError
 from htdemucs.files import replacing
 from htdemucs.model import HTDemucs
-from htdemucs.weights import keywords
+from htdemucs.weights import assembly, keywords
 
 CLASS_NAME = "demucs.htdemucs.HTDemucs"
 OTHER_CLASSES = ("demucs.hdemucs.HDemucs", "demucs.demucs.Demucs")
+QUANTISED = "quantised checkpoints cannot be loaded yet; use htdemucs"
+Contents = tuple[list[Any], dict[str, Any], dict[str, Any]]  # args, kwargs, tensors by name
 
 # Our parameter names -> the published ones, applied in order. Layers of the transformer alternate:
 # even ones attend to themselves, odd ones to the other branch.
@@ -70,13 +72,12 @@ def read(path: Path) -> HTDemucs:
     reader = _read_safetensors if path.suffix == ".safetensors" else _read_pickle
     try:
         args, kwargs, state = reader(path)
-        model = HTDemucs(keywords.to_config(args, kwargs))
-        _load(model, state)
+        parameters = {name: _from_convolution(name, value) for name, value in state.items()}
+        return assembly.network(keywords.to_config(args, kwargs), parameters, _published_name)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return model.eval()
 
 
 def write(model: HTDemucs, path: Path) -> None:
@@ -116,19 +117,10 @@ class _Numbers:
 class _FractionParts:
     """Stands in for `Fraction`, whose own parser takes very long over some strings."""
 
+    __slots__ = ("parts",)
+
     def __init__(self, *parts: object) -> None:
         self.parts = parts
-
-    def value(self) -> Fraction:
-        """The fraction, from a numerator and denominator or from "39/5"."""
-        parts: tuple[object, ...] = self.parts
-        if len(parts) == 1 and isinstance(parts[0], str) and len(parts[0]) < 40:
-            parts = tuple(parts[0].split("/"))
-        try:
-            numbers = [int(part) for part in parts]  # type: ignore[call-overload]
-            return Fraction(*numbers)
-        except (TypeError, ValueError, ZeroDivisionError):
-            raise CheckpointError("a fraction in it is damaged") from None
 
 
 _ALLOWED = [
@@ -142,36 +134,46 @@ _ALLOWED = [
 _unpickling = threading.Lock()  # the allow-list is global to torch
 
 
-def _read_pickle(path: Path) -> tuple[list[Any], dict[str, Any], Mapping[str, Any]]:
+def _read_pickle(path: Path) -> Contents:
     try:
-        with _unpickling, torch.serialization.safe_globals(list(_ALLOWED)):  # type: ignore[arg-type]
-            package = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+        with _unpickling, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with torch.serialization.safe_globals(list(_ALLOWED)):  # type: ignore[arg-type]
+                return _unpack(torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, CheckpointError):
         raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(_unpickling_message(error)) from error
     except Exception as error:  # a damaged archive surfaces as almost anything
-        raise CheckpointError(
-            f"damaged or incomplete ({type(error).__name__}); download it again"
-        ) from error
+        raise CheckpointError(_damaged(error)) from error
+
+
+def _unpack(package: Any) -> Contents:
+    """Plain containers and tensors, so that nothing after this meets an object of the file's."""
     if not isinstance(package, dict) or not {"klass", "kwargs", "state"} <= set(package):
         raise CheckpointError("not an official checkpoint: it lacks klass, kwargs or state")
     if package["klass"] is not _Class:
         raise CheckpointError(_class_message("one of an older kind"))
-    state = package["state"]
-    if not isinstance(state, Mapping) or state.get("__quantized"):
-        raise CheckpointError("quantised checkpoints cannot be loaded yet; use htdemucs")
-    kwargs = package["kwargs"]
-    if not isinstance(kwargs, dict):
-        raise CheckpointError("not an official checkpoint: its kwargs are no dictionary")
-    args = [_decode_pickled(value) for value in package.get("args", ())]
-    return args, {name: _decode_pickled(value) for name, value in kwargs.items()}, state
+    args = package["args"] if "args" in package else ()
+    kwargs, state = package["kwargs"], package["state"]
+    containers = isinstance(args, list | tuple) and isinstance(kwargs, dict)
+    if not containers or not isinstance(state, dict) or {*map(type, (*kwargs, *state))} - {str}:
+        raise CheckpointError("not an official checkpoint: its args, kwargs or state is damaged")
+    if "__quantized" in state and state["__quantized"]:
+        raise CheckpointError(QUANTISED)
+    return (
+        [_decode_pickled(value) for value in args],
+        {name: _decode_pickled(kwargs[name]) for name in kwargs},
+        {name: _plain_tensor(state[name]) for name in state},
+    )
 
 
 def _unpickling_message(error: pickle.UnpicklingError) -> str:
     unsafe = re.search(r"GLOBAL (\S+)|global:? (\S+\.\S+)", str(error))
     if unsafe:
-        name = unsafe[1] or unsafe[2]
+        name = assembly.shown(unsafe[1] or unsafe[2])
+        if name.startswith("diffq."):
+            return QUANTISED
         return f"refused: it wants to run or create {name}, which no genuine checkpoint does"
     if "Unsupported operand" in str(error) or "unsupported" in str(error).lower():
         return "refused: it holds instructions that no genuine checkpoint does"
@@ -182,34 +184,53 @@ def _class_message(name: str) -> str:
     return f"its network is {name}; this version runs HTDemucs (htdemucs, htdemucs_ft, htdemucs_6s)"
 
 
+def _damaged(error: Exception) -> str:
+    return f"damaged or incomplete ({type(error).__name__}); download it again"
+
+
 def _decode_pickled(value: Any) -> Any:
-    return value.value() if isinstance(value, _FractionParts) else value
+    return assembly.exact_fraction(*value.parts) if isinstance(value, _FractionParts) else value
 
 
-def _read_safetensors(path: Path) -> tuple[list[Any], dict[str, Any], Mapping[str, Any]]:
+def _plain_tensor(value: Any) -> Any:
+    """A tensor without the attributes that a pickle may have given it, or None."""
+    if type(value) not in (Tensor, torch.nn.Parameter):
+        return None
+    value = Tensor.detach(value)
+    usable = value.layout == torch.strided and value.device.type == "cpu"
+    return value if usable and not value.is_quantized else None
+
+
+def _read_safetensors(path: Path) -> Contents:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if not {"klass", "args", "kwargs"} <= set(metadata):
-            raise CheckpointError("not an official checkpoint: its metadata lacks klass or kwargs")
-        if metadata["klass"] != CLASS_NAME:
-            raise CheckpointError(_class_message(metadata["klass"][:60]))
-        if "structure" in metadata:
-            raise CheckpointError("quantised checkpoints cannot be loaded yet; use htdemucs")
-        args = json.loads(metadata["args"], object_hook=_decode_fraction)
-        kwargs = json.loads(metadata["kwargs"], object_hook=_decode_fraction)
-    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CheckpointError("damaged or incomplete; download it again") from error
+        return *_decode_metadata(metadata), state
+    except (OSError, CheckpointError):
+        raise
+    except Exception as error:  # a damaged file surfaces as almost anything
+        raise CheckpointError(_damaged(error)) from error
+
+
+def _decode_metadata(metadata: dict[str, str]) -> tuple[list[Any], dict[str, Any]]:
+    if not {"klass", "args", "kwargs"} <= set(metadata):
+        raise CheckpointError("not an official checkpoint: its metadata lacks klass or kwargs")
+    if metadata["klass"] != CLASS_NAME:
+        raise CheckpointError(_class_message(assembly.shown(metadata["klass"])))
+    if "structure" in metadata:
+        raise CheckpointError(QUANTISED)
+    args = json.loads(metadata["args"], object_hook=_decode_fraction)
+    kwargs = json.loads(metadata["kwargs"], object_hook=_decode_fraction)
     if not isinstance(args, list) or not isinstance(kwargs, dict):
-        raise CheckpointError("not an official checkpoint: its kwargs are no dictionary")
-    return args, kwargs, state
+        raise CheckpointError("not an official checkpoint: its args or kwargs are damaged")
+    return args, kwargs
 
 
 def _decode_fraction(value: dict[str, Any]) -> Any:
     if value.get("_type") != "fraction":
         return value
-    return _FractionParts(value.get("numerator"), value.get("denominator")).value()
+    return assembly.exact_fraction(value.get("numerator"), value.get("denominator"))
 
 
 def _encode_fraction(value: object) -> dict[str, Any]:
@@ -229,23 +250,9 @@ def _as_convolution(name: str, value: Tensor) -> Tensor:
     return value[..., None] if name.startswith("channel_") and value.dim() == 2 else value
 
 
-def _load(model: HTDemucs, state: Mapping[str, Any]) -> None:
-    """Rename, then load strictly: every parameter there, of the right shape, and none beside."""
-    names = {name: _published_name(name) for name in model.state_dict()}
-    missing = [theirs for theirs in names.values() if theirs not in state]
-    unknown = sorted(set(map(str, state)) - set(names.values()))
-    for problem, found in (("lacks", missing), ("has unknown", unknown)):
-        if found:
-            raise CheckpointError(f"it {problem} parameters: {', '.join(found[:3])} ({len(found)})")
-    renamed = {}
-    for ours, value in model.state_dict().items():
-        theirs = names[ours]
-        tensor = state[theirs]
-        expected = _as_convolution(theirs, value).shape
-        if not isinstance(tensor, Tensor) or tensor.shape != expected:
-            shape = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise CheckpointError(f"its {theirs} is {shape}, not {list(expected)}")
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
-            raise CheckpointError(f"its {theirs} holds values that are not finite numbers")
-        renamed[ours] = tensor.detach().float().reshape(value.shape)
-    model.load_state_dict(renamed, strict=True)
+def _from_convolution(name: str, value: Any) -> Any:
+    if not isinstance(value, Tensor) or not name.startswith("channel_") or value.dim() != 3:
+        return value
+    if value.shape[-1] != 1:
+        raise CheckpointError(f"its {assembly.shown(name)} is no 1x1 convolution")
+    return value[..., 0]

@@ -1,10 +1,12 @@
 """Names to files: official names and signatures, hub repositories, folders and paths."""
 
+import contextlib
 import difflib
 import os
 import re
 import tomllib
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import yaml
 
 from htdemucs.errors import CheckpointError, DownloadError, ModelNotFoundError
-from htdemucs.weights import downloads
+from htdemucs.weights import assembly, downloads
 
 DEFAULT_MODEL = "htdemucs"
 _SAFE_NAME = re.compile(r"[\w][\w.-]*")
@@ -25,7 +27,7 @@ class ModelFiles:
 
     members: tuple[Path, ...]
     weights: list[list[float]] | None = None
-    segment: float | None = None  # seconds
+    segment: Fraction | None = None  # seconds
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,13 @@ def locate(name: str, repo: Path | None = None, cache_dir: Path | None = None) -
         DownloadError: it is not on this machine and could not be fetched.
         CheckpointError: a bag's yaml makes no sense, or a file's checksum differs.
     """
+    try:
+        return _locate(name, repo, cache_dir)
+    except OSError as error:
+        raise ModelNotFoundError(f"cannot look for {name}: {error.strerror or error}") from error
+
+
+def _locate(name: str, repo: Path | None, cache_dir: Path | None) -> ModelFiles:
     if repo is not None:
         return _in_folder(name, repo)
     if name.startswith("hf://"):
@@ -87,7 +96,9 @@ def locate(name: str, repo: Path | None = None, cache_dir: Path | None = None) -
     if name in _table()["signatures"]:
         model = next(m for m in official_models().values() if name in m.members)
         return ModelFiles((_official_member(model, name, cache_dir),))
-    path = Path(name).expanduser()
+    path = Path(name)
+    with contextlib.suppress(RuntimeError):  # ~ and the name of no user
+        path = path.expanduser()
     if path.exists():
         return _at_path(path)
     raise ModelNotFoundError(_not_found(name))
@@ -121,7 +132,8 @@ def _in_folder(name: str, folder: Path) -> ModelFiles:
             return _bag(path, folder)
     if (folder / name).is_dir():
         return ModelFiles((folder / name,))
-    there = sorted({p.stem for p in folder.glob("*.yaml")} | {p.stem for p in folder.glob("*.th")})
+    suffixes = (".yaml", ".yml", ".th", ".safetensors")
+    there = sorted({p.stem for p in folder.iterdir() if p.suffix in suffixes})
     raise ModelNotFoundError(
         f"no model {name} in {folder}; it has {', '.join(there[:20]) or 'no models'}"
     )
@@ -156,31 +168,34 @@ def _bag(path: Path, folder: Path) -> ModelFiles:
     return ModelFiles(tuple(members), weights, segment)
 
 
-def _read_bag(path: Path) -> tuple[list[str], list[list[float]] | None, float | None]:
+def _read_bag(path: Path) -> tuple[list[str], list[list[float]] | None, Fraction | None]:
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a readable yaml file") from error
     if not isinstance(fields, dict) or set(fields) - {"models", "weights", "segment"}:
         raise CheckpointError(f"{path} must have models, and may have weights and segment")
     signatures, weights, segment = (fields.get(k) for k in ("models", "weights", "segment"))
     if not isinstance(signatures, list) or not signatures:
         raise CheckpointError(f"{path} must list its models by signature")
-    signatures = [str(signature) for signature in signatures]
-    for signature in signatures:
-        if not _SAFE_NAME.fullmatch(signature):
-            raise CheckpointError(f"{path} names {signature!r}, which is no signature")
-    rows = weights if isinstance(weights, list) else []
-    numbers = [value for row in rows for value in (row if isinstance(row, list) else ["?"])]
-    if (weights is not None and not rows) or not all(map(_is_number, numbers)):
+    if weights is not None and not assembly.are_weights(weights):
         raise CheckpointError(f"{path}: weights must be a list of numbers for each model")
-    if segment is not None and not (_is_number(segment) and segment > 0):
+    return [_signature(value, path) for value in signatures], weights, _seconds(segment, path)
+
+
+def _signature(value: Any, path: Path) -> str:
+    text = assembly.shown(value) if type(value) in (str, int) else ""
+    if not _SAFE_NAME.fullmatch(text):
+        raise CheckpointError(f"{path} names {assembly.shown(value)}, which is no signature")
+    return text
+
+
+def _seconds(value: Any, path: Path) -> Fraction | None:
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not 0.001 <= value <= 86400:
         raise CheckpointError(f"{path}: segment must be a number of seconds")
-    return signatures, weights, segment
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return Fraction(repr(value + 0.0))  # 7.8 as 39/5, not as the double nearest to it
 
 
 def _on_hub(name: str, cache_dir: Path | None) -> ModelFiles:
@@ -195,9 +210,9 @@ def _on_hub(name: str, cache_dir: Path | None) -> ModelFiles:
     except DownloadError as error:
         try:
             config = downloads.from_hub(f"{namespace}/{name}", "config.json", cache_dir)
-            downloads.from_hub(f"{namespace}/{name}", "model.safetensors", cache_dir)
         except DownloadError:
             raise error from None
+        downloads.from_hub(f"{namespace}/{name}", "model.safetensors", cache_dir)
         return ModelFiles((config.parent,))
     signatures, weights, segment = _read_bag(description)
     files = [downloads.from_hub(repository, f"{s}.safetensors", cache_dir) for s in signatures]
@@ -213,14 +228,14 @@ def _repository_name(name: str) -> str:
 
 
 def _official(model: OfficialModel, cache_dir: Path | None) -> ModelFiles:
-    _check_supported(model, model.name)
+    check_supported(model, model.name)
     members = [_official_member(model, member, cache_dir) for member in model.members]
     return ModelFiles(tuple(members), model.weights)
 
 
 def _official_member(model: OfficialModel, signature: str, cache_dir: Path | None) -> Path:
     """Cached, else from the hub, else from the legacy root."""
-    _check_supported(model, signature)
+    check_supported(model, signature)
     if found := _cached_member(model, signature, cache_dir):
         return found
     try:
@@ -246,8 +261,8 @@ def _cached_member(model: OfficialModel, signature: str, cache_dir: Path | None)
     if (path := own / f"{signature}.safetensors").is_file():
         return path
     entry, filename = _legacy_file(signature)
-    torch_home = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
-    for path in (own / filename, torch_home / "hub" / "checkpoints" / filename):
+    torch_home = Path(os.environ.get("TORCH_HOME") or downloads.user_cache() / "torch")
+    for path in (own / filename, torch_home.expanduser() / "hub/checkpoints" / filename):
         if path.is_file() and downloads.matches(path, entry["checksum"]):
             return path
     return None
@@ -255,7 +270,8 @@ def _cached_member(model: OfficialModel, signature: str, cache_dir: Path | None)
 
 def _legacy_root() -> str:
     """HTDEMUCS_LEGACY_ROOT names a mirror."""
-    return os.environ.get("HTDEMUCS_LEGACY_ROOT") or str(_table()["legacy"]["root"])
+    root: str = os.environ.get("HTDEMUCS_LEGACY_ROOT") or _table()["legacy"]["root"]
+    return root.rstrip("/") + "/"
 
 
 def _legacy_file(signature: str) -> tuple[dict[str, str], str]:
@@ -263,7 +279,7 @@ def _legacy_file(signature: str) -> tuple[dict[str, str], str]:
     return entry, f"{signature}-{entry['checksum']}.th"
 
 
-def _check_supported(model: OfficialModel, name: str) -> None:
+def check_supported(model: OfficialModel, name: str) -> None:
     if model.unsupported:
         raise ModelNotFoundError(
             f"{name} is a {model.unsupported} model, which this version cannot run yet; "

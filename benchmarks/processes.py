@@ -1,0 +1,46 @@
+"""Running a command and asking the operating system what it took."""
+
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one process took."""
+
+    seconds: float
+    peak_mib: float  # greatest resident memory
+
+
+def measure(command: Sequence[str | Path]) -> Usage:
+    """Run a command to its end.
+
+    Raises:
+        RuntimeError: it failed; what it printed is in the message.
+    """
+    start = time.perf_counter()
+    with subprocess.Popen(
+        [str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        errors = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        text = errors.decode(errors="replace")[-2000:]
+        raise RuntimeError(f"{command[0]} ended with {process.returncode}: {text}")
+    return Usage(time.perf_counter() - start, usage.ru_maxrss / 1024)
+
+
+def machine() -> str:
+    """The processor, its cores, and the versions that matter."""
+    from importlib.metadata import version
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "?")
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "htdemucs", "demucs"))
+    return f"{name}, {os.cpu_count()} cores; {packages}"

@@ -1,0 +1,130 @@
+"""What a file claims, a configuration and parameters, checked and put together into a network.
+
+Nothing here trusts the file: sizes are compared with what it holds before memory is taken.
+"""
+
+import re
+import reprlib
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any
+
+from torch import Tensor
+
+from htdemucs.errors import CheckpointError, ConfigError
+from htdemucs.model import HTDemucs, HTDemucsConfig
+
+MAX_DEPTH = 10
+MAX_NUMBER = 1 << 20  # no setting of a genuine network is larger; hertz come closest
+_FRACTION = re.compile(r"-?\d{1,12}(/\d{1,12})?", re.ASCII)
+
+
+def configuration(fields: Mapping[str, Any]) -> HTDemucsConfig:
+    """The configuration with these fields.
+
+    Raises:
+        CheckpointError: a field is unknown or its value impossible.
+    """
+    for name, value in fields.items():
+        if not (_are_names(value) if name == "sources" else _is_number(value)):
+            raise CheckpointError(f"its {shown(name)} cannot be {shown(value)}")
+    if fields.get("depth", 0) > MAX_DEPTH:  # sizes too large even to compute
+        raise CheckpointError(f"its depth is {fields['depth']}; {MAX_DEPTH} is the most")
+    try:
+        return HTDemucsConfig.from_dict(dict(fields))
+    except ConfigError as error:
+        raise CheckpointError(f"it describes an impossible network: {error}") from error
+
+
+def network(
+    config: HTDemucsConfig, parameters: Mapping[str, Any], rename: Callable[[str], str]
+) -> HTDemucs:
+    """The network in evaluation mode: every parameter there, of the right shape, none beside.
+
+    Args:
+        config: its sizes.
+        parameters: tensors by the file's names.
+        rename: from this package's names to the file's.
+
+    Raises:
+        CheckpointError: a parameter is missing, unknown, of the wrong shape, or not finite.
+    """
+    _check_room(config, parameters)
+    try:
+        model = HTDemucs(config)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"it describes an impossible network: {shown(error)}") from error
+    state = model.state_dict()
+    names = {ours: rename(ours) for ours in state}
+    missing = [theirs for theirs in names.values() if theirs not in parameters]
+    unknown = sorted(parameters.keys() - set(names.values()))
+    for problem, found in (("lacks", missing), ("has unknown", unknown)):
+        if found:
+            listed = ", ".join(shown(name) for name in found[:3])
+            raise CheckpointError(f"it {problem} parameters: {listed} ({len(found)})")
+    for ours, value in state.items():
+        value.copy_(_checked(names[ours], parameters[names[ours]], value))
+    return model.eval()
+
+
+def exact_fraction(*parts: object) -> Fraction:
+    """From a numerator and a denominator, or from "39/5".
+
+    `Fraction` itself would take very long over a string such as "1e999999999".
+    """
+    if len(parts) == 1 and isinstance(parts[0], str) and _FRACTION.fullmatch(parts[0]):
+        parts = tuple(int(part) for part in parts[0].split("/"))
+    try:
+        if all(isinstance(part, int) for part in parts):
+            return Fraction(*parts)  # type: ignore[arg-type]
+    except (TypeError, ZeroDivisionError):
+        pass
+    raise CheckpointError(f"it holds a damaged fraction: {shown(parts)}")
+
+
+def are_weights(rows: object) -> bool:
+    """Whether this is a list of lists of numbers; a bag checks their counts."""
+    return isinstance(rows, list) and all(
+        isinstance(row, list) and all(map(_is_number, row)) for row in rows
+    )
+
+
+def shown(value: object) -> str:
+    """A short, printable form of a value from a file, whatever the file put there."""
+    if isinstance(value, str) and value.isprintable() and len(value) <= 80:
+        return value
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return type(value).__name__
+
+
+def _checked(name: str, value: Any, like: Tensor) -> Tensor:
+    if not isinstance(value, Tensor) or value.shape != like.shape:
+        found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise CheckpointError(f"its {name} is {found}, not {list(like.shape)}")
+    if not value.is_floating_point() or not value.float().isfinite().all():
+        raise CheckpointError(f"its {name} holds values that are not finite numbers")
+    return value
+
+
+def _check_room(config: HTDemucsConfig, parameters: Mapping[str, Any]) -> None:
+    """Refuse a network that needs more values than the file holds, by a lower bound."""
+    width = config.transformer_channels
+    least = 2 * config.t_layers * width**2 * (4 + 2 * config.t_hidden_scale)
+    least += 16 * config.channels * config.audio_channels * len(config.sources)
+    least += config.channels * config.bins // 4 if config.freq_emb else 0
+    for width in config.widths:
+        hidden = width / config.dconv_comp - 1
+        least += 4 * width**2 + 8 * width * config.dconv_depth * hidden
+    held = sum(value.numel() for value in parameters.values() if isinstance(value, Tensor))
+    if least > held:
+        raise CheckpointError(f"it holds {held} values, too few for the network it describes")
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float, Fraction) and abs(value) <= MAX_NUMBER  # type: ignore
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)

@@ -1,0 +1,89 @@
+import json
+import subprocess
+import sys
+
+import torch
+
+from htdemucs import Bag, HTDemucs, load_model
+from htdemucs.weights import official
+
+
+def test_trace_prints_the_founding_table(run):
+    result = run("trace", "--samples", "258602", "--language", "zh", "--json")
+    rows = json.loads(result.stdout)
+    assert len(rows) == 25
+    assert rows[0] == {"stage": "算法输入", "shape": [1, 2, 258602]}
+    assert rows[12] == {"stage": "crosstransformer输出频域", "shape": [1, 384, 8, 253]}
+    assert rows[24] == {"stage": "算法输出(时域输出+频域输出)", "shape": [1, 4, 2, 258602]}
+
+
+def test_trace_as_a_table_of_another_model(run):
+    result = run("trace", "-n", "htdemucs_6s")
+    assert result.exit_code == 0
+    assert "1, 6, 2, 343980" in result.stdout
+    assert "27,414,996" in result.stdout
+
+
+def test_trace_of_a_signature_and_of_a_folder(run, model_folder):
+    assert "41,984,456" in run("trace", "-n", "955717e8").stdout
+    assert "1, 4, 2, 8000" in run("trace", "-n", model_folder).stdout
+
+
+def test_trace_refuses_what_it_would_have_to_download(run):
+    result = run("trace", "-n", "hf://someone/model")
+    assert result.exit_code == 1
+    assert "hf://" in str(result.exception)
+
+
+def test_models(run):
+    rows = {row["name"]: row for row in json.loads(run("models", "--json").stdout)}
+    assert rows["htdemucs_ft"]["members"] == ["f7e0c4bc", "d12395a8", "92cfc3b6", "04573f0d"]
+    assert rows["htdemucs"]["sources"] == ["drums", "bass", "other", "vocals"]
+    assert rows["htdemucs"]["bytes"] == 2 * 41_984_456
+    assert not rows["mdx"]["supported"]
+    table = run("models").stdout
+    assert "htdemucs_6s" in table
+    assert "not yet" in table
+
+
+def test_convert_there_and_back(run, model_folder, tmp_path):
+    official_file = tmp_path / "0a1b2c3d.safetensors"
+    assert run("convert", model_folder, official_file).exit_code == 0
+    assert run("convert", official_file, tmp_path / "again").exit_code == 0
+    first, again = official.read(official_file), load_model(tmp_path / "again", device="cpu")
+    assert isinstance(again, HTDemucs)
+    assert again.config == first.config
+    for name, value in first.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+
+
+def test_convert_a_bag(run, model_folder, tmp_path):
+    for signature in ("aaaaaaaa", "bbbbbbbb"):
+        run("convert", model_folder, tmp_path / "repo" / f"{signature}.safetensors")
+    bag = tmp_path / "repo" / "both.yaml"
+    bag.write_text("models: [aaaaaaaa, bbbbbbbb]\nweights: [[1, 0, 1, 0], [0, 1, 0, 1]]\n")
+    assert run("convert", "both", tmp_path / "bag", "--repo", tmp_path / "repo").exit_code == 0
+    loaded = load_model(tmp_path / "bag", device="cpu")
+    assert isinstance(loaded, Bag)
+    assert loaded.weights.tolist() == [[1, 0, 1, 0], [0, 1, 0, 1]]
+    refused = run("convert", bag, tmp_path / "bag.safetensors")
+    assert refused.exit_code == 1
+
+
+def test_help_and_version_name_every_command(run):
+    text = run("--help").stdout
+    for command in ("separate", "models", "convert", "trace"):
+        assert command in text
+    assert run("--version").stdout.startswith("htdemucs ")
+
+
+def test_help_and_the_package_import_no_torch():
+    program = (
+        "import sys, htdemucs, htdemucs.cli.main\n"
+        "heavy = {'torch', 'numpy', 'av', 'einops', 'huggingface_hub', 'rich.progress'}\n"
+        "sys.exit(str(sorted(heavy & set(sys.modules))) if heavy & set(sys.modules) else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,189 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from htdemucs import AudioFile
+from htdemucs.errors import HTDemucsError
+
+STEMS = ["bass", "drums", "other", "vocals"]
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_default_names_and_format(run, model_folder, song, tmp_path):
+    out = tmp_path / "out"
+    result = run("separate", song, "-n", model_folder, "-o", out, "-d", "cpu")
+    assert result.exit_code == 0, result.output
+    assert files(out) == [f"tiny/A song/{stem}.wav" for stem in STEMS]
+    stem = AudioFile(out / "tiny" / "A song" / "bass.wav")
+    assert (stem.codec, stem.source_sample_rate) == ("pcm_s16le", 8000)
+    assert sum(block.shape[-1] for block in stem) == 20_000
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected", "codec"),
+    [
+        (["--int24"], STEMS, "pcm_s24le"),
+        (["--float32"], STEMS, "pcm_f32le"),
+        (["--flac"], STEMS, "flac"),
+        (["--mp3", "--mp3-bitrate", "128", "--mp3-preset", "7"], STEMS, "mp3"),
+        (["--format", "opus"], STEMS, "opus"),
+        (["--stems", "vocals,drums"], ["drums", "vocals"], "pcm_s16le"),
+        (["--two-stems", "vocals"], ["no_vocals", "vocals"], "pcm_s16le"),
+        (["--two-stems=vocals", "--other-method=minus"], ["minus_vocals", "vocals"], "pcm_s16le"),
+        (["--two-stems", "vocals", "--other-method", "none"], ["vocals"], "pcm_s16le"),
+        (["--shifts", "0", "--overlap", "0.5", "--segment", "0.5"], STEMS, "pcm_s16le"),
+        (["-j", "2", "--clip-mode", "clamp", "--seed", "3"], STEMS, "pcm_s16le"),
+        (["--batch-size", "3", "--quiet"], STEMS, "pcm_s16le"),
+    ],
+    ids=" ".join,
+)
+def test_flags(run, model_folder, song, tmp_path, flags, expected, codec):
+    out = tmp_path / "out"
+    result = run("separate", song, "-n", model_folder, "-o", out, "-d", "cpu", *flags)
+    assert result.exit_code == 0, result.output
+    written = sorted((out / "tiny" / "A song").iterdir())
+    assert [path.stem for path in written] == expected
+    assert {_codec(path) for path in written} == {codec}
+
+
+def _codec(path):
+    codec = AudioFile(path).codec
+    return {"mp3float": "mp3", "libopus": "opus"}.get(codec, codec)
+
+
+def test_stems_line_up_and_are_the_same_twice(run, model_folder, song, tmp_path):
+    for out in ("one", "two"):
+        assert run("separate", song, "-n", model_folder, "-o", tmp_path / out).exit_code == 0
+    for stem in STEMS:
+        first, second = (
+            tmp_path / out / "tiny" / "A song" / f"{stem}.wav" for out in ("one", "two")
+        )
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_filename_template(run, model_folder, song, tmp_path):
+    template = "{stem}/{track} ({trackext}).{ext}"
+    out = tmp_path / "out"
+    run("separate", song, "-n", model_folder, "-o", out, "--filename", template)
+    assert files(out) == [f"tiny/{stem}/A song (flac).wav" for stem in STEMS]
+
+
+def test_one_bad_file_does_not_stop_the_others(run, model_folder, song, tmp_path):
+    bad = tmp_path / "bad.mp3"
+    bad.write_bytes(b"nothing")
+    out = tmp_path / "out"
+    missing = tmp_path / "missing.wav"
+    result = run("separate", bad, missing, song, "-n", model_folder, "-o", out)
+    assert result.exit_code == 1
+    assert files(out) == [f"tiny/A song/{stem}.wav" for stem in STEMS]
+    summary = result.stderr.strip().splitlines()[-1]
+    assert "2 not separated" in summary
+    assert "bad.mp3" in summary
+    assert "missing.wav" in summary
+    assert "Traceback" not in result.output
+
+
+def test_two_tracks_of_the_same_name_do_not_overwrite_each_other(run, model_folder, song, tmp_path):
+    other = tmp_path / "album" / song.name
+    other.parent.mkdir()
+    other.write_bytes(song.read_bytes())
+    out = tmp_path / "out"
+    result = run("separate", song, other, "-n", model_folder, "-o", out)
+    assert result.exit_code == 1
+    assert "overwrite" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        ([], "no tracks"),
+        (["x.wav", "-n", "htdemux"], "htdemucs"),
+        (["x.wav", "-n", "mdx_extra"], "cannot run yet"),
+        (["x.wav", "--flac", "--mp3"], "one format"),
+        (["x.wav", "--int24", "--float32"], "not both"),
+        (["x.wav", "--filename", "{track}"], "stem"),
+        (["x.wav", "--mp3", "--mp3-bitrate", "5000"], "5000"),
+        (["x.wav", "--repo", "nowhere"], "nowhere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_impossible_requests_end_with_one_line(run, words, match):
+    result = run("separate", *words)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, HTDemucsError)
+    assert match in str(result.exception)
+    assert "\n" not in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        (["--stems", "kazoo"], "kazoo"),
+        (["--two-stems", "kazoo"], "kazoo"),
+        (["--segment", "99"], "99"),
+        (["--overlap", "1.5"], "overlap"),
+        (["--stems", "bass", "--two-stems", "bass"], "not both"),
+        (["-d", "gameboy"], "gameboy"),
+    ],
+    ids=" ".join,
+)
+def test_requests_the_model_cannot_fulfil(run, model_folder, song, tmp_path, flags, match):
+    result = run("separate", song, "-n", model_folder, "-o", tmp_path / "out", *flags)
+    assert result.exit_code == 1
+    assert match in str(result.exception)
+
+
+def test_no_split_refuses_a_long_track(run, model_folder, song, tmp_path):
+    result = run("separate", song, "-n", model_folder, "-o", tmp_path, "--no-split")
+    assert result.exit_code == 1
+    assert "no-split" in result.stderr
+
+
+def test_list_models(run, tmp_path):
+    assert "htdemucs_6s" in run("separate", "--list-models").stdout
+    (tmp_path / "abc123-ffffffff.th").touch()
+    (tmp_path / "mine.yaml").touch()
+    result = run("separate", "--list-models", "--repo", tmp_path)
+    assert result.stdout.split() == ["abc123", "mine"]
+
+
+def test_quiet_prints_nothing(run, model_folder, song, tmp_path):
+    result = run("separate", song, "-n", model_folder, "-o", tmp_path / "out", "-q")
+    assert result.output == ""
+
+
+def test_as_a_process(model_folder, song, tmp_path):
+    """Without a terminal, by `python -m`, and with an error: one line and exit code 1."""
+    command = [sys.executable, "-m", "htdemucs", "separate", "-n", str(model_folder), "-d", "cpu"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    good = subprocess.run(
+        [*command, str(song), "-o", str(tmp_path / "out")],
+        capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+    assert good.returncode == 0, good.stderr
+    bad = subprocess.run(
+        [sys.executable, "-m", "htdemucs", "separate", str(song), "-n", "nonsense"],
+        capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+    assert bad.returncode == 1
+    assert bad.stderr.startswith("error: no model nonsense")
+    assert len(bad.stderr.strip().splitlines()) == 1
+
+
+def test_stems_sum_as_the_model_says(run, model_folder, song, tmp_path):
+    """no_vocals is the sum of the others, not another estimate."""
+    flags = ["--float32", "--clip-mode", "none"]
+    run("separate", song, "-n", model_folder, "-o", tmp_path / "a", *flags)
+    run("separate", song, "-n", model_folder, "-o", tmp_path / "b", "--two-stems", "vocals", *flags)
+    stems = {
+        path.stem: torch.cat(list(AudioFile(path)), dim=-1)
+        for path in [*tmp_path.glob("a/**/*.wav"), *tmp_path.glob("b/**/no_vocals.wav")]
+    }
+    others = stems["drums"] + stems["bass"] + stems["other"]
+    torch.testing.assert_close(stems["no_vocals"], others, rtol=0, atol=1e-6)

@@ -1,0 +1,58 @@
+from fractions import Fraction
+
+import pytest
+
+from htdemucs import ConfigError, HTDemucsConfig
+
+
+def test_defaults_are_the_released_htdemucs():
+    config = HTDemucsConfig()
+    assert config.widths == (48, 96, 192, 384)
+    assert config.segment_length == 343_980
+    assert config.hop_length == 1024
+    assert config.transformer_channels == 512
+
+
+def test_transformer_takes_the_innermost_width_without_bottom_channels():
+    assert HTDemucsConfig(bottom_channels=0).transformer_channels == 384
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"sources": []}, "sources"),
+        ({"sources": "vocals"}, "sources"),
+        ({"sources": ["a", "a"]}, "sources"),
+        ({"audio_channels": 3}, "audio_channels"),
+        ({"channels": 0}, "channels"),
+        ({"channels": 2.5}, "channels"),
+        ({"channels": True}, "channels"),
+        ({"growth": 0}, "growth"),
+        ({"depth": 0}, "depth"),
+        ({"depth": 5}, "depth"),
+        ({"n_fft": 1000}, "n_fft"),
+        ({"segment": 0}, "segment"),
+        ({"segment": "soon"}, "segment"),
+        ({"segment": float("inf")}, "segment"),
+        ({"dconv_mode": 2}, "dconv_mode"),
+        ({"dconv_comp": 100}, "dconv_comp"),
+        ({"t_heads": 7}, "t_heads"),
+        ({"t_dropout": 1.0}, "t_dropout"),
+        ({"bottom_channels": 6, "t_heads": 1}, "width"),
+        ({"t_layers": 0}, "bottom_channels"),
+        ({"freq_emb": float("nan")}, "freq_emb"),
+    ],
+)
+def test_impossible_values_are_refused_by_name(fields, named):
+    with pytest.raises(ConfigError, match=named):
+        HTDemucsConfig(**fields)
+
+
+def test_survives_a_dictionary():
+    config = HTDemucsConfig(sources=("a", "b"), segment=Fraction(39, 5), channels=16)
+    assert HTDemucsConfig.from_dict(config.to_dict()) == config
+
+
+def test_unknown_fields_are_refused_by_name():
+    with pytest.raises(ConfigError, match="chanels"):
+        HTDemucsConfig.from_dict({"chanels": 48})

@@ -1,0 +1,88 @@
+"""Randomly initialised networks of the published package, and its own checkpoint layouts."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+published = pytest.importorskip("demucs", reason="parity needs the published package")
+
+from demucs.htdemucs import HTDemucs as PublishedHTDemucs  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+
+SOURCES = ["drums", "bass", "other", "vocals"]
+# What released checkpoints hold beside the sizes: values that training configurations set.
+COMMON = {
+    "sources": SOURCES,
+    "audio_channels": 2,
+    "samplerate": 44100,
+    "segment": Fraction(39, 5),
+    "channels_time": None,
+    "multi_freqs": [],
+    "t_sparse_attn_window": 400,
+    "t_lr": None,
+}
+SMALL = COMMON | {
+    "channels": 8,
+    "dconv_mode": 3,
+    "bottom_channels": 32,
+    "t_layers": 3,
+    "t_heads": 4,
+    "t_dropout": 0.02,
+    "segment": Fraction(1),
+}
+RELEASED = {
+    "htdemucs": COMMON | {"dconv_mode": 3, "bottom_channels": 512, "t_dropout": 0.02},
+    "htdemucs_6s": COMMON | {"dconv_mode": 3, "sources": [*SOURCES, "guitar", "piano"]},
+}
+
+
+def build(keywords, seed=0):
+    """A published network whose every parameter matters, with values float16 can hold."""
+    torch.manual_seed(seed)
+    network = PublishedHTDemucs(**keywords).eval()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "gamma" in name or name.endswith("scale"):
+                parameter.uniform_(0.1, 0.5)
+            elif name.endswith("bias") or "norm" in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+            parameter.copy_(parameter.half().float())
+    return network
+
+
+def save_th(network, keywords, path: Path) -> Path:
+    """The published pickle, with the numpy scalars that real ones hold among their metrics."""
+    package = {
+        "klass": type(network),
+        "args": (),
+        "kwargs": keywords,
+        "state": {name: value.half() for name, value in network.state_dict().items()},
+        "training_args": {"optim": {"lr": 3e-4}, "seed": 42},
+        "metrics": {"nsdr": np.float64(9.0), "history": [np.float32(1.0)]},
+    }
+    torch.save(package, path)
+    return path
+
+
+def save_safetensors(network, keywords, path: Path) -> Path:
+    """The hub's layout."""
+
+    def encode(value):
+        return {
+            "_type": "fraction",
+            "numerator": value.numerator,
+            "denominator": value.denominator,
+        }
+
+    metadata = {
+        "klass": "demucs.htdemucs.HTDemucs",
+        "args": "[]",
+        "kwargs": json.dumps(keywords, default=encode),
+    }
+    state = {name: value.half().contiguous() for name, value in network.state_dict().items()}
+    save_file(state, path, metadata=metadata)
+    return path

@@ -1,0 +1,218 @@
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from helpers import TINY, awake, snr
+from htdemucs import Bag, HTDemucs, HTDemucsConfig, Separator
+from htdemucs.errors import SegmentTooLongError, SeparationError
+from htdemucs.separation import measure
+
+relaxed = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def joined(blocks):
+    blocks = list(blocks)
+    return {name: torch.cat([block[name] for block in blocks], dim=-1) for name in blocks[0]}
+
+
+@relaxed
+@given(
+    length=st.integers(1, 1000),
+    overlap=st.floats(0, 0.9),
+    shifts=st.integers(0, 3),
+    batch_size=st.integers(1, 5),
+    seed=st.integers(0, 100),
+)
+def test_an_identity_model_gives_the_mixture_back(
+    identity, length, overlap, shifts, batch_size, seed
+):
+    waveform = torch.randn(2, length) * 0.1 + 0.05
+    separator = Separator(
+        identity, overlap=overlap, shifts=shifts, batch_size=batch_size, seed=seed
+    )
+    stems = separator.separate(waveform, 1000)
+    torch.testing.assert_close(stems["once"], waveform, rtol=1e-4, atol=1e-5)
+    mono_mean = waveform.mean()
+    expected = 2 * (waveform - mono_mean) + mono_mean  # the level is taken off, then put back
+    torch.testing.assert_close(stems["twice"], expected, rtol=1e-4, atol=1e-4)
+
+
+@relaxed
+@given(
+    length=st.integers(1, 1000),
+    cuts=st.integers(1, 1000),
+    shifts=st.integers(0, 2),
+)
+def test_streaming_equals_separating_the_whole_to_the_bit(identity, length, cuts, shifts):
+    waveform = torch.randn(2, length)
+    separator = Separator(identity, shifts=shifts)
+    whole = separator.separate(waveform, 1000)
+    streamed = joined(separator.stream(list(waveform.split(cuts, dim=-1))))
+    for name in whole:
+        assert torch.equal(streamed[name], whole[name])
+
+
+def test_streaming_a_real_network_equals_the_whole_to_the_bit(tiny_model):
+    waveform = torch.randn(2, 30_000)
+    separator = Separator(tiny_model, shifts=2, seed=5)
+    whole = separator.separate(waveform, 8000)
+    streamed = joined(separator.stream(list(waveform.split(777, dim=-1))))
+    for name in whole:
+        assert torch.equal(streamed[name], whole[name])
+
+
+def test_batches_change_nothing_but_rounding(tiny_model):
+    waveform = torch.randn(2, 30_000)
+    one = Separator(tiny_model, batch_size=1).separate(waveform, 8000)
+    four = Separator(tiny_model, batch_size=4).separate(waveform, 8000)
+    for name in one:
+        assert snr(one[name], four[name]) > 100
+
+
+def test_every_segment_has_the_exact_length(identity):
+    Separator(identity, shifts=1).separate(torch.randn(2, 333), 1000)
+    Separator(identity, segment=0.05).separate(torch.randn(2, 333), 1000)
+    assert {shape[-1] for shape in identity.shapes} == {100, 50}
+
+
+def test_the_same_seed_gives_the_same_result_and_another_another(tiny_model):
+    waveform = torch.randn(2, 12_000)
+    first = Separator(tiny_model, shifts=2, seed=1).separate(waveform, 8000)
+    torch.manual_seed(99)  # global randomness plays no part
+    again = Separator(tiny_model, shifts=2, seed=1).separate(waveform, 8000)
+    other = Separator(tiny_model, shifts=2, seed=2).separate(waveform, 8000)
+    for name in first:
+        assert torch.equal(first[name], again[name])
+        assert not torch.equal(first[name], other[name])
+
+
+def test_shift_offsets_are_up_to_half_a_second(identity):
+    offsets = Separator(identity, shifts=500).shift_offsets()
+    assert min(offsets) >= 0
+    assert max(offsets) <= 500
+    assert len(set(offsets)) > 200
+
+
+@pytest.mark.parametrize("sample_rate", [700, 1000, 1500, 4410])
+def test_stems_have_the_waveform_s_rate_and_length(identity, sample_rate):
+    t = torch.arange(4321) / sample_rate
+    waveform = 0.5 * torch.sin(2 * torch.pi * 50 * t).expand(2, -1)
+    stem = Separator(identity).separate(waveform, sample_rate)["once"]
+    assert stem.shape == waveform.shape
+    inside = slice(500, -500)
+    assert snr(waveform[:, inside], stem[:, inside]) > 60
+
+
+def test_mono_is_heard_on_both_channels(identity):
+    waveform = torch.randn(500)
+    stem = Separator(identity).separate(waveform, 1000)["once"]
+    torch.testing.assert_close(stem, waveform.expand(2, -1), rtol=1e-4, atol=1e-5)
+
+
+def test_silence_stays_silent(tiny_model):
+    for stem in Separator(tiny_model, shifts=1).separate(torch.zeros(2, 9000), 8000).values():
+        assert stem.isfinite().all()
+        assert stem.abs().max() < 1e-6
+
+
+def test_the_input_is_left_alone(tiny_model):
+    waveform = torch.randn(2, 9000)
+    copy = waveform.clone()
+    Separator(tiny_model).separate(waveform, 8000)
+    assert torch.equal(waveform, copy)
+
+
+def test_only_the_wanted_stems(tiny_config):
+    members = [awake(HTDemucs(tiny_config)).eval() for _ in range(4)]
+    bag = Bag(members, torch.eye(4).tolist())
+    waveform = torch.randn(2, 12_000)
+    whole = Separator(bag).separate(waveform, 8000)
+    calls = []
+    for i, member in enumerate(members):
+        member.register_forward_pre_hook(lambda *_, i=i: calls.append(i))
+    some = Separator(bag, stems=["vocals"]).separate(waveform, 8000)
+    assert list(some) == ["vocals"]
+    assert set(calls) == {3}
+    assert torch.equal(some["vocals"], whole["vocals"])
+
+
+def test_a_generator_needs_its_normalization(identity):
+    waveform = torch.randn(2, 500)
+    separator = Separator(identity)
+    with pytest.raises(SeparationError, match="only once"):
+        next(separator.stream(block for block in waveform.split(100, dim=-1)))
+    blocks = (block for block in waveform.split(100, dim=-1))
+    stems = joined(separator.stream(blocks, measure([waveform])))
+    torch.testing.assert_close(stems["once"], waveform, rtol=1e-4, atol=1e-5)
+
+
+def test_stream_holds_no_more_than_a_few_segments(identity):
+    """The stems' blocks come as the track's do, not all at the end."""
+    waveform = torch.randn(2, 10_000)
+    given_out = 0
+    behind = []
+
+    def blocks():
+        for i, block in enumerate(waveform.split(50, dim=-1)):
+            behind.append(50 * i - given_out)
+            yield block
+
+    for stems in Separator(identity).stream(blocks(), measure([waveform])):
+        given_out += stems["once"].shape[-1]
+    assert given_out == 10_000
+    assert max(behind) <= 250  # a segment is 100, and stride and batch come on top
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"overlap": 1.0}, SeparationError, "overlap"),
+        ({"overlap": -0.1}, SeparationError, "overlap"),
+        ({"overlap": float("nan")}, SeparationError, "overlap"),
+        ({"shifts": -1}, SeparationError, "shifts"),
+        ({"batch_size": -2}, SeparationError, "batch_size"),
+        ({"segment": 0}, SeparationError, "segment"),
+        ({"segment": 8}, SegmentTooLongError, "1 s"),
+        ({"stems": ["guitar"]}, SeparationError, "guitar"),
+        ({"stems": []}, SeparationError, "source"),
+    ],
+)
+def test_impossible_options_are_named(tiny_model, options, error, match):
+    with pytest.raises(error, match=match):
+        Separator(tiny_model, **options)
+
+
+@pytest.mark.parametrize(
+    ("waveform", "match"),
+    [
+        (torch.zeros(2, 0), r"\(C, L\)"),
+        (torch.zeros(1, 2, 100), r"\(C, L\)"),
+        (torch.zeros(3, 100), "channels"),
+        (torch.zeros(2, 100, dtype=torch.int16), "floating"),
+        (torch.full((2, 100), float("nan")), "finite"),
+    ],
+)
+def test_impossible_waveforms_are_named(tiny_model, waveform, match):
+    with pytest.raises(SeparationError, match=match):
+        Separator(tiny_model).separate(waveform, 8000)
+
+
+def test_no_split_takes_what_fits_and_refuses_the_rest(tiny_model):
+    separator = Separator(tiny_model, split=False)
+    fits = torch.randn(2, 8000)
+    assert torch.equal(
+        separator.separate(fits, 8000)["bass"], Separator(tiny_model).separate(fits, 8000)["bass"]
+    )
+    with pytest.raises(SegmentTooLongError, match="no-split"):
+        separator.separate(torch.randn(2, 8001), 8000)
+
+
+def test_a_shorter_segment_is_computed_shorter():
+    model = HTDemucs(HTDemucsConfig(**TINY)).eval()
+    seen = []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
+    Separator(model, segment=0.25).separate(torch.randn(2, 8000), 8000)
+    assert set(seen) == {2000}

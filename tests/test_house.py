@@ -1,0 +1,98 @@
+"""The house keeps its shape: imports go down only, and files stay readable."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import htdemucs
+
+SOURCE = Path(htdemucs.__file__).parent
+ROOT = SOURCE.parents[1]
+LEVELS = [
+    {"errors", "files"},
+    {"model"},
+    {"weights", "audio"},
+    {"separation"},
+    {"batch", "evaluation", "training"},
+    {"cli", "server"},
+    {"__main__"},
+]
+LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+MODULES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
+WRITTEN = [*MODULES, *ROOT.glob("benchmarks/*.py"), *ROOT.glob("examples/*.py")]
+
+
+def room(path):
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write imports from htdemucs, not relative ones"
+            names = [node.module or ""]
+            if node.module == "htdemucs":
+                names = [f"htdemucs.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name.startswith("htdemucs.") and name.split(".")[1] in LEVEL:
+                yield name.split(".")[1]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_go_down_only(path):
+    for other in imported_rooms(path):
+        same = other == room(path)
+        assert same or LEVEL[other] < LEVEL[room(path)], f"{path} imports upward: {other}"
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda p: p.stem)
+def test_files_and_functions_stay_short(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 400, f"{path} has more than 400 lines"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and path.parent.name != "cli":
+            doc = ast.get_docstring(node, clean=False) or ""
+            lines = node.end_lineno - node.lineno + 1 - doc.count("\n") - bool(doc)
+            assert lines <= 40, f"{path}: {node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_only_the_command_line_prints_or_exits(path):
+    if room(path) in ("cli", "__main__"):
+        return
+    calls = {
+        node.func.id
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert not calls & {"print", "exit", "quit", "input"}
+
+
+def test_every_public_name_exists():
+    for name in htdemucs.__all__:
+        assert getattr(htdemucs, name).__doc__, f"{name} has no docstring"
+    assert set(dir(htdemucs)) >= set(htdemucs.__all__)
+    with pytest.raises(AttributeError, match="no attribute"):
+        _ = htdemucs.nonsense
+
+
+def test_every_expected_failure_is_an_htdemucs_error():
+    import htdemucs.errors as errors
+
+    kinds = [value for value in vars(errors).values() if isinstance(value, type)]
+    assert len(kinds) > 5
+    assert all(issubclass(kind, htdemucs.HTDemucsError) for kind in kinds)
+
+
+def test_the_docs_name_only_what_exists():
+    """Every `path/to/file` in the documents that looks like one of ours is there."""
+    pattern = re.compile(r"`((?:src|docs|tests|examples|benchmarks)/[\w./-]+)`")
+    for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
+        for name in pattern.findall(document.read_text(encoding="utf-8")):
+            assert (ROOT / name).exists(), f"{document.name} mentions {name}"
