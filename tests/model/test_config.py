@@ -48,6 +48,10 @@ def test_impossible_values_are_refused_by_name(fields, named):
         HTDemucsConfig(**fields)
 
 
+def test_a_decimal_segment_is_taken_as_written():
+    assert HTDemucsConfig(segment=7.8).segment_length == 343_980
+
+
 def test_survives_a_dictionary():
     config = HTDemucsConfig(sources=("a", "b"), segment=Fraction(39, 5), channels=16)
     assert HTDemucsConfig.from_dict(config.to_dict()) == config

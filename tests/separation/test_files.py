@@ -95,12 +95,12 @@ def test_two_stems(identity, tmp_path, method, names):
 
 @pytest.mark.parametrize("file_format", ["flac", "mp3", "ogg", "opus", "m4a"])
 def test_every_format(identity, tmp_path, file_format):
-    waveform = sine(30_000, 8000)
-    track = write(tmp_path / "song.flac", waveform, 8000, AudioEncoding("flac"))
+    waveform = sine(60_000, 44_100)
+    track = write(tmp_path / "song.flac", waveform, 44_100, AudioEncoding("flac"))
     options = OutputOptions(AudioEncoding(file_format))
     path = Separator(identity).separate_file(track, tmp_path, options=options)["once"]
     assert path.suffix == f".{file_format}"
-    back = torch.cat(list(AudioFile(path, sample_rate=8000)), dim=-1)
+    back = torch.cat(list(AudioFile(path, sample_rate=44_100)), dim=-1)
     assert back.shape == waveform.shape
     assert snr(waveform[:, 4000:-4000], back[:, 4000:-4000]) > 15
 

@@ -68,5 +68,7 @@ def test_stems_needed():
     for method in ("minus", "none"):
         options = OutputOptions(two_stems="bass", other_method=method)
         assert options.needed_stems(sources) == ("bass",)
+    with pytest.raises(SeparationError, match="no other stem"):
+        OutputOptions(two_stems="bass").needed_stems(("bass",))
     with pytest.raises(SeparationError, match="piano"):
         OutputOptions(two_stems="piano").needed_stems(sources)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from helpers import TINY, awake, snr
 from htdemucs import Bag, HTDemucs, HTDemucsConfig, Separator
-from htdemucs.errors import SegmentTooLongError, SeparationError
+from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
 from htdemucs.separation import measure
 
 relaxed = settings(
@@ -173,7 +173,8 @@ def test_stream_holds_no_more_than_a_few_segments(identity):
         ({"overlap": -0.1}, SeparationError, "overlap"),
         ({"overlap": float("nan")}, SeparationError, "overlap"),
         ({"shifts": -1}, SeparationError, "shifts"),
-        ({"batch_size": -2}, SeparationError, "batch_size"),
+        ({"batch_size": 0}, SeparationError, "batch_size"),
+        ({"device": "gameboy"}, ConfigError, "gameboy"),
         ({"segment": 0}, SeparationError, "segment"),
         ({"segment": 8}, SegmentTooLongError, "1 s"),
         ({"stems": ["guitar"]}, SeparationError, "guitar"),

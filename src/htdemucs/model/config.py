@@ -12,6 +12,11 @@ KERNEL_SIZE = 8  # of the outer convolutions: frequency bins, or samples
 STRIDE = 4  # each encoder layer divides frequencies (or samples) by this
 
 
+def exact_seconds(value: float | str | Fraction) -> Fraction:
+    """Seconds as they are written: 7.8 is 39/5, which its nearest binary float is not."""
+    return Fraction(str(value) if isinstance(value, float) else value)
+
+
 @dataclass(frozen=True)
 class HTDemucsConfig:
     """One Hybrid Transformer Demucs, as published (arXiv 2211.08553).
@@ -87,7 +92,7 @@ class HTDemucsConfig:
 
     def _checked_segment(self) -> Fraction:
         try:
-            segment = Fraction(self.segment)
+            segment = exact_seconds(self.segment)
         except (TypeError, ValueError, OverflowError, ZeroDivisionError):
             raise ConfigError(
                 f"segment must be a number of seconds, not {self.segment!r}"

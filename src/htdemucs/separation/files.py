@@ -30,6 +30,7 @@ def separate_file(
     on_progress: "Callable[[Progress], None] | None" = None,
 ) -> dict[str, Path]:
     """Separate the file at `path`; give the path of each stem written."""
+    options.needed_stems(separator.stems)  # refuses a stem that is not there
     audio = AudioFile(path, sample_rate=separator.sample_rate, channels=separator.audio_channels)
     normalization = measure(audio)
     source_length = audio.source_length
@@ -155,7 +156,7 @@ def _outputs(stems: "Stems", mixture: Tensor, options: OutputOptions) -> "Stems"
     outputs = {wanted: stems[wanted]}
     if options.other_method == "add":
         others = [stem for name, stem in stems.items() if name != wanted]
-        outputs["no_" + wanted] = torch.stack(others).sum(0) if others else 0 * stems[wanted]
+        outputs["no_" + wanted] = torch.stack(others).sum(0)
     elif options.other_method == "minus":
         outputs["minus_" + wanted] = mixture - stems[wanted]
     return outputs

@@ -55,7 +55,11 @@ class OutputOptions:
             raise SeparationError(
                 f"no stem {self.two_stems} in this model; it has {', '.join(sources)}"
             )
-        return sources if self.other_method == "add" else (self.two_stems,)
+        if self.other_method != "add":
+            return (self.two_stems,)
+        if len(sources) == 1:
+            raise SeparationError("there is no other stem to add; use --other-method minus")
+        return sources
 
     def path(self, track: Path, stem: str, out_dir: Path) -> Path:
         """Where a stem of `track` goes.

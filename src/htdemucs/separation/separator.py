@@ -9,13 +9,17 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from htdemucs.audio import Resampler
 from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
 from htdemucs.model import Bag, Model
+from htdemucs.model.config import exact_seconds
+from htdemucs.separation.files import separate_file
 from htdemucs.separation.normalization import Normalization, measure
 from htdemucs.separation.options import OutputOptions
 from htdemucs.separation.overlap_add import OverlapAdd, Segment, SegmentGrid
+from htdemucs.weights.loading import choose_device
 
 MAX_SHIFT = 0.5  # seconds of the longest random lead-in
 Stems = dict[str, Tensor]
@@ -42,11 +46,12 @@ class Separator:
         batch_size: segments run at once; by default 1 on a CPU and 4 on a GPU.
         stems: only these sources, in this order; members of a bag they do not need are not run.
         seed: of the random lead-ins. The same seed gives the same result.
-        device: where to run; by default where the model is.
+        device: where to run, and so where the model is moved; by default where it is.
         split: False refuses tracks longer than one segment instead of cutting them.
 
     Raises:
         SeparationError: an option is out of range, or a stem unknown.
+        ConfigError: this machine has no such device.
         SegmentTooLongError: the segment is longer than the model's own.
     """
 
@@ -63,13 +68,16 @@ class Separator:
         device: str | torch.device | None = None,
         split: bool = True,
     ) -> None:
-        self.device = torch.device(device) if device else next(model.parameters()).device
+        self.device = choose_device(device) if device else next(model.parameters()).device
         self.model = _with_stems(model, stems).to(self.device).eval()
         self.sample_rate = model.sample_rate
         self.audio_channels = model.audio_channels
         self.stems = self.model.sources
         self.shifts = _at_least("shifts", shifts, 0)
-        self.batch_size = _at_least("batch_size", batch_size or self._default_batch_size(), 1)
+        default_batch_size = 1 if self.device.type == "cpu" else 4
+        self.batch_size = _at_least(
+            "batch_size", default_batch_size if batch_size is None else batch_size, 1
+        )
         self.seed = seed
         self.split = split
         self.segment_length = int(_checked_segment(model, segment) * self.sample_rate)
@@ -87,6 +95,7 @@ class Separator:
             SeparationError: the waveform is empty, not finite, or has too many channels.
         """
         waveform = self._checked_waveform(waveform)
+        _at_least("sample_rate", sample_rate, 1)
         resample = Resampler(sample_rate, self.sample_rate, self.audio_channels)
         blocks = [resample.push(waveform.cpu()), resample.flush()]
         pieces: dict[str, list[Tensor]] = {name: [] for name in self.stems}
@@ -146,8 +155,6 @@ class Separator:
             AudioError: the file cannot be read, or a stem cannot be written.
             SeparationError: the options do not fit the model.
         """
-        from htdemucs.separation.files import separate_file
-
         return separate_file(
             self, Path(path), Path(out_dir), options or OutputOptions(), on_progress
         )
@@ -197,9 +204,6 @@ class Separator:
         if waveform.shape[0] != self.audio_channels:
             raise SeparationError(f"a waveform must have 1 or 2 channels, not {waveform.shape[0]}")
         return waveform
-
-    def _default_batch_size(self) -> int:
-        return 1 if self.device.type == "cpu" else 4
 
 
 class _Lane:
@@ -261,6 +265,7 @@ def _with_stems(model: Model, stems: Sequence[str] | None) -> Model:
 def _checked_segment(model: Model, segment: float | Fraction | None) -> Fraction:
     if segment is None:
         return model.segment
+    segment = exact_seconds(segment)
     if segment > model.segment:
         raise SegmentTooLongError(
             f"segment {float(segment):g} s is longer than the {float(model.segment):g} s the model "
@@ -268,7 +273,7 @@ def _checked_segment(model: Model, segment: float | Fraction | None) -> Fraction
         )
     if segment * model.sample_rate < 1:
         raise SeparationError(f"segment must be longer than 0 s, not {float(segment):g}")
-    return Fraction(segment)
+    return segment
 
 
 def _at_least(name: str, value: int, minimum: int) -> int:
@@ -279,4 +284,4 @@ def _at_least(name: str, value: int, minimum: int) -> int:
 
 def _fit(stem: Tensor, length: int) -> Tensor:
     """Exactly `length` samples: resampling there and back may round to one more or less."""
-    return torch.nn.functional.pad(stem, (0, length - stem.shape[-1]))
+    return F.pad(stem, (0, length - stem.shape[-1]))
