@@ -1,0 +1,38 @@
+"""Averaged copies of a model's parameters, kept while it trains (EMA)."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Average:
+    """An exponential moving average, corrected for its start.
+
+    The weight of a step n steps ago is proportional to decay ** n. Early averages divide by the
+    weights so far, so that the initial values count for nothing.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self._total = 0.0  # the sum of the weights so far
+        self._sums: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take the model as it is now into the average."""
+        self._total = self.decay * self._total + 1
+        for name, value in model.state_dict().items():
+            held = self._sums.setdefault(name, torch.zeros_like(value))
+            held.mul_(self.decay).add_(value)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The average, by name."""
+        return {name: held / self._total for name, held in self._sums.items()}
+
+    def state_dict(self) -> dict[str, object]:
+        """What a checkpoint needs."""
+        return {"decay": self.decay, "total": self._total, "sums": self._sums}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Go on from a checkpoint."""
+        self._total = float(state["total"])  # type: ignore[arg-type]
+        self._sums = dict(state["sums"])  # type: ignore[call-overload]

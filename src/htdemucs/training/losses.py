@@ -1,0 +1,47 @@
+"""How far estimates are from the sources."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+RESOLUTIONS = ((4096, 1024), (2048, 512), (512, 128))  # n_fft and hop of the STFT loss
+
+
+class SourceLoss(nn.Module):
+    """Mean absolute error of the waveforms, optionally with a multi-resolution STFT loss.
+
+    Args:
+        source_weights: weight of each source; equal by default.
+        stft_weight: of the STFT term; 0 leaves it out.
+    """
+
+    weights: Tensor
+
+    def __init__(self, sources: int, source_weights: Sequence[float], stft_weight: float) -> None:
+        super().__init__()
+        weights = torch.tensor(source_weights or [1.0] * sources)
+        self.register_buffer("weights", weights / weights.sum())
+        self.stft_weight = stft_weight
+
+    def forward(self, estimates: Tensor, sources: Tensor) -> Tensor:
+        """(B, S, C, L), (B, S, C, L) -> ()"""
+        by_source = (estimates - sources).abs().mean(dim=(0, 2, 3))
+        loss = (self.weights * by_source).sum()
+        if self.stft_weight:
+            loss = loss + self.stft_weight * self._spectral(estimates, sources)
+        return loss
+
+    def _spectral(self, estimates: Tensor, sources: Tensor) -> Tensor:
+        """Mean absolute error of magnitudes, relative to the sources' own, at each resolution."""
+        total = estimates.new_zeros(())
+        for n_fft, hop_length in RESOLUTIONS:
+            window = torch.hann_window(n_fft, device=estimates.device)
+            ours, theirs = (
+                torch.stft(
+                    x.flatten(0, 2).float(), n_fft, hop_length, window=window, return_complex=True
+                ).abs()
+                for x in (estimates, sources)
+            )
+            total = total + (ours - theirs).abs().mean() / (theirs.mean() + 1e-8)
+        return total / len(RESOLUTIONS)
