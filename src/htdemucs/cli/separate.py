@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from htdemucs.cli.shared import Name, Repo, console
+from htdemucs.cli.shared import Name, Repo, messages
 from htdemucs.errors import HTDemucsError, SeparationError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def separate(
         return
     if not tracks:
         raise SeparationError("no tracks given; name one or more audio files")
-    console.quiet = quiet
+    messages().quiet = quiet
     encoding = _encoding(file_format, flac, mp3, int24, float32, mp3_bitrate, mp3_preset, bitrate)
     from htdemucs.separation import OutputOptions
 
@@ -162,7 +162,7 @@ class _Run:
                 )
             self.written |= dict.fromkeys(stems.values(), track)
             folders = sorted({str(path.parent) for path in stems.values()})
-            console.print(
+            messages().print(
                 f"  {', '.join(stems)} -> {', '.join(folders)}", highlight=False, markup=False
             )
         except HTDemucsError as error:
@@ -230,12 +230,12 @@ def _separator(
 
     if stems and options.two_stems:
         raise SeparationError("choose --stems or --two-stems, not both")
-    with _download_bars(shown=not console.quiet):
+    with _download_bars(shown=not messages().quiet):
         model = load_model(name, repo=repo, device=device)
     wanted = [stem.strip() for stem in stems.split(",")] if stems else None
     needed = wanted or list(options.needed_stems(model.sources))
     separator = Separator(model, stems=needed, **settings)
-    console.print(f"{name} on {separator.device}", highlight=False, markup=False)
+    messages().print(f"{name} on {separator.device}", highlight=False, markup=False)
     return separator
 
 
@@ -271,7 +271,7 @@ def _progress_bar(label: str) -> Iterator[Any]:
         rich_progress.TextColumn("{task.fields[speed]}"),
         rich_progress.TimeRemainingColumn(),
     )
-    with rich_progress.Progress(*columns, console=console) as bars:
+    with rich_progress.Progress(*columns, console=messages()) as bars:
         task = bars.add_task("", label=Text(label).plain, speed="", total=None)
 
         def on_progress(progress: "Progress") -> None:

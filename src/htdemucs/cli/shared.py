@@ -1,13 +1,13 @@
 """Options and output that several commands share."""
 
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-# Wide where output is no terminal: a table cut to 80 columns is no use to a script or a log.
-console = Console(stderr=True)
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Name = Annotated[
     str,
@@ -23,7 +23,17 @@ Repo = Annotated[
 ]
 
 
-def table_console() -> Console:
+@cache
+def messages() -> "Console":
+    """Standard error: everything said beside the results."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def table_console() -> "Console":
     """A console on standard output that cuts no table where that is no terminal."""
+    from rich.console import Console
+
     output = Console()
     return output if output.is_terminal else Console(width=160)
