@@ -1,4 +1,8 @@
-"""Changes to one source of one example; each is a function of the waveform and a generator."""
+"""Changes to waveforms, so that a network hears more than was recorded.
+
+`changed` is for one source of an example, `mixed` for the whole example. Both make every draw
+whatever is switched on, so that switching one change on leaves the others as they were.
+"""
 
 import math
 
@@ -9,39 +13,86 @@ from torch import Tensor
 from htdemucs.training.config import AugmentConfig
 
 TILT_CENTRE = 1000.0  # Hz: what a tilt leaves as loud as it was
+LOWEST_CUTOFF = 10_000.0  # Hz: lossy formats keep at least this much
+QUIETEST_LIMIT = 0.3  # of a mixture's peak: the strongest limiting
 
 
-def augment(
+def changed(
     waveform: Tensor, config: AugmentConfig, sample_rate: int, draw: np.random.Generator
 ) -> Tensor:
-    """(C, L) -> (C, L). Every draw is made whatever is switched on, so switches change nothing else."""
-    flip, sign, scale, silent, tilt, pan = draw.random(6)
+    """One source: (C, L) -> (C, L)"""
+    flip, sign, scale, silent, tilt, pan, width, drive, driven = draw.random(9)
+    if silent < config.silence:
+        return torch.zeros_like(waveform)
     if config.flip_channels and flip < 0.5:
         waveform = waveform.flip(0)
     if config.flip_sign and sign < 0.5:
         waveform = -waveform
     if config.tilt:
         waveform = tilted(waveform, (2 * tilt - 1) * config.tilt, sample_rate)
-    if config.pan and waveform.shape[0] == 2:
+    if driven < config.saturate:
+        waveform = saturated(waveform, 1 + 4 * drive)
+    if waveform.shape[0] == 2:
+        waveform = widened(waveform, 1 + (2 * width - 1) * config.width)
         waveform = panned(waveform, (2 * pan - 1) * config.pan)
-    if silent < config.silence:
-        return torch.zeros_like(waveform)
     return waveform * (config.scale_min + (config.scale_max - config.scale_min) * scale)
 
 
+def mixed(
+    sources: Tensor, config: AugmentConfig, sample_rate: int, draw: np.random.Generator
+) -> Tensor:
+    """An example: (S, C, L) -> (1 + S, C, L), the mixture in front of its sources.
+
+    What changes the mixture's spectrum changes the sources likewise; a limiter works on the
+    mixture alone, since no linear gain of the sources explains it.
+    """
+    chance, cutoff, limiting, limit = draw.random(4)
+    if chance < config.lowpass:
+        highest = sample_rate / 2
+        sources = lowpassed(
+            sources, LOWEST_CUTOFF + cutoff * (highest - LOWEST_CUTOFF), sample_rate
+        )
+    mixture = sources.sum(0, keepdim=True)
+    if limiting < config.limit:
+        mixture = limited(mixture, QUIETEST_LIMIT + limit * (1 - QUIETEST_LIMIT))
+    return torch.cat([mixture, sources])
+
+
 def tilted(waveform: Tensor, decibels: float, sample_rate: int) -> Tensor:
-    """(C, L) -> (C, L): louder by `decibels` with each octave above 1 kHz, softer below."""
-    length = waveform.shape[-1]
-    spectrum = torch.fft.rfft(waveform)
-    frequency = torch.fft.rfftfreq(length, 1 / sample_rate).clamp(min=20.0)
-    gain = 10 ** (decibels / 20 * torch.log2(frequency / TILT_CENTRE))
-    return torch.fft.irfft(spectrum * gain, length)
+    """(..., L) -> (..., L): louder by `decibels` with each octave above 1 kHz, softer below."""
+    frequency = _frequencies(waveform, sample_rate).clamp(min=20.0)
+    return _filtered(waveform, 10 ** (decibels / 20 * torch.log2(frequency / TILT_CENTRE)))
+
+
+def lowpassed(waveform: Tensor, cutoff: float, sample_rate: int) -> Tensor:
+    """(..., L) -> (..., L): nothing above `cutoff` Hz."""
+    return _filtered(waveform, (_frequencies(waveform, sample_rate) <= cutoff).float())
+
+
+def saturated(waveform: Tensor, drive: float) -> Tensor:
+    """(..., L) -> (..., L): soft clipping, the harder the greater `drive`; as loud as before."""
+    peak = waveform.abs().amax().clamp(min=1e-6)
+    pressed = torch.tanh(waveform * (drive / peak))
+    energy = pressed.square().mean().clamp(min=1e-12)
+    return pressed * (waveform.square().mean() / energy).sqrt()
+
+
+def limited(waveform: Tensor, threshold: float) -> Tensor:
+    """(..., L) -> (..., L): soft clipping at a fraction of the peak, quiet parts left alone."""
+    ceiling = threshold * waveform.abs().amax().clamp(min=1e-6)
+    return ceiling * torch.tanh(waveform / ceiling)
 
 
 def panned(waveform: Tensor, position: float) -> Tensor:
     """(2, L) -> (2, L): towards the left (-1) or the right (1), at constant power."""
     angle = (position + 1) * math.pi / 4
     return waveform * math.sqrt(2) * torch.tensor([[math.cos(angle)], [math.sin(angle)]])
+
+
+def widened(waveform: Tensor, width: float) -> Tensor:
+    """(2, L) -> (2, L): the difference of the channels scaled by `width`; 0 is mono."""
+    middle, side = waveform.sum(0) / 2, (waveform[0] - waveform[1]) * (width / 2)
+    return torch.stack([middle + side, middle - side])
 
 
 def repitched(waveform: Tensor, semitones: float, tempo: float, sample_rate: int) -> Tensor:
@@ -53,3 +104,12 @@ def repitched(waveform: Tensor, semitones: float, tempo: float, sample_rate: int
     stretch.setTransposeSemitones(semitones)
     stretch.timeFactor = tempo
     return torch.from_numpy(np.ascontiguousarray(stretch.process(waveform.numpy())))
+
+
+def _frequencies(waveform: Tensor, sample_rate: int) -> Tensor:
+    """Hz of each bin of the whole waveform's spectrum."""
+    return torch.fft.rfftfreq(waveform.shape[-1], 1 / sample_rate)
+
+
+def _filtered(waveform: Tensor, gain: Tensor) -> Tensor:
+    return torch.fft.irfft(torch.fft.rfft(waveform) * gain, waveform.shape[-1])

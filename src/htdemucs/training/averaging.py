@@ -1,5 +1,7 @@
 """Averaged copies of a model's parameters, kept while it trains (EMA)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -28,11 +30,11 @@ class Average:
         """The average, by name."""
         return {name: held / self._total for name, held in self._sums.items()}
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs."""
-        return {"decay": self.decay, "total": self._total, "sums": self._sums}
+        return {"total": self._total, "sums": self._sums}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Go on from a checkpoint."""
-        self._total = float(state["total"])  # type: ignore[arg-type]
-        self._sums = dict(state["sums"])  # type: ignore[call-overload]
+        self._total = state["total"]
+        self._sums = {name: held.to(device) for name, held in state["sums"].items()}

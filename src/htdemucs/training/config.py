@@ -33,36 +33,46 @@ class DataConfig:
     """Where the music is, and how it is cut.
 
     Attributes:
-        train: folders to learn from.
-        valid: folders to choose the best model with.
-        musdb: take the 14 standard validation tracks out of `train` and into `valid`.
-        segment: seconds of an example.
-        workers: processes that read and augment.
-        cache: folder for the tracks' metadata; by default it is read anew each time.
+        musdb: a MUSDB18-HQ folder: its `train/` to learn from, without the 14 standard validation
+            tracks, which are validated with.
+        train: more folders to learn from.
+        valid: more folders to choose the best model with.
+        segment: seconds of an example; by default the model's own segment.
+        valid_seconds: validate with this much from the middle of each track; by default all.
+        workers: processes that read and augment; 0 does it in the training process.
+        cache: folder for the tracks' metadata; by default `cache` in the run's folder.
     """
 
+    musdb: Path | None = None
     train: tuple[RootConfig, ...] = ()
     valid: tuple[RootConfig, ...] = ()
-    musdb: bool = False
-    segment: float = 11.0
+    segment: float | None = None
+    valid_seconds: float | None = None
     workers: int = 4
     cache: Path | None = None
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What is done to examples. The first block is as published.
+    """What is done to examples. The first block is as published, the second off by default.
 
     Attributes:
         shift: seconds within which each source is moved by itself.
         flip_channels, flip_sign: swap left and right, or the polarity, of half the sources.
         scale_min, scale_max: gain of each source.
-        remix: mix sources of different tracks, within groups of `remix_group` examples.
+        remix: probability that sources of different tracks are mixed with each other, within
+            groups of `remix_group` examples.
         repitch: probability of changing pitch and tempo.
         repitch_semitones, repitch_tempo: by at most this much (semitones; a fraction).
+
         silence: probability that a source is left out of an example.
         tilt: decibels an octave, at most, by which each source's spectrum is tilted.
+        saturate: probability that a source is softly clipped.
         pan: how far, at most, a source is moved to one side; 1 is all the way.
+        width: how much, at most, the difference of a source's channels is scaled up or down.
+        lowpass: probability that mixture and sources end at a frequency from 10 kHz up, as lossy
+            files do.
+        limit: probability that the mixture is softly limited, as masters are.
     """
 
     shift: float = 1.0
@@ -70,14 +80,28 @@ class AugmentConfig:
     flip_sign: bool = True
     scale_min: float = 0.25
     scale_max: float = 1.25
-    remix: bool = True
+    remix: float = 1.0
     remix_group: int = 4
     repitch: float = 0.2
     repitch_semitones: float = 2.0
     repitch_tempo: float = 0.12
+
     silence: float = 0.0
     tilt: float = 0.0
+    saturate: float = 0.0
     pan: float = 0.0
+    width: float = 0.0
+    lowpass: float = 0.0
+    limit: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("remix", "repitch", "silence", "saturate", "lowpass", "limit"):
+            _require(0 <= getattr(self, name) <= 1, f"augment.{name} must be from 0 to 1")
+        for name in ("shift", "scale_min", "repitch_semitones", "tilt", "pan", "width"):
+            _require(getattr(self, name) >= 0, f"augment.{name} must not be negative")
+        _require(self.scale_max >= self.scale_min, "augment.scale_max is below augment.scale_min")
+        _require(0 <= self.repitch_tempo < 1, "augment.repitch_tempo must be from 0 to below 1")
+        _require(self.remix_group >= 1, "augment.remix_group must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -111,21 +135,36 @@ class OptimConfig:
     stft_weight: float = 0.0
     source_weights: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, "optim.lr must be more than 0")
+        _require(all(0 < d < 1 for d in self.ema), "optim.ema must be between 0 and 1")
+        _require(0 < self.beta2 < 1, "optim.beta2 must be between 0 and 1")
+        for name in ("transformer_lr", "weight_decay", "transformer_weight_decay", "clip"):
+            value = getattr(self, name)
+            _require(value is None or value >= 0, f"optim.{name} must not be negative")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     """A whole run.
 
     Attributes:
-        out: folder of the run: checkpoint, log, best model.
+        out: folder of the run: checkpoint, log, best and last model.
         model: fields of `HTDemucsConfig`, for training from scratch.
-        init_from: a loadable model to start from instead; its sources may be renamed or replaced.
-        sources: what is separated; by default the model's own.
+        init_from: a loadable model to start from instead.
+        sources: what is separated; by default the model's own. Sources that `init_from` has keep
+            what they have learnt, the others' last layers start anew.
+        renamed: new name to the source of `init_from` whose last layers it takes.
+        per_source: train one copy for each source, scored on that source alone, and end as a bag
+            of them, as `htdemucs_ft` is.
         batch_size: examples a step, over all processes and accumulated parts together.
         accumulate: parts a step's batch is computed in.
         steps: optimiser steps in all.
         valid_every, save_every, log_every: steps between validations, checkpoints, log lines.
+        best_by: what a validation is judged by: the lowest loss, or the highest nsdr.
         precision: of the forward pass.
+        device: where to train; by default the best there is.
+        tensorboard: also log for TensorBoard.
         seed: of everything random.
     """
 
@@ -133,6 +172,8 @@ class TrainConfig:
     model: Mapping[str, Any] = field(default_factory=dict)
     init_from: str | None = None
     sources: tuple[str, ...] = ()
+    renamed: Mapping[str, Any] = field(default_factory=dict)
+    per_source: bool = False
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -142,18 +183,31 @@ class TrainConfig:
     valid_every: int = 1000
     save_every: int = 1000
     log_every: int = 50
+    best_by: Literal["loss", "nsdr"] = "loss"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: str | None = None
+    tensorboard: bool = True
     seed: int = 42
 
     def __post_init__(self) -> None:
-        if bool(self.model) == bool(self.init_from):
-            raise ConfigError("give either model (to train from scratch) or init_from")
-        if self.batch_size % self.accumulate:
-            raise ConfigError("batch_size must be a multiple of accumulate")
-        if self.augment.remix and self.batch_size % self.augment.remix_group:
-            raise ConfigError("batch_size must be a multiple of augment.remix_group")
-        if not self.data.train:
-            raise ConfigError("data.train must name at least one folder")
+        for name in ("batch_size", "accumulate", "steps", "valid_every", "save_every", "log_every"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        _require(self.seed >= 0, "seed must not be negative")
+        _require(not (self.model and self.init_from), "give model or init_from, not both")
+        _require(
+            not self.renamed or bool(self.init_from and self.sources),
+            "renamed needs init_from, and the new names in sources",
+        )
+        _require(
+            self.batch_size % self.accumulate == 0, "batch_size must be a multiple of accumulate"
+        )
+        _require(
+            not self.augment.remix or self.batch_size % self.augment.remix_group == 0,
+            "batch_size must be a multiple of augment.remix_group",
+        )
+        _require(
+            bool(self.data.train or self.data.musdb), "name music in data.train or data.musdb"
+        )
 
 
 def read_config(path: Path, words: Sequence[str] = ()) -> TrainConfig:
@@ -166,14 +220,23 @@ def read_config(path: Path, words: Sequence[str] = ()) -> TrainConfig:
         fields = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply") from None
     if not isinstance(fields, dict):
         raise ConfigError(f"{path} must hold keys and values")
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
-            raise ConfigError(f"{word!r} is no key=value")
-        _lay(fields, key.split("."), yaml.safe_load(value))
+            raise ConfigError(f"{word!r} is not of the form key=value")
+        _lay(fields, key.split("."), _yaml_value(word, value))
     return _build(TrainConfig, fields, "")
+
+
+def _yaml_value(word: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError):
+        raise ConfigError(f"cannot read the value in {word!r}") from None
 
 
 def _lay(fields: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -233,3 +296,8 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
     if origin in (Mapping, dict, typing.get_origin(Mapping[str, Any])) and isinstance(value, dict):
         return value
     raise ConfigError(f"{place} cannot be {value!r}")
+
+
+def _require(held: bool, message: str) -> None:
+    if not held:
+        raise ConfigError(message)

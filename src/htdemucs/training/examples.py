@@ -1,8 +1,9 @@
 """Training examples: excerpts read from disk by position, augmented, and gathered into batches."""
 
+import math
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,64 +15,69 @@ from htdemucs.errors import AudioError
 from htdemucs.training import augment
 from htdemucs.training.config import AugmentConfig
 from htdemucs.training.excerpts import ExcerptPlan
+from htdemucs.training.library import Track
 from htdemucs.training.randomness import generator
 
 
-class TrainingTrack(Protocol):
-    """A song with one file a source, all equally long."""
-
-    length: int
-    sample_rate: int
-
-    def file(self, source: str) -> Path:
-        """The file of a source."""
-        ...
-
-
 class Examples(Dataset[Tensor]):
-    """Example n is the sources (S, C, L) of place n % batch_size of step n // batch_size.
+    """Example n is place n % batch_size of step n // batch_size: (1 + S, C, L), the mixture first.
 
-    What an example is depends on the seed and n alone.
+    What an example is depends on the tracks, the seed and n alone.
+
+    Args:
+        tracks: to cut from, all at `sample_rate`.
+        plan: what is cut.
+        config: what is changed.
+        sources, channels, sample_rate: of the model.
+        length: samples of an example.
+        batch_size: examples in a step.
+        seed: of the run.
     """
 
     def __init__(
         self,
-        tracks: Sequence[TrainingTrack],
+        tracks: Sequence[Track],
         plan: ExcerptPlan,
         config: AugmentConfig,
         *,
         sources: Sequence[str],
         channels: int,
+        sample_rate: int,
         length: int,
         batch_size: int,
         seed: int,
     ) -> None:
         self.tracks, self.plan, self.config = tracks, plan, config
-        self.sources, self.channels, self.length = tuple(sources), channels, length
+        self.sources, self.channels = tuple(sources), channels
+        self.sample_rate, self.length = sample_rate, length
         self.batch_size, self.seed = batch_size, seed
 
     def __getitem__(self, n: int) -> Tensor:
         step, example = divmod(n, self.batch_size)
-        return torch.stack([self._source(step, example, s) for s in range(len(self.sources))])
+        sources = [self._source(step, example, s) for s in range(len(self.sources))]
+        draw = generator(self.seed, "mix", step, example)
+        return augment.mixed(torch.stack(sources), self.config, self.sample_rate, draw)
 
     def _source(self, step: int, example: int, source: int) -> Tensor:
         excerpt = self.plan.excerpt(step, example, source)
         track = self.tracks[excerpt.track]
+        semitones, tempo = self._repitching(step, excerpt.origin)
         draw = generator(self.seed, "augment", step, example, source)
-        shift = int(draw.random() * self.config.shift * track.sample_rate)
-        semitones, tempo = self._repitch(draw)
-        needed = int(self.length * tempo) + 1 if tempo != 1 else self.length
+        shift = int(draw.random() * self.config.shift * self.sample_rate)
+        needed = math.ceil(self.length * tempo)
         start = max(0, min(excerpt.start + shift, track.length - needed))
-        waveform = read_excerpt(track.file(self.sources[source]), start, needed, self.channels)
+        waveform = read_excerpt(track.files[self.sources[source]], start, needed, self.channels)
         if semitones or tempo != 1:
-            waveform = augment.repitched(waveform, semitones, tempo, track.sample_rate)
+            waveform = augment.repitched(waveform, semitones, tempo, self.sample_rate)
+        waveform = waveform[:, : self.length]
         waveform = F.pad(waveform, (0, self.length - waveform.shape[-1]))
-        return augment.augment(waveform, self.config, track.sample_rate, draw)
+        return augment.changed(waveform, self.config, self.sample_rate, draw)
 
-    def _repitch(self, draw: np.random.Generator) -> tuple[float, float]:
-        chance, pitch, tempo = draw.random(3)
+    def _repitching(self, step: int, origin: int) -> tuple[int, float]:
+        """Semitones and factor of the tempo: one draw for all sources that belong together."""
+        chance, pitch, tempo = generator(self.seed, "repitch", step, origin).random(3)
         if chance >= self.config.repitch:
-            return 0.0, 1.0
+            return 0, 1.0
         semitones = round((2 * pitch - 1) * self.config.repitch_semitones)
         return semitones, 1 + (2 * tempo - 1) * self.config.repitch_tempo
 
@@ -109,25 +115,52 @@ class _Places(Sampler[list[int]]):
                 yield places[part * size : (part + 1) * size]
 
 
-def loader(
+class _Fetched(Dataset[Tensor | AudioError]):
+    """Whole batches of examples. A failure is handed over, so that it keeps its one line."""
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+
+    def __getitem__(self, places: list[int]) -> Tensor | AudioError:
+        try:
+            return torch.stack([self._examples[place] for place in places])
+        except AudioError as error:
+            return error
+
+
+def batches(
     examples: Examples,
     *,
     first: int,
     last: int,
-    parts: int,
-    process: int,
-    processes: int,
-    workers: int,
-) -> DataLoader[Tensor]:
-    """Batches (B, S, C, L) of steps `first` to `last`, in `parts` a step, for one of the processes."""
+    parts: int = 1,
+    process: int = 0,
+    processes: int = 1,
+    workers: int = 0,
+) -> Iterator[Tensor]:
+    """The batches (B, 1 + S, C, L) of steps `first` to `last`, in `parts` a step, for one process.
+
+    Raises:
+        AudioError: a file cannot be read.
+    """
     share = examples.batch_size // processes
     mine = slice(process * share, (process + 1) * share)
     places = _Places(first, last, examples.batch_size, parts, mine)
-    return DataLoader(
-        examples,
-        batch_sampler=places,
+    loader = DataLoader(
+        _Fetched(examples),
+        batch_size=None,
+        sampler=places,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        persistent_workers=False,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_signals_to_the_main_process,
     )
+    for batch in loader:
+        if isinstance(batch, AudioError):
+            raise batch
+        yield batch
+
+
+def _leave_signals_to_the_main_process(_worker: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -10,10 +10,17 @@ from htdemucs.training.randomness import generator
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Where to read: a track's number and the position of the first sample."""
+    """Where to read.
+
+    Attributes:
+        track: its number.
+        start: position of the first sample.
+        origin: number of the draw that this is; the sources of one draw belong together.
+    """
 
     track: int
     start: int
+    origin: int
 
 
 class ExcerptPlan:
@@ -23,7 +30,8 @@ class ExcerptPlan:
         lengths: samples in each track.
         weights: how often each track is drawn, relative to its length.
         length: samples in an excerpt; shorter tracks are read from their start.
-        remix_group: examples whose sources are mixed with each other; 1 keeps tracks together.
+        remix: probability that a group's sources are mixed with each other.
+        remix_group: examples in a group.
         seed: of the run.
     """
 
@@ -31,7 +39,9 @@ class ExcerptPlan:
         self,
         lengths: Sequence[int],
         weights: Sequence[float],
+        *,
         length: int,
+        remix: float,
         remix_group: int,
         seed: int,
     ) -> None:
@@ -39,22 +49,24 @@ class ExcerptPlan:
         self._cumulative = np.cumsum(share) / share.sum()
         self._lengths = lengths
         self._length = length
-        self._group = remix_group
+        self._remix, self._group = remix, remix_group
         self._seed = seed
 
     def excerpt(self, step: int, example: int, source: int) -> Excerpt:
         """The excerpt that `source` of `example` in the batch of `step` is cut from.
 
-        Within a group, the examples' excerpts of one source are a permutation of each other, so
+        In a mixed group, the examples' excerpts of one source are a permutation of each other, so
         that remixing reads nothing twice and changes no statistics.
         """
         group, place = divmod(example, self._group)
-        order = generator(self._seed, "remix", step, group, source).permutation(self._group)
+        if generator(self._seed, "remix", step, group).random() >= self._remix:
+            return self._drawn(step, example)
+        order = generator(self._seed, "order", step, group, source).permutation(self._group)
         return self._drawn(step, group * self._group + int(order[place]))
 
-    def _drawn(self, step: int, example: int) -> Excerpt:
-        draw = generator(self._seed, "excerpt", step, example)
+    def _drawn(self, step: int, origin: int) -> Excerpt:
+        draw = generator(self._seed, "excerpt", step, origin)
         track = int(np.searchsorted(self._cumulative, draw.random(), side="right"))
-        track = min(track, len(self._lengths) - 1)
+        track = min(track, len(self._lengths) - 1)  # where rounding leaves the last sum below 1
         room = max(0, self._lengths[track] - self._length)
-        return Excerpt(track, int(draw.integers(0, room + 1)))
+        return Excerpt(track, int(draw.integers(0, room + 1)), origin)

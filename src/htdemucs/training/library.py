@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,142 +40,161 @@ MUSDB_VALIDATION = frozenset(
 
 
 @dataclass(frozen=True)
-class LibraryTrack:
+class Track:
     """A song with one file a source, all equally long."""
 
-    name: str
     folder: Path
     files: dict[str, Path]
     length: int  # samples
-    sample_rate: int  # Hz
     weight: float
 
-    def file(self, source: str) -> Path:
-        """The file of a source."""
-        return self.files[source]
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return self.folder.name
 
 
-def training_and_validation(
-    data: DataConfig, sources: Sequence[str], sample_rate: int
-) -> tuple[list[LibraryTrack], list[LibraryTrack]]:
-    """The tracks to learn from, and those to choose the best model with.
+@dataclass(frozen=True)
+class Library:
+    """The tracks of a run.
+
+    Attributes:
+        train, valid: to learn from, and to choose the best model with.
+        notes: what is odd about them, a line each.
+    """
+
+    train: list[Track] = field(default_factory=list)
+    valid: list[Track] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_library(
+    data: DataConfig, sources: Sequence[str], sample_rate: int, cache: Path
+) -> Library:
+    """Find the tracks that a configuration names. What is known of a file is kept in `cache`.
 
     Raises:
         ConfigError: a folder holds no tracks, or a track another sample rate.
         AudioError: a file cannot be read, or is not as long as its neighbours.
     """
-    train = _tracks(data.train, sources, sample_rate, data.cache)
-    valid = _tracks(data.valid, sources, sample_rate, data.cache)
-    if data.musdb:
-        valid += [track for track in train if track.name in MUSDB_VALIDATION]
-        train = [track for track in train if track.name not in MUSDB_VALIDATION]
+    reader = _Reader(sources, sample_rate, cache)
+    train, valid = reader.tracks(data.train), reader.tracks(data.valid)
+    if data.musdb is not None:
+        for track in reader.tracks([RootConfig(data.musdb / "train")]):
+            (valid if track.name in MUSDB_VALIDATION else train).append(track)
     both = {track.folder.resolve() for track in train} & {track.folder.resolve() for track in valid}
     if both:
-        raise ConfigError(f"{sorted(both)[0]} is in data.train and in data.valid; take one away")
-    if not train:
-        raise ConfigError("data.train holds no tracks to learn from")
-    return train, valid
+        raise ConfigError(f"{min(both)} is to be learnt from and validated with; take one away")
+    if not any(track.weight for track in train):
+        raise ConfigError("there are no tracks to learn from; see data.train and data.musdb")
+    return Library(train, valid, reader.notes)
 
 
-def _tracks(
-    roots: Iterable[RootConfig], sources: Sequence[str], sample_rate: int, cache: Path | None
-) -> list[LibraryTrack]:
-    tracks = []
-    for root in roots:
-        if not root.path.is_dir():
-            raise ConfigError(f"{root.path} is not a folder; see data.train and data.valid")
-        found = [
-            _track(folder, sources, sample_rate, root.weight, cache)
-            for folder in sorted(root.path.iterdir())
-            if folder.is_dir() and _source_files(folder, sources)
-        ]
-        if not found:
-            raise ConfigError(
-                f"{root.path} has no folders with {', '.join(sources)} as .wav or .flac"
+class _Reader:
+    """Looks at folders of tracks."""
+
+    def __init__(self, sources: Sequence[str], sample_rate: int, cache: Path) -> None:
+        self.sources, self.sample_rate, self.cache = sources, sample_rate, cache
+        self.notes: list[str] = []
+
+    def tracks(self, roots: Iterable[RootConfig]) -> list[Track]:
+        return [track for root in roots for track in self._root(root)]
+
+    def _root(self, root: RootConfig) -> list[Track]:
+        if root.weight < 0:
+            raise ConfigError(f"{root.path} cannot weigh {root.weight}")
+        try:
+            folders = sorted(path for path in root.path.iterdir() if path.is_dir())
+        except OSError as error:
+            raise ConfigError(f"cannot read {root.path}: {error.strerror or error}") from error
+        found = {folder: _source_files(folder, self.sources) for folder in folders}
+        tracks = [self._track(folder, files, root) for folder, files in found.items() if files]
+        if not tracks:
+            wanted = ", ".join(self.sources)
+            raise ConfigError(f"{root.path} has no folders with {wanted} as .wav or .flac")
+        lacking = [folder.name for folder, files in found.items() if not files]
+        if lacking:
+            self.notes.append(
+                f"{len(lacking)} folders in {root.path} lack a source and are left out: "
+                + ", ".join(lacking[:3])
+                + ("…" if len(lacking) > 3 else "")
             )
-        tracks += found
-    return tracks
+        return tracks
+
+    def _track(self, folder: Path, files: dict[str, Path], root: RootConfig) -> Track:
+        entry = self._entry(folder, files)
+        if entry["sample_rate"] != self.sample_rate:
+            raise ConfigError(
+                f"{folder} has {entry['sample_rate']} Hz, the model {self.sample_rate}; resample it"
+            )
+        if entry["difference"] > MIXTURE_TOLERANCE:
+            self.notes.append(
+                f"the mixture in {folder} differs from the sum of its sources by up to "
+                f"{entry['difference']:.3f} of full scale; the sum is learnt from"
+            )
+        return Track(folder, files, entry["length"], root.weight)
+
+    def _entry(self, folder: Path, files: dict[str, Path]) -> dict[str, Any]:
+        """What is known of a track, from the cache where no file has changed since."""
+        mixture = _audio_file(folder, "mixture")
+        path = self.cache / f"{_key([*files.values(), *([mixture] if mixture else [])])}.json"
+        try:
+            kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if set(kept) == {"length", "sample_rate", "difference"}:
+                return kept
+        except (OSError, ValueError):
+            pass  # not there yet, or damaged: read the files instead
+        entry = _probed(folder, files, mixture)
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(entry), encoding="utf-8")
+        return entry
 
 
-def _source_files(folder: Path, sources: Sequence[str]) -> dict[str, Path] | None:
-    files = {}
-    for source in sources:
-        there = [folder / (source + suffix) for suffix in SUFFIXES]
-        path = next((path for path in there if path.is_file()), None)
-        if path is None:
-            return None
-        files[source] = path
-    return files
+def _audio_file(folder: Path, name: str) -> Path | None:
+    paths = (folder / (name + suffix) for suffix in SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
 
 
-def _track(
-    folder: Path, sources: Sequence[str], sample_rate: int, weight: float, cache: Path | None
-) -> LibraryTrack:
-    files = _source_files(folder, sources) or {}
-    key = _key(files)
-    entry = _cached(cache, key)
-    if entry is None:
-        entry = _probe(folder, files)
-        if cache is not None:
-            with replacing(cache / f"{key}.json") as partial:
-                partial.write_text(json.dumps(entry), encoding="utf-8")
-    if entry["sample_rate"] != sample_rate:
-        raise ConfigError(
-            f"{folder} has {entry['sample_rate']} Hz and the model {sample_rate}; resample it"
-        )
-    return LibraryTrack(folder.name, folder, files, entry["length"], sample_rate, weight)
+def _source_files(folder: Path, sources: Sequence[str]) -> dict[str, Path]:
+    """The file of each source, or nothing where one is missing."""
+    files = {source: _audio_file(folder, source) for source in sources}
+    return {source: path for source, path in files.items() if path} if all(files.values()) else {}
 
 
-def _key(files: dict[str, Path]) -> str:
+def _key(paths: Sequence[Path]) -> str:
     """Changes when a file does."""
-    parts = [(name, str(p), p.stat().st_size, p.stat().st_mtime_ns) for name, p in files.items()]
+    stats = [(str(path.resolve()), path.stat()) for path in paths]
+    parts = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
-def _cached(cache: Path | None, key: str) -> dict[str, int] | None:
-    path = cache / f"{key}.json" if cache is not None else None
-    if path is None or not path.is_file():
-        return None
-    entry: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
-    return entry
-
-
-def _probe(folder: Path, files: dict[str, Path]) -> dict[str, int]:
+def _probed(folder: Path, files: dict[str, Path], mixture: Path | None) -> dict[str, Any]:
     import soundfile
 
     try:
         found = {name: soundfile.info(path) for name, path in files.items()}
-        _check_mixture(folder, files)
+        shapes = {(info.frames, info.samplerate) for info in found.values()}
+        if len(shapes) > 1:
+            listed = ", ".join(f"{n} {i.frames} at {i.samplerate} Hz" for n, i in found.items())
+            raise AudioError(f"the sources in {folder} differ in samples or rate: {listed}")
+        difference = _difference(mixture, list(files.values())) if mixture else 0.0
     except (OSError, RuntimeError) as error:
         raise AudioError(f"cannot read the sources in {folder}: {error}") from error
-    shapes = {(info.frames, info.samplerate) for info in found.values()}
-    if len(shapes) > 1:
-        listed = ", ".join(f"{name} {info.frames}" for name, info in found.items())
-        raise AudioError(f"the sources in {folder} differ in length or rate: {listed} samples")
     length, sample_rate = shapes.pop()
-    return {"length": length, "sample_rate": sample_rate}
+    if not length:
+        raise AudioError(f"the sources in {folder} are empty")
+    return {"length": length, "sample_rate": sample_rate, "difference": difference}
 
 
-def _check_mixture(folder: Path, files: dict[str, Path]) -> None:
-    """Notice a mixture that is not the sum of its sources, in the middle of the track."""
+def _difference(mixture: Path, sources: Sequence[Path]) -> float:
+    """The greatest difference between a mixture and the sum of its sources, mid-track."""
     import soundfile
 
-    mixture = next((folder / f"mixture{s}" for s in SUFFIXES if (folder / f"mixture{s}").is_file()), None)
-    if mixture is None:
-        return
     info = soundfile.info(mixture)
-    window = {
-        "start": info.frames // 2,
-        "frames": min(CHECKED_SECONDS * info.samplerate, info.frames - info.frames // 2),
-        "always_2d": True,
-    }
-    whole = soundfile.read(mixture, **window)[0]
-    parts = [soundfile.read(path, **window)[0] for path in files.values()]
-    if any(part.shape != whole.shape for part in parts):
-        return  # the lengths are reported where they are compared
-    difference = float(np.abs(whole - sum(parts)).max(initial=0))
-    if difference > MIXTURE_TOLERANCE:
-        raise AudioError(
-            f"{mixture} differs from the sum of its sources by {difference:.3f}; "
-            "delete it if a source is missing on purpose"
-        )
+    start, length = info.frames // 2, CHECKED_SECONDS * info.samplerate
+    whole, *parts = (
+        soundfile.read(path, length, start, always_2d=True)[0] for path in (mixture, *sources)
+    )
+    if any(len(part) != len(whole) for part in parts):
+        return math.inf
+    return float(np.abs(whole - sum(parts)).max(initial=0))

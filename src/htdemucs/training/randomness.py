@@ -7,8 +7,14 @@ makes the same draws as an uninterrupted one, however many processes share the w
 import zlib
 
 import numpy as np
+import torch
 
 
 def generator(seed: int, purpose: str, *place: int) -> np.random.Generator:
     """A generator of its own for one purpose at one place."""
     return np.random.Generator(np.random.PCG64([seed, zlib.crc32(purpose.encode()), *place]))
+
+
+def seed_torch(seed: int, purpose: str, *place: int) -> None:
+    """Set torch's own generators, which layers draw from, for one purpose at one place."""
+    torch.manual_seed(int(generator(seed, purpose, *place).integers(2**63)))

@@ -1,42 +1,31 @@
-"""The training loop: one step after another, resumable at any of them."""
+"""The training loop: one step after another, resumable at any of them.
 
-import json
+Whatever is random in a step is a function of the run's seed and the step's number, so a checkpoint
+holds parameters, the optimiser's state and averages, and nothing else.
+"""
+
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
-from htdemucs.errors import HTDemucsError
+from htdemucs.errors import CheckpointError, ConfigError, TrainingError
+from htdemucs.files import replacing
 from htdemucs.model import HTDemucs
 from htdemucs.training import optimisation, state
 from htdemucs.training.averaging import Average
 from htdemucs.training.config import TrainConfig
-from htdemucs.training.examples import Examples, loader
+from htdemucs.training.examples import Examples, batches
+from htdemucs.training.journal import Report
 from htdemucs.training.losses import SourceLoss
+from htdemucs.training.randomness import seed_torch
 from htdemucs.weights import save_model
 
-
-class TrainingError(HTDemucsError):
-    """A run that cannot go on."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a stretch of steps came to."""
-
-    step: int
-    loss: float
-    gradient: float
-    rate: float
-    examples_per_second: float
-    valid: dict[str, float] = field(default_factory=dict)
-
-
 Validate = Callable[[HTDemucs], dict[str, float]]
+BEST, LAST = "best", "last"  # folders of the run's models
 
 
 class Trainer:
@@ -44,148 +33,238 @@ class Trainer:
 
     Args:
         config: of the run.
-        model: what to train.
+        network: what to train.
         examples: what to train on.
-        validate: scores a model; its "loss" chooses the best one.
+        validate: scores a network by "loss" and "nsdr"; None if there is nothing to validate with.
         accelerator: devices and processes.
+
+    Raises:
+        ConfigError: the batch cannot be shared among the processes.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        model: HTDemucs,
+        network: HTDemucs,
         examples: Examples,
-        validate: Validate,
+        validate: Validate | None,
         accelerator: Accelerator,
     ) -> None:
-        self.config, self.examples, self.validate = config, examples, validate
-        self.accelerator = accelerator
-        self.step = 0
+        if config.batch_size % (accelerator.num_processes * config.accumulate):
+            raise ConfigError(
+                f"batch_size must be a multiple of {accelerator.num_processes} processes times "
+                f"{config.accumulate} accumulated parts"
+            )
+        self.config, self.network, self.examples = config, network, examples
+        self.validate, self.accelerator = validate, accelerator
+        self.step = 0  # steps done
         self.best: dict[str, float] = {}
         self.averages = [Average(decay) for decay in config.optim.ema]
         self.loss = SourceLoss(
-            len(model.sources), config.optim.source_weights, config.optim.stft_weight
+            len(network.sources), config.optim.source_weights, config.optim.stft_weight
         ).to(accelerator.device)
-        self.plain = model
-        optimizer = optimisation.optimizer(model, config.optim)
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        optimizer = optimisation.optimizer(network, config.optim)
+        # `network` holds the parameters; `model` is the same, wrapped to share its gradients.
+        self.model: nn.Module
+        self.model, self.optimizer = accelerator.prepare(network, optimizer)
+        self._stopping = False
 
     def resume(self) -> bool:
-        """Go on from the run's checkpoint, if it has one."""
+        """Go on from the checkpoint in the run's folder, if there is one.
+
+        Raises:
+            CheckpointError: it is damaged, or of another network.
+        """
         saved = state.load(self.config.out)
         if saved is None:
             return False
+        if saved["config"] != self.network.config.to_dict() or (
+            saved["decays"] != [average.decay for average in self.averages]
+        ):
+            raise CheckpointError(
+                f"{self.config.out} holds a run of another network or other averages; "
+                "name another folder with out=…"
+            )
         self.step, self.best = saved["step"], saved["best"]
-        self.plain.load_state_dict(saved["model"])
+        self.network.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         for average, held in zip(self.averages, saved["averages"], strict=True):
-            average.load_state_dict(held)
+            average.load_state_dict(held, self.accelerator.device)
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(saved["scaler"])
         return True
 
     def save(self) -> None:
         """Write the run's checkpoint."""
         if not self.accelerator.is_main_process:
             return
+        scaler = self.accelerator.scaler
         state.save(
             self.config.out,
             {
                 "step": self.step,
                 "best": self.best,
-                "model": self.plain.state_dict(),
+                "config": self.network.config.to_dict(),
+                "model": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "decays": [average.decay for average in self.averages],
                 "averages": [average.state_dict() for average in self.averages],
+                "scaler": scaler.state_dict() if scaler is not None else {},
             },
         )
 
-    def run(self) -> Iterator[Report]:
-        """Train to the last step; a report every `log_every` steps and after each validation."""
-        config = self.config
-        batches = iter(self._loader())
-        losses: list[Tensor] = []
-        since, first = time.perf_counter(), self.step
-        while self.step < config.steps:
-            fraction = optimisation.set_rate(
-                self.optimizer, config.optim, self.step, config.steps
-            )
-            loss, gradient = self._step(batches)
-            losses.append(loss)
-            self.step += 1
-            valid = self._validated() if self.step % config.valid_every == 0 else {}
-            if self.step % config.save_every == 0 or self.step == config.steps:
-                self.save()
-            if self.step % config.log_every == 0 or valid or self.step == config.steps:
-                speed = (self.step - first) * config.batch_size / (time.perf_counter() - since)
-                mean = float(torch.stack(losses).mean())
-                yield self._logged(Report(self.step, mean, gradient, fraction, speed, valid))
-                losses, since, first = [], time.perf_counter(), self.step
+    def stop(self) -> None:
+        """Ask `run` to end after the step it is at."""
+        self._stopping = True
 
-    def _loader(self) -> Any:
-        return loader(
+    def run(self) -> Iterator[Report]:
+        """Train up to the last step; a report every `log_every` steps and after each validation.
+
+        It ends early, with a checkpoint, once `stop` is called.
+
+        Raises:
+            TrainingError: the loss is not finite.
+            AudioError: a file cannot be read.
+        """
+        config = self.config
+        stretch = _Stretch()
+        examples = self._batches(self.step, config.steps)
+        while self.step < config.steps and not self._stop_wanted():
+            loss, gradient = self._train_step(examples, stretch)
+            stretch.losses.append(loss)
+            self.step += 1
+            last = self.step == config.steps
+            valid = self._validated() if last or self.step % config.valid_every == 0 else {}
+            if self.step % config.save_every == 0:
+                self.save()
+            if last or valid or self.step % config.log_every == 0:
+                rate = optimisation.rate(config.optim, self.step - 1, config.steps)
+                yield stretch.report(self.step, config.batch_size, gradient, rate, valid, self.best)
+                stretch = _Stretch()
+        self.save()
+        if self.step == config.steps and self.accelerator.is_main_process:
+            save_model(self.network, config.out / LAST)
+
+    def rehearse(self, steps: int) -> Report:
+        """Some steps that nothing is kept of, to know what a step costs; the first is not timed."""
+        examples = self._batches(0, steps + 1)
+        self._train_step(examples, _Stretch())
+        stretch = _Stretch()
+        for _ in range(steps):
+            loss, gradient = self._train_step(examples, stretch)
+            stretch.losses.append(loss)
+        return stretch.report(steps, self.config.batch_size, gradient, 0.0, {}, {})
+
+    def _batches(self, first: int, last: int) -> Iterator[Tensor]:
+        return batches(
             self.examples,
-            first=self.step,
-            last=self.config.steps,
+            first=first,
+            last=last,
             parts=self.config.accumulate,
             process=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
             workers=self.config.data.workers,
         )
 
-    def _step(self, batches: Iterator[Tensor]) -> tuple[Tensor, float]:
-        """One optimiser step over all its parts; the mean loss and the gradient's norm."""
-        # Dropout is a function of the step too, so that nothing of it must be saved.
-        torch.manual_seed(hash((self.config.seed, self.step, self.accelerator.process_index)))
-        self.model.train()
-        parts = self.config.accumulate
-        total = torch.zeros((), device=self.accelerator.device)
-        for part in range(parts):
-            sources = next(batches).to(self.accelerator.device, non_blocking=True)
-            with self.accelerator.autocast():
-                estimates = self.model(sources.sum(1))
-            loss = self.loss(estimates.float(), sources) / parts
-            self._check_finite(loss, sources)
-            if part < parts - 1:
-                with self.accelerator.no_sync(self.model):
-                    self.accelerator.backward(loss)
-            else:
-                self.accelerator.backward(loss)
-            total += loss.detach()
-        gradient = optimisation.clip(self.model, self.config.optim.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        for average in self.averages:
-            average.update(self.plain)
-        return self.accelerator.reduce(total, "mean"), gradient
+    def _stop_wanted(self) -> bool:
+        """Whether any process was asked to stop: they must all end at the same step."""
+        if self.accelerator.num_processes == 1:
+            return self._stopping
+        asked = torch.tensor(float(self._stopping), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(asked, "sum") > 0)
 
-    def _check_finite(self, loss: Tensor, sources: Tensor) -> None:
+    def _train_step(
+        self, examples: Iterator[Tensor], stretch: "_Stretch"
+    ) -> tuple[Tensor, Tensor]:
+        """One step over all its parts; its loss and the norm of its gradient."""
+        config, accelerator = self.config, self.accelerator
+        seed_torch(config.seed, "dropout", self.step, accelerator.process_index)
+        optimisation.configure(self.optimizer, config.optim, self.step, config.steps)
+        self.model.train()
+        total = torch.zeros((), device=accelerator.device)
+        for part in range(config.accumulate):
+            batch = stretch.next(examples).to(accelerator.device, non_blocking=True)
+            mixture, sources = batch[:, 0], batch[:, 1:]
+            loss = self.loss(self.model(mixture).float(), sources) / config.accumulate
+            self._check_finite(loss, batch)
+            if part < config.accumulate - 1:
+                with accelerator.no_sync(self.model):
+                    accelerator.backward(loss)
+            else:
+                accelerator.backward(loss)
+            total += loss.detach()
+        limit = config.optim.clip or float("inf")
+        gradient = accelerator.clip_grad_norm_(self.model.parameters(), limit)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        for average in self.averages:
+            average.update(self.network)
+        return accelerator.reduce(total, "mean"), gradient
+
+    def _check_finite(self, loss: Tensor, batch: Tensor) -> None:
         if loss.isfinite():
             return
-        path = self.config.out / f"not-finite-{self.step}.pt"
-        torch.save({"step": self.step, "sources": sources.cpu()}, path)
+        path = self.config.out / f"not-finite-{self.step + 1}.pt"
+        with replacing(path) as partial:
+            torch.save({"step": self.step + 1, "batch": batch.cpu()}, partial)
         raise TrainingError(
-            f"the loss of step {self.step} is not finite; its batch is in {path}; "
-            "lower optim.lr or set optim.clip, then run again to go on from the last checkpoint"
+            f"the loss of step {self.step + 1} is not finite; its batch is in {path}; lower "
+            "optim.lr or set optim.clip, then run again to go on from the last checkpoint"
         )
 
-    def _validated(self) -> dict[str, float]:
-        """Score the raw model and the averaged ones; keep the best."""
-        if not self.accelerator.is_main_process:
+    def _validated(self) -> dict[str, dict[str, float]]:
+        """Scores of the network as it is and of its averages; the best of all is kept."""
+        if self.validate is None:
             return {}
-        scores: dict[str, float] = {}
-        raw = {name: value.clone() for name, value in self.plain.state_dict().items()}
-        candidates = {"raw": raw} | {f"ema {a.decay}": a.parameters() for a in self.averages}
-        for label, parameters in candidates.items():
-            self.plain.load_state_dict(parameters)
-            self.plain.eval()
-            found = self.validate(self.plain)
-            scores |= {f"{label} {name}": value for name, value in found.items()}
-            if found["loss"] < self.best.get("loss", float("inf")):
-                self.best = found | {"step": self.step}
-                save_model(self.plain, self.config.out / "best")
-        self.plain.load_state_dict(raw)
+        scores = {}
+        raw = {name: value.clone() for name, value in self.network.state_dict().items()}
+        averages = {f"ema {a.decay}": a.parameters() for a in self.averages}
+        for label, parameters in ({"raw": raw} | averages).items():
+            self.network.load_state_dict(parameters)
+            scores[label] = self.validate(self.network)
+            if self._better(scores[label]):
+                self.best = {"step": self.step} | scores[label]
+                if self.accelerator.is_main_process:
+                    save_model(self.network, self.config.out / BEST)
+        self.network.load_state_dict(raw)
         return scores
 
-    def _logged(self, report: Report) -> Report:
-        if self.accelerator.is_main_process:
-            with (self.config.out / "log.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps(report.__dict__) + "\n")
-        return report
+    def _better(self, found: dict[str, float]) -> bool:
+        if not self.best:
+            return True
+        if self.config.best_by == "nsdr":
+            return found["nsdr"] > self.best["nsdr"]
+        return found["loss"] < self.best["loss"]
+
+
+class _Stretch:
+    """What is measured between two reports."""
+
+    def __init__(self) -> None:
+        self.losses: list[Tensor] = []
+        self._since = time.perf_counter()
+        self._waited = 0.0
+
+    def next(self, examples: Iterator[Tensor]) -> Tensor:
+        """The next batch, timed."""
+        begun = time.perf_counter()
+        batch = next(examples)
+        self._waited += time.perf_counter() - begun
+        return batch
+
+    def report(
+        self,
+        step: int,
+        batch_size: int,
+        gradient: Any,
+        rate: float,
+        valid: dict[str, dict[str, float]],
+        best: dict[str, float],
+    ) -> Report:
+        """The stretch that ends at `step`."""
+        loss = float(torch.stack(self.losses).mean())
+        seconds = time.perf_counter() - self._since
+        speed = len(self.losses) * batch_size / seconds
+        return Report(
+            step, loss, float(gradient), rate, speed, self._waited / seconds, valid, best
+        )

@@ -1,0 +1,209 @@
+"""A run from its configuration: the network, the music and the loop, put together."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import Accelerator
+
+from htdemucs.errors import ConfigError, TrainingError
+from htdemucs.files import replacing
+from htdemucs.model import Bag, HTDemucs, HTDemucsConfig
+from htdemucs.training.config import TrainConfig
+from htdemucs.training.examples import Examples
+from htdemucs.training.excerpts import ExcerptPlan
+from htdemucs.training.journal import Journal, Report
+from htdemucs.training.library import Library, Track, read_library
+from htdemucs.training.randomness import seed_torch
+from htdemucs.training.surgery import with_sources
+from htdemucs.training.trainer import BEST, LAST, Trainer
+from htdemucs.training.validation import Validation
+from htdemucs.weights import load_model, save_model
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to start.
+
+    Attributes:
+        trainer: does the work.
+        library: the music.
+        resumed: whether it goes on from a checkpoint.
+    """
+
+    trainer: Trainer
+    library: Library
+    resumed: bool
+
+    @property
+    def config(self) -> TrainConfig:
+        """What it was told."""
+        return self.trainer.config
+
+    def reports(self) -> Iterator[Report]:
+        """Train, and keep a log of it in the run's folder.
+
+        Raises:
+            TrainingError: the loss is not finite.
+            AudioError: a file cannot be read.
+        """
+        if not self.trainer.accelerator.is_main_process:
+            yield from self.trainer.run()
+            return
+        _write_config(self.config)
+        journal = Journal(self.config.out, self.trainer.step, self.config.tensorboard)
+        try:
+            for report in self.trainer.run():
+                journal.write(report)
+                yield report
+        finally:
+            journal.close()
+
+
+def parts(config: TrainConfig) -> list[TrainConfig]:
+    """The runs that a configuration stands for: one, or one a source."""
+    if not config.per_source:
+        return [config]
+    sources = config.sources or _network(config).sources
+    return [
+        dataclasses.replace(
+            config,
+            out=config.out / source,
+            per_source=False,
+            optim=dataclasses.replace(
+                config.optim, source_weights=tuple(float(s == source) for s in sources)
+            ),
+        )
+        for source in sources
+    ]
+
+
+def prepare(config: TrainConfig) -> Run:
+    """Put one run together and go on from its checkpoint, if it has one.
+
+    Raises:
+        ConfigError: the configuration asks for something impossible.
+        AudioError: a file cannot be read.
+        CheckpointError: the run's checkpoint is damaged or of another network.
+    """
+    accelerator = _accelerator(config)
+    network = _network(config)
+    weights = config.optim.source_weights or (1.0,) * len(network.sources)
+    if len(weights) != len(network.sources) or min(weights) < 0 or not sum(weights):
+        raise ConfigError(f"optim.source_weights must be {len(network.sources)} numbers from 0 up")
+    library = read_library(
+        config.data,
+        network.sources,
+        network.sample_rate,
+        config.data.cache or config.out / "cache",
+    )
+    validate = None
+    if library.valid:
+        validate = Validation(library.valid, weights, config.data.valid_seconds, accelerator)
+    examples = _examples(config, network, library.train)
+    trainer = Trainer(config, network, examples, validate, accelerator)
+    return Run(trainer, library, trainer.resume())
+
+
+def finish(config: TrainConfig) -> Path:
+    """What a completed configuration ends as: the folder of its model, for `load_model`.
+
+    A run of one copy a source is gathered into a bag.
+    """
+    if not config.per_source:
+        return _result(config)
+    members = [load_model(str(_result(part))) for part in parts(config)]
+    assert all(isinstance(member, HTDemucs) for member in members)
+    bag = Bag(members, torch.eye(len(members)).tolist())  # type: ignore[arg-type]
+    save_model(bag, config.out / BEST)
+    return config.out / BEST
+
+
+def _result(config: TrainConfig) -> Path:
+    for name in (BEST, LAST):
+        if (config.out / name).is_dir():
+            return config.out / name
+    raise TrainingError(f"{config.out} has no model yet")
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[config.precision]
+    try:
+        return Accelerator(mixed_precision=precision, cpu=config.device == "cpu")
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"cannot train in {config.precision} here ({error}); set precision=fp32"
+        ) from error
+
+
+def _network(config: TrainConfig) -> HTDemucs:
+    """The network to train, the same each time a configuration is used."""
+    seed_torch(config.seed, "network")
+    if config.init_from is None:
+        fields = dict(config.model)
+        if config.sources:
+            fields["sources"] = config.sources
+        if config.data.segment is not None:
+            fields.setdefault("segment", config.data.segment)
+        return HTDemucs(HTDemucsConfig.from_dict(fields))
+    model = load_model(config.init_from, device="cpu")
+    if isinstance(model, Bag):
+        if len(model.members) > 1:
+            raise ConfigError(f"{config.init_from} is a bag; start from one of its members")
+        model = model.members[0]
+    seed_torch(config.seed, "surgery")
+    if config.sources and config.sources != model.sources:
+        return with_sources(model, config.sources, config.renamed)
+    return model
+
+
+def _examples(config: TrainConfig, network: HTDemucs, tracks: list[Track]) -> Examples:
+    sample_rate = network.sample_rate
+    length = network.config.segment_length
+    if config.data.segment is not None:
+        length = int(config.data.segment * sample_rate)
+    if length < 1:
+        raise ConfigError("data.segment must be more than 0 seconds")
+    if length > network.config.segment_length:
+        raise ConfigError(
+            f"data.segment must be at most the model's {float(network.segment):g} seconds"
+        )
+    reach = math.ceil(config.augment.shift * sample_rate)
+    plan = ExcerptPlan(
+        [track.length for track in tracks],
+        [track.weight for track in tracks],
+        length=length + reach,
+        remix=config.augment.remix,
+        remix_group=config.augment.remix_group,
+        seed=config.seed,
+    )
+    return Examples(
+        tracks,
+        plan,
+        config.augment,
+        sources=network.sources,
+        channels=network.audio_channels,
+        sample_rate=sample_rate,
+        length=length,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+
+
+def _write_config(config: TrainConfig) -> None:
+    """Keep what the run was told beside what it makes."""
+    with replacing(config.out / "config.yaml") as partial:
+        partial.write_text(yaml.safe_dump(_plain(config), sort_keys=False), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
