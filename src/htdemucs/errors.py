@@ -31,3 +31,7 @@ class SeparationError(HTDemucsError):
 
 class SegmentTooLongError(SeparationError):
     """A segment longer than the one the model was trained for."""
+
+
+class EvaluationError(HTDemucsError):
+    """Tracks, stems or estimates that cannot be scored."""
