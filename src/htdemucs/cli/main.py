@@ -6,6 +6,7 @@ import typer
 
 from htdemucs import __version__
 from htdemucs.cli.convert import convert
+from htdemucs.cli.evaluate import evaluate
 from htdemucs.cli.models import models
 from htdemucs.cli.separate import separate
 from htdemucs.cli.trace import trace
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (separate, models, convert, trace):
+for command in (separate, evaluate, models, convert, trace):
     app.command()(command)
 
 

@@ -13,6 +13,7 @@ from htdemucs.evaluation.metrics import (
     si_sdr,
 )
 from htdemucs.evaluation.options import EvaluationOptions
+from htdemucs.evaluation.report import to_html, write_report
 from htdemucs.evaluation.scoring import TrackResult, score_track
 from htdemucs.evaluation.tracks import Track, TrackReader, find_tracks
 
@@ -35,5 +36,7 @@ __all__ = [
     "score_track",
     "si_sdr",
     "to_document",
+    "to_html",
     "write_document",
+    "write_report",
 ]

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from htdemucs.errors import EvaluationError
 from htdemucs.evaluation import aggregate
 from htdemucs.evaluation.evaluate import Evaluation
 from htdemucs.evaluation.metrics import EPSILON, METRICS, StemScores
@@ -42,10 +43,26 @@ def to_document(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def write_document(evaluation: Evaluation, path: Path) -> None:
-    """Write it as a JSON file, which appears only when whole."""
+    """Write it as a JSON file, which appears only when whole.
+
+    Raises:
+        EvaluationError: it cannot be written.
+    """
     text = json.dumps(to_document(evaluation), indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
+    write_text(text + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """A file that appears only when whole.
+
+    Raises:
+        EvaluationError: it cannot be written.
+    """
+    try:
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise EvaluationError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _summaries(evaluation: Evaluation) -> dict[str, Any]:
@@ -56,7 +73,7 @@ def _summaries(evaluation: Evaluation) -> dict[str, Any]:
     for row in rows(evaluation):
         tracks = {result.name: result.scores[row] for result in evaluation.results}
         scores = aggregate.score_array(list(tracks.values()), stems)
-        mean, median = ("mean", "median") if row == "model" else (row, f"{row}_median")
+        mean, median = statistics(row)
         for name, statistic in ((mean, aggregate.mean), (median, aggregate.median)):
             found[name] = aggregate.summary(scores, stems, statistic)
             found[f"{name}_interval"] = aggregate.interval(scores, stems, statistic, seed)
@@ -66,9 +83,16 @@ def _summaries(evaluation: Evaluation) -> dict[str, Any]:
     return found | {"undefined": undefined}
 
 
-def rows(evaluation: Evaluation) -> tuple[str, ...]:
-    """Which rows an evaluation has: model, mixture, and oracle if wanted."""
-    return ROWS if evaluation.options.oracle else ROWS[:-1]
+def rows(evaluation: Evaluation) -> dict[str, str]:
+    """Which rows an evaluation has (model, mixture, and oracle if wanted), and what to call them."""
+    model = "estimates" if evaluation.options.estimates else "model"
+    labels = {"model": model, "mixture": "mixture", "oracle": "oracle"}
+    return {row: labels[row] for row in (ROWS if evaluation.options.oracle else ROWS[:-1])}
+
+
+def statistics(row: str) -> tuple[str, str]:
+    """The keys of a row's mean and median over tracks."""
+    return ("mean", "median") if row == "model" else (row, f"{row}_median")
 
 
 def _scores(stems: dict[str, StemScores]) -> dict[str, dict[str, float]]:

@@ -176,9 +176,9 @@ def _track_folder(folder: Path, track: Track) -> Path:
 def _track_files(folder: Path, track: Track, stems: Sequence[str]) -> dict[str, Path]:
     found = _track_folder(folder, track)
     if not found.is_dir():
-        raise EvaluationError(f"{track.name} has no estimates: there is no folder {found}")
+        raise EvaluationError(f"there are no estimates: no folder {found}")
     files = audio_files(found)
     missing = [stem for stem in stems if stem not in files]
     if missing:
-        raise EvaluationError(f"{track.name} has no estimate of {', '.join(missing)} in {found}")
+        raise EvaluationError(f"there is no estimate of {', '.join(missing)} in {found}")
     return {stem: files[stem] for stem in stems}

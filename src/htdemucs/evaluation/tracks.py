@@ -59,7 +59,7 @@ class TrackReader:
         found = audio_files(track.folder)
         self.stems = tuple(name for name in found if name != MIXTURE)
         if not self.stems:
-            raise EvaluationError(f"{track.name} has no stems beside its mixture; add them")
+            raise EvaluationError("there are no stems beside the mixture; add them")
         mixture = {MIXTURE: found[MIXTURE]} if MIXTURE in found else {}
         self.files = {name: found[name] for name in self.stems} | mixture
         probed = [AudioFile(path) for path in self.files.values()]
@@ -83,7 +83,7 @@ class TrackReader:
         missing = [stem for stem in stems if stem not in self.stems]
         if missing:
             raise EvaluationError(
-                f"{self.track.name} has no {', '.join(missing)}, only {', '.join(self.stems)}; "
+                f"there is no {' and no '.join(missing)} beside {', '.join(self.stems)}; "
                 "choose what to score with --stems"
             )
         return [self.stems.index(stem) for stem in stems]

@@ -1,11 +1,12 @@
 """Tracks scored in this process, or shared out among several."""
 
-import contextlib
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
 
@@ -21,6 +22,7 @@ from htdemucs.separation import Progress, Separator
 from htdemucs.weights import load_model
 
 POLL = 0.2  # seconds between looks at the workers' progress
+WAIT_POLICY = "OMP_WAIT_POLICY"  # read by OpenMP, with which torch shares out its work
 DIED = "the process that scored it died, perhaps for lack of memory; try fewer --workers"
 NO_ROOM = "the device has too little memory; lower --batch-size, --segment or --workers"
 
@@ -128,7 +130,8 @@ def _pool(
         workers, context, _start_worker, (job, torch.get_num_threads(), done)
     )
     try:
-        waiting = {pool.submit(_score_in_worker, track): track for track in tracks}
+        with _sleeping_threads():
+            waiting = {pool.submit(_score_in_worker, track): track for track in tracks}
         while waiting:
             finished, _ = wait(waiting, POLL, FIRST_COMPLETED)
             if on_progress:
@@ -137,6 +140,22 @@ def _pool(
                 yield waiting.pop(future), _outcome(future)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _sleeping_threads() -> Iterator[None]:
+    """Let processes started here wait for their threads asleep, unless the user says otherwise.
+
+    Several processes with a thread on every core each would else spend most of their time watching
+    for threads that cannot run.
+    """
+    chosen = os.environ.get(WAIT_POLICY)
+    os.environ.setdefault(WAIT_POLICY, "PASSIVE")
+    try:
+        yield
+    finally:
+        if chosen is None:
+            del os.environ[WAIT_POLICY]
 
 
 def _outcome(future: Future[Outcome]) -> Outcome | None:
@@ -178,6 +197,6 @@ def _total_seconds(tracks: Sequence[Track]) -> float:
     """About how long all tracks are; those that cannot be read count as nothing."""
     total = 0.0
     for track in tracks:
-        with contextlib.suppress(HTDemucsError):
+        with suppress(HTDemucsError):
             total += AudioFile(next(iter(audio_files(track.folder).values()))).duration or 0.0
     return total
