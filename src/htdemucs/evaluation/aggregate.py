@@ -32,7 +32,7 @@ def median(scores: Scores) -> Scores:
 def score_array(tracks: Sequence[dict[str, StemScores]], stems: Sequence[str]) -> Scores:
     """(tracks, S, M)"""
     values = [[[getattr(t[s], metric) for metric in METRICS] for s in stems] for t in tracks]
-    return np.array(values, dtype=np.float64)
+    return np.array(values, dtype=np.float64).reshape(len(tracks), len(stems), len(METRICS))
 
 
 def summary(scores: Scores, stems: Sequence[str], statistic: Statistic) -> Table:

@@ -84,7 +84,7 @@ def _summaries(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def rows(evaluation: Evaluation) -> dict[str, str]:
-    """Which rows an evaluation has (model, mixture, and oracle if wanted), and what to call them."""
+    """Which rows an evaluation has, and what to call them."""
     model = "estimates" if evaluation.options.estimates else "model"
     labels = {"model": model, "mixture": "mixture", "oracle": "oracle"}
     return {row: labels[row] for row in (ROWS if evaluation.options.oracle else ROWS[:-1])}

@@ -65,7 +65,6 @@ class TrackReader:
         probed = [AudioFile(path) for path in self.files.values()]
         self.sample_rate = sample_rate or probed[0].source_sample_rate
         self.channels = channels or min(2, max(file.source_channels for file in probed))
-        self.duration = max(file.duration or 0.0 for file in probed)  # seconds, an estimate
         self.track = track
         self._passed: list[AudioFile] = []
 
