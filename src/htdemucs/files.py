@@ -1,7 +1,6 @@
 """Writing files so that partial output never looks finished."""
 
-import os
-import zlib
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,5 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def temporary_name(path: Path) -> Path:
-    """A hidden name beside `path`, short whatever the length of its own."""
-    return path.with_name(
-        f".{zlib.crc32(path.name.encode('utf-8', 'replace')):08x}-{os.getpid()}.partial"
-    )
+    """A hidden name beside `path`, short whatever the length of its own, and nobody else's."""
+    return path.with_name(f".{secrets.token_hex(8)}.partial")

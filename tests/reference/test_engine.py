@@ -11,16 +11,17 @@ from htdemucs import Bag, Separator, load_model
 
 from .conftest import SMALL, build, save_safetensors, save_th
 
-SEGMENT = 44_100  # samples: SMALL has segments of a second
+RATE = 8000  # Hz, and samples in a segment: the engine's arithmetic is the same as at 44.1 kHz
+KEYWORDS = SMALL | {"samplerate": RATE, "nfft": 512, "depth": 2}
 WEIGHTS = [[1, 0, 0, 0.5], [0, 1, 0, 0.5], [0, 0, 1, 2]]
 
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("members")
-    published = [build(SMALL, seed) for seed in range(3)]
+    published = [build(KEYWORDS, seed) for seed in range(3)]
     ours = [
-        load_model(save_th(network, SMALL, folder / f"{i}.th"), device="cpu")
+        load_model(save_th(network, KEYWORDS, folder / f"{i}.th"), device="cpu")
         for i, network in enumerate(published)
     ]
     return published, ours
@@ -50,19 +51,17 @@ def test_tracks_of_any_length(networks, segments, shifts, monkeypatch):
     published, ours = networks[0][0], networks[1][0]
     separator = Separator(ours, shifts=shifts, seed=11)
     replay(monkeypatch, separator.shift_offsets())
-    waveform = track(int(segments * SEGMENT))
+    waveform = track(int(segments * RATE))
     expected = by_the_published_engine(published, waveform, shifts)
-    for stem, reference in zip(
-        separator.separate(waveform, 44_100).values(), expected, strict=True
-    ):
+    for stem, reference in zip(separator.separate(waveform, RATE).values(), expected, strict=True):
         assert snr(reference, stem) >= 100
 
 
 @pytest.mark.parametrize("overlap", [0, 0.1, 0.5, 0.9])
 def test_overlaps(networks, overlap):
-    waveform = track(int(1.7 * SEGMENT))
+    waveform = track(int(1.7 * RATE))
     expected = by_the_published_engine(networks[0][0], waveform, 0, overlap)
-    stems = Separator(networks[1][0], overlap=overlap).separate(waveform, 44_100)
+    stems = Separator(networks[1][0], overlap=overlap).separate(waveform, RATE)
     for stem, reference in zip(stems.values(), expected, strict=True):
         assert snr(reference, stem) >= 100
 
@@ -72,11 +71,9 @@ def test_bags(networks, weights, monkeypatch):
     published, ours = networks
     separator = Separator(Bag(ours, weights), shifts=1, seed=4)
     replay(monkeypatch, separator.shift_offsets() * 3)
-    waveform = track(int(2.3 * SEGMENT))
+    waveform = track(int(2.3 * RATE))
     expected = by_the_published_engine(BagOfModels(published, weights), waveform, 1)
-    for stem, reference in zip(
-        separator.separate(waveform, 44_100).values(), expected, strict=True
-    ):
+    for stem, reference in zip(separator.separate(waveform, RATE).values(), expected, strict=True):
         assert snr(reference, stem) >= 100
 
 
@@ -84,15 +81,15 @@ def test_a_repository_folder_as_people_have_it(networks, tmp_path, monkeypatch):
     """The same folder of files, through the published API and through ours."""
     published, _ = networks
     for i, network in enumerate(published):
-        save_th(network, SMALL, tmp_path / f"aaaaaaa{i}.th")
+        save_th(network, KEYWORDS, tmp_path / f"aaaaaaa{i}.th")
     rows = "\n".join(f"  - {row}" for row in WEIGHTS)
     (tmp_path / "mine.yaml").write_text(
         f"models: ['aaaaaaa0', 'aaaaaaa1', 'aaaaaaa2']\nweights:\n{rows}\n"
     )
     theirs = PublishedSeparator(model="mine", repo=tmp_path, shifts=0, device="cpu")
-    waveform = track(60_000)
-    _, expected = theirs.separate_tensor(waveform.clone(), 44_100)
-    stems = Separator(load_model("mine", repo=tmp_path, device="cpu")).separate(waveform, 44_100)
+    waveform = track(2 * RATE)
+    _, expected = theirs.separate_tensor(waveform.clone(), RATE)
+    stems = Separator(load_model("mine", repo=tmp_path, device="cpu")).separate(waveform, RATE)
     assert list(stems) == list(expected)
     for name, stem in stems.items():
         assert snr(expected[name], stem) >= 100
@@ -100,7 +97,7 @@ def test_a_repository_folder_as_people_have_it(networks, tmp_path, monkeypatch):
 
 def test_hub_files_give_the_same_network(networks, tmp_path):
     published, ours = networks
-    path = save_safetensors(published[0], SMALL, tmp_path / "aaaaaaaa.safetensors")
+    path = save_safetensors(published[0], KEYWORDS, tmp_path / "aaaaaaaa.safetensors")
     loaded = load_model(path, device="cpu")
     for name, value in ours[0].state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)

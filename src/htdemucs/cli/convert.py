@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from htdemucs.cli.shared import Repo, console
+from htdemucs.cli.shared import Repo, messages
 
 
 def convert(
@@ -33,4 +33,4 @@ def convert(
         official.write(model, target)
     else:
         save_model(model, target)
-    console.print(f"wrote {target}", highlight=False)
+    messages().print(f"wrote {target}", highlight=False)

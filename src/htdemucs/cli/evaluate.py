@@ -9,8 +9,8 @@ import typer
 
 from htdemucs.cli.shared import (
     Repo,
-    console,
     download_bars,
+    messages,
     print_error,
     progress_bar,
     table_console,
@@ -71,7 +71,7 @@ def evaluate(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
 ) -> None:
     """Score a model, or stems separated earlier, against the true stems."""
-    console.quiet = quiet
+    messages().quiet = quiet
     if data is None:
         if estimates is None:
             raise typer.BadParameter("name a folder of tracks after the model", param_hint="DATA")
@@ -113,7 +113,7 @@ def _evaluate(data: Path, options: "EvaluationOptions") -> "Evaluation":
 
     find_tracks(data)  # a wrong path is told before anything is downloaded
     if options.estimates is None:
-        with download_bars(shown=not console.quiet):
+        with download_bars(shown=not messages().quiet):
             registry.locate(options.model, options.repo)
     label = f"{options.model} on {data.name or data.resolve().name}"
     with progress_bar(label) as on_progress:
@@ -198,7 +198,7 @@ def _conclude(evaluation: "Evaluation") -> None:
     """Tell what was odd; name the tracks that failed, and exit with 1 if there are any."""
     for result in evaluation.results:
         for note in result.notes:
-            console.print(f"note: {result.name}: {note}", highlight=False, markup=False)
+            messages().print(f"note: {result.name}: {note}", highlight=False, markup=False)
     for name, message in evaluation.failures.items():
         print_error(f"{name}: {message}")
     if evaluation.failures:

@@ -10,8 +10,8 @@ import typer
 from htdemucs.cli.shared import (
     Name,
     Repo,
-    console,
     download_bars,
+    messages,
     print_error,
     progress_bar,
 )
@@ -117,7 +117,7 @@ def separate(
         return
     if not tracks:
         raise SeparationError("no tracks given; name one or more audio files")
-    console.quiet = quiet
+    messages().quiet = quiet
     encoding = _encoding(file_format, flac, mp3, int24, float32, mp3_bitrate, mp3_preset, bitrate)
     from htdemucs.separation import OutputOptions
 
@@ -167,7 +167,7 @@ class _Run:
                 )
             self.written |= dict.fromkeys(stems.values(), track)
             folders = sorted({str(path.parent) for path in stems.values()})
-            console.print(
+            messages().print(
                 f"  {', '.join(stems)} -> {', '.join(folders)}", highlight=False, markup=False
             )
         except HTDemucsError as error:
@@ -235,12 +235,12 @@ def _separator(
 
     if stems and options.two_stems:
         raise SeparationError("choose --stems or --two-stems, not both")
-    with download_bars(shown=not console.quiet):
+    with download_bars(shown=not messages().quiet):
         model = load_model(name, repo=repo, device=device)
     wanted = [stem.strip() for stem in stems.split(",")] if stems else None
     needed = wanted or list(options.needed_stems(model.sources))
     separator = Separator(model, stems=needed, **settings)
-    console.print(f"{name} on {separator.device}", highlight=False, markup=False)
+    messages().print(f"{name} on {separator.device}", highlight=False, markup=False)
     return separator
 
 

@@ -2,17 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 if TYPE_CHECKING:
-    from htdemucs.separation import Progress
+    from rich.console import Console
 
-# Wide where output is no terminal: a table cut to 80 columns is no use to a script or a log.
-console = Console(stderr=True)
+    from htdemucs.separation import Progress
 
 Name = Annotated[
     str,
@@ -28,8 +27,18 @@ Repo = Annotated[
 ]
 
 
-def table_console() -> Console:
+@cache
+def messages() -> "Console":
+    """Standard error: everything said beside the results."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def table_console() -> "Console":
     """A console on standard output that cuts no table where that is no terminal."""
+    from rich.console import Console
+
     output = Console()
     return output if output.is_terminal else Console(width=160)
 
@@ -47,7 +56,7 @@ def progress_bar(label: str) -> Iterator[Any]:
         rich_progress.TextColumn("{task.fields[speed]}"),
         rich_progress.TimeRemainingColumn(),
     )
-    with rich_progress.Progress(*columns, console=console) as bars:
+    with rich_progress.Progress(*columns, console=messages()) as bars:
         task = bars.add_task("", label=Text(label).plain, speed="", total=None)
 
         def on_progress(progress: "Progress") -> None:
@@ -74,6 +83,8 @@ def download_bars(shown: bool) -> Iterator[None]:
 
 def print_error(message: str) -> None:
     """One line on standard error, even when quiet."""
+    from rich.console import Console
+
     Console(stderr=True).print(
         f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from htdemucs.errors import CheckpointError, ConfigError
@@ -16,7 +17,8 @@ from htdemucs.model import HTDemucs, HTDemucsConfig
 
 MAX_DEPTH = 10
 MAX_NUMBER = 1 << 20  # no setting of a genuine network is larger; hertz come closest
-_FRACTION = re.compile(r"-?\d{1,12}(/\d{1,12})?", re.ASCII)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_FRACTION = re.compile(r"\d{1,30}(/\d{1,30})?", re.ASCII)
 
 
 def configuration(fields: Mapping[str, Any]) -> HTDemucsConfig:
@@ -63,7 +65,7 @@ def network(
             listed = ", ".join(shown(name) for name in found[:3])
             raise CheckpointError(f"it {problem} parameters: {listed} ({len(found)})")
     for ours, value in state.items():
-        value.copy_(_checked(names[ours], parameters[names[ours]], value))
+        _fill(value, names[ours], parameters[names[ours]])
     return model.eval()
 
 
@@ -74,11 +76,9 @@ def exact_fraction(*parts: object) -> Fraction:
     """
     if len(parts) == 1 and isinstance(parts[0], str) and _FRACTION.fullmatch(parts[0]):
         parts = tuple(int(part) for part in parts[0].split("/"))
-    try:
-        if all(isinstance(part, int) for part in parts):
-            return Fraction(*parts)  # type: ignore[arg-type]
-    except (TypeError, ZeroDivisionError):
-        pass
+    numbers = [part for part in parts if isinstance(part, int)]
+    if len(numbers) == len(parts) and 1 <= len(numbers) <= 2 and numbers[-1]:
+        return Fraction(*numbers)
     raise CheckpointError(f"it holds a damaged fraction: {shown(parts)}")
 
 
@@ -99,13 +99,15 @@ def shown(value: object) -> str:
         return type(value).__name__
 
 
-def _checked(name: str, value: Any, like: Tensor) -> Tensor:
-    if not isinstance(value, Tensor) or value.shape != like.shape:
+def _fill(parameter: Tensor, name: str, value: Any) -> None:
+    if not isinstance(value, Tensor) or value.shape != parameter.shape:
         found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise CheckpointError(f"its {name} is {found}, not {list(like.shape)}")
-    if not value.is_floating_point() or not value.float().isfinite().all():
+        raise CheckpointError(f"its {name} is {found}, not {list(parameter.shape)}")
+    if value.dtype not in FLOATS:
+        raise CheckpointError(f"its {name} holds {value.dtype}, which is of no use here")
+    parameter.copy_(value)
+    if value.numel() and not torch.stack(torch.aminmax(parameter)).isfinite().all():
         raise CheckpointError(f"its {name} holds values that are not finite numbers")
-    return value
 
 
 def _check_room(config: HTDemucsConfig, parameters: Mapping[str, Any]) -> None:
@@ -115,8 +117,7 @@ def _check_room(config: HTDemucsConfig, parameters: Mapping[str, Any]) -> None:
     least += 16 * config.channels * config.audio_channels * len(config.sources)
     least += config.channels * config.bins // 4 if config.freq_emb else 0
     for width in config.widths:
-        hidden = width / config.dconv_comp - 1
-        least += 4 * width**2 + 8 * width * config.dconv_depth * hidden
+        least += width**2 * (4 + 5 * config.dconv_depth / config.dconv_comp)
     held = sum(value.numel() for value in parameters.values() if isinstance(value, Tensor))
     if least > held:
         raise CheckpointError(f"it holds {held} values, too few for the network it describes")

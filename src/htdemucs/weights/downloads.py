@@ -2,9 +2,12 @@
 
 import hashlib
 import http.client
+import logging
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from htdemucs.errors import DownloadError
@@ -49,10 +52,10 @@ def from_hub(repository: str, filename: str, cache_dir: Path | None) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(repository, filename, cache_dir=cache_dir))
+        with _silenced(logging.getLogger("huggingface_hub")):
+            return Path(hf_hub_download(repository, filename, cache_dir=cache_dir))
     except Exception as error:  # the client raises its own, its transport's and the system's
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DownloadError(f"{repository}/{filename}: {reason}") from error
+        raise DownloadError(f"{repository}/{filename}: {_first_sentence(error)}") from error
 
 
 def from_url(url: str, target: Path, checksum: str) -> Path:
@@ -74,7 +77,7 @@ def from_url(url: str, target: Path, checksum: str) -> Path:
                 _accept(partial, target, checksum)
     except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise DownloadError(f"{url}: {reason}") from error
+        raise DownloadError(f"{url}: {_first_line(reason)}") from error
     return target
 
 
@@ -82,6 +85,25 @@ def matches(path: Path, checksum: str) -> bool:
     """Whether the file's sha256 starts with these hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest().startswith(checksum)
+
+
+@contextmanager
+def _silenced(logger: logging.Logger) -> Iterator[None]:
+    """The hub's client reports each of its retries; what comes of them is reported here."""
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _first_sentence(reason: object) -> str:
+    return _first_line(reason).partition(". ")[0]
+
+
+def _first_line(reason: object) -> str:
+    return next(iter(str(reason).strip().splitlines()), type(reason).__name__)
 
 
 def _accept(partial: Path, target: Path, checksum: str) -> None:
@@ -108,7 +130,7 @@ def _download(url: str, partial: Path) -> None:
         left = int(response.headers.get("Content-Length") or 0)
         with (
             partial.open("ab" if start else "wb") as file,
-            tqdm(
+            tqdm(  # type: ignore[no-untyped-call]
                 total=(start + left) or None,
                 initial=start,
                 unit="B",

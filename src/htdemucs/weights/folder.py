@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -45,7 +46,7 @@ def save_model(model: Model, folder: str | Path) -> None:
     if isinstance(model, Bag):
         if model.sources != networks[0].sources:
             raise CheckpointError("a bag limited to some sources cannot be saved; save the whole")
-        config |= {"weights": model.weights.tolist(), "segment": str(model.segment)}
+        config |= {"weights": model.weights.tolist(), "segment": str(Fraction(model.segment))}
     config["members"] = [network.config.to_dict() for network in networks]
     state = {
         f"members.{i}.{name}": _smallest(value.detach().cpu())
@@ -54,8 +55,9 @@ def save_model(model: Model, folder: str | Path) -> None:
     }
     try:
         _write(folder, json.dumps(config, indent=2) + "\n", state)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {folder}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"cannot write {folder}: {reason}") from error
 
 
 def load_folder(folder: Path) -> Model:
@@ -127,10 +129,10 @@ def _read_config(path: Path) -> _Description:
         raise CheckpointError(f"{path}: its weights must be a list of numbers for each member")
     try:
         configs = [_member_config(member) for member in members]
-        segment = fields.get("segment")
-        return _Description(configs, weights, segment and assembly.exact_fraction(segment))
+        segment = assembly.exact_fraction(fields["segment"]) if "segment" in fields else None
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    return _Description(configs, weights, segment)
 
 
 def _member_config(fields: Any) -> HTDemucsConfig:

@@ -107,10 +107,10 @@ INERT = {
 }
 
 # Keywords that may take other values than the default as long as these keep the feature off.
-HARMLESS: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
-    "channels_time": lambda value, all_: value in (None, all_["channels"]),
-    "multi_freqs": lambda value, all_: not value,
-    "norm_starts": lambda value, all_: value >= all_["depth"],
+HARMLESS: dict[str, Callable[[Any, Mapping[str, Any]], bool]] = {
+    "channels_time": lambda value, given: value in (None, given["channels"]),
+    "multi_freqs": lambda value, _: not value,
+    "norm_starts": lambda value, given: bool(value >= given["depth"]),
 }
 
 
@@ -127,8 +127,10 @@ def to_config(args: Sequence[Any], keywords: Mapping[str, Any]) -> HTDemucsConfi
         raise CheckpointError(
             f"the checkpoint passes {len(args)} arguments, too many to be genuine"
         )
-    given = dict(zip(DEFAULTS, args, strict=False)) | dict(keywords)
-    given = {name: _simple(value) for name, value in given.items()}
+    by_position = dict(zip(DEFAULTS, args, strict=False))
+    if twice := sorted(by_position.keys() & keywords.keys()):
+        raise CheckpointError(f"the checkpoint passes {twice[0]} twice; download it again")
+    given = {name: _simple(value) for name, value in (by_position | dict(keywords)).items()}
     values = DEFAULTS | given
     for name in given:
         if not _supported(name, values):
@@ -153,7 +155,7 @@ def _supported(name: str, values: Mapping[str, Any]) -> bool:
         return value in (None, False, 0, "", [], {}, ())  # switched off, whatever it was
     if name in HARMLESS:
         try:
-            return HARMLESS[name](value, dict(values))
+            return HARMLESS[name](value, values)
         except TypeError:
             return False
     return bool(value == DEFAULTS[name])

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from htdemucs.errors import CheckpointError, DownloadError, ModelNotFoundError
+from htdemucs.model.config import exact_seconds
 from htdemucs.weights import assembly, downloads
 
 DEFAULT_MODEL = "htdemucs"
@@ -83,7 +84,9 @@ def locate(name: str, repo: Path | None = None, cache_dir: Path | None = None) -
     try:
         return _locate(name, repo, cache_dir)
     except OSError as error:
-        raise ModelNotFoundError(f"cannot look for {name}: {error.strerror or error}") from error
+        raise ModelNotFoundError(
+            f"cannot look for {assembly.shown(name)}: {error.strerror or error}"
+        ) from error
 
 
 def _locate(name: str, repo: Path | None, cache_dir: Path | None) -> ModelFiles:
@@ -184,10 +187,11 @@ def _read_bag(path: Path) -> tuple[list[str], list[list[float]] | None, Fraction
 
 
 def _signature(value: Any, path: Path) -> str:
-    text = assembly.shown(value) if type(value) in (str, int) else ""
-    if not _SAFE_NAME.fullmatch(text):
+    if type(value) is int and 0 <= value < 1 << 53:  # digits only; yaml takes it for a number
+        value = str(value)
+    if not isinstance(value, str) or not _SAFE_NAME.fullmatch(value):
         raise CheckpointError(f"{path} names {assembly.shown(value)}, which is no signature")
-    return text
+    return value
 
 
 def _seconds(value: Any, path: Path) -> Fraction | None:
@@ -195,7 +199,7 @@ def _seconds(value: Any, path: Path) -> Fraction | None:
         return None
     if type(value) not in (int, float) or not 0.001 <= value <= 86400:
         raise CheckpointError(f"{path}: segment must be a number of seconds")
-    return Fraction(repr(value + 0.0))  # 7.8 as 39/5, not as the double nearest to it
+    return exact_seconds(value)
 
 
 def _on_hub(name: str, cache_dir: Path | None) -> ModelFiles:
@@ -229,28 +233,41 @@ def _repository_name(name: str) -> str:
 
 def _official(model: OfficialModel, cache_dir: Path | None) -> ModelFiles:
     check_supported(model, model.name)
-    members = [_official_member(model, member, cache_dir) for member in model.members]
+    members: list[Path] = []
+    for signature in model.members:  # where the hub failed once, it is not waited for again
+        legacy_first = bool(members) and members[-1].suffix == ".th"
+        members.append(_official_member(model, signature, cache_dir, legacy_first))
     return ModelFiles(tuple(members), model.weights)
 
 
-def _official_member(model: OfficialModel, signature: str, cache_dir: Path | None) -> Path:
+def _official_member(
+    model: OfficialModel, signature: str, cache_dir: Path | None, legacy_first: bool = False
+) -> Path:
     """Cached, else from the hub, else from the legacy root."""
     check_supported(model, signature)
     if found := _cached_member(model, signature, cache_dir):
         return found
-    try:
-        return downloads.from_hub(model.repository, f"{signature}.safetensors", cache_dir)
-    except DownloadError as error:
-        reasons = [str(error)]
-    if not downloads.offline():
-        entry, filename = _legacy_file(signature)
-        url = f"{_legacy_root()}{entry['folder']}/{filename}"
+    reasons = []
+    for fetch in (_from_legacy, _from_hub) if legacy_first else (_from_hub, _from_legacy):
         try:
-            target = (cache_dir or downloads.default_cache()) / filename
-            return downloads.from_url(url, target, entry["checksum"])
+            return fetch(model, signature, cache_dir)
         except DownloadError as error:
             reasons.append(str(error))
     raise DownloadError(_unreachable(model, signature, cache_dir, reasons))
+
+
+def _from_hub(model: OfficialModel, signature: str, cache_dir: Path | None) -> Path:
+    return downloads.from_hub(model.repository, f"{signature}.safetensors", cache_dir)
+
+
+def _from_legacy(_: OfficialModel, signature: str, cache_dir: Path | None) -> Path:
+    if downloads.offline():
+        raise DownloadError("HF_HUB_OFFLINE is set")
+    entry, filename = _legacy_file(signature)
+    target = (cache_dir or downloads.default_cache()) / filename
+    return downloads.from_url(
+        f"{_legacy_root()}{entry['folder']}/{filename}", target, entry["checksum"]
+    )
 
 
 def _cached_member(model: OfficialModel, signature: str, cache_dir: Path | None) -> Path | None:
@@ -271,7 +288,7 @@ def _cached_member(model: OfficialModel, signature: str, cache_dir: Path | None)
 def _legacy_root() -> str:
     """HTDEMUCS_LEGACY_ROOT names a mirror."""
     root: str = os.environ.get("HTDEMUCS_LEGACY_ROOT") or _table()["legacy"]["root"]
-    return root.rstrip("/") + "/"
+    return root if root.endswith("/") else root + "/"
 
 
 def _legacy_file(signature: str) -> tuple[dict[str, str], str]:
@@ -280,6 +297,11 @@ def _legacy_file(signature: str) -> tuple[dict[str, str], str]:
 
 
 def check_supported(model: OfficialModel, name: str) -> None:
+    """Refuse kinds of network this version cannot run.
+
+    Raises:
+        ModelNotFoundError: it is one of them.
+    """
     if model.unsupported:
         raise ModelNotFoundError(
             f"{name} is a {model.unsupported} model, which this version cannot run yet; "
@@ -302,4 +324,4 @@ def _not_found(name: str) -> str:
     usable = [model.name for model in official_models().values() if not model.unsupported]
     close = difflib.get_close_matches(name, usable, n=1)
     hint = f"did you mean {close[0]}?" if close else f"known names: {', '.join(usable)}"
-    return f"no model {name}; {hint} A path or hf://namespace/name works too."
+    return f"no model {assembly.shown(name)}; {hint} A path or hf://namespace/name works too."

@@ -1,0 +1,215 @@
+"""Official `.th` files, which are pickles, to plain values, executing nothing from them.
+
+A pickle is a program. Here it is first read without being run, and refused unless every name in it
+is one that genuine files hold; then torch's restricted loader runs it, with inert stand-ins for all
+names that are not its own.
+"""
+
+import io
+import pickletools
+import threading
+import warnings
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from htdemucs.errors import CheckpointError
+from htdemucs.weights import assembly
+
+CLASS_NAME = "demucs.htdemucs.HTDemucs"
+OTHER_CLASSES = ("demucs.hdemucs.HDemucs", "demucs.demucs.Demucs")
+QUANTISED = "quantised checkpoints cannot be loaded yet; use htdemucs"
+Contents = tuple[list[Any], dict[str, Any], dict[str, Any]]  # args, kwargs, tensors by name
+
+MAX_PICKLE = 64 << 20  # bytes, without the tensors; a released file's has 0.1 MB
+MAX_TUPLE = 1000  # values in a tuple and the tuples inside it
+LEGACY_PICKLES = 5  # in a file of torch before 1.6: three headers, the contents, the tensors' names
+
+
+class _Class:
+    """Stands in for the network's class reference in a pickle; only its identity matters."""
+
+
+class _OtherClass:
+    """Stands in for the classes of older networks."""
+
+
+class _Numbers:
+    """Stands in for numpy's values and types, which official files hold among their metrics."""
+
+    def __init__(self, *args: object) -> None:
+        """Keep nothing."""
+
+    def __setstate__(self, state: object) -> None:
+        """Keep nothing."""
+
+
+class _FractionParts:
+    """Stands in for `Fraction`, whose own parser takes very long over some strings."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, *parts: object) -> None:
+        self.parts = parts
+
+
+_STAND_INS: dict[str, type] = {
+    CLASS_NAME: _Class,
+    **dict.fromkeys(OTHER_CLASSES, _OtherClass),
+    "fractions.Fraction": _FractionParts,
+    "numpy.dtype": _Numbers,
+    "numpy.ndarray": _Numbers,
+    **{
+        f"numpy.{core}.multiarray.{name}": _Numbers
+        for core in ("core", "_core")
+        for name in ("scalar", "_reconstruct")
+    },
+}
+_TORCH_NAMES = {
+    "_codecs.encode",
+    "collections.OrderedDict",
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_tensor_v2",
+    *(f"torch.{kind}Storage" for kind in ("BFloat16", "Half", "Float", "Double")),
+    *(f"torch.{kind}Storage" for kind in ("Bool", "Byte", "Char", "Short", "Int", "Long")),
+}
+_TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
+_OPCODES = {
+    *("PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPERSID"),
+    *("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
+    *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+    *("BINUNICODE", "EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT", *_TUPLES),
+    *("APPEND", "APPENDS", "SETITEM", "SETITEMS"),
+}
+_unpickling = threading.Lock()  # torch's list of allowed names is global
+
+
+def read(path: Path) -> Contents:
+    """The constructor's arguments and the parameters in a `.th` file.
+
+    Raises:
+        CheckpointError: damaged, unsafe, or no official checkpoint.
+    """
+    try:
+        _vet(path)
+        names = [(stand_in, name) for name, stand_in in _STAND_INS.items()]
+        with _unpickling, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with torch.serialization.safe_globals(names):  # type: ignore[arg-type]
+                package = torch.load(path, map_location="cpu", weights_only=True)
+        return _unpack(package)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged archive surfaces as almost anything
+        raise CheckpointError(damaged(error)) from error
+
+
+def damaged(error: Exception) -> str:
+    """What to say of a file that could not be parsed."""
+    return f"damaged or incomplete ({type(error).__name__}); download it again"
+
+
+def class_message(name: str) -> str:
+    """What to say of a network of another kind."""
+    return f"its network is {name}; this version runs HTDemucs (htdemucs, htdemucs_ft, htdemucs_6s)"
+
+
+def _vet(path: Path) -> None:
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"
+        file.seek(0)
+        if not zipped:
+            for _ in range(LEGACY_PICKLES):
+                _vet_pickle(file)
+            return
+        with zipfile.ZipFile(file) as archive:
+            (info,) = (i for i in archive.infolist() if i.filename.endswith("/data.pkl"))
+            if info.file_size > MAX_PICKLE or info.compress_type != zipfile.ZIP_STORED:
+                raise CheckpointError("refused: no genuine checkpoint is packed like this")
+            _vet_pickle(io.BytesIO(archive.read(info)))
+
+
+def _vet_pickle(file: IO[bytes]) -> None:
+    """Follow a pickle's stack without creating anything but the sizes of its tuples.
+
+    Tuples may be keys: to hash one that is very deep, or one that holds the same tuple twice, which
+    holds the same tuple twice, and so on, would end the process or never end.
+    """
+    stack: list[int | None] = []  # None is a mark
+    memo: dict[Any, int | None] = {}
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name not in _OPCODES:
+            raise CheckpointError("refused: it holds instructions that no genuine checkpoint does")
+        if opcode.name == "GLOBAL":
+            _vet_name(str(argument).replace(" ", "."))
+        if opcode.name.endswith("BINPUT"):
+            memo[argument] = stack[-1]
+        elif opcode.name.endswith("BINGET"):
+            stack.append(memo[argument])
+        elif opcode.name == "MARK":
+            stack.append(None)
+        else:
+            parts = _popped(stack, opcode.stack_before)
+            size = 1 + sum(parts) if opcode.name in _TUPLES else 1
+            if size > MAX_TUPLE:
+                raise CheckpointError("refused: no genuine checkpoint is nested like this")
+            stack.extend(size for _ in opcode.stack_after)
+
+
+def _popped(stack: list[int | None], before: Sequence[pickletools.StackObject]) -> list[int]:
+    """What an instruction takes from the stack."""
+    parts = []
+    for kind in reversed(before):
+        if kind is pickletools.stackslice:
+            while (top := stack.pop()) is not None:
+                parts.append(top)
+        elif kind is not pickletools.markobject:
+            parts.append(stack.pop() or 0)
+    return parts
+
+
+def _vet_name(name: str) -> None:
+    if name.startswith("diffq."):
+        raise CheckpointError(QUANTISED)
+    if name not in _STAND_INS and name not in _TORCH_NAMES:
+        name = assembly.shown(name)
+        raise CheckpointError(
+            f"refused: it wants to run or create {name}, which no genuine checkpoint does"
+        )
+
+
+def _unpack(package: Any) -> Contents:
+    """Plain containers and tensors, so that nothing after this meets an object of the file's."""
+    if not isinstance(package, dict) or not {"klass", "kwargs", "state"} <= set(package):
+        raise CheckpointError("not an official checkpoint: it lacks klass, kwargs or state")
+    if package["klass"] is not _Class:
+        raise CheckpointError(class_message("one of an older kind"))
+    args = dict.get(package, "args", ())  # an ordered dictionary could bring its own .get
+    kwargs, state = package["kwargs"], package["state"]
+    containers = isinstance(args, list | tuple) and isinstance(kwargs, dict)
+    if not containers or not isinstance(state, dict) or {*map(type, (*kwargs, *state))} - {str}:
+        raise CheckpointError("not an official checkpoint: its args, kwargs or state is damaged")
+    if dict.get(state, "__quantized"):
+        raise CheckpointError(QUANTISED)
+    return (
+        [_decoded(value) for value in args],
+        {name: _decoded(kwargs[name]) for name in kwargs},
+        {name: _plain_tensor(state[name]) for name in state},
+    )
+
+
+def _decoded(value: Any) -> Any:
+    return assembly.exact_fraction(*value.parts) if isinstance(value, _FractionParts) else value
+
+
+def _plain_tensor(value: Any) -> Any:
+    """A parameter as the tensor it is; None for what is no ordinary tensor."""
+    if type(value) not in (Tensor, torch.nn.Parameter):
+        return None
+    value = Tensor.detach(value)
+    usable = value.layout == torch.strided and value.device.type == "cpu"
+    return value if usable and not value.is_quantized else None

@@ -1,0 +1,120 @@
+"""Fixtures of the weights' tests: small models, and a network that is not there."""
+
+import copy
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import close_session, get_session
+from huggingface_hub import constants as hub_settings
+
+from htdemucs import CheckpointError, HTDemucs
+from htdemucs.weights import official
+from weights.makers import package, save_safetensors, save_th, tiny
+from weights.stand_in import StandIn, running
+
+
+@pytest.fixture(scope="session")
+def model() -> HTDemucs:
+    torch.manual_seed(0)
+    return tiny(depth=1, dconv_depth=1)
+
+
+@pytest.fixture(scope="session")
+def originals(model, tmp_path_factory) -> dict[str, Any]:
+    """Official files of the model, made once."""
+    folder = tmp_path_factory.mktemp("originals")
+    contents = package(model)
+    return {
+        "contents": contents,
+        "th": save_th(contents, folder / "model.th"),
+        "safetensors": save_safetensors(model, folder / "model.safetensors"),
+    }
+
+
+@pytest.fixture
+def contents(originals) -> dict[str, Any]:
+    """What an official `.th` of the model holds, for a test to change."""
+    return copy.deepcopy(originals["contents"])
+
+
+@pytest.fixture
+def th(originals, tmp_path) -> Path:
+    return Path(shutil.copy(originals["th"], tmp_path))
+
+
+@pytest.fixture
+def st(originals, tmp_path) -> Path:
+    return Path(shutil.copy(originals["safetensors"], tmp_path))
+
+
+@pytest.fixture
+def refused() -> Callable[..., str]:
+    """Asserts that reading an official file fails as it should, and gives the message."""
+
+    def check(path: Path, *words: str) -> str:
+        with pytest.raises(CheckpointError) as caught:
+            official.read(path)
+        message = str(caught.value)
+        assert message.startswith(str(path))
+        assert len(message.splitlines()) == 1
+        for word in words:
+            assert word in message.removeprefix(str(path))
+        return message
+
+    return check
+
+
+@pytest.fixture
+def caches(tmp_path, monkeypatch) -> dict[str, Path]:
+    """Empty caches, and none of the environment's own settings."""
+    for name in list(os.environ):
+        if name.startswith(("HF_", "HUGGINGFACE_", "HUGGING_FACE_", "TRANSFORMERS_", "HTDEMUCS_")):
+            monkeypatch.delenv(name)
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    folders = {
+        "HF_HOME": tmp_path / "hf",
+        "HTDEMUCS_CACHE": tmp_path / "own",
+        "TORCH_HOME": tmp_path / "torch",
+        "XDG_CACHE_HOME": tmp_path / "xdg",
+    }
+    for name, folder in folders.items():
+        monkeypatch.setenv(name, str(folder))
+    monkeypatch.setattr(hub_settings, "HF_HUB_CACHE", str(folders["HF_HOME"] / "hub"))
+    monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub_settings, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+    return folders
+
+
+@pytest.fixture(scope="session")
+def hub_client() -> Iterator[None]:
+    """The hub's client, made anew without the proxies that the environment may name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        close_session()
+        get_session()
+    yield
+    close_session()
+
+
+@pytest.fixture
+def internet(caches, hub_client, monkeypatch) -> Iterator[StandIn]:
+    """A stand-in for the hub and the legacy root. The hub's client does not wait to try again."""
+    with running() as server:
+        address = server.address
+        monkeypatch.setattr(hub_settings, "ENDPOINT", address)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(hub_settings, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(hub_settings, "AGENT_HARNESSES_PATH", str(caches["HF_HOME"] / "agents"))
+        monkeypatch.setenv("HTDEMUCS_LEGACY_ROOT", address + "/legacy")
+        impatient = SimpleNamespace(**vars(time) | {"sleep": lambda _: None})
+        for module in ("utils._http", "file_download"):
+            monkeypatch.setattr(f"huggingface_hub.{module}.time", impatient)
+        yield server

@@ -1,0 +1,365 @@
+"""Official models by name, from a stand-in for the hub and the legacy root."""
+
+import contextlib
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from huggingface_hub import constants as hub_settings
+
+from htdemucs import Bag, CheckpointError, DownloadError, ModelNotFoundError, load_model, save_model
+from htdemucs.weights import downloads, registry
+from weights.makers import assert_same, save_safetensors, tiny, write_bag
+
+SIGNATURE = "955717e8"
+FT = ["f7e0c4bc", "d12395a8", "92cfc3b6", "04573f0d"]
+
+
+def load(name: str = "htdemucs", **options):
+    return load_model(name, device="cpu", **options)
+
+
+def one_line(error: pytest.ExceptionInfo, *words: str) -> str:
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    assert all(word in message for word in words), message
+    return message
+
+
+@pytest.fixture
+def hub(internet, originals):
+    """The stand-in with htdemucs on the hub."""
+    content = originals["safetensors"].read_bytes()
+    internet.on_hub("adefossez/HTDemucs", {f"{SIGNATURE}.safetensors": content})
+    return internet
+
+
+@pytest.fixture
+def legacy(internet, originals, monkeypatch):
+    """The stand-in with htdemucs on the legacy root only."""
+    publish_legacy(internet, SIGNATURE, originals["th"].read_bytes(), monkeypatch)
+    return internet
+
+
+def publish_legacy(server, signature: str, content: bytes, monkeypatch) -> None:
+    """With the checksum of the stand-in's file in place of the genuine one's."""
+    checksum = hashlib.sha256(content).hexdigest()[:8]
+    monkeypatch.setitem(registry._table()["signatures"][signature], "checksum", checksum)
+    server.files[f"/legacy/hybrid_transformer/{signature}-{checksum}.th"] = content
+
+
+def legacy_name(server) -> str:
+    return next(path.rpartition("/")[2] for path in server.files if path.endswith(".th"))
+
+
+@pytest.mark.parametrize("name", ["htdemucs", SIGNATURE])
+def test_from_the_hub_once(name, hub, model, caches):
+    assert_same(load(name), model)
+    assert hub.downloads() == [f"{SIGNATURE}.safetensors"]
+    assert list((caches["HF_HOME"] / "hub").rglob(f"{SIGNATURE}.safetensors"))
+    hub.log.clear()
+    assert_same(load(name), model)
+    assert hub.log == []
+
+
+def test_a_bag_from_the_hub(internet, tmp_path):
+    members = []
+    for signature in FT:
+        members.append(tiny(depth=1, t_layers=0, bottom_channels=0))
+        content = save_safetensors(members[-1], tmp_path / "member.safetensors").read_bytes()
+        internet.on_hub("adefossez/HTDemucs-ft", {f"{signature}.safetensors": content})
+    bag = load("htdemucs_ft")
+    assert isinstance(bag, Bag)
+    assert bag.weights.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    for member, expected in zip(bag.members, members, strict=True):
+        assert_same(member, expected)
+    assert registry.cached_members(registry.official_models()["htdemucs_ft"]) == 4
+
+
+def test_into_a_folder_of_ones_own(hub, legacy, model, caches, tmp_path):
+    assert_same(load(cache_dir=tmp_path / "here"), model)
+    assert list((tmp_path / "here").rglob(f"{SIGNATURE}.safetensors"))
+    assert not (caches["HF_HOME"] / "hub").exists()
+    hub.faults["/resolve/"] = 404
+    assert_same(load(cache_dir=str(tmp_path / "there")), model)
+    assert [p.suffix for p in (tmp_path / "there").glob(f"{SIGNATURE}-*")].count(".th") == 1
+    hub.log.clear()
+    assert_same(load(cache_dir=tmp_path / "there"), model)
+    assert hub.log == []
+
+
+@pytest.mark.parametrize("fault", [404, 401, 500, "nonsense"])
+def test_the_legacy_root_where_the_hub_fails(fault, hub, legacy, model, caches):
+    hub.faults["/resolve/"] = fault
+    assert_same(load(), model)
+    kept = list(caches["HTDEMUCS_CACHE"].iterdir())
+    assert [path.suffix for path in kept if path.suffix != ".lock"] == [".th"]
+    hub.log.clear()
+    assert_same(load(), model)
+    assert hub.log == []
+
+
+@pytest.mark.parametrize(("on_legacy", "asked"), [(4, 1), (1, 2)])
+def test_a_hub_that_fails_is_asked_last(on_legacy, asked, internet, originals, monkeypatch):
+    """Its client tries again and again, and each member of a bag would wait as long."""
+    for signature in FT[:on_legacy]:
+        publish_legacy(internet, signature, originals["th"].read_bytes(), monkeypatch)
+    internet.faults["/resolve/"] = 500
+    outcome = contextlib.nullcontext()
+    if on_legacy < len(FT):
+        outcome = pytest.raises(DownloadError, match=rf"copy {FT[1]}\.safetensors")
+    with outcome:
+        assert len(load("htdemucs_ft").members) == 4
+    paths = {path.rpartition("/")[2] for _, path, _ in internet.log if "/resolve/" in path}
+    assert paths == {f"{signature}.safetensors" for signature in FT[:asked]}
+
+
+def test_the_hub_answers_with_half_a_file(hub, legacy, model):
+    """Its client does not take it, nor leave it in its cache."""
+    hub.faults[".safetensors"] = "cut"
+    assert_same(load(), model)
+    assert hub.downloads()[-1].endswith(".th")
+
+
+def test_a_mirror_of_the_legacy_root(legacy, model, monkeypatch):
+    for ending in ("/legacy", "/legacy/"):
+        monkeypatch.setenv("HTDEMUCS_LEGACY_ROOT", legacy.address + ending)
+        assert registry._legacy_root() == legacy.address + "/legacy/"
+    assert_same(load(), model)
+    monkeypatch.delenv("HTDEMUCS_LEGACY_ROOT")
+    assert registry._legacy_root() == "https://dl.fbaipublicfiles.com/demucs/"
+
+
+def test_a_wrong_checksum(legacy, caches):
+    legacy.faults[".th"] = "wrong"
+    with pytest.raises(DownloadError) as error:
+        load()
+    one_line(error, "checksum", "try again")
+    assert [p for p in caches["HTDEMUCS_CACHE"].iterdir() if p.suffix != ".lock"] == []
+
+
+@pytest.mark.parametrize("fault", ["cut", "no length"])
+def test_an_interrupted_download_resumes(fault, legacy, model, caches, originals):
+    size = originals["th"].stat().st_size
+    legacy.faults[".th"] = "cut"
+    with pytest.raises(DownloadError) as error:
+        load()
+    one_line(error, f"broke after {size // 2} of {size} bytes", "try again")
+    assert [p.suffix for p in caches["HTDEMUCS_CACHE"].glob(f"{SIGNATURE}*[!k]")] == [".part"]
+    legacy.faults = {} if fault == "cut" else {".th": fault}
+    legacy.log.clear()
+    assert_same(load(), model)
+    assert [wanted for method, _, wanted in legacy.log if method == "GET"][-1] == (
+        f"bytes={size // 2}-"
+    )
+
+
+def test_a_server_that_does_not_resume(legacy, model):
+    legacy.faults[".th"] = "cut"
+    with pytest.raises(DownloadError):
+        load()
+    legacy.faults[".th"] = "no ranges"
+    assert_same(load(), model)
+
+
+def test_complete_but_not_yet_renamed(legacy, model, caches, originals):
+    """What is left when the process ends between the last byte and the renaming."""
+    name = legacy_name(legacy)
+    caches["HTDEMUCS_CACHE"].mkdir()
+    (caches["HTDEMUCS_CACHE"] / f"{name}.part").write_bytes(originals["th"].read_bytes())
+    assert_same(load(), model)
+    assert (caches["HTDEMUCS_CACHE"] / name).is_file()
+
+
+def test_damaged_where_it_was_left_off(legacy, model, caches):
+    name = legacy_name(legacy)
+    caches["HTDEMUCS_CACHE"].mkdir()
+    (caches["HTDEMUCS_CACHE"] / f"{name}.part").write_bytes(b"something else")
+    with pytest.raises(DownloadError, match="checksum"):
+        load()
+    assert_same(load(), model)
+
+
+def test_two_at_once_download_once(legacy, model):
+    loaded = []
+    threads = [threading.Thread(target=lambda: loaded.append(load())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loaded) == 3
+    assert sum(name.endswith(".th") for name in legacy.downloads()) == 1
+    assert_same(loaded[2], model)
+
+
+@pytest.mark.parametrize("fault", [404, 500, "nonsense", None])
+def test_nothing_anywhere(fault, internet, caches):
+    if fault:
+        internet.faults["/"] = fault
+    with pytest.raises(DownloadError) as error:
+        load()
+    one_line(error, f"copy {SIGNATURE}.safetensors", ".th to " + str(caches["HTDEMUCS_CACHE"]))
+
+
+@pytest.mark.parametrize("root", ["nonsense", "http://[", "file:///nowhere"])
+def test_a_legacy_root_that_is_none(root, internet, monkeypatch):
+    monkeypatch.setenv("HTDEMUCS_LEGACY_ROOT", root)
+    with pytest.raises(DownloadError) as error:
+        load()
+    one_line(error, root)
+
+
+def test_a_cache_that_cannot_be_written(legacy, caches):
+    caches["HTDEMUCS_CACHE"].write_text("in the way")
+    with pytest.raises(DownloadError) as error:
+        load()
+    one_line(error, "exists")
+
+
+def test_offline_says_what_to_copy_where(hub, legacy, caches, monkeypatch):
+    monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", True)
+    assert downloads.offline()
+    with pytest.raises(DownloadError) as error:
+        load()
+    checksum = registry._table()["signatures"][SIGNATURE]["checksum"]
+    names = f"copy {SIGNATURE}.safetensors or {SIGNATURE}-{checksum}.th to "
+    one_line(error, names + str(caches["HTDEMUCS_CACHE"]))
+    assert hub.log == []
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "th"])
+def test_files_copied_there_by_hand_are_found(kind, legacy, originals, model, caches, monkeypatch):
+    monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", True)
+    name = f"{SIGNATURE}.safetensors" if kind == "safetensors" else legacy_name(legacy)
+    caches["HTDEMUCS_CACHE"].mkdir()
+    (caches["HTDEMUCS_CACHE"] / name).write_bytes(originals[kind].read_bytes())
+    assert_same(load(), model)
+    assert legacy.log == []
+
+
+@pytest.mark.parametrize("where", ["torch/hub/checkpoints", "xdg/torch/hub/checkpoints"])
+def test_what_the_published_package_left(where, legacy, originals, model, tmp_path, monkeypatch):
+    if where.startswith("xdg"):
+        monkeypatch.delenv("TORCH_HOME")
+    (tmp_path / where).mkdir(parents=True)
+    (tmp_path / where / legacy_name(legacy)).write_bytes(originals["th"].read_bytes())
+    assert_same(load(), model)
+    assert legacy.log == []
+
+
+def test_a_damaged_legacy_file_in_the_cache_is_fetched_again(legacy, model, caches):
+    name = legacy_name(legacy)
+    caches["HTDEMUCS_CACHE"].mkdir()
+    (caches["HTDEMUCS_CACHE"] / name).write_bytes(b"damaged")
+    assert registry.cached_members(registry.official_models()["htdemucs"]) == 0
+    assert_same(load(), model)
+
+
+@pytest.mark.parametrize(("name", "repository"), [("htdemucs", "HTDemucs"), ("mix", "Demucs-mix")])
+@pytest.mark.parametrize("namespace", ["", "someone/"])
+def test_hub_models_in_the_published_layout(name, repository, namespace, internet, model, tmp_path):
+    content = save_safetensors(model, tmp_path / "m.safetensors").read_bytes()
+    bag = write_bag(tmp_path / "b.yaml", models=["0a", "0b"], weights=[[1] * 4] * 2, segment=0.7)
+    files = {f"{name}.yaml": bag.read_bytes(), "0a.safetensors": content, "0b.safetensors": content}
+    internet.on_hub(f"{namespace or 'adefossez/'}{repository}", files)
+    loaded = load(f"hf://{namespace}{name}")
+    assert isinstance(loaded, Bag)
+    assert float(loaded.segment) == 0.7
+    assert_same(loaded.members[1], model)
+
+
+def test_hub_models_offline_after_once(internet, originals, model, tmp_path, monkeypatch):
+    bag = write_bag(tmp_path / "b.yaml", models=["0a"])
+    files = {"mix.yaml": bag.read_bytes(), "0a.safetensors": originals["safetensors"].read_bytes()}
+    internet.on_hub("someone/Demucs-mix", files)
+    assert_same(load("hf://someone/mix"), model)
+    monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", True)
+    internet.log.clear()
+    assert_same(load("hf://someone/mix"), model)
+    assert internet.log == []
+
+
+def test_hub_models_in_our_own_layout(internet, model, tmp_path):
+    save_model(model, tmp_path / "ours")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "ours").iterdir()}
+    internet.on_hub("someone/my-model", files)
+    assert_same(load("hf://someone/my-model"), model)
+    internet.faults["model.safetensors"] = 404
+    with pytest.raises(DownloadError) as error:
+        load("hf://someone/my-model", cache_dir=tmp_path / "elsewhere")
+    one_line(error, "model.safetensors")
+
+
+def test_hub_models_that_are_not_there(internet):
+    with pytest.raises(DownloadError) as error:
+        load("hf://someone/nothing")
+    one_line(error, "someone/Demucs-nothing/nothing.yaml")
+
+
+@pytest.mark.parametrize("name", ["", "/", "a/b/c", "../x", "a/../x", "a/..", "a b/x", "a/", "x?"])
+def test_hub_names_that_are_none(name, internet):
+    with pytest.raises(ModelNotFoundError, match="hf://namespace/name"):
+        load(f"hf://{name}")
+    assert internet.log == []
+
+
+@pytest.mark.parametrize("signature", ["../../x", "x/y", ".x", "", "a b"])
+def test_a_hub_bag_may_name_no_paths(signature, internet, tmp_path):
+    bag = write_bag(tmp_path / "b.yaml", models=[signature])
+    internet.on_hub("someone/Demucs-mix", {"mix.yaml": bag.read_bytes()})
+    with pytest.raises(CheckpointError, match="no signature"):
+        load("hf://someone/mix")
+    assert internet.downloads() == ["mix.yaml"]
+
+
+def test_damaged_files_on_the_hub(internet):
+    content = b"\x80\x02cos\nsystem\n."
+    internet.on_hub("adefossez/HTDemucs", {f"{SIGNATURE}.safetensors": content})
+    with pytest.raises(CheckpointError) as error:
+        load()
+    one_line(error, SIGNATURE, "damaged")
+
+
+def test_older_names_download_nothing(internet):
+    for model in registry.official_models().values():
+        for name in (model.name, *model.members) if model.unsupported else ():
+            with pytest.raises(ModelNotFoundError, match="cannot run yet"):
+                load(name)
+    assert internet.log == []
+
+
+IN_A_PROCESS_OF_ITS_OWN = """
+import importlib, os
+import huggingface_hub.constants
+import htdemucs
+
+print(htdemucs.load_model("htdemucs", device="cpu").sources)
+os.environ["HF_HUB_OFFLINE"] = "1"
+importlib.reload(huggingface_hub.constants)
+print(htdemucs.load_model("htdemucs", device="cpu").sources)
+try:
+    htdemucs.load_model("htdemucs_6s", device="cpu")
+except htdemucs.DownloadError as error:
+    print(error)
+"""
+
+
+def test_the_environment_is_respected(hub, caches, tmp_path):
+    """HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE, which the hub's client reads when it is imported."""
+    settings = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_PROCESS_OF_ITS_OWN],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    online, offline, missing = done.stdout.splitlines()
+    assert online == offline == "('drums', 'bass', 'other', 'vocals')"
+    assert hub.downloads() == [f"{SIGNATURE}.safetensors"]
+    assert list((tmp_path / "home" / "hub").rglob(f"{SIGNATURE}.safetensors"))
+    names = "copy 5c90dfd2.safetensors or 5c90dfd2-34c22ccb.th to "
+    assert names + str(caches["HTDEMUCS_CACHE"]) in missing

@@ -1,0 +1,186 @@
+from fractions import Fraction
+
+import pytest
+import torch
+
+from htdemucs import CheckpointError, HTDemucsConfig
+from htdemucs.weights import assembly, official
+from htdemucs.weights.keywords import DEFAULTS, FIELDS, HARMLESS, INERT, from_config, to_config
+from weights.makers import as_json, assert_same, keywords, rewrite, save_th
+
+
+def nested_twins(levels: int) -> list:
+    """A few lines of pickle that say more than could ever be compared or printed."""
+    value: list = [0]
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("wiener_iters", 1),
+        ("end_iters", 2),
+        ("cac", False),
+        ("rewrite", False),
+        ("multi_freqs", [0.5]),
+        ("norm_starts", 0),
+        ("channels_time", 24),
+        ("kernel_size", 6),
+        ("stride", 2),
+        ("context", 3),
+        ("context_enc", 1),
+        ("t_emb", "cape"),
+        ("t_norm_in", False),
+        ("t_group_norm", True),
+        ("t_norm_first", False),
+        ("t_norm_out", False),
+        ("t_max_period", 500.0),
+        ("t_layer_scale", False),
+        ("t_gelu", False),
+        ("t_weight_pos_embed", 0.5),
+        ("t_sin_random_shift", 8),
+        ("t_sparse_self_attn", True),
+        ("t_sparse_cross_attn", True),
+        ("t_cross_first", True),
+        ("dconv_lstm", 2),
+        ("made_up", "yes"),
+        ("made_up", {"a": 1}),
+        ("made_up", Fraction(1, 2)),
+    ],
+)
+def test_refuses_by_name_what_matters(name, value):
+    said = f"sets {name}={value}" if isinstance(value, int | float | str) else f"sets {name}="
+    with pytest.raises(CheckpointError) as caught:
+        to_config([], keywords(HTDemucsConfig()) | {name: value})
+    assert said in str(caught.value)
+    assert "released htdemucs family" in str(caught.value)
+
+
+def test_refuses_by_name_in_both_layouts(contents, model, st, tmp_path, refused):
+    contents["kwargs"]["t_emb"] = "cape"
+    refused(save_th(contents, tmp_path / "cape.th"), "sets t_emb=cape")
+    kwargs = as_json(keywords(model.config) | {"t_emb": "cape"})
+    refused(rewrite(st, kwargs=kwargs), "sets t_emb=cape")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("t_sparse_attn_window", 7),
+        ("t_mask_type", "random"),
+        ("multi_freqs", None),
+        ("multi_freqs", []),
+        ("multi_freqs", ()),
+        ("norm_starts", 1),  # as deep as the tiny network: no layer has these norms
+        ("norm_starts", 999),
+        ("channels_time", 8),
+        ("growth", 2.0),
+        ("t_lr", 1e-4),
+        ("made_up", None),
+        ("made_up", False),
+        ("made_up", []),
+        ("made_up", {}),
+        ("made_up", 0),
+    ],
+)
+def test_accepts_what_has_no_effect(name, value, model):
+    given = keywords(model.config)
+    assert to_config([], given | {name: value}) == to_config([], given)
+
+
+def test_accepts_what_has_no_effect_in_both_layouts(contents, model, st, tmp_path):
+    contents["kwargs"] |= {"made_up": (), "multi_freqs": (), "t_lr": 0.5}
+    assert_same(model, official.read(save_th(contents, tmp_path / "inert.th")))
+    kwargs = as_json(keywords(model.config) | {"made_up": {}, "t_mask_type": "random"})
+    assert_same(model, official.read(rewrite(st, kwargs=kwargs)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("channels", -8),
+        ("channels", 8.5),
+        ("channels", True),
+        ("channels", None),
+        ("channels", "8"),
+        ("channels", 10**400),
+        ("channels", [8]),
+        ("depth", 10**6),
+        ("depth", 5),
+        ("n_fft", 513),
+        ("nfft", 513),
+        ("dconv_mode", 2),
+        ("dconv_comp", 0),
+        ("audio_channels", 3),
+        ("sources", []),
+        ("sources", "vocals"),
+        ("sources", 4),
+        ("sources", ["vocals", "vocals"]),
+        ("sources", [["vocals"]]),
+        ("segment", 0),
+        ("segment", -1),
+        ("segment", float("nan")),
+        ("segment", float("inf")),
+        ("segment", "1e999999999"),
+        ("segment", Fraction(1, 10**9)),
+        ("t_heads", 3),
+        ("t_dropout", 1.5),
+        ("t_hidden_scale", float("inf")),
+        ("freq_emb", "0.2"),
+    ],
+)
+def test_refuses_impossible_values(name, value):
+    given = DEFAULTS | keywords(HTDemucsConfig()) | {name: value}
+    with pytest.raises(CheckpointError) as caught:
+        to_config([], given)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("value", [nested_twins(60), {"a": nested_twins(60)}, torch.ones(3)])
+@pytest.mark.parametrize(
+    "name", ["made_up", "wiener_iters", "sources", "segment", "channels", "norm_starts"]
+)
+def test_refuses_values_that_are_not_simple(name, value):
+    with pytest.raises(CheckpointError, match=name):
+        to_config([], keywords(HTDemucsConfig()) | {name: value})
+
+
+def test_refuses_an_argument_given_twice():
+    with pytest.raises(CheckpointError, match="sources twice"):
+        to_config([["vocals"]], keywords(HTDemucsConfig()))
+
+
+def test_refuses_to_grow_beyond_its_file():
+    config = to_config([], keywords(HTDemucsConfig()) | {"growth": 1 << 19})
+    with pytest.raises(CheckpointError, match="too few"):
+        assembly.network(config, {"encoder.0.conv.weight": torch.ones(9)}, str)
+
+
+def test_compares_no_twins_with_twins():
+    given = {"channels": nested_twins(60), "channels_time": nested_twins(60)}
+    with pytest.raises(CheckpointError, match="channels"):
+        to_config([["vocals"]], given)
+
+
+def test_ignores_inert_values_of_any_kind():
+    for value in ("x", -1, nested_twins(60), torch.ones(2)):
+        given = keywords(HTDemucsConfig()) | dict.fromkeys(INERT, value)
+        assert to_config([], given) == HTDemucsConfig(t_dropout=0.02)
+
+
+def test_from_config_and_back():
+    config = HTDemucsConfig(
+        sources=("a", "b"), depth=3, channels=16, n_fft=2048, segment=Fraction(7, 3), t_heads=4
+    )
+    assert to_config([], from_config(config)) == config
+
+
+def test_each_keyword_is_accounted_for():
+    """One way each: a field, inert, harmless when off, or refused unless at its default."""
+    assert not set(FIELDS) & INERT
+    assert not (set(FIELDS) | INERT) & set(HARMLESS)
+    assert set(FIELDS) | INERT | set(HARMLESS) <= set(DEFAULTS)
+    assert set(FIELDS.values()) == set(HTDemucsConfig.__dataclass_fields__)

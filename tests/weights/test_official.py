@@ -1,0 +1,315 @@
+import pickle
+from fractions import Fraction
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from htdemucs import CheckpointError, HTDemucs, HTDemucsConfig
+from htdemucs.weights import official
+from htdemucs.weights.keywords import DEFAULTS
+from weights.makers import (
+    as_json,
+    assert_same,
+    keywords,
+    published_state,
+    rewrite,
+    save_safetensors,
+    save_th,
+    standing_in,
+    tiny,
+)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"bottom_channels": 0},
+        {"t_layers": 0, "bottom_channels": 0},
+        {"dconv_mode": 1, "audio_channels": 1, "sources": ["voice", "band", "crowd"]},
+        {"freq_emb": 0, "segment": Fraction(39, 5), "dconv_depth": 1},
+        {"n_fft": 8192, "depth": 5, "growth": 1, "t_layers": 1, "sample_rate": 44100},
+        {"t_layers": 11, "channels": 4, "bottom_channels": 4, "dconv_comp": 2},
+    ],
+)
+def test_written_and_read_back(changes, tmp_path):
+    model = tiny(**changes)
+    official.write(model, tmp_path / "model.safetensors")
+    again = official.read(tmp_path / "model.safetensors")
+    assert again.config == model.config
+    assert not again.training
+    assert_same(model, again)
+
+
+def test_names_and_shapes_are_the_published_ones():
+    state = published_state(tiny())
+    assert all(value.dtype == torch.float16 for value in state.values())
+    for name, shape in {
+        "encoder.0.conv.weight": [8, 4, 8, 1],
+        "encoder.1.dconv.layers.1.0.weight": [2, 16, 3],
+        "encoder.1.dconv.layers.0.1.weight": [2],
+        "encoder.1.dconv.layers.0.3.weight": [32, 2, 1],
+        "encoder.1.dconv.layers.0.4.bias": [32],
+        "encoder.1.dconv.layers.0.6.scale": [16],
+        "tencoder.0.rewrite.weight": [16, 8, 1],
+        "decoder.1.conv_tr.weight": [8, 16, 8, 1],
+        "tdecoder.0.rewrite.bias": [32],
+        "freq_emb.embedding.weight": [64, 8],
+        "channel_upsampler.weight": [16, 16, 1],
+        "channel_downsampler_t.bias": [16],
+        "crosstransformer.norm_in.weight": [16],
+        "crosstransformer.norm_in_t.bias": [16],
+        "crosstransformer.layers.0.self_attn.in_proj_weight": [48, 16],
+        "crosstransformer.layers.0.norm2.weight": [16],
+        "crosstransformer.layers_t.1.cross_attn.out_proj.bias": [16],
+        "crosstransformer.layers_t.1.norm1.weight": [16],
+        "crosstransformer.layers_t.1.norm2.weight": [16],
+        "crosstransformer.layers_t.1.norm3.weight": [16],
+        "crosstransformer.layers_t.1.linear1.weight": [64, 16],
+        "crosstransformer.layers.1.gamma_2.scale": [16],
+        "crosstransformer.layers.1.norm_out.weight": [16],
+    }.items():
+        assert list(state[name].shape) == shape, name
+
+
+def test_reads_th_as_released(th, model):
+    again = official.read(th)
+    assert again.config == HTDemucsConfig(**model.config.to_dict() | {"t_dropout": 0.02})
+    assert all(parameter.dtype == torch.float32 for parameter in again.parameters())
+    assert_same(model, again)
+
+
+def test_reads_safetensors_as_released(st, model):
+    again = official.read(st)
+    assert again.config.segment == 1
+    assert again.config.t_dropout == 0.02
+    assert_same(model, again)
+
+
+@pytest.mark.parametrize("count", [1, 9, len(DEFAULTS)])
+def test_reads_positional_arguments(contents, count, model, tmp_path):
+    everything = DEFAULTS | contents["kwargs"]
+    contents["args"] = tuple(list(everything.values())[:count])
+    contents["kwargs"] = {name: everything[name] for name in list(everything)[count:]}
+    assert_same(model, official.read(save_th(contents, tmp_path / "args.th")))
+
+
+def test_too_many_arguments(contents, tmp_path, refused):
+    contents["args"] = (0,) * (len(DEFAULTS) + 1)
+    refused(save_th(contents, tmp_path / "args.th"), "too many")
+
+
+def test_fraction_segment(contents, model, tmp_path):
+    contents["kwargs"]["segment"] = Fraction(39, 5)
+    assert official.read(save_th(contents, tmp_path / "f.th")).segment == Fraction(39, 5)
+    st = save_safetensors(model, tmp_path / "f.safetensors", segment=Fraction(39, 5))
+    assert official.read(st).segment == Fraction(39, 5)
+
+
+def test_fractions_of_older_pythons_are_text(contents, tmp_path):
+    class OldFraction:
+        def __reduce__(self):
+            return Fraction, ("39/5",)
+
+    contents["kwargs"]["segment"] = OldFraction()
+    assert official.read(save_th(contents, tmp_path / "f.th")).segment == Fraction(39, 5)
+
+
+def test_missing_keywords_are_the_published_defaults(tmp_path):
+    model = tiny(dconv_mode=1, bottom_channels=0, segment=10, t_heads=8, sample_rate=44100)
+    sizes = ("channels", "depth", "t_layers")
+    given = {"sources": list(model.sources), "nfft": 512}
+    given |= {name: getattr(model.config, name) for name in sizes}
+    contents = {"args": (), "kwargs": given, "state": published_state(model)}
+    again = official.read(save_th(contents, tmp_path / "few.th"))
+    assert again.config == model.config
+    assert_same(model, again)
+
+
+def test_shares_no_memory_with_another_parameter(contents, tmp_path):
+    state = contents["state"]
+    state["encoder.0.rewrite.bias"] = state["tencoder.0.rewrite.bias"] = torch.ones(16)
+    model = official.read(save_th(contents, tmp_path / "tied.th"))
+    with torch.no_grad():
+        model.spectral_encoder[0].rewrite.bias.zero_()
+    assert model.time_encoder[0].rewrite.bias.eq(1).all()
+
+
+def test_reads_other_floats_and_layouts(contents, model, tmp_path):
+    state = contents["state"]
+    transposed = state["channel_upsampler.weight"].transpose(0, 1).contiguous().transpose(0, 1)
+    state |= {
+        "channel_upsampler.weight": transposed,
+        "freq_emb.embedding.weight": state["freq_emb.embedding.weight"].double(),
+        "encoder.0.conv.bias": torch.nn.Parameter(state["encoder.0.conv.bias"].float()),
+    }
+    assert_same(model, official.read(save_th(contents, tmp_path / "other.th")))
+
+
+@pytest.mark.parametrize("kind", ["th", "safetensors"])
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("encoder.0.conv.weight", None, ["lacks", "encoder.0.conv.weight", "(1)"]),
+        ("encoder.7.conv.weight", torch.ones(3), ["unknown", "encoder.7.conv.weight"]),
+        ("bad\nname\x1b[31m", torch.ones(3), ["unknown", r"bad\nname\x1b"]),
+        ("encoder.0.conv.weight", torch.ones(8, 4, 8), ["[8, 4, 8]", "not [8, 4, 8, 1]"]),
+        ("channel_upsampler.weight", torch.ones(16, 8, 3), ["channel_upsampler.weight"]),
+        ("tencoder.0.conv.bias", torch.full((8,), torch.nan), ["tencoder.0", "finite"]),
+        ("tencoder.0.conv.bias", torch.full((8,), -torch.inf), ["finite"]),
+        ("tencoder.0.conv.bias", torch.ones(8, dtype=torch.int64), ["tencoder.0"]),
+    ],
+)
+def test_refuses_other_parameters(kind, name, change, words, contents, st, tmp_path, refused):
+    state = contents["state"]
+    if change is None:
+        del state[name]
+    else:
+        state[name] = change
+    changed = {"th": lambda: save_th(contents, tmp_path / "bad.th"), "safetensors": lambda: st}
+    if kind == "safetensors":
+        rewrite(st, state)
+    refused(changed[kind](), *words)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: "text",
+        lambda: None,
+        lambda: [1.0] * 8,
+        lambda: torch.ones(8, device="meta"),
+        lambda: torch.ones(8).to_sparse(),
+        lambda: torch.quantize_per_tensor(torch.ones(8), 0.1, 0, torch.qint8),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # of torch, about the kinds of tensor that are saved here
+def test_refuses_parameters_that_are_no_plain_tensors(make, contents, tmp_path, refused):
+    contents["state"]["tencoder.0.conv.bias"] = make()
+    refused(save_th(contents, tmp_path / "bad.th"))
+
+
+@pytest.mark.parametrize("klass", ["demucs.hdemucs.HDemucs", "demucs.demucs.Demucs"])
+def test_refuses_older_networks(klass, contents, st, tmp_path, refused):
+    refused(save_th(contents, tmp_path / "old.th", klass), "this version runs HTDemucs")
+    refused(rewrite(st, klass=klass), klass, "this version runs HTDemucs")
+
+
+def test_refuses_quantised_networks(contents, st, tmp_path, refused):
+    contents["state"] = {"__quantized": True, "quantized": [], "float16": [], "others": []}
+    refused(save_th(contents, tmp_path / "q.th"), "quantised")
+    refused(rewrite(st, structure="{}"), "quantised")
+
+
+def test_refuses_objects_of_the_quantiser(contents, tmp_path, refused):
+    with standing_in("diffq.uniform.Packed") as packed:
+        contents["state"] = {"__quantized": True, "quantized": packed()}
+        refused(save_th(contents, tmp_path / "q.th"), "quantised")
+
+
+@pytest.mark.parametrize("suffix", [".th", ".safetensors"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 4096, b"<html>404</html>", b"PK\x03\x04", pickle.dumps({}, protocol=2)],
+)
+def test_refuses_what_is_no_checkpoint(suffix, content, tmp_path, refused):
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(content)
+    refused(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kwargs": None},
+        {"state": None},
+        {"kwargs": {1: 2}},
+        {"args": 5},
+        {"state": [1]},
+        {"state": {5: torch.ones(2)}},
+        {"klass": "demucs.htdemucs.HTDemucs"},
+        {"klass": None},
+    ],
+)
+def test_refuses_other_torch_files(change, contents, tmp_path, refused):
+    path = save_th(contents | change, tmp_path / "other.th")
+    refused(path)
+    torch.save([1, 2], path)
+    refused(path, "lacks klass")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"kwargs": None},
+        {"klass": None},
+        {"kwargs": "[]"},
+        {"kwargs": "{"},
+        {"kwargs": "[" * 100_000},
+        {"kwargs": '{"channels": ' + "9" * 5000 + "}"},
+        {"args": "{}"},
+        {"args": '["one\\ntwo", {"a": [[]]}]'},
+        {"klass": "os.system\nand more"},
+    ],
+)
+def test_refuses_other_metadata(metadata, st, refused):
+    refused(rewrite(st, **metadata))
+
+
+@pytest.mark.parametrize("kind", ["th", "st"])
+def test_refuses_truncated_files(kind, request, tmp_path, refused):
+    whole = request.getfixturevalue(kind).read_bytes()
+    path = tmp_path / f"cut.{'th' if kind == 'th' else 'safetensors'}"
+    ends = {*range(0, len(whole), len(whole) // 40), *range(len(whole) - 20, len(whole))}
+    for end in ends:
+        path.write_bytes(whole[:end])
+        refused(path)
+
+
+def test_missing_file(tmp_path):
+    for suffix in (".th", ".safetensors"):
+        with pytest.raises(CheckpointError, match=r"cannot read .*: No such file"):
+            official.read(tmp_path / f"no{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("channels", 1 << 16),
+        ("bottom_channels", 1 << 16),
+        ("t_layers", 1 << 20),
+        ("dconv_depth", 1 << 20),
+        ("dconv_comp", 1e-300),
+        ("t_hidden_scale", 1 << 20),
+        ("nfft", 1 << 20),
+        ("sources", [str(i) for i in range(1000)]),
+    ],
+)
+def test_too_large_for_its_file(name, value, model, st, refused):
+    """Refused before the memory for it is taken."""
+    kwargs = keywords(model.config) | {name: value}
+    refused(rewrite(st, kwargs=as_json(kwargs)), "too few")
+
+
+def test_refuses_to_write_what_float16_cannot_hold(model, tmp_path):
+    large = HTDemucs(model.config)
+    with torch.no_grad():
+        large.spectral_encoder[0].conv.bias.fill_(1e5)
+    with pytest.raises(CheckpointError, match="float16"):
+        official.write(large, tmp_path / "large.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refuses_to_write_where_it_cannot(model, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CheckpointError, match="cannot write"):
+        official.write(model, tmp_path / "file" / "model.safetensors")
+
+
+def test_write_replaces_and_leaves_nothing_beside(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_text("something else")
+    official.write(model, path)
+    assert load_file(path).keys() == published_state(model).keys()
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]

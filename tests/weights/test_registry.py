@@ -1,0 +1,323 @@
+"""Names and paths on this machine. Nothing here may reach for a network."""
+
+import hashlib
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+from htdemucs import (
+    Bag,
+    CheckpointError,
+    ConfigError,
+    HTDemucs,
+    HTDemucsConfig,
+    ModelNotFoundError,
+    load_model,
+    save_model,
+)
+from htdemucs.weights import downloads, registry
+from htdemucs.weights.loading import choose_device, known_config
+from weights.makers import assert_same, save_safetensors, tiny, write_bag
+
+
+@pytest.fixture(autouse=True)
+def _no_network(caches, monkeypatch):
+    def refuse(*arguments, **_):
+        raise AssertionError(f"asked the network for {arguments}")
+
+    monkeypatch.setattr(downloads, "from_hub", refuse)
+    monkeypatch.setattr(downloads, "from_url", refuse)
+
+
+@pytest.fixture
+def repo(th, st, tmp_path) -> Path:
+    """A folder as people pass to --repo."""
+    folder = tmp_path / "repo"
+    folder.mkdir()
+    checksum = hashlib.sha256(th.read_bytes()).hexdigest()[:8]
+    (folder / "0000000a.th").write_bytes(th.read_bytes())
+    (folder / f"0000000b-{checksum}.th").write_bytes(th.read_bytes())
+    (folder / "0000000c-12345678.th").write_bytes(th.read_bytes())
+    (folder / "0000000d.safetensors").write_bytes(st.read_bytes())
+    signatures = ["0000000a", "0000000b", "0000000d"]
+    weights = [[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1]]
+    write_bag(folder / "mix.yaml", models=signatures, weights=weights)
+    write_bag(folder / "broken.yml", models=["0000000a", "0000000c"])
+    return folder
+
+
+def load(name, **options):
+    return load_model(name, device="cpu", **options)
+
+
+def message_of(error: type[Exception], name, **options) -> str:
+    with pytest.raises(error) as caught:
+        load(name, **options)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+@pytest.mark.parametrize("name", ["0000000a", "0000000b", "0000000d"])
+def test_members_of_a_repo(name, repo, model):
+    assert_same(load(name, repo=repo), model)
+    assert_same(load(name, repo=str(repo)), model)
+
+
+def test_a_bag_of_a_repo(repo, model):
+    bag = load("mix", repo=repo)
+    assert isinstance(bag, Bag)
+    assert bag.weights.tolist() == [[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1]]
+    assert not bag.training
+    assert_same(bag.members[2], model)
+    assert_same(load(repo / "mix.yaml"), bag)
+
+
+def test_a_wrong_checksum_in_a_repo(repo):
+    for name in ("0000000c", "broken"):
+        message = message_of(CheckpointError, name, repo=repo)
+        assert "0000000c-12345678.th is damaged: its checksum differs" in message
+
+
+def test_two_files_for_one_signature(repo):
+    (repo / "0000000c-87654321.th").write_bytes(b"another")
+    assert "delete all but one" in message_of(CheckpointError, "0000000c", repo=repo)
+
+
+def test_a_folder_of_ours_in_a_repo(repo, model):
+    save_model(model, repo / "mine")
+    assert_same(load("mine", repo=repo), model)
+
+
+def test_names_a_repo_does_not_have(repo, tmp_path):
+    message = message_of(ModelNotFoundError, "htdemucs", repo=repo)
+    assert "0000000a" in message
+    assert "mix" in message
+    assert "0000000d" in message
+    (repo / "mix.yaml").write_text("models: [0000000f]")
+    assert "needs 0000000f.th" in message_of(ModelNotFoundError, "mix", repo=repo)
+    (tmp_path / "bare").mkdir()
+    assert "no models" in message_of(ModelNotFoundError, "x", repo=tmp_path / "bare")
+    assert "not a folder" in message_of(ModelNotFoundError, "x", repo=tmp_path / "absent")
+
+
+@pytest.mark.parametrize("name", ["../repo/0000000a", "/0000000a", "", ".", "..", "a/b", "a\\b"])
+def test_names_that_would_leave_a_repo(name, repo):
+    message_of(ModelNotFoundError, name, repo=repo)
+
+
+def test_paths(th, st, model, tmp_path, monkeypatch):
+    save_model(model, tmp_path / "folder")
+    for path in (th, str(th), st, str(st), tmp_path / "folder"):
+        assert_same(load(path), model)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert_same(load(f"~/{th.name}"), model)
+    monkeypatch.chdir(tmp_path)
+    assert_same(load(st.name), model)
+
+
+def test_an_official_name_is_not_a_path(tmp_path, monkeypatch):
+    """Whatever lies in the working folder."""
+    (tmp_path / "mdx").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "cannot run yet" in message_of(ModelNotFoundError, "mdx")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["no/such.th", "~nobody/x.th", "x" * 5000, "a\0b", "", "  ", "two\nlines", "\x1b[31m"],
+)
+def test_paths_that_lead_nowhere(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ModelNotFoundError, CheckpointError)) as caught:
+        load(name)
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(caught.value).isprintable()
+
+
+def test_paths_to_other_things(tmp_path):
+    (tmp_path / "song.mp3").write_bytes(b"ID3")
+    assert "it must be a .th" in message_of(ModelNotFoundError, tmp_path / "song.mp3")
+    assert "--repo" in message_of(CheckpointError, tmp_path)
+    (tmp_path / "odd.th").mkdir()
+    assert "config.json" in message_of(CheckpointError, tmp_path / "odd.th")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("htdemuc", "htdemucs"), ("htdemucs_tf", "htdemucs_ft"), ("htdemucs6s", "htdemucs_6s")],
+)
+def test_suggests_the_closest_name(name, meant):
+    assert f"did you mean {meant}?" in message_of(ModelNotFoundError, name)
+
+
+def test_lists_the_names_where_none_is_close():
+    message = message_of(ModelNotFoundError, "spleeter")
+    assert "htdemucs, htdemucs_ft, htdemucs_6s" in message
+
+
+@pytest.mark.parametrize("name", ["hdemucs_mmi", "mdx", "mdx_extra", "mdx_q", "mdx_extra_q"])
+def test_older_models_are_not_yet_there(name):
+    members = registry.official_models()[name].members
+    for given in (name, *members):
+        message = message_of(ModelNotFoundError, given)
+        assert given in message
+        assert "cannot run yet" in message
+        assert "use htdemucs" in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!!python/object/apply:os.system ['touch {marker}']",
+        "models: [!!python/object/apply:os.system ['touch {marker}']]",
+        "models: !!python/name:os.system",
+        "models: [0a]\nsegment: !!python/object/new:subprocess.Popen [['touch', '{marker}']]",
+        "models: ['../0000000a']",
+        "models: ['/etc/passwd']",
+        "models: ['..']",
+        "models: ['0000000a\\n']",
+        "models: 0000000a",
+        "models: []",
+        "models: [[0000000a]]",
+        "models: [null]",
+        "models: [1.5]",
+        "models: [true]",
+        "models: [0x" + "f" * 9000 + "]",
+        "models: [" + "9" * 9000 + "]",
+        "models: [2001-99-99]",
+        "models: {0000000a: 1}",
+        "weights: [[1]]",
+        "models: [0000000a]\nclass: os.system",
+        "models: [0000000a]\nweights: 5",
+        "models: [0000000a]\nweights: []",
+        "models: [0000000a]\nweights: [[1, 1, 1]]",
+        "models: [0000000a]\nweights: [[1, 1, 1, 1], [1, 1, 1, 1]]",
+        "models: [0000000a]\nweights: [[1, 1, 1, x]]",
+        "models: [0000000a]\nweights: [[1, 1, 1, .nan]]",
+        "models: [0000000a]\nweights: [[1, 1, 1, .inf]]",
+        "models: [0000000a]\nweights: [[1, 1, 1, 0]]",
+        "models: [0000000a]\nweights: [1, 1, 1, 1]",
+        "models: [0000000a]\nsegment: -1",
+        "models: [0000000a]\nsegment: 0",
+        "models: [0000000a]\nsegment: .inf",
+        "models: [0000000a]\nsegment: .nan",
+        "models: [0000000a]\nsegment: yes",
+        "models: [0000000a]\nsegment: '1e999999999'",
+        "models: [0000000a]\nsegment: 1" + "0" * 400,
+        "",
+        "text",
+        "[models]",
+        "a: b: c",
+        "{",
+        "[" * 400,
+        "\x01",
+        "models: [\ud800]",
+    ],
+)
+def test_yaml_that_is_no_bag(text, repo, tmp_path):
+    marker = tmp_path / "it_ran"
+    text = text.replace("{marker}", str(marker))
+    (repo / "evil.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
+    assert "evil" in message_of(CheckpointError, "evil", repo=repo)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("key", ["models", "weights", "segment"])
+def test_yaml_that_says_more_than_could_be_read(key, repo):
+    anchors = "&a0 [x, x]"
+    for i in range(1, 60):
+        anchors = f"&a{i} [{anchors}, *a{i - 1}]"
+    models = "" if key == "models" else "models: [0000000a]\n"
+    text = f"{models}{key}: [{anchors}]\n"
+    (repo / "bomb.yaml").write_text(text)
+    assert "bomb.yaml" in message_of(CheckpointError, "bomb", repo=repo)
+
+
+def test_a_bag_of_networks_that_differ(repo, tmp_path):
+    other = tiny(depth=1, t_layers=0, bottom_channels=0, sources=["a", "b", "c", "d"])
+    save_safetensors(other, repo / "0000000e.safetensors")
+    write_bag(repo / "odd.yaml", models=["0000000a", "0000000e"])
+    assert "same sources" in message_of(CheckpointError, "odd", repo=repo)
+
+
+@pytest.mark.parametrize(("segment", "exact"), [(0.7, Fraction(7, 10)), (44, 1), (1, 1)])
+def test_segment_of_a_bag(segment, exact, repo):
+    """As it is written, and never longer than its members'."""
+    write_bag(repo / "short.yaml", models=["0000000a"], segment=segment)
+    bag = load("short", repo=repo)
+    assert bag.segment == exact
+    assert isinstance(bag, Bag)
+
+
+def test_a_bag_of_one_is_that_one(repo, model):
+    """As the published names are bags of one."""
+    write_bag(repo / "single.yaml", models=["0000000a"])
+    loaded = load("single", repo=repo)
+    assert isinstance(loaded, HTDemucs)
+    assert_same(loaded, model)
+
+
+def test_all_official_models_are_accounted_for():
+    table = registry._table()
+    named = [member for model in registry.official_models().values() for member in model.members]
+    assert len(named) == len(set(named))
+    assert set(named) == set(table["signatures"])
+    assert {entry["folder"] for entry in table["signatures"].values()} == {
+        "hybrid_transformer",
+        "mdx_final",
+    }
+    for signature, entry in table["signatures"].items():
+        assert len(bytes.fromhex(signature)) == len(bytes.fromhex(entry["checksum"])) == 4
+    assert table["signatures"]["955717e8"]["checksum"] == "8726e21a"
+
+
+def test_official_configurations_and_weights_fit():
+    for model in registry.official_models().values():
+        if model.unsupported:
+            assert not model.config
+            continue
+        config = HTDemucsConfig(**model.config)
+        if model.weights is not None:
+            assert len(model.weights) == len(model.members)
+            assert {len(row) for row in model.weights} == {len(config.sources)}
+        assert len(model.members) == 1 or model.weights is not None
+        assert model.repository == "adefossez/" + registry._repository_name(model.name)
+        assert registry.cached_members(model) == 0
+    assert registry.DEFAULT_MODEL in registry.official_models()
+
+
+def test_known_configurations_need_no_weights(st):
+    assert known_config("htdemucs") == known_config("955717e8") == HTDemucsConfig()
+    assert known_config("htdemucs_6s").sources[4:] == ("guitar", "piano")
+    assert known_config(str(st)).channels == 8
+    with pytest.raises(ModelNotFoundError, match="downloaded"):
+        known_config("hf://someone/mix")
+    with pytest.raises(ModelNotFoundError, match="cannot run yet"):
+        known_config("mdx")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense", "cpu:x"])
+def test_devices_that_are_not_there(device):
+    """Said before anything is looked for or downloaded."""
+    with pytest.raises(ConfigError, match="no device"):
+        load_model("htdemucs", device=device)
+
+
+def test_devices(th):
+    assert choose_device(torch.device("cpu")) == torch.device("cpu")
+    assert choose_device(None).type in ("cpu", "cuda", "mps")
+    assert next(load_model(th, device="cpu").parameters()).device.type == "cpu"
+
+
+def test_the_cache_is_where_the_environment_says(caches, monkeypatch):
+    assert downloads.default_cache() == caches["HTDEMUCS_CACHE"]
+    monkeypatch.delenv("HTDEMUCS_CACHE")
+    assert downloads.default_cache() == caches["XDG_CACHE_HOME"] / "htdemucs"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(caches["TORCH_HOME"]))
+    assert downloads.default_cache() == caches["TORCH_HOME"] / ".cache" / "htdemucs"
+    monkeypatch.setenv("HTDEMUCS_CACHE", "~/models")
+    assert downloads.default_cache() == caches["TORCH_HOME"] / "models"
