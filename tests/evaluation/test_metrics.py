@@ -25,6 +25,25 @@ def test_nsdr_is_the_challenge_formula(pair):
     torch.testing.assert_close(nsdr(references, estimates), torch.tensor(expected).double())
 
 
+def test_one_stem_gives_one_number_and_batches_give_many(pair):
+    """(C, L) for validation during training; (B, S, C, L) too, in any precision."""
+    references, estimates = pair
+    for score in (nsdr, si_sdr):
+        stems = score(references, estimates)
+        assert float(score(references[1], estimates[1])) == pytest.approx(stems[1].item())
+        batch = score(references.expand(2, 3, -1, -1), estimates.expand(2, 3, -1, -1))
+        torch.testing.assert_close(batch, stems.expand(2, 3))
+        half = score(references.bfloat16(), estimates.bfloat16())
+        assert half.dtype == torch.float64
+        torch.testing.assert_close(half, stems, atol=0.1, rtol=0)
+
+
+def test_other_shapes_are_refused_and_not_broadcast():
+    for score in (nsdr, si_sdr):
+        with pytest.raises(ValueError, match=r"\[2, 5\] and \[1, 5\] differ"):
+            score(torch.zeros(2, 5), torch.zeros(1, 5))
+
+
 def test_nsdr_of_silence_and_of_perfection_is_finite():
     silence, sound = torch.zeros(1, 2, RATE), torch.ones(1, 2, RATE)
     assert nsdr(silence, silence).tolist() == [0.0]

@@ -53,12 +53,10 @@ class ScoreMeter:
 
     def push(self, references: Tensor, estimates: Tensor) -> None:
         """Take the next frame, (S, C, L) twice; only the last may be shorter than the others."""
-        if references.shape != estimates.shape:
-            raise ValueError(f"{list(references.shape)} and {list(estimates.shape)} differ")
         length = references.shape[-1]
         if self._length % self.frame_length or length > self.frame_length:
             raise ValueError(f"frames must have {self.frame_length} samples, the last one fewer")
-        references, estimates = references.double(), estimates.double()
+        references, estimates = _exact(references, estimates)
         sums = _sums(references, estimates)
         self._sums = self._sums + sums
         if length == self.frame_length or not self._length:  # museval scores no incomplete frame,
@@ -87,21 +85,22 @@ class ScoreMeter:
 
 
 def nsdr(references: Tensor, estimates: Tensor) -> Tensor:
-    """(S, C, L) twice -> (S,): the MDX challenge's SDR, dB.
+    """(..., C, L) twice -> (...), float64 on the CPU: the MDX challenge's SDR, dB.
 
     10 log10 of (energy of the reference + 1e-7) / (energy of the difference + 1e-7), each summed
-    over all channels and the whole track.
+    over all channels and the whole track. Always finite. So `float(nsdr(reference, estimate))` is
+    the score of one stem, and stems (S, C, L) give one score each.
     """
-    return _nsdr(_sums(references.double(), estimates.double()))
+    return _nsdr(_sums(*_exact(references, estimates)))
 
 
 def si_sdr(references: Tensor, estimates: Tensor) -> Tensor:
-    """(S, C, L) twice -> (S,): scale-invariant SDR, dB (arXiv 1811.02508, without mean removal).
+    """(..., C, L) twice -> (...): scale-invariant SDR, dB (arXiv 1811.02508, means left in).
 
     The reference is scaled by one factor for all channels so as to be nearest to the estimate. NaN
     where the reference or the estimate is silent, infinite where nothing else is left.
     """
-    return _si_sdr(_sums(references.double(), estimates.double()))
+    return _si_sdr(_sums(*_exact(references, estimates)))
 
 
 def museval_frames(references: Tensor, estimates: Tensor, sample_rate: int) -> Tensor:
@@ -129,11 +128,18 @@ def museval_sdr(references: Tensor, estimates: Tensor, sample_rate: int) -> Tens
     return torch.tensor([_median(row) for row in frames], dtype=torch.float64)
 
 
+def _exact(references: Tensor, estimates: Tensor) -> tuple[Tensor, Tensor]:
+    """In float64, on the CPU because not every device has it; refused if their shapes differ."""
+    if references.shape != estimates.shape:
+        raise ValueError(f"{list(references.shape)} and {list(estimates.shape)} differ")
+    return references.to("cpu", torch.float64), estimates.to("cpu", torch.float64)
+
+
 def _sums(references: Tensor, estimates: Tensor) -> Tensor:
-    """(S, C, L) twice -> (4, S): energies of reference, estimate, error; reference times error."""
+    """(..., C, L) twice -> (4, ...): energies of reference, estimate, error; reference x error."""
     errors = estimates - references
     pairs = ((references, references), (estimates, estimates), (errors, errors))
-    return torch.stack([(a * b).sum((1, 2)) for a, b in (*pairs, (references, errors))])
+    return torch.stack([(a * b).sum((-2, -1)) for a, b in (*pairs, (references, errors))])
 
 
 def _nsdr(sums: Tensor) -> Tensor:
