@@ -149,15 +149,10 @@ def test_all_tracks_bad_gives_an_empty_document(data, estimates):
     assert set(document["failures"]) == {"one", "two"}
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_stems_are_those_with_estimates(data, estimates, nested):
+def test_stems_are_those_with_estimates(data, estimates):
     for name in LENGTHS:
         (estimates / name / "drums.wav").unlink()
         write(estimates / name / "no_drums.wav", noise(0, 10))
-    if nested:  # museval's layout
-        (estimates / "test").mkdir()
-        for name in LENGTHS:
-            (estimates / name).rename(estimates / "test" / name)
     document = to_document(run(data, estimates))
     assert document["stems"] == ["bass", "other", "vocals"]
     assert not document["failures"]
@@ -166,9 +161,60 @@ def test_stems_are_those_with_estimates(data, estimates, nested):
 def test_a_missing_estimate_is_a_bad_track(data, estimates):
     (estimates / "one" / "drums.wav").unlink()
     document = to_document(run(data, estimates))
-    assert "no estimate of drums" in document["failures"]["one"]
-    (estimates / "one").rename(estimates / "else")
-    assert "no folder" in to_document(run(data, estimates))["failures"]["one"]
+    assert document["failures"]["one"] == (
+        f"there is no estimate of drums in {estimates}; it should hold one/drums.wav"
+    )
+    assert list(document["tracks"]) == ["two"]
+
+
+@pytest.mark.parametrize(
+    "naming",
+    [
+        "test/{track}/{stem}.wav",
+        "train/{track}/{stem}.wav",
+        "{track}/{Stem}.WAV",
+        "{track}_{stem}.wav",
+        "{track} - {Stem}.wav",
+        "{track}_({Stem})_model.v2.wav",
+        "{track}/mixture_({Stem})_model.wav",
+        "12_{track}_({Stem}).wav",
+    ],
+)
+def test_estimates_named_by_other_programs(data, estimates, tmp_path, naming):
+    for name in LENGTHS:
+        for stem in STEMS:
+            target = tmp_path / "other" / naming.format(track=name, stem=stem, Stem=stem.title())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (estimates / name / f"{stem}.wav").rename(target)
+        write(target.with_name("no_vocals.wav"), noise(0, 10))
+        write(target.with_name(f"{name}_(No Vocals).wav"), noise(0, 10))
+    document = to_document(run(data, tmp_path / "other"))
+    assert document["stems"] == list(STEMS)
+    assert not document["failures"]
+    assert document["mean"]["all"]["nsdr"] == pytest.approx(20, abs=1)
+
+
+def test_estimates_of_a_track_whose_name_is_part_of_another(data, estimates, tmp_path):
+    """`one_(vocals)` is not an estimate of a track "ne", nor `one more_vocals` one of "one"."""
+    for stem in STEMS:
+        (estimates / "one" / f"{stem}.wav").rename(estimates / f"one more_{stem}.wav")
+    (data / "two").rename(data / "ne")
+    with pytest.raises(EvaluationError, match="no estimates of ne"):
+        run(data, estimates)
+
+
+def test_two_files_for_one_estimate_are_refused(data, estimates):
+    for name in LENGTHS:
+        write(estimates / name / "Bass.flac", noise(0, 10), AudioEncoding("flac"))
+    with pytest.raises(EvaluationError, match=r"has both Bass\.flac and bass\.wav; remove one"):
+        run(data, estimates)
+
+
+def test_a_folder_above_the_estimates_is_told_where_they_are(data, estimates, tmp_path):
+    (tmp_path / "separated").mkdir()
+    estimates.rename(tmp_path / "separated" / "a model")
+    with pytest.raises(EvaluationError, match=r"try --estimates .*separated/a model$"):
+        run(data, tmp_path / "separated")
 
 
 def test_chosen_stems_only(data, estimates, model_folder):
@@ -308,7 +354,7 @@ def test_folders_without_estimates(data, tmp_path):
     with pytest.raises(EvaluationError, match="not a folder"):
         run(data, tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(EvaluationError, match=r"one/vocals\.wav"):
+    with pytest.raises(EvaluationError, match=r"no estimates of one .* one/STEM\.wav"):
         run(data, tmp_path / "empty")
 
 

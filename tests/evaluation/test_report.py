@@ -22,7 +22,7 @@ def test_the_page_is_whole_and_needs_nothing_else(evaluation, tmp_path):
     page = (tmp_path / "new" / "report.html").read_text()
     assert page == to_html(evaluation)
     assert "a &lt;model&gt;: evaluation" in page
-    assert "three &lt;b&gt;: there are no estimates" in page
+    assert "three &lt;b&gt;: there is no estimate" in page
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
     body = page[page.index("<body>") :].replace("</html>", "")
     body = re.sub(r"(<img [^>]*)>", r"\1/>", body)

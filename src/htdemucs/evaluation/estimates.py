@@ -1,9 +1,9 @@
 """Where estimates come from: a model that separates now, or files separated earlier."""
 
-import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from htdemucs.audio import AudioFile, reblock
 from htdemucs.errors import EvaluationError
+from htdemucs.evaluation.naming import estimate_files
 from htdemucs.evaluation.threads import threads
 from htdemucs.evaluation.tracks import (
     MIXTURE,
-    SUBSET,
     Track,
     TrackReader,
     audio_files,
@@ -79,7 +79,7 @@ class ModelEstimator(Estimator):
 
 
 class FileEstimator(Estimator):
-    """Reads FOLDER/TRACK/STEM.EXT, as any tool may have written it."""
+    """Reads files that some program left in a folder, named in one of `naming.NAMINGS`."""
 
     def __init__(self, folder: Path, stems: Sequence[str]) -> None:
         self.folder = folder
@@ -89,9 +89,17 @@ class FileEstimator(Estimator):
         """Files at another sample rate or number of channels are converted to the track's.
 
         Raises:
-            EvaluationError: there is no such folder, or a stem is not in it.
+            EvaluationError: a stem has no file, or several.
         """
-        return _Read(_track_files(self.folder, reader.track, self.stems), reader)
+        name = reader.track.name
+        files = estimate_files(self.folder, name, self.stems)
+        missing = [stem for stem in self.stems if stem not in files]
+        if missing:
+            raise EvaluationError(
+                f"there is no estimate of {', '.join(missing)} in {self.folder}; it should hold "
+                f"{name}/{missing[0]}.wav"
+            )
+        return _Read(files, reader)
 
 
 def estimated_stems(folder: Path, tracks: Sequence[Track]) -> tuple[str, ...]:
@@ -102,16 +110,29 @@ def estimated_stems(folder: Path, tracks: Sequence[Track]) -> tuple[str, ...]:
     """
     if not folder.is_dir():
         raise EvaluationError(f"--estimates {folder} is not a folder; name one with TRACK/STEM.wav")
+    stems = _stems_in(folder, tracks)
+    if stems:
+        return tuple(sorted(stems))
+    inside = (path for path in sorted(folder.iterdir()) if path.is_dir())
+    deeper = next((path for path in inside if _stems_in(path, tracks)), None)
+    _estimated(folder, tracks[0])  # tells if there are estimates, but something is wrong with them
+    raise EvaluationError(
+        f"no estimates of {tracks[0].name} in {folder}; "
+        + (f"try --estimates {deeper}" if deeper else f"it should hold {tracks[0].name}/STEM.wav")
+    )
+
+
+def _stems_in(folder: Path, tracks: Sequence[Track]) -> set[str]:
     stems: set[str] = set()
     for track in tracks:
-        with contextlib.suppress(EvaluationError):  # this track will be named when it is scored
-            found = audio_files(_track_folder(folder, track)).keys()
-            stems |= (found & audio_files(track.folder).keys()) - {MIXTURE}
-    if not stems:
-        raise EvaluationError(
-            f"no estimates in {folder}; there should be files such as {tracks[0].name}/vocals.wav"
-        )
-    return tuple(sorted(stems))
+        with suppress(EvaluationError):  # this track will be named when it is scored
+            stems |= _estimated(folder, track)
+    return stems
+
+
+def _estimated(folder: Path, track: Track) -> set[str]:
+    references = audio_files(track.folder).keys() - {MIXTURE}
+    return set(estimate_files(folder, track.name, references))
 
 
 class _Separated(Estimates):
@@ -165,20 +186,3 @@ class _Read(Estimates):
                 self.notes.append(f"the estimate {name} has {file.source_sample_rate} Hz")
             self.broken_samples += file.repaired_samples
             self.notes += oddities(f"the estimate {name}", file)
-
-
-def _track_folder(folder: Path, track: Track) -> Path:
-    """FOLDER/TRACK, or FOLDER/test/TRACK as museval has it."""
-    nested = folder / SUBSET / track.name
-    return nested if nested.is_dir() and not (folder / track.name).is_dir() else folder / track.name
-
-
-def _track_files(folder: Path, track: Track, stems: Sequence[str]) -> dict[str, Path]:
-    found = _track_folder(folder, track)
-    if not found.is_dir():
-        raise EvaluationError(f"there are no estimates: no folder {found}")
-    files = audio_files(found)
-    missing = [stem for stem in stems if stem not in files]
-    if missing:
-        raise EvaluationError(f"there is no estimate of {', '.join(missing)} in {found}")
-    return {stem: files[stem] for stem in stems}

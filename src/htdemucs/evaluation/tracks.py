@@ -133,7 +133,7 @@ def find_tracks(data: Path) -> list[Track]:
         if not data.is_dir():
             raise EvaluationError(f"{data} is not a folder; name one with a folder for each track")
         tracks = _track_folders(data / SUBSET) or _track_folders(data)
-        if not tracks and _audio_paths(data):
+        if not tracks and audio_paths(data):
             tracks = [data.resolve()]
         if not tracks and (any(data.glob("*.stem.mp4")) or any(data.glob("test/*.stem.mp4"))):
             raise EvaluationError(f"{data} holds .stem.mp4 files; use the wav files of MUSDB18-HQ")
@@ -150,18 +150,32 @@ def audio_files(folder: Path) -> dict[str, Path]:
     Raises:
         EvaluationError: the folder cannot be read, or two files have the same name.
     """
-    try:
-        paths = _audio_paths(folder)
-    except OSError as error:
-        raise EvaluationError(f"cannot read {folder}: {error.strerror or error}") from error
     found: dict[str, Path] = {}
-    for path in paths:
+    for path in audio_paths(folder):
         if path.stem in found:
             raise EvaluationError(
                 f"{folder} has both {found[path.stem].name} and {path.name}; remove one"
             )
         found[path.stem] = path
     return found
+
+
+def audio_paths(folder: Path) -> list[Path]:
+    """The audio files of a folder, in alphabetical order; none where there is no such folder.
+
+    Raises:
+        EvaluationError: the folder cannot be read.
+    """
+    try:
+        return sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise EvaluationError(f"cannot read {folder}: {error.strerror or error}") from error
 
 
 def side_by_side(files: Sequence[Iterable[Tensor]]) -> Iterator[list[Tensor]]:
@@ -204,12 +218,4 @@ def _track_folders(data: Path) -> list[Path]:
     if not data.is_dir():
         return []
     folders = (path for path in data.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return sorted(folder for folder in folders if _audio_paths(folder))
-
-
-def _audio_paths(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
-    )
+    return sorted(folder for folder in folders if audio_paths(folder))
