@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -48,13 +51,33 @@ def test_estimates_with_and_without_a_name(run, data, tmp_path):
     assert document["model"]["name"] == "spleeter"
     assert document["oracle"] is None
     assert document["undefined"]["model"]["bass"]["si_sdr"]["inf"] == 2
-    assert "left out of si_sdr, bass: tracks with 2 inf" in result.stdout
+    assert "tracks left out of si_sdr: bass in 2 (inf), drums in 2 (inf)" in result.stdout
     assert "oracle" not in result.stdout
     assert "estimates" in result.stdout
     result = run("evaluate", data, *words, "--stems", "vocals, bass")
     document = json.loads((tmp_path / "scores.json").read_text())
     assert document["model"]["name"] == "data"
     assert document["stems"] == ["vocals", "bass"]
+
+
+def test_names_that_are_not_utf8(data, tmp_path):
+    """As a whole process, because what standard output can hold is a matter of the process."""
+    name = os.fsdecode(b"caf\xe9")
+    try:
+        (data / "one").rename(data / name)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    data.rename(tmp_path / name)
+    words = ["evaluate", tmp_path / name, "--estimates", tmp_path / name]
+    words += ["--json", tmp_path / "s.json", "--report", tmp_path / "s.html"]
+    done = subprocess.run(
+        [sys.executable, "-m", "htdemucs", *words], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"caf\\udce9: dB over 2 tracks" in done.stdout
+    document = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
+    assert list(document["tracks"]) == [name, "two"]
+    assert "caf\\udce9" in (tmp_path / "s.html").read_text(encoding="utf-8")
 
 
 def test_quiet_prints_nothing(run, data):

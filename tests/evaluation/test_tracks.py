@@ -24,10 +24,19 @@ def test_musdb_stands_for_its_test_part(tmp_path, data):
     write_track(tmp_path / "musdb" / "train" / "a", 0, 10)
     data.rename(tmp_path / "musdb" / "test")
     assert [track.name for track in find_tracks(tmp_path / "musdb")] == ["one", "two"]
+    assert [track.name for track in find_tracks(tmp_path / "musdb" / "test")] == ["one", "two"]
+    assert [track.name for track in find_tracks(tmp_path / "musdb" / "train")] == ["a"]
 
 
 def test_a_single_track(data):
     assert find_tracks(data / "one") == [Track("one", data / "one")]
+
+
+def test_a_train_folder_alone_must_be_named(data, tmp_path):
+    (tmp_path / "musdb").mkdir()
+    data.rename(tmp_path / "musdb" / "train")
+    with pytest.raises(EvaluationError, match=r"name .*musdb/train"):
+        find_tracks(tmp_path / "musdb")
 
 
 @pytest.mark.parametrize(

@@ -178,11 +178,15 @@ def _remarks(document: Mapping[str, Any]) -> Iterator[str]:
     ]
     if known:
         yield f"95 % interval of the mean of all stems: {', '.join(known)}"
-    for stem, metrics in document["undefined"]["model"].items():
-        for metric, counts in metrics.items():
-            found = " and ".join(f"{n} {kind}" for kind, n in counts.items() if n)
-            if found:
-                yield f"left out of {metric}, {stem}: tracks with {found}"
+    for metric in METRICS:
+        found = [
+            f"{stem} in {count} ({kind})"
+            for stem, metrics in document["undefined"]["model"].items()
+            for kind, count in metrics[metric].items()
+            if count
+        ]
+        if found:
+            yield f"tracks left out of {metric}: {', '.join(found)}"
     run = document["run"]
     took = [f"{document['data']['duration'] / 60:.1f} minutes of audio in {run['seconds']:.0f} s"]
     if run["real_time_factor"] is not None:

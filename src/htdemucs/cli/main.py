@@ -1,6 +1,7 @@
 """The `htdemucs` command."""
 
 import sys
+from io import TextIOWrapper
 
 import typer
 
@@ -42,6 +43,8 @@ def options(
 
 def main() -> None:
     """Run the command; an expected failure ends it with one line and exit code 1."""
+    if isinstance(sys.stdout, TextIOWrapper):  # file names may hold what a terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except HTDemucsError as error:

@@ -53,14 +53,14 @@ def write_document(evaluation: Evaluation, path: Path) -> None:
 
 
 def write_text(text: str, path: Path) -> None:
-    """A file that appears only when whole.
+    """A file that appears only when whole. Names that are not UTF-8 get backslashes, as in JSON.
 
     Raises:
         EvaluationError: it cannot be written.
     """
     try:
         with replacing(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise EvaluationError(f"cannot write {path}: {error.strerror or error}") from error
 

@@ -13,7 +13,6 @@ from htdemucs import __version__
 from htdemucs.weights import folder, registry
 
 PACKAGES = ("torch", "numpy", "av", "soxr")  # what changes a score in its last digits
-
 FOLDER_FILES = (folder.CONFIG_FILE, folder.WEIGHTS_FILE)
 
 
@@ -26,7 +25,7 @@ def sha256(path: Path) -> str:
 def combined_sha256(hashes: dict[str, str]) -> str:
     """Of many files at once: of lines `HASH  NAME`, in order of the names, as sha256sum prints."""
     lines = "".join(f"{value}  {name}\n" for name, value in sorted(hashes.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def weights_sha256(name: str, repo: Path | None) -> dict[str, str]:

@@ -123,8 +123,8 @@ class TrackReader:
 def find_tracks(data: Path) -> list[Track]:
     """The tracks of a data folder, by name: its folders that hold audio files.
 
-    A MUSDB18-HQ folder stands for its `test/`; a folder that holds audio files itself, and no
-    tracks, is one track.
+    A MUSDB18-HQ folder stands for its `test/`; name its `train/` for the other tracks. A folder
+    that holds audio files itself, and no tracks, is one track.
 
     Raises:
         EvaluationError: it cannot be read, or holds no tracks.
@@ -139,6 +139,10 @@ def find_tracks(data: Path) -> list[Track]:
             raise EvaluationError(f"{data} holds .stem.mp4 files; use the wav files of MUSDB18-HQ")
     except OSError as error:
         raise EvaluationError(f"cannot read {data}: {error.strerror or error}") from error
+    if not tracks and _track_folders(data / "train"):
+        raise EvaluationError(
+            f"no tracks in {data / SUBSET}; name {data / 'train'} for those there"
+        )
     if not tracks:
         raise EvaluationError(f"no tracks in {data}; it should hold files TRACK/STEM.wav (or flac)")
     return [Track(folder.name, folder) for folder in tracks]
