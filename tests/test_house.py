@@ -15,7 +15,8 @@ LEVELS = [
     {"model"},
     {"weights", "audio"},
     {"separation"},
-    {"batch", "evaluation", "training"},
+    {"evaluation"},
+    {"batch", "training"},
     {"cli", "server"},
     {"__main__"},
 ]

@@ -33,5 +33,9 @@ class SegmentTooLongError(SeparationError):
     """A segment longer than the one the model was trained for."""
 
 
+class EvaluationError(HTDemucsError):
+    """Tracks, stems or estimates that cannot be scored."""
+
+
 class TrainingError(HTDemucsError):
     """A training run that cannot go on."""

@@ -72,7 +72,7 @@ def test_convert_a_bag(run, model_folder, tmp_path):
 
 def test_help_and_version_name_every_command(run):
     text = run("--help").stdout
-    for command in ("separate", "models", "convert", "trace"):
+    for command in ("separate", "evaluate", "models", "convert", "trace"):
         assert command in text
     assert run("--version").stdout.startswith("htdemucs ")
 

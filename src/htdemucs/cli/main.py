@@ -1,11 +1,13 @@
 """The `htdemucs` command."""
 
 import sys
+from io import TextIOWrapper
 
 import typer
 
 from htdemucs import __version__
 from htdemucs.cli.convert import convert
+from htdemucs.cli.evaluate import evaluate
 from htdemucs.cli.models import models
 from htdemucs.cli.separate import separate
 from htdemucs.cli.trace import trace
@@ -20,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: importing Rich would take longer than showing it
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (separate, models, convert, trace):
+for command in (separate, evaluate, models, convert, trace):
     app.command()(command)
 
 
@@ -41,6 +43,8 @@ def options(
 
 def main() -> None:
     """Run the command; an expected failure ends it with one line and exit code 1."""
+    if isinstance(sys.stdout, TextIOWrapper):  # file names may hold what a terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except HTDemucsError as error:

@@ -1,7 +1,5 @@
 """`htdemucs separate`: songs into stems."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -9,11 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from htdemucs.cli.shared import Name, Repo, messages
+from htdemucs.cli.shared import (
+    Name,
+    Repo,
+    download_bars,
+    messages,
+    print_error,
+    progress_bar,
+)
 from htdemucs.errors import HTDemucsError, SeparationError
 
 if TYPE_CHECKING:
-    from htdemucs.separation import OutputOptions, Progress, Separator
+    from htdemucs.separation import OutputOptions, Separator
 
 
 class OtherMethod(str, Enum):
@@ -156,7 +161,7 @@ class _Run:
         """Separate one track; an expected failure is noted, and does not stop the others."""
         try:
             self._refuse_overwriting(track)
-            with _progress_bar(track.name) as on_progress:
+            with progress_bar(track.name) as on_progress:
                 stems = self.separator.separate_file(
                     track, self.out_dir, options=self.options, on_progress=on_progress
                 )
@@ -167,7 +172,7 @@ class _Run:
             )
         except HTDemucsError as error:
             self.failures[track] = str(error)
-            _print_error(str(error))
+            print_error(str(error))
 
     def conclude(self) -> None:
         """Name the tracks that failed, and exit with 1 if there are any."""
@@ -175,7 +180,7 @@ class _Run:
             return
         if len(self.failures) + len(set(self.written.values())) > 1:
             names = ", ".join(str(track) for track in self.failures)
-            _print_error(f"{len(self.failures)} not separated: {names}")
+            print_error(f"{len(self.failures)} not separated: {names}")
         raise typer.Exit(1)
 
     def _refuse_overwriting(self, track: Path) -> None:
@@ -230,7 +235,7 @@ def _separator(
 
     if stems and options.two_stems:
         raise SeparationError("choose --stems or --two-stems, not both")
-    with _download_bars(shown=not messages().quiet):
+    with download_bars(shown=not messages().quiet):
         model = load_model(name, repo=repo, device=device)
     wanted = [stem.strip() for stem in stems.split(",")] if stems else None
     needed = wanted or list(options.needed_stems(model.sources))
@@ -257,47 +262,3 @@ def _list_models(repo: Path | None) -> None:
     for path in sorted(repo.iterdir()):
         if path.suffix in (".th", ".safetensors", ".yaml"):
             print(path.stem.partition("-")[0] if path.suffix == ".th" else path.stem)
-
-
-@contextmanager
-def _progress_bar(label: str) -> Iterator[Any]:
-    from rich import progress as rich_progress
-    from rich.text import Text
-
-    columns = (
-        rich_progress.TextColumn("{task.fields[label]}", markup=False),
-        rich_progress.BarColumn(),
-        rich_progress.TaskProgressColumn(),
-        rich_progress.TextColumn("{task.fields[speed]}"),
-        rich_progress.TimeRemainingColumn(),
-    )
-    with rich_progress.Progress(*columns, console=messages()) as bars:
-        task = bars.add_task("", label=Text(label).plain, speed="", total=None)
-
-        def on_progress(progress: "Progress") -> None:
-            elapsed = bars.tasks[task].elapsed or 0
-            speed = f"{progress.done / elapsed:.1f}x" if elapsed else ""
-            bars.update(task, completed=progress.done, total=progress.total, speed=speed)
-
-        yield on_progress
-
-
-@contextmanager
-def _download_bars(shown: bool) -> Iterator[None]:
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
-
-    if not shown:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not shown:
-            enable_progress_bars()
-
-
-def _print_error(message: str) -> None:
-    from rich.console import Console
-
-    Console(stderr=True).print(
-        f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True
-    )

@@ -1,13 +1,17 @@
 """Options and output that several commands share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from htdemucs.separation import Progress
 
 Name = Annotated[
     str,
@@ -37,3 +41,50 @@ def table_console() -> "Console":
 
     output = Console()
     return output if output.is_terminal else Console(width=160)
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Any]:
+    """A bar on standard error; give what must be told how far it is."""
+    from rich import progress as rich_progress
+    from rich.text import Text
+
+    columns = (
+        rich_progress.TextColumn("{task.fields[label]}", markup=False),
+        rich_progress.BarColumn(),
+        rich_progress.TaskProgressColumn(),
+        rich_progress.TextColumn("{task.fields[speed]}"),
+        rich_progress.TimeRemainingColumn(),
+    )
+    with rich_progress.Progress(*columns, console=messages()) as bars:
+        task = bars.add_task("", label=Text(label).plain, speed="", total=None)
+
+        def on_progress(progress: "Progress") -> None:
+            elapsed = bars.tasks[task].elapsed or 0
+            speed = f"{progress.done / elapsed:.1f}x" if elapsed else ""
+            bars.update(task, completed=progress.done, total=progress.total, speed=speed)
+
+        yield on_progress
+
+
+@contextmanager
+def download_bars(shown: bool) -> Iterator[None]:
+    """Show or hide the bars of the hub's client."""
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+    if not shown:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not shown:
+            enable_progress_bars()
+
+
+def print_error(message: str) -> None:
+    """One line on standard error, even when quiet."""
+    from rich.console import Console
+
+    Console(stderr=True).print(
+        f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True
+    )

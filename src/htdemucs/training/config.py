@@ -163,7 +163,7 @@ class TrainConfig:
         valid_every, save_every, log_every: steps between validations, checkpoints, log lines.
         best_by: what a validation is judged by: the lowest loss, or the highest nsdr.
         precision: of the forward pass.
-        device: where to train; by default the best there is.
+        device: "auto" trains on a GPU where there is one.
         tensorboard: also log for TensorBoard.
         seed: of everything random.
     """
@@ -185,7 +185,7 @@ class TrainConfig:
     log_every: int = 50
     best_by: Literal["loss", "nsdr"] = "loss"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    device: str | None = None
+    device: Literal["auto", "cpu"] = "auto"
     tensorboard: bool = True
     seed: int = 42
 

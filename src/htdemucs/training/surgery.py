@@ -28,7 +28,8 @@ def with_sources(
         if old not in model.sources:
             raise ConfigError(f"the model has no source {old}; it has {', '.join(model.sources)}")
     made = HTDemucs(dataclasses.replace(model.config, sources=tuple(sources)))
-    heads = {f"{head}.{model.config.depth - 1}.conv_transpose.{kind}" for head in HEADS for kind in ("weight", "bias")}
+    outermost = f"{model.config.depth - 1}.conv_transpose"
+    heads = {f"{head}.{outermost}.{kind}" for head in HEADS for kind in ("weight", "bias")}
     state = made.state_dict()
     for name, value in model.state_dict().items():
         if name not in heads:

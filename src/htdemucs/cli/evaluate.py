@@ -1,0 +1,215 @@
+"""`htdemucs evaluate`: scores of a model, or of stems on disk, against the true stems."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from htdemucs.cli.shared import (
+    Repo,
+    download_bars,
+    messages,
+    print_error,
+    progress_bar,
+    table_console,
+)
+from htdemucs.errors import EvaluationError
+
+if TYPE_CHECKING:
+    from htdemucs.evaluation import Evaluation, EvaluationOptions
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Model: an official name or signature, hf://namespace/name, or a path. With "
+            "--estimates only a name for them, which may be left out."
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="MUSDB18-HQ, or any folder with files TRACK/STEM.wav (or flac)."),
+    ] = None,
+    repo: Repo = None,
+    estimates: Annotated[
+        Path | None,
+        typer.Option(help="Score files DIR/TRACK/STEM.EXT instead of separating.", metavar="DIR"),
+    ] = None,
+    json_path: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="OUT", help="Write every score, and what it depends on."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a page with pictures.")
+    ] = None,
+    stems: Annotated[
+        str | None, typer.Option(help="Score only these, such as vocals,drums.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that share the tracks; the result is the same.")
+    ] = 1,
+    no_oracle: Annotated[
+        bool, typer.Option("--no-oracle", help="Leave out the ideal ratio mask.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option("-d", "--device", help="By default cuda, else mps, else cpu.")
+    ] = None,
+    shifts: Annotated[
+        int, typer.Option(help="Average this many runs over random lead-ins; 0 for none.")
+    ] = 1,
+    overlap: Annotated[
+        float, typer.Option(help="Shared fraction of neighbouring segments.")
+    ] = 0.25,
+    segment: Annotated[
+        float | None, typer.Option(help="Seconds of a segment; less needs less memory.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Segments run at once.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of the lead-ins and the intervals.")] = 0,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+) -> None:
+    """Score a model, or stems separated earlier, against the true stems."""
+    messages().quiet = quiet
+    if data is None:
+        if estimates is None:
+            raise typer.BadParameter("name a folder of tracks after the model", param_hint="DATA")
+        model, data = estimates.resolve().name, Path(model)
+    for path in (json_path, report):
+        _check_target(path)
+    from htdemucs.evaluation import EvaluationOptions, write_document, write_report
+
+    options = EvaluationOptions(
+        model=model,
+        repo=repo,
+        estimates=estimates,
+        stems=tuple(stem.strip() for stem in stems.split(",")) if stems else None,
+        device=device,
+        shifts=shifts,
+        overlap=overlap,
+        segment=segment,
+        batch_size=batch_size,
+        seed=seed,
+        oracle=not no_oracle,
+        spectra=report is not None,
+        workers=workers,
+    )
+    evaluation = _evaluate(data, options)
+    if evaluation.results:
+        if json_path:
+            write_document(evaluation, json_path)
+        if report:
+            write_report(evaluation, report)
+        if not quiet:
+            _print_scores(evaluation)
+    _conclude(evaluation)
+
+
+def _evaluate(data: Path, options: "EvaluationOptions") -> "Evaluation":
+    from htdemucs.evaluation import evaluate as evaluate_tracks
+    from htdemucs.evaluation import find_tracks
+    from htdemucs.weights import registry
+
+    find_tracks(data)  # a wrong path is told before anything is downloaded
+    if options.estimates is None:
+        with download_bars(shown=not messages().quiet):
+            registry.locate(options.model, options.repo)
+    label = f"{options.model} on {data.name or data.resolve().name}"
+    with progress_bar(label) as on_progress:
+        return evaluate_tracks(data, options, on_progress=on_progress)
+
+
+def _check_target(path: Path | None) -> None:
+    """Refuse a file that cannot be written before hours are spent on what goes into it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise EvaluationError(f"{path} is a folder; name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EvaluationError(f"cannot write {path}: {error.strerror or error}") from error
+    if not os.access(path.parent, os.W_OK):
+        raise EvaluationError(f"cannot write {path}: no permission to write in its folder")
+
+
+def _print_scores(evaluation: "Evaluation") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from htdemucs.evaluation import METRICS
+    from htdemucs.evaluation.document import rows, statistics, to_document
+
+    document = to_document(evaluation)
+    tracks = document["data"]["tracks"]
+    table = Table(title=escape(f"{evaluation.options.model}: dB over {tracks} tracks"))
+    table.add_column("stem")
+    table.add_column("")
+    for metric in METRICS:
+        table.add_column(f"{metric}\nmean", justify="right")
+        table.add_column("\nmedian", justify="right")
+    for stem in (*evaluation.stems, "all"):
+        table.add_section()
+        for row, label in rows(evaluation).items():
+            mean, median = statistics(row)
+            pairs = ((document[mean][stem][m], document[median][stem][m]) for m in METRICS)
+            table.add_row(
+                escape(stem) if row == "model" else "",
+                label,
+                *(_decibels(value) for pair in pairs for value in pair),
+                style="bold" if row == "model" else "dim",
+            )
+    output = table_console()
+    output.print(table)
+    for line in _remarks(document):
+        output.print(line, highlight=False, markup=False)
+
+
+def _remarks(document: Mapping[str, Any]) -> Iterator[str]:
+    """Below the table: how sure the means are, what is undefined, and what it took."""
+    from htdemucs.evaluation import METRICS
+
+    bounds = {metric: document["mean_interval"]["all"][metric] for metric in METRICS}
+    known = [
+        f"{metric} {_decibels(low)} to {_decibels(high)}"
+        for metric, (low, high) in bounds.items()
+        if low is not None
+    ]
+    if known:
+        yield f"95 % interval of the mean of all stems: {', '.join(known)}"
+    for metric in METRICS:
+        found = [
+            f"{stem} in {count} ({kind})"
+            for stem, metrics in document["undefined"]["model"].items()
+            for kind, count in metrics[metric].items()
+            if count
+        ]
+        if found:
+            yield f"tracks left out of {metric}: {', '.join(found)}"
+    run = document["run"]
+    took = [f"{document['data']['duration'] / 60:.1f} minutes of audio in {run['seconds']:.0f} s"]
+    if run["real_time_factor"] is not None:
+        took.append(f"real-time factor of the separation {run['real_time_factor']:.3g}")
+    if run["peak_memory"]:
+        took.append(f"peak memory {run['peak_memory'] / 1e9:.2f} GB")
+    if run["peak_device_memory"]:
+        took.append(f"of the GPU {run['peak_device_memory'] / 1e9:.2f} GB")
+    yield "; ".join(took)
+
+
+def _conclude(evaluation: "Evaluation") -> None:
+    """Tell what was odd; name the tracks that failed, and exit with 1 if there are any."""
+    for result in evaluation.results:
+        for note in result.notes:
+            messages().print(f"note: {result.name}: {note}", highlight=False, markup=False)
+    for name, message in evaluation.failures.items():
+        print_error(f"{name}: {message}")
+    if evaluation.failures:
+        names = ", ".join(evaluation.failures)
+        print_error(f"{len(evaluation.failures)} not scored: {names}")
+        raise typer.Exit(1)
+
+
+def _decibels(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

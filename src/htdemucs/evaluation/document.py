@@ -1,0 +1,173 @@
+"""An evaluation as JSON: every number, and what it depends on."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from htdemucs.errors import EvaluationError
+from htdemucs.evaluation import aggregate
+from htdemucs.evaluation.evaluate import Evaluation
+from htdemucs.evaluation.metrics import EPSILON, METRICS, StemScores
+from htdemucs.evaluation.oracle import N_FFT, POWER
+from htdemucs.evaluation.provenance import combined_sha256, versions
+from htdemucs.evaluation.scoring import ROWS, TrackResult
+from htdemucs.files import replacing
+
+FORMAT_VERSION = 1
+
+
+def to_document(evaluation: Evaluation) -> dict[str, Any]:
+    """Everything JSON can hold of an evaluation; what is NaN or infinite there is None here.
+
+    `run` holds what differs from one run to the next: times, memory, the machine. All the rest is
+    the same for the same weights, data, options and versions.
+    """
+    results = evaluation.results
+    document = {
+        "format": "htdemucs-evaluation",
+        "version": FORMAT_VERSION,
+        "stems": list(evaluation.stems),
+        "tracks": {result.name: _scores(result.scores["model"]) for result in results},
+        **_summaries(evaluation),
+        "failures": evaluation.failures,
+        "track_info": {result.name: _track_info(result) for result in results},
+        "model": {"name": evaluation.options.model, "sha256": evaluation.weights},
+        "data": _data(evaluation),
+        "options": evaluation.options.to_dict(),
+        "definitions": _definitions(),
+        "versions": versions(),
+        "run": _run(evaluation),
+    }
+    return _plain(document)
+
+
+def write_document(evaluation: Evaluation, path: Path) -> None:
+    """Write it as a JSON file, which appears only when whole.
+
+    Raises:
+        EvaluationError: it cannot be written.
+    """
+    text = json.dumps(to_document(evaluation), indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(text + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """A file that appears only when whole. Names that are not UTF-8 get backslashes, as in JSON.
+
+    Raises:
+        EvaluationError: it cannot be written.
+    """
+    try:
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise EvaluationError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _summaries(evaluation: Evaluation) -> dict[str, Any]:
+    """Over tracks: mean and median of the model, means of the rows to compare it with."""
+    stems, seed = evaluation.stems, evaluation.options.seed
+    found: dict[str, Any] = {"oracle": None}
+    undefined: dict[str, Any] = {}
+    for row in rows(evaluation):
+        tracks = {result.name: result.scores[row] for result in evaluation.results}
+        scores = aggregate.score_array(list(tracks.values()), stems)
+        mean, median = statistics(row)
+        for name, statistic in ((mean, aggregate.mean), (median, aggregate.median)):
+            found[name] = aggregate.summary(scores, stems, statistic)
+            found[f"{name}_interval"] = aggregate.interval(scores, stems, statistic, seed)
+        if row != "model":
+            found[f"{row}_tracks"] = {name: _scores(track) for name, track in tracks.items()}
+        undefined[row] = aggregate.undefined(scores, stems)
+    return found | {"undefined": undefined}
+
+
+def rows(evaluation: Evaluation) -> dict[str, str]:
+    """Which rows an evaluation has, and what to call them."""
+    model = "estimates" if evaluation.options.estimates else "model"
+    labels = {"model": model, "mixture": "mixture", "oracle": "oracle"}
+    return {row: labels[row] for row in (ROWS if evaluation.options.oracle else ROWS[:-1])}
+
+
+def statistics(row: str) -> tuple[str, str]:
+    """The keys of a row's mean and median over tracks."""
+    return ("mean", "median") if row == "model" else (row, f"{row}_median")
+
+
+def _scores(stems: dict[str, StemScores]) -> dict[str, dict[str, float]]:
+    return {
+        stem: {metric: getattr(scores, metric) for metric in METRICS}
+        for stem, scores in stems.items()
+    }
+
+
+def _track_info(result: TrackResult) -> dict[str, Any]:
+    frames = {
+        stem: {"total": s.frames, "nan": s.nan_frames, "inf": s.inf_frames}
+        for stem, s in result.scores["model"].items()
+    }
+    return {
+        "duration": result.duration,
+        "sample_rate": result.sample_rate,
+        "mixture_match": result.mixture_match,
+        "silent_stems": list(result.silent_stems),
+        "non_finite_samples": result.broken_samples,
+        "museval_frames": frames,
+        "notes": list(result.notes),
+        "sha256": result.sha256,
+    }
+
+
+def _data(evaluation: Evaluation) -> dict[str, Any]:
+    """Which tracks, told by their content and not by where they lie."""
+    hashes = {
+        f"{result.name}/{file}": value
+        for result in evaluation.results
+        for file, value in result.sha256.items()
+    }
+    kinds = {
+        kind: {k: v for k, v in hashes.items() if k.split("/")[-2] == kind}
+        for kind in ("stems", "estimates")
+    }
+    return {
+        "path": str(evaluation.data),
+        "tracks": len(evaluation.results),
+        "duration": sum(result.duration for result in evaluation.results),
+        "sha256": combined_sha256(kinds["stems"]),
+        "estimates_sha256": combined_sha256(kinds["estimates"]) if kinds["estimates"] else None,
+    }
+
+
+def _definitions() -> dict[str, str]:
+    return {
+        "nsdr": f"MDX challenge: whole track, all channels, {EPSILON:g} added to both energies; dB",
+        "museval_sdr": "BSS Eval v4 SDR, windows and hops of 1 s, median over finite frames; dB",
+        "si_sdr": "scale-invariant SDR, whole track, one scale for all channels; dB",
+        "oracle": f"ideal ratio mask, power {POWER:g}, Hann window of {N_FFT}, half overlapped",
+        "all": "mean of the stems; null if a stem has none",
+        "mean, median, mixture, oracle": "over tracks, leaving out null; the last two are means",
+        "interval": f"{aggregate.CONFIDENCE:.0%} percentile bootstrap, {aggregate.RESAMPLES} draws",
+    }
+
+
+def _run(evaluation: Evaluation) -> dict[str, Any]:
+    results = evaluation.results
+    return {
+        "seconds": evaluation.seconds,
+        "workers": evaluation.options.workers,
+        "real_time_factor": evaluation.real_time_factor,
+        "separation_seconds": {result.name: result.seconds for result in results},
+        "peak_memory": evaluation.peak_memory,
+        "peak_device_memory": evaluation.peak_device_memory,
+        **evaluation.machine,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """With None in the place of numbers that JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

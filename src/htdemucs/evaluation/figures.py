@@ -1,0 +1,126 @@
+"""Pictures for the report, as text that goes into its page: SVG box plots, PNG spectrograms.
+
+Drawn here and not by a plotting library: two kinds of picture need less code than it would take to
+make such a library's output fit a page, and the report works in every installation.
+"""
+
+import base64
+import math
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+RANGE = 70.0  # dB between the brightest and the darkest colour
+MAX_COLUMNS = 480
+_STOPS = ((0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164))
+
+HEIGHT, TOP, BOTTOM, LEFT = 260, 14, 30, 44  # pixels of a box plot and of its margins
+GROUP, BOX = 110, 26  # pixels of a group of boxes, and of a box with its gap
+
+
+def box_plot(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """An SVG of boxes: one group a stem, in it one box a row, and every value as a point.
+
+    Boxes span the quartiles, with the median inside; whiskers reach the last value within one and a
+    half box lengths. Values that are not finite are left out.
+    """
+    finite = {
+        stem: {row: [v for v in values if math.isfinite(v)] for row, values in rows.items()}
+        for stem, rows in groups.items()
+    }
+    values = [v for rows in finite.values() for row in rows.values() for v in row]
+    ticks = _ticks(min(values, default=0.0), max(values, default=1.0))
+    low, high = ticks[0], ticks[-1]
+
+    def y(value: float) -> float:
+        return TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+    width = LEFT + GROUP * len(finite)
+    parts = [
+        f'<line x1="{LEFT}" x2="{width}" y1="{y(t):.1f}" y2="{y(t):.1f}" class="grid"/>'
+        f'<text x="{LEFT - 6}" y="{y(t) + 4:.1f}" class="tick">{t:g}</text>'
+        for t in ticks
+    ]
+    for i, (stem, rows) in enumerate(finite.items()):
+        middle = LEFT + GROUP * (i + 0.5)
+        parts.append(f'<text x="{middle}" y="{HEIGHT - 8}" class="name">{escape(stem)}</text>')
+        for j, (row, points) in enumerate(rows.items()):
+            x = middle + (j - (len(rows) - 1) / 2) * BOX
+            parts.append(f'<g class="{row}">{_box(x, [y(v) for v in points])}</g>')
+    return (
+        f'<svg viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}" role="img">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def spectrogram(powers: Tensor, loudest: float) -> str:
+    """(bands, columns) of power, low bands first -> a PNG as a data URI, low bands below.
+
+    `loudest` is the power that gets the brightest colour.
+    """
+    if powers.shape[-1] > MAX_COLUMNS:
+        powers = F.adaptive_avg_pool1d(powers, MAX_COLUMNS)
+    decibels = 10 * torch.log10(powers.nan_to_num(0.0, 0.0) / max(loudest, 1e-30) + 1e-30)
+    levels = ((decibels / RANGE + 1).clamp(0, 1) * 255).round().to(torch.uint8)
+    data = _png(levels.flip(0).numpy())
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def _box(x: float, points: Sequence[float]) -> str:
+    """One box of points that are pixels already."""
+    if not points:
+        return ""
+    low, first, middle, third, high = _five_numbers(points)
+    half = BOX / 2 - 4
+    drawn = (
+        f'<line x1="{x}" x2="{x}" y1="{low:.1f}" y2="{high:.1f}"/>'
+        f'<rect x="{x - half}" width="{2 * half}" y="{first:.1f}" height="{third - first:.1f}"/>'
+        f'<line x1="{x - half}" x2="{x + half}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
+    )
+    return drawn + "".join(f'<circle cx="{x}" cy="{point:.1f}" r="2"/>' for point in points)
+
+
+def _five_numbers(points: Sequence[float]) -> tuple[float, float, float, float, float]:
+    """Whisker, quartile, median, quartile, whisker."""
+    first, middle, third = (float(v) for v in np.percentile(points, [25, 50, 75]))
+    reach = 1.5 * (third - first)
+    low = min(p for p in points if p >= first - reach)
+    high = max(p for p in points if p <= third + reach)
+    return low, first, middle, third, high
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Four to eleven round numbers around all values."""
+    span = max(high - low, 1.0)
+    step = 10 ** math.floor(math.log10(span / 4))
+    step = next(step * factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 8)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [step * i for i in range(first, max(last, first + 1) + 1)]
+
+
+def _png(levels: NDArray[np.uint8]) -> bytes:
+    """(rows, columns) of colour numbers -> a PNG file with a palette."""
+    height, width = levels.shape
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    rows = np.pad(levels, ((0, 0), (1, 0))).tobytes()  # each row begins with its filter: none
+    parts = {b"IHDR": header, b"PLTE": _palette(), b"IDAT": zlib.compress(rows, 9), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts.items()
+    )
+
+
+def _palette() -> bytes:
+    """256 colours from black by way of red to pale yellow."""
+    position = np.linspace(0, len(_STOPS) - 1, 256)
+    channels = [
+        np.interp(position, range(len(_STOPS)), stops) for stops in zip(*_STOPS, strict=True)
+    ]
+    return np.stack(channels, axis=1).round().astype(np.uint8).tobytes()

@@ -1,0 +1,180 @@
+"""Scores of estimates against references, from sums over frames of a second.
+
+BSS Eval v4 filters the references so as to tell spatial distortion, interference and artifacts
+apart. Its SDR divides the reference's energy by that of the three together, and the three add up
+to `estimate - reference` whatever the filters: SDR needs none of them. What is left of museval's
+procedure are its frames and its rules for silence, which are kept here.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-7  # the MDX challenge adds it to both energies, so that nsdr is always finite
+METRICS = ("nsdr", "museval_sdr", "si_sdr")
+
+
+@dataclass(frozen=True)
+class StemScores:
+    """What one stem of one track scores, in dB; NaN where a score is undefined.
+
+    Attributes:
+        nsdr: the MDX challenge's SDR: one ratio over the whole track and all channels.
+        museval_sdr: BSS Eval v4's SDR: median over frames of a second, leaving out NaN and
+            infinite frames as museval's own summary does.
+        si_sdr: scale-invariant SDR (arXiv 1811.02508), whole track, one scale for all channels.
+        frames: how many frames museval_sdr looked at.
+        nan_frames: of these, how many had a silent reference or estimate in any stem.
+        inf_frames: of these, how many were free of any error.
+    """
+
+    nsdr: float
+    museval_sdr: float
+    si_sdr: float
+    frames: int
+    nan_frames: int
+    inf_frames: int
+
+
+class ScoreMeter:
+    """Adds up what the scores of S stems need, frame by frame.
+
+    All stems are measured together, because in museval a frame in which one of them is silent
+    counts for none.
+    """
+
+    def __init__(self, frame_length: int) -> None:
+        self.frame_length = frame_length  # samples in a second
+        self._sums: Tensor = torch.zeros(())
+        self._frames: list[Tensor] = []
+        self._length = 0
+
+    def push(self, references: Tensor, estimates: Tensor) -> None:
+        """Take the next frame, (S, C, L) twice; only the last may be shorter than the others."""
+        length = references.shape[-1]
+        if self._length % self.frame_length or length > self.frame_length:
+            raise ValueError(f"frames must have {self.frame_length} samples, the last one fewer")
+        references, estimates = _exact(references, estimates)
+        sums = _sums(references, estimates)
+        self._sums = self._sums + sums
+        if length == self.frame_length or not self._length:  # museval scores no incomplete frame,
+            self._frames.append(_frame_sdr(sums, references, estimates))  # but for a lone one
+        self._length += length
+
+    def museval_frames(self) -> Tensor:
+        """(S, frames), as museval gives them: NaN for silence, infinite without error."""
+        return torch.stack(self._frames, dim=-1)
+
+    def scores(self) -> list[StemScores]:
+        """One a stem."""
+        nsdr, si_sdr = _nsdr(self._sums).tolist(), _si_sdr(self._sums).tolist()
+        frames = self.museval_frames()
+        return [
+            StemScores(
+                nsdr[stem],
+                _median(row),
+                si_sdr[stem],
+                frames=row.numel(),
+                nan_frames=int(row.isnan().sum()),
+                inf_frames=int(row.isinf().sum()),
+            )
+            for stem, row in enumerate(frames)
+        ]
+
+
+def nsdr(references: Tensor, estimates: Tensor) -> Tensor:
+    """(..., C, L) twice -> (...), float64 on the CPU: the MDX challenge's SDR, dB.
+
+    10 log10 of (energy of the reference + 1e-7) / (energy of the difference + 1e-7), each summed
+    over all channels and the whole track. Always finite. So `float(nsdr(reference, estimate))` is
+    the score of one stem, and stems (S, C, L) give one score each.
+    """
+    return _nsdr(_sums(*_exact(references, estimates)))
+
+
+def si_sdr(references: Tensor, estimates: Tensor) -> Tensor:
+    """(..., C, L) twice -> (...): scale-invariant SDR, dB (arXiv 1811.02508, means left in).
+
+    The reference is scaled by one factor for all channels so as to be nearest to the estimate. NaN
+    where the reference or the estimate is silent, infinite where nothing else is left.
+    """
+    return _si_sdr(_sums(*_exact(references, estimates)))
+
+
+def museval_frames(references: Tensor, estimates: Tensor, sample_rate: int) -> Tensor:
+    """(S, C, L) twice -> (S, frames): BSS Eval v4's SDR of every second, dB.
+
+    - A frame is NaN for every stem when any reference or estimate is silent in it. Silent means,
+      as in museval, that its channels add up to zero: a signal in opposite phase on both sides is
+      silent too.
+    - A frame without any error is infinite.
+    - What is left at the end, shorter than a second, is not scored, unless it is all there is.
+
+    museval refuses tracks in which a stem is silent throughout; here all frames are NaN then.
+    """
+    meter = ScoreMeter(sample_rate)
+    for reference, estimate in zip(
+        references.split(sample_rate, dim=-1), estimates.split(sample_rate, dim=-1), strict=True
+    ):
+        meter.push(reference, estimate)
+    return meter.museval_frames()
+
+
+def museval_sdr(references: Tensor, estimates: Tensor, sample_rate: int) -> Tensor:
+    """(S, C, L) twice -> (S,): the median of `museval_frames`, leaving out NaN and infinity."""
+    frames = museval_frames(references, estimates, sample_rate)
+    return torch.tensor([_median(row) for row in frames], dtype=torch.float64)
+
+
+def _exact(references: Tensor, estimates: Tensor) -> tuple[Tensor, Tensor]:
+    """In float64, on the CPU because not every device has it; refused if their shapes differ."""
+    if references.shape != estimates.shape:
+        raise ValueError(f"{list(references.shape)} and {list(estimates.shape)} differ")
+    return references.to("cpu", torch.float64), estimates.to("cpu", torch.float64)
+
+
+def _sums(references: Tensor, estimates: Tensor) -> Tensor:
+    """(..., C, L) twice -> (4, ...): energies of reference, estimate, error; reference x error."""
+    errors = estimates - references
+    pairs = ((references, references), (estimates, estimates), (errors, errors))
+    return torch.stack([(a * b).sum((-2, -1)) for a, b in (*pairs, (references, errors))])
+
+
+def _nsdr(sums: Tensor) -> Tensor:
+    reference, _, error, _ = sums
+    return _decibels((reference + EPSILON) / (error + EPSILON))
+
+
+def _si_sdr(sums: Tensor) -> Tensor:
+    """With the error's part along the reference, r, taken as scale: e = r (1 + <r,e>/<r,r>) + rest.
+
+    Starting from the error and not from the estimate keeps good estimates exact: their rest is
+    small against the estimate but not against the error.
+    """
+    reference, estimate, error, product = sums
+    scale = 1 + product / reference
+    rest = (error - product.square() / reference).clamp(min=0)
+    score = _decibels(scale.square() * reference / rest)
+    return torch.where((reference > 0) & (estimate > 0), score, math.nan)
+
+
+def _frame_sdr(sums: Tensor, references: Tensor, estimates: Tensor) -> Tensor:
+    """(4, S) and (S, C, L) twice -> (S,)"""
+    if any(bool((x.sum(1) == 0).all(1).any()) for x in (references, estimates)):
+        return torch.full_like(sums[0], math.nan)
+    return _decibels(sums[0] / sums[2])
+
+
+def _median(row: Tensor) -> float:
+    """Of the finite values, the mean of the middle two where they are even in number."""
+    finite = row[row.isfinite()].sort().values
+    middle = finite.numel() // 2
+    if not finite.numel():
+        return math.nan
+    return float(finite[[middle, -middle - 1]].mean())
+
+
+def _decibels(ratio: Tensor) -> Tensor:
+    return 10 * ratio.log10()

@@ -1,0 +1,52 @@
+"""What to evaluate, and how."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from htdemucs.errors import EvaluationError
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What is scored, and how.
+
+    Attributes:
+        model: any name or path that `load_model` takes; with `estimates`, only what to call them.
+        repo: a folder to take the model's name from.
+        estimates: score FOLDER/TRACK/STEM.EXT instead of separating.
+        stems: only these; by default the model's, or all that have estimates and references.
+        device, shifts, overlap, segment, batch_size: as for `Separator`.
+        seed: of the separator's random lead-ins, and of the intervals' resampling.
+        oracle: score the ideal ratio mask as well.
+        spectra: keep spectrograms of what is left wrong, for the report.
+        workers: how many processes share the tracks.
+
+    Raises:
+        EvaluationError: there are no workers.
+    """
+
+    model: str
+    repo: Path | None = None
+    estimates: Path | None = None
+    stems: tuple[str, ...] | None = None
+    device: str | None = None
+    shifts: int = 1
+    overlap: float = 0.25
+    segment: float | None = None
+    batch_size: int | None = None
+    seed: int = 0
+    oracle: bool = True
+    spectra: bool = False
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise EvaluationError(f"workers must be at least 1, not {self.workers}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a JSON file: all that scores depend on."""
+        fields = asdict(self)
+        for name in ("device", "spectra", "workers"):
+            del fields[name]
+        return {k: str(v) if isinstance(v, Path) else v for k, v in fields.items()}

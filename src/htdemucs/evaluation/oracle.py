@@ -1,0 +1,93 @@
+"""What a perfect mask could do: the ideal ratio mask of SiSEC 2018.
+
+Each stem's share of the power in every bin of the mixture's spectrogram, applied to the mixture.
+Power 2, magnitudes squared, because the mask is then the Wiener filter, the real-valued mask that
+comes nearest to the stems in the mean square if their phases are independent, and nsdr is a mean
+square. SiSEC's settings (Hann window of 2048 samples, half overlapped, each channel on its own)
+make the figures comparable with the published ones.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from htdemucs.evaluation.tracks import Frame
+
+N_FFT = 2048  # samples; 46 ms at 44.1 kHz
+HOP_LENGTH = N_FFT // 2
+POWER = 2.0
+
+
+def ideal_ratio_masks(frames: Iterable[Frame], power: float = POWER) -> Iterator[Tensor]:
+    """Frames of a track -> blocks (S, C, L) of what the mask makes of each stem, as they finish.
+
+    The blocks have other lengths than the frames but are as long in all. What the mixture holds
+    beside its stems takes its share of the mask too.
+    """
+    masking = _Masking(power)
+    for frame in frames:
+        block = masking.push(frame)
+        if block.shape[-1]:
+            yield block
+    yield masking.flush()
+
+
+class _Masking:
+    """A streaming STFT, mask and inverse. Signals are mixture, stems and the rest, (S + 2, C, L).
+
+    Half a window of silence goes before the signals, so that all their samples lie under two
+    windows; the first hop of what is added up belongs to that silence and is dropped.
+    """
+
+    def __init__(self, power: float) -> None:
+        self._power = power
+        self._window = torch.hann_window(N_FFT)
+        first, second = self._window.square().split(HOP_LENGTH)
+        self._gain = 1 / (first + second)
+        self._held: Tensor | None = None  # signals from the next window's start on
+        self._tail: Tensor | None = None  # the second half of the last window
+        self._taken = self._given = 0  # samples
+
+    def push(self, frame: Frame) -> Tensor:
+        """-> (S, C, L), L may be 0"""
+        self._taken += frame.mixture.shape[-1]
+        rest = frame.mixture - frame.stems.sum(0)
+        return self._advance(torch.cat([frame.mixture[None], frame.stems, rest[None]]))
+
+    def flush(self) -> Tensor:
+        """-> (S, C, L), the end"""
+        assert self._held is not None, "no frames"
+        missing = -self._taken % HOP_LENGTH + HOP_LENGTH
+        last = self._advance(F.pad(self._held[..., :0], (0, missing)))
+        return last[..., : last.shape[-1] - (self._given - self._taken)]
+
+    def _advance(self, signals: Tensor) -> Tensor:
+        if self._held is None:
+            self._held = signals.new_zeros(*signals.shape[:-1], HOP_LENGTH)
+        self._held = torch.cat([self._held, signals], dim=-1)
+        if self._held.shape[-1] < N_FFT:
+            return signals[1:-1, :, :0]
+        windows = self._masked(self._held.unfold(-1, N_FFT, HOP_LENGTH) * self._window)
+        self._held = self._held[..., windows.shape[-2] * HOP_LENGTH :]
+        finished = self._add(windows)
+        self._given += finished.shape[-1]
+        return finished
+
+    def _masked(self, windows: Tensor) -> Tensor:
+        """(S + 2, C, T, n_fft) of signals -> (S, C, T, n_fft) of estimates"""
+        spectra = torch.fft.rfft(windows)
+        shares = spectra[1:].abs() ** self._power
+        total = shares.sum(0).clamp(min=torch.finfo(shares.dtype).tiny)  # 0 / 0 is silence
+        masks = shares[:-1] / total
+        return torch.fft.irfft(masks * spectra[0], N_FFT) * self._window
+
+    def _add(self, windows: Tensor) -> Tensor:
+        """(S, C, T, n_fft) -> (S, C, L), each hop the sum of two windows' halves."""
+        first, second = windows.split(HOP_LENGTH, dim=-1)
+        before, self._tail = self._tail, second[..., -1:, :]
+        if before is None:  # of the silence in front
+            first, before = first[..., 1:, :], second[..., :0, :]
+        hops = (first + torch.cat([before, second[..., :-1, :]], dim=-2)) * self._gain
+        return hops.flatten(-2)

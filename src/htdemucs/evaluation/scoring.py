@@ -1,0 +1,221 @@
+"""One track scored: the estimates, and beside them the mixture and the oracle."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import tee
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from htdemucs.audio import reblock
+from htdemucs.evaluation.estimates import Estimates, Estimator
+from htdemucs.evaluation.metrics import ScoreMeter, StemScores
+from htdemucs.evaluation.oracle import ideal_ratio_masks
+from htdemucs.evaluation.provenance import peak_device_memory, peak_memory, sha256
+from htdemucs.evaluation.spectra import BandSpectrogram
+from htdemucs.evaluation.threads import threads
+from htdemucs.evaluation.tracks import Frame, Track, TrackReader
+
+FAITHFUL = 40.0  # dB of a mixture over its difference from the stems' sum; less is worth a note
+ROWS = ("model", "mixture", "oracle")
+OnSeconds = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class TrackResult:
+    """All that is known of one track once it is scored.
+
+    Attributes:
+        name: of the track.
+        sample_rate, duration: Hz and seconds of what was scored.
+        scores: by row ("model", "mixture", and "oracle" if wanted) and stem.
+        silent_stems: references without a sound.
+        seconds: time the separation took; None for estimates from files.
+        mixture_match: dB of the mixture over its difference from the sum of the stems; infinite
+            where they are the same.
+        broken_samples: how many samples of the estimates were NaN or infinite.
+        notes: what was odd about the files.
+        sha256: of every file, by what it is, such as "stems/bass.wav" or "estimates/bass.wav".
+        peak_memory: bytes of main memory, the most the scoring process held up to then.
+        peak_device_memory: the same of a GPU.
+        spectra: (2, bands, columns) a stem: powers of the reference and of what the estimate has
+            wrong; empty unless asked for.
+    """
+
+    name: str
+    sample_rate: int
+    duration: float
+    scores: dict[str, dict[str, StemScores]]
+    silent_stems: tuple[str, ...]
+    seconds: float | None
+    mixture_match: float
+    broken_samples: int
+    notes: tuple[str, ...]
+    sha256: dict[str, str]
+    peak_memory: int | None
+    peak_device_memory: int | None
+    spectra: dict[str, Tensor] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def score_track(
+    track: Track,
+    estimator: Estimator,
+    *,
+    oracle: bool = True,
+    spectra: bool = False,
+    on_seconds: OnSeconds | None = None,
+) -> TrackResult:
+    """Score one track in a single pass, in memory that does not grow with it.
+
+    Estimates shorter than the track are followed by silence, and longer ones cut, as museval does.
+    `on_seconds` is told how many more seconds of the track are scored.
+
+    Raises:
+        EvaluationError: the track or its estimates lack a stem.
+        AudioError: a file cannot be read.
+    """
+    reader = TrackReader(track, estimator.sample_rate, estimator.channels)
+    board = _Board(reader.columns(estimator.stems), reader.sample_rate, spectra=spectra)
+    estimates = estimator.estimates(reader)
+    fitted = _Fitted(estimates)
+    with threads(1):
+        for frame, ideal in _frames(reader, oracle=oracle):
+            board.push(frame, fitted.take(frame, len(estimator.stems)), ideal)
+            if on_seconds:
+                on_seconds(frame.mixture.shape[-1] / reader.sample_rate)
+        fitted.drain()
+    scores = board.scores(estimator.stems)
+    silent = tuple(s for s, quiet in zip(estimator.stems, board.silent(), strict=True) if quiet)
+    return TrackResult(
+        name=track.name,
+        sample_rate=reader.sample_rate,
+        duration=board.length / reader.sample_rate,
+        scores=scores,
+        silent_stems=silent,
+        seconds=estimates.seconds,
+        mixture_match=board.mixture_match(),
+        broken_samples=estimates.broken_samples,
+        notes=(*reader.notes(), *estimates.notes, *_notes(board, fitted, reader, silent)),
+        sha256=_hashes({"stems": reader.files, "estimates": estimates.files}),
+        peak_memory=peak_memory(),
+        peak_device_memory=peak_device_memory(),
+        spectra=board.spectra(estimator.stems),
+    )
+
+
+class _Board:
+    """What is added up over a track's frames."""
+
+    def __init__(self, columns: Sequence[int], sample_rate: int, *, spectra: bool) -> None:
+        self.length = 0  # samples
+        self._columns = list(columns)
+        self._sample_rate = sample_rate
+        self._meters: dict[str, ScoreMeter] = {}
+        self._spectra = BandSpectrogram(sample_rate) if spectra else None
+        self._loudness = torch.zeros(len(self._columns), dtype=torch.float64)
+        self._mixture = self._difference = 0.0  # energies
+
+    def push(self, frame: Frame, estimates: Tensor, ideal: Tensor | None) -> None:
+        """Take a frame, and what is held to be its stems."""
+        references = frame.stems[self._columns]
+        rows = {"model": estimates, "mixture": frame.mixture.expand_as(references)}
+        if ideal is not None:
+            rows["oracle"] = ideal[self._columns]
+        for name, row in rows.items():
+            meter = self._meters.setdefault(name, ScoreMeter(self._sample_rate))
+            meter.push(references, row)
+        if self._spectra:
+            self._spectra.push(torch.cat([references, estimates - references]))
+        mixture = frame.mixture.double()
+        self._loudness += references.double().square().sum((1, 2))
+        self._mixture += float(mixture.square().sum())
+        self._difference += float((mixture - frame.stems.double().sum(0)).square().sum())
+        self.length += mixture.shape[-1]
+
+    def scores(self, stems: Sequence[str]) -> dict[str, dict[str, StemScores]]:
+        """By row and stem."""
+        return {
+            row: dict(zip(stems, meter.scores(), strict=True))
+            for row, meter in self._meters.items()
+        }
+
+    def silent(self) -> list[bool]:
+        """Which references had no sound."""
+        return (self._loudness == 0).tolist()
+
+    def mixture_match(self) -> float:
+        """Decibels of the mixture over its difference from the sum of the stems."""
+        if not self._difference:
+            return math.inf
+        ratio = self._mixture / self._difference
+        return 10 * math.log10(ratio) if ratio else -math.inf
+
+    def spectra(self, stems: Sequence[str]) -> dict[str, Tensor]:
+        """(2, bands, columns) a stem, of reference and error."""
+        if not self._spectra:
+            return {}
+        references, errors = self._spectra.powers().chunk(2)
+        return {
+            stem: torch.stack(pair) for stem, *pair in zip(stems, references, errors, strict=True)
+        }
+
+
+class _Fitted:
+    """Estimates made as long as the track."""
+
+    def __init__(self, estimates: Estimates) -> None:
+        self._frames = iter(estimates)
+        self.length = 0  # samples that were there
+
+    def take(self, frame: Frame, stems: int) -> Tensor:
+        """(stems, C, L), as long as `frame`."""
+        channels, length = frame.mixture.shape
+        block = next(self._frames, torch.zeros(stems, channels, 0))
+        self.length += block.shape[-1]
+        return F.pad(block, (0, length - block.shape[-1]))
+
+    def drain(self) -> None:
+        """Read what is left beyond the track's end."""
+        self.length += sum(block.shape[-1] for block in self._frames)
+
+
+def _frames(reader: TrackReader, *, oracle: bool) -> Iterator[tuple[Frame, Tensor | None]]:
+    """The track's frames, and what the ideal mask makes of their stems."""
+    if not oracle:
+        return ((frame, None) for frame in reader.frames())
+    frames, ahead = tee(reader.frames())
+    return zip(frames, _seconds(ideal_ratio_masks(ahead), reader), strict=True)
+
+
+def _seconds(blocks: Iterable[Tensor], reader: TrackReader) -> Iterator[Tensor]:
+    """Blocks (S, C, L) of any length, cut into frames."""
+    for block in reblock((block.flatten(0, 1) for block in blocks), reader.sample_rate):
+        yield block.unflatten(0, (len(reader.stems), -1))
+
+
+def _notes(
+    board: _Board, fitted: _Fitted, reader: TrackReader, silent: Sequence[str]
+) -> Iterator[str]:
+    excess = (fitted.length - board.length) / reader.sample_rate
+    if excess:
+        how = "longer" if excess > 0 else "shorter"
+        yield f"the estimates are {abs(excess):.3f} s {how} than the track"
+    if reader.has_mixture and board.mixture_match() < FAITHFUL:
+        yield (
+            f"the mixture is not the sum of the stems: {board.mixture_match():.1f} dB above "
+            "their difference"
+        )
+    if silent:
+        yield f"{', '.join(silent)} silent throughout: museval_sdr is undefined for every stem"
+
+
+def _hashes(kinds: dict[str, dict[str, Path]]) -> dict[str, str]:
+    return {
+        f"{kind}/{path.name}": sha256(path)
+        for kind, files in kinds.items()
+        for path in files.values()
+    }

@@ -1,0 +1,48 @@
+"""Coarse spectrograms for looking at: what a stem holds, and what is left wrong in its estimate."""
+
+import torch
+from torch import Tensor
+
+BANDS = 96
+LOWEST = 40.0  # Hz, the lower edge of the lowest band
+COLUMNS = 4  # a second
+N_FFT = 4096  # samples; narrow enough to tell bass notes apart
+
+
+class BandSpectrogram:
+    """The power of signals in bands of equal ratio, four columns a second, frame by frame."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._window = torch.hann_window(N_FFT)
+        self._hop_length = max(1, sample_rate // (2 * COLUMNS))  # two windows a column
+        self._bands = _bands(sample_rate)
+        self._columns: list[Tensor] = []
+
+    def push(self, frame: Tensor) -> None:
+        """Take (S, C, L), up to a second."""
+        missing = max(0, N_FFT - frame.shape[-1])
+        padded = torch.nn.functional.pad(frame, (0, missing))
+        windows = padded.unfold(-1, N_FFT, self._hop_length) * self._window
+        power = torch.fft.rfft(windows).abs().square().mean(1)  # (S, T, F)
+        bands = power @ self._bands.T
+        count = max(1, round(frame.shape[-1] / (2 * self._hop_length)))
+        self._columns.append(
+            torch.nn.functional.adaptive_avg_pool1d(bands.mT, count)  # (S, BANDS, count)
+        )
+
+    def powers(self) -> Tensor:
+        """(S, BANDS, columns), low bands first."""
+        return torch.cat(self._columns, dim=-1)
+
+
+def _bands(sample_rate: int) -> Tensor:
+    """(BANDS, bins) of ones: each bin's power goes to the band it lies in; each band has one."""
+    top = sample_rate / 2
+    edges = torch.logspace(0, 1, BANDS + 1, base=max(top / LOWEST, 2.0)) * top
+    edges = edges / max(top / LOWEST, 2.0)
+    bins = torch.arange(N_FFT // 2 + 1) * sample_rate / N_FFT
+    low, high = edges[:-1, None], edges[1:, None]
+    inside = (bins >= low) & (bins < high)
+    nearest = (bins - (low * high).sqrt()).abs().argmin(1)
+    inside[torch.arange(BANDS), nearest] = True
+    return inside.float()

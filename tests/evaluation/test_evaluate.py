@@ -1,0 +1,371 @@
+import hashlib
+import json
+import math
+
+import pytest
+import torch
+
+from evaluation_data import LENGTHS, RATE, STEMS, DeadlyJob, noise, write
+from htdemucs import AudioEncoding, Separator, load_model
+from htdemucs.audio import AudioWriter
+from htdemucs.errors import EvaluationError, ModelNotFoundError, SegmentTooLongError
+from htdemucs.evaluation import (
+    EvaluationOptions,
+    FileEstimator,
+    ModelEstimator,
+    Track,
+    TrackReader,
+    evaluate,
+    find_tracks,
+    museval_sdr,
+    nsdr,
+    score_track,
+    si_sdr,
+    to_document,
+    workers,
+    write_document,
+)
+
+ROWS = ("mean", "median", "mixture", "oracle")
+
+
+def run(data, folder=None, model="tiny", **options):
+    return evaluate(data, EvaluationOptions(model, estimates=folder, **options))
+
+
+def without_run(evaluation):
+    return {key: value for key, value in to_document(evaluation).items() if key != "run"}
+
+
+def test_the_keys_of_the_document(data, estimates):
+    document = to_document(run(data, estimates))
+    assert list(document["tracks"]) == ["one", "two"]
+    for track in document["tracks"].values():
+        assert list(track) == list(STEMS)
+        assert all(list(s) == ["nsdr", "museval_sdr", "si_sdr"] for s in track.values())
+    for row in ROWS:
+        assert list(document[row]) == [*STEMS, "all"]
+        assert list(document[row]["all"]) == ["nsdr", "museval_sdr", "si_sdr"]
+        assert len(document[f"{row}_interval"]["bass"]["nsdr"]) == 2
+    assert set(document["track_info"]) == {"one", "two"}
+    assert document["failures"] == {}
+    json.dumps(document, allow_nan=False)
+
+
+def test_scores_of_files_are_those_of_their_waveforms(data, estimates, truth):
+    document = to_document(run(data, estimates))
+    for name, references in truth.items():
+        errors = [0.1 * noise(99 + i, LENGTHS[name]) for i in range(len(STEMS))]
+        wrong = references + torch.stack(errors)
+        mixture = references.sum(0).expand_as(references)
+        for row, given in (("tracks", wrong), ("mixture_tracks", mixture)):
+            expected = {
+                "nsdr": nsdr(references, given),
+                "museval_sdr": museval_sdr(references, given, RATE),
+                "si_sdr": si_sdr(references, given),
+            }
+            for metric, values in expected.items():
+                found = [document[row][name][stem][metric] for stem in STEMS]
+                assert found == pytest.approx(values.tolist(), abs=1e-5)
+
+
+def test_averages_are_over_tracks(data, estimates):
+    document = to_document(run(data, estimates))
+    vocals = [document["tracks"][name]["vocals"]["nsdr"] for name in LENGTHS]
+    assert document["mean"]["vocals"]["nsdr"] == pytest.approx(sum(vocals) / 2)
+    stems = [document["mean"][stem]["nsdr"] for stem in STEMS]
+    assert document["mean"]["all"]["nsdr"] == pytest.approx(sum(stems) / 4)
+    assert document["mixture"]["all"]["nsdr"] < 0 < document["oracle"]["all"]["nsdr"]
+
+
+def test_a_model_scores_what_it_separates(data, truth, model_folder):
+    options = {"shifts": 1, "overlap": 0.5, "segment": 0.5, "seed": 3}
+    document = to_document(run(data, model=str(model_folder), **options))
+    separator = Separator(load_model(model_folder, device="cpu"), **options)
+    for name, references in truth.items():
+        stems = separator.separate(references.sum(0), RATE)
+        expected = nsdr(references, torch.stack([stems[stem] for stem in STEMS])).tolist()
+        found = [document["tracks"][name][stem]["nsdr"] for stem in STEMS]
+        assert found == pytest.approx(expected, abs=1e-4)
+    assert list(document["tracks"]["one"]) == ["drums", "bass", "other", "vocals"]
+    assert document["run"]["real_time_factor"] > 0
+    assert document["run"]["peak_memory"] > 1e7
+
+
+def test_separated_files_score_like_the_model(data, model_folder, tmp_path):
+    separator = Separator(load_model(model_folder, device="cpu"), shifts=1)
+    encoding = AudioEncoding("wav", bit_depth=32)
+    for name in LENGTHS:
+        mixture = torch.cat([f.mixture for f in _frames(data / name)], dim=-1)
+        for stem, waveform in separator.separate(mixture, RATE).items():
+            write(tmp_path / "out" / name / f"{stem}.wav", waveform, encoding)
+    files = to_document(run(data, tmp_path / "out"))
+    model = to_document(run(data, model=str(model_folder)))
+    for name in LENGTHS:
+        for stem in STEMS:
+            assert files["tracks"][name][stem] == pytest.approx(
+                model["tracks"][name][stem], abs=1e-3
+            )
+
+
+def _frames(folder):
+    return TrackReader(Track(folder.name, folder)).frames()
+
+
+def test_any_number_of_workers_gives_the_same(data, model_folder):
+    """To the bit, with a network; and progress reaches the end."""
+    told = []
+    alone = run(data, model=str(model_folder))
+    options = EvaluationOptions(str(model_folder), workers=2)
+    shared = evaluate(data, options, on_progress=told.append)
+    assert without_run(shared) == without_run(alone)
+    assert to_document(shared)["run"]["workers"] == 2
+    assert [result.name for result in shared.results] == ["one", "two"]
+    assert all(0 <= p.done <= p.total for p in told)
+
+
+def test_a_process_that_dies_takes_only_its_track_with_it(data, estimates):
+    job = DeadlyJob(EvaluationOptions("x", estimates=estimates, workers=2), STEMS, "cpu")
+    found = dict(workers.score_in_processes(job, find_tracks(data), None))
+    outcomes = {track.name: outcome for track, outcome in found.items()}
+    assert outcomes["two"] == workers.DIED
+    assert outcomes["one"].scores["model"]["bass"].nsdr > 0
+
+
+def test_a_bad_track_does_not_stop_the_others(data, estimates):
+    (data / "one" / "drums.wav").write_bytes(b"nothing")
+    document = to_document(run(data, estimates))
+    assert list(document["tracks"]) == ["two"]
+    assert "drums.wav" in document["failures"]["one"]
+    assert document["mean_interval"]["bass"]["nsdr"] == [None, None]
+
+
+def test_all_tracks_bad_gives_an_empty_document(data, estimates):
+    for name in LENGTHS:
+        (data / name / "drums.wav").write_bytes(b"nothing")
+    document = to_document(run(data, estimates))
+    assert document["tracks"] == {}
+    assert document["mean"]["all"]["nsdr"] is None
+    assert set(document["failures"]) == {"one", "two"}
+
+
+def test_stems_are_those_with_estimates(data, estimates):
+    for name in LENGTHS:
+        (estimates / name / "drums.wav").unlink()
+        write(estimates / name / "no_drums.wav", noise(0, 10))
+    document = to_document(run(data, estimates))
+    assert document["stems"] == ["bass", "other", "vocals"]
+    assert not document["failures"]
+
+
+def test_a_missing_estimate_is_a_bad_track(data, estimates):
+    (estimates / "one" / "drums.wav").unlink()
+    document = to_document(run(data, estimates))
+    assert document["failures"]["one"] == (
+        f"there is no estimate of drums in {estimates}; it should hold one/drums.wav"
+    )
+    assert list(document["tracks"]) == ["two"]
+
+
+@pytest.mark.parametrize(
+    "naming",
+    [
+        "test/{track}/{stem}.wav",
+        "train/{track}/{stem}.wav",
+        "{track}/{Stem}.WAV",
+        "{track}_{stem}.wav",
+        "{track} - {Stem}.wav",
+        "{track}_({Stem})_model.v2.wav",
+        "{track}/mixture_({Stem})_model.wav",
+        "12_{track}_({Stem}).wav",
+    ],
+)
+def test_estimates_named_by_other_programs(data, estimates, tmp_path, naming):
+    for name in LENGTHS:
+        for stem in STEMS:
+            target = tmp_path / "other" / naming.format(track=name, stem=stem, Stem=stem.title())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (estimates / name / f"{stem}.wav").rename(target)
+        write(target.with_name("no_vocals.wav"), noise(0, 10))
+        write(target.with_name(f"{name}_(No Vocals).wav"), noise(0, 10))
+    document = to_document(run(data, tmp_path / "other"))
+    assert document["stems"] == list(STEMS)
+    assert not document["failures"]
+    assert document["mean"]["all"]["nsdr"] == pytest.approx(20, abs=1)
+
+
+def test_estimates_of_a_track_whose_name_is_part_of_another(data, estimates, tmp_path):
+    """`one_(vocals)` is not an estimate of a track "ne", nor `one more_vocals` one of "one"."""
+    for stem in STEMS:
+        (estimates / "one" / f"{stem}.wav").rename(estimates / f"one more_{stem}.wav")
+    (data / "two").rename(data / "ne")
+    with pytest.raises(EvaluationError, match="no estimates of ne"):
+        run(data, estimates)
+
+
+def test_two_files_for_one_estimate_are_refused(data, estimates):
+    for name in LENGTHS:
+        write(estimates / name / "Bass.flac", noise(0, 10), AudioEncoding("flac"))
+    with pytest.raises(EvaluationError, match=r"has both Bass\.flac and bass\.wav; remove one"):
+        run(data, estimates)
+
+
+def test_a_folder_above_the_estimates_is_told_where_they_are(data, estimates, tmp_path):
+    (tmp_path / "separated").mkdir()
+    estimates.rename(tmp_path / "separated" / "a model")
+    with pytest.raises(EvaluationError, match=r"try --estimates .*separated/a model$"):
+        run(data, tmp_path / "separated")
+
+
+def test_chosen_stems_only(data, estimates, model_folder):
+    document = to_document(run(data, estimates, stems=("vocals",)))
+    assert list(document["tracks"]["one"]) == ["vocals"]
+    assert list(document["oracle"]) == ["vocals", "all"]
+    everything = to_document(run(data, estimates))
+    assert document["oracle"]["vocals"] == everything["oracle"]["vocals"]  # the mask knows them all
+    model = to_document(run(data, model=str(model_folder), stems=("vocals", "bass")))
+    assert list(model["tracks"]["one"]) == ["vocals", "bass"]
+
+
+def test_lengths_are_fitted_as_museval_does_and_noted(data, estimates, truth):
+    whole = truth["one"][3]
+    write(estimates / "one" / "vocals.wav", whole[:, : 2 * RATE])
+    info = to_document(run(data, estimates, stems=("vocals",)))
+    assert info["track_info"]["one"]["notes"] == [
+        "the estimates are 1.015 s shorter than the track"
+    ]
+    assert info["tracks"]["one"]["vocals"]["nsdr"] == pytest.approx(
+        nsdr(
+            whole[None], torch.nn.functional.pad(whole[None, :, : 2 * RATE], (0, RATE + 123))
+        ).item()
+    )
+    write(estimates / "one" / "vocals.wav", torch.cat([whole, whole], dim=-1))
+    info = to_document(run(data, estimates, stems=("vocals",)))
+    assert "longer than the track" in info["track_info"]["one"]["notes"][0]
+    assert info["tracks"]["one"]["vocals"]["si_sdr"] is None  # without any error: infinite
+    assert info["undefined"]["model"]["vocals"]["si_sdr"] == {"nan": 0, "inf": 1}
+    assert info["track_info"]["one"]["museval_frames"]["vocals"] == {"total": 3, "nan": 0, "inf": 3}
+
+
+def test_a_mixture_that_is_not_the_sum_is_noted(data, estimates, truth):
+    mixture = truth["one"].sum(0)
+    write(data / "one" / "mixture.wav", 0.9 * mixture)
+    document = to_document(run(data, estimates))
+    [note] = document["track_info"]["one"]["notes"]
+    assert "not the sum of the stems: 19.1 dB" in note
+    assert document["track_info"]["one"]["mixture_match"] == pytest.approx(19.08, abs=0.01)
+    assert document["track_info"]["two"]["notes"] == []
+
+
+def test_a_silent_stem_is_noted_and_not_hidden(data, estimates):
+    write(data / "one" / "drums.wav", torch.zeros(2, LENGTHS["one"]))
+    document = to_document(run(data, estimates))
+    info = document["track_info"]["one"]
+    assert info["silent_stems"] == ["drums"]
+    assert any("drums silent throughout" in note for note in info["notes"])
+    assert document["tracks"]["one"]["bass"]["museval_sdr"] is None
+    assert document["tracks"]["one"]["drums"]["si_sdr"] is None
+    assert document["tracks"]["one"]["drums"]["nsdr"] < 0
+    assert document["undefined"]["model"]["bass"]["museval_sdr"] == {"nan": 1, "inf": 0}
+    assert document["mean"]["bass"]["museval_sdr"] is not None  # of the other track
+
+
+def test_estimates_that_are_not_numbers_are_counted(data, estimates, model_folder):
+    broken = noise(0, LENGTHS["one"])
+    broken[:, :5] = torch.nan
+    write(estimates / "one" / "bass.wav", broken)
+    info = to_document(run(data, estimates))["track_info"]["one"]
+    assert info["non_finite_samples"] == 10
+    assert "the estimate bass had 10 NaN" in info["notes"][0]
+
+    class Broken(torch.nn.Module):
+        """A model that gives NaN."""
+
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+            self.sources, self.segment = model.sources, model.segment
+            self.sample_rate, self.audio_channels = model.sample_rate, model.audio_channels
+
+        def forward(self, mixture):
+            return self.model(mixture) * math.nan
+
+    separator = Separator(Broken(load_model(model_folder, device="cpu")))
+    result = score_track(Track("two", data / "two"), ModelEstimator(separator))
+    assert result.broken_samples == LENGTHS["two"] * 2 * len(STEMS)
+    assert math.isnan(result.scores["model"]["bass"].nsdr)
+    assert not math.isnan(result.scores["mixture"]["bass"].nsdr)
+
+
+def test_estimates_at_another_rate_are_converted_and_noted(data, estimates):
+    for name in LENGTHS:
+        with AudioWriter(estimates / name / "bass.wav", 2 * RATE, 2, AudioEncoding("wav")) as file:
+            file.write(noise(0, 2 * LENGTHS[name]))
+    document = to_document(run(data, estimates, stems=("bass",)))
+    assert document["track_info"]["one"]["notes"] == ["the estimate bass has 16000 Hz"]
+
+
+def test_hashes_options_and_versions(data, estimates, model_folder):
+    document = to_document(run(data, estimates, seed=5))
+    wav = (data / "one" / "bass.wav").read_bytes()
+    hashes = document["track_info"]["one"]["sha256"]
+    assert hashes["stems/bass.wav"] == hashlib.sha256(wav).hexdigest()
+    assert set(hashes) == {f"stems/{s}.wav" for s in (*STEMS, "mixture")} | {
+        f"estimates/{s}.wav" for s in STEMS
+    }
+    assert document["options"]["seed"] == 5
+    assert document["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    model = to_document(run(data, model=str(model_folder)))
+    weights = (model_folder / "model.safetensors").read_bytes()
+    assert model["model"]["sha256"]["model.safetensors"] == hashlib.sha256(weights).hexdigest()
+    assert model["data"]["sha256"] == document["data"]["sha256"]
+    assert model["data"]["estimates_sha256"] is None
+    write(data / "one" / "bass.wav", noise(1, 10))
+    changed = to_document(run(data, estimates))
+    assert changed["data"]["sha256"] != document["data"]["sha256"]
+    assert changed["data"]["estimates_sha256"] == document["data"]["estimates_sha256"]
+
+
+def test_without_the_oracle(data, estimates):
+    document = to_document(run(data, estimates, oracle=False))
+    assert document["oracle"] is None
+    assert "oracle_tracks" not in document
+    assert document["mixture"]["all"]["nsdr"] is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"model": "nonsense"}, ModelNotFoundError, "nonsense"),
+        ({"segment": 99}, SegmentTooLongError, "99"),
+        ({"overlap": 1.5}, Exception, "overlap"),
+        ({"stems": ("kazoo",)}, Exception, "kazoo"),
+        ({"device": "gameboy"}, Exception, "gameboy"),
+        ({"workers": 0}, EvaluationError, "workers"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_impossible_requests(data, model_folder, options, error, match):
+    with pytest.raises(error, match=match):
+        run(data, **({"model": str(model_folder)} | options))
+
+
+def test_folders_without_estimates(data, tmp_path):
+    with pytest.raises(EvaluationError, match="not a folder"):
+        run(data, tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EvaluationError, match=r"no estimates of one .* one/STEM\.wav"):
+        run(data, tmp_path / "empty")
+
+
+def test_writing_where_one_cannot(data, estimates, tmp_path):
+    evaluation = run(data, estimates)
+    (tmp_path / "file").touch()
+    with pytest.raises(EvaluationError, match="cannot write"):
+        write_document(evaluation, tmp_path / "file" / "out.json")
+
+
+def test_threads_are_as_before(data, estimates):
+    before = torch.get_num_threads()
+    score_track(Track("one", data / "one"), FileEstimator(estimates, STEMS))
+    assert torch.get_num_threads() == before
