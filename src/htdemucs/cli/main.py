@@ -11,6 +11,7 @@ from htdemucs.cli.evaluate import evaluate
 from htdemucs.cli.models import models
 from htdemucs.cli.separate import separate
 from htdemucs.cli.trace import trace
+from htdemucs.cli.train import train
 from htdemucs.errors import HTDemucsError
 
 app = typer.Typer(
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: importing Rich would take longer than showing it
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (separate, evaluate, models, convert, trace):
+for command in (separate, evaluate, models, convert, trace, train):
     app.command()(command)
 
 

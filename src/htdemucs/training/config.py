@@ -1,4 +1,4 @@
-"""What a training run is told: a YAML file and `key=value` words, checked before anything starts."""
+"""What a training run is told: a YAML file and `key=value` words, checked before it starts."""
 
 import dataclasses
 import types
@@ -205,9 +205,7 @@ class TrainConfig:
             not self.augment.remix or self.batch_size % self.augment.remix_group == 0,
             "batch_size must be a multiple of augment.remix_group",
         )
-        _require(
-            bool(self.data.train or self.data.musdb), "name music in data.train or data.musdb"
-        )
+        _require(bool(self.data.train or self.data.musdb), "name music in data.train or data.musdb")
 
 
 def read_config(path: Path, words: Sequence[str] = ()) -> TrainConfig:

@@ -15,7 +15,7 @@ def optimizer(model: HTDemucs, config: OptimConfig) -> torch.optim.Optimizer:
     rest = [parameter for parameter in model.parameters() if id(parameter) not in inside]
     groups = [{"params": rest, "transformer": False}, {"params": transformer, "transformer": True}]
     kind = torch.optim.AdamW if config.kind == "adamw" else torch.optim.Adam
-    return kind([group for group in groups if group["params"]], lr=config.lr)  # type: ignore[arg-type]
+    return kind([group for group in groups if group["params"]], lr=config.lr)
 
 
 def configure(made: torch.optim.Optimizer, config: OptimConfig, step: int, steps: int) -> float:
@@ -29,9 +29,7 @@ def configure(made: torch.optim.Optimizer, config: OptimConfig, step: int, steps
         inside = group["transformer"]
         group["lr"] = (own_lr if inside else config.lr) * fraction
         group["betas"] = (0.9, config.beta2)
-        group["weight_decay"] = (
-            config.transformer_weight_decay if inside else config.weight_decay
-        )
+        group["weight_decay"] = config.transformer_weight_decay if inside else config.weight_decay
     return fraction
 
 

@@ -29,9 +29,7 @@ def load(folder: Path) -> dict[str, Any] | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive surfaces as almost anything
-        raise CheckpointError(
-            f"{path} is damaged; delete it to start the run again"
-        ) from error
+        raise CheckpointError(f"{path} is damaged; delete it to start the run again") from error
     if not isinstance(state, dict) or "step" not in state:
         raise CheckpointError(f"{path} is no checkpoint of a training run")
     return state

@@ -133,6 +133,7 @@ class Trainer:
             loss, gradient = self._train_step(examples, stretch)
             stretch.losses.append(loss)
             self.step += 1
+            stretch.end()
             last = self.step == config.steps
             valid = self._validated() if last or self.step % config.valid_every == 0 else {}
             if self.step % config.save_every == 0:
@@ -153,6 +154,7 @@ class Trainer:
         for _ in range(steps):
             loss, gradient = self._train_step(examples, stretch)
             stretch.losses.append(loss)
+        stretch.end()
         return stretch.report(steps, self.config.batch_size, gradient, 0.0, {}, {})
 
     def _batches(self, first: int, last: int) -> Iterator[Tensor]:
@@ -173,9 +175,7 @@ class Trainer:
         asked = torch.tensor(float(self._stopping), device=self.accelerator.device)
         return bool(self.accelerator.reduce(asked, "sum") > 0)
 
-    def _train_step(
-        self, examples: Iterator[Tensor], stretch: "_Stretch"
-    ) -> tuple[Tensor, Tensor]:
+    def _train_step(self, examples: Iterator[Tensor], stretch: "_Stretch") -> tuple[Tensor, Tensor]:
         """One step over all its parts; its loss and the norm of its gradient."""
         config, accelerator = self.config, self.accelerator
         seed_torch(config.seed, "dropout", self.step, accelerator.process_index)
@@ -242,8 +242,8 @@ class _Stretch:
 
     def __init__(self) -> None:
         self.losses: list[Tensor] = []
-        self._since = time.perf_counter()
-        self._waited = 0.0
+        self._begun = time.perf_counter()
+        self._seconds = self._waited = 0.0
 
     def next(self, examples: Iterator[Tensor]) -> Tensor:
         """The next batch, timed."""
@@ -251,6 +251,10 @@ class _Stretch:
         batch = next(examples)
         self._waited += time.perf_counter() - begun
         return batch
+
+    def end(self) -> None:
+        """The last step so far has just been done: what follows is not timed."""
+        self._seconds = time.perf_counter() - self._begun
 
     def report(
         self,
@@ -263,8 +267,6 @@ class _Stretch:
     ) -> Report:
         """The stretch that ends at `step`."""
         loss = float(torch.stack(self.losses).mean())
-        seconds = time.perf_counter() - self._since
-        speed = len(self.losses) * batch_size / seconds
-        return Report(
-            step, loss, float(gradient), rate, speed, self._waited / seconds, valid, best
-        )
+        speed = len(self.losses) * batch_size / self._seconds
+        waiting = self._waited / self._seconds
+        return Report(step, loss, float(gradient), rate, speed, waiting, valid, best)

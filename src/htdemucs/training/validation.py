@@ -38,9 +38,7 @@ class Validation:
 
     def __call__(self, model: HTDemucs) -> Scores:
         """Means over all tracks: `loss` (L1), `nsdr` (dB), and the nsdr of each source."""
-        mine = self._tracks[
-            self._accelerator.process_index :: self._accelerator.num_processes
-        ]
+        mine = self._tracks[self._accelerator.process_index :: self._accelerator.num_processes]
         rows = [self._scored(model, track) for track in mine]
         table = torch.tensor(gather_object(rows), dtype=torch.float64)  # (track, loss/nsdr, S)
         loss, score = table.sort(0).values.mean(0)  # sorted: whichever process scored what

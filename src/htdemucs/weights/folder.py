@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from htdemucs.errors import CheckpointError, ConfigError
@@ -89,7 +89,8 @@ def _write(folder: Path, config: str, state: dict[str, Tensor]) -> None:
     """Both files, so that the weights are never found beside another model's configuration."""
     path = folder / CONFIG_FILE
     with replacing(path) as config_partial, replacing(folder / WEIGHTS_FILE) as weights_partial:
-        save_file(state, weights_partial, metadata={"format": "pt"})
+        # Not save_file: it makes files that only their owner can read.
+        weights_partial.write_bytes(save(state, metadata={"format": "pt"}))
         config_partial.write_text(config, encoding="utf-8")
         if path.exists() and path.read_bytes() != config_partial.read_bytes():
             path.unlink()  # until both files are replaced, this is no model folder

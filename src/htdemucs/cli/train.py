@@ -1,0 +1,173 @@
+"""`htdemucs train`"""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from htdemucs.cli.shared import messages
+
+if TYPE_CHECKING:
+    from htdemucs.training import Report, Run
+
+REHEARSED_STEPS = 2
+
+
+def train(
+    config: Annotated[
+        Path, typer.Argument(help="YAML file: what to train, on what, and how.", show_default=False)
+    ],
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Laid over the file, as in optim.lr=1e-4 steps=2000."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say what a step costs: model size, memory and speed."),
+    ] = False,
+) -> None:
+    """Train a model, or go on with a run that was stopped. Needs htdemucs[train]."""
+    _require_extra()
+    from htdemucs.training import finish, parts, prepare, read_config
+
+    told = read_config(config, changes or [])
+    for part in parts(told):
+        run = prepare(part)
+        _introduce(run)
+        if dry_run:
+            _rehearse(run)
+            return
+        _follow(run)
+    if run.trainer.accelerator.is_main_process:
+        folder = finish(told)
+        messages().print(f"done: separate with it by  htdemucs separate -n {folder} SONG")
+
+
+def _require_extra() -> None:
+    from importlib.util import find_spec
+
+    from htdemucs.errors import TrainingError
+
+    needed = {"accelerate": "accelerate", "soundfile": "soundfile"}
+    needed |= {"python_stretch": "python-stretch", "tensorboard": "tensorboard"}
+    missing = [package for module, package in needed.items() if find_spec(module) is None]
+    if missing:
+        raise TrainingError(
+            f"training needs {', '.join(missing)}; install with: pip install 'htdemucs[train]'"
+        )
+
+
+def _introduce(run: "Run") -> None:
+    """Say what is trained on what."""
+    if not run.trainer.accelerator.is_main_process:
+        return
+    say = partial(messages().print, soft_wrap=True)
+    network, library = run.trainer.network, run.library
+    parameters = sum(p.numel() for p in network.parameters())
+    seconds = sum(track.length for track in library.train) / network.sample_rate
+    say(
+        f"{parameters / 1e6:.2f} M parameters for {', '.join(network.sources)}; "
+        f"{len(library.train)} tracks ({seconds / 3600:.2f} h) to learn from, "
+        f"{len(library.valid)} to validate with"
+    )
+    for note in library.notes:
+        say(f"note: {note}")
+    if not library.valid:
+        say("note: nothing to validate with; the last model is the result")
+    if run.resumed:
+        say(f"going on after step {run.trainer.step} of {run.config.steps}")
+
+
+def _rehearse(run: "Run") -> None:
+    """Time a few steps and say what they took."""
+    import resource
+
+    import torch
+
+    report = run.trainer.rehearse(REHEARSED_STEPS)
+    network, config = run.trainer.network, run.config
+    size = sum(p.numel() * p.element_size() for p in network.parameters())
+    if torch.cuda.is_available() and run.trainer.accelerator.device.type == "cuda":
+        memory, where = torch.cuda.max_memory_allocated(), "GPU memory"
+    else:
+        memory, where = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "memory"
+    seconds = config.batch_size / report.examples_per_second
+    say = messages().print
+    say(f"model: {size / 2**20:.1f} MiB of parameters")
+    say(f"one step of {config.batch_size} examples: {seconds:.2f} s, {report.waiting:.0%} waiting")
+    say(f"peak {where}: {memory / 2**20:.0f} MiB")
+    say(f"all {config.steps} steps: {_duration(seconds * config.steps)} without validation")
+
+
+def _follow(run: "Run") -> None:
+    """Train to the end, showing how it goes; a signal ends it with a checkpoint."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = messages()
+    trainer, total = run.trainer, run.config.steps
+    main = trainer.accelerator.is_main_process
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    shown = console.is_terminal and main
+    with (
+        _stopping(trainer.stop) as received,
+        Progress(*columns, console=console, disable=not shown) as progress,
+    ):
+        task = progress.add_task("step 0", total=total, completed=trainer.step)
+        for report in run.reports():
+            if not main:
+                continue
+            line = _line(report, run)
+            progress.update(task, completed=report.step, description=line)
+            if not shown or report.valid:
+                console.print(line, soft_wrap=True)
+    if received and trainer.step < total:
+        if main:
+            console.print(f"stopped after step {trainer.step}; run the same command to go on")
+        raise typer.Exit(128 + received[0])
+
+
+def _line(report: "Report", run: "Run") -> str:
+    config = run.config
+    left = (config.steps - report.step) * config.batch_size / report.examples_per_second
+    line = (
+        f"step {report.step}/{config.steps}  loss {report.loss:.5f}  "
+        f"{report.examples_per_second:.2f} examples/s  {report.waiting:.0%} waiting  "
+        f"{_duration(left)} left"
+    )
+    for model, scores in report.valid.items():
+        line += f"\n  valid {model}: " + "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
+    if report.valid:
+        best = report.best
+        line += f"\n  best: step {best['step']:.0f}, loss {best['loss']:.4g}, {best['nsdr']:.2f} dB"
+    return line
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+@contextmanager
+def _stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
+    """Turn Ctrl-C and SIGTERM into a call of `stop`; a second one ends the process at once."""
+    received: list[int] = []
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        stop()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
