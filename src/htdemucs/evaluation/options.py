@@ -14,7 +14,7 @@ class EvaluationOptions:
     Attributes:
         model: any name or path that `load_model` takes; with `estimates`, only what to call them.
         repo: a folder to take the model's name from.
-        estimates: score FOLDER/TRACK/STEM.EXT instead of separating.
+        estimates: a folder of stems to score instead of separating.
         stems: only these; by default the model's, or all that have estimates and references.
         device, shifts, overlap, segment, batch_size: as for `Separator`.
         seed: of the separator's random lead-ins, and of the intervals' resampling.
