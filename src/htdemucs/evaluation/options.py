@@ -23,7 +23,7 @@ class EvaluationOptions:
         workers: how many processes share the tracks.
 
     Raises:
-        EvaluationError: there are no workers.
+        EvaluationError: there are no workers, or a stem is named twice.
     """
 
     model: str
@@ -43,6 +43,8 @@ class EvaluationOptions:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise EvaluationError(f"workers must be at least 1, not {self.workers}")
+        if self.stems and len(set(self.stems)) < len(self.stems):
+            raise EvaluationError(f"name each stem once, not {','.join(self.stems)}")
 
     def to_dict(self) -> dict[str, Any]:
         """For a JSON file: all that scores depend on."""
