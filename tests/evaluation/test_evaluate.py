@@ -154,8 +154,9 @@ def test_any_number_of_workers_gives_the_same(data, model_folder):
 
 
 def test_a_process_that_dies_takes_only_its_track_with_it(data, estimates):
-    job = DeadlyJob(EvaluationOptions("x", estimates=estimates, workers=2), STEMS, "cpu")
-    found = dict(workers.score_in_processes(job, find_tracks(data), None))
+    job = DeadlyJob(EvaluationOptions("x", estimates=estimates), STEMS, "cpu")
+    deadly_first = find_tracks(data)[::-1]
+    found = dict(workers.score_in_processes(job, deadly_first, None))
     outcomes = {track.name: outcome for track, outcome in found.items()}
     assert outcomes["two"] == workers.DIED
     assert outcomes["one"].scores["model"]["bass"].nsdr > 0
