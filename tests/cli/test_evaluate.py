@@ -119,6 +119,8 @@ def test_notes_go_to_standard_error(run, data):
         (["nonsense", "DATA"], "no model nonsense"),
         (["mini", "nowhere"], "nowhere is not a folder"),
         (["MODEL", "DATA", "--stems", "kazoo"], "kazoo"),
+        (["MODEL", "DATA", "--stems", "bass,vocals,bass"], "name each stem once"),
+        (["MODEL", "DATA", "--stems", "bass,,vocals"], "no source was named"),
         (["MODEL", "DATA", "--segment", "99"], "99"),
         (["MODEL", "DATA", "-d", "gameboy"], "gameboy"),
         (["MODEL", "DATA", "--repo", "nowhere"], "nowhere"),

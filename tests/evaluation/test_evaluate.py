@@ -1,6 +1,8 @@
 import hashlib
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,7 +27,9 @@ from htdemucs.evaluation import (
     workers,
     write_document,
 )
+from htdemucs.evaluation.naming import NAMINGS
 
+ROOT = Path(__file__).parents[2]
 ROWS = ("mean", "median", "mixture", "oracle")
 
 
@@ -50,6 +54,31 @@ def test_the_keys_of_the_document(data, estimates):
     assert set(document["track_info"]) == {"one", "two"}
     assert document["failures"] == {}
     json.dumps(document, allow_nan=False)
+
+
+def test_the_keys_are_documented(data, estimates):
+    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    example = json.loads(re.search(r"```json\n(.*?)```", text, re.S)[1])
+    document = to_document(run(data, estimates))
+
+    def check(part, whole):
+        for key, value in part.items():
+            found = whole["one" if key.startswith("Artist") else key]
+            assert type(found) is type(value)
+            if isinstance(value, dict):
+                check(value, found)
+
+    check(example, document)
+    described = set(re.findall(r"`(\w+)(?:\.TRACK[^`]*)?`", text)) | {"format", "version", "stems"}
+    intervals = {key for key in document if key.endswith("_interval")}
+    assert set(document) - intervals <= described
+
+
+def test_the_names_of_estimates_are_documented():
+    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    for naming in NAMINGS:
+        name = naming.format(track="TRACK", stem="STEM", number=7).replace("*", "…")
+        assert f"`{name}.wav`" in text
 
 
 def test_scores_of_files_are_those_of_their_waveforms(data, estimates, truth):
@@ -125,8 +154,9 @@ def test_any_number_of_workers_gives_the_same(data, model_folder):
 
 
 def test_a_process_that_dies_takes_only_its_track_with_it(data, estimates):
-    job = DeadlyJob(EvaluationOptions("x", estimates=estimates, workers=2), STEMS, "cpu")
-    found = dict(workers.score_in_processes(job, find_tracks(data), None))
+    job = DeadlyJob(EvaluationOptions("x", estimates=estimates), STEMS, "cpu")
+    deadly_first = find_tracks(data)[::-1]
+    found = dict(workers.score_in_processes(job, deadly_first, None))
     outcomes = {track.name: outcome for track, outcome in found.items()}
     assert outcomes["two"] == workers.DIED
     assert outcomes["one"].scores["model"]["bass"].nsdr > 0

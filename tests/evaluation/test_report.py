@@ -6,7 +6,7 @@ import av
 import pytest
 import torch
 
-from evaluation_data import STEMS, write_track
+from evaluation_data import STEMS, write, write_track
 from htdemucs.evaluation import EvaluationOptions, evaluate, figures, to_html, write_report
 from htdemucs.evaluation.spectra import BANDS, BandSpectrogram
 
@@ -43,10 +43,28 @@ def test_pictures_are_png_files(evaluation, tmp_path):
 
 
 def test_a_box_plot_of_odd_values():
-    svg = figures.box_plot({"bass": {"model": [1.0, 2.0, float("nan")], "oracle": []}})
+    svg = figures.box_plot({"bass": {"model": {"one": 1.0, "<two>": 2.0}, "oracle": {}}})
     ElementTree.fromstring(svg)
     assert svg.count("<circle") == 2
-    ElementTree.fromstring(figures.box_plot({"<>": {"model": []}}))
+    assert "<title>&lt;two&gt;: 2.00</title>" in svg
+    ElementTree.fromstring(figures.box_plot({"<>": {"model": {}}}))
+
+
+def test_a_box_is_where_its_numbers_are():
+    """Quartiles 2 and 4 of 1 to 5: the box covers half of the axis from 1 to 5."""
+    points = {str(value): float(value) for value in range(1, 6)}
+    root = ElementTree.fromstring(figures.box_plot({"bass": {"model": points}}))
+    [box] = root.iter("rect")
+    heights = [float(circle.get("cy")) for circle in root.iter("circle")]
+    assert float(box.get("y")) == heights[3]
+    assert float(box.get("y")) + float(box.get("height")) == pytest.approx(heights[1], abs=0.11)
+    assert heights == sorted(heights, reverse=True)
+
+
+def test_undefined_scores_leave_no_point(data, estimates, truth):
+    write(estimates / "one" / "bass.wav", truth["one"][0])  # infinite where undisturbed
+    page = to_html(evaluate(data, EvaluationOptions("x", estimates=estimates)))
+    assert page.count("<circle") == 2 * 4 * 3 * 3 - 2
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 0), (-72.8, 33), (5.01, 5.02), (-0.1, 300)])

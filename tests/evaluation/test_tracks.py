@@ -35,7 +35,7 @@ def test_a_single_track(data):
 def test_a_train_folder_alone_must_be_named(data, tmp_path):
     (tmp_path / "musdb").mkdir()
     data.rename(tmp_path / "musdb" / "train")
-    with pytest.raises(EvaluationError, match=r"name .*musdb/train"):
+    with pytest.raises(EvaluationError, match=r"try .*musdb/train"):
         find_tracks(tmp_path / "musdb")
 
 

@@ -36,7 +36,7 @@ def evaluate(
     repo: Repo = None,
     estimates: Annotated[
         Path | None,
-        typer.Option(help="Score files DIR/TRACK/STEM.EXT instead of separating.", metavar="DIR"),
+        typer.Option(help="Score the stems in this folder instead of separating.", metavar="DIR"),
     ] = None,
     json_path: Annotated[
         Path | None,

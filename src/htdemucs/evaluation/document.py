@@ -144,7 +144,7 @@ def _definitions() -> dict[str, str]:
         "nsdr": f"MDX challenge: whole track, all channels, {EPSILON:g} added to both energies; dB",
         "museval_sdr": "BSS Eval v4 SDR, windows and hops of 1 s, median over finite frames; dB",
         "si_sdr": "scale-invariant SDR, whole track, one scale for all channels; dB",
-        "oracle": f"ideal ratio mask, power {POWER:g}, Hann window of {N_FFT}, half overlapped",
+        "oracle": f"ideal ratio mask, power {POWER}, Hann window of {N_FFT}, half overlapped",
         "all": "mean of the stems; null if a stem has none",
         "mean, median, mixture, oracle": "over tracks, leaving out null; the last two are means",
         "interval": f"{aggregate.CONFIDENCE:.0%} percentile bootstrap, {aggregate.RESAMPLES} draws",

@@ -8,7 +8,7 @@ import base64
 import math
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -25,35 +25,34 @@ HEIGHT, TOP, BOTTOM, LEFT = 260, 14, 30, 44  # pixels of a box plot and of its m
 GROUP, BOX = 110, 26  # pixels of a group of boxes, and of a box with its gap
 
 
-def box_plot(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """An SVG of boxes: one group a stem, in it one box a row, and every value as a point.
+Points = Mapping[str, float]  # by track
+
+
+def box_plot(groups: Mapping[str, Mapping[str, Points]]) -> str:
+    """An SVG of boxes: one group a stem, in it one box a row, and every track as a point.
 
     Boxes span the quartiles, with the median inside; whiskers reach the last value within one and a
-    half box lengths. Values that are not finite are left out.
+    half box lengths. A point names its track under the pointer.
     """
-    finite = {
-        stem: {row: [v for v in values if math.isfinite(v)] for row, values in rows.items()}
-        for stem, rows in groups.items()
-    }
-    values = [v for rows in finite.values() for row in rows.values() for v in row]
+    values = [v for rows in groups.values() for points in rows.values() for v in points.values()]
     ticks = _ticks(min(values, default=0.0), max(values, default=1.0))
     low, high = ticks[0], ticks[-1]
 
     def y(value: float) -> float:
         return TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
-    width = LEFT + GROUP * len(finite)
+    width = LEFT + GROUP * len(groups)
     parts = [
         f'<line x1="{LEFT}" x2="{width}" y1="{y(t):.1f}" y2="{y(t):.1f}" class="grid"/>'
         f'<text x="{LEFT - 6}" y="{y(t) + 4:.1f}" class="tick">{t:g}</text>'
         for t in ticks
     ]
-    for i, (stem, rows) in enumerate(finite.items()):
+    for i, (stem, rows) in enumerate(groups.items()):
         middle = LEFT + GROUP * (i + 0.5)
         parts.append(f'<text x="{middle}" y="{HEIGHT - 8}" class="name">{escape(stem)}</text>')
         for j, (row, points) in enumerate(rows.items()):
             x = middle + (j - (len(rows) - 1) / 2) * BOX
-            parts.append(f'<g class="{row}">{_box(x, [y(v) for v in points])}</g>')
+            parts.append(f'<g class="{row}">{_box(x, points, y)}</g>')
     return (
         f'<svg viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}" role="img">'
         f"{''.join(parts)}</svg>"
@@ -73,18 +72,22 @@ def spectrogram(powers: Tensor, loudest: float) -> str:
     return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
-def _box(x: float, points: Sequence[float]) -> str:
-    """One box of points that are pixels already."""
+def _box(x: float, points: Points, y: Callable[[float], float]) -> str:
+    """One box around `x`, with its points."""
     if not points:
         return ""
-    low, first, middle, third, high = _five_numbers(points)
+    low, first, middle, third, high = (y(v) for v in _five_numbers(list(points.values())))
     half = BOX / 2 - 4
     drawn = (
         f'<line x1="{x}" x2="{x}" y1="{low:.1f}" y2="{high:.1f}"/>'
-        f'<rect x="{x - half}" width="{2 * half}" y="{first:.1f}" height="{third - first:.1f}"/>'
+        f'<rect x="{x - half}" width="{2 * half}" y="{third:.1f}" height="{first - third:.1f}"/>'
         f'<line x1="{x - half}" x2="{x + half}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
     )
-    return drawn + "".join(f'<circle cx="{x}" cy="{point:.1f}" r="2"/>' for point in points)
+    return drawn + "".join(
+        f'<circle cx="{x}" cy="{y(value):.1f}" r="2.5">'
+        f"<title>{escape(track)}: {value:.2f}</title></circle>"
+        for track, value in points.items()
+    )
 
 
 def _five_numbers(points: Sequence[float]) -> tuple[float, float, float, float, float]:

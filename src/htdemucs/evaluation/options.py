@@ -14,7 +14,7 @@ class EvaluationOptions:
     Attributes:
         model: any name or path that `load_model` takes; with `estimates`, only what to call them.
         repo: a folder to take the model's name from.
-        estimates: score FOLDER/TRACK/STEM.EXT instead of separating.
+        estimates: a folder of stems to score instead of separating.
         stems: only these; by default the model's, or all that have estimates and references.
         device, shifts, overlap, segment, batch_size: as for `Separator`.
         seed: of the separator's random lead-ins, and of the intervals' resampling.
@@ -23,7 +23,7 @@ class EvaluationOptions:
         workers: how many processes share the tracks.
 
     Raises:
-        EvaluationError: there are no workers.
+        EvaluationError: there are no workers, or a stem is named twice.
     """
 
     model: str
@@ -43,6 +43,8 @@ class EvaluationOptions:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise EvaluationError(f"workers must be at least 1, not {self.workers}")
+        if self.stems and len(set(self.stems)) < len(self.stems):
+            raise EvaluationError(f"name each stem once, not {','.join(self.stems)}")
 
     def to_dict(self) -> dict[str, Any]:
         """For a JSON file: all that scores depend on."""

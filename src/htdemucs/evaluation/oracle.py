@@ -17,16 +17,16 @@ from htdemucs.evaluation.tracks import Frame
 
 N_FFT = 2048  # samples; 46 ms at 44.1 kHz
 HOP_LENGTH = N_FFT // 2
-POWER = 2.0
+POWER = 2
 
 
-def ideal_ratio_masks(frames: Iterable[Frame], power: float = POWER) -> Iterator[Tensor]:
+def ideal_ratio_masks(frames: Iterable[Frame]) -> Iterator[Tensor]:
     """Frames of a track -> blocks (S, C, L) of what the mask makes of each stem, as they finish.
 
     The blocks have other lengths than the frames but are as long in all. What the mixture holds
     beside its stems takes its share of the mask too.
     """
-    masking = _Masking(power)
+    masking = _Masking()
     for frame in frames:
         block = masking.push(frame)
         if block.shape[-1]:
@@ -41,8 +41,7 @@ class _Masking:
     windows; the first hop of what is added up belongs to that silence and is dropped.
     """
 
-    def __init__(self, power: float) -> None:
-        self._power = power
+    def __init__(self) -> None:
         self._window = torch.hann_window(N_FFT)
         first, second = self._window.square().split(HOP_LENGTH)
         self._gain = 1 / (first + second)
@@ -61,7 +60,7 @@ class _Masking:
         assert self._held is not None, "no frames"
         missing = -self._taken % HOP_LENGTH + HOP_LENGTH
         last = self._advance(F.pad(self._held[..., :0], (0, missing)))
-        return last[..., : last.shape[-1] - (self._given - self._taken)]
+        return last[..., : last.shape[-1] + self._taken - self._given]
 
     def _advance(self, signals: Tensor) -> Tensor:
         if self._held is None:
@@ -78,7 +77,7 @@ class _Masking:
     def _masked(self, windows: Tensor) -> Tensor:
         """(S + 2, C, T, n_fft) of signals -> (S, C, T, n_fft) of estimates"""
         spectra = torch.fft.rfft(windows)
-        shares = spectra[1:].abs() ** self._power
+        shares = spectra[1:].abs() ** POWER
         total = shares.sum(0).clamp(min=torch.finfo(shares.dtype).tiny)  # 0 / 0 is silence
         masks = shares[:-1] / total
         return torch.fft.irfft(masks * spectra[0], N_FFT) * self._window

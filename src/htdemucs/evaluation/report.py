@@ -1,7 +1,6 @@
 """An evaluation as one HTML page that needs no other file."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
@@ -13,24 +12,35 @@ from htdemucs.evaluation.evaluate import Evaluation
 from htdemucs.evaluation.figures import RANGE, box_plot, spectrogram
 from htdemucs.evaluation.metrics import METRICS
 from htdemucs.evaluation.scoring import TrackResult
+from htdemucs.evaluation.spectra import LOWEST
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em;
   color: #222; background: #fff }
+h1 { margin-bottom: 0 } h2 { margin: 1.6em 0 .4em } h3 { margin: .6em 0 0 }
 table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums }
-th, td { padding: .2em .7em; text-align: right; border-bottom: 1px solid #ddd }
+th, td { padding: .2em .6em; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd }
 th:first-child, td:first-child, td.left { text-align: left }
-tr.model td { font-weight: 600 } tr.all td { border-top: 2px solid #888 }
-small { color: #666; font-weight: 400 } .scroll { overflow-x: auto }
+th[colspan] { text-align: center; border-bottom-color: #888 }
+tr.model td { font-weight: 600 } tr.stem td { border-top: 2px solid #bbb }
+small, figcaption, dt { color: #666 } small { font-weight: 400 }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2em 1.2em } dd { margin: 0 }
 pre { background: #f5f5f5; padding: 1em; overflow-x: auto; font-size: 12px }
+summary { cursor: pointer; margin: .4em 0 }
+.scroll { overflow-x: auto } .scroll table { font-size: 13px }
+.scroll td:first-child { position: sticky; left: 0; background: #fff }
+.plots { display: flex; flex-wrap: wrap; gap: 0 2em } figure { margin: 0 }
 svg text { font: 12px system-ui, sans-serif; fill: #444 }
 svg .tick { text-anchor: end } svg .name { text-anchor: middle } svg .grid { stroke: #e4e4e4 }
 .model { --ink: #1b6ca8 } .mixture { --ink: #8a8a8a } .oracle { --ink: #3a8f4d }
 svg g line, svg g rect { stroke: var(--ink); stroke-width: 1.5 }
-svg g rect { fill: var(--ink); fill-opacity: .18 } svg g circle { fill: var(--ink) }
+svg g rect { fill: var(--ink); fill-opacity: .18 }
+svg g circle { fill: var(--ink); fill-opacity: .55 }
 .key { color: var(--ink); font-weight: 600; margin-right: 1.2em }
-.pair { display: grid; grid-template-columns: 5em 1fr 1fr; gap: .4em 1em; align-items: center }
-.pair img { width: 100%; height: 96px; image-rendering: auto; background: #000004 }
+.pair { display: grid; grid-template-columns: max-content 1fr 1fr; gap: .4em 1em;
+  align-items: center }
+.pair img { display: block; width: 100%; height: 110px; background: #000004 }
+.pair .ends { display: flex; justify-content: space-between; line-height: 1 }
 """
 
 
@@ -44,14 +54,15 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
 
 
 def to_html(evaluation: Evaluation) -> str:
-    """Table, box plots, tracks, spectrograms of what is left wrong, and provenance."""
-    document = to_document(evaluation)
+    """Averages, box plots, tracks, spectrograms of what is left wrong, and provenance."""
+    document, labels = to_document(evaluation), rows(evaluation)
     title = escape(f"{evaluation.options.model}: evaluation")
     sections = "\n".join(
         [
-            _summary(document, rows(evaluation)),
-            *_plots(document, rows(evaluation)),
+            _opening(document),
+            _summary(document, labels),
             *_problems(document),
+            _plots(document, labels),
             _tracks(document),
             *_spectrograms(evaluation.results),
             _provenance(document),
@@ -63,6 +74,18 @@ def to_html(evaluation: Evaluation) -> str:
         f"<title>{title}</title><style>{STYLE}</style></head>\n"
         f"<body><h1>{title}</h1>\n{sections}\n</body></html>\n"
     )
+
+
+def _opening(document: Mapping[str, Any]) -> str:
+    """What was scored, and what it took."""
+    data, run = document["data"], document["run"]
+    facts = [f"{data['tracks']} tracks", f"{data['duration'] / 60:.1f} minutes"]
+    if run["real_time_factor"] is not None:
+        facts.append(f"{run['real_time_factor']:.3g} s of separation for a second of music")
+    for name, peak in (("", run["peak_memory"]), (" of the GPU", run["peak_device_memory"])):
+        if peak:
+            facts.append(f"peak memory{name} {peak / 1e9:.2f} GB")
+    return f"<p>{'; '.join(facts)}.</p>"
 
 
 def _summary(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
@@ -79,34 +102,44 @@ def _summary(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
                 for metric in METRICS
             )
             first = escape(stem) if row == "model" else ""
-            kind = f"{row} all" if stem == ALL and row == "model" else row
+            kind = "model stem" if row == "model" else row
             lines.append(
                 f'<tr class="{kind}"><td>{first}</td><td class="left">{label}</td>{cells}</tr>'
             )
-    data = document["data"]
     return (
-        f"<p>{data['tracks']} tracks, {data['duration'] / 60:.1f} minutes. Decibels; mean with its "
-        "95 % bootstrap interval, and median, over tracks.</p>"
-        f"<table><tr><th></th><th></th>{head}</tr>"
+        "<h2>Averages over tracks</h2><p>Decibels, more is better. Means have their 95 % bootstrap "
+        "interval beside them.</p>"
+        f'<div class="scroll"><table><tr><th></th><th></th>{head}</tr>'
         f"<tr><th></th><th></th>{'<th>mean</th><th>median</th>' * len(METRICS)}</tr>"
-        f"{''.join(lines)}</table>"
+        f"{''.join(lines)}</table></div>"
     )
 
 
-def _plots(document: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator[str]:
+def _plots(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     """One picture a metric: every track a point."""
     tracks = {row: document["tracks" if row == "model" else f"{row}_tracks"] for row in labels}
     keys = "".join(f'<span class="key {row}">{label}</span>' for row, label in labels.items())
-    yield f"<h2>Tracks</h2><p>{keys}</p>"
+    figures = []
     for metric in METRICS:
         groups = {
             stem: {
-                row: [math.nan if (v := of[stem][metric]) is None else v for of in of_row.values()]
+                row: {
+                    track: scores[stem][metric]
+                    for track, scores in of_row.items()
+                    if scores[stem][metric] is not None
+                }
                 for row, of_row in tracks.items()
             }
             for stem in document["stems"]
         }
-        yield f'<h3>{metric} <small>dB</small></h3><div class="scroll">{box_plot(groups)}</div>'
+        heading = f"<h3>{metric} <small>dB</small></h3>"
+        figures.append(f'<figure class="scroll">{heading}{box_plot(groups)}</figure>')
+    return (
+        f"<h2>Tracks</h2><p>{keys}</p>"
+        f'<div class="plots">{"".join(figures)}</div>'
+        "<p><small>Every point is a track. Boxes hold its middle half, with the median inside; "
+        "whiskers reach as far as the last track within one and a half box lengths.</small></p>"
+    )
 
 
 def _problems(document: Mapping[str, Any]) -> Iterator[str]:
@@ -143,32 +176,51 @@ def _tracks(document: Mapping[str, Any]) -> str:
 
 def _spectrograms(results: tuple[TrackResult, ...]) -> Iterator[str]:
     """Of each track and stem, what it holds and what its estimate has wrong, equally bright."""
-    if not any(result.spectra for result in results):
+    shown = [result for result in results if result.spectra]
+    if not shown:
         return
     yield (
-        "<h2>What is left wrong</h2><p>Left the stem, right its estimate minus the stem, on one "
-        f"scale of {RANGE:g} dB; time to the right, pitch upwards from 40 Hz.</p>"
+        "<h2>What is left wrong</h2><p>A perfect estimate would leave the right-hand side black. "
+        f"Both sides have one scale: from the stem's loudest spot down to {RANGE:g} dB below it; "
+        "pitch goes upwards in equal ratios, time to the right.</p>"
     )
-    for result in results:
-        pairs = []
-        for stem, (reference, error) in result.spectra.items():
-            loudest = float(reference.max())
-            pictures = "".join(
-                f'<img alt="{what} of {escape(stem)}" src="{spectrogram(powers, loudest)}">'
-                for what, powers in (("content", reference), ("error", error))
-            )
-            pairs.append(f"<span>{escape(stem)}</span>{pictures}")
+    for result in shown:
+        opened = ' open=""' if result is shown[0] else ""
         yield (
-            f"<details><summary>{escape(result.name)}</summary>"
-            f'<div class="pair">{"".join(pairs)}</div></details>'
+            f"<details{opened}><summary>{escape(result.name)}</summary>"
+            f'<div class="pair">{_pairs(result)}</div></details>'
         )
 
 
+def _pairs(result: TrackResult) -> str:
+    """A row of a grid a stem, of three cells each."""
+    top = result.sample_rate / 2000
+    cells = ["<span></span><span>the stem</span><span>its estimate minus the stem</span>"]
+    for stem, (reference, error) in result.spectra.items():
+        loudest = float(reference.max())
+        pictures = "".join(
+            f'<img alt="{what} of {escape(stem)}" src="{spectrogram(powers, loudest)}">'
+            for what, powers in (("content", reference), ("error", error))
+        )
+        span = f"<small>{LOWEST:g} Hz to {top:.3g} kHz</small>"
+        cells.append(f"<span>{escape(stem)}<br/>{span}</span>{pictures}")
+    ends = f'<small class="ends"><span>0</span><span>{result.duration:.0f} s</span></small>'
+    return "".join([*cells, "<span></span>", ends, ends])
+
+
 def _provenance(document: Mapping[str, Any]) -> str:
-    """All else that the JSON file says."""
-    names = ("model", "data", "options", "definitions", "undefined", "versions", "run")
+    """How the scores are defined, and all else that the JSON file says."""
+    terms = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>"
+        for name, text in document["definitions"].items()
+    )
+    names = ("model", "data", "options", "undefined", "versions", "run")
     text = json.dumps({name: document[name] for name in names}, indent=2, ensure_ascii=False)
-    return f"<h2>Where this comes from</h2><pre>{escape(text)}</pre>"
+    return (
+        f"<h2>Where this comes from</h2><dl>{terms}</dl>"
+        "<details><summary>Hashes, options, versions, machine</summary>"
+        f"<pre>{escape(text)}</pre></details>"
+    )
 
 
 def decibels(value: float | None) -> str:

@@ -1,7 +1,10 @@
 """Coarse spectrograms for looking at: what a stem holds, and what is left wrong in its estimate."""
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 BANDS = 96
 LOWEST = 40.0  # Hz, the lower edge of the lowest band
@@ -21,13 +24,13 @@ class BandSpectrogram:
     def push(self, frame: Tensor) -> None:
         """Take (S, C, L), up to a second."""
         missing = max(0, N_FFT - frame.shape[-1])
-        padded = torch.nn.functional.pad(frame, (0, missing))
+        padded = F.pad(frame, (0, missing))
         windows = padded.unfold(-1, N_FFT, self._hop_length) * self._window
         power = torch.fft.rfft(windows).abs().square().mean(1)  # (S, T, F)
         bands = power @ self._bands.T
         count = max(1, round(frame.shape[-1] / (2 * self._hop_length)))
         self._columns.append(
-            torch.nn.functional.adaptive_avg_pool1d(bands.mT, count)  # (S, BANDS, count)
+            F.adaptive_avg_pool1d(bands.mT, count)  # (S, BANDS, count)
         )
 
     def powers(self) -> Tensor:
@@ -38,8 +41,7 @@ class BandSpectrogram:
 def _bands(sample_rate: int) -> Tensor:
     """(BANDS, bins) of ones: each bin's power goes to the band it lies in; each band has one."""
     top = sample_rate / 2
-    edges = torch.logspace(0, 1, BANDS + 1, base=max(top / LOWEST, 2.0)) * top
-    edges = edges / max(top / LOWEST, 2.0)
+    edges = torch.logspace(math.log10(min(LOWEST, top / 2)), math.log10(top), BANDS + 1)
     bins = torch.arange(N_FFT // 2 + 1) * sample_rate / N_FFT
     low, high = edges[:-1, None], edges[1:, None]
     inside = (bins >= low) & (bins < high)

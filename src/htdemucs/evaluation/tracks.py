@@ -140,9 +140,7 @@ def find_tracks(data: Path) -> list[Track]:
     except OSError as error:
         raise EvaluationError(f"cannot read {data}: {error.strerror or error}") from error
     if not tracks and _track_folders(data / "train"):
-        raise EvaluationError(
-            f"no tracks in {data / SUBSET}; name {data / 'train'} for those there"
-        )
+        raise EvaluationError(f"no tracks in {data / SUBSET}; try {data / 'train'}")
     if not tracks:
         raise EvaluationError(f"no tracks in {data}; it should hold files TRACK/STEM.wav (or flac)")
     return [Track(folder.name, folder) for folder in tracks]
