@@ -48,7 +48,9 @@ def train(
         _follow(run)
     if run.trainer.accelerator.is_main_process:
         folder = finish(told)
-        messages().print(f"done: separate with it by  htdemucs separate -n {folder} SONG")
+        messages().print(
+            f"done: separate with it by  htdemucs separate -n {folder} SONG", soft_wrap=True
+        )
 
 
 def _require_extra() -> None:

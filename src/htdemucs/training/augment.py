@@ -103,7 +103,8 @@ def repitched(waveform: Tensor, semitones: float, tempo: float, sample_rate: int
     stretch.preset(waveform.shape[0], sample_rate)
     stretch.setTransposeSemitones(semitones)
     stretch.timeFactor = tempo
-    return torch.from_numpy(np.ascontiguousarray(stretch.process(waveform.numpy())))
+    # It reads memory in order, whatever an array's strides say.
+    return torch.from_numpy(stretch.process(np.ascontiguousarray(waveform.numpy())).copy())
 
 
 def _frequencies(waveform: Tensor, sample_rate: int) -> Tensor:

@@ -104,7 +104,11 @@ class _Reader:
         if root.weight < 0:
             raise ConfigError(f"{root.path} cannot weigh {root.weight}")
         try:
-            folders = sorted(path for path in root.path.iterdir() if path.is_dir())
+            folders = sorted(
+                path
+                for path in root.path.iterdir()
+                if path.is_dir() and not path.name.startswith(".")
+            )
         except OSError as error:
             raise ConfigError(f"cannot read {root.path}: {error.strerror or error}") from error
         found = {folder: _source_files(folder, self.sources) for folder in folders}

@@ -36,12 +36,16 @@ class SourceLoss(nn.Module):
         """Mean absolute error of magnitudes, relative to the sources' own, at each resolution."""
         total = estimates.new_zeros(())
         for n_fft, hop_length in RESOLUTIONS:
-            window = torch.hann_window(n_fft, device=estimates.device)
-            ours, theirs = (
-                torch.stft(
-                    x.flatten(0, 2).float(), n_fft, hop_length, window=window, return_complex=True
-                ).abs()
-                for x in (estimates, sources)
-            )
-            total = total + (ours - theirs).abs().mean() / (theirs.mean() + 1e-8)
+            ours, theirs = (_magnitudes(x, n_fft, hop_length) for x in (estimates, sources))
+            error = (ours - theirs).abs().mean(dim=(0, 2, 3, 4))
+            total = total + (self.weights * error).sum() / (theirs.mean() + 1e-8)
         return total / len(RESOLUTIONS)
+
+
+def _magnitudes(waveforms: Tensor, n_fft: int, hop_length: int) -> Tensor:
+    """(B, S, C, L) -> (B, S, C, F, T)"""
+    window = torch.hann_window(n_fft, device=waveforms.device)
+    spectrum = torch.stft(
+        waveforms.flatten(0, 2).float(), n_fft, hop_length, window=window, return_complex=True
+    )
+    return spectrum.abs().unflatten(0, waveforms.shape[:3])

@@ -12,7 +12,9 @@ import torch
 
 def generator(seed: int, purpose: str, *place: int) -> np.random.Generator:
     """A generator of its own for one purpose at one place."""
-    return np.random.Generator(np.random.PCG64([seed, zlib.crc32(purpose.encode()), *place]))
+    # How long a place is counts, since zeros at the end of a seed do not.
+    entropy = [seed, zlib.crc32(purpose.encode()), len(place), *place]
+    return np.random.Generator(np.random.PCG64(entropy))
 
 
 def seed_torch(seed: int, purpose: str, *place: int) -> None:

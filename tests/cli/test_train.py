@@ -1,0 +1,166 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import training_data
+from htdemucs.training.state import load
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return training_data.musdb(tmp_path_factory.mktemp("musdb18hq"), tracks=2)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """As in the processes that are started: bits depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def config(tmp_path, data):
+    def make(out="run", **changes):
+        fields = training_data.fields(data, tmp_path / out, **changes)
+        return training_data.write_config(tmp_path / f"{out}.yaml", fields)
+
+    return make
+
+
+def start(*words):
+    """The command in a process of its own."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", *map(str, words)],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for_step(folder, step):
+    """Until the log tells of `step`."""
+    path = folder / "log.jsonl"
+    for _ in range(1200):
+        if path.exists() and any(
+            json.loads(line)["step"] >= step
+            for line in path.read_text().splitlines(keepends=True)
+            if line.endswith("\n")
+        ):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{folder} never came to step {step}")
+
+
+def same_model(first, second):
+    ours, theirs = load(first), load(second)
+    assert ours["step"] == theirs["step"]
+    pairs = [(ours["model"][name], theirs["model"][name]) for name in ours["model"]]
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_run_from_beginning_to_end(run, config, tmp_path, song):
+    path = config()
+    result = run("train", path, "steps=4", "optim.lr=1e-2")
+    assert result.exit_code == 0, result.output
+    assert "2 tracks" in result.stderr
+    assert "1 to validate with" in result.stderr
+    assert "step 4/4" in result.stderr
+    assert "valid ema 0.9" in result.stderr
+    folder = tmp_path / "run" / "best"
+    assert f"htdemucs separate -n {folder}" in result.stderr
+    result = run("separate", "-n", folder, song, "-o", tmp_path / "stems")
+    assert result.exit_code == 0, result.output
+    again = run("train", path, "steps=4")
+    assert "going on after step 4 of 4" in again.stderr
+    assert again.exit_code == 0
+
+
+def test_a_dry_run_says_what_a_step_costs_and_leaves_nothing(run, config, tmp_path):
+    result = run("train", config(), "--dry-run")
+    assert result.exit_code == 0, result.output
+    for words in ("M parameters for drums", "one step of 4 examples", "peak memory", "all 6 steps"):
+        assert words in result.stderr
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"cache"}
+
+
+def test_mistakes_are_one_line(run, config, tmp_path):
+    for words, message in (
+        (("train", tmp_path / "none.yaml"), "cannot read"),
+        (("train", config(), "speed=3"), "unknown key speed"),
+        (("train", config(), "data.musdb=/nowhere"), "cannot read /nowhere/train"),
+    ):
+        result = run(*words)
+        assert result.exit_code == 1
+        assert message in str(result.exception)
+        assert "\n" not in str(result.exception)
+
+
+def test_a_missing_extra_is_named(run, config, monkeypatch):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "accelerate" else find(name)
+    )
+    result = run("train", config())
+    assert "needs accelerate; install with: pip install 'htdemucs[train]'" in str(result.exception)
+
+
+def test_kill_9_and_the_same_command_again(config, tmp_path, run):
+    changes = {"steps": 9, "save_every": 2, "log_every": 1, "valid_every": 100}
+    process = start("htdemucs", "train", config("cut", **changes | {"steps": 100_000}))
+    wait_for_step(tmp_path / "cut", 5)
+    process.kill()
+    process.communicate()
+    reached = load(tmp_path / "cut")["step"]
+    assert reached >= 4
+    changes["steps"] = reached + 3
+    assert run("train", config("cut", **changes)).exit_code == 0
+    assert run("train", config("whole", **changes)).exit_code == 0
+    assert same_model(tmp_path / "cut", tmp_path / "whole")
+    assert not list((tmp_path / "cut").glob("*.partial"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_a_checkpoint(config, tmp_path, number):
+    path = config(steps=100_000, log_every=1, save_every=100_000, valid_every=100_000)
+    process = start("htdemucs", "train", path, "data.workers=1")
+    wait_for_step(tmp_path / "run", 2)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert "run the same command to go on" in errors
+    assert "Traceback" not in errors
+    assert load(tmp_path / "run")["step"] >= 2
+
+
+def test_two_processes_are_one(config, tmp_path, run):
+    """`accelerate launch` on two CPU processes: the same batches, the same steps."""
+    changes = {"steps": 4, "valid_every": 2, "optim": {"lr": 1e-3, "ema": [0.9], "clip": 1.0}}
+    launcher = ("accelerate.commands.launch", "--cpu", "--num_processes", "2",
+                "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+                "-m", "htdemucs")  # fmt: skip
+    process = start(*launcher, "train", config("two", **changes))
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert errors.count("M parameters for") == 1
+    assert run("train", config("one", **changes)).exit_code == 0
+    ours, theirs = load(tmp_path / "one"), load(tmp_path / "two")
+    assert ours["step"] == theirs["step"] == 4
+    for name, value in ours["model"].items():
+        assert torch.allclose(value, theirs["model"][name], atol=2e-5), name
+    one, two = (
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    )
+    for first, second in zip(one, two, strict=True):
+        assert first["loss"] == pytest.approx(second["loss"], rel=1e-4)
+        assert first["valid"].keys() == second["valid"].keys()
+    assert one[-1]["best"]["loss"] == pytest.approx(two[-1]["best"]["loss"], rel=1e-4)

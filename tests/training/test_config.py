@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+
+from htdemucs.errors import ConfigError
+from htdemucs.training import TrainConfig, read_config
+from htdemucs.training.config import AugmentConfig, DataConfig, OptimConfig, RootConfig
+
+SMALLEST = "out: run\ndata: {train: [music]}\n"
+
+
+def read(tmp_path, text, *words):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return read_config(path, words)
+
+
+def test_defaults_are_the_published_augmentation(tmp_path):
+    config = read(tmp_path, SMALLEST)
+    expected = DataConfig(train=(RootConfig(Path("music")),))
+    assert config == TrainConfig(out=Path("run"), data=expected)
+    augment = AugmentConfig()
+    assert (augment.scale_min, augment.scale_max, augment.remix_group) == (0.25, 1.25, 4)
+    published = (augment.repitch, augment.repitch_semitones, augment.repitch_tempo)
+    assert published == (0.2, 2.0, 0.12)
+    beyond = ("silence", "tilt", "saturate", "pan", "width", "lowpass", "limit")
+    assert not any(getattr(augment, name) for name in beyond)
+
+
+def test_words_lie_over_the_file(tmp_path):
+    config = read(
+        tmp_path,
+        SMALLEST + "optim: {lr: 1e-3, ema: [0.9, 0.99]}\n",
+        "optim.lr=3e-4",
+        "optim.kind=adamw",
+        "steps=7",
+        "data.valid=[{path: a, weight: 2}, b]",
+        "data.cache=null",
+        "optim.clip=5",
+        "model={channels: 8}",
+    )
+    assert config.optim == OptimConfig(kind="adamw", lr=3e-4, ema=(0.9, 0.99), clip=5.0)
+    assert config.steps == 7
+    assert config.data.valid == (RootConfig(Path("a"), 2.0), RootConfig(Path("b")))
+    assert config.data.cache is None
+    assert config.model == {"channels": 8}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["optim.speed=1"], r"unknown key optim\.speed; known are kind, lr"),
+        (["steps"], "'steps' is not of the form key=value"),
+        (["steps=x: [", "seed=1"], "cannot read the value in"),
+        (["steps=many"], "steps cannot be 'many'"),
+        (["steps=1.5"], r"steps cannot be 1\.5"),
+        (["steps=true"], "steps cannot be True"),
+        (["steps=0"], "steps must be at least 1"),
+        (["optim.lr=fast"], r"optim\.lr must be a number, not 'fast'"),
+        (["optim.lr=-1"], r"optim\.lr must be more than 0"),
+        (["optim.lr=1", "optim.lr.x=1"], r"optim\.lr\.x: lr has no keys of its own"),
+        (["optim.kind=sgd"], r"optim\.kind must be one of adam, adamw"),
+        (["optim.ema=[1.5]"], r"optim\.ema must be between 0 and 1"),
+        (["optim=3"], "optim must have keys and values"),
+        (["steps.x=3"], "steps cannot be {'x': 3}"),
+        (["augment.remix=2"], r"augment\.remix must be from 0 to 1"),
+        (["augment.scale_min=3"], r"augment\.scale_max is below"),
+        (["batch_size=6"], r"batch_size must be a multiple of augment\.remix_group"),
+        (["batch_size=8", "accumulate=3"], "batch_size must be a multiple of accumulate"),
+        (["seed=-1"], "seed must not be negative"),
+        (["model={channels: 8}", "init_from=x"], "give model or init_from, not both"),
+        (["renamed={a: b}"], "renamed needs init_from"),
+        (["data.train=[]"], r"name music in data\.train or data\.musdb"),
+        (["data.train=[{weight: 2}]"], r"data\.train\.path is missing"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, words, message):
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path, SMALLEST, *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n", "must hold keys and values"),
+        ("a: [", "cannot read"),
+        ("data: {train: [x]}\n", "out is missing"),
+    ],
+)
+def test_a_file_that_is_no_configuration(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path, text)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match="cannot read"):
+        read_config(tmp_path / "none.yaml")

@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import training_data
+from helpers import snr
+from htdemucs.errors import AudioError
+from htdemucs.training.config import AugmentConfig
+from htdemucs.training.examples import Examples, batches, read_excerpt
+from htdemucs.training.excerpts import ExcerptPlan
+from htdemucs.training.library import Track
+
+RATE, SOURCES = training_data.RATE, training_data.SOURCES
+OFF = {
+    "shift": 0, "flip_channels": False, "flip_sign": False, "scale_min": 1, "scale_max": 1,
+    "remix": 0, "repitch": 0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def tracks(data):
+    folders = sorted((data / "train").iterdir())
+    length = training_data.SECONDS * RATE
+    return [
+        Track(folder, {s: folder / f"{s}.wav" for s in SOURCES}, length, 1.0) for folder in folders
+    ]
+
+
+def examples(tracks, length=2000, batch_size=4, seed=5, sources=SOURCES, channels=2, **changes):
+    config = AugmentConfig(**{"remix_group": 2, **changes})
+    plan = ExcerptPlan(
+        [t.length for t in tracks], [t.weight for t in tracks], length=length,
+        remix=config.remix, remix_group=config.remix_group, seed=seed,
+    )  # fmt: skip
+    return Examples(
+        tracks, plan, config, sources=sources, channels=channels, sample_rate=RATE,
+        length=length, batch_size=batch_size, seed=seed,
+    )  # fmt: skip
+
+
+def test_an_example_is_an_excerpt_of_each_source_and_their_sum(tracks):
+    made = examples(tracks, **OFF)
+    for n in range(6):
+        example = made[n]
+        excerpt = made.plan.excerpt(*divmod(n, 4), 0)
+        assert example.shape == (5, 2, 2000)
+        assert snr(example[1:].sum(0), example[0]) > 100
+        for i, source in enumerate(SOURCES):
+            whole, _ = soundfile.read(tracks[excerpt.track].files[source], dtype="float32")
+            there = whole[excerpt.start : excerpt.start + 2000].T
+            assert snr(torch.from_numpy(there.copy()), example[1 + i]) > 120
+
+
+def test_sources_of_a_remixed_example_come_from_several_tracks(tracks):
+    made, whole = examples(tracks, **OFF | {"remix": 1}), examples(tracks, **OFF)
+    first = [made[n][1:] for n in range(40)]
+    second = [whole[n][1:] for n in range(40)]
+    assert any(not torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    for source in range(4):  # the same excerpts, in another order
+        ours = sorted(float(x[source].sum()) for x in first)
+        assert ours == sorted(float(x[source].sum()) for x in second)
+
+
+def test_shifts_move_each_source_by_itself(tracks):
+    made = examples(tracks, **OFF | {"shift": 0.2})
+    still = examples(tracks, **OFF)
+    moved = [not torch.equal(made[0][1 + s], still[0][1 + s]) for s in range(4)]
+    assert all(moved)
+
+
+def test_repitching_is_one_draw_for_what_belongs_together(tracks, monkeypatch):
+    from htdemucs.training import augment
+
+    seen = []
+    monkeypatch.setattr(
+        augment, "repitched", lambda x, semitones, tempo, rate: seen.append((semitones, tempo)) or x
+    )
+    made = examples(tracks, **OFF | {"repitch": 1})
+    for n in range(8):
+        made[n]
+    by_example = [set(seen[4 * n : 4 * n + 4]) for n in range(8)]
+    assert all(len(drawn) == 1 for drawn in by_example)
+    assert len(set.union(*by_example)) > 4
+    assert all(-2 <= s <= 2 and 0.88 <= t <= 1.12 for d in by_example for s, t in d)
+
+
+def test_short_tracks_are_followed_by_silence(tracks):
+    made = examples(tracks, length=30_000, **OFF)
+    example = made[0]
+    assert example.shape[-1] == 30_000
+    assert example[:, :, : 3 * RATE].abs().amax(-1).min() > 0
+    assert not example[:, :, 3 * RATE :].any()
+
+
+def test_reading_by_position(tmp_path):
+    wave = np.arange(1000, dtype=np.float32)[:, None] / 2000 * [1, -1]
+    for suffix in (".wav", ".flac"):
+        path = tmp_path / f"x{suffix}"
+        soundfile.write(path, wave, RATE, "PCM_24")
+        both = read_excerpt(path, 100, 50, 2)
+        assert torch.allclose(both, torch.from_numpy(wave[100:150].T.copy()).float(), atol=1e-6)
+        assert read_excerpt(path, 980, 50, 2).shape == (2, 20)
+        assert read_excerpt(path, 0, 10, 1).abs().max() < 1e-6  # the mean of x and -x
+    soundfile.write(tmp_path / "mono.wav", wave[:, 0], RATE)
+    assert torch.equal(*read_excerpt(tmp_path / "mono.wav", 5, 50, 2))
+
+
+def test_batches_are_the_same_however_they_are_made(tracks):
+    made = examples(tracks)
+    whole = list(batches(made, first=3, last=6))
+    assert [batch.shape for batch in whole] == [(4, 5, 2, 2000)] * 3
+    parts = list(batches(made, first=3, last=6, parts=2))
+    assert all(
+        torch.equal(batch, torch.cat(parts[2 * i : 2 * i + 2])) for i, batch in enumerate(whole)
+    )
+    shares = [list(batches(made, first=3, last=6, process=p, processes=2)) for p in range(2)]
+    for batch, first, second in zip(whole, *shares, strict=True):
+        assert torch.equal(batch, torch.cat([first, second]))
+    elsewhere = list(batches(made, first=3, last=6, workers=2))
+    assert all(torch.equal(a, b) for a, b in zip(whole, elsewhere, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_file_is_one_line(tracks, tmp_path, workers):
+    (tmp_path / "bad.wav").write_bytes(b"RIFFnonsense")
+    bad = [Track(tmp_path, dict.fromkeys(SOURCES, tmp_path / "bad.wav"), 3 * RATE, 1.0)]
+    with pytest.raises(AudioError, match=r"cannot read .*bad\.wav") as caught:
+        list(batches(examples(bad), first=0, last=1, workers=workers))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,275 @@
+"""Whole runs on a small MUSDB18-HQ folder."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+import training_data
+from helpers import TINY, awake, snr
+from htdemucs import HTDemucs, HTDemucsConfig, load_model, save_model
+from htdemucs.errors import CheckpointError, ConfigError, HTDemucsError, TrainingError
+from htdemucs.model import Bag
+from htdemucs.training import finish, parts, prepare
+from htdemucs.training.state import load
+
+SOURCES = training_data.SOURCES
+
+
+def train(config, until=None):
+    """The reports of a run, stopped after step `until`."""
+    run = prepare(config)
+    reports = []
+    for report in run.reports():
+        reports.append(report)
+        if report.step == until:
+            run.trainer.stop()
+    return reports
+
+
+def final(config):
+    """Everything a finished run leaves, as flat tensors."""
+    saved = load(config.out)
+
+    def flat(value, name):
+        if isinstance(value, dict):
+            for key, item in value.items():
+                yield from flat(item, f"{name}.{key}")
+        elif isinstance(value, list | tuple):
+            for i, item in enumerate(value):
+                yield from flat(item, f"{name}.{i}")
+        else:
+            yield name, value
+
+    return dict(flat(saved, ""))
+
+
+def same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    return [
+        name
+        for name, value in ours.items()
+        if not (
+            torch.equal(value, theirs[name])
+            if isinstance(value, torch.Tensor)
+            else value == theirs[name]
+        )
+    ]
+
+
+def test_a_published_style_run_learns(make_config):
+    config = make_config(
+        steps=40,
+        valid_every=20,
+        log_every=20,
+        batch_size=8,
+        augment={"shift": 0.1},
+        optim={"lr": 5e-3, "ema": [0.8]},
+        tensorboard=True,
+    )
+    reports = train(config)
+    assert [report.step for report in reports] == [20, 40]
+    first, last = (report.valid["raw"] for report in reports)
+    assert last["loss"] < 0.9 * first["loss"]
+    assert last["nsdr"] > first["nsdr"] + 1
+    assert set(last) == {"loss", "nsdr", *(f"nsdr {source}" for source in SOURCES)}
+    assert reports[-1].best["loss"] == min(
+        scores["loss"] for report in reports for scores in report.valid.values()
+    )
+    assert set(reports[-1].valid) == {"raw", "ema 0.8"}
+    lines = [json.loads(line) for line in (config.out / "log.jsonl").read_text().splitlines()]
+    assert lines == [dataclasses.asdict(report) for report in reports]
+    assert list((config.out / "tensorboard").iterdir())
+    model = load_model(str(finish(config)))
+    assert model.sources == SOURCES
+    assert load_model(str(config.out / "last")).config == model.config
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(make_config):
+    changes = {
+        "model": training_data.MODEL | {"t_dropout": 0.2},
+        "optim": {"lr": 1e-3, "ema": [0.5, 0.9], "warmup": 3, "decay": "cosine", "clip": 1.0},
+    }
+    whole = make_config("whole", **changes)
+    expected = train(whole)
+    cut = make_config("cut", **changes)
+    first = train(cut, until=4)
+    assert first[-1].step == 4
+    assert load(cut.out)["step"] == 4
+    second = train(cut)
+    assert [report.step for report in second] == [6]
+    assert second[-1].loss == expected[-1].loss
+    assert second[-1].valid == expected[-1].valid
+    assert same(final(whole), final(cut)) == []
+    logged = [json.loads(x)["step"] for x in (cut.out / "log.jsonl").read_text().splitlines()]
+    assert logged == [2, 3, 4, 6]
+
+
+def test_a_run_that_died_between_checkpoints_goes_on_bit_for_bit(make_config):
+    whole, cut = make_config("whole", log_every=1), make_config("cut", log_every=1)
+    train(whole)
+    reports = prepare(cut).reports()
+    while next(reports).step < 5:  # the last checkpoint is step 4's
+        pass
+    reports.close()
+    assert load(cut.out)["step"] == 4
+    train(cut)
+    assert same(final(whole), final(cut)) == []
+    assert (whole.out / "log.jsonl").read_text().count("\n") == 6
+    assert (cut.out / "log.jsonl").read_text().count("\n") == 6
+
+
+def test_workers_and_seeds(make_config):
+    plain = make_config("plain")
+    train(plain)
+    train(make_config("workers", words=["data.workers=2"]))
+    assert same(final(plain), final(make_config("workers"))) == []
+    other = make_config("other", seed=1)
+    train(other)
+    assert same(final(plain), final(other))
+
+
+def test_accumulating_is_the_same_as_a_whole_batch(make_config):
+    whole, halves = make_config("whole", steps=3), make_config("halves", steps=3, accumulate=2)
+    ours, theirs = train(whole), train(halves)
+    assert ours[-1].loss == pytest.approx(theirs[-1].loss, rel=1e-5)
+    ours, theirs = load(whole.out)["model"], load(halves.out)["model"]
+    assert all(torch.allclose(ours[n], theirs[n], atol=1e-5) for n in ours)
+
+
+def test_the_averages_are_kept_when_they_are_better(make_config):
+    config = make_config(steps=30, valid_every=30, optim={"lr": 0.03, "ema": [0.9]})
+    (report,) = [r for r in train(config) if r.valid]
+    losses = {name: scores["loss"] for name, scores in report.valid.items()}
+    assert losses["ema 0.9"] < losses["raw"]  # at this rate the raw network jumps about
+    assert report.best["loss"] == losses["ema 0.9"]
+    best, last = (load_model(str(config.out / name)) for name in ("best", "last"))
+    assert not torch.equal(best.state_dict()["time_decoder.0.rewrite.weight"],
+                           last.state_dict()["time_decoder.0.rewrite.weight"])  # fmt: skip
+
+
+def test_best_by_nsdr(make_config):
+    config = make_config(best_by="nsdr")
+    reports = train(config)
+    every = [scores["nsdr"] for report in reports for scores in report.valid.values()]
+    assert reports[-1].best["nsdr"] == max(every)
+
+
+def test_without_tracks_to_validate_with_the_last_model_is_the_result(make_config, data):
+    config = make_config(data={"train": [str(data / "test")], "workers": 0, "segment": 0.5})
+    reports = train(config)
+    assert not any(report.valid for report in reports)
+    assert finish(config) == config.out / "last"
+    assert isinstance(load_model(str(finish(config))), HTDemucs)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_batch(make_config):
+    config = make_config(optim={"lr": 1e30}, valid_every=100)
+    with pytest.raises(TrainingError, match=r"loss of step \d is not finite; its batch is in"):
+        train(config)
+    (path,) = config.out.glob("not-finite-*.pt")
+    kept = torch.load(path, weights_only=True)
+    assert kept["batch"].shape == (4, 5, 2, 4000)
+    assert kept["batch"].isfinite().all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_precisions(make_config, precision):
+    config = make_config(precision=precision, steps=2, valid_every=2)
+    (report,) = [report for report in train(config) if report.valid]
+    assert 0 < report.loss < 1
+
+
+def test_what_a_run_cannot_do(make_config):
+    with pytest.raises(ConfigError, match=r"at most the model's 1 seconds"):
+        prepare(make_config(words=["data.segment=2"]))
+    with pytest.raises(ConfigError, match="unknown configuration fields: width"):
+        prepare(make_config(model={"width": 3}))
+    with pytest.raises(ConfigError, match=r"source_weights must be 4 numbers"):
+        prepare(make_config(words=["optim.source_weights=[1, 2]"]))
+    with pytest.raises(HTDemucsError, match="no model nonsense"):
+        prepare(make_config(model={}, init_from="nonsense"))
+    with pytest.raises(TrainingError, match="has no model yet"):
+        finish(make_config("nothing"))
+
+
+def test_another_network_does_not_go_on_with_a_run(make_config):
+    train(make_config(steps=2))
+    with pytest.raises(CheckpointError, match="another network or other averages"):
+        prepare(make_config(model=training_data.MODEL | {"t_layers": 2}))
+    with pytest.raises(CheckpointError, match="another network or other averages"):
+        prepare(make_config(words=["optim.ema=[0.5]"]))
+    longer = prepare(make_config(steps=4, words=["optim.lr=1e-4"]))
+    assert longer.resumed
+    assert longer.trainer.step == 2
+
+
+def outputs(folder, x):
+    """What a model makes of a waveform, by source."""
+    model = load_model(str(folder))
+    with torch.no_grad():
+        return dict(zip(model.sources, model(x).unbind(1), strict=True))
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A model to start from: of the data's sample rate."""
+    model = awake(HTDemucs(HTDemucsConfig(**training_data.MODEL))).eval()
+    save_model(model, tmp_path / "start")
+    return tmp_path / "start"
+
+
+def test_fine_tuning_starts_where_the_model_is(make_config, start):
+    config = make_config(model={}, init_from=str(start), steps=1, optim={"lr": 1e-9})
+    train(config)
+    x = 0.1 * torch.randn(1, 2, 8000)
+    ours, theirs = outputs(config.out / "last", x), outputs(start, x)
+    assert all(snr(theirs[source], ours[source]) > 60 for source in SOURCES)
+
+
+def test_fine_tuning_for_sources_of_ones_own(make_config, start, tmp_path):
+    names = ("vocals", "guitar", "beat")
+    training_data.track(tmp_path / "mine" / "one", 1, sources=names)
+    config = make_config(
+        model={},
+        init_from=str(start),
+        sources=list(names),
+        renamed={"beat": "drums"},
+        steps=2,
+        optim={"lr": 1e-9},
+        data={"train": [str(tmp_path / "mine")], "workers": 0, "segment": 0.5},
+    )
+    train(config)
+    x = 0.1 * torch.randn(1, 2, 8000)
+    ours, theirs = outputs(finish(config), x), outputs(start, x)
+    assert tuple(ours) == names
+    assert snr(theirs["vocals"], ours["vocals"]) > 60
+    assert snr(theirs["drums"], ours["beat"]) > 60
+
+
+def test_one_copy_a_source_ends_as_a_bag(make_config, start):
+    config = make_config(
+        model={}, init_from=str(start), per_source=True, steps=2, valid_every=2, optim={"lr": 1e-3}
+    )
+    for part in parts(config):
+        reports = train(part)
+        source = part.out.name
+        assert set(reports[-1].best) == {"step", "loss", "nsdr", f"nsdr {source}"}
+        assert reports[-1].best["nsdr"] == reports[-1].best[f"nsdr {source}"]
+    bag = load_model(str(finish(config)))
+    assert isinstance(bag, Bag)
+    assert torch.equal(bag.weights, torch.eye(4))
+    x = 0.1 * torch.randn(1, 2, 8000)
+    whole = outputs(finish(config), x)
+    for source in SOURCES:
+        assert torch.equal(outputs(config.out / source / "best", x)[source], whole[source])
+    with pytest.raises(ConfigError, match="is a bag; start from one of its members"):
+        prepare(make_config("again", model={}, init_from=str(finish(config))))
+
+
+def test_the_network_is_the_same_each_time(make_config):
+    first, second = (prepare(make_config()).trainer.network for _ in range(2))
+    assert TINY["channels"] != first.config.channels
+    for ours, theirs in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
