@@ -40,12 +40,12 @@ def musdb(root, tracks=3):
     return root
 
 
-def fields(data, out, **changes):
+def fields(musdb, out, **changes):
     """A configuration as its file holds it."""
     made = {
         "out": str(out),
         "model": MODEL,
-        "data": {"musdb": str(data), "workers": 0, "segment": 0.5},
+        "data": {"musdb": str(musdb), "workers": 0, "segment": 0.5},
         "augment": {"shift": 0.1, "remix_group": 2},
         "optim": {"lr": 1e-3, "ema": [0.9]},
         "batch_size": 4,

@@ -61,7 +61,8 @@ class AugmentConfig:
         flip_channels, flip_sign: swap left and right, or the polarity, of half the sources.
         scale_min, scale_max: gain of each source.
         remix: probability that sources of different tracks are mixed with each other, within
-            groups of `remix_group` examples.
+            a group of examples.
+        remix_group: examples in a group.
         repitch: probability of changing pitch and tempo.
         repitch_semitones, repitch_tempo: by at most this much (semitones; a fraction).
 

@@ -152,6 +152,7 @@ def batches(
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # else it draws from the one that dropout draws from
         worker_init_fn=_leave_signals_to_the_main_process,
     )
     for batch in loader:
