@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 
 from recipes.mini import band, drum_machine, effects, electronic, fonts, kits, midi, patterns
 from recipes.mini import mixing, sources, vocals, voices
@@ -193,6 +194,5 @@ def _drop_outs(rng: np.random.Generator, score: Score, stems: mixing.Stems) -> m
             if rng.random() < share:
                 first = seconds_to_samples(section.first_bar * score.bar)
                 gain[first : first + seconds_to_samples(section.bars * score.bar)] = 0
-        smooth = np.convolve(gain, np.full(882, 1 / 882, dtype=np.float32), "same")
-        result[name] = sound * smooth[:, None]
+        result[name] = sound * uniform_filter1d(gain, seconds_to_samples(0.02))[:, None]
     return result

@@ -17,7 +17,7 @@ FREEDOOM = (
 OPENMSX = Path("/usr/share/games/openttd/baseset/openmsx")
 DRUMKITS = Path("/usr/share/hydrogen/data/drumkits")
 FLUID = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
-MUSESCORE = Path("/usr/share/sounds/sf3/MuseScore_General_Full.sf3")
+MUSESCORE = Path("/usr/share/sounds/sf2/MuseScore_General_Full.sf2")
 CSOUND = Path("/usr/share/sounds/sf2/sf_GMbank.sf2")
 TIMGM = Path("/usr/share/sounds/sf2/TimGM6mb.sf2")
 
@@ -43,7 +43,7 @@ PACKAGES = (
     Package("fluidsynth", "debian", "LGPL-2.1+ (program)", "renders MIDI", True,
             Path("/usr/bin/fluidsynth")),
     Package("fluid-soundfont-gm", "debian", "MIT", "instruments and kits", True, FLUID),
-    Package("musescore-general-soundfont", "debian", "MIT, parts CC0 or public domain",
+    Package("musescore-general-soundfont-lossless", "debian", "MIT, parts CC0 or public domain",
             "instruments and kits", True, MUSESCORE),
     Package("freedoom", "debian", "BSD-3-Clause", "rock and metal songs", True, FREEDOOM[0]),
     Package("sonic-pi-samples", "debian", "CC0-1.0 (the samples used)",
