@@ -62,7 +62,11 @@ def _build_split(split: str, bank: Path, options: argparse.Namespace) -> None:
         song for song in plan.songs(options.seed, split, options.hours)
         if not (folder / song.name).exists()
     ]  # fmt: skip
-    _run([partial(_build_song, song, bank, folder) for song in planned], f"{split} songs", options.jobs)
+    _run(
+        [partial(_build_song, song, bank, folder) for song in planned],
+        f"{split} songs",
+        options.jobs,
+    )
 
 
 def _build_song(song: plan.SongPlan, bank: Path, folder: Path) -> float:

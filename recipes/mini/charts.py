@@ -46,7 +46,8 @@ def choose_grooves(rng: np.random.Generator, score: Score, held_out: bool) -> li
     library = grooves(held_out)
     file = str(rng.choice(list(library)))
     of_kind = {
-        kind: str(rng.choice(library[file])) for kind in ("intro", "verse", "build", "chorus", "break")
+        kind: str(rng.choice(library[file]))
+        for kind in ("intro", "verse", "build", "chorus", "break")
     }
     return [f"{file}:{of_kind[section.kind]}" for section in score.sections]
 

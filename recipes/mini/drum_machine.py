@@ -53,7 +53,9 @@ def snare(rng: np.random.Generator) -> np.ndarray:
     """Two short tones under band-passed noise."""
     times = _times(rng.uniform(0.12, 0.45))
     base = rng.uniform(150, 260)
-    tone = _swept_sine(times, 1.6 * base, base, 0.01) + 0.6 * np.sin(2 * np.pi * 1.78 * base * times)
+    tone = _swept_sine(times, 1.6 * base, base, 0.01) + 0.6 * np.sin(
+        2 * np.pi * 1.78 * base * times
+    )
     tone *= _decay(times, rng.uniform(0.08, 0.22))
     rattle = band(_noise(rng, times), rng.uniform(500, 2500), rng.uniform(7000, 20000))
     rattle *= _decay(times, rng.uniform(0.12, 0.5))

@@ -47,7 +47,9 @@ def _reverb(rng: np.random.Generator, most: float) -> pb.Plugin:
 
 def _delay(rng: np.random.Generator, beat: float, most: float) -> pb.Plugin:
     return pb.Delay(
-        float(rng.choice([0.25, 0.5, 0.75, 1])) * beat, rng.uniform(0.1, 0.5), rng.uniform(0.05, most)
+        float(rng.choice([0.25, 0.5, 0.75, 1])) * beat,
+        rng.uniform(0.1, 0.5),
+        rng.uniform(0.05, most),
     )
 
 
@@ -59,14 +61,14 @@ def _modulation(rng: np.random.Generator) -> pb.Plugin:
 
 def width(sound: np.ndarray, amount: float) -> np.ndarray:
     """Scale the side signal: 0 is mono, 1 unchanged, more is wider."""
-    middle = sound.mean(axis=1, keepdims=True)
-    return middle + np.float32(amount) * (sound - middle)
+    straight, crossed = np.float32((1 + amount) / 2), np.float32((1 - amount) / 2)
+    return straight * sound + crossed * sound[:, ::-1]
 
 
 def widen(rng: np.random.Generator, sound: np.ndarray) -> np.ndarray:
     """Give a narrow sound sides: a copy delayed by 5 to 25 ms, added with opposite signs."""
-    late = np.roll(sound.mean(axis=1), int(rng.uniform(0.005, 0.025) * SAMPLE_RATE))
-    side = np.float32(rng.uniform(0.3, 1.0)) * late
+    late = np.roll(sound[:, 0] + sound[:, 1], int(rng.uniform(0.005, 0.025) * SAMPLE_RATE))
+    side = np.float32(rng.uniform(0.15, 0.5)) * late
     return sound + np.stack([side, -side], axis=1)
 
 
@@ -93,12 +95,14 @@ def bass(rng: np.random.Generator, sound: np.ndarray) -> np.ndarray:
         chain.append(_compressor(rng))
     if rng.random() < 0.35:
         chain.append(pb.Distortion(rng.uniform(3, 20)))
-    if rng.random() < 0.12:
+    if rng.random() < 0.2:
         chain.append(_modulation(rng))
     sound = _apply(chain, _levelled(sound))
+    if rng.random() < 0.06:
+        sound = widen(rng, sound)
     if rng.random() < 0.35:
         sound = band(sound, None, rng.uniform(400, 4000))
-    return width(sound, rng.choice([0, 0.5, 1.0], p=[0.5, 0.3, 0.2]))
+    return width(sound, rng.choice([0, 0.5, 1.0], p=[0.35, 0.3, 0.35]))
 
 
 def amplifier(rng: np.random.Generator, sound: np.ndarray) -> np.ndarray:
@@ -143,7 +147,10 @@ def vocals(rng: np.random.Generator, sound: np.ndarray, beat: float, genre: str)
     if rng.random() < 0.12 * odd:
         chain.append(_modulation(rng))
     if rng.random() < 0.07 * odd:
-        chain += [pb.HighpassFilter(rng.uniform(350, 700)), pb.LowpassFilter(rng.uniform(2500, 4500))]
+        chain += [
+            pb.HighpassFilter(rng.uniform(350, 700)),
+            pb.LowpassFilter(rng.uniform(2500, 4500)),
+        ]
     if rng.random() < 0.4:
         chain.append(_delay(rng, beat, 0.35))
     if rng.random() < 0.85:

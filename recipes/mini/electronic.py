@@ -83,7 +83,11 @@ def _bass_sound(
     hit = synths.gate_envelope(notes, score.seconds, rng.uniform(0.15, 0.8), rng.uniform(0.0, 0.5))
     if kind in ("sub", "808"):
         body = synths.sine(frequency)
-        tail = synths.gate_envelope(notes, score.seconds, rng.uniform(0.8, 2.5)) if kind == "808" else 1
+        tail = (
+            synths.gate_envelope(notes, score.seconds, rng.uniform(0.8, 2.5))
+            if kind == "808"
+            else 1
+        )
         return pan(np.tanh(rng.uniform(0.8, 4) * body * tail), 0.0)
     if kind == "fm":
         ratio = float(rng.choice([0.5, 1, 2, 3]))
@@ -92,7 +96,9 @@ def _bass_sound(
         return _reese(rng, frequency)
     if kind == "growl":
         return _growl(rng, frequency, score)
-    wave = synths.saw(frequency) if kind == "saw" else synths.square(frequency, rng.uniform(0.2, 0.5))
+    wave = (
+        synths.saw(frequency) if kind == "saw" else synths.square(frequency, rng.uniform(0.2, 0.5))
+    )
     cutoff = rng.uniform(150, 600) + rng.uniform(300, 4000) * hit
     low = rng.uniform(0, 0.8) * synths.sine(frequency)
     return pan(synths.sweep(wave, cutoff) + low, 0.0)
@@ -101,7 +107,10 @@ def _bass_sound(
 def _reese(rng: np.random.Generator, frequency: np.ndarray) -> np.ndarray:
     detune = rng.uniform(0.002, 0.012)
     centre = synths.saw(frequency)
-    left, right = synths.saw((1 - detune) * frequency, 0.3), synths.saw((1 + detune) * frequency, 0.7)
+    left, right = (
+        synths.saw((1 - detune) * frequency, 0.3),
+        synths.saw((1 + detune) * frequency, 0.7),
+    )
     wide = np.stack([centre + left, centre + right], axis=1) / 2
     return band(wide, None, rng.uniform(300, 2500))
 
@@ -116,14 +125,14 @@ def _growl(rng: np.random.Generator, frequency: np.ndarray, score: Score) -> np.
     right = synths.fm(frequency * 1.004, float(rng.choice([1, 1.5, 2, 3])), depth)
     grit = np.tanh(3 * np.stack([left, right], axis=1))
     grit = band(grit, rng.uniform(80, 400), rng.uniform(1500, 5000))
-    wet = synths.sweep(grit, 250 * (12 ** wobble))
+    wet = synths.sweep(grit, 250 * (12**wobble))
     sub = 0.0 if rng.random() < 0.35 else rng.uniform(0.5, 1.2)
     return wet + pan(sub * synths.sine(frequency), 0.0)
 
 
 def part_notes(rng: np.random.Generator, score: Score, kind: str) -> np.ndarray:
     """The notes of an accompanying part."""
-    bars = active_bars(rng, score, rng.uniform(0.5, 1.0))
+    bars = active_bars(rng, score, rng.uniform(0.25, 1.0))
     if kind == "lead":
         spans = [(bar * score.bar, (bar + 2) * score.bar) for bar in bars[::2]]
         centre = rng.uniform(64, 84)
@@ -145,10 +154,14 @@ def part_notes(rng: np.random.Generator, score: Score, kind: str) -> np.ndarray:
             ladder = tones + [tone + 12 for tone in tones]
             for i in range(0, 16, every):
                 pitch = ladder[order[i // every % 8] % len(ladder)]
-                rows.append((at + i * score.beat / 4, every * score.beat / 4, pitch, rng.uniform(0.6, 1)))
+                rows.append(
+                    (at + i * score.beat / 4, every * score.beat / 4, pitch, rng.uniform(0.6, 1))
+                )
         else:
             for i in (i for i, step in enumerate(steps) if step == "x"):
-                rows.extend((at + i * score.beat / 4, 0.4 * score.beat, tone, 0.8) for tone in tones)
+                rows.extend(
+                    (at + i * score.beat / 4, 0.4 * score.beat, tone, 0.8) for tone in tones
+                )
     return collect(row for row in rows if row[0] < score.seconds)
 
 

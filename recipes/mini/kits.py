@@ -66,8 +66,13 @@ def sampled_kit(rng: np.random.Generator) -> tuple[dict[int, np.ndarray], list[s
 @cache
 def _kit_files(folder: Path) -> dict[str, Path]:
     """A Hydrogen kit's instruments: one existing sample each."""
-    tree = ElementTree.fromstring(re.sub(r'\sxmlns(:\w+)?="[^"]*"|\sxsi:\w+="[^"]*"', "",
-                                  (folder / "drumkit.xml").read_text(errors="replace")))
+    tree = ElementTree.fromstring(
+        re.sub(
+            r'\sxmlns(:\w+)?="[^"]*"|\sxsi:\w+="[^"]*"',
+            "",
+            (folder / "drumkit.xml").read_text(errors="replace"),
+        )
+    )
     files = {}
     for instrument in tree.iter("instrument"):
         names = [name.text for name in instrument.iter("filename") if name.text]

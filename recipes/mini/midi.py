@@ -46,8 +46,11 @@ def read_parts(file: mido.MidiFile, tempo: float | None = None) -> list[Part]:
             events.setdefault(channel, []).append((time, message))
             names.setdefault(channel, name)
     parts = [
-        Part(_stem(channel, programs.get(channel, 0), names[channel]), programs.get(channel, 0),
-             tuple(messages))
+        Part(
+            _stem(channel, programs.get(channel, 0), names[channel]),
+            programs.get(channel, 0),
+            tuple(messages),
+        )
         for channel, messages in sorted(events.items())
     ]
     return [part for part in parts if part.notes]
@@ -147,7 +150,7 @@ def write(path: Path, parts: list[Part], presets: list[tuple[int, int]]) -> None
         last = 0
         for time, message in part.events:
             ticks = round(time * 2 * ticks_per_beat)
-            track.append(message.copy(channel=channel, time=ticks - last))
+            track.append(message.copy(skip_checks=True, channel=channel, time=ticks - last))
             last = ticks
         # A cut excerpt may leave notes open, which the player would wait for without end.
         track.append(mido.Message("control_change", channel=channel, control=120, value=0))

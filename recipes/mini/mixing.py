@@ -18,7 +18,10 @@ Stems = dict[str, np.ndarray]
 
 def mixture(stems: Stems) -> np.ndarray:
     """The sum of all stems."""
-    return np.sum([stems[name] for name in STEMS], axis=0, dtype=np.float32)
+    total = stems[STEMS[0]].astype(np.float32, copy=True)
+    for name in STEMS[1:]:
+        total += stems[name]
+    return total
 
 
 def balance(rng: np.random.Generator, stems: Stems, spread: float = 4.0) -> Stems:
@@ -46,9 +49,13 @@ def bus_gain(mix: np.ndarray, threshold: float, ratio: float, release: float) ->
     return np.interp(np.arange(len(mix)) / hop, np.arange(frames), gain).astype(np.float32)
 
 
+def _peak(sound: np.ndarray) -> float:
+    return max(float(sound.max()), -float(sound.min()))
+
+
 def scale_to_peak(stems: Stems, peak: float) -> Stems:
     """All stems by one gain, so that neither the mixture nor a stem exceeds `peak`."""
-    loudest = max(np.abs(sound).max() for sound in (mixture(stems), *stems.values()))
+    loudest = max(_peak(sound) for sound in (mixture(stems), *stems.values()))
     gain = np.float32(peak / loudest)
     return {name: gain * sound for name, sound in stems.items()}
 

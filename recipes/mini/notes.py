@@ -59,7 +59,9 @@ def melody_pitches(
     pitches = np.empty(len(starts))
     pitch = centre + rng.uniform(-span, span) / 2
     for index, start in enumerate(starts):
-        step = rng.choice([-4, -2, -2, 0, 0, 2, 2, 4, 7], p=[0.1, 0.14, 0.14, 0.12, 0.12, 0.14, 0.14, 0.07, 0.03])
+        step = rng.choice(
+            [-4, -2, -2, 0, 0, 2, 2, 4, 7], p=[0.1, 0.14, 0.14, 0.12, 0.12, 0.14, 0.14, 0.07, 0.03]
+        )
         pull = 0.25 * (centre - pitch)
         target = np.clip(pitch + step + pull, centre - span, centre + span)
         on_beat = abs(start / score.beat - round(start / score.beat)) < 0.1

@@ -70,9 +70,7 @@ def _fill(rng: np.random.Generator, start: float, step: float) -> list[tuple[flo
     """Half a bar of snare or tom hits, getting louder."""
     keys = [dm.SNARE] * 8 if rng.random() < 0.5 else [dm.HIGH_TOM, dm.MID_TOM, dm.LOW_TOM, dm.SNARE]
     chosen = np.sort(rng.choice(8, size=rng.integers(3, 8), replace=False))
-    return [
-        (start + (8 + i) * step, step, keys[i * len(keys) // 8], 0.5 + i / 16) for i in chosen
-    ]
+    return [(start + (8 + i) * step, step, keys[i * len(keys) // 8], 0.5 + i / 16) for i in chosen]
 
 
 def drum_notes(rng: np.random.Generator, score: Score, style: str) -> np.ndarray:

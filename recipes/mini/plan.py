@@ -53,7 +53,9 @@ def song(seed: int, split: str, index: int) -> SongPlan:
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     lengths = {"train": (60, 120), "valid": (28, 36), "heldout": (38, 44)}[split]
     tempo = float(np.clip(rng.normal(116, 24), 70, 175))
-    return SongPlan(split, index, seed, turn[index % len(turn)], tempo, float(rng.uniform(*lengths)))
+    return SongPlan(
+        split, index, seed, turn[index % len(turn)], tempo, float(rng.uniform(*lengths))
+    )
 
 
 def songs(seed: int, split: str, hours: float) -> Iterator[SongPlan]:

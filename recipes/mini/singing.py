@@ -18,10 +18,13 @@ from recipes.mini.notes import to_hz
 from recipes.mini.voices import FFT_SIZE, FRAME_PERIOD, SPEECH_RATE, Phrase
 
 HOP = 256  # samples between synthesis frames
-WINDOW = 1024  # samples of excitation filtered at once
-FILTER_SIZE = 2048  # FFT size: the window and a filter response as long
+WINDOW = 512  # samples of excitation filtered at once
+FILTER_SIZE = 1024  # FFT size: the window and a filter response as long
 FRAME_RATE = SAMPLE_RATE / HOP  # synthesis frames a second
 SPEECH_EDGE = 10_300  # Hz: above it the speech engines' band ends
+DECIBELS = 10 / np.log(10)  # in one unit of natural-log power
+_BINS = np.arange(1, FILTER_SIZE // 2 + 2) * SAMPLE_RATE / FILTER_SIZE  # Hz, near enough
+_PRESENCE = np.exp(-0.5 * np.log2(_BINS / 2200) ** 2).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,9 @@ class Delivery:
     breathiness: float = 0.0  # 0 as spoken to 1 whispered
     drift: float = 0.08  # semitones of slow unsteadiness
     spoken: float = 0.0  # how much of the speech's own pitch movement stays, 1 for rap
-    air: float = -1.3  # dB a kHz above the speech engines' band
+    air: float = -2.5  # dB a kHz above the speech engines' band
+    effort: float = 5.0  # dB that a loud voice gains around 2 kHz
+    sibilance: float = -4.0  # dB of the voiceless sounds
 
 
 @lru_cache(maxsize=96)
@@ -56,7 +61,7 @@ def syllables(phrase: Phrase) -> tuple[int, ...]:
     """Frames where syllables begin, and the phrase's end: one more than there are syllables."""
     log_power, _ = _spectra(phrase)
     bins = slice(int(200 / SPEECH_RATE * FFT_SIZE), int(3000 / SPEECH_RATE * FFT_SIZE))
-    loudness = 4.34 * np.logaddexp.reduce(log_power[:, bins], axis=1)  # dB
+    loudness = DECIBELS * np.logaddexp.reduce(log_power[:, bins], axis=1)  # dB
     loudness = gaussian_filter1d(np.where(phrase.pitch > 0, loudness, loudness - 12), 4)
     nuclei, _ = find_peaks(loudness, distance=14, prominence=1.2)
     if not len(nuclei):
@@ -86,14 +91,16 @@ def _stretch(phrase: Phrase, starts: np.ndarray, ends: np.ndarray, frames: int) 
         if extra > 0:
             each += extra * elastic[first:last] / elastic[first:last].sum()
         times = begin + np.concatenate([[0], np.cumsum(each)]) * min(1, (stop - begin) / each.sum())
-        positions[begin:stop] = np.interp(
-            np.arange(begin, stop), times, np.arange(first, last + 1)
-        )
+        positions[begin:stop] = np.interp(np.arange(begin, stop), times, np.arange(first, last + 1))
     return np.minimum(positions, len(phrase.pitch) - 1)
 
 
 def _pitch_curve(
-    rng: np.random.Generator, phrase: Phrase, notes: np.ndarray, positions: np.ndarray, how: Delivery
+    rng: np.random.Generator,
+    phrase: Phrase,
+    notes: np.ndarray,
+    positions: np.ndarray,
+    how: Delivery,
 ) -> np.ndarray:
     """MIDI pitch at every synthesis frame."""
     frames = len(positions)
@@ -133,9 +140,7 @@ def _frequency_map(formants: float) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(hertz, SPEECH_EDGE) / SPEECH_RATE * FFT_SIZE, beyond.astype(np.float32)
 
 
-def _filters(
-    phrase: Phrase, positions: np.ndarray, how: Delivery
-) -> tuple[np.ndarray, np.ndarray]:
+def _filters(phrase: Phrase, positions: np.ndarray, how: Delivery) -> tuple[np.ndarray, np.ndarray]:
     """Log amplitude and noise share of every synthesis frame: (frames, filter bins) each."""
     log_power, noisiness = _spectra(phrase)
     bins, beyond = _frequency_map(how.formants)
@@ -146,9 +151,11 @@ def _filters(
     top = spectra[:, int(8000 / SPEECH_RATE * FFT_SIZE) : int(SPEECH_EDGE / SPEECH_RATE * FFT_SIZE)]
     spectra = spectra[:, low] * (1 - part) + spectra[:, low + 1] * part
     above = beyond > 0
-    spectra[:, above] = top.mean(axis=1, keepdims=True) + how.air / 4.34 * beyond[above]
+    spectra[:, above] = top.mean(axis=1, keepdims=True) + how.air / DECIBELS * beyond[above]
+    voiceless = phrase.pitch[np.round(frame).astype(int)] == 0
+    spectra += np.where(voiceless[:, None], how.sibilance, how.effort * _PRESENCE) / DECIBELS
     noise = np.maximum(noisiness[index][:, low], how.breathiness)
-    noise[phrase.pitch[np.round(frame).astype(int)] == 0] = 1.0
+    noise[voiceless] = 1.0
     noise[:, above] = np.maximum(noise[:, above], 0.8)
     return spectra / 2, noise
 
@@ -161,9 +168,7 @@ def _minimum_phase(log_amplitude: np.ndarray) -> np.ndarray:
     return np.exp(fft.rfft(cepstrum, axis=1)).astype(np.complex64)
 
 
-def sing(
-    rng: np.random.Generator, phrase: Phrase, notes: np.ndarray, how: Delivery
-) -> np.ndarray:
+def sing(rng: np.random.Generator, phrase: Phrase, notes: np.ndarray, how: Delivery) -> np.ndarray:
     """Sing the phrase's first syllables on `notes`, one each: (L,) with RMS near 0.1.
 
     Notes start within the result at their own times (s); the caller makes them begin near 0.
@@ -177,11 +182,11 @@ def sing(
     at = np.arange(length) / HOP
     frequency = np.maximum(to_hz(np.interp(at, np.arange(frames), pitch)), 40.0)
     amplitude, noise_share = _filters(phrase, positions, how)
-    shape = np.sqrt(np.hanning(WINDOW + 1)[:-1]).astype(np.float32) ** 2
+    shape = np.hanning(WINDOW + 1)[:-1].astype(np.float32)
 
     def frames_of(excitation: np.ndarray) -> np.ndarray:
         padded = np.pad(excitation, (0, WINDOW))
-        cut = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[:: HOP][:frames]
+        cut = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP][:frames]
         return fft.rfft(cut * shape, FILTER_SIZE, axis=1).astype(np.complex64)
 
     spectra = frames_of(_pulses(frequency)) * np.sqrt(1 - np.minimum(noise_share, 1) ** 2)

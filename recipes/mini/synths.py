@@ -52,7 +52,9 @@ def sweep(sound: np.ndarray, cutoff: np.ndarray) -> np.ndarray:
     return result
 
 
-def line(notes: np.ndarray, seconds: float, glide: float, release: float) -> tuple[np.ndarray, np.ndarray]:
+def line(
+    notes: np.ndarray, seconds: float, glide: float, release: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Pitch (Hz) and loudness of a one-voice line, one value a sample.
 
     `glide` is the time (s) a pitch takes to the next one, `release` the fade after a note (s).
@@ -73,7 +75,9 @@ def line(notes: np.ndarray, seconds: float, glide: float, release: float) -> tup
     loudness = gaussian_filter1d(loudness, 1.2)
     at = np.arange(length) / control
     frequency = to_hz(np.interp(at, np.arange(frames), pitch))
-    return frequency.astype(np.float32), np.interp(at, np.arange(frames), loudness).astype(np.float32)
+    return frequency.astype(np.float32), np.interp(at, np.arange(frames), loudness).astype(
+        np.float32
+    )
 
 
 def _release(loudness: np.ndarray, frames: float) -> np.ndarray:
@@ -109,7 +113,9 @@ def chords(
     return target
 
 
-def envelope(duration: float, attack: float, decay: float, sustain: float, release: float) -> np.ndarray:
+def envelope(
+    duration: float, attack: float, decay: float, sustain: float, release: float
+) -> np.ndarray:
     """Attack, decay to `sustain`, release after `duration`; times in seconds."""
     times = np.arange(seconds_to_samples(duration + release)) / SAMPLE_RATE
     held = np.interp(times, [0, attack, attack + decay], [0, 1, sustain])

@@ -44,7 +44,9 @@ def choose_singer(rng: np.random.Generator, bank: Path, role: str, style: str) -
         breathiness=1.0 if style == "whisper" else float(rng.choice([0, 0, rng.uniform(0.1, 0.6)])),
         drift=0.0 if tuned else rng.uniform(0.04, 0.14),
         spoken=0.8 if style == "rap" else float(rng.choice([0, rng.uniform(0, 0.3)])),
-        air=rng.uniform(-2.2, -0.8),
+        air=rng.uniform(-4.5, -1.8),
+        effort=rng.uniform(0, 11),
+        sibilance=rng.uniform(-9, 0),
     )
     return Singer(voice, voices.load_voice(bank, voice.name), centre, how)
 
@@ -115,7 +117,9 @@ def _sing_line(
             layers.append(rng.uniform(0.25, 0.7) * pan(double, side * rng.uniform(0.5, 1)))
     if rng.random() < extras.harmonies:
         for above in rng.choice([-5, 4, 4, 7], size=rng.integers(1, 3), replace=False):
-            voice = replace(singer.how, formants=round(singer.how.formants * rng.uniform(0.95, 1.05), 2))
+            voice = replace(
+                singer.how, formants=round(singer.how.formants * rng.uniform(0.95, 1.05), 2)
+            )
             second = _moved(_harmony(score, _moved(notes, start), above), -start)
             sung = singing.sing(rng, phrase, second, voice)
             layers.append(rng.uniform(0.3, 0.8) * pan(sung, rng.uniform(-0.9, 0.9)))
@@ -147,9 +151,13 @@ def _chops(
     pattern = pattern if len(pattern) else np.array([0, 6])
     lengths = np.minimum(np.diff(np.append(pattern, 16)), rng.integers(1, 9)) * step
     choices = rng.integers(0, 4, size=len(pattern))
+    if rng.random() < 0.3:  # a held chord instead
+        pattern, lengths, choices = np.zeros(3, int), np.full(3, 16 * step), np.arange(3)
     cache: dict[tuple[int, float], np.ndarray] = {}
     for bar in range(bars):
-        tones = voicing(score.chord_at(start + bar * score.bar + 0.01).tones, round(singer.centre) - 5)
+        tones = voicing(
+            score.chord_at(start + bar * score.bar + 0.01).tones, round(singer.centre) - 5
+        )
         for i, length, choice in zip(pattern, lengths, choices, strict=True):
             key = (tones[choice % len(tones)], round(float(length), 3))
             if key not in cache:
@@ -196,7 +204,10 @@ def vocal_stem(
         if extras.breaths:
             breath = _breath(rng, singer)
             add_at(total, breath, seconds_to_samples(at) - len(breath))
-    credits = [f"{s.voice.name} ({s.voice.engine}), formants x{s.how.formants}" for s in {id(lead): lead, id(guest): guest}.values()]
+    credits = [
+        f"{s.voice.name} ({s.voice.engine}), formants x{s.how.formants}"
+        for s in {id(lead): lead, id(guest): guest}.values()
+    ]
     return total, [f"style: {style}", *credits]
 
 
@@ -211,5 +222,7 @@ def _lines(rng: np.random.Generator, score: Score) -> list[tuple[str, int, int]]
             continue
         for first in range(section.first_bar, section.first_bar + section.bars, span):
             if rng.random() > rest and first * score.bar < score.seconds - 1:
-                found.append((section.kind, first, min(span, section.first_bar + section.bars - first)))
+                found.append(
+                    (section.kind, first, min(span, section.first_bar + section.bars - first))
+                )
     return found or [("verse", 0, span)]
