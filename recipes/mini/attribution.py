@@ -1,6 +1,7 @@
 """What a data set was made from, for people (`ATTRIBUTION.md`) and programs (`manifest.json`)."""
 
 import json
+from itertools import chain
 from pathlib import Path
 
 from recipes.mini import plan, sources
@@ -49,7 +50,7 @@ def _page(manifest: dict) -> str:
     for split, tracks in manifest["tracks"].items():
         counts: dict[str, int] = {}
         for track in tracks:
-            for credit in {c for credits in track["made_with"].values() for c in credits}:
+            for credit in set(chain.from_iterable(track["made_with"].values())):
                 counts[credit] = counts.get(credit, 0) + 1
         listed = "; ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
         lines += [f"## {split}", "", listed or "none yet", ""]

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         versions = sources.check()
-    except sources.MissingPackage as error:
+    except sources.MissingPackageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     os.environ |= dict.fromkeys(THREAD_LIMITS, "1")  # the processes are the parallelism
@@ -87,7 +87,7 @@ def _build_song(song: plan.SongPlan, bank: Path, folder: Path) -> float:
         soundfile.write(partial_folder / f"{name}.wav", samples, SAMPLE_RATE, subtype="PCM_16")
     about = {
         "split": song.split, "index": song.index, "seed": song.seed, "kind": song.kind,
-        "seconds": round(len(track.stems["drums"]) / SAMPLE_RATE, 3), "made_with": track.credits,
+        "seconds": round(len(track.stems["drums"]) / SAMPLE_RATE, 3), "made_with": track.made_with,
     }  # fmt: skip
     write_atomically(
         partial_folder / "track.json",

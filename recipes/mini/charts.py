@@ -58,9 +58,9 @@ def _chord_name(tones: tuple[int, ...]) -> str:
     return _NAMES[root] + _QUALITIES.get(intervals, "")
 
 
-def chart(score: Score, section_grooves: list[str]) -> str:
-    """The song in mma's language."""
-    lines = [f"Tempo {score.tempo:.2f}"]
+def chart(score: Score, section_grooves: list[str], seed: int) -> str:
+    """The song in mma's language; `seed` decides what its grooves leave to chance."""
+    lines = [f"RndSeed {seed}", f"Tempo {score.tempo:.2f}"]
     number = 1
     for section, groove in zip(score.sections, section_grooves, strict=True):
         lines.append(f"Groove {groove}")
@@ -70,14 +70,14 @@ def chart(score: Score, section_grooves: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def accompany(score: Score, section_grooves: list[str]) -> mido.MidiFile:
+def accompany(score: Score, section_grooves: list[str], seed: int) -> mido.MidiFile:
     """Run mma on the score's chart.
 
     Raises `subprocess.CalledProcessError` if mma refuses the chart.
     """
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "song.mma"), Path(folder, "song.mid")
-        source.write_text(chart(score, section_grooves))
+        source.write_text(chart(score, section_grooves, seed))
         subprocess.run(
             ["mma", "-f", str(target), str(source)],
             check=True, capture_output=True, env=os.environ | {"MMA_HOME": str(MMA_HOME)},

@@ -118,7 +118,8 @@ def synthetic_kit(rng: np.random.Generator) -> dict[int, np.ndarray]:
         KICK: kick(rng), RIM: rim(rng), SNARE: snare(rng), CLAP: clap(rng),
         CLOSED_HAT: hat(rng, rng.uniform(0.03, 0.12), bright),
         OPEN_HAT: hat(rng, rng.uniform(0.25, 0.7), bright),
-        LOW_TOM: tom(rng, low_tom), MID_TOM: tom(rng, 1.4 * low_tom), HIGH_TOM: tom(rng, 1.9 * low_tom),
+        LOW_TOM: tom(rng, low_tom), MID_TOM: tom(rng, 1.4 * low_tom),
+        HIGH_TOM: tom(rng, 1.9 * low_tom),
         CRASH: hat(rng, rng.uniform(1.2, 2.5), rng.uniform(2000, 4500)),
         COWBELL: cowbell(rng), SHAKER: hat(rng, 0.06, rng.uniform(5000, 9000)),
     }  # fmt: skip

@@ -12,12 +12,13 @@ from recipes.mini.score import Score
 BASS_KINDS = ("sub", "saw", "square", "reese", "growl", "808", "fm")
 PART_KINDS = ("pad", "stabs", "pluck", "arpeggio", "bells", "lead", "keys")
 _BASS_STEPS = (
-    "x.......x.......", "x.x.x.x.x.x.x.x.", "..x...x...x...x.", "x..x..x...x..x..", "x...............",
-    "x..x..x.x..x..x.", "xxxxxxxxxxxxxxxx", "..xx..xx..xx..xx", "x.....x...x.....", "x...x...x...x.x.",
+    "x.......x.......", "x.x.x.x.x.x.x.x.", "..x...x...x...x.", "x..x..x...x..x..",
+    "x...............", "x..x..x.x..x..x.", "xxxxxxxxxxxxxxxx", "..xx..xx..xx..xx",
+    "x.....x...x.....", "x...x...x...x.x.",
 )  # fmt: skip
 _STAB_STEPS = (
-    "x..x..x.........", "..x...x...x...x.", "x.......x.......", "x..x..x..x..x.x.", "x...x...x...x...",
-    "....x.......x...", "x.x...x...x.x...",
+    "x..x..x.........", "..x...x...x...x.", "x.......x.......", "x..x..x..x..x.x.",
+    "x...x...x...x...", "....x.......x...", "x.x...x...x.x...",
 )  # fmt: skip
 
 
@@ -179,7 +180,7 @@ def synth_part(rng: np.random.Generator, score: Score, kind: str) -> Layer:
     return Layer(sound, f"synthesized {kind}", kind)
 
 
-def _chord_voice(rng: np.random.Generator, kind: str):  # noqa: ANN202
+def _chord_voice(rng: np.random.Generator, kind: str) -> synths.ChordVoice:
     bright = rng.uniform(1200, 12000)
     if kind == "pad":
         shape = (rng.uniform(0.05, 0.8), 0.5, rng.uniform(0.6, 1), rng.uniform(0.2, 1.2))

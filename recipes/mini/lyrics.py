@@ -3,18 +3,29 @@
 import numpy as np
 
 _WORDS = {
-    "verb": "hold find leave take call love need want feel break follow remember carry lose chase "
-    "believe burn save hear catch forget touch shake wake watch dream".split(),
-    "noun": "night fire light river heart city shadow morning summer ocean window mirror thunder "
-    "silver highway stranger winter garden signal engine satellite color story feeling "
-    "diamond rhythm machine paradise echo skyline".split(),
-    "adjective": "golden broken silent electric endless lonely crazy distant hollow beautiful "
-    "bitter perfect neon heavy gentle wild foolish sweet".split(),
-    "place": "tonight, over the ocean, under the city lights, all the way down, in the morning, "
-    "into the blue, out on the floor, beside you, again and again, forever, through the fire, "
-    "on the other side".split(", "),
-    "person": "you me us them him her somebody nobody everyone".split(),
-}
+    "verb": (
+        "hold", "find", "leave", "take", "call", "love", "need", "want", "feel", "break", "follow",
+        "remember", "carry", "lose", "chase", "believe", "burn", "save", "hear", "catch", "forget",
+        "touch", "shake", "wake", "watch", "dream",
+    ),
+    "noun": (
+        "night", "fire", "light", "river", "heart", "city", "shadow", "morning", "summer", "ocean",
+        "window", "mirror", "thunder", "silver", "highway", "stranger", "winter", "garden",
+        "signal", "engine", "satellite", "color", "story", "feeling", "diamond", "rhythm",
+        "machine", "paradise", "echo", "skyline",
+    ),
+    "adjective": (
+        "golden", "broken", "silent", "electric", "endless", "lonely", "crazy", "distant",
+        "hollow", "beautiful", "bitter", "perfect", "neon", "heavy", "gentle", "wild", "foolish",
+        "sweet",
+    ),
+    "place": (
+        "tonight", "over the ocean", "under the city lights", "all the way down",
+        "in the morning", "into the blue", "out on the floor", "beside you", "again and again",
+        "forever", "through the fire", "on the other side",
+    ),
+    "person": ("you", "me", "us", "them", "him", "her", "somebody", "nobody", "everyone"),
+}  # fmt: skip
 _TEMPLATES = (
     "{verb} {person} {place}",
     "I {verb} the {adjective} {noun}",
@@ -40,8 +51,11 @@ _AD_LIBS = (
     "uh huh, alright",
     "ah, ah, ah",
 )
-_ONSETS = "m n s t k p b d l ɾ h j f v z ʃ ɡ ts ʧ tɾ st".split()
-_VOWELS = "a e i o u ɔ ɛ ø".split()
+_ONSETS = (
+    "m", "n", "s", "t", "k", "p", "b", "d", "l", "ɾ", "h", "j", "f", "v", "z", "ʃ", "ɡ", "ts", "ʧ",
+    "tɾ", "st",
+)  # fmt: skip
+_VOWELS = ("a", "e", "i", "o", "u", "ɔ", "ɛ", "ø")
 
 
 def line(rng: np.random.Generator) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,11 @@ class Part:
     @property
     def notes(self) -> int:
         """How many notes the part holds."""
-        return sum(m.type == "note_on" and m.velocity > 0 for _, m in self.events)
+        return sum(_begins_note(message) for _, message in self.events)
+
+
+def _begins_note(message: mido.Message) -> bool:
+    return message.type == "note_on" and message.velocity > 0
 
 
 def read_parts(file: mido.MidiFile, tempo: float | None = None) -> list[Part]:
@@ -35,8 +40,7 @@ def read_parts(file: mido.MidiFile, tempo: float | None = None) -> list[Part]:
     programs: dict[int, int] = {}
     names: dict[int, str] = {}
     events: dict[int, list[tuple[float, mido.Message]]] = {}
-    beats_or_seconds = _absolute(file, tempo)
-    for time, message, name in beats_or_seconds:
+    for time, message, name in _absolute(file, tempo):
         if message.is_meta or not hasattr(message, "channel"):
             continue
         channel = message.channel
@@ -56,7 +60,9 @@ def read_parts(file: mido.MidiFile, tempo: float | None = None) -> list[Part]:
     return [part for part in parts if part.notes]
 
 
-def _absolute(file: mido.MidiFile, tempo: float | None):  # noqa: ANN202
+def _absolute(
+    file: mido.MidiFile, tempo: float | None
+) -> Iterator[tuple[float, mido.Message, str]]:
     """Yield (seconds, message, track name), all tracks merged in order of time."""
     merged = []
     for track in file.tracks:
@@ -115,12 +121,12 @@ def excerpt(parts: list[Part], start: float, end: float, transpose: int) -> list
         shift = 0 if part.stem == "drums" else transpose
         events = []
         for time, message in part.events:
+            if time >= end or (time < start and _begins_note(message)):
+                continue
+            moved = message
             if message.type in ("note_on", "note_off"):
-                if time < start and message.type == "note_on" and message.velocity > 0:
-                    continue
-                message = message.copy(note=int(np.clip(message.note + shift, 0, 127)))
-            if time < end:
-                events.append((max(0.0, time - start), message))
+                moved = message.copy(note=int(np.clip(message.note + shift, 0, 127)))
+            events.append((max(0.0, time - start), moved))
         result.append(Part(part.stem, part.program, tuple(events)))
     return [part for part in result if part.notes]
 
@@ -166,7 +172,7 @@ def estimate_score(parts: list[Part], tempo: float, seconds: float) -> Score:
         if part.stem == "drums":
             continue
         for time, message in part.events:
-            if message.type == "note_on" and message.velocity > 0 and time < seconds:
+            if _begins_note(message) and time < seconds:
                 weights[int(time / bar), message.note % 12] += 2 if part.stem == "bass" else 1
     profile = weights.sum(axis=0)
     scores = {
@@ -192,7 +198,7 @@ def notes_of(part: Part) -> np.ndarray:
     open_notes: dict[int, tuple[float, int]] = {}
     rows = []
     for time, message in part.events:
-        if message.type == "note_on" and message.velocity > 0:
+        if _begins_note(message):
             open_notes[message.note] = (time, message.velocity)
         elif message.type in ("note_on", "note_off") and message.note in open_notes:
             start, velocity = open_notes.pop(message.note)

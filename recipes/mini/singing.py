@@ -7,6 +7,7 @@ what 24 kHz speech holds, the envelope goes on with a falling, noisy band, as in
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from scipy import fft
@@ -66,7 +67,7 @@ def syllables(phrase: Phrase) -> tuple[int, ...]:
     nuclei, _ = find_peaks(loudness, distance=14, prominence=1.2)
     if not len(nuclei):
         return (0, len(loudness))
-    valleys = [int(a + np.argmin(loudness[a:b])) for a, b in zip(nuclei, nuclei[1:], strict=False)]
+    valleys = [int(a + np.argmin(loudness[a:b])) for a, b in pairwise(nuclei)]
     return (0, *valleys, len(loudness))
 
 

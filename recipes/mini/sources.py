@@ -22,7 +22,7 @@ CSOUND = Path("/usr/share/sounds/sf2/sf_GMbank.sf2")
 TIMGM = Path("/usr/share/sounds/sf2/TimGM6mb.sf2")
 
 
-class MissingPackage(Exception):
+class MissingPackageError(Exception):
     """A package that songs are made from is not installed; the message says how to install it."""
 
 
@@ -85,7 +85,7 @@ def version(package: Package) -> str | None:
 def check(packages: tuple[Package, ...] = PACKAGES) -> dict[str, str]:
     """Versions by package name.
 
-    Raises `MissingPackage`, naming every missing package and the commands that install them.
+    Raises `MissingPackageError`, naming every missing package and the commands that install them.
     """
     versions = {package.name: version(package) for package in packages}
     missing = [package for package in packages if versions[package.name] is None]
@@ -95,7 +95,7 @@ def check(packages: tuple[Package, ...] = PACKAGES) -> dict[str, str]:
         if len(debian) < len(missing):
             commands.append("python -m pip install -r recipes/mini/requirements.txt")
         names = ", ".join(package.name for package in missing)
-        raise MissingPackage(f"not installed: {names}; run: {' && '.join(commands)}")
+        raise MissingPackageError(f"not installed: {names}; run: {' && '.join(commands)}")
     return {name: found for name, found in versions.items() if found is not None}
 
 

@@ -4,6 +4,7 @@ Frequencies are Hz, one value a sample; signals are float32 near ±1.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -11,6 +12,8 @@ from scipy.ndimage import gaussian_filter1d
 from recipes.mini.audio import SAMPLE_RATE, add_at, band, seconds_to_samples
 from recipes.mini.notes import to_hz
 
+ChordVoice = Callable[[float, float], np.ndarray]
+"""`voice(pitch, duration)`: MIDI pitch and seconds to (L, 2)."""
 SWEEP_STEPS = (180.0, 500.0, 1400.0, 4000.0, 11_000.0)  # Hz, the fixed filters of `sweep`
 
 
@@ -99,9 +102,7 @@ def gate_envelope(
     return (floor + (1 - floor) * np.exp(-3 * since / decay)).astype(np.float32)
 
 
-def chords(
-    notes: np.ndarray, seconds: float, voice: Callable[[float, float], np.ndarray]
-) -> np.ndarray:
+def chords(notes: np.ndarray, seconds: float, voice: ChordVoice) -> np.ndarray:
     """Play every note with `voice(pitch, duration) -> (L, 2)`; equal notes are computed once."""
     target = np.zeros((seconds_to_samples(seconds), 2), dtype=np.float32)
     cache: dict[tuple[float, float], np.ndarray] = {}
@@ -130,7 +131,7 @@ def _steady(pitch: float, length: int) -> np.ndarray:
 
 def supersaw(
     rng: np.random.Generator, shape: tuple[float, float, float, float], bright: float
-) -> Callable[[float, float], np.ndarray]:
+) -> ChordVoice:
     """A voice of seven detuned sawtooths; `shape` is the envelope, `bright` a cutoff in Hz."""
     detune = rng.uniform(0.05, 0.25) * np.linspace(-1, 1, 7)  # semitones
     phases = rng.random(7)
@@ -147,10 +148,10 @@ def supersaw(
     return voice
 
 
-def pluck(rng: np.random.Generator, decay: float) -> Callable[[float, float], np.ndarray]:
+def pluck(rng: np.random.Generator, decay: float) -> ChordVoice:
     """A voice whose upper harmonics die first; falls by 60 dB in about `decay` seconds."""
     width = rng.uniform(0.2, 0.5)
-    wave = (lambda f: saw(f)) if rng.random() < 0.5 else (lambda f: square(f, width))
+    wave = saw if rng.random() < 0.5 else partial(square, width=width)
     dark = rng.uniform(500, 1200)
 
     def voice(pitch: float, duration: float) -> np.ndarray:
@@ -166,7 +167,7 @@ def pluck(rng: np.random.Generator, decay: float) -> Callable[[float, float], np
     return voice
 
 
-def bell(rng: np.random.Generator, decay: float) -> Callable[[float, float], np.ndarray]:
+def bell(rng: np.random.Generator, decay: float) -> ChordVoice:
     """A voice of frequency modulation with a falling index: bells and electric pianos."""
     ratio = float(rng.choice([1, 2, 3, 3.5, 4, 7, 14]))
     depth = rng.uniform(0.5, 4)
@@ -184,7 +185,7 @@ def bell(rng: np.random.Generator, decay: float) -> Callable[[float, float], np.
 
 def pulse_keys(
     rng: np.random.Generator, shape: tuple[float, float, float, float], bright: float
-) -> Callable[[float, float], np.ndarray]:
+) -> ChordVoice:
     """A voice of two pulse waves, one to each side, low-passed at `bright` Hz: organs and stabs."""
     width, detune = rng.uniform(0.1, 0.5), rng.uniform(0.02, 0.12)
 

@@ -204,11 +204,11 @@ def vocal_stem(
         if extras.breaths:
             breath = _breath(rng, singer)
             add_at(total, breath, seconds_to_samples(at) - len(breath))
-    credits = [
+    made_with = [
         f"{s.voice.name} ({s.voice.engine}), formants x{s.how.formants}"
         for s in {id(lead): lead, id(guest): guest}.values()
     ]
-    return total, [f"style: {style}", *credits]
+    return total, [f"style: {style}", *made_with]
 
 
 def _lines(rng: np.random.Generator, score: Score) -> list[tuple[str, int, int]]:

@@ -62,7 +62,7 @@ Speaker = Callable[[str], np.ndarray]  # phonemes -> waveform at SPEECH_RATE
 
 
 @cache
-def _hibari():  # noqa: ANN202
+def _hibari():
     from hibari import Hibari
 
     return Hibari()
@@ -73,7 +73,7 @@ def _hibari_speaker(seed: int) -> Speaker:
 
 
 @cache
-def _kokoro():  # noqa: ANN202
+def _kokoro():
     import json
     from importlib.resources import files
 
