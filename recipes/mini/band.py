@@ -1,6 +1,7 @@
 """Songs played from MIDI: accompaniments of chord charts, and existing songs."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.ndimage import uniform_filter1d
@@ -73,10 +74,18 @@ def _existing(rng: np.random.Generator, plan: SongPlan, palette: Palette) -> She
     while tempo < 70:  # count slow songs in double time
         tempo *= 2
     last = max(time for part in parts for time, _ in part.events)
-    start = rng.uniform(0, max(0.0, last - plan.seconds))
-    start -= start % (240 / tempo)
+    starts = rng.uniform(0, max(0.0, last - plan.seconds), size=6)
+    start = max(starts - starts % (240 / tempo), key=partial(_scarcest, parts, plan.seconds))
     parts = midi.excerpt(parts, start, start + plan.seconds, int(rng.integers(-4, 5)))
     return Sheet(parts, midi.estimate_score(parts, tempo, plan.seconds), [title])
+
+
+def _scarcest(parts: list[midi.Part], seconds: float, start: float) -> int:
+    """In how many seconds of an excerpt the stem that plays least begins a note."""
+    busy: dict[str, set[int]] = {part.stem: set() for part in parts}
+    for part in parts:
+        busy[part.stem].update(int(time) for time in part.starts if start <= time < start + seconds)
+    return min(len(found) for found in busy.values())
 
 
 def _pick(rng: np.random.Generator, palette: Palette) -> tuple[str, bytes]:

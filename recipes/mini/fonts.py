@@ -13,6 +13,8 @@ from recipes.mini import midi
 from recipes.mini.audio import SAMPLE_RATE
 
 DRUM_BANK = 128
+MELODIC_BANKS = range(100)  # 127 holds an older instrument's presets in an order of their own
+KIT_PROGRAMS = range(50)  # above them: sound effects, marching bands and metronomes
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,12 @@ def presets(font: Path) -> tuple[Preset, ...]:
 
 def kits(font: Path) -> list[Preset]:
     """The font's drum kits."""
-    return [preset for preset in presets(font) if preset.bank == DRUM_BANK]
+    return [p for p in presets(font) if p.bank == DRUM_BANK and p.program in KIT_PROGRAMS]
 
 
 def choose(rng: np.random.Generator, font: Path, programs: tuple[int, ...]) -> Preset:
     """A random instrument among the font's presets with one of these General MIDI programs."""
-    found = [p for p in presets(font) if p.program in programs and p.bank < DRUM_BANK]
+    found = [p for p in presets(font) if p.program in programs and p.bank in MELODIC_BANKS]
     return found[rng.integers(len(found))]
 
 

@@ -26,9 +26,9 @@ class Part:
     events: tuple[tuple[float, mido.Message], ...]
 
     @property
-    def notes(self) -> int:
-        """How many notes the part holds."""
-        return sum(_begins_note(message) for _, message in self.events)
+    def starts(self) -> list[float]:
+        """When notes begin, s."""
+        return [time for time, message in self.events if _begins_note(message)]
 
 
 def _begins_note(message: mido.Message) -> bool:
@@ -57,7 +57,7 @@ def read_parts(file: mido.MidiFile, tempo: float | None = None) -> list[Part]:
         )
         for channel, messages in sorted(events.items())
     ]
-    return [part for part in parts if part.notes]
+    return [part for part in parts if part.starts]
 
 
 def _absolute(
@@ -128,7 +128,7 @@ def excerpt(parts: list[Part], start: float, end: float, transpose: int) -> list
                 moved = message.copy(note=int(np.clip(message.note + shift, 0, 127)))
             events.append((max(0.0, time - start), moved))
         result.append(Part(part.stem, part.program, tuple(events)))
-    return [part for part in result if part.notes]
+    return [part for part in result if part.starts]
 
 
 def note_events(notes: np.ndarray) -> tuple[tuple[float, mido.Message], ...]:
