@@ -30,7 +30,9 @@ def _swept_sine(times: np.ndarray, high: float, low: float, sweep: float) -> np.
 
 
 def _normalise(sound: np.ndarray) -> np.ndarray:
-    return (sound / np.abs(sound).max()).astype(np.float32)
+    """Peak 1, and an end without a click."""
+    ending = np.minimum(1, np.arange(len(sound), 0, -1) / (0.02 * SAMPLE_RATE))
+    return (ending * sound / np.abs(sound).max()).astype(np.float32)
 
 
 def _noise(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
