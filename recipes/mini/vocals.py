@@ -27,6 +27,9 @@ class Singer:
     centre: float  # MIDI pitch the melodies lie around
     how: Delivery
 
+    def __str__(self) -> str:
+        return f"{self.voice.name} ({self.voice.engine}), formants x{self.how.formants}"
+
 
 def choose_singer(rng: np.random.Generator, bank: Path, role: str, style: str) -> Singer:
     """A random voice of the role, its vocal tract scaled and its range moved."""
@@ -49,6 +52,34 @@ def choose_singer(rng: np.random.Generator, bank: Path, role: str, style: str) -
         sibilance=rng.uniform(-9, 0),
     )
     return Singer(voice, voices.load_voice(bank, voice.name), centre, how)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A phrase on notes at the song's own times (s)."""
+
+    singer: Singer
+    phrase: voices.Phrase
+    notes: np.ndarray
+
+    @property
+    def start(self) -> float:
+        """When the first note begins, s."""
+        return float(self.notes["start"][0])
+
+    def again(self, seconds: float) -> "Line":
+        """The same line, later."""
+        return replace(self, notes=_moved(self.notes, seconds))
+
+
+def _compose_line(
+    rng: np.random.Generator, score: Score, singer: Singer, style: str, start: float, room: float
+) -> Line:
+    """A random phrase from `start` (s) or up to 1.5 beats later, within `room` (s)."""
+    phrase = singer.phrases[rng.integers(len(singer.phrases))]
+    late = rng.choice([0, 0.5, 1, 1.5]) * score.beat
+    notes = _line_notes(rng, score, singer, phrase, start + late, room - late, style)
+    return Line(singer, phrase, notes)
 
 
 def _line_notes(
@@ -90,7 +121,7 @@ def _harmony(score: Score, notes: np.ndarray, above: float) -> np.ndarray:
     return moved
 
 
-@dataclass
+@dataclass(frozen=True)
 class Arrangement:
     """How a song's lines are thickened; shares of lines that get each voice."""
 
@@ -100,36 +131,41 @@ class Arrangement:
     breaths: bool
 
 
+def _arrangement(rng: np.random.Generator) -> Arrangement:
+    return Arrangement(
+        doubles=rng.choice([0, 0.3, 1.0]), harmonies=rng.choice([0, 0.2, 0.6]),
+        octaves=rng.choice([0, 0, 0.2]), breaths=bool(rng.random() < 0.5),
+    )  # fmt: skip
+
+
 def _sing_line(
-    rng: np.random.Generator, score: Score, singer: Singer, phrase: voices.Phrase,
-    notes: np.ndarray, extras: Arrangement,
-) -> tuple[np.ndarray, float]:  # fmt: skip
-    """One line with its doubles and harmonies, (L, 2), and when it starts (s)."""
-    start = notes["start"][0]
-    notes = _moved(notes, -start)
-    lead = pan(singing.sing(rng, phrase, notes, singer.how), rng.uniform(-0.12, 0.12))
-    layers = [lead]
+    rng: np.random.Generator, score: Score, line: Line, extras: Arrangement
+) -> np.ndarray:
+    """The line with its doubles and harmonies: (L, 2) from the line's start."""
+    notes, how = _moved(line.notes, -line.start), line.singer.how
+
+    def voice(notes: np.ndarray, how: Delivery) -> np.ndarray:
+        return singing.sing(rng, line.phrase, notes, how)
+
+    layers = [pan(voice(notes, how), rng.uniform(-0.12, 0.12))]
     if rng.random() < extras.doubles:
         for side in (-1, 1):
-            late = _moved(notes, 0.0, rng.normal(0, 0.08))
-            double = singing.sing(rng, phrase, late, replace(singer.how, drift=0.12))
+            double = voice(_moved(notes, 0.0, rng.normal(0, 0.08)), replace(how, drift=0.12))
             double = np.roll(double, seconds_to_samples(rng.uniform(0.004, 0.03)))
             layers.append(rng.uniform(0.25, 0.7) * pan(double, side * rng.uniform(0.5, 1)))
     if rng.random() < extras.harmonies:
         for above in rng.choice([-5, 4, 4, 7], size=rng.integers(1, 3), replace=False):
-            voice = replace(
-                singer.how, formants=round(singer.how.formants * rng.uniform(0.95, 1.05), 2)
-            )
-            second = _moved(_harmony(score, _moved(notes, start), above), -start)
-            sung = singing.sing(rng, phrase, second, voice)
+            second = _moved(_harmony(score, line.notes, above), -line.start)
+            formants = round(how.formants * rng.uniform(0.95, 1.05), 2)
+            sung = voice(second, replace(how, formants=formants))
             layers.append(rng.uniform(0.3, 0.8) * pan(sung, rng.uniform(-0.9, 0.9)))
     if rng.random() < extras.octaves:
-        sung = singing.sing(rng, phrase, _moved(notes, 0.0, rng.choice([-12, 12])), singer.how)
+        sung = voice(_moved(notes, 0.0, rng.choice([-12, 12])), how)
         layers.append(rng.uniform(0.2, 0.6) * pan(sung, rng.uniform(-0.5, 0.5)))
     total = np.zeros((max(map(len, layers)), 2), dtype=np.float32)
     for layer in layers:
         add_at(total, layer, 0)
-    return total, start
+    return total
 
 
 def _breath(rng: np.random.Generator, singer: Singer) -> np.ndarray:
@@ -175,40 +211,33 @@ def vocal_stem(
     style = str(rng.choice(STYLES, p=_STYLE_SHARES[genre]))
     lead = choose_singer(rng, bank, role, style)
     guest = choose_singer(rng, bank, role, "sung") if rng.random() < 0.35 else lead
-    extras = Arrangement(
-        doubles=rng.choice([0, 0.3, 1.0]), harmonies=rng.choice([0, 0.2, 0.6]),
-        octaves=rng.choice([0, 0, 0.2]), breaths=bool(rng.random() < 0.5),
-    )  # fmt: skip
+    extras = _arrangement(rng)
     glitchy = genre == "electronic" and rng.random() < 0.35
     total = np.zeros((seconds_to_samples(score.seconds), 2), dtype=np.float32)
-    hooks: dict[str, tuple[Singer, voices.Phrase, np.ndarray, float]] = {}
+    hook: Line | None = None  # the chorus's line, which comes back
+    hook_start = 0.0
     for section, first_bar, bars in _lines(rng, score):
-        start = first_bar * score.bar
+        start, room = first_bar * score.bar, bars * score.bar
         if style == "chops" or (glitchy and rng.random() < 0.3):
             add_at(total, _chops(rng, score, lead, start, bars), seconds_to_samples(start))
             continue
         singer = guest if section == "chorus" and rng.random() < 0.5 else lead
-        room = bars * score.bar
-        if section == "chorus" and "chorus" in hooks and rng.random() < 0.7:
-            singer, phrase, notes, first = hooks["chorus"]
-            notes = _moved(notes, start - first)
+        if section == "chorus" and hook is not None and rng.random() < 0.7:
+            line = hook.again(start - hook_start)
         else:
-            phrase = singer.phrases[rng.integers(len(singer.phrases))]
-            late = rng.choice([0, 0.5, 1, 1.5]) * score.beat
-            own = style if singer is lead else "sung"
-            notes = _line_notes(rng, score, singer, phrase, start + late, room - late, own)
-            hooks[section] = (singer, phrase, notes, start)
-        line, at = _sing_line(rng, score, singer, phrase, notes, extras)
-        line = stutter(rng, line, score.beat / 4) if glitchy and rng.random() < 0.5 else line
-        add_at(total, line, seconds_to_samples(at))
+            own_style = style if singer is lead else "sung"
+            line = _compose_line(rng, score, singer, own_style, start, room)
+            if section == "chorus":
+                hook, hook_start = line, start
+        sound = _sing_line(rng, score, line, extras)
+        if glitchy and rng.random() < 0.5:
+            sound = stutter(rng, sound, score.beat / 4)
+        at = seconds_to_samples(line.start)
+        add_at(total, sound, at)
         if extras.breaths:
-            breath = _breath(rng, singer)
-            add_at(total, breath, seconds_to_samples(at) - len(breath))
-    made_with = [
-        f"{s.voice.name} ({s.voice.engine}), formants x{s.how.formants}"
-        for s in {id(lead): lead, id(guest): guest}.values()
-    ]
-    return total, [f"style: {style}", *made_with]
+            breath = _breath(rng, line.singer)
+            add_at(total, breath, at - len(breath))
+    return total, [f"style: {style}", *dict.fromkeys(map(str, (lead, guest)))]
 
 
 def _lines(rng: np.random.Generator, score: Score) -> list[tuple[str, int, int]]:
