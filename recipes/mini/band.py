@@ -61,7 +61,8 @@ def song(
 def _chart(rng: np.random.Generator, score: Score, palette: Palette) -> Sheet:
     """What mma makes of the score."""
     grooves = charts.choose_grooves(rng, score, palette.held_out)
-    parts = midi.read_parts(charts.accompany(score, grooves, int(rng.integers(2**31))))
+    data = charts.accompany(score, grooves, int(rng.integers(2**31)))
+    parts = midi.read_parts(midi.open_song(data))
     return Sheet(parts, score, [f"mma groove {name}" for name in sorted(set(grooves))])
 
 

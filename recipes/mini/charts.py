@@ -7,7 +7,6 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import mido
 import numpy as np
 
 from recipes.mini.score import Score
@@ -70,8 +69,8 @@ def chart(score: Score, section_grooves: list[str], seed: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def accompany(score: Score, section_grooves: list[str], seed: int) -> mido.MidiFile:
-    """Run mma on the score's chart.
+def accompany(score: Score, section_grooves: list[str], seed: int) -> bytes:
+    """The MIDI file that mma makes of the score's chart.
 
     Raises `subprocess.CalledProcessError` if mma refuses the chart.
     """
@@ -82,4 +81,4 @@ def accompany(score: Score, section_grooves: list[str], seed: int) -> mido.MidiF
             ["mma", "-f", str(target), str(source)],
             check=True, capture_output=True, env=os.environ | {"MMA_HOME": str(MMA_HOME)},
         )  # fmt: skip
-        return mido.MidiFile(target)
+        return target.read_bytes()
