@@ -1,0 +1,1 @@
+"""Recipes: how things that ship with the package were made."""

@@ -1,0 +1,1 @@
+"""The shipped model's recipe: songs made from installable packages, then training."""
