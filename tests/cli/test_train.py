@@ -102,15 +102,26 @@ def test_mistakes_are_one_line(run, config, tmp_path):
         assert "\n" not in str(result.exception)
 
 
-def test_a_missing_extra_is_named(run, config, monkeypatch):
+@pytest.mark.parametrize(
+    ("module", "instead"),
+    [
+        ("accelerate", ""),
+        ("tensorboard", ", or set tensorboard=false"),
+        ("python_stretch", ", or set augment.repitch=0"),
+    ],
+)
+def test_a_missing_extra_is_named(run, config, monkeypatch, module, instead):
     import importlib.util
 
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "accelerate" else find(name)
+        importlib.util, "find_spec", lambda name: None if name == module else find(name)
     )
-    result = run("train", config())
-    assert "needs accelerate; install with: pip install 'htdemucs[train]'" in str(result.exception)
+    result = run("train", config(tensorboard=True))
+    package = module.replace("_", "-")
+    assert str(result.exception) == (
+        f"training needs {package}; install with: pip install 'htdemucs[train]'{instead}"
+    )
 
 
 def test_kill_9_and_the_same_command_again(config, tmp_path, run):
@@ -144,13 +155,14 @@ def test_a_signal_ends_a_run_with_a_checkpoint(config, tmp_path, number):
 def test_two_processes_are_one(config, tmp_path, run):
     """`accelerate launch` on two CPU processes: the same batches, the same steps."""
     changes = {"steps": 4, "valid_every": 2, "optim": {"lr": 1e-3, "ema": [0.9], "clip": 1.0}}
-    launcher = ("accelerate.commands.launch", "--cpu", "--num_processes", "2",
+    launcher = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
                 "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
                 "-m", "htdemucs")  # fmt: skip
     process = start(*launcher, "train", config("two", **changes))
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert errors.count("M parameters for") == 1
+    assert "processes: 2" in errors
     assert run("train", config("one", **changes)).exit_code == 0
     ours, theirs = load(tmp_path / "one"), load(tmp_path / "two")
     assert ours["step"] == theirs["step"] == 4

@@ -64,7 +64,10 @@ def test_switching_one_on_leaves_the_other_draws():
 
 def test_tilt_is_in_decibels_an_octave():
     x = noise(1, 2**15)
-    before, after = torch.fft.rfft(x)[0].abs(), torch.fft.rfft(augment.tilted(x, 2.0, RATE))[0].abs()
+    before, after = (
+        torch.fft.rfft(x)[0].abs(),
+        torch.fft.rfft(augment.tilted(x, 2.0, RATE))[0].abs(),
+    )
     hertz = torch.fft.rfftfreq(2**15, 1 / RATE)
     for frequency, octaves in ((500, -1), (1000, 0), (2000, 1), (3999, math.log2(3.999))):
         bin_ = int((hertz - frequency).abs().argmin())

@@ -89,6 +89,7 @@ def test_a_published_style_run_learns(make_config):
 
 def test_a_stopped_run_goes_on_bit_for_bit(make_config):
     changes = {
+        "valid_every": 3,
         "model": training_data.MODEL | {"t_dropout": 0.2},
         "optim": {"lr": 1e-3, "ema": [0.5, 0.9], "warmup": 3, "decay": "cosine", "clip": 1.0},
     }
@@ -108,7 +109,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(make_config):
 
 
 def test_a_run_that_died_between_checkpoints_goes_on_bit_for_bit(make_config):
-    whole, cut = make_config("whole", log_every=1), make_config("cut", log_every=1)
+    whole, cut = (make_config(name, log_every=1, save_every=2) for name in ("whole", "cut"))
     train(whole)
     reports = prepare(cut).reports()
     while next(reports).step < 5:  # the last checkpoint is step 4's
@@ -155,7 +156,7 @@ def test_the_best_of_all_candidates_is_kept(make_config):
 
 
 def test_best_by_nsdr(make_config):
-    config = make_config(best_by="nsdr")
+    config = make_config(best_by="nsdr", valid_every=3)
     reports = train(config)
     every = [scores["nsdr"] for report in reports for scores in report.valid.values()]
     assert reports[-1].best["nsdr"] == max(every)

@@ -11,7 +11,7 @@ from htdemucs.cli.shared import table_console
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
-    """List the official models: sources, size, and whether they are on this machine."""
+    """List the models that have names: sources, size, and whether they are on this machine."""
     rows = model_rows()
     if as_json:
         print(json.dumps(rows, indent=2))
@@ -38,7 +38,7 @@ def model_rows() -> list[dict[str, Any]]:
     from htdemucs.model import HTDemucs, HTDemucsConfig
     from htdemucs.weights.registry import cached_members, official_models
 
-    rows = []
+    rows = [_shipped_row()]
     for model in official_models().values():
         supported = not model.unsupported
         size, sources = 0, []
@@ -59,3 +59,18 @@ def model_rows() -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _shipped_row() -> dict[str, Any]:
+    from htdemucs.weights.loading import known_config
+    from htdemucs.weights.registry import SHIPPED_MODEL, shipped_folder
+
+    return {
+        "name": SHIPPED_MODEL,
+        "sources": list(known_config(SHIPPED_MODEL).sources),
+        "members": [],
+        "bytes": (shipped_folder() / "model.safetensors").stat().st_size,
+        "cached": True,
+        "supported": True,
+        "about": "small, comes with this package: to try things, not for listening",
+    }

@@ -35,10 +35,14 @@ def train(
     ] = False,
 ) -> None:
     """Train a model, or go on with a run that was stopped. Needs htdemucs[train]."""
-    _require_extra()
+    _require("accelerate", "soundfile")
     from htdemucs.training import finish, parts, prepare, read_config
 
     told = read_config(config, changes or [])
+    if told.tensorboard:
+        _require("tensorboard", else_set="tensorboard=false")
+    if told.augment.repitch:
+        _require("python-stretch", else_set="augment.repitch=0")
     for part in parts(told):
         run = prepare(part)
         _introduce(run)
@@ -53,17 +57,17 @@ def train(
         )
 
 
-def _require_extra() -> None:
+def _require(*packages: str, else_set: str = "") -> None:
+    """End with one line where a package is not installed."""
     from importlib.util import find_spec
 
     from htdemucs.errors import TrainingError
 
-    needed = {"accelerate": "accelerate", "soundfile": "soundfile"}
-    needed |= {"python_stretch": "python-stretch", "tensorboard": "tensorboard"}
-    missing = [package for module, package in needed.items() if find_spec(module) is None]
+    missing = [name for name in packages if find_spec(name.replace("-", "_")) is None]
     if missing:
         raise TrainingError(
-            f"training needs {', '.join(missing)}; install with: pip install 'htdemucs[train]'"
+            f"training needs {' and '.join(missing)}; install with: pip install 'htdemucs[train]'"
+            + (f", or set {else_set}" if else_set else "")
         )
 
 
@@ -78,7 +82,7 @@ def _introduce(run: "Run") -> None:
     say(
         f"{parameters / 1e6:.2f} M parameters for {', '.join(network.sources)}; "
         f"{len(library.train)} tracks ({seconds / 3600:.2f} h) to learn from, "
-        f"{len(library.valid)} to validate with"
+        f"{len(library.valid)} to validate with; processes: {run.trainer.accelerator.num_processes}"
     )
     for note in library.notes:
         say(f"note: {note}")
@@ -95,6 +99,8 @@ def _rehearse(run: "Run") -> None:
     import torch
 
     report = run.trainer.rehearse(REHEARSED_STEPS)
+    if not run.trainer.accelerator.is_main_process:
+        return
     network, config = run.trainer.network, run.config
     size = sum(p.numel() * p.element_size() for p in network.parameters())
     if torch.cuda.is_available() and run.trainer.accelerator.device.type == "cuda":

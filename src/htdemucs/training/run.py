@@ -117,7 +117,7 @@ def finish(config: TrainConfig) -> Path:
     """
     if not config.per_source:
         return _result(config)
-    members = [load_model(str(_result(part))) for part in parts(config)]
+    members = [load_model(_result(part), device="cpu") for part in parts(config)]
     assert all(isinstance(member, HTDemucs) for member in members)
     bag = Bag(members, torch.eye(len(members)).tolist())  # type: ignore[arg-type]
     save_model(bag, config.out / BEST)

@@ -19,9 +19,10 @@ def load_model(
     """A model in evaluation mode.
 
     Args:
-        name_or_path: `htdemucs`, `htdemucs_ft`, `htdemucs_6s`; an official signature such as
-            `955717e8`; `hf://namespace/name`; or a path to an official `.th` or `.safetensors`, a
-            bag's `.yaml`, or a folder written by `save_model`.
+        name_or_path: `htdemucs`, `htdemucs_ft`, `htdemucs_6s`; `mini`, which comes with this
+            package; an official signature such as `955717e8`; `hf://namespace/name`; or a path to
+            an official `.th` or `.safetensors`, a bag's `.yaml`, or a folder written by
+            `save_model`.
         repo: a folder of `.th`/`.safetensors` and `.yaml` files to take the name from instead.
         device: where to put it; by default a GPU where there is one, else the CPU.
         cache_dir: keep downloads here instead of in the usual caches.

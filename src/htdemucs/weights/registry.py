@@ -19,6 +19,7 @@ from htdemucs.model.config import exact_seconds
 from htdemucs.weights import assembly, downloads
 
 DEFAULT_MODEL = "htdemucs"
+SHIPPED_MODEL = "mini"  # a folder of our own format beside this file
 _SAFE_NAME = re.compile(r"[\w][\w.-]*")
 
 
@@ -71,8 +72,8 @@ def locate(name: str, repo: Path | None = None, cache_dir: Path | None = None) -
     """The files of a model, downloading what is missing.
 
     Args:
-        name: an official name or signature, `hf://[namespace/]name`, or a path to a `.th`, a
-            `.safetensors`, a bag's `.yaml`, or a folder of our own format.
+        name: an official name or signature, `mini`, `hf://[namespace/]name`, or a path to a `.th`,
+            a `.safetensors`, a bag's `.yaml`, or a folder of our own format.
         repo: look for the name in this folder only.
         cache_dir: keep downloads here rather than in the hub's and this package's own cache.
 
@@ -99,12 +100,19 @@ def _locate(name: str, repo: Path | None, cache_dir: Path | None) -> ModelFiles:
     if name in _table()["signatures"]:
         model = next(m for m in official_models().values() if name in m.members)
         return ModelFiles((_official_member(model, name, cache_dir),))
+    if name == SHIPPED_MODEL:
+        return ModelFiles((shipped_folder(),))
     path = Path(name)
     with contextlib.suppress(RuntimeError):  # ~ and the name of no user
         path = path.expanduser()
     if path.exists():
         return _at_path(path)
     raise ModelNotFoundError(_not_found(name))
+
+
+def shipped_folder() -> Path:
+    """Where the model that comes with this package is."""
+    return Path(__file__).parent / SHIPPED_MODEL
 
 
 def cached_members(model: OfficialModel, cache_dir: Path | None = None) -> int:
@@ -316,12 +324,14 @@ def _unreachable(
     return (
         f"the weights of {model.name} are not on this machine and could not be downloaded; copy "
         f"{signature}.safetensors or {filename} to {cache_dir or downloads.default_cache()}, "
-        f"or name a model of your own with -n ({'; '.join(reasons)})"
+        f"or use the small model that comes with this package, -n {SHIPPED_MODEL} "
+        f"({'; '.join(reasons)})"
     )
 
 
 def _not_found(name: str) -> str:
     usable = [model.name for model in official_models().values() if not model.unsupported]
+    usable.append(SHIPPED_MODEL)
     close = difflib.get_close_matches(name, usable, n=1)
     hint = f"did you mean {close[0]}?" if close else f"known names: {', '.join(usable)}"
     return f"no model {assembly.shown(name)}; {hint} A path or hf://namespace/name works too."
