@@ -70,7 +70,7 @@ def _existing(rng: np.random.Generator, plan: SongPlan, palette: Palette) -> She
     """An excerpt of an existing song; songs in which a stem hardly plays are passed over."""
     for _ in range(5):
         sheet = _excerpt(rng, plan, palette)
-        if _scarcest(sheet.parts, plan.seconds, 0.0) >= plan.seconds / 8:
+        if _scarcest(sheet.parts, plan.seconds, 0.0) >= plan.seconds / 4:
             break
     return sheet
 

@@ -8,7 +8,6 @@ import pedalboard as pb
 
 from recipes.mini.audio import SAMPLE_RATE, band, rms
 
-
 SUBSONIC = 16  # Hz: what lies below is offset, from asymmetric samples and distortion
 
 
