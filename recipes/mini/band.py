@@ -67,7 +67,16 @@ def _chart(rng: np.random.Generator, score: Score, palette: Palette) -> Sheet:
 
 
 def _existing(rng: np.random.Generator, plan: SongPlan, palette: Palette) -> Sheet:
-    """An excerpt of an existing song, transposed, up to 14 % slower or faster."""
+    """An excerpt of an existing song; songs in which a stem hardly plays are passed over."""
+    for _ in range(5):
+        sheet = _excerpt(rng, plan, palette)
+        if _scarcest(sheet.parts, plan.seconds, 0.0) >= plan.seconds / 4:
+            break
+    return sheet
+
+
+def _excerpt(rng: np.random.Generator, plan: SongPlan, palette: Palette) -> Sheet:
+    """An excerpt of a random song, transposed, up to 14 % slower or faster."""
     title, data = _pick(rng, palette)
     file = midi.open_song(data)
     tempo = midi.first_tempo(file) * rng.uniform(0.88, 1.14)

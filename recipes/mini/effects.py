@@ -8,9 +8,11 @@ import pedalboard as pb
 
 from recipes.mini.audio import SAMPLE_RATE, band, rms
 
+SUBSONIC = 16  # Hz: what lies below is offset, from asymmetric samples and distortion
+
 
 def _apply(plugins: list[pb.Plugin], sound: np.ndarray) -> np.ndarray:
-    board = pb.Pedalboard(plugins)
+    board = pb.Pedalboard([*plugins, pb.HighpassFilter(SUBSONIC)])
     return board(np.ascontiguousarray(sound.T), SAMPLE_RATE).T.astype(np.float32)
 
 
