@@ -104,7 +104,8 @@ def repitched(waveform: Tensor, semitones: float, tempo: float, sample_rate: int
     stretch.setTransposeSemitones(semitones)
     stretch.timeFactor = tempo
     # It reads memory in order, whatever an array's strides say.
-    return torch.from_numpy(stretch.process(np.ascontiguousarray(waveform.numpy())).copy())
+    stretched = stretch.process(np.ascontiguousarray(waveform.numpy()))
+    return torch.from_numpy(np.array(stretched))
 
 
 def _frequencies(waveform: Tensor, sample_rate: int) -> Tensor:
