@@ -96,17 +96,23 @@ def voice() -> Tensor:
     return track
 
 
+def stems() -> dict[str, Tensor]:
+    """Each (2, L), by name."""
+    placed = {
+        "drums": (drums(torch.Generator().manual_seed(0)), 0.35, 0.5),
+        "bass": (bass(), 0.14, 0.5),
+        "other": (chords(), 0.05, 0.3),
+        "vocals": (voice(), 0.12, 0.55),
+    }
+    return {
+        name: torch.stack([gain * (1 - pan) * sound, gain * pan * sound])
+        for name, (sound, gain, pan) in placed.items()
+    }
+
+
 def song() -> Tensor:
     """() -> (2, L): the mixture."""
-    stems = (
-        (drums(torch.Generator().manual_seed(0)), 0.35, 0.5),
-        (bass(), 0.14, 0.5),
-        (chords(), 0.05, 0.3),
-        (voice(), 0.12, 0.55),
-    )
-    left = sum(gain * (1 - pan) * stem for stem, gain, pan in stems)
-    right = sum(gain * pan * stem for stem, gain, pan in stems)
-    return torch.stack([torch.as_tensor(left), torch.as_tensor(right)])
+    return torch.stack(list(stems().values())).sum(0)
 
 
 if __name__ == "__main__":

@@ -80,11 +80,15 @@ def written(scores: dict[str, Any]) -> str:
     parameters = sum(p.numel() for p in model.parameters())
     template = (HERE / "card.md").read_text(encoding="utf-8")
     held_out = scores.get("heldout", {}).get("data", {})
+    log = (HERE / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = int(max((json.loads(line)["best"].get("step", 0) for line in log), default=0))
     return template.format(
         parameters=f"{parameters / 1e6:.2f}",
         size=f"{(shipped_folder() / 'model.safetensors').stat().st_size / 1e6:.1f}",
         segment=f"{float(model.segment):g}",
         scores=table(scores),
+        steps=steps,
+        heard=steps * 2 * float(model.segment) / 3600,
         held_out_tracks=held_out.get("tracks", 0),
         version=__version__,
         date=datetime.now(UTC).date().isoformat(),
