@@ -232,7 +232,7 @@ def contents(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in path.iterdir()}
 
 
-@pytest.mark.parametrize(("where", "step"), [(folder, "save_file"), (Path, "write_text")])
+@pytest.mark.parametrize(("where", "step"), [(Path, "write_bytes"), (Path, "write_text")])
 def test_a_failing_save_leaves_the_earlier_model(where, step, saved, bag, monkeypatch):
     before = contents(saved)
 
@@ -320,3 +320,8 @@ def test_replacing_is_all_or_nothing(tmp_path):
         one.write_text("outer")
         two.write_text("inner")
     assert path.read_text() == "outer"
+
+
+def test_who_can_read_the_configuration_can_read_the_parameters(saved):
+    modes = {path.stat().st_mode for path in saved.iterdir()}
+    assert len(modes) == 1
