@@ -52,6 +52,8 @@ def _build_bank(bank: Path, options: argparse.Namespace) -> None:
     from recipes.mini import voices
 
     missing = [entry for entry in voices.bank_paths(bank) if not entry[2].exists()]
+    if missing:
+        voices.unpack_models()
     work = [partial(voices.add_phrase, *entry, options.seed) for entry in missing]
     _run(work, "phrases", options.jobs)
 

