@@ -13,7 +13,7 @@ ROOT = SOURCE.parents[1]
 LEVELS = [
     {"errors", "files"},
     {"model"},
-    {"weights", "audio"},
+    {"weights", "audio", "fast"},
     {"separation"},
     {"evaluation"},
     {"batch", "training"},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from htdemucs.cli.shared import (
+    Precision,
     Repo,
     download_bars,
     messages,
@@ -67,6 +68,9 @@ def evaluate(
         float | None, typer.Option(help="Seconds of a segment; less needs less memory.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Segments run at once.", min=1)] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="Of the network; auto is what separate does.")
+    ] = Precision.fp32,
     seed: Annotated[int, typer.Option(help="Of the lead-ins and the intervals.")] = 0,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
 ) -> None:
@@ -90,6 +94,7 @@ def evaluate(
         overlap=overlap,
         segment=segment,
         batch_size=batch_size,
+        precision=precision.value,
         seed=seed,
         oracle=not no_oracle,
         spectra=report is not None,

@@ -9,6 +9,7 @@ import typer
 
 from htdemucs.cli.shared import (
     Name,
+    Precision,
     Repo,
     download_bars,
     messages,
@@ -108,6 +109,9 @@ def separate(
     batch_size: Annotated[
         int | None, typer.Option(help="Segments run at once on any device.", min=1)
     ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="By default the fastest that the device is made for.")
+    ] = Precision.auto,
     seed: Annotated[int, typer.Option(help="Of the random lead-ins.")] = 0,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
 ) -> None:
@@ -140,6 +144,7 @@ def separate(
         batch_size=batch_size or jobs or None,
         seed=seed,
         split=not no_split,
+        precision=precision.value,
     )
     run = _Run(separator, options, out / _folder_name(name))
     for track in tracks:
@@ -240,7 +245,9 @@ def _separator(
     wanted = [stem.strip() for stem in stems.split(",")] if stems else None
     needed = wanted or list(options.needed_stems(model.sources))
     separator = Separator(model, stems=needed, **settings)
-    messages().print(f"{name} on {separator.device}", highlight=False, markup=False)
+    messages().print(
+        f"{name} on {separator.device}, {separator.precision}", highlight=False, markup=False
+    )
     return separator
 
 

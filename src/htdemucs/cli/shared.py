@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +26,15 @@ Repo = Annotated[
     Path | None,
     typer.Option("--repo", help="Folder of .th/.safetensors and .yaml files to take NAME from."),
 ]
+
+
+class Precision(str, Enum):
+    """Of the network's products."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
 
 
 @cache

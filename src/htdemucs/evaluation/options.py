@@ -17,6 +17,7 @@ class EvaluationOptions:
         estimates: a folder of stems to score instead of separating.
         stems: only these; by default the model's, or all that have estimates and references.
         device, shifts, overlap, segment, batch_size: as for `Separator`.
+        precision: as for `Separator`, except that fp32 is the default: the same on every machine.
         seed: of the separator's random lead-ins, and of the intervals' resampling.
         oracle: score the ideal ratio mask as well.
         spectra: keep spectrograms of what is left wrong, for the report.
@@ -35,6 +36,7 @@ class EvaluationOptions:
     overlap: float = 0.25
     segment: float | None = None
     batch_size: int | None = None
+    precision: str = "fp32"
     seed: int = 0
     oracle: bool = True
     spectra: bool = False

@@ -75,6 +75,7 @@ def model_estimator(options: EvaluationOptions, device: str) -> ModelEstimator:
         batch_size=options.batch_size,
         stems=options.stems,
         seed=options.seed,
+        precision=options.precision,
     )
     return ModelEstimator(separator)
 

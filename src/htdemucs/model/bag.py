@@ -1,6 +1,7 @@
 """Several models behaving as one."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import cast
 
@@ -62,6 +63,12 @@ class Bag(nn.Module):
         bag.weights = weights[needed]
         bag.sources = tuple(sources)
         bag._outputs = [self._outputs[i] for i in columns]
+        return bag
+
+    def mapped(self, change: Callable[[HTDemucs], nn.Module]) -> "Bag":
+        """The same bag with other networks in its members' places."""
+        bag = copy.copy(self)
+        bag._modules = {**self._modules, "_networks": nn.ModuleList(map(change, self.members))}
         return bag
 
     def forward(self, mixture: Tensor) -> Tensor:

@@ -32,11 +32,15 @@ class Spectrogram(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(B, C, L) -> (B, 2C, F, T), real and imaginary parts in neighbouring channels."""
+        spectrum = self.analyse(waveform)[..., :-1]
+        return rearrange(torch.view_as_real(spectrum), "b c t f ri -> b (c ri) f t")
+
+    def analyse(self, waveform: Tensor) -> Tensor:
+        """(B, C, L) -> complex (B, C, T, F + 1), the Nyquist bin among them."""
         missing = self.frames(waveform.shape[-1]) * self.hop_length - waveform.shape[-1]
         padded = _reflect(waveform, self.edge, self.edge + missing)
         frames = padded.unfold(-1, self.n_fft, self.hop_length) * self.window
-        spectrum = torch.fft.rfft(frames, norm="ortho")[..., :-1]
-        return rearrange(torch.view_as_real(spectrum), "b c t f ri -> b (c ri) f t")
+        return torch.fft.rfft(frames, norm="ortho")
 
     def inverse(self, spectrogram: Tensor, length: int) -> Tensor:
         """(..., 2C, F, T) -> (..., C, L), the first `length` samples.

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from htdemucs.audio import Resampler
 from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
+from htdemucs.fast import choose_precision, prepare
 from htdemucs.model import Bag, Model
 from htdemucs.model.config import exact_seconds
 from htdemucs.separation.files import separate_file
@@ -48,10 +49,12 @@ class Separator:
         seed: of the random lead-ins. The same seed gives the same result.
         device: where to run, and so where the model is moved; by default where it is.
         split: False refuses tracks longer than one segment instead of cutting them.
+        precision: of the network's products: fp32, bf16, fp16, or auto for the fastest the device
+            is made for.
 
     Raises:
         SeparationError: an option is out of range, or a stem unknown.
-        ConfigError: this machine has no such device.
+        ConfigError: this machine has no such device, or the device no such precision.
         SegmentTooLongError: the segment is longer than the model's own.
     """
 
@@ -67,9 +70,12 @@ class Separator:
         seed: int = 0,
         device: str | torch.device | None = None,
         split: bool = True,
+        precision: str = "auto",
     ) -> None:
         self.device = choose_device(device) if device else next(model.parameters()).device
         self.model = _with_stems(model, stems).to(self.device).eval()
+        self.precision = choose_precision(self.model, precision)
+        self._network = prepare(self.model, self.precision)
         self.sample_rate = model.sample_rate
         self.audio_channels = model.audio_channels
         self.stems = self.model.sources
@@ -130,7 +136,7 @@ class Separator:
         level = normalization.apply
         segments = _cut((level(block.to(self.device)) for block in blocks), lanes)
         for batch in _batches(segments, self.batch_size):
-            answers = self.model(torch.stack([segment.window for _, segment in batch]))
+            answers = self._network(torch.stack([segment.window for _, segment in batch]))
             for (lane, segment), answer in zip(batch, answers, strict=True):
                 lane.add(segment, answer)
             yield from self._finished(lanes, normalization)

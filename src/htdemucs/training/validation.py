@@ -52,7 +52,9 @@ class Validation:
 
     def _scored(self, model: HTDemucs, track: Track) -> list[list[float]]:
         sources = torch.stack([self._read(model, track, name) for name in model.sources])
-        stems = Separator(model, shifts=0).separate(sources.sum(0), model.sample_rate)
+        stems = Separator(model, shifts=0, precision="fp32").separate(
+            sources.sum(0), model.sample_rate
+        )
         estimates = torch.stack([stems[name] for name in model.sources])
         losses = (estimates - sources).abs().mean(dim=(1, 2))
         return [losses.tolist(), nsdr(sources, estimates).tolist()]

@@ -1,0 +1,216 @@
+"""The compiled kernels (`native/`), called with tensors.
+
+They run on a CPU, on contiguous tensors of float32 or bfloat16, with as many threads as torch has.
+Shapes: B batch, T frame, F bin, L sample, N token, C channel, S source times audio channel.
+"""
+
+import ctypes
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LANES = 16  # numbers of channels must be multiples of this
+_FOLDER = Path(__file__).parent
+_BUILDS = {"avx512_bf16": "avx512bf16", "avx512_dq": "avx512", "avx2": "avx2"}  # best first
+
+
+class DConvParameters(ctypes.Structure):
+    """One layer's parameters: `DConvLayer` in `native/dconv.h`."""
+
+    _fields_ = [
+        ("squeeze", ctypes.c_void_p),
+        ("squeeze_bias", ctypes.c_void_p),
+        ("squeeze_gain", ctypes.c_void_p),
+        ("squeeze_offset", ctypes.c_void_p),
+        ("expand", ctypes.c_void_p),
+        ("expand_bias", ctypes.c_void_p),
+        ("expand_gain", ctypes.c_void_p),
+        ("expand_offset", ctypes.c_void_p),
+        ("layer_scale", ctypes.c_void_p),
+        ("channels", ctypes.c_int64),
+        ("hidden", ctypes.c_int64),
+        ("real_hidden", ctypes.c_int64),
+        ("dilation", ctypes.c_int64),
+    ]
+
+
+class _Tokens(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("tokens", ctypes.c_int64), ("pitch", ctypes.c_int64)]
+
+
+def cpu_has(feature: str) -> bool:
+    """Whether this CPU has an instruction set, by torch's name for it."""
+    found: Any = getattr(torch.cpu, "get_capabilities", dict)  # newer than our oldest torch
+    return bool(found().get(feature))
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The kernels made for this CPU, or None where there are none."""
+    build = next((name for feature, name in _BUILDS.items() if cpu_has(feature)), None)
+    path = _FOLDER / f"kernels_{build}.so"
+    if not path.exists():
+        return None
+    try:
+        return _declare(ctypes.CDLL(str(path)))
+    except OSError:  # made for another system, or torch without OpenMP
+        return None
+
+
+def has_bf16() -> bool:
+    """Whether the kernels compute in bfloat16 on this CPU."""
+    return cpu_has("avx512_bf16") and library() is not None
+
+
+def dconv_rows(
+    layers: "ctypes.Array[DConvParameters]", x: Tensor, channels: int, *, glu: bool
+) -> Tensor:
+    """A DConv with a norm for each frequency row: (B, T, F, C) -> (B, T, F, C).
+
+    With `glu`, x is (B, T, F, 2C), and a gated linear unit comes first.
+    """
+    y = x.new_empty(*x.shape[:-1], channels)
+    _call(
+        "dconv_rows", x, layers, len(layers), x.data_ptr(), glu, y.data_ptr(),
+        *x.shape[:3], channels,
+    )  # fmt: skip
+    return y
+
+
+def dconv_line(layers: "ctypes.Array[DConvParameters]", x: Tensor) -> Tensor:
+    """A DConv with a norm over all samples, in place: (B, 1, L, C) -> (B, 1, L, C)."""
+    for item in x:
+        _call("dconv_line", x, layers, len(layers), item.data_ptr(), x.shape[2])
+    return x
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """(B, N, C), (B, M, C), (B, M, C), which may be slices of a wider last axis -> (B, N, C)."""
+    batch, tokens, channels = query.shape
+    y = query.new_empty(batch, tokens, channels)
+    given = (_Tokens(x.data_ptr(), x.shape[1], x.stride(1)) for x in (query, key, value))
+    pointers = (ctypes.byref(x) for x in given)
+    _call("attention", query, *pointers, y.data_ptr(), batch, heads, channels // heads)
+    return y
+
+
+def glu(x: Tensor, margin: int = 0, tail: int = 0, embedding: Tensor | None = None) -> Tensor:
+    """(B, T, F, 2C) -> (B, T, margin + F + tail + margin, C), silent outside F.
+
+    An embedding (F, C) of float32 is added, where given.
+    """
+    batch, frames, bins, channels = x.shape[0], x.shape[1], x.shape[2], x.shape[3] // 2
+    y = x.new_empty(batch, frames, bins + tail + 2 * margin, channels)
+    y[:, :, :margin] = 0
+    y[:, :, margin + bins :] = 0
+    table = None if embedding is None else embedding.data_ptr()
+    _call(
+        "glu", x, x.data_ptr(), batch * frames, bins, channels, table,
+        y[:, :, margin:].data_ptr(), y.stride(1),
+    )  # fmt: skip
+    return y
+
+
+def layer_norm(x: Tensor, gain: Tensor, offset: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, N, C) of float32 -> (B, N, C) of `dtype`."""
+    y = torch.empty_like(x, dtype=dtype)
+    tokens, channels = x.shape[0] * x.shape[1], x.shape[2]
+    _call(
+        "layer_norm", y, x.data_ptr(), tokens, channels, gain.data_ptr(), offset.data_ptr(),
+        y.data_ptr(),
+    )  # fmt: skip
+    return y
+
+
+def add(x: Tensor, y: Tensor) -> None:
+    """Add y, of any type, to x, of float32."""
+    _call("add", y, x.data_ptr(), y.data_ptr(), x.numel())
+
+
+def add_and_norm(x: Tensor, y: Tensor, gain: Tensor, offset: Tensor) -> None:
+    """Add y (B, N, C) to x (B, N, C) of float32, then a norm over all tokens of an item."""
+    for a, b in zip(x, y, strict=True):
+        _call(
+            "add_and_norm", y, a.data_ptr(), b.data_ptr(), *a.shape,
+            gain.data_ptr(), offset.data_ptr(),
+        )  # fmt: skip
+
+
+def pack_spectrum(spectrum: Tensor, margin: int, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
+    """Complex (B, C, T, F + 1) -> (B, T, margin + F + margin, 2C) and each item's mean, deviation.
+
+    The last bin is left out; items have zero mean and unit deviation; margins are silent.
+    """
+    batch, channels, frames, bins = spectrum.shape
+    y = torch.empty(batch, frames, bins - 1 + 2 * margin, 2 * channels, dtype=dtype)
+    moments = torch.empty(batch, 2)
+    for item, level, out in zip(spectrum.contiguous(), moments, y, strict=True):
+        _call(
+            "pack_spectrum", y, item.data_ptr(), channels, frames, bins - 1, level.data_ptr(),
+            out.data_ptr(), margin,
+        )  # fmt: skip
+    return y, list(moments)
+
+
+def unpack_spectrum(x: Tensor, levels: list[Tensor]) -> Tensor:
+    """(B, T, F, 2S), frames at any distance -> complex (B, S, T, F + 1), the last bin silent."""
+    batch, frames, bins, width = x.shape
+    y = torch.empty(batch, width // 2, frames, bins + 1, dtype=torch.complex64)
+    for item, level, out in zip(x, levels, y, strict=True):
+        mean, deviation = level.tolist()
+        _call(
+            "unpack_spectrum", x, item.data_ptr(), x.stride(1), width // 2, frames, bins,
+            deviation, mean, out.data_ptr(),
+        )  # fmt: skip
+    return y
+
+
+def overlap_add(frames: Tensor, window: Tensor, time: Tensor, levels: list[Tensor]) -> Tensor:
+    """Frames (B, S, T, 4H), windowed and added up, plus time (B, L, S) at its level: (B, S, L)."""
+    batch, signals, count, size = frames.shape
+    length = time.shape[1]
+    y = torch.empty(batch, signals, length)
+    for item, samples, level, out in zip(frames, time, levels, y, strict=True):
+        mean, deviation = level.tolist()
+        _call(
+            "overlap_add", time, item.data_ptr(), window.data_ptr(), signals, count, size // 4,
+            samples.data_ptr(), deviation, mean, out.data_ptr(), length,
+        )  # fmt: skip
+    return y
+
+
+def _call(name: str, like: Tensor, *arguments: object) -> None:
+    """Run a kernel for the element type of `like`."""
+    kernels = library()
+    assert kernels is not None, "no kernels for this CPU"
+    getattr(kernels, f"htdemucs_{name}")(int(like.dtype == torch.bfloat16), *arguments)
+
+
+def _declare(kernels: ctypes.CDLL) -> ctypes.CDLL:
+    """Tell ctypes the arguments of every kernel: p pointer, n int64, i int, f float."""
+    kinds = {
+        "p": ctypes.c_void_p,
+        "n": ctypes.c_int64,
+        "i": ctypes.c_int,
+        "f": ctypes.c_float,
+    }
+    signatures = {
+        "dconv_rows": "ipnpipnnnn",
+        "dconv_line": "ipnpn",
+        "attention": "ippppnnn",
+        "glu": "ipnnnppn",
+        "layer_norm": "ipnnppp",
+        "add": "ippn",
+        "add_and_norm": "ippnnpp",
+        "pack_spectrum": "ipnnnppn",
+        "unpack_spectrum": "ipnnnnffp",
+        "overlap_add": "ippnnnpffpn",
+    }
+    for name, signature in signatures.items():
+        function = getattr(kernels, f"htdemucs_{name}")
+        function.argtypes = [kinds[kind] for kind in signature]
+        function.restype = None
+    return kernels

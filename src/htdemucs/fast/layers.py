@@ -1,0 +1,112 @@
+"""Encoder and decoder layers, of both branches, on (B, T, F, C)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from htdemucs.fast import kernels
+from htdemucs.fast.kernels import LANES, DConvParameters
+from htdemucs.fast.products import Convolution
+from htdemucs.model.config import STRIDE
+from htdemucs.model.layers import DConv
+
+MARGIN = 2  # silent bins that a strided convolution's kernel meets on each side
+
+
+class Encoder:
+    """A layer of either encoder: (B, T, F + 4, C) with its margins -> (B, T, F / 4 + 4, C')."""
+
+    def __init__(self, layer: Any, size: tuple[int, int], dtype: torch.dtype) -> None:
+        frames, bins = size  # of the output
+        weight = layer.conv.weight  # (O, I, 8) or (O, I, 8, 1)
+        grouped = weight.reshape(*weight.shape[:2], 2, STRIDE).permute(0, 3, 1, 2)
+        grouped = grouped.reshape(len(weight), -1, 1, 2)  # input: a group's bins, then channels
+        self._conv = Convolution(
+            grouped, layer.conv.bias, (0, 0), (frames, bins + 1), dtype, gelu=True
+        )
+        self._dconv = _DConv(layer.dconv, weight.shape[0], weight.dim() == 4, dtype)
+        self._rewrite = Convolution(
+            layer.rewrite.weight.reshape(-1, len(weight), 1, 1), layer.rewrite.bias, (0, 0), size,
+            dtype,
+        )  # fmt: skip
+
+    def __call__(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """(B, T, F + 4, C), (F / 4, C') -> (B, T, F / 4 + 4, C'), rounded up to a multiple of 4"""
+        batch, frames, bins, channels = x.shape
+        y = self._conv(x.view(batch, frames, bins // STRIDE, STRIDE * channels))
+        y = self._rewrite(self._dconv(y))
+        return kernels.glu(y, MARGIN, -y.shape[2] % STRIDE, embedding)
+
+
+class Decoder:
+    """A layer of either decoder: (B, T, F, C), its skip -> (B, T, 4 F + 4, C'), with margins."""
+
+    def __init__(self, layer: Any, size: tuple[int, int], dtype: torch.dtype) -> None:
+        weight = layer.rewrite.weight  # (O, I, 3) or (O, I, F, T)
+        spectral = weight.dim() == 4
+        kernel = weight.mT if spectral else weight[:, :, None]
+        self._rewrite = Convolution(kernel, layer.rewrite.bias, (int(spectral), 1), size, dtype)
+        self._dconv = _DConv(layer.dconv, weight.shape[1], spectral, dtype)
+        weight = layer.conv_transpose.weight  # (I, O, 8) or (I, O, 8, 1)
+        self._out_channels = weight.shape[1]
+        # Each group of four bins comes from the input bin it starts at and from the one before.
+        grouped = weight.reshape(*weight.shape[:2], 2, STRIDE).flip(2).permute(3, 1, 0, 2)
+        grouped = grouped.reshape(-1, weight.shape[0], 1, 2)
+        bias = layer.conv_transpose.bias.repeat(STRIDE)
+        gelu = isinstance(layer.activation, nn.GELU)
+        self._conv_transpose = Convolution(grouped, bias, (0, 1), size, dtype, gelu=gelu)
+
+    def __call__(self, x: Tensor, skip: Tensor) -> Tensor:
+        """(B, T, F, C), the same -> (B, T, 4 F + 4, C')"""
+        y = self._dconv(self._rewrite(x + skip), glu=True)
+        y = self._conv_transpose(y)
+        batch, frames, groups = y.shape[:3]
+        return y.reshape(batch, frames, groups * STRIDE, self._out_channels)
+
+
+class _DConv:
+    """A DConv, with a norm for each frequency row or, in the time branch, over all samples."""
+
+    def __init__(self, dconv: DConv, channels: int, rows: bool, dtype: torch.dtype) -> None:
+        self._channels, self._rows = channels, rows
+        self._kept: list[Tensor] = []  # what the parameters point to
+        layers = [self._parameters(layer, dtype) for layer in dconv]
+        self._layers = (DConvParameters * len(layers))(*layers)
+
+    def __call__(self, x: Tensor, *, glu: bool = False) -> Tensor:
+        if self._rows and len(self._layers):
+            return kernels.dconv_rows(self._layers, x, self._channels, glu=glu)
+        y = kernels.glu(x) if glu else x
+        return kernels.dconv_line(self._layers, y) if len(self._layers) else y
+
+    def _parameters(self, layer: Any, dtype: torch.dtype) -> DConvParameters:
+        step = 1 if dtype == torch.float32 else 2
+        hidden = layer.squeeze.weight.shape[0]
+        padding = -hidden % LANES
+        squeeze = F.pad(layer.squeeze.weight, (0, 0, 0, 0, 0, padding))  # (H, C, 3)
+        expand = F.pad(layer.expand.weight[..., 0], (0, padding))  # (2C, H)
+
+        def pointer(x: Tensor, to: torch.dtype = torch.float32) -> int:
+            self._kept.append(x.detach().to(to).contiguous())
+            return self._kept[-1].data_ptr()
+
+        def padded(x: Tensor) -> int:
+            return pointer(F.pad(x, (0, padding)))
+
+        return DConvParameters(
+            pointer(squeeze.unflatten(1, (-1, step)).permute(3, 1, 0, 2), dtype),
+            padded(layer.squeeze.bias),
+            padded(layer.squeeze_norm.weight),
+            padded(layer.squeeze_norm.bias),
+            pointer(expand.unflatten(1, (-1, step)).permute(1, 0, 2), dtype),
+            pointer(layer.expand.bias),
+            pointer(layer.expand_norm.weight),
+            pointer(layer.expand_norm.bias),
+            pointer(layer.layer_scale.scale),
+            self._channels,
+            hidden + padding,
+            hidden,
+            layer.squeeze.dilation[0],
+        )

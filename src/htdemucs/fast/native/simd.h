@@ -1,0 +1,161 @@
+// Vectors of floats, and what every kernel does with them. GNU vector extensions: GCC and Clang.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+
+constexpr int LANES = 16;   // floats in a vector
+constexpr int COLUMNS = 4;  // vectors side by side in a tile of a matrix product
+constexpr int ROWS = 6;     // rows of such a tile: ROWS * COLUMNS accumulators stay in registers
+#else
+constexpr int LANES = 8;
+constexpr int COLUMNS = 2;
+constexpr int ROWS = 4;
+#endif
+
+typedef float Vector __attribute__((vector_size(4 * LANES)));
+typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
+typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+struct bfloat16 { uint16_t bits; };
+
+inline Vector splat(float x) { return x - Vector{}; }
+
+inline Vector select(Integers mask, Vector yes, Vector no) {
+    return (Vector)(((Integers)yes & mask) | ((Integers)no & ~mask));
+}
+
+inline float sum(Vector x) {
+    float total = 0;
+    for (int i = 0; i < LANES; i++) total += x[i];
+    return total;
+}
+
+inline float largest(Vector x) {
+    float most = x[0];
+    for (int i = 1; i < LANES; i++) most = x[i] > most ? x[i] : most;
+    return most;
+}
+
+inline Vector load(const float* p) { return *(const Unaligned*)p; }
+inline void store(float* p, Vector x) { *(Unaligned*)p = x; }
+inline float to_float(float x) { return x; }
+
+// A product's operand holds STEP consecutive numbers of the summed axis side by side, as the
+// instruction that adds their products wants them: 1 float, or 2 bfloat16.
+template <class T> constexpr int STEP = 1;
+
+inline Vector spread(const float* p) { return splat(*p); }
+inline Vector operand(const float* p) { return load(p); }
+inline void multiply_add(Vector& total, Vector a, Vector b) { total += a * b; }
+
+#ifdef __AVX512BF16__
+template <> constexpr int STEP<bfloat16> = 2;
+
+inline Vector load(const bfloat16* p) {
+    return (Vector)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
+}
+inline void store(bfloat16* p, Vector x) {
+    _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh((__m512)x));
+}
+inline float to_float(bfloat16 x) {
+    uint32_t bits = (uint32_t)x.bits << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+inline __m512bh spread(const bfloat16* p) {
+    int32_t pair;
+    memcpy(&pair, p, 4);
+    return (__m512bh)_mm512_set1_epi32(pair);
+}
+inline __m512bh operand(const bfloat16* p) { return (__m512bh)_mm512_loadu_si512(p); }
+inline void multiply_add(Vector& total, __m512bh a, __m512bh b) {
+    total = (Vector)_mm512_dpbf16_ps((__m512)total, a, b);
+}
+#endif
+
+#ifdef __AVX512F__
+inline Vector maximum(Vector a, Vector b) { return (Vector)_mm512_max_ps((__m512)a, (__m512)b); }
+
+inline Vector reciprocal(Vector x) {  // an estimate of 14 bits, then one step of Newton's
+    const Vector y = (Vector)_mm512_rcp14_ps((__m512)x);
+    return y * (2.0f - x * y);
+}
+
+inline Vector split(Vector x, Vector& whole) {
+    whole = (Vector)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return x - whole;
+}
+inline Vector scale(Vector x, Vector power) { return (Vector)_mm512_scalef_ps((__m512)x, (__m512)power); }
+#else
+inline Vector maximum(Vector a, Vector b) { return select(a > b, a, b); }
+inline Vector reciprocal(Vector x) { return 1.0f / x; }
+
+inline Vector split(Vector x, Vector& whole) {
+    const Vector magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to whole numbers
+    whole = (x + magic) - magic;
+    return x - whole;
+}
+inline Vector scale(Vector x, Vector power) {  // in two steps, as the result may be subnormal
+    power = select(power < -250.0f, splat(-250.0f), select(power > 250.0f, splat(250.0f), power));
+    const Integers whole = __builtin_convertvector(power, Integers), half = whole >> 1;
+    return x * (Vector)((half + 127) << 23) * (Vector)((whole - half + 127) << 23);
+}
+#endif
+
+// 2 to the power of x, with a relative error below 2e-7.
+inline Vector exp2(Vector x) {
+    Vector whole;
+    const Vector fraction = split(x, whole);
+    Vector y = splat(1.5403530393381608e-4f);
+    y = y * fraction + 1.3333558146428443e-3f;
+    y = y * fraction + 9.6181291076284772e-3f;
+    y = y * fraction + 5.5504108664821580e-2f;
+    y = y * fraction + 2.4022650695910072e-1f;
+    y = y * fraction + 6.9314718055994531e-1f;
+    y = y * fraction + 1.0f;
+    return scale(y, whole);
+}
+
+constexpr float LOG2_E = 1.4426950408889634f;
+
+inline Vector sigmoid(Vector x) {
+    return reciprocal(1.0f + exp2(maximum(x, splat(-80.0f)) * -LOG2_E));
+}
+
+// x * P(N <= x), the error function by Abramowitz and Stegun 7.1.26 (absolute error 1.5e-7).
+inline Vector gelu(Vector x) {
+    const Vector z = x * 0.70710678f;
+    const Vector size = maximum(z, -z);
+    const Vector t = reciprocal(1.0f + 0.3275911f * size);
+    Vector y = splat(1.061405429f);
+    y = y * t - 1.453152027f;
+    y = y * t + 1.421413741f;
+    y = y * t - 0.284496736f;
+    y = y * t + 0.254829592f;
+    const Vector tail = y * t * exp2(size * size * -LOG2_E);
+    const Vector erf = select(z < Vector{}, tail - 1.0f, 1.0f - tail);
+    return 0.5f * x * (1.0f + erf);
+}
+
+// Mean and variance of numbers met in any number of pieces.
+struct Moments {
+    double sum = 0, square = 0;
+
+    void add(Vector sums, Vector squares) {
+        for (int i = 0; i < LANES; i++) sum += sums[i], square += squares[i];
+    }
+    void add(const Moments& other) { sum += other.sum, square += other.square; }
+
+    // (x - mean) / sqrt(variance + epsilon), as x * scale + shift
+    void normalise(double count, float& scale, float& shift) const {
+        const double mean = sum / count;
+        const double variance = fmax(square / count - mean * mean, 0.0);
+        scale = (float)(1 / sqrt(variance + 1e-5));
+        shift = (float)(-mean * scale);
+    }
+};

@@ -1,0 +1,139 @@
+"""The network made fast for a CPU: the same arithmetic in another layout.
+
+Both branches hold (B, T, F, C): frame, bin, channel, with one frame in the time branch, whose bins
+are samples. In this order a strided convolution is one with a kernel of 2 over groups of four
+bins, a transposed convolution is one with a kernel of 2 that gives groups of four bins, and the
+innermost layer's bins are the transformer's tokens: no number moves between these views.
+Convolutions and linears are oneDNN's, with weights it has packed once; what is between them is in
+`kernels`. `htdemucs.model.HTDemucs` remains the definition: `tests/fast` compares the two.
+"""
+
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from htdemucs.fast import kernels, products
+from htdemucs.fast.layers import MARGIN, Decoder, Encoder
+from htdemucs.fast.transformer import Transformer
+from htdemucs.model import HTDemucs
+from htdemucs.model.config import STRIDE
+from htdemucs.model.htdemucs import EPSILON
+from htdemucs.model.layers import FrequencyEmbedding
+
+Size = tuple[int, int]  # (T, F)
+
+
+def supports(model: HTDemucs) -> bool:
+    """Whether kernels exist for this network and this CPU."""
+    config = model.config
+    widths = [*config.widths]
+    if config.t_layers:
+        widths += [config.transformer_channels, config.transformer_channels // config.t_heads]
+    return (
+        kernels.library() is not None
+        and products.available()
+        and all(width % kernels.LANES == 0 for width in widths)
+    )
+
+
+class FastHTDemucs(nn.Module):
+    """`HTDemucs`, prepared once for inference on this CPU.
+
+    Args:
+        model: the network; its parameters are copied.
+        dtype: of weights and activations, torch.float32 or torch.bfloat16. Sums, norms, the
+            transformer's residual stream and the STFT are float32 in any case.
+    """
+
+    def __init__(self, model: HTDemucs, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.config = model.config
+        self.sources: tuple[str, ...] = model.sources
+        self.audio_channels: int = model.audio_channels
+        self.sample_rate: int = model.sample_rate
+        self.segment: Fraction = model.segment
+        self.dtype = dtype
+        self._spectrogram = model.spectrogram
+        self._window = model.spectrogram.window * (2 / 3)
+        spectral, time = _sizes(model)
+        with torch.no_grad():
+            self._embedding = _table(model.frequency_embedding)
+            self._spectral_encoder = _encoder(model.spectral_encoder, spectral, dtype)
+            self._time_encoder = _encoder(model.time_encoder, time, dtype)
+            self._spectral_decoder = _decoder(model.spectral_decoder, spectral, dtype)
+            self._time_decoder = _decoder(model.time_decoder, time, dtype)
+            transformer = model.transformer
+            self._transformer = Transformer(transformer, dtype) if transformer else None
+
+    @torch.no_grad()
+    def forward(self, mixture: Tensor) -> Tensor:
+        """(B, C, L) -> (B, S, C, L)"""
+        length = mixture.shape[-1]
+        spectrum = self._spectrogram.analyse(mixture)
+        x, spectral_levels = kernels.pack_spectrum(spectrum, MARGIN, self.dtype)
+        y, time_levels = _pack_waveform(mixture, self.dtype)
+
+        spectral_skips, time_skips, lengths = [], [], []
+        bins = self.config.bins
+        for i, (spectral_layer, time_layer) in enumerate(
+            zip(self._spectral_encoder, self._time_encoder, strict=True)
+        ):
+            lengths.append(length)
+            bins, length = bins // STRIDE, -(-length // STRIDE)
+            x = spectral_layer(x, self._embedding if i == 0 else None)
+            y = time_layer(y)
+            spectral_skips.append(x[:, :, MARGIN : MARGIN + bins])
+            time_skips.append(y[:, :, MARGIN : MARGIN + length])
+
+        x, y = spectral_skips[-1], time_skips[-1]
+        if self._transformer is not None:
+            x, y = self._transformer(x, y)
+
+        for spectral_up, time_up in zip(self._spectral_decoder, self._time_decoder, strict=True):
+            bins, length = bins * STRIDE, lengths.pop()
+            x = spectral_up(x, spectral_skips.pop())[:, :, MARGIN : MARGIN + bins]
+            y = time_up(y, time_skips.pop())[:, :, MARGIN : MARGIN + length]
+
+        spectrum = kernels.unpack_spectrum(x, spectral_levels)
+        frames = torch.fft.irfft(spectrum, self.config.n_fft, norm="ortho")
+        waveforms = kernels.overlap_add(frames, self._window, y[:, 0].contiguous(), time_levels)
+        return waveforms.unflatten(1, (len(self.sources), self.audio_channels))
+
+
+def _encoder(layers: nn.ModuleList, sizes: list[Size], dtype: torch.dtype) -> list[Encoder]:
+    return [Encoder(layer, size, dtype) for layer, size in zip(layers, sizes, strict=True)]
+
+
+def _decoder(layers: nn.ModuleList, sizes: list[Size], dtype: torch.dtype) -> list[Decoder]:
+    return [Decoder(layer, size, dtype) for layer, size in zip(layers, sizes[::-1], strict=True)]
+
+
+def _table(embedding: nn.Module) -> Tensor | None:
+    """What is added to every frame: (F, C)."""
+    if not isinstance(embedding, FrequencyEmbedding):
+        return None
+    return (embedding.gain * embedding.table).float().contiguous()
+
+
+def _sizes(model: HTDemucs) -> tuple[list[Size], list[Size]]:
+    """(T, F) after each layer of the encoders, spectral and time, for a whole segment."""
+    config = model.config
+    frames, bins = model.spectrogram.frames(config.segment_length), config.bins
+    length = config.segment_length
+    spectral, time = [], []
+    for _ in range(config.depth):
+        bins, length = bins // STRIDE, -(-length // STRIDE)
+        spectral.append((frames, bins))
+        time.append((1, length))
+    return spectral, time
+
+
+def _pack_waveform(mixture: Tensor, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
+    """(B, C, L) -> (B, 1, MARGIN + a multiple of 4 + MARGIN, C) and each item's mean, deviation."""
+    correction = int(mixture[0].numel() > 1)
+    std, mean = torch.std_mean(mixture, dim=(1, 2), keepdim=True, correction=correction)
+    x = ((mixture - mean) / (EPSILON + std)).mT.to(dtype)
+    padded = F.pad(x, (0, 0, MARGIN, MARGIN + -mixture.shape[-1] % STRIDE))
+    return padded[:, None], list(torch.cat([mean, std], dim=1)[..., 0])

@@ -1,0 +1,109 @@
+"""Which precision a device is fast in, and networks made ready to run in it."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from htdemucs.errors import ConfigError
+from htdemucs.fast import kernels
+from htdemucs.fast.network import FastHTDemucs, supports
+from htdemucs.model import Bag, HTDemucs, Model
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_precision(model: Model, wanted: str = "auto") -> str:
+    """`wanted`, or for "auto" the fastest of `PRECISIONS` that the model's device is made for.
+
+    That is bf16 on CPUs with AVX512-BF16 (those with AMX among them) where there are kernels for
+    them and the model, and on CUDA devices from Ampere on; fp16 on CUDA devices with older tensor
+    cores; else fp32.
+
+    Raises:
+        ConfigError: the name is unknown, or the device cannot compute in it.
+    """
+    device = next(model.parameters()).device
+    if wanted == "auto":
+        return _fastest(model, device)
+    if wanted not in PRECISIONS:
+        raise ConfigError(f"precision must be auto, {', '.join(PRECISIONS)}, not {wanted!r}")
+    if wanted == "fp16" and device.type == "cpu":
+        raise ConfigError("fp16 needs a GPU; on a CPU use precision bf16 or auto")
+    return wanted
+
+
+def prepare(model: Model, precision: str) -> nn.Module:
+    """The model, ready to run where it is, in one of `PRECISIONS`.
+
+    What comes back takes a mixture (B, C, L) and gives the sources (B, S, C, L) in float32. It may
+    hold parameters of its own; the model is not changed.
+    """
+    if isinstance(model, Bag):
+        return model.mapped(lambda member: _prepare(member, precision))
+    return _prepare(model, precision)
+
+
+def _prepare(network: HTDemucs, precision: str) -> nn.Module:
+    if _has_kernels(network) and (precision == "fp32" or kernels.has_bf16()):
+        return FastHTDemucs(network, PRECISIONS[precision])
+    return network if precision == "fp32" else AutocastHTDemucs(network, PRECISIONS[precision])
+
+
+def _has_kernels(network: HTDemucs) -> bool:
+    return next(network.parameters()).device.type == "cpu" and supports(network)
+
+
+def _fastest(model: Model, device: torch.device) -> str:
+    if device.type == "cpu":
+        networks = model.members if isinstance(model, Bag) else [model]
+        return "bf16" if kernels.has_bf16() and all(map(_has_kernels, networks)) else "fp32"
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
+    return "fp32"
+
+
+class AutocastHTDemucs(nn.Module):
+    """A network whose products are computed in half precision, its STFT in float32.
+
+    The spectral branch's outer layers carry values beyond what float16 can hold (a pure tone is
+    thousands of deviations loud in its bin), so with float16 they stay in float32.
+    """
+
+    def __init__(self, network: HTDemucs, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.sources = network.sources
+        self._dtype = dtype
+        self._spectrogram = network.spectrogram
+        self._network = _with_spectral_float32(network) if dtype == torch.float16 else network
+
+    @torch.no_grad()
+    def forward(self, mixture: Tensor) -> Tensor:
+        """(B, C, L) -> (B, S, C, L)"""
+        spectrogram = self._spectrogram(mixture)
+        with torch.autocast(mixture.device.type, self._dtype):
+            time, spectral = self._network.core(mixture, spectrogram)
+        return time.float() + self._spectrogram.inverse(spectral.float(), mixture.shape[-1])
+
+
+class _Float32(nn.Module):
+    """A layer that ignores autocast."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self._layer = layer
+
+    def forward(self, *inputs: Tensor) -> Any:
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            return self._layer(*(x.float() for x in inputs))
+
+
+def _with_spectral_float32(network: HTDemucs) -> HTDemucs:
+    """The same network, sharing its parameters, with spectral layers that ignore autocast."""
+    twin = copy.copy(network)
+    twin._modules = dict(network._modules)
+    twin.spectral_encoder = nn.ModuleList(_Float32(x) for x in network.spectral_encoder)
+    twin.spectral_decoder = nn.ModuleList(_Float32(x) for x in network.spectral_decoder)
+    return twin
