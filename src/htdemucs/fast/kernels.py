@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 LANES = 16  # numbers of channels must be multiples of this
-_FOLDER = Path(__file__).parent
-_BUILDS = {"avx512_bf16": "avx512bf16", "avx512_dq": "avx512", "avx2": "avx2"}  # best first
+FOLDER = Path(__file__).parent
+BUILDS = {"avx512_bf16": "avx512bf16", "avx512_dq": "avx512", "avx2": "avx2"}  # best first
 
 
 class DConvParameters(ctypes.Structure):
@@ -50,12 +50,12 @@ def cpu_has(feature: str) -> bool:
 @cache
 def library() -> ctypes.CDLL | None:
     """The kernels made for this CPU, or None where there are none."""
-    build = next((name for feature, name in _BUILDS.items() if cpu_has(feature)), None)
-    path = _FOLDER / f"kernels_{build}.so"
+    build = next((name for feature, name in BUILDS.items() if cpu_has(feature)), None)
+    path = FOLDER / f"kernels_{build}.so"
     if not path.exists():
         return None
     try:
-        return _declare(ctypes.CDLL(str(path)))
+        return declare(ctypes.CDLL(str(path)))
     except OSError:  # made for another system, or torch without OpenMP
         return None
 
@@ -72,6 +72,7 @@ def dconv_rows(
 
     With `glu`, x is (B, T, F, 2C), and a gated linear unit comes first.
     """
+    x = x.contiguous()
     y = x.new_empty(*x.shape[:-1], channels)
     _call(
         "dconv_rows", x, layers, len(layers), x.data_ptr(), glu, y.data_ptr(),
@@ -81,7 +82,8 @@ def dconv_rows(
 
 
 def dconv_line(layers: "ctypes.Array[DConvParameters]", x: Tensor) -> Tensor:
-    """A DConv with a norm over all samples, in place: (B, 1, L, C) -> (B, 1, L, C)."""
+    """A DConv with a norm over all samples: (B, 1, L, C) -> (B, 1, L, C), in place if it can be."""
+    x = x.contiguous()
     for item in x:
         _call("dconv_line", x, layers, len(layers), item.data_ptr(), x.shape[2])
     return x
@@ -90,6 +92,9 @@ def dconv_line(layers: "ctypes.Array[DConvParameters]", x: Tensor) -> Tensor:
 def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """(B, N, C), (B, M, C), (B, M, C), which may be slices of a wider last axis -> (B, N, C)."""
     batch, tokens, channels = query.shape
+    for x in (query, key, value):
+        assert x.stride(2) == 1, "channels must be neighbours"
+        assert batch == 1 or x.stride(0) == x.shape[1] * x.stride(1), "items must follow each other"
     y = query.new_empty(batch, tokens, channels)
     given = (_Tokens(x.data_ptr(), x.shape[1], x.stride(1)) for x in (query, key, value))
     pointers = (ctypes.byref(x) for x in given)
@@ -102,6 +107,7 @@ def glu(x: Tensor, margin: int = 0, tail: int = 0, embedding: Tensor | None = No
 
     An embedding (F, C) of float32 is added, where given.
     """
+    x = x.contiguous()
     batch, frames, bins, channels = x.shape[0], x.shape[1], x.shape[2], x.shape[3] // 2
     y = x.new_empty(batch, frames, bins + tail + 2 * margin, channels)
     y[:, :, :margin] = 0
@@ -116,6 +122,7 @@ def glu(x: Tensor, margin: int = 0, tail: int = 0, embedding: Tensor | None = No
 
 def layer_norm(x: Tensor, gain: Tensor, offset: Tensor, dtype: torch.dtype) -> Tensor:
     """(B, N, C) of float32 -> (B, N, C) of `dtype`."""
+    x = x.contiguous()
     y = torch.empty_like(x, dtype=dtype)
     tokens, channels = x.shape[0] * x.shape[1], x.shape[2]
     _call(
@@ -189,7 +196,7 @@ def _call(name: str, like: Tensor, *arguments: object) -> None:
     getattr(kernels, f"htdemucs_{name}")(int(like.dtype == torch.bfloat16), *arguments)
 
 
-def _declare(kernels: ctypes.CDLL) -> ctypes.CDLL:
+def declare(kernels: ctypes.CDLL) -> ctypes.CDLL:
     """Tell ctypes the arguments of every kernel: p pointer, n int64, i int, f float."""
     kinds = {
         "p": ctypes.c_void_p,

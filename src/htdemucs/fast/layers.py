@@ -26,7 +26,7 @@ class Encoder:
         self._conv = Convolution(
             grouped, layer.conv.bias, (0, 0), (frames, bins + 1), dtype, gelu=True
         )
-        self._dconv = _DConv(layer.dconv, weight.shape[0], weight.dim() == 4, dtype)
+        self._dconv = PackedDConv(layer.dconv, weight.shape[0], weight.dim() == 4, dtype)
         self._rewrite = Convolution(
             layer.rewrite.weight.reshape(-1, len(weight), 1, 1), layer.rewrite.bias, (0, 0), size,
             dtype,
@@ -48,7 +48,7 @@ class Decoder:
         spectral = weight.dim() == 4
         kernel = weight.mT if spectral else weight[:, :, None]
         self._rewrite = Convolution(kernel, layer.rewrite.bias, (int(spectral), 1), size, dtype)
-        self._dconv = _DConv(layer.dconv, weight.shape[1], spectral, dtype)
+        self._dconv = PackedDConv(layer.dconv, weight.shape[1], spectral, dtype)
         weight = layer.conv_transpose.weight  # (I, O, 8) or (I, O, 8, 1)
         self._out_channels = weight.shape[1]
         # Each group of four bins comes from the input bin it starts at and from the one before.
@@ -66,7 +66,7 @@ class Decoder:
         return y.reshape(batch, frames, groups * STRIDE, self._out_channels)
 
 
-class _DConv:
+class PackedDConv:
     """A DConv, with a norm for each frequency row or, in the time branch, over all samples."""
 
     def __init__(self, dconv: DConv, channels: int, rows: bool, dtype: torch.dtype) -> None:
@@ -76,6 +76,7 @@ class _DConv:
         self._layers = (DConvParameters * len(layers))(*layers)
 
     def __call__(self, x: Tensor, *, glu: bool = False) -> Tensor:
+        """(B, T, F, C), or 2C before a gated linear unit -> (B, T, F, C)"""
         if self._rows and len(self._layers):
             return kernels.dconv_rows(self._layers, x, self._channels, glu=glu)
         y = kernels.glu(x) if glu else x

@@ -1,6 +1,7 @@
 """Which precision a device is fast in, and networks made ready to run in it."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def choose_precision(model: Model, wanted: str = "auto") -> str:
     """
     device = next(model.parameters()).device
     if wanted == "auto":
-        return _fastest(model, device)
+        return fastest(model.members if isinstance(model, Bag) else [model], device)
     if wanted not in PRECISIONS:
         raise ConfigError(f"precision must be auto, {', '.join(PRECISIONS)}, not {wanted!r}")
     if wanted == "fp16" and device.type == "cpu":
@@ -52,12 +53,13 @@ def _prepare(network: HTDemucs, precision: str) -> nn.Module:
 
 
 def _has_kernels(network: HTDemucs) -> bool:
-    return next(network.parameters()).device.type == "cpu" and supports(network)
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    return on_cpu and isinstance(network, HTDemucs) and supports(network)
 
 
-def _fastest(model: Model, device: torch.device) -> str:
+def fastest(networks: Sequence[HTDemucs], device: torch.device) -> str:
+    """What "auto" is for these networks on a device."""
     if device.type == "cpu":
-        networks = model.members if isinstance(model, Bag) else [model]
         return "bf16" if kernels.has_bf16() and all(map(_has_kernels, networks)) else "fp32"
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)

@@ -97,6 +97,7 @@ inline Vector reciprocal(Vector x) { return 1.0f / x; }
 
 inline Vector split(Vector x, Vector& whole) {
     const Vector magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to whole numbers
+    x = select(x < -1000.0f, splat(-1000.0f), select(x > 1000.0f, splat(1000.0f), x));
     whole = (x + magic) - magic;
     return x - whole;
 }

@@ -1,0 +1,131 @@
+import shutil
+import sys
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from helpers import awake, snr
+from htdemucs.fast import kernels
+from htdemucs.fast.layers import PackedDConv
+from htdemucs.model.layers import DConv, GlobalNorm, SpectralDConv
+
+TYPES = {torch.float32: 100, torch.bfloat16: 40}  # with the least agreement in dB
+property_test = settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def types(build):
+    return TYPES if build == "avx512bf16" else {torch.float32: TYPES[torch.float32]}
+
+
+def test_kernels_exist_where_a_compiler_does():
+    if sys.platform != "linux" or not kernels.cpu_has("avx2") or not shutil.which("c++"):
+        pytest.skip("no compiler, or no kernels for this kind of machine")
+    assert kernels.library() is not None
+
+
+@property_test
+@given(
+    st.integers(1, 2), st.integers(1, 200), st.integers(1, 300), st.integers(1, 3),
+    st.sampled_from([16, 32, 48, 64, 80, 128]),
+)  # fmt: skip
+def test_attention(each_build, batch, queries, keys, heads, size):
+    for dtype, least in types(each_build).items():
+        q = (2 * torch.randn(batch, queries, heads * size)).to(dtype)
+        k, v = torch.randn(batch, keys, 2 * heads * size).to(dtype).chunk(2, dim=-1)
+        split = [x.unflatten(-1, (heads, size)).transpose(1, 2).float() for x in (q, k, v)]
+        expected = F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+        assert snr(expected, kernels.attention(q, k, v, heads)) > least
+
+
+def test_attention_with_scores_far_apart(each_build):
+    q = torch.full((1, 3, 16), 30.0)
+    k = torch.zeros(1, 70, 16)
+    k[:, 5], k[:, 6] = 30.0, -30.0
+    v = torch.randn(1, 70, 16)
+    assert torch.allclose(kernels.attention(q, k, v, 1), v[:, 5:6].expand(1, 3, 16))
+
+
+@property_test
+@given(
+    st.integers(1, 2), st.integers(1, 40), st.integers(1, 9), st.sampled_from([16, 48, 96, 384]),
+    st.integers(1, 3), st.booleans(),
+)  # fmt: skip
+def test_spectral_dconv(each_build, batch, frames, bins, channels, depth, glu):
+    torch.manual_seed(0)
+    dconv = awake(SpectralDConv(channels, 8, depth, 1e-3)).requires_grad_(False)
+    for dtype, least in types(each_build).items():
+        width = 2 * channels if glu else channels
+        x = torch.randn(batch, frames, bins, width).to(dtype)
+        y = F.glu(x.float(), dim=-1) if glu else x.float()
+        expected = dconv(y.permute(0, 3, 2, 1)).permute(0, 3, 2, 1)
+        packed = PackedDConv(dconv, channels, rows=True, dtype=dtype)
+        assert snr(expected, packed(x, glu=glu)) > least
+
+
+@property_test
+@given(st.integers(1, 2), st.integers(1, 1500), st.sampled_from([16, 48, 384]), st.booleans())
+def test_time_dconv(each_build, batch, length, channels, glu):
+    torch.manual_seed(0)
+    dconv = awake(DConv(channels, 8, 2, 1e-3)).requires_grad_(False)
+    for dtype, least in types(each_build).items():
+        x = torch.randn(batch, 1, length, 2 * channels if glu else channels).to(dtype)
+        y = F.glu(x.float(), dim=-1) if glu else x.float()
+        expected = dconv(y[:, 0].mT).mT[:, None]
+        packed = PackedDConv(dconv, channels, rows=False, dtype=dtype)
+        assert snr(expected, packed(x, glu=glu)) > least
+
+
+def test_the_number_of_threads_changes_nothing(each_build):
+    dconv = awake(DConv(48, 8, 2, 1e-3))
+    x, tokens = torch.randn(1, 1, 3000, 48), torch.randn(1, 300, 64)
+    results = []
+    threads = torch.get_num_threads()
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        packed = PackedDConv(dconv, 48, rows=False, dtype=torch.float32)
+        results.append((packed(x.clone()), kernels.attention(tokens, tokens, tokens, 2)))
+    torch.set_num_threads(threads)
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+
+
+@property_test
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 300), st.integers(0, 3))
+def test_glu(each_build, batch, frames, bins, tail):
+    for dtype, least in types(each_build).items():
+        x, table = torch.randn(batch, frames, bins, 64).to(dtype), torch.randn(bins, 32)
+        y = kernels.glu(x, 2, tail, table)
+        assert snr(F.glu(x.float(), dim=-1) + table, y[:, :, 2 : 2 + bins]) > least
+        assert not y[:, :, :2].any()
+        assert not y[:, :, 2 + bins :].any()
+        assert y.shape[2] == bins + tail + 4
+
+
+def test_gates_far_from_zero(each_build):
+    x = torch.tensor([-1e30, -200.0, -90.0, 0.0, 90.0, 200.0, 1e30, 20.0]).repeat(4)
+    gated = kernels.glu(torch.cat([torch.ones(32), x]).view(1, 1, 1, 64))
+    assert torch.allclose(gated.flatten(), x.sigmoid(), rtol=1e-6, atol=1e-30)
+
+
+@property_test
+@given(st.integers(1, 2), st.integers(1, 150), st.sampled_from([16, 64, 512]))
+def test_norms(each_build, batch, tokens, channels):
+    gain, offset = torch.randn(channels), torch.randn(channels)
+    norm = GlobalNorm(channels)
+    norm.weight.data, norm.bias.data = gain, offset
+    for dtype, least in types(each_build).items():
+        x = 3 + torch.randn(batch, tokens, channels)
+        y = torch.randn(batch, tokens, channels).to(dtype)
+        expected = F.layer_norm(x, (channels,), gain, offset)
+        assert snr(expected, kernels.layer_norm(x, gain, offset, dtype)) > least
+
+        total = x.clone()
+        kernels.add(total, y)
+        assert torch.allclose(total, x + y)
+        kernels.add_and_norm(total, y, gain, offset)
+        assert snr(norm((x + 2 * y.float()).mT).mT.detach(), total) > 95

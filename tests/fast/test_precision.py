@@ -1,0 +1,98 @@
+import pytest
+import torch
+
+from helpers import awake, snr
+from htdemucs import Bag, HTDemucs, HTDemucsConfig, Separator
+from htdemucs.errors import ConfigError
+from htdemucs.fast import choose_precision, kernels, precision, prepare
+from htdemucs.fast.network import FastHTDemucs
+from htdemucs.fast.precision import AutocastHTDemucs
+
+
+@pytest.fixture
+def small_model():
+    fields = {"channels": 16, "depth": 2, "n_fft": 512, "bottom_channels": 32, "t_layers": 1}
+    config = HTDemucsConfig(**fields, t_heads=2, segment=1, sample_rate=8000)
+    return awake(HTDemucs(config)).eval()
+
+
+def pretend(monkeypatch, *, bf16, supported=True):
+    monkeypatch.setattr(kernels, "has_bf16", lambda: bf16)
+    monkeypatch.setattr(precision, "supports", lambda network: supported)
+
+
+@pytest.mark.parametrize(
+    ("bf16", "supported", "chosen"),
+    [(True, True, "bf16"), (False, True, "fp32"), (True, False, "fp32")],
+)
+def test_auto_on_a_cpu_is_bf16_where_that_is_fast(
+    monkeypatch, small_model, bf16, supported, chosen
+):
+    pretend(monkeypatch, bf16=bf16, supported=supported)
+    assert choose_precision(small_model) == chosen
+    assert choose_precision(Bag([small_model, small_model])) == chosen
+
+
+@pytest.mark.parametrize(
+    ("capability", "chosen"),
+    [((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16"), ((6, 1), "fp32")],
+)
+def test_auto_on_cuda_goes_by_capability(monkeypatch, capability, chosen):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert precision.fastest([], torch.device("cuda")) == chosen
+
+
+def test_auto_elsewhere_is_fp32():
+    assert precision.fastest([], torch.device("mps")) == "fp32"
+
+
+def test_an_unknown_precision_and_fp16_on_a_cpu_are_refused(small_model):
+    with pytest.raises(ConfigError, match="auto, fp32, bf16, fp16"):
+        choose_precision(small_model, "int8")
+    with pytest.raises(ConfigError, match="bf16 or auto"):
+        Separator(small_model, precision="fp16")
+
+
+def test_what_runs_is_what_was_chosen(monkeypatch, small_model):
+    pretend(monkeypatch, bf16=False, supported=False)
+    assert prepare(small_model, "fp32") is small_model
+    assert isinstance(prepare(small_model, "bf16"), AutocastHTDemucs)
+    pretend(monkeypatch, bf16=False)
+    if kernels.library() is not None:
+        assert isinstance(prepare(small_model, "fp32"), FastHTDemucs)
+        assert isinstance(prepare(small_model, "bf16"), AutocastHTDemucs)
+
+
+@pytest.mark.parametrize(("dtype", "least"), [(torch.bfloat16, 30), (torch.float16, 50)])
+def test_autocast_is_near_the_reference(small_model, dtype, least):
+    mixture = torch.randn(2, 2, 5000)
+    with torch.no_grad():
+        expected = small_model(mixture)
+    estimate = AutocastHTDemucs(small_model, dtype)(mixture)
+    assert estimate.dtype == torch.float32
+    assert snr(expected, estimate) > least
+
+
+def test_float16_survives_what_it_cannot_hold(small_model):
+    """A spectral branch whose activations exceed 65504."""
+    with torch.no_grad():
+        small_model.spectral_encoder[0].conv.weight.mul_(1e5)
+        small_model.spectral_encoder[0].rewrite.weight.mul_(1e-5)
+    tone = torch.sin(torch.arange(8000) * 0.3).expand(1, 2, -1)
+    with torch.no_grad():
+        layer = small_model.spectral_encoder[0]
+        assert layer.conv(small_model.spectrogram(tone)).abs().max() > 65504
+        expected = small_model(tone)
+    estimate = AutocastHTDemucs(small_model, torch.float16)(tone)
+    assert estimate.isfinite().all()
+    assert snr(expected, estimate) > 40
+
+
+def test_the_separator_uses_it(small_model):
+    waveform = 0.1 * torch.randn(2, 20000)
+    exact = Separator(small_model, precision="fp32")
+    half = Separator(small_model, precision="bf16")
+    assert (exact.precision, half.precision) == ("fp32", "bf16")
+    a, b = exact.separate(waveform, 8000), half.separate(waveform, 8000)
+    for name in small_model.sources:
+        assert 30 < snr(a[name], b[name]) < 90
