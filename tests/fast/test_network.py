@@ -30,6 +30,7 @@ VARIANTS = [
     {"dconv_depth": 0},
     {"dconv_depth": 3, "dconv_comp": 4},
     {"dconv_comp": 3},
+    {"dconv_depth": 6},
     {"t_layers": 0, "bottom_channels": 0},
     {"t_layers": 5},
     {"freq_emb": 0},
@@ -99,6 +100,11 @@ def test_the_model_is_left_as_it_was():
 
 def test_widths_that_are_no_multiple_of_the_lanes_are_not_supported():
     assert not supports(HTDemucs(HTDemucsConfig(**SMALL | {"channels": 24})))
+
+
+def test_dilations_beyond_the_kernels_are_not_supported():
+    network(dconv_depth=6)
+    assert not supports(HTDemucs(HTDemucsConfig(**SMALL | {"dconv_depth": 7})))
 
 
 def test_no_kernels_no_support(monkeypatch):

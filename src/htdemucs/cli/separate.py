@@ -235,11 +235,13 @@ def _separator(
     stems: str | None,
     **settings: Any,
 ) -> "Separator":
+    from htdemucs.fast import keep_freed_memory
     from htdemucs.separation import Separator
     from htdemucs.weights import load_model
 
     if stems and options.two_stems:
         raise SeparationError("choose --stems or --two-stems, not both")
+    keep_freed_memory()
     with download_bars(shown=not messages().quiet):
         model = load_model(name, repo=repo, device=device)
     wanted = [stem.strip() for stem in stems.split(",")] if stems else None

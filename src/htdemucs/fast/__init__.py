@@ -1,5 +1,6 @@
 """The network made fast for the machine it runs on."""
 
+from htdemucs.fast.allocation import keep_freed_memory
 from htdemucs.fast.precision import PRECISIONS, choose_precision, prepare
 
-__all__ = ["PRECISIONS", "choose_precision", "prepare"]
+__all__ = ["PRECISIONS", "choose_precision", "keep_freed_memory", "prepare"]

@@ -30,9 +30,15 @@ class DConvParameters(ctypes.Structure):
         ("expand_gain", ctypes.c_void_p),
         ("expand_offset", ctypes.c_void_p),
         ("layer_scale", ctypes.c_void_p),
+        ("weight_sum", ctypes.c_void_p),
+        ("weight_bias", ctypes.c_void_p),
+        ("weight_product", ctypes.c_void_p),
+        ("bias_sum", ctypes.c_double),
+        ("bias_square", ctypes.c_double),
         ("channels", ctypes.c_int64),
         ("hidden", ctypes.c_int64),
-        ("real_hidden", ctypes.c_int64),
+        ("pitch", ctypes.c_int64),
+        ("taps_pitch", ctypes.c_int64),
         ("dilation", ctypes.c_int64),
     ]
 

@@ -85,9 +85,11 @@ class PackedDConv:
     def _parameters(self, layer: Any, dtype: torch.dtype) -> DConvParameters:
         step = 1 if dtype == torch.float32 else 2
         hidden = layer.squeeze.weight.shape[0]
-        padding = -hidden % LANES
-        squeeze = F.pad(layer.squeeze.weight, (0, 0, 0, 0, 0, padding))  # (H, C, 3)
-        expand = F.pad(layer.expand.weight[..., 0], (0, padding))  # (2C, H)
+        padding, taps_padding = -hidden % LANES, -3 * hidden % LANES
+        squeeze = layer.squeeze.weight.permute(1, 2, 0).flatten(1)  # (H, C, 3) -> (C, 3H)
+        squeeze = F.pad(squeeze, (0, taps_padding)).unflatten(0, (-1, step)).mT
+        expand = F.pad(layer.expand.weight[..., 0], (0, padding)).to(dtype)  # (2C, H)
+        exact, bias = expand.detach().double(), layer.expand.bias.detach().double()
 
         def pointer(x: Tensor, to: torch.dtype = torch.float32) -> int:
             self._kept.append(x.detach().to(to).contiguous())
@@ -97,17 +99,23 @@ class PackedDConv:
             return pointer(F.pad(x, (0, padding)))
 
         return DConvParameters(
-            pointer(squeeze.unflatten(1, (-1, step)).permute(3, 1, 0, 2), dtype),
-            padded(layer.squeeze.bias),
-            padded(layer.squeeze_norm.weight),
-            padded(layer.squeeze_norm.bias),
-            pointer(expand.unflatten(1, (-1, step)).permute(1, 0, 2), dtype),
-            pointer(layer.expand.bias),
-            pointer(layer.expand_norm.weight),
-            pointer(layer.expand_norm.bias),
-            pointer(layer.layer_scale.scale),
-            self._channels,
-            hidden + padding,
-            hidden,
-            layer.squeeze.dilation[0],
+            squeeze=pointer(squeeze, dtype),
+            squeeze_bias=padded(layer.squeeze.bias),
+            squeeze_gain=padded(layer.squeeze_norm.weight),
+            squeeze_offset=padded(layer.squeeze_norm.bias),
+            expand=pointer(expand.unflatten(1, (-1, step)).permute(1, 0, 2), dtype),
+            expand_bias=pointer(layer.expand.bias),
+            expand_gain=pointer(layer.expand_norm.weight),
+            expand_offset=pointer(layer.expand_norm.bias),
+            layer_scale=pointer(layer.layer_scale.scale),
+            weight_sum=pointer(exact.sum(0)),
+            weight_bias=pointer(bias @ exact),
+            weight_product=pointer(exact.T @ exact),
+            bias_sum=float(bias.sum()),
+            bias_square=float(bias.square().sum()),
+            channels=self._channels,
+            hidden=hidden,
+            pitch=hidden + padding,
+            taps_pitch=3 * hidden + taps_padding,
+            dilation=layer.squeeze.dilation[0],
         )

@@ -22,6 +22,7 @@ from htdemucs.model.config import STRIDE
 from htdemucs.model.htdemucs import EPSILON
 from htdemucs.model.layers import FrequencyEmbedding
 
+MOST_DCONV_LAYERS = 6  # the kernels' scratch memory ends there: a dilation of 32
 Size = tuple[int, int]  # (T, F)
 
 
@@ -34,6 +35,7 @@ def supports(model: HTDemucs) -> bool:
     return (
         kernels.library() is not None
         and products.available()
+        and config.dconv_depth <= MOST_DCONV_LAYERS
         and all(width % kernels.LANES == 0 for width in widths)
     )
 

@@ -1,7 +1,7 @@
 """From an audio file to files of stems."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -13,12 +13,14 @@ from torch.nn import functional as F
 from htdemucs.audio import AudioFile, AudioWriter, Resampler, Spool, copy_tags
 from htdemucs.separation.normalization import measure
 from htdemucs.separation.options import OutputOptions
+from htdemucs.separation.pipeline import Worker, read_ahead
 
 if TYPE_CHECKING:
     from htdemucs.separation.separator import Progress, Separator, Stems
 
 HEADROOM = 1.01  # "rescale" brings a stem's peak to 1 / HEADROOM
 CLAMP = 0.99  # where "clamp" cuts
+WAITING = 2  # blocks between decoding, the network and encoding
 BLOCK_LENGTH = 1 << 18  # samples read back from a spool at a time
 
 
@@ -34,7 +36,6 @@ def separate_file(
     audio = AudioFile(path, sample_rate=separator.sample_rate, channels=separator.audio_channels)
     normalization = measure(audio)
     source_length = audio.source_length
-    mixture = _Tap(audio)
     names = _output_names(separator.stems, options)
     targets = {name: options.path(path, name, out_dir) for name in names}
     with ExitStack() as stack:
@@ -42,17 +43,21 @@ def separate_file(
             name: stack.enter_context(StemFile(target, name, audio, options))
             for name, target in targets.items()
         }
+        workers = {name: stack.enter_context(Worker(WAITING)) for name in files}
+        mixture = _Tap(stack.enter_context(closing(read_ahead(audio, WAITING))))
         done = 0
         for separated in separator.stream(mixture, normalization):
             stems = {name: stem.cpu() for name, stem in separated.items()}
             length = next(iter(stems.values())).shape[-1]
             for name, block in _outputs(stems, mixture.take(length), options).items():
-                files[name].write(block)
+                workers[name].submit(files[name].write, block)
             done += length
             if on_progress:
                 on_progress(separator.progress(done, normalization.length))
-        for file in files.values():
-            file.close(source_length)
+        for name, file in files.items():
+            workers[name].submit(file.close, source_length)
+        for worker in workers.values():
+            worker.wait()
     return targets
 
 
@@ -125,7 +130,7 @@ class StemFile:
 class _Tap:
     """Blocks that can be iterated like the track's, and taken again in other lengths."""
 
-    def __init__(self, blocks: AudioFile) -> None:
+    def __init__(self, blocks: Iterable[Tensor]) -> None:
         self._blocks = blocks
         self._passed: list[Tensor] = []
 

@@ -116,7 +116,7 @@ void attend(const T* const* query, int64_t size, const T* packed_keys, const T* 
         const Vector top = splat(largest(most[i]) * unit);  // of the silent keys too: any bound does
         Vector total{};
         for (int64_t j = 0; j < pitch; j += LANES) {
-            const Vector weight = exp2(load(row + j) * unit - top);
+            const Vector weight = exp2<T>(load(row + j) * unit - top);
             store(weights + i * pitch + j, weight);
             total += weight;
         }

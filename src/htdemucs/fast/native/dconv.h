@@ -1,82 +1,101 @@
 // DConv: residual layers of squeeze -> norm -> GELU -> expand -> norm -> GLU -> scale.
 //
-// Positions are C contiguous channels each. What is computed for a position is kept in registers;
-// the hidden channels of all positions in between are small (an eighth of the channels).
+// Positions are C contiguous channels each; the hidden channels are few (an eighth of them). Only
+// those are stored in between: the outputs of `expand` are computed once, when their norm is known,
+// which follows from the products of hidden channels.
 #pragma once
 
 #include <memory>
 
 #include "simd.h"
 
-// The parameters of one layer, as htdemucs.fast.network packs them. `hidden` is a multiple of
-// LANES, with zeros in the channels beyond `real_hidden`.
+// The parameters of one layer, as htdemucs.fast.layers packs them. `pitch` is `hidden` rounded up
+// to a multiple of LANES, `taps_pitch` likewise of 3 * hidden; what lies between is zero.
 struct DConvLayer {
-    const void* squeeze;  // (3, channels / STEP, hidden, STEP)
-    const float* squeeze_bias;
+    const void* squeeze;  // (channels / STEP, taps_pitch, STEP): all channels of a tap, next tap
+    const float* squeeze_bias;  // (pitch), as the next three
     const float* squeeze_gain;  // of the norm
     const float* squeeze_offset;
-    const void* expand;  // (hidden / STEP, 2 channels, STEP)
-    const float* expand_bias;
+    const void* expand;  // (pitch / STEP, 2 channels, STEP)
+    const float* expand_bias;  // (2 channels), as the next two
     const float* expand_gain;
     const float* expand_offset;
-    const float* layer_scale;
-    int64_t channels, hidden, real_hidden, dilation;
+    const float* layer_scale;  // (channels)
+    // What the moments of `expand`'s outputs, over all channels, follow from: the sum of weights
+    // (pitch), of weight times bias (pitch), of weight times weight (hidden, pitch), and of biases
+    // and their squares.
+    const float *weight_sum, *weight_bias, *weight_product;
+    double bias_sum, bias_square;
+    int64_t channels, hidden, pitch, taps_pitch, dilation;
 };
 
 constexpr int AT_ONCE = LANES == 16 ? 8 : 4;  // positions
+constexpr int64_t PIECE = 512;                // positions worked on at a time, in the cache
 
-// hidden[t] = squeeze * x around t + bias, for COUNT positions from t on and V vectors from v on.
+// What a thread works with: the three taps of a piece of positions, with neighbours on each side,
+// and products of hidden channels.
+struct DConvScratch {
+    std::unique_ptr<float[]> taps, products;
+
+    explicit DConvScratch(const DConvLayer& p)
+        : taps(new float[(PIECE + 64) * p.taps_pitch + LANES]), products(new float[p.hidden * p.pitch]) {}
+};
+
+// taps[t] = squeeze * x[t] for COUNT positions and V vectors of outputs from v on
 template <class T, int COUNT, int V>
-inline void squeeze_tile(const DConvLayer& p, const T* x, int64_t length, int64_t t, int64_t v,
-                         float* hidden, Vector& sums, Vector& squares) {
-    Vector total[COUNT][V];
-    for (int i = 0; i < COUNT; i++)
-        for (int j = 0; j < V; j++) total[i][j] = load(p.squeeze_bias + v + j * LANES);
-    for (int tap = 0; tap < 3; tap++) {
-        const int64_t at = t + (tap - 1) * p.dilation;
-        if (at < 0 || at + COUNT > length) continue;  // silent: such a tile has one position
-        const T* weight = (const T*)p.squeeze + (tap * p.channels * p.hidden + v * STEP<T>);
-        const T* from = x + at * p.channels;
-        for (int64_t c = 0; c < p.channels; c += STEP<T>) {
-            decltype(spread(x)) value[COUNT];
-            for (int i = 0; i < COUNT; i++) value[i] = spread(from + i * p.channels);
-            for (int j = 0; j < V; j++) {
-                const auto w = operand(weight + j * LANES * STEP<T>);
-                for (int i = 0; i < COUNT; i++) multiply_add(total[i][j], value[i], w);
-            }
-            from += STEP<T>;
-            weight += p.hidden * STEP<T>;
+inline void taps_tile(const DConvLayer& p, const T* x, int64_t v, float* taps) {
+    Vector total[COUNT][V] = {};
+    const T* weight = (const T*)p.squeeze + v * STEP<T>;
+    for (int64_t c = 0; c < p.channels; c += STEP<T>) {
+        decltype(operand(weight)) w[V];
+        for (int j = 0; j < V; j++) w[j] = operand(weight + j * LANES * STEP<T>);
+        for (int i = 0; i < COUNT; i++) {
+            const auto value = spread(x + i * p.channels + c);
+            for (int j = 0; j < V; j++) multiply_add(total[i][j], value, w[j]);
         }
+        weight += p.taps_pitch * STEP<T>;
     }
     for (int i = 0; i < COUNT; i++)
-        for (int j = 0; j < V; j++) {
-            store(hidden + (t + i) * p.hidden + v + j * LANES, total[i][j]);
-            sums += total[i][j];
-            squares += total[i][j] * total[i][j];
-        }
+        for (int j = 0; j < V; j++) store(taps + i * p.taps_pitch + v + j * LANES, total[i][j]);
 }
 
+template <class T, int COUNT>
+inline void taps_block(const DConvLayer& p, const T* x, float* taps) {
+    constexpr int MOST = LANES == 16 ? 3 : 2;
+    int64_t v = 0;
+    for (; v + MOST * LANES <= p.taps_pitch; v += MOST * LANES) taps_tile<T, COUNT, MOST>(p, x, v, taps);
+    if (v + 2 * LANES <= p.taps_pitch) taps_tile<T, COUNT, 2>(p, x, v, taps), v += 2 * LANES;
+    if (v < p.taps_pitch) taps_tile<T, COUNT, 1>(p, x, v, taps);
+}
+
+// hidden[t] = squeeze * x around t + bias, for the positions of a piece
 template <class T>
 Moments squeeze(const DConvLayer& p, const T* x, int64_t length, int64_t from, int64_t to,
-                float* hidden) {
-    Moments moments;
-    for (int64_t t = from; t < to;) {
-        Vector sums{}, squares{};
-        const bool edge = t < p.dilation || t + AT_ONCE + p.dilation > length;
-        if (edge || t + AT_ONCE > to) {
-            for (int64_t v = 0; v < p.hidden; v += LANES)
-                squeeze_tile<T, 1, 1>(p, x, length, t, v, hidden, sums, squares);
-            t++;
-        } else {
-            int64_t v = 0;
-            for (; v + 2 * LANES <= p.hidden; v += 2 * LANES)
-                squeeze_tile<T, AT_ONCE, 2>(p, x, length, t, v, hidden, sums, squares);
-            if (v < p.hidden)
-                squeeze_tile<T, AT_ONCE, 1>(p, x, length, t, v, hidden, sums, squares);
-            t += AT_ONCE;
+                DConvScratch& scratch, float* hidden) {
+    const int64_t first = from < p.dilation ? 0 : from - p.dilation;
+    const int64_t last = to + p.dilation > length ? length : to + p.dilation;
+    float* taps = scratch.taps.get();
+    int64_t t = first;
+    for (; t + AT_ONCE <= last; t += AT_ONCE)
+        taps_block<T, AT_ONCE>(p, x + t * p.channels, taps + (t - first) * p.taps_pitch);
+    for (; t < last; t++) taps_block<T, 1>(p, x + t * p.channels, taps + (t - first) * p.taps_pitch);
+
+    Vector sums{}, squares{};
+    for (t = from; t < to; t++)
+        for (int64_t v = 0; v < p.pitch; v += LANES) {
+            Vector total = load(p.squeeze_bias + v);
+            for (int tap = 0; tap < 3; tap++) {
+                const int64_t at = t + (tap - 1) * p.dilation;
+                if (at >= 0 && at < length)
+                    total += load(taps + (at - first) * p.taps_pitch + tap * p.hidden + v);
+            }
+            total = first_lanes(total, p.hidden - v);
+            store(hidden + t * p.pitch + v, total);
+            sums += total;
+            squares += total * total;
         }
-        moments.add(sums, squares);
-    }
+    Moments moments;
+    moments.add(sums, squares);
     return moments;
 }
 
@@ -84,105 +103,139 @@ Moments squeeze(const DConvLayer& p, const T* x, int64_t length, int64_t from, i
 template <class T>
 void activate(const DConvLayer& p, float scale, float shift, const float* hidden, int64_t from,
               int64_t to, T* active) {
-    for (int64_t t = from; t < to; t++)
-        for (int64_t v = 0; v < p.hidden; v += LANES) {
-            const Vector gain = load(p.squeeze_gain + v), offset = load(p.squeeze_offset + v);
-            const Vector x = load(hidden + t * p.hidden + v) * scale + shift;
-            store(active + t * p.hidden + v, gelu(x * gain + offset));
-        }
-}
-
-// expand * active[t] + bias, for COUNT positions and the vectors at v of both halves of a GLU.
-template <class T, int COUNT>
-inline void expand_tile(const DConvLayer& p, const T* active, int64_t t, int64_t v,
-                        Vector (&value)[COUNT], Vector (&gate)[COUNT]) {
-    for (int i = 0; i < COUNT; i++) {
-        value[i] = load(p.expand_bias + v);
-        gate[i] = load(p.expand_bias + p.channels + v);
-    }
-    const T* weight = (const T*)p.expand + v * STEP<T>;
-    for (int64_t h = 0; h < p.real_hidden; h += STEP<T>) {
-        const auto a = operand(weight), b = operand(weight + p.channels * STEP<T>);
-        for (int i = 0; i < COUNT; i++) {
-            const auto x = spread(active + (t + i) * p.hidden + h);
-            multiply_add(value[i], x, a);
-            multiply_add(gate[i], x, b);
-        }
-        weight += 2 * p.channels * STEP<T>;
+    for (int64_t v = 0; v < p.pitch; v += LANES) {
+        const Vector gain = load(p.squeeze_gain + v) * scale;
+        const Vector offset = load(p.squeeze_gain + v) * shift + load(p.squeeze_offset + v);
+        for (int64_t t = from; t < to; t++)
+            store(active + t * p.pitch + v, gelu<T>(load(hidden + t * p.pitch + v) * gain + offset));
     }
 }
 
-template <class T, int COUNT>
-inline void expand_moments_block(const DConvLayer& p, const T* active, int64_t t, Vector& sums,
-                                 Vector& squares) {
-    for (int64_t v = 0; v < p.channels; v += LANES) {
-        Vector value[COUNT], gate[COUNT];
-        expand_tile<T, COUNT>(p, active, t, v, value, gate);
-        for (int i = 0; i < COUNT; i++) {
-            sums += value[i] + gate[i];
-            squares += value[i] * value[i] + gate[i] * gate[i];
+// products[i] += active[t][i] * active[t] over positions, for COUNT channels from i on and V
+// vectors from v on
+template <class T, int COUNT, int V>
+inline void products_tile(const DConvLayer& p, const T* active, int64_t from, int64_t to, int64_t i,
+                          int64_t v, float* products) {
+    Vector total[COUNT][V] = {};
+    for (int64_t t = from; t < to; t++) {
+        const T* at = active + t * p.pitch;
+        Vector x[V];
+        for (int j = 0; j < V; j++) x[j] = load(at + v + j * LANES);
+        for (int k = 0; k < COUNT; k++) {
+            const Vector y = splat(to_float(at[i + k]));
+            for (int j = 0; j < V; j++) total[k][j] += y * x[j];
         }
     }
+    for (int k = 0; k < COUNT; k++)
+        for (int j = 0; j < V; j++) store(products + (i + k) * p.pitch + v + j * LANES, total[k][j]);
 }
 
+template <class T, int V>
+void products_columns(const DConvLayer& p, const T* active, int64_t from, int64_t to, int64_t v,
+                      float* products) {
+    int64_t i = 0;
+    for (; i + 6 <= p.hidden; i += 6) products_tile<T, 6, V>(p, active, from, to, i, v, products);
+    for (; i < p.hidden; i++) products_tile<T, 1, V>(p, active, from, to, i, v, products);
+}
+
+// The moments of expand * active[t] + bias over positions and channels, from those of active.
 template <class T>
-Moments expand_moments(const DConvLayer& p, const T* active, int64_t from, int64_t to) {
+Moments expand_moments(const DConvLayer& p, const T* active, int64_t from, int64_t to,
+                       DConvScratch& scratch) {
+    float* products = scratch.products.get();
+    int64_t v = 0;
+    for (; v + 2 * LANES <= p.pitch; v += 2 * LANES)
+        products_columns<T, 2>(p, active, from, to, v, products);
+    if (v < p.pitch) products_columns<T, 1>(p, active, from, to, v, products);
+
     Moments moments;
-    for (int64_t t = from; t < to;) {
-        Vector sums{}, squares{};
-        if (t + AT_ONCE <= to) {
-            expand_moments_block<T, AT_ONCE>(p, active, t, sums, squares);
-            t += AT_ONCE;
-        } else {
-            expand_moments_block<T, 1>(p, active, t++, sums, squares);
-        }
-        moments.add(sums, squares);
+    moments.sum = (to - from) * p.bias_sum;
+    moments.square = (to - from) * p.bias_square;
+    for (v = 0; v < p.pitch; v += LANES) {
+        Vector total{}, square{};
+        for (int64_t t = from; t < to; t++) total += load(active + t * p.pitch + v);
+        for (int64_t i = 0; i < p.hidden; i++)
+            square += load(p.weight_product + i * p.pitch + v) * load(products + i * p.pitch + v);
+        moments.sum += sum(total * load(p.weight_sum + v));
+        moments.square += sum(square) + 2.0 * sum(total * load(p.weight_bias + v));
     }
     return moments;
 }
 
+// x[t] += layer_scale * GLU(norm(expand * active[t] + bias)) for COUNT positions
 template <class T, int COUNT>
-inline void expand_block(const DConvLayer& p, float scale, float shift, const T* active, int64_t t,
-                         T* x) {
+inline void expand_block(const DConvLayer& p, float scale, float shift, const T* active, T* x) {
+    const int64_t gates = p.channels;
     for (int64_t v = 0; v < p.channels; v += LANES) {
-        Vector value[COUNT], gate[COUNT];
-        expand_tile<T, COUNT>(p, active, t, v, value, gate);
-        const Vector gain = load(p.expand_gain + v), offset = load(p.expand_offset + v);
-        const Vector gate_gain = load(p.expand_gain + p.channels + v);
-        const Vector gate_offset = load(p.expand_offset + p.channels + v);
+        Vector value[COUNT] = {}, gate[COUNT] = {};
+        const T* weight = (const T*)p.expand + v * STEP<T>;
+        for (int64_t h = 0; h < p.hidden; h += STEP<T>) {
+            const auto a = operand(weight), b = operand(weight + gates * STEP<T>);
+            for (int i = 0; i < COUNT; i++) {
+                const auto z = spread(active + i * p.pitch + h);
+                multiply_add(value[i], z, a);
+                multiply_add(gate[i], z, b);
+            }
+            weight += 2 * p.channels * STEP<T>;
+        }
+        const Vector gain = load(p.expand_gain + v), gate_gain = load(p.expand_gain + gates + v);
+        const Vector offset =
+            (load(p.expand_bias + v) * scale + shift) * gain + load(p.expand_offset + v);
+        const Vector gate_offset = (load(p.expand_bias + gates + v) * scale + shift) * gate_gain +
+                                   load(p.expand_offset + gates + v);
         const Vector layer_scale = load(p.layer_scale + v);
         for (int i = 0; i < COUNT; i++) {
-            T* at = x + (t + i) * p.channels + v;
-            const Vector left = (value[i] * scale + shift) * gain + offset;
-            const Vector right = (gate[i] * scale + shift) * gate_gain + gate_offset;
-            store(at, load(at) + layer_scale * left * sigmoid(right));
+            T* at = x + i * p.channels + v;
+            const Vector left = value[i] * (gain * scale) + offset;
+            const Vector right = gate[i] * (gate_gain * scale) + gate_offset;
+            store(at, load(at) + layer_scale * left * sigmoid<T>(right));
         }
     }
 }
 
-// x[t] += layer_scale * GLU(norm(expand * active[t] + bias))
 template <class T>
 void expand(const DConvLayer& p, float scale, float shift, const T* active, int64_t from,
             int64_t to, T* x) {
     int64_t t = from;
-    for (; t + AT_ONCE <= to; t += AT_ONCE) expand_block<T, AT_ONCE>(p, scale, shift, active, t, x);
-    for (; t < to; t++) expand_block<T, 1>(p, scale, shift, active, t, x);
+    for (; t + AT_ONCE <= to; t += AT_ONCE)
+        expand_block<T, AT_ONCE>(p, scale, shift, active + t * p.pitch, x + t * p.channels);
+    for (; t < to; t++) expand_block<T, 1>(p, scale, shift, active + t * p.pitch, x + t * p.channels);
 }
 
 template <class T>
 inline void glu_position(const T* x, int64_t channels, T* y) {
     for (int64_t v = 0; v < channels; v += LANES)
-        store(y + v, load(x + v) * sigmoid(load(x + channels + v)));
+        store(y + v, load(x + v) * sigmoid<T>(load(x + channels + v)));
 }
 
-// The hidden channels of `length` positions.
-template <class T> struct DConvScratch {
-    std::unique_ptr<float[]> hidden;
-    std::unique_ptr<T[]> active;
-
-    DConvScratch(const DConvLayer& p, int64_t length)
-        : hidden(new float[length * p.hidden]), active(new T[length * p.hidden]) {}
-};
+// A DConv over `length` positions, whose moments are added up piece by piece, in order. `each`
+// runs its argument for all pieces, (number, from, to), in one thread or several.
+template <class T, class Each>
+void dconv_layers(const DConvLayer* layers, int64_t depth, T* x, int64_t length, float* hidden,
+                  T* active, Moments* moments, Each each) {
+    const int64_t pieces = (length + PIECE - 1) / PIECE;
+    auto normalise = [&](double count, float& scale, float& shift) {
+        Moments whole;
+        for (int64_t k = 0; k < pieces; k++) whole.add(moments[k]);
+        whole.normalise(count, scale, shift);
+    };
+    for (int64_t i = 0; i < depth; i++) {
+        const DConvLayer& p = layers[i];
+        float scale, shift;
+        each(pieces, [&](int64_t k, int64_t from, int64_t to, DConvScratch& scratch) {
+            moments[k] = squeeze(p, x, length, from, to, scratch, hidden);
+        });
+        normalise((double)length * p.hidden, scale, shift);
+        each(pieces, [&](int64_t k, int64_t from, int64_t to, DConvScratch& scratch) {
+            activate(p, scale, shift, hidden, from, to, active);
+            moments[k] = expand_moments(p, active, from, to, scratch);
+        });
+        normalise((double)length * 2 * p.channels, scale, shift);
+        each(pieces, [&](int64_t, int64_t from, int64_t to, DConvScratch&) {
+            expand(p, scale, shift, active, from, to, x);
+        });
+    }
+}
 
 // One norm over each frequency row: x (batch, frames, bins, C) or, where a GLU comes before,
 // (batch, frames, bins, 2 C) -> y (batch, frames, bins, C). A task is a few neighbouring rows.
@@ -194,8 +247,15 @@ void dconv_rows(const DConvLayer* layers, int64_t depth, const T* x, bool glu, T
     const int64_t width = glu ? 2 * channels : channels;
 #pragma omp parallel
     {
+        DConvScratch scratch(layers[0]);
         std::unique_ptr<T[]> local(new T[rows * frames * channels]);
-        DConvScratch<T> scratch(layers[0], frames);
+        std::unique_ptr<float[]> hidden(new float[frames * layers[0].pitch]);
+        std::unique_ptr<T[]> active(new T[frames * layers[0].pitch]);
+        std::unique_ptr<Moments[]> moments(new Moments[frames / PIECE + 1]);
+        auto each = [&](int64_t pieces, auto work) {
+            for (int64_t k = 0; k < pieces; k++)
+                work(k, k * PIECE, k + 1 < pieces ? (k + 1) * PIECE : frames, scratch);
+        };
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < batch * bins / rows; task++) {
             const int64_t item = task / (bins / rows), first = task % (bins / rows) * rows;
@@ -206,19 +266,9 @@ void dconv_rows(const DConvLayer* layers, int64_t depth, const T* x, bool glu, T
                     if (glu) glu_position(from, channels, to);
                     else memcpy(to, from, channels * sizeof(T));
                 }
-            for (int64_t r = 0; r < rows; r++) {
-                T* row = &local[r * frames * channels];
-                for (int64_t i = 0; i < depth; i++) {
-                    const DConvLayer& p = layers[i];
-                    float scale, shift;
-                    squeeze(p, row, frames, 0, frames, scratch.hidden.get())
-                        .normalise((double)frames * p.real_hidden, scale, shift);
-                    activate(p, scale, shift, scratch.hidden.get(), 0, frames, scratch.active.get());
-                    expand_moments(p, scratch.active.get(), 0, frames)
-                        .normalise((double)frames * 2 * channels, scale, shift);
-                    expand(p, scale, shift, scratch.active.get(), 0, frames, row);
-                }
-            }
+            for (int64_t r = 0; r < rows; r++)
+                dconv_layers(layers, depth, &local[r * frames * channels], frames, hidden.get(),
+                             active.get(), moments.get(), each);
             for (int64_t t = 0; t < frames; t++)
                 for (int64_t r = 0; r < rows; r++)
                     memcpy(y + ((item * frames + t) * bins + first + r) * channels,
@@ -227,35 +277,21 @@ void dconv_rows(const DConvLayer* layers, int64_t depth, const T* x, bool glu, T
     }
 }
 
-// One norm over all positions: x (length, C), in place. Tasks are pieces of fixed length, and
-// their moments are added up in order, so the number of threads does not change the result.
+// One norm over all positions: x (length, C), in place. Moments are added up in order, so the
+// number of threads does not change the result.
 template <class T>
 void dconv_line(const DConvLayer* layers, int64_t depth, T* x, int64_t length) {
-    constexpr int64_t PIECE = 512;
-    const int64_t pieces = (length + PIECE - 1) / PIECE;
-    DConvScratch<T> scratch(layers[0], length);
-    std::unique_ptr<Moments[]> moments(new Moments[pieces]);
-    for (int64_t i = 0; i < depth; i++) {
-        const DConvLayer& p = layers[i];
-        float scale, shift;
-        auto each = [&](auto work) {
-#pragma omp parallel for schedule(dynamic)
+    std::unique_ptr<float[]> hidden(new float[length * layers[0].pitch]);
+    std::unique_ptr<T[]> active(new T[length * layers[0].pitch]);
+    std::unique_ptr<Moments[]> moments(new Moments[length / PIECE + 1]);
+    auto each = [&](int64_t pieces, auto work) {
+#pragma omp parallel
+        {
+            DConvScratch scratch(layers[0]);
+#pragma omp for schedule(dynamic)
             for (int64_t k = 0; k < pieces; k++)
-                moments[k] = work(k * PIECE, k + 1 < pieces ? (k + 1) * PIECE : length);
-            Moments whole;
-            for (int64_t k = 0; k < pieces; k++) whole.add(moments[k]);
-            return whole;
-        };
-        each([&](int64_t from, int64_t to) {
-            return squeeze(p, x, length, from, to, scratch.hidden.get());
-        }).normalise((double)length * p.real_hidden, scale, shift);
-        each([&](int64_t from, int64_t to) {
-            activate(p, scale, shift, scratch.hidden.get(), from, to, scratch.active.get());
-            return expand_moments(p, scratch.active.get(), from, to);
-        }).normalise((double)length * 2 * p.channels, scale, shift);
-        each([&](int64_t from, int64_t to) {
-            expand(p, scale, shift, scratch.active.get(), from, to, x);
-            return Moments();
-        });
-    }
+                work(k, k * PIECE, k + 1 < pieces ? (k + 1) * PIECE : length, scratch);
+        }
+    };
+    dconv_layers(layers, depth, x, length, hidden.get(), active.get(), moments.get(), each);
 }

@@ -20,7 +20,7 @@ void glu(const T* x, int64_t lines, int64_t positions, int64_t channels, const f
                 const T* from = x + (line * positions + i) * 2 * channels;
                 T* to = y + line * pitch + i * channels;
                 for (int64_t c = 0; c < channels; c += LANES) {
-                    Vector z = load(from + c) * sigmoid(load(from + channels + c));
+                    Vector z = load(from + c) * sigmoid<T>(load(from + channels + c));
                     if (embedding) z += load(embedding + i * channels + c);
                     store(to + c, z);
                 }

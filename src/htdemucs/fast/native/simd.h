@@ -28,6 +28,13 @@ inline Vector select(Integers mask, Vector yes, Vector no) {
     return (Vector)(((Integers)yes & mask) | ((Integers)no & ~mask));
 }
 
+// x in the first `count` lanes, zero in the others
+inline Vector first_lanes(Vector x, int64_t count) {
+    Integers lane;
+    for (int i = 0; i < LANES; i++) lane[i] = i;
+    return select(lane < (int32_t)count, x, Vector{});
+}
+
 inline float sum(Vector x) {
     float total = 0;
     for (int i = 0; i < LANES; i++) total += x[i];
@@ -81,9 +88,9 @@ inline void multiply_add(Vector& total, __m512bh a, __m512bh b) {
 #ifdef __AVX512F__
 inline Vector maximum(Vector a, Vector b) { return (Vector)_mm512_max_ps((__m512)a, (__m512)b); }
 
-inline Vector reciprocal(Vector x) {  // an estimate of 14 bits, then one step of Newton's
-    const Vector y = (Vector)_mm512_rcp14_ps((__m512)x);
-    return y * (2.0f - x * y);
+template <class T> inline Vector reciprocal(Vector x) {
+    const Vector y = (Vector)_mm512_rcp14_ps((__m512)x);  // right to 14 bits
+    return sizeof(T) == 2 ? y : y * (2.0f - x * y);       // Newton's step doubles them
 }
 
 inline Vector split(Vector x, Vector& whole) {
@@ -93,7 +100,7 @@ inline Vector split(Vector x, Vector& whole) {
 inline Vector scale(Vector x, Vector power) { return (Vector)_mm512_scalef_ps((__m512)x, (__m512)power); }
 #else
 inline Vector maximum(Vector a, Vector b) { return select(a > b, a, b); }
-inline Vector reciprocal(Vector x) { return 1.0f / x; }
+template <class T> inline Vector reciprocal(Vector x) { return 1.0f / x; }
 
 inline Vector split(Vector x, Vector& whole) {
     const Vector magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to whole numbers
@@ -108,37 +115,46 @@ inline Vector scale(Vector x, Vector power) {  // in two steps, as the result ma
 }
 #endif
 
-// 2 to the power of x, with a relative error below 2e-7.
-inline Vector exp2(Vector x) {
+// 2 to the power of x, as exactly as T needs: relative error 2e-7, or 8e-5 for bfloat16, whose
+// own steps are 8e-3.
+template <class T> inline Vector exp2(Vector x) {
     Vector whole;
     const Vector fraction = split(x, whole);
-    Vector y = splat(1.5403530393381608e-4f);
-    y = y * fraction + 1.3333558146428443e-3f;
-    y = y * fraction + 9.6181291076284772e-3f;
-    y = y * fraction + 5.5504108664821580e-2f;
-    y = y * fraction + 2.4022650695910072e-1f;
-    y = y * fraction + 6.9314718055994531e-1f;
-    y = y * fraction + 1.0f;
+    Vector y;
+    if constexpr (sizeof(T) == 2) {
+        y = splat(0.0551716685f);
+        y = y * fraction + 0.2426111549f;
+        y = y * fraction + 0.6932609677f;
+        y = y * fraction + 0.9999280572f;
+    } else {
+        y = splat(1.534581243e-4f);
+        y = y * fraction + 1.339993207e-3f;
+        y = y * fraction + 9.618489072e-3f;
+        y = y * fraction + 5.550328642e-2f;
+        y = y * fraction + 2.402264625e-1f;
+        y = y * fraction + 6.931471825e-1f;
+        y = y * fraction + 1.0f;
+    }
     return scale(y, whole);
 }
 
 constexpr float LOG2_E = 1.4426950408889634f;
 
-inline Vector sigmoid(Vector x) {
-    return reciprocal(1.0f + exp2(maximum(x, splat(-80.0f)) * -LOG2_E));
+template <class T> inline Vector sigmoid(Vector x) {
+    return reciprocal<T>(1.0f + exp2<T>(maximum(x, splat(-80.0f)) * -LOG2_E));
 }
 
 // x * P(N <= x), the error function by Abramowitz and Stegun 7.1.26 (absolute error 1.5e-7).
-inline Vector gelu(Vector x) {
+template <class T> inline Vector gelu(Vector x) {
     const Vector z = x * 0.70710678f;
     const Vector size = maximum(z, -z);
-    const Vector t = reciprocal(1.0f + 0.3275911f * size);
+    const Vector t = reciprocal<T>(1.0f + 0.3275911f * size);
     Vector y = splat(1.061405429f);
     y = y * t - 1.453152027f;
     y = y * t + 1.421413741f;
     y = y * t - 0.284496736f;
     y = y * t + 0.254829592f;
-    const Vector tail = y * t * exp2(size * size * -LOG2_E);
+    const Vector tail = y * t * exp2<T>(size * size * -LOG2_E);
     const Vector erf = select(z < Vector{}, tail - 1.0f, 1.0f - tail);
     return 0.5f * x * (1.0f + erf);
 }
@@ -147,9 +163,7 @@ inline Vector gelu(Vector x) {
 struct Moments {
     double sum = 0, square = 0;
 
-    void add(Vector sums, Vector squares) {
-        for (int i = 0; i < LANES; i++) sum += sums[i], square += squares[i];
-    }
+    void add(Vector sums, Vector squares) { sum += ::sum(sums), square += ::sum(squares); }
     void add(const Moments& other) { sum += other.sum, square += other.square; }
 
     // (x - mean) / sqrt(variance + epsilon), as x * scale + shift

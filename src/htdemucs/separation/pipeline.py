@@ -1,0 +1,62 @@
+"""Decoding before the network and encoding after it, at the same time as it."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+_END: Any = object()
+
+
+def read_ahead(items: Iterable[T], count: int) -> Generator[T, None, None]:
+    """Give the same items, the next `count` of which are made in another thread meanwhile.
+
+    What making an item raises is raised where it would be taken. Close the generator to end its
+    thread early.
+    """
+    iterator = iter(items)
+    with ThreadPoolExecutor(1, "read ahead") as pool:
+        coming = deque(pool.submit(next, iterator, _END) for _ in range(count))
+        try:
+            while (item := coming.popleft().result()) is not _END:
+                coming.append(pool.submit(next, iterator, _END))
+                yield item
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class Worker:
+    """Runs calls in a thread of its own, in order, with at most `count` of them waiting.
+
+    As a context manager it ends with its last call or, on an exception, with the running one. What
+    a call raises is raised by a later `submit` or by `wait`.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._pool = ThreadPoolExecutor(1, "worker")
+        self._waiting: deque[Future[object]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(cancel_futures=error is not None)
+
+    def submit(self, call: Callable[..., object], *arguments: object) -> None:
+        """Run it after those before it."""
+        self._waiting.append(self._pool.submit(call, *arguments))
+        while len(self._waiting) > self._count:
+            self._waiting.popleft().result()
+
+    def wait(self) -> None:
+        """Until every call so far has returned."""
+        while self._waiting:
+            self._waiting.popleft().result()
