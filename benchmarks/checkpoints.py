@@ -1,8 +1,9 @@
-"""A full-size network with random weights that both packages can load."""
+"""Full-size networks with random weights that both packages can load."""
 
 from pathlib import Path
 
 import torch
+import yaml
 from demucs.htdemucs import HTDemucs
 
 RELEASED = {
@@ -17,16 +18,34 @@ RELEASED = {
     "segment": 7.8,
 }
 NAME = "random00"
+BAG = "random_ft"  # like htdemucs_ft: a member for each stem
+LAYER_SCALE = 0.1  # of the size that trained networks have; 1e-4 would hide most of the network
+
+
+def network() -> HTDemucs:
+    """The published implementation, as large as the released htdemucs."""
+    torch.manual_seed(0)
+    model = HTDemucs(**RELEASED)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name.endswith("scale"):
+                value.fill_(LAYER_SCALE)
+    return model.eval()
 
 
 def released_size(folder: Path) -> Path:
-    """A folder for --repo in which `NAME` is a network as large as the released htdemucs."""
+    """A folder for --repo in which `NAME` is such a network, and `BAG` a bag of four."""
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{NAME}.th"
-    if not target.exists():
-        torch.manual_seed(0)
-        network = HTDemucs(**RELEASED)
-        state = {name: value.half() for name, value in network.state_dict().items()}
-        package = {"klass": HTDemucs, "args": (), "kwargs": RELEASED, "state": state}
-        torch.save(package, target)
+    names = [f"random0{i}" for i in range(4)]
+    model = network()
+    state = {name: value.half() for name, value in model.state_dict().items()}
+    for i, name in enumerate(names):
+        target = folder / f"{name}.th"
+        if not target.exists():
+            changed = {key: value + i * 1e-3 for key, value in state.items()}
+            package = {"klass": HTDemucs, "args": (), "kwargs": RELEASED, "state": changed}
+            torch.save(package, target)
+    weights = [[float(i == j) for j in range(4)] for i in range(4)]
+    bag = {"models": names, "weights": weights}
+    (folder / f"{BAG}.yaml").write_text(yaml.safe_dump(bag), encoding="utf-8")
     return folder

@@ -16,7 +16,7 @@ LEVELS = [
     {"weights", "audio", "fast"},
     {"separation"},
     {"evaluation"},
-    {"batch", "training"},
+    {"batch", "training", "export"},
     {"cli", "server"},
     {"__main__"},
 ]

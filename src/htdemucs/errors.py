@@ -37,5 +37,9 @@ class EvaluationError(HTDemucsError):
     """Tracks, stems or estimates that cannot be scored."""
 
 
+class ExportError(HTDemucsError):
+    """A model that cannot be written for another runtime."""
+
+
 class TrainingError(HTDemucsError):
     """A training run that cannot go on."""

@@ -1,13 +1,16 @@
 """The `htdemucs` command."""
 
 import sys
+import warnings
 from io import TextIOWrapper
 
 import typer
 
 from htdemucs import __version__
+from htdemucs.cli.bench import bench
 from htdemucs.cli.convert import convert
 from htdemucs.cli.evaluate import evaluate
+from htdemucs.cli.export import export
 from htdemucs.cli.models import models
 from htdemucs.cli.separate import separate
 from htdemucs.cli.trace import trace
@@ -23,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: importing Rich would take longer than showing it
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (separate, evaluate, models, convert, trace, train):
+for command in (separate, evaluate, models, convert, export, trace, bench, train):
     app.command()(command)
 
 
@@ -42,10 +45,15 @@ def options(
     """Options before the command."""
 
 
+def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
 def main() -> None:
     """Run the command; an expected failure ends it with one line and exit code 1."""
     if isinstance(sys.stdout, TextIOWrapper):  # file names may hold what a terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _print_warning
     try:
         app()
     except HTDemucsError as error:

@@ -2,5 +2,12 @@
 
 from htdemucs.fast.allocation import keep_freed_memory
 from htdemucs.fast.precision import PRECISIONS, choose_precision, prepare
+from htdemucs.fast.threads import use_this_thread_only
 
-__all__ = ["PRECISIONS", "choose_precision", "keep_freed_memory", "prepare"]
+__all__ = [
+    "PRECISIONS",
+    "choose_precision",
+    "keep_freed_memory",
+    "prepare",
+    "use_this_thread_only",
+]

@@ -1,7 +1,7 @@
 """Several models behaving as one."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import cast
 
@@ -73,10 +73,14 @@ class Bag(nn.Module):
 
     def forward(self, mixture: Tensor) -> Tensor:
         """(B, C, L) -> (B, S, C, L)"""
-        total = torch.zeros((), device=mixture.device)
-        for member, weights in zip(self.members, self.weights, strict=True):
-            total = total + weights[:, None, None] * member(mixture)[:, self._outputs]
-        return total / self.weights.sum(0)[:, None, None]
+        return self.weighted_mean(member(mixture) for member in self.members)
+
+    def weighted_mean(self, answers: Iterable[Tensor]) -> Tensor:
+        """What each member gives, (B, S', ...), to what the bag gives, (B, S, ...)."""
+        total = torch.zeros((), device=self.weights.device)
+        for answer, weights in zip(answers, self.weights / self.weights.sum(0), strict=True):
+            total = total + weights.view(-1, *[1] * (answer.dim() - 2)) * answer[:, self._outputs]
+        return total
 
 
 Model = HTDemucs | Bag  # what can be separated with

@@ -6,6 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from htdemucs.fast import use_this_thread_only
+
 T = TypeVar("T")
 _END: Any = object()
 
@@ -17,7 +19,7 @@ def read_ahead(items: Iterable[T], count: int) -> Generator[T, None, None]:
     thread early.
     """
     iterator = iter(items)
-    with ThreadPoolExecutor(1, "read ahead") as pool:
+    with ThreadPoolExecutor(1, "read ahead", use_this_thread_only) as pool:
         coming = deque(pool.submit(next, iterator, _END) for _ in range(count))
         try:
             while (item := coming.popleft().result()) is not _END:
@@ -36,7 +38,7 @@ class Worker:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._pool = ThreadPoolExecutor(1, "worker")
+        self._pool = ThreadPoolExecutor(1, "worker", use_this_thread_only)
         self._waiting: deque[Future[object]] = deque()
 
     def __enter__(self) -> Self:

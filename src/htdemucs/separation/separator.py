@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,18 +12,17 @@ from torch.nn import functional as F
 
 from htdemucs.audio import Resampler
 from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
-from htdemucs.fast import choose_precision, prepare
 from htdemucs.model import Bag, Model
 from htdemucs.model.config import exact_seconds
 from htdemucs.separation.files import separate_file
 from htdemucs.separation.normalization import Normalization, measure
 from htdemucs.separation.options import OutputOptions
 from htdemucs.separation.overlap_add import OverlapAdd, Segment, SegmentGrid
+from htdemucs.separation.runner import Runner
 from htdemucs.weights.loading import choose_device
 
 MAX_SHIFT = 0.5  # seconds of the longest random lead-in
 Stems = dict[str, Tensor]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,9 @@ class Separator:
         shifts: average this many runs over random lead-ins of up to half a second; 0 runs once,
             without any.
         segment: seconds, at most the model's own (its default).
-        batch_size: segments run at once; by default 1 on a CPU and 4 on a GPU.
+        batch_size: segments run at once; by default 1 on a CPU and as many as should fit on a GPU.
+            When memory runs out there are fewer, and a GPU with too little for one hands over to
+            the CPU with a warning.
         stems: only these sources, in this order; members of a bag they do not need are not run.
         seed: of the random lead-ins. The same seed gives the same result.
         device: where to run, and so where the model is moved; by default where it is.
@@ -74,22 +74,29 @@ class Separator:
     ) -> None:
         self.device = choose_device(device) if device else next(model.parameters()).device
         self.model = _with_stems(model, stems).to(self.device).eval()
-        self.precision = choose_precision(self.model, precision)
-        self._network = prepare(self.model, self.precision)
         self.sample_rate = model.sample_rate
         self.audio_channels = model.audio_channels
         self.stems = self.model.sources
         self.shifts = _at_least("shifts", shifts, 0)
-        default_batch_size = 1 if self.device.type == "cpu" else 4
-        self.batch_size = _at_least(
-            "batch_size", default_batch_size if batch_size is None else batch_size, 1
-        )
         self.seed = seed
         self.split = split
         self.segment_length = int(_checked_segment(model, segment) * self.sample_rate)
+        if batch_size is not None:
+            _at_least("batch_size", batch_size, 1)
+        self._run = Runner(self.model, precision, batch_size, self.segment_length)
         if not 0 <= overlap < 1:
             raise SeparationError(f"overlap must be at least 0 and below 1, not {overlap}")
         self.stride = max(1, int((1 - overlap) * self.segment_length))
+
+    @property
+    def precision(self) -> str:
+        """Of the network's products: fp32, bf16 or fp16."""
+        return self._run.precision
+
+    @property
+    def batch_size(self) -> int:
+        """Segments run at once."""
+        return self._run.batch_size
 
     @torch.no_grad()
     def separate(self, waveform: Tensor, sample_rate: int) -> Stems:
@@ -135,8 +142,8 @@ class Separator:
         lanes = [_Lane(self.segment_length, self.stride, start) for start in self._starts()]
         level = normalization.apply
         segments = _cut((level(block.to(self.device)) for block in blocks), lanes)
-        for batch in _batches(segments, self.batch_size):
-            answers = self._network(torch.stack([segment.window for _, segment in batch]))
+        while batch := list(islice(segments, self._run.batch_size)):
+            answers = self._run(torch.stack([segment.window for _, segment in batch]))
             for (lane, segment), answer in zip(batch, answers, strict=True):
                 lane.add(segment, answer)
             yield from self._finished(lanes, normalization)
@@ -251,11 +258,6 @@ def _cut(blocks: Iterable[Tensor], lanes: list[_Lane]) -> Iterator[tuple[_Lane, 
             yield from ((lane, segment) for segment in lane.grid.push(block))
     for lane in lanes:
         yield from ((lane, segment) for segment in lane.grid.flush())
-
-
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    return iter(lambda: list(islice(iterator, size)), [])
 
 
 def _with_stems(model: Model, stems: Sequence[str] | None) -> Model:

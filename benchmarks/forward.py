@@ -1,0 +1,140 @@
+"""One segment through the network, each way in turn, in one process."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.checkpoints import NAME, network
+from htdemucs import HTDemucs, load_model
+from htdemucs.fast import keep_freed_memory, prepare
+from htdemucs.fast.products import Linear
+from htdemucs.model.trace import trace
+
+Forward = Callable[[Tensor], Tensor]
+PUBLISHED = "demucs 4.1.0"
+
+
+def ways(repo: Path, folder: Path) -> dict[str, Forward]:
+    """Everything that computes the same stems from a segment (1, 2, L), the published one first."""
+    model = load_model(NAME, repo=repo, device="cpu")
+    assert isinstance(model, HTDemucs)
+    theirs = network()
+    theirs.load_state_dict({name: x.half() for name, x in theirs.state_dict().items()})  # as stored
+
+    def autocast(mixture: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return theirs(mixture)
+
+    found: dict[str, Forward] = {PUBLISHED: theirs}
+    found[f"{PUBLISHED}, autocast bf16"] = autocast
+    found["htdemucs, reference"] = model
+    for precision in ("fp32", "bf16"):
+        found[f"htdemucs, {precision}"] = prepare(model, precision)
+    return found | _runtimes(model, folder)
+
+
+def _runtimes(model: HTDemucs, folder: Path) -> dict[str, Forward]:
+    """Other programs running the exported core, where they are installed."""
+    found: dict[str, Forward] = {}
+    try:
+        import onnxruntime
+
+        from htdemucs.export import export_onnx
+    except ImportError:
+        return found
+    path = folder / "core.onnx"
+    export_onnx(model, path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def with_stft(run: Callable[[dict[str, Any]], tuple[Any, Any]]) -> Forward:
+        def forward(mixture: Tensor) -> Tensor:
+            spectrogram = model.spectrogram(mixture)
+            given = {"mixture": mixture.numpy(), "spectrogram": spectrogram.contiguous().numpy()}
+            answers = [torch.as_tensor(x).float() for x in run(given)]
+            return answers[0] + model.spectrogram.inverse(answers[1], mixture.shape[-1])
+
+        return forward
+
+    names = ["time", "spectral"]
+    found["ONNX Runtime, fp32"] = with_stft(lambda given: session.run(names, given))
+    try:
+        import openvino
+    except ImportError:
+        return found
+    core = openvino.Core()
+    for precision in ("f32", "bf16"):
+        compiled = core.compile_model(
+            core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": precision}
+        )
+        found[f"OpenVINO, {precision.replace('f32', 'fp32')}"] = with_stft(_runner(compiled, names))
+    return found
+
+
+def _runner(compiled: Any, names: list[str]) -> Callable[[dict[str, Any]], tuple[Any, Any]]:
+    def run(given: dict[str, Any]) -> tuple[Any, Any]:
+        answers = compiled(given)
+        return answers[names[0]], answers[names[1]]
+
+    return run
+
+
+def matrix_rate(dtype: torch.dtype) -> float:
+    """FLOP/s of a large product on this machine, the best of many."""
+    x = torch.randn(1, 2048, 2048).to(dtype)
+    product = Linear(torch.randn(2048, 2048), torch.zeros(2048), dtype)
+    return 2 * 2048**3 / min(_seconds(product, x) for _ in range(30))
+
+
+def measure(repo: Path, folder: Path, rounds: int) -> dict[str, Any]:
+    """Median seconds of each way, its error against the published one, and what they compute.
+
+    All of them profit from `keep_freed_memory`, the published network as well, which on its own
+    does not ask for it: comparisons of whole programs are in `compare`.
+    """
+    keep_freed_memory()
+    model = load_model(NAME, repo=repo, device="cpu")
+    assert isinstance(model, HTDemucs)
+    length = model.config.segment_length
+    mixture = 0.1 * torch.randn(1, 2, length, generator=torch.Generator().manual_seed(0))
+    found = ways(repo, folder)
+    seconds: dict[str, list[float]] = {name: [] for name in found}
+    errors = {}
+    with torch.inference_mode():
+        expected = found[PUBLISHED](mixture)
+        for name, forward in found.items():
+            errors[name] = _decibels(forward(mixture), expected)
+        for _ in range(rounds):
+            for name, forward in found.items():
+                seconds[name].append(_seconds(forward, mixture))
+        rates = {"fp32": matrix_rate(torch.float32), "bf16": matrix_rate(torch.bfloat16)}
+    return {
+        "seconds": {name: median(values) for name, values in seconds.items()},
+        "error_db": errors,
+        "flop": sum(stage.flop for stage in trace(model.config, length)),
+        "matrix_rate": rates,
+    }
+
+
+def _seconds(forward: Forward, x: Tensor) -> float:
+    start = time.perf_counter()
+    forward(x)
+    return time.perf_counter() - start
+
+
+def _decibels(estimate: Tensor, expected: Tensor) -> float:
+    noise = (estimate - expected).double().norm() / expected.double().norm()
+    return float(20 * noise.log10())
+
+
+if __name__ == "__main__":
+    import sys
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as scratch:
+        print(json.dumps(measure(Path(sys.argv[1]), Path(scratch), int(sys.argv[2]))))

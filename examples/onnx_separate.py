@@ -1,0 +1,106 @@
+"""Separates a song with an exported model, without torch: numpy, ONNX Runtime and soundfile.
+
+    htdemucs export mini mini.onnx
+    python examples/onnx_separate.py mini.onnx song.flac stems
+
+What the network's core leaves outside is here in full: the aligned STFT and its inverse, the
+track's level, and segments that overlap by a quarter.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import soundfile
+
+OVERLAP = 0.25
+
+
+class Core:
+    """The exported file and what its metadata say."""
+
+    def __init__(self, path: str) -> None:
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        about = self.session.get_modelmeta().custom_metadata_map
+        self.sources = json.loads(about["sources"])
+        self.sample_rate = int(about["sample_rate"])
+        self.channels = int(about["audio_channels"])
+        self.segment_length = int(about["segment_length"])
+        self.n_fft = int(about["n_fft"])
+        self.hop = self.n_fft // 4
+        phase = 2 * np.pi * np.arange(self.n_fft) / self.n_fft
+        self.window = (0.5 - 0.5 * np.cos(phase)).astype("f")
+
+    def __call__(self, mixture: np.ndarray) -> np.ndarray:
+        """(C, segment_length) -> (S, C, segment_length)"""
+        given = {"mixture": mixture[None], "spectrogram": self.spectrogram(mixture)[None]}
+        time, spectral = self.session.run(["time", "spectral"], given)
+        return time[0] + self.waveform(spectral[0])
+
+    def spectrogram(self, mixture: np.ndarray) -> np.ndarray:
+        """(C, L) -> (2C, F, T): frame i is centred on the middle of hop i; no Nyquist bin."""
+        frames = -(-mixture.shape[-1] // self.hop)
+        edge = 3 * self.hop // 2
+        missing = frames * self.hop - mixture.shape[-1]
+        padded = np.pad(mixture, [(0, 0), (edge, edge + missing)], mode="reflect")
+        cut = np.stack([padded[:, i * self.hop :][:, : self.n_fft] for i in range(frames)], axis=1)
+        spectrum = np.fft.rfft(cut * self.window, norm="ortho")[..., :-1]  # (C, T, F)
+        parts = np.stack([spectrum.real, spectrum.imag], axis=1)  # (C, 2, T, F)
+        return parts.reshape(-1, *spectrum.shape[1:]).transpose(0, 2, 1).astype("f")
+
+    def waveform(self, spectral: np.ndarray) -> np.ndarray:
+        """(S, 2C, F, T) -> (S, C, L)"""
+        parts = spectral.reshape(len(spectral), self.channels, 2, *spectral.shape[2:])
+        spectrum = np.pad(parts[:, :, 0] + 1j * parts[:, :, 1], [(0, 0)] * 2 + [(0, 1), (0, 0)])
+        frames = np.fft.irfft(spectrum.swapaxes(2, 3), self.n_fft, norm="ortho") * self.window
+        count = frames.shape[2]
+        total = np.zeros((*frames.shape[:2], (count + 3) * self.hop), dtype="f")
+        for i in range(count):
+            total[..., i * self.hop :][..., : self.n_fft] += frames[:, :, i]
+        edge = 3 * self.hop // 2
+        return total[..., edge : edge + self.segment_length] * (2 / 3)  # four windows squared: 3/2
+
+
+def separate(core: Core, track: np.ndarray) -> np.ndarray:
+    """(C, L) at the model's sample rate -> (S, C, L)"""
+    length, segment = track.shape[-1], core.segment_length
+    mono = track.mean(0)
+    level, deviation = mono.mean(), mono.std(ddof=1) + 1e-8
+    track = (track - level) / deviation
+    half = segment // 2
+    rise = np.arange(1, half + 1)
+    weight = np.concatenate([rise, np.arange(segment - half, 0, -1)]).astype("f")
+    weight /= weight.max()
+    total = np.zeros((len(core.sources), *track.shape), dtype="f")
+    weights = np.zeros(length, dtype="f")
+    for start in range(0, length, int((1 - OVERLAP) * segment)):
+        kept = min(segment, length - start)
+        first = start - (segment - kept) // 2  # a short last segment lies in the window's middle
+        window = np.zeros((core.channels, segment), dtype="f")
+        begin, end = max(first, 0), min(first + segment, length)
+        window[:, begin - first : end - first] = track[:, begin:end]
+        answer = core(window)[..., start - first : start - first + kept]
+        total[..., start : start + kept] += answer * weight[:kept]
+        weights[start : start + kept] += weight[:kept]
+    return total / weights * deviation + level
+
+
+def main() -> None:
+    """Separate a file into a folder of WAV files."""
+    if len(sys.argv) != 4:
+        sys.exit("usage: python examples/onnx_separate.py MODEL.onnx SONG FOLDER")
+    core = Core(sys.argv[1])
+    track, sample_rate = soundfile.read(sys.argv[2], dtype="float32", always_2d=True)
+    if sample_rate != core.sample_rate or track.shape[1] != core.channels:
+        sys.exit(f"this example needs {core.sample_rate} Hz and {core.channels} channels")
+    folder = Path(sys.argv[3])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, stem in zip(core.sources, separate(core, track.T), strict=True):
+        soundfile.write(folder / f"{name}.wav", stem.T, sample_rate)
+        print(folder / f"{name}.wav")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""`htdemucs bench`: how fast this machine separates."""
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from htdemucs.cli.shared import Name, messages, table_console
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from htdemucs.model import HTDemucs
+
+OVERLAP = 0.25  # the separator's default: so much of each segment is computed twice
+BATCH_SIZES = {"cpu": (1, 2), "cuda": (1, 4, 16)}
+
+
+def bench(
+    name: Name = "htdemucs",
+    device: Annotated[
+        str | None, typer.Option("-d", "--device", help="By default cuda, else mps, else cpu.")
+    ] = None,
+    repeat: Annotated[int, typer.Option(help="Runs of each kind; the median counts.", min=1)] = 3,
+) -> None:
+    """Measure how fast this machine separates, by precision and batch size. Needs no weights."""
+    from rich.table import Table
+
+    from htdemucs import HTDemucs, __version__
+    from htdemucs.fast import choose_precision, keep_freed_memory
+    from htdemucs.weights.loading import choose_device, known_config
+
+    keep_freed_memory()
+    network = HTDemucs(known_config(name)).to(choose_device(device)).eval()
+    place = next(network.parameters()).device
+    segment = float(network.segment)
+    table = Table(title=f"{name}, segments of {segment:g} s, random parameters")
+    for header in ("precision", "batch", "s a segment", "times real time"):
+        table.add_column(header, justify="left" if header == "precision" else "right")
+    default = choose_precision(network)
+    messages().print(f"measuring on {place}; this takes a minute", highlight=False)
+    for precision, batch, seconds in _measure(network, place, repeat):
+        speed = (1 - OVERLAP) * segment / seconds
+        label = f"{precision} (auto)" if precision == default else precision
+        table.add_row(label, str(batch), f"{seconds:.3f}", f"{speed:.1f}")
+    table_console().print(table)
+    print(f"htdemucs {__version__}, {_machine(place)}")
+
+
+def _measure(
+    network: "HTDemucs", place: "torch.device", repeat: int
+) -> Iterator[tuple[str, int, float]]:
+    """Precision, batch size, and seconds for each segment of a batch."""
+    import torch
+
+    from htdemucs.fast import PRECISIONS, prepare
+
+    for precision in PRECISIONS:
+        if precision == "fp16" and place.type == "cpu":
+            continue
+        ready = prepare(network, precision)
+        for batch in BATCH_SIZES.get(place.type, (1,)):
+            length = network.config.segment_length
+            mixture = torch.randn(batch, network.audio_channels, length).to(place)
+            try:
+                taken = [_seconds(ready, mixture) for _ in range(repeat + 1)]
+            except torch.OutOfMemoryError:
+                continue
+            yield precision, batch, median(taken[1:]) / batch
+
+
+def _seconds(network: "nn.Module", mixture: "torch.Tensor") -> float:
+    import torch
+
+    start = time.perf_counter()
+    with torch.inference_mode():
+        network(mixture).cpu()  # which waits for a GPU
+    return time.perf_counter() - start
+
+
+def _machine(place: "torch.device") -> str:
+    import torch
+
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+        processor = names[0] if names else processor
+    gpu = f", {torch.cuda.get_device_name(place)}" if place.type == "cuda" else ""
+    threads = f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
+    return f"torch {torch.__version__}, {processor}, {threads}{gpu}"

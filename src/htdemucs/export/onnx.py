@@ -1,0 +1,140 @@
+"""A model as an ONNX file: its core, with the STFT left outside.
+
+The file has the inputs `mixture` (B, C, L) and `spectrogram` (B, 2C, F, T) and the outputs `time`
+(B, S, C, L) and `spectral` (B, S, 2C, F, T), all float32, with B free and the other sizes those of
+one segment. What a program must know to use it is in its metadata: `sources`, `sample_rate`,
+`audio_channels`, `segment_length` and `n_fft`. `examples/onnx_separate.py` does without torch.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from htdemucs.errors import ExportError
+from htdemucs.files import replacing
+from htdemucs.model import Bag, Model
+
+AGREEMENT = 60.0  # dB by which ONNX Runtime's outputs must exceed their difference to torch's
+INPUTS, OUTPUTS = ("mixture", "spectrogram"), ("time", "spectral")
+
+
+class Core(nn.Module):
+    """What is exported: the core of a network, or the weighted mean of a bag's cores."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self._model = model
+        self._members = model.members if isinstance(model, Bag) else [model]
+
+    def forward(self, mixture: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, L), (B, 2C, F, T) -> (B, S, C, L), (B, S, 2C, F, T)"""
+        answers = [member.core(mixture, spectrogram) for member in self._members]
+        if not isinstance(self._model, Bag):
+            return answers[0]
+        mean = self._model.weighted_mean
+        return mean([time for time, _ in answers]), mean([spectral for _, spectral in answers])
+
+
+def export_onnx(model: Model, path: Path) -> float:
+    """Write `path`, and check it with ONNX Runtime.
+
+    Returns:
+        by how many dB the outputs exceed their difference to torch's, on noise, the worse of a
+        batch of one and a batch of two.
+
+    Raises:
+        ExportError: `htdemucs[export]` is not installed, the folder cannot be written, or the
+            outputs differ; then there is no file.
+    """
+    _require_packages()
+    model = model.cpu().eval()
+    network = model.members[0] if isinstance(model, Bag) else model
+    length = int(model.segment * model.sample_rate)
+
+    def example(batch: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(batch)
+        mixture = 0.1 * torch.randn(batch, model.audio_channels, length, generator=generator)
+        return mixture, network.spectrogram(mixture)
+
+    core = Core(model)
+    about = {
+        "sources": json.dumps(model.sources),
+        "sample_rate": str(model.sample_rate),
+        "audio_channels": str(model.audio_channels),
+        "segment_length": str(length),
+        "n_fft": str(network.config.n_fft),
+    }
+    try:
+        with replacing(path) as partial:
+            _write(core, example(2), about, partial)
+            agreement = min(_agreement(core, partial, example(batch)) for batch in (1, 2))
+            if not agreement >= AGREEMENT:
+                raise ExportError(
+                    f"ONNX Runtime's outputs differ from torch's (agreement {agreement:.0f} dB); "
+                    "nothing was written"
+                )
+    except OSError as error:
+        raise ExportError(f"cannot write {path}: {error.strerror or error}") from error
+    return agreement
+
+
+@torch.no_grad()
+def _write(core: Core, example: tuple[Tensor, Tensor], about: dict[str, str], path: Path) -> None:
+    import onnx
+
+    batch = {0: torch.export.Dim("batch", min=1)}
+    with _silence():
+        program = torch.onnx.export(
+            core, example, dynamo=True, verbose=False, dynamic_shapes=(batch, batch),
+            input_names=INPUTS, output_names=OUTPUTS, external_data=False,
+        )  # fmt: skip
+    assert program is not None
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, about)
+    onnx.save(proto, path)
+
+
+@torch.no_grad()
+def _agreement(core: Core, path: Path, example: tuple[Tensor, Tensor]) -> float:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    given = {name: x.numpy() for name, x in zip(INPUTS, example, strict=True)}
+    answers = session.run(OUTPUTS, given)
+    worst = math.inf
+    for expected, answer in zip(core(*example), answers, strict=True):
+        noise = (expected - torch.from_numpy(answer)).double().norm()
+        worst = min(worst, float(20 * torch.log10(expected.double().norm() / noise)))
+    return worst
+
+
+def _require_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ExportError(
+            f"exporting needs {error.name}; install with: pip install 'htdemucs[export]'"
+        ) from error
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporter's progress and advice, meant for its authors, from the console."""
+    level = logging.root.manager.disable
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(level)

@@ -1,0 +1,81 @@
+import pytest
+import torch
+from torch import nn
+
+from helpers import snr
+from htdemucs import Separator
+from htdemucs.separation import runner
+from htdemucs.separation.runner import Runner, default_batch_size
+
+
+class Cramped(nn.Module):
+    """Has memory for so many items at once."""
+
+    def __init__(self, network, most):
+        super().__init__()
+        self.network, self.most, self.sizes = network, most, []
+
+    def forward(self, mixture):
+        self.sizes.append(len(mixture))
+        if len(mixture) > self.most:
+            raise torch.OutOfMemoryError("no room")
+        return self.network(mixture)
+
+
+def cramped(monkeypatch, most):
+    made = []
+
+    def prepare(model, precision):
+        made.append(Cramped(model, most))
+        return made[-1]
+
+    monkeypatch.setattr(runner, "prepare", prepare)
+    return made
+
+
+def test_batches_are_halved_until_they_fit(monkeypatch, tiny_model):
+    waveform = torch.randn(2, 50_000)
+    expected = Separator(tiny_model, precision="fp32").separate(waveform, 8000)
+    made = cramped(monkeypatch, most=2)
+    separator = Separator(tiny_model, batch_size=7, precision="fp32")
+    stems = separator.separate(waveform, 8000)
+    assert made[0].sizes[:3] == [7, 3, 1]
+    assert separator.batch_size == 1
+    for name, stem in stems.items():
+        assert snr(expected[name], stem) > 100
+
+
+def test_no_room_for_one_on_a_cpu_is_the_end(monkeypatch, tiny_model):
+    cramped(monkeypatch, most=0)
+    with pytest.raises(torch.OutOfMemoryError):
+        Separator(tiny_model).separate(torch.randn(2, 9000), 8000)
+
+
+def test_a_device_too_small_for_one_hands_over_to_the_cpu(monkeypatch, tiny_model):
+    made = cramped(monkeypatch, most=0)
+    run = Runner(tiny_model, "fp32", 2, 8000)
+    run.device = torch.device("meta")  # any that is not the CPU
+    monkeypatch.setattr(run, "_network", Refusing())
+    mixture = torch.randn(1, 2, 8000)
+    monkeypatch.setattr(runner, "prepare", lambda model, precision: model)
+    with torch.no_grad():
+        expected = tiny_model(mixture)
+        with pytest.warns(UserWarning, match="going on with the CPU"):
+            answer = run(mixture)
+    assert torch.equal(answer, expected)
+    assert run.device.type == "cpu"
+    assert run.batch_size == 1
+    assert len(made) == 1
+
+
+class Refusing(nn.Module):
+    def forward(self, mixture):
+        raise torch.OutOfMemoryError("no room")
+
+
+@pytest.mark.parametrize(("free_gib", "size"), [(0.001, 1), (40, 16)])
+def test_the_default_fits_the_free_memory(monkeypatch, tiny_model, free_gib, size):
+    free = int(free_gib * 2**30)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+    assert default_batch_size(tiny_model, torch.device("cuda"), 8000) == size
+    assert default_batch_size(tiny_model, torch.device("cpu"), 8000) == 1
