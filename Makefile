@@ -1,12 +1,14 @@
 # make demo   sets up a virtual environment and separates the example song
 # make test   sets up a virtual environment, then lint, types and tests
+# make bench  compares with the published package (SONG=... for a song of your own): half an hour
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint slow clean
+.PHONY: demo test lint slow bench clean
+SONG ?= examples/song.flac
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -18,6 +20,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.compare $(SONG)
 
 slow: $(READY)
 	$(BIN)/pytest -m slow

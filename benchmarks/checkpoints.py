@@ -19,7 +19,7 @@ RELEASED = {
 }
 NAME = "random00"
 BAG = "random_ft"  # like htdemucs_ft: a member for each stem
-LAYER_SCALE = 0.1  # of the size that trained networks have; 1e-4 would hide most of the network
+LAYER_SCALE = 0.1  # at its initial 1e-4 most of the network would count for nothing
 
 
 def network() -> HTDemucs:

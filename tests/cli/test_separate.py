@@ -187,3 +187,35 @@ def test_stems_sum_as_the_model_says(run, model_folder, song, tmp_path):
     }
     others = stems["drums"] + stems["bass"] + stems["other"]
     torch.testing.assert_close(stems["no_vocals"], others, rtol=0, atol=1e-6)
+
+
+def test_several_devices_share_the_tracks(run, model_folder, song, tmp_path):
+    songs = [song] + [tmp_path / f"{i}.flac" for i in range(4)]
+    for copy in songs[1:]:
+        copy.write_bytes(song.read_bytes())
+    broken = tmp_path / "broken.flac"
+    broken.write_bytes(b"nothing")
+    one, two = tmp_path / "one", tmp_path / "two"
+    words = (*songs, song, broken, "-n", model_folder)
+    alone = run("separate", *words, "-o", one, "-d", "cpu")
+    shared = run("separate", *words, "-o", two, "-d", "cpu,cpu")
+    assert shared.stderr.count("on cpu") == 2
+    for result in (alone, shared):
+        assert result.exit_code == 1
+        message = " ".join(result.stderr.split())
+        assert "would overwrite" in message
+        assert "2 not separated" in message
+    written = sorted(path.relative_to(one) for path in one.rglob("*.wav"))
+    assert len(written) == 20
+    for path in written:
+        assert (one / path).read_bytes() == (two / path).read_bytes()
+
+
+def test_an_earlier_failure_claims_nothing(run, model_folder, song, tmp_path):
+    other = tmp_path / "elsewhere" / song.name
+    other.parent.mkdir()
+    other.write_bytes(b"nothing")
+    result = run("separate", other, song, "-n", model_folder, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "would overwrite" not in result.stderr
+    assert len(list((tmp_path / "out").rglob("*.wav"))) == 4

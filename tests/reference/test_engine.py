@@ -49,7 +49,7 @@ def replay(monkeypatch, offsets):
 @pytest.mark.parametrize("shifts", [0, 1, 2])
 def test_tracks_of_any_length(networks, segments, shifts, monkeypatch):
     published, ours = networks[0][0], networks[1][0]
-    separator = Separator(ours, shifts=shifts, seed=11)
+    separator = Separator(ours, shifts=shifts, seed=11, precision="fp32")
     replay(monkeypatch, separator.shift_offsets())
     waveform = track(int(segments * RATE))
     expected = by_the_published_engine(published, waveform, shifts)
@@ -61,7 +61,7 @@ def test_tracks_of_any_length(networks, segments, shifts, monkeypatch):
 def test_overlaps(networks, overlap):
     waveform = track(int(1.7 * RATE))
     expected = by_the_published_engine(networks[0][0], waveform, 0, overlap)
-    stems = Separator(networks[1][0], overlap=overlap).separate(waveform, RATE)
+    stems = Separator(networks[1][0], overlap=overlap, precision="fp32").separate(waveform, RATE)
     for stem, reference in zip(stems.values(), expected, strict=True):
         assert snr(reference, stem) >= 100
 
@@ -69,7 +69,7 @@ def test_overlaps(networks, overlap):
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_bags(networks, weights, monkeypatch):
     published, ours = networks
-    separator = Separator(Bag(ours, weights), shifts=1, seed=4)
+    separator = Separator(Bag(ours, weights), shifts=1, seed=4, precision="fp32")
     replay(monkeypatch, separator.shift_offsets() * 3)
     waveform = track(int(2.3 * RATE))
     expected = by_the_published_engine(BagOfModels(published, weights), waveform, 1)
@@ -89,7 +89,8 @@ def test_a_repository_folder_as_people_have_it(networks, tmp_path, monkeypatch):
     theirs = PublishedSeparator(model="mine", repo=tmp_path, shifts=0, device="cpu")
     waveform = track(2 * RATE)
     _, expected = theirs.separate_tensor(waveform.clone(), RATE)
-    stems = Separator(load_model("mine", repo=tmp_path, device="cpu")).separate(waveform, RATE)
+    model = load_model("mine", repo=tmp_path, device="cpu")
+    stems = Separator(model, precision="fp32").separate(waveform, RATE)
     assert list(stems) == list(expected)
     for name, stem in stems.items():
         assert snr(expected[name], stem) >= 100

@@ -3,6 +3,7 @@ import torch
 
 from helpers import snr
 from htdemucs import HTDemucs, HTDemucsConfig, load_model
+from htdemucs.fast import prepare
 from htdemucs.weights import keywords, official
 
 from .conftest import RELEASED, SMALL, PublishedHTDemucs, build, save_safetensors, save_th
@@ -102,4 +103,7 @@ def test_released_sizes_agree_at_full_length(name, tmp_path):
     ours = load_model(path, device="cpu")
     mixture = 0.1 * torch.randn(1, 2, 343_980)
     with torch.no_grad():
-        assert snr(published(mixture), ours(mixture)) >= 100
+        expected = published(mixture)
+        assert snr(expected, ours(mixture)) >= 100
+        for precision, least in {"fp32": 100, "bf16": 40}.items():
+            assert snr(expected, prepare(ours, precision)(mixture)) >= least

@@ -1,8 +1,10 @@
 """`htdemucs separate`: songs into stems."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from queue import Queue
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -64,7 +66,13 @@ def separate(
         typer.Option(help="Template below OUT/MODEL, of {track}, {trackext}, {stem} and {ext}."),
     ] = "{track}/{stem}.{ext}",
     device: Annotated[
-        str | None, typer.Option("-d", "--device", help="By default cuda, else mps, else cpu.")
+        str | None,
+        typer.Option(
+            "-d",
+            "--device",
+            help="By default cuda, else mps, else cpu; several, such as cuda:0,cuda:1, share the "
+            "tracks.",
+        ),
     ] = None,
     shifts: Annotated[
         int, typer.Option(help="Average this many runs over random lead-ins; 0 for none.")
@@ -132,7 +140,7 @@ def separate(
         two_stems=two_stems,
         other_method=other_method.value,
     )
-    separator = _separator(
+    separators = _separators(
         name,
         repo,
         device,
@@ -146,9 +154,8 @@ def separate(
         split=not no_split,
         precision=precision.value,
     )
-    run = _Run(separator, options, out / _folder_name(name))
-    for track in tracks:
-        run.separate(track)
+    run = _Run(separators, options, out / _folder_name(name))
+    run.separate(tracks)
     run.conclude()
 
 
@@ -156,47 +163,77 @@ def separate(
 class _Run:
     """The tracks of one command, and what became of them."""
 
-    separator: "Separator"
+    separators: "list[Separator]"  # one a device
     options: "OutputOptions"
     out_dir: Path
     failures: dict[Path, str] = field(default_factory=dict)
-    written: dict[Path, Path] = field(default_factory=dict)  # stem -> its track
+    done: list[Path] = field(default_factory=list)
+    claimed: dict[Path, Path] = field(default_factory=dict)  # stem -> its track
 
-    def separate(self, track: Path) -> None:
+    def separate(self, tracks: list[Path]) -> None:
+        """Separate all tracks, as many at once as there are devices."""
+        if len(self.separators) == 1:
+            for track in tracks:
+                with progress_bar(track.name) as on_progress:
+                    self._separate(track, self.separators[0], on_progress)
+            return
+        idle: Queue[Separator] = Queue()
+        for separator in self.separators:
+            idle.put(separator)
+
+        def separate_on_the_next(track: Path) -> None:
+            separator = idle.get()
+            try:
+                self._separate(track, separator, None)
+            finally:
+                idle.put(separator)
+
+        with ThreadPoolExecutor(len(self.separators)) as pool:
+            try:
+                for future in [pool.submit(separate_on_the_next, track) for track in tracks]:
+                    future.result()
+            finally:  # on Ctrl-C too: tracks not begun are not begun
+                pool.shutdown(cancel_futures=True)
+
+    def _separate(self, track: Path, separator: "Separator", on_progress: Any) -> None:
         """Separate one track; an expected failure is noted, and does not stop the others."""
+        targets = [self.options.path(track, stem, self.out_dir) for stem in separator.stems]
         try:
-            self._refuse_overwriting(track)
-            with progress_bar(track.name) as on_progress:
-                stems = self.separator.separate_file(
-                    track, self.out_dir, options=self.options, on_progress=on_progress
-                )
-            self.written |= dict.fromkeys(stems.values(), track)
+            self._claim(targets, track)
+            stems = separator.separate_file(
+                track, self.out_dir, options=self.options, on_progress=on_progress
+            )
+        except HTDemucsError as error:
+            for target in targets:
+                if self.claimed.get(target) is track:
+                    del self.claimed[target]
+            self.failures[track] = str(error)
+            print_error(str(error))
+        else:
+            self.done.append(track)
             folders = sorted({str(path.parent) for path in stems.values()})
             messages().print(
                 f"  {', '.join(stems)} -> {', '.join(folders)}", highlight=False, markup=False
             )
-        except HTDemucsError as error:
-            self.failures[track] = str(error)
-            print_error(str(error))
+
+    def _claim(self, targets: list[Path], track: Path) -> None:
+        """Refuse what another track of this command is or will be written to."""
+        for target in targets:
+            other = self.claimed.setdefault(target, track)
+            if other is not track:
+                raise SeparationError(
+                    f"{track} would overwrite the stems of {other}; "
+                    "put {trackext} into --filename, or separate it into another folder"
+                )
 
     def conclude(self) -> None:
         """Name the tracks that failed, and exit with 1 if there are any."""
         if not self.failures:
             return
-        if len(self.failures) + len(set(self.written.values())) > 1:
+        if len(self.failures) + len(self.done) > 1:
             names = ", ".join(str(track) for track in self.failures)
             print_error(f"{len(self.failures)} not separated: {names}")
         raise typer.Exit(1)
-
-    def _refuse_overwriting(self, track: Path) -> None:
-        for stem in self.separator.stems:
-            target = self.options.path(track, stem, self.out_dir)
-            other = self.written.get(target)
-            if other is not None:
-                raise SeparationError(
-                    f"{track} would overwrite the stems of {other}; "
-                    "put {trackext} into --filename, or separate it into another folder"
-                )
 
 
 def _encoding(
@@ -227,14 +264,14 @@ def _encoding(
     )
 
 
-def _separator(
+def _separators(
     name: str,
     repo: Path | None,
     device: str | None,
     options: "OutputOptions",
     stems: str | None,
     **settings: Any,
-) -> "Separator":
+) -> "list[Separator]":
     from htdemucs.fast import keep_freed_memory
     from htdemucs.separation import Separator
     from htdemucs.weights import load_model
@@ -242,15 +279,18 @@ def _separator(
     if stems and options.two_stems:
         raise SeparationError("choose --stems or --two-stems, not both")
     keep_freed_memory()
-    with download_bars(shown=not messages().quiet):
-        model = load_model(name, repo=repo, device=device)
     wanted = [stem.strip() for stem in stems.split(",")] if stems else None
-    needed = wanted or list(options.needed_stems(model.sources))
-    separator = Separator(model, stems=needed, **settings)
-    messages().print(
-        f"{name} on {separator.device}, {separator.precision}", highlight=False, markup=False
-    )
-    return separator
+    separators = []
+    for place in device.split(",") if device else [None]:
+        with download_bars(shown=not messages().quiet):
+            model = load_model(name, repo=repo, device=place)
+        needed = wanted or list(options.needed_stems(model.sources))
+        separator = Separator(model, stems=needed, **settings)
+        separators.append(separator)
+        messages().print(
+            f"{name} on {separator.device}, {separator.precision}", highlight=False, markup=False
+        )
+    return separators
 
 
 def _folder_name(name: str) -> str:
