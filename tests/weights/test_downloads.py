@@ -79,6 +79,18 @@ def test_a_bag_from_the_hub(internet, tmp_path):
     assert registry.cached_members(registry.official_models()["htdemucs_ft"]) == 4
 
 
+def test_only_the_members_that_a_stem_needs_are_fetched(internet, tmp_path):
+    member = tiny(depth=1, t_layers=0, bottom_channels=0)
+    content = save_safetensors(member, tmp_path / "member.safetensors").read_bytes()
+    internet.on_hub("adefossez/HTDemucs-ft", {f"{FT[3]}.safetensors": content})
+    bag = load("htdemucs_ft", stems=["vocals"])
+    assert isinstance(bag, Bag)
+    assert bag.sources == ("vocals",)
+    assert_same(bag.members[0], member)
+    assert len(bag.members) == 1
+    assert not any(FT[0] in str(entry) for entry in internet.log)
+
+
 def test_into_a_folder_of_ones_own(hub, legacy, model, caches, tmp_path):
     assert_same(load(cache_dir=tmp_path / "here"), model)
     assert list((tmp_path / "here").rglob(f"{SIGNATURE}.safetensors"))

@@ -75,6 +75,23 @@ def test_a_bag_of_a_repo(repo, model):
     assert_same(load(repo / "mix.yaml"), bag)
 
 
+@pytest.mark.parametrize(
+    ("stems", "members"), [(["drums"], 1), (["other", "drums"], 2), (["vocals"], 3)]
+)
+def test_a_bag_for_some_stems_reads_what_they_need(stems, members, repo):
+    mixture = torch.randn(1, 2, 3000)
+    part, whole = load("mix", repo=repo, stems=stems), load("mix", repo=repo)
+    assert part.sources == tuple(stems)
+    assert len(part.members) == members
+    with torch.no_grad():
+        assert torch.equal(part(mixture), whole.only(stems)(mixture))
+
+
+def test_stems_a_bag_does_not_have_leave_it_whole(repo, model):
+    assert load("mix", repo=repo, stems=["piano"]).sources == model.sources
+    assert_same(load("0000000a", repo=repo, stems=["vocals"]), model)
+
+
 def test_a_wrong_checksum_in_a_repo(repo):
     for name in ("0000000c", "broken"):
         message = message_of(CheckpointError, name, repo=repo)

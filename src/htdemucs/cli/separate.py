@@ -283,7 +283,7 @@ def _separators(
     separators = []
     for place in device.split(",") if device else [None]:
         with download_bars(shown=not messages().quiet):
-            model = load_model(name, repo=repo, device=place)
+            model = load_model(name, repo=repo, device=place, stems=wanted or options.only_stem)
         needed = wanted or list(options.needed_stems(model.sources))
         separator = Separator(model, stems=needed, **settings)
         separators.append(separator)

@@ -80,14 +80,19 @@ def progress_bar(label: str) -> Iterator[Any]:
 @contextmanager
 def download_bars(shown: bool) -> Iterator[None]:
     """Show or hide the bars of the hub's client."""
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
-    if not shown:
+    hide = not shown and not are_progress_bars_disabled()
+    if hide:
         disable_progress_bars()
     try:
         yield
     finally:
-        if not shown:
+        if hide:
             enable_progress_bars()
 
 

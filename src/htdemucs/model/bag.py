@@ -19,9 +19,10 @@ class Bag(nn.Module):
         members: models with the same sources, channels and sample rate.
         weights: one row a member, one column a source; equal weights by default.
         segment: seconds; shortens the members' own segment, never lengthens it.
+        sources: what the bag gives, of what its members give; by default all.
 
     Raises:
-        ConfigError: members differ, or the weights do not fit them.
+        ConfigError: members differ, the weights do not fit them, or they lack a source.
     """
 
     weights: Tensor
@@ -31,17 +32,18 @@ class Bag(nn.Module):
         members: Sequence[HTDemucs],
         weights: Sequence[Sequence[float]] | None = None,
         segment: Fraction | None = None,
+        sources: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         _check_members(members)
         self._networks = nn.ModuleList(members)
         self.audio_channels = members[0].audio_channels
         self.sample_rate = members[0].sample_rate
-        self.sources = members[0].sources
+        self.sources = members[0].sources if sources is None else tuple(sources)
+        self._outputs = _columns(self.sources, members[0].sources)
         self.segment = min([m.segment for m in members] + ([segment] if segment else []))
-        table = _checked_weights(weights, len(members), len(self.sources))
+        table = _checked_weights(weights, len(members), len(members[0].sources), self._outputs)
         self.register_buffer("weights", table, persistent=False)
-        self._outputs = list(range(len(self.sources)))
 
     @property
     def members(self) -> list[HTDemucs]:
@@ -50,15 +52,9 @@ class Bag(nn.Module):
 
     def only(self, sources: Sequence[str]) -> "Bag":
         """A bag that gives just these sources, in this order, running only members they need."""
-        unknown = [name for name in sources if name not in self.sources]
-        if unknown or not sources:
-            raise ConfigError(
-                f"no source {', '.join(unknown) or 'was named'}; "
-                f"this model has {', '.join(self.sources)}"
-            )
-        columns = [self.sources.index(name) for name in sources]
+        columns = _columns(sources, self.sources)
         weights = self.weights[:, columns]
-        needed = [i for i, row in enumerate(weights.tolist()) if any(row)]
+        needed = needed_members(self.weights.tolist(), columns)
         bag = Bag([self.members[i] for i in needed], segment=self.segment)
         bag.weights = weights[needed]
         bag.sources = tuple(sources)
@@ -86,6 +82,20 @@ class Bag(nn.Module):
 Model = HTDemucs | Bag  # what can be separated with
 
 
+def needed_members(weights: Sequence[Sequence[float]], columns: Sequence[int]) -> list[int]:
+    """The members, by number, that have a part in these sources."""
+    return [i for i, row in enumerate(weights) if any(row[column] for column in columns)]
+
+
+def _columns(wanted: Sequence[str], sources: Sequence[str]) -> list[int]:
+    unknown = [name for name in wanted if name not in sources]
+    if unknown or not wanted:
+        raise ConfigError(
+            f"no source {', '.join(unknown) or 'was named'}; this model has {', '.join(sources)}"
+        )
+    return [sources.index(name) for name in wanted]
+
+
 def _check_members(members: Sequence[HTDemucs]) -> None:
     if not members:
         raise ConfigError("a bag needs at least one member")
@@ -96,13 +106,14 @@ def _check_members(members: Sequence[HTDemucs]) -> None:
 
 
 def _checked_weights(
-    weights: Sequence[Sequence[float]] | None, members: int, sources: int
+    weights: Sequence[Sequence[float]] | None, members: int, sources: int, columns: list[int]
 ) -> Tensor:
+    """The weights of the sources that count: (member, column)."""
     if weights is None:
-        return torch.ones(members, sources)
+        return torch.ones(members, len(columns))
     if len(weights) != members or any(len(row) != sources for row in weights):
         raise ConfigError(f"a bag's weights must be {members} rows of {sources} numbers")
-    table = torch.tensor(weights, dtype=torch.float32)
+    table = torch.tensor(weights, dtype=torch.float32)[:, columns]
     if not table.isfinite().all() or not (table.sum(0) != 0).all():
         raise ConfigError("a bag's weights must be finite and give every source a weight")
     return table

@@ -61,6 +61,11 @@ class OutputOptions:
             raise SeparationError("there is no other stem to add; use --other-method minus")
         return sources
 
+    @property
+    def only_stem(self) -> tuple[str, ...] | None:
+        """The one stem that anything written is made of, whatever the model; None for several."""
+        return (self.two_stems,) if self.two_stems and self.other_method != "add" else None
+
     def path(self, track: Path, stem: str, out_dir: Path) -> Path:
         """Where a stem of `track` goes.
 

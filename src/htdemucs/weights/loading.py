@@ -1,11 +1,13 @@
 """Any name or path to a model that is ready to run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from htdemucs.errors import CheckpointError, ConfigError, ModelNotFoundError
-from htdemucs.model import Bag, HTDemucsConfig, Model
+from htdemucs.model import Bag, HTDemucs, HTDemucsConfig, Model
+from htdemucs.model.bag import needed_members
 from htdemucs.weights import folder, official, registry
 
 
@@ -15,6 +17,7 @@ def load_model(
     repo: str | Path | None = None,
     device: str | torch.device | None = None,
     cache_dir: str | Path | None = None,
+    stems: Sequence[str] | None = None,
 ) -> Model:
     """A model in evaluation mode.
 
@@ -26,6 +29,8 @@ def load_model(
         repo: a folder of `.th`/`.safetensors` and `.yaml` files to take the name from instead.
         device: where to put it; by default a GPU where there is one, else the CPU.
         cache_dir: keep downloads here instead of in the usual caches.
+        stems: all that a bag is wanted for: it then gives only these, and networks that they do
+            not need are neither downloaded nor read.
 
     Raises:
         ModelNotFoundError, DownloadError, CheckpointError: see `registry.locate`; reading a file
@@ -33,19 +38,34 @@ def load_model(
     """
     chosen = choose_device(device)
     files = registry.locate(
-        str(name_or_path), Path(repo) if repo else None, Path(cache_dir) if cache_dir else None
+        str(name_or_path),
+        Path(repo) if repo else None,
+        Path(cache_dir) if cache_dir else None,
+        stems,
     )
-    members = [read_member(path) for path in files.members]
-    if isinstance(members[0], Bag):
-        model: Model = members[0]
-    elif len(members) == 1 and files.weights is None and files.segment is None:
-        model = members[0]
+    first = read_member(files.members[0])
+    if isinstance(first, Bag):
+        model: Model = first
+    elif len(files.members) == 1 and files.weights is None and files.segment is None:
+        model = first
     else:
         try:
-            model = Bag(members, files.weights, files.segment).eval()  # type: ignore[arg-type]
+            model = _bag(first, files, stems).eval()
         except ConfigError as error:
             raise CheckpointError(f"{name_or_path}: {error}") from error
     return model.to(chosen)
+
+
+def _bag(first: HTDemucs, files: registry.ModelFiles, stems: Sequence[str] | None) -> Bag:
+    """The bag whose first member is read already; the rest of those needed are read here."""
+    paths, rows = list(files.members), files.weights
+    if not stems or not set(stems) <= set(first.sources):
+        stems = None  # what is not there is told by whoever asks for it
+    elif rows and [len(row) for row in rows] == [len(first.sources)] * len(paths):
+        needed = needed_members(rows, [first.sources.index(name) for name in stems])
+        paths, rows = [paths[i] for i in needed], [rows[i] for i in needed]
+    members = [first if path == files.members[0] else read_member(path) for path in paths]
+    return Bag(members, rows, files.segment, stems)  # type: ignore[arg-type]
 
 
 def read_member(path: Path) -> Model:

@@ -5,6 +5,7 @@ import difflib
 import os
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -15,6 +16,8 @@ from typing import Any
 import yaml
 
 from htdemucs.errors import CheckpointError, DownloadError, ModelNotFoundError
+from htdemucs.model import HTDemucsConfig
+from htdemucs.model.bag import needed_members
 from htdemucs.model.config import exact_seconds
 from htdemucs.weights import assembly, downloads
 
@@ -68,7 +71,12 @@ def official_models() -> dict[str, OfficialModel]:
     }
 
 
-def locate(name: str, repo: Path | None = None, cache_dir: Path | None = None) -> ModelFiles:
+def locate(
+    name: str,
+    repo: Path | None = None,
+    cache_dir: Path | None = None,
+    stems: Sequence[str] | None = None,
+) -> ModelFiles:
     """The files of a model, downloading what is missing.
 
     Args:
@@ -76,6 +84,7 @@ def locate(name: str, repo: Path | None = None, cache_dir: Path | None = None) -
             a `.safetensors`, a bag's `.yaml`, or a folder of our own format.
         repo: look for the name in this folder only.
         cache_dir: keep downloads here rather than in the hub's and this package's own cache.
+        stems: all that is wanted of an official bag; members they do not need are left out.
 
     Raises:
         ModelNotFoundError: nothing has that name.
@@ -83,20 +92,22 @@ def locate(name: str, repo: Path | None = None, cache_dir: Path | None = None) -
         CheckpointError: a bag's yaml makes no sense, or a file's checksum differs.
     """
     try:
-        return _locate(name, repo, cache_dir)
+        return _locate(name, repo, cache_dir, stems)
     except OSError as error:
         raise ModelNotFoundError(
             f"cannot look for {assembly.shown(name)}: {error.strerror or error}"
         ) from error
 
 
-def _locate(name: str, repo: Path | None, cache_dir: Path | None) -> ModelFiles:
+def _locate(
+    name: str, repo: Path | None, cache_dir: Path | None, stems: Sequence[str] | None
+) -> ModelFiles:
     if repo is not None:
         return _in_folder(name, repo)
     if name.startswith("hf://"):
         return _on_hub(name.removeprefix("hf://"), cache_dir)
     if name in official_models():
-        return _official(official_models()[name], cache_dir)
+        return _official(official_models()[name], cache_dir, stems)
     if name in _table()["signatures"]:
         model = next(m for m in official_models().values() if name in m.members)
         return ModelFiles((_official_member(model, name, cache_dir),))
@@ -239,13 +250,22 @@ def _repository_name(name: str) -> str:
     return "Demucs-" + name
 
 
-def _official(model: OfficialModel, cache_dir: Path | None) -> ModelFiles:
+def _official(
+    model: OfficialModel, cache_dir: Path | None, stems: Sequence[str] | None
+) -> ModelFiles:
     check_supported(model, model.name)
+    weights = model.weights
+    sources = HTDemucsConfig(**model.config).sources
+    needed = list(range(len(model.members)))
+    if weights and stems and set(stems) <= set(sources):
+        needed = needed_members(weights, [sources.index(name) for name in stems])
+        weights = [weights[i] for i in needed]
     members: list[Path] = []
-    for signature in model.members:  # where the hub failed once, it is not waited for again
+    for signature in (model.members[i] for i in needed):
+        # Where the hub failed once, it is not waited for again.
         legacy_first = bool(members) and members[-1].suffix == ".th"
         members.append(_official_member(model, signature, cache_dir, legacy_first))
-    return ModelFiles(tuple(members), model.weights)
+    return ModelFiles(tuple(members), weights)
 
 
 def _official_member(
