@@ -219,3 +219,14 @@ def test_an_earlier_failure_claims_nothing(run, model_folder, song, tmp_path):
     assert result.exit_code == 1
     assert "would overwrite" not in result.stderr
     assert len(list((tmp_path / "out").rglob("*.wav"))) == 4
+
+
+def test_a_template_that_leaves_the_folder_is_told_for_every_track(
+    run, model_folder, song, tmp_path
+):
+    other = tmp_path / "other.flac"
+    other.write_bytes(song.read_bytes())
+    words = ("-n", model_folder, "-o", tmp_path / "out", "--filename", "../../../{stem}.{ext}")
+    result = run("separate", song, other, *words)
+    assert result.exit_code == 1
+    assert "2 not separated" in " ".join(result.stderr.split())

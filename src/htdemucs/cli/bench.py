@@ -1,10 +1,8 @@
 """`htdemucs bench`: how fast this machine separates."""
 
 import os
-import platform
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,9 +28,11 @@ def bench(
     repeat: Annotated[int, typer.Option(help="Runs of each kind; the median counts.", min=1)] = 3,
 ) -> None:
     """Measure how fast this machine separates, by precision and batch size. Needs no weights."""
+    import torch
     from rich.table import Table
 
     from htdemucs import HTDemucs, __version__
+    from htdemucs.evaluation.provenance import machine
     from htdemucs.fast import choose_precision, keep_freed_memory
     from htdemucs.weights.loading import choose_device, known_config
 
@@ -50,7 +50,10 @@ def bench(
         label = f"{precision} (auto)" if precision == default else precision
         table.add_row(label, str(batch), f"{seconds:.3f}", f"{speed:.1f}")
     table_console().print(table)
-    print(f"htdemucs {__version__}, {_machine(place)}")
+    about = machine(str(place))
+    where = ", ".join(filter(None, [about["processor"], about.get("gpu")]))
+    threads = f"{about['threads']} threads on {os.cpu_count()} cores"
+    print(f"htdemucs {__version__}, torch {torch.__version__}, {where}, {threads}")
 
 
 def _measure(
@@ -82,16 +85,3 @@ def _seconds(network: "nn.Module", mixture: "torch.Tensor") -> float:
     with torch.inference_mode():
         network(mixture).cpu()  # which waits for a GPU
     return time.perf_counter() - start
-
-
-def _machine(place: "torch.device") -> str:
-    import torch
-
-    processor = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-        processor = names[0] if names else processor
-    gpu = f", {torch.cuda.get_device_name(place)}" if place.type == "cuda" else ""
-    threads = f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
-    return f"torch {torch.__version__}, {processor}, {threads}{gpu}"

@@ -1,6 +1,7 @@
 """`htdemucs separate`: songs into stems."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -174,8 +175,7 @@ class _Run:
         """Separate all tracks, as many at once as there are devices."""
         if len(self.separators) == 1:
             for track in tracks:
-                with progress_bar(track.name) as on_progress:
-                    self._separate(track, self.separators[0], on_progress)
+                self._separate(track, self.separators[0], progress_bar)
             return
         idle: Queue[Separator] = Queue()
         for separator in self.separators:
@@ -184,7 +184,7 @@ class _Run:
         def separate_on_the_next(track: Path) -> None:
             separator = idle.get()
             try:
-                self._separate(track, separator, None)
+                self._separate(track, separator, lambda _: nullcontext())
             finally:
                 idle.put(separator)
 
@@ -195,18 +195,17 @@ class _Run:
             finally:  # on Ctrl-C too: tracks not begun are not begun
                 pool.shutdown(cancel_futures=True)
 
-    def _separate(self, track: Path, separator: "Separator", on_progress: Any) -> None:
+    def _separate(self, track: Path, separator: "Separator", bar: Any) -> None:
         """Separate one track; an expected failure is noted, and does not stop the others."""
-        targets = [self.options.path(track, stem, self.out_dir) for stem in separator.stems]
         try:
-            self._claim(targets, track)
-            stems = separator.separate_file(
-                track, self.out_dir, options=self.options, on_progress=on_progress
-            )
+            self._claim(track, separator.stems)
+            with bar(track.name) as on_progress:
+                stems = separator.separate_file(
+                    track, self.out_dir, options=self.options, on_progress=on_progress
+                )
         except HTDemucsError as error:
-            for target in targets:
-                if self.claimed.get(target) is track:
-                    del self.claimed[target]
+            for target in [t for t, owner in self.claimed.copy().items() if owner is track]:
+                del self.claimed[target]
             self.failures[track] = str(error)
             print_error(str(error))
         else:
@@ -216,9 +215,10 @@ class _Run:
                 f"  {', '.join(stems)} -> {', '.join(folders)}", highlight=False, markup=False
             )
 
-    def _claim(self, targets: list[Path], track: Path) -> None:
+    def _claim(self, track: Path, stems: tuple[str, ...]) -> None:
         """Refuse what another track of this command is or will be written to."""
-        for target in targets:
+        for stem in stems:
+            target = self.options.path(track, stem, self.out_dir)
             other = self.claimed.setdefault(target, track)
             if other is not track:
                 raise SeparationError(

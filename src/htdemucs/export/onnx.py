@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from htdemucs.errors import ExportError
 from htdemucs.files import replacing
 from htdemucs.model import Bag, Model
+from htdemucs.model.bag import networks
 
 AGREEMENT = 60.0  # dB by which ONNX Runtime's outputs must exceed their difference to torch's
 INPUTS, OUTPUTS = ("mixture", "spectrogram"), ("time", "spectral")
@@ -32,7 +33,7 @@ class Core(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         self._model = model
-        self._members = model.members if isinstance(model, Bag) else [model]
+        self._members = networks(model)
 
     def forward(self, mixture: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, L), (B, 2C, F, T) -> (B, S, C, L), (B, S, 2C, F, T)"""
@@ -56,7 +57,7 @@ def export_onnx(model: Model, path: Path) -> float:
     """
     _require_packages()
     model = model.cpu().eval()
-    network = model.members[0] if isinstance(model, Bag) else model
+    network = networks(model)[0]
     length = int(model.segment * model.sample_rate)
 
     def example(batch: int) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,6 @@ Convolutions and linears are oneDNN's, with weights it has packed once; what is 
 `kernels`. `htdemucs.model.HTDemucs` remains the definition: `tests/fast` compares the two.
 """
 
-from fractions import Fraction
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -54,8 +52,6 @@ class FastHTDemucs(nn.Module):
         self.config = model.config
         self.sources: tuple[str, ...] = model.sources
         self.audio_channels: int = model.audio_channels
-        self.sample_rate: int = model.sample_rate
-        self.segment: Fraction = model.segment
         self.dtype = dtype
         self._spectrogram = model.spectrogram
         self._window = model.spectrogram.window * (2 / 3)

@@ -11,6 +11,7 @@ from htdemucs.errors import ConfigError
 from htdemucs.fast import kernels
 from htdemucs.fast.network import FastHTDemucs, supports
 from htdemucs.model import Bag, HTDemucs, Model
+from htdemucs.model.bag import networks
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -27,7 +28,7 @@ def choose_precision(model: Model, wanted: str = "auto") -> str:
     """
     device = next(model.parameters()).device
     if wanted == "auto":
-        return fastest(model.members if isinstance(model, Bag) else [model], device)
+        return fastest(networks(model), device)
     if wanted not in PRECISIONS:
         raise ConfigError(f"precision must be auto, {', '.join(PRECISIONS)}, not {wanted!r}")
     if wanted == "fp16" and device.type == "cpu":
@@ -76,7 +77,6 @@ class AutocastHTDemucs(nn.Module):
 
     def __init__(self, network: HTDemucs, dtype: torch.dtype) -> None:
         super().__init__()
-        self.sources = network.sources
         self._dtype = dtype
         self._spectrogram = network.spectrogram
         self._network = _with_spectral_float32(network) if dtype == torch.float16 else network

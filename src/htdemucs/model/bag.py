@@ -82,6 +82,11 @@ class Bag(nn.Module):
 Model = HTDemucs | Bag  # what can be separated with
 
 
+def networks(model: Model) -> list[HTDemucs]:
+    """What a model is made of: a bag's members, or the one network itself."""
+    return model.members if isinstance(model, Bag) else [model]
+
+
 def needed_members(weights: Sequence[Sequence[float]], columns: Sequence[int]) -> list[int]:
     """The members, by number, that have a part in these sources."""
     return [i for i, row in enumerate(weights) if any(row[column] for column in columns)]

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from htdemucs.fast import choose_precision, prepare
-from htdemucs.model import Bag, Model
+from htdemucs.model import Model
+from htdemucs.model.bag import networks
 
 ACTIVATIONS = 16  # of the size of the outermost layer's widest, float32: what a segment may need
 SHARE = 0.7  # of the free memory
@@ -27,10 +28,14 @@ class Runner:
         self, model: Model, precision: str, batch_size: int | None, segment_length: int
     ) -> None:
         self._model = model
-        self.device = next(model.parameters()).device
-        self.precision = choose_precision(model, precision)
+        self._prepare(precision)
         self.batch_size = batch_size or default_batch_size(model, self.device, segment_length)
-        self._network = prepare(model, self.precision)
+
+    def _prepare(self, precision: str) -> None:
+        """Be ready to run where the model is."""
+        self.device = next(self._model.parameters()).device
+        self.precision = choose_precision(self._model, precision)
+        self._network = prepare(self._model, self.precision)
 
     def __call__(self, mixture: Tensor) -> Tensor:
         """(B, C, L) -> (B, S, C, L), on the mixture's device."""
@@ -55,21 +60,18 @@ class Runner:
             stacklevel=2,
         )
         self._model = self._model.cpu()
-        self.device = torch.device("cpu")
         self.batch_size = 1
-        self.precision = choose_precision(self._model)
-        self._network = prepare(self._model, self.precision)
+        self._prepare("auto")
 
 
 def default_batch_size(model: Model, device: torch.device, segment_length: int) -> int:
     """Segments that should fit into the device's free memory; 1 where more is not faster."""
     if device.type != "cuda":
         return 1
-    networks = model.members if isinstance(model, Bag) else [model]
     need = max(
         ACTIVATIONS * 4 * 2 * n.config.channels * n.config.bins // 4
         * n.spectrogram.frames(segment_length)
-        for n in networks
+        for n in networks(model)
     )  # fmt: skip
     free, _ = torch.cuda.mem_get_info(device)
     return max(1, min(MOST_AT_ONCE, int(SHARE * free) // need))
