@@ -58,6 +58,7 @@ def test_a_device_too_small_for_one_hands_over_to_the_cpu(monkeypatch, tiny_mode
     monkeypatch.setattr(run, "_network", Refusing())
     mixture = torch.randn(1, 2, 8000)
     monkeypatch.setattr(runner, "prepare", lambda model, precision: model)
+    monkeypatch.setattr(runner, "choose_precision", lambda model, wanted: f"chosen for {wanted}")
     with torch.no_grad():
         expected = tiny_model(mixture)
         with pytest.warns(UserWarning, match="going on with the CPU"):
@@ -65,6 +66,7 @@ def test_a_device_too_small_for_one_hands_over_to_the_cpu(monkeypatch, tiny_mode
     assert torch.equal(answer, expected)
     assert run.device.type == "cpu"
     assert run.batch_size == 1
+    assert run.precision == "chosen for fp32"
     assert len(made) == 1
 
 

@@ -61,7 +61,7 @@ class Runner:
         )
         self._model = self._model.cpu()
         self.batch_size = 1
-        self._prepare("auto")
+        self._prepare("fp32" if self.precision == "fp32" else "auto")
 
 
 def default_batch_size(model: Model, device: torch.device, segment_length: int) -> int:
