@@ -23,7 +23,7 @@ def test_defaults_are_the_published_augmentation(tmp_path):
     assert (augment.scale_min, augment.scale_max, augment.remix_group) == (0.25, 1.25, 4)
     published = (augment.repitch, augment.repitch_semitones, augment.repitch_tempo)
     assert published == (0.2, 2.0, 0.12)
-    beyond = ("silence", "tilt", "saturate", "pan", "width", "lowpass", "limit")
+    beyond = ("silence", "tilt", "saturate", "effects", "pan", "width", "lowpass", "limit", "codec")
     assert not any(getattr(augment, name) for name in beyond)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from htdemucs.training.config import AugmentConfig
+from htdemucs.training.effects import codec_round_trip, effect_chain
 
 TILT_CENTRE = 1000.0  # Hz: what a tilt leaves as loud as it was
 LOWEST_CUTOFF = 10_000.0  # Hz: lossy formats keep at least this much
@@ -32,6 +33,8 @@ def changed(
         waveform = tilted(waveform, (2 * tilt - 1) * config.tilt, sample_rate)
     if driven < config.saturate:
         waveform = saturated(waveform, 1 + 4 * drive)
+    if draw.random() < config.effects:
+        waveform = effect_chain(waveform, sample_rate, draw)
     if waveform.shape[0] == 2:
         waveform = widened(waveform, 1 + (2 * width - 1) * config.width)
         waveform = panned(waveform, (2 * pan - 1) * config.pan)
@@ -43,8 +46,8 @@ def mixed(
 ) -> Tensor:
     """An example: (S, C, L) -> (1 + S, C, L), the mixture in front of its sources.
 
-    What changes the mixture's spectrum changes the sources likewise; a limiter works on the
-    mixture alone, since no linear gain of the sources explains it.
+    What changes the mixture's spectrum changes the sources likewise; a limiter and a lossy format
+    work on the mixture alone, since no linear gain of the sources explains them.
     """
     chance, cutoff, limiting, limit = draw.random(4)
     if chance < config.lowpass:
@@ -55,6 +58,8 @@ def mixed(
     mixture = sources.sum(0, keepdim=True)
     if limiting < config.limit:
         mixture = limited(mixture, QUIETEST_LIMIT + limit * (1 - QUIETEST_LIMIT))
+    if draw.random() < config.codec:
+        mixture = codec_round_trip(mixture[0], sample_rate, draw)[None]
     return torch.cat([mixture, sources])
 
 

@@ -69,11 +69,14 @@ class AugmentConfig:
         silence: probability that a source is left out of an example.
         tilt: decibels an octave, at most, by which each source's spectrum is tilted.
         saturate: probability that a source is softly clipped.
+        effects: probability that a source goes through a chain of effects of its own: equaliser,
+            compressor, distortion, chorus or phaser or flanger, echo, width, reverb.
         pan: how far, at most, a source is moved to one side; 1 is all the way.
         width: how much, at most, the difference of a source's channels is scaled up or down.
         lowpass: probability that mixture and sources end at a frequency from 10 kHz up, as lossy
             files do.
         limit: probability that the mixture is softly limited, as masters are.
+        codec: probability that the mixture goes through MP3, AAC or Opus and back.
     """
 
     shift: float = 1.0
@@ -90,13 +93,16 @@ class AugmentConfig:
     silence: float = 0.0
     tilt: float = 0.0
     saturate: float = 0.0
+    effects: float = 0.0
     pan: float = 0.0
     width: float = 0.0
     lowpass: float = 0.0
     limit: float = 0.0
+    codec: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("remix", "repitch", "silence", "saturate", "lowpass", "limit"):
+        published = ("remix", "repitch")
+        for name in (*published, "silence", "saturate", "effects", "lowpass", "limit", "codec"):
             _require(0 <= getattr(self, name) <= 1, f"augment.{name} must be from 0 to 1")
         for name in ("shift", "scale_min", "repitch_semitones", "tilt", "pan", "width"):
             _require(getattr(self, name) >= 0, f"augment.{name} must not be negative")

@@ -1,0 +1,162 @@
+"""What studios and lossy formats do to sound: FFmpeg's effects, reverb, codec round trips.
+
+Every choice is drawn from the generator given, so that the same draws give the same samples.
+"""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from htdemucs.audio import AudioEncoding, AudioFile, AudioWriter
+
+CHANCE = 0.35  # of each effect, to be in a chain
+LONGEST_REVERB = 2.5  # seconds until a reverb is 60 dB down
+_PAIR = 2  # channels that FFmpeg is given at once
+_BITRATES = (96, 128, 160, 192, 256, 320)  # kbit/s
+_FORMATS = ("mp3", "m4a", "opus")
+
+Filter = tuple[str, str]  # FFmpeg's name of it, and its options
+Draw = Callable[[float, float], float]
+
+
+def effect_chain(waveform: Tensor, sample_rate: int, draw: np.random.Generator) -> Tensor:
+    """(C, L) -> (C, L): equalised, compressed, distorted, modulated, echoed, reverberated.
+
+    Each of those with `CHANCE`, in this order, with settings from the draw. It stays as loud.
+    """
+    chain = _drawn_chain(sample_rate, draw)
+    reverberates, seconds, wet, seed = draw.random(4)
+    changed = _filtered(waveform, sample_rate, chain) if chain else waveform
+    if reverberates < CHANCE:
+        decay = 0.2 + seconds * (LONGEST_REVERB - 0.2)
+        changed = reverberated(changed, sample_rate, decay, 0.6 * wet, int(seed * 2**32))
+    energy = changed.square().mean().clamp(min=1e-12)
+    return changed * (waveform.square().mean() / energy).sqrt()
+
+
+def reverberated(
+    waveform: Tensor, sample_rate: int, seconds: float, wet: float, seed: int
+) -> Tensor:
+    """(C, L) -> (C, L), with a tail of noise that falls by 60 dB in `seconds`.
+
+    `wet` is the tail's share of the loudness of a long sound; each channel has a tail of its own.
+    """
+    length = round(seconds * sample_rate)
+    falling = torch.exp(torch.arange(length) * (-3 * math.log(10) / length))
+    generator = torch.Generator().manual_seed(seed)
+    tail = torch.randn(waveform.shape[0], length, generator=generator) * falling
+    tail = tail / tail.square().sum(-1, keepdim=True).sqrt()
+    size = waveform.shape[-1] + length
+    spectrum = torch.fft.rfft(waveform, size) * torch.fft.rfft(tail, size)
+    echo = torch.fft.irfft(spectrum, size)[:, : waveform.shape[-1]]
+    return (1 - wet) * waveform + wet * echo
+
+
+def codec_round_trip(waveform: Tensor, sample_rate: int, draw: np.random.Generator) -> Tensor:
+    """(C, L) -> (C, L), once through MP3, AAC or Opus at 96 to 320 kbit/s, to the sample."""
+    chosen = AudioEncoding(
+        format=_FORMATS[draw.integers(len(_FORMATS))],
+        bitrate=_BITRATES[draw.integers(len(_BITRATES))],
+    )
+    pairs = [_coded(pair, sample_rate, chosen) for pair in waveform.split(_PAIR)]
+    return torch.cat(pairs)
+
+
+def _coded(waveform: Tensor, sample_rate: int, encoding: AudioEncoding) -> Tensor:
+    with TemporaryDirectory(prefix="htdemucs-") as folder:
+        path = Path(folder) / f"excerpt.{encoding.extension}"
+        with AudioWriter(path, sample_rate, waveform.shape[0], encoding) as writer:
+            writer.write(waveform)
+        blocks = list(AudioFile(path, sample_rate=sample_rate))
+    length = waveform.shape[-1]
+    decoded = torch.cat(blocks, dim=-1)[:, :length]
+    return F.pad(decoded, (0, length - decoded.shape[-1]))
+
+
+def _drawn_chain(sample_rate: int, draw: np.random.Generator) -> list[Filter]:
+    chosen = draw.random(6) < CHANCE
+
+    def between(low: float, high: float) -> float:
+        return low + (high - low) * float(draw.random())
+
+    # All settings are drawn, whichever effects are chosen.
+    stages = [
+        [_bell(sample_rate, between), _bell(sample_rate, between)],
+        [_compressor(between)],
+        [("asoftclip", f"type=tanh:threshold={between(0.05, 0.5):.4f}")],
+        [_modulation(draw, between)],
+        [("aecho", f"1:1:{between(80, 500):.2f}:{between(0.1, 0.5):.4f}")],
+        [("extrastereo", f"m={between(0.3, 1.8):.4f}:c=0")],
+    ]
+    return [f for wanted, stage in zip(chosen, stages, strict=True) if wanted for f in stage]
+
+
+def _bell(sample_rate: int, between: Draw) -> Filter:
+    highest = min(12_000.0, 0.4 * sample_rate)
+    frequency = 60 * (highest / 60) ** between(0, 1)
+    return "equalizer", f"f={frequency:.2f}:t=q:w={between(0.5, 2):.4f}:g={between(-9, 9):.4f}"
+
+
+def _compressor(between: Draw) -> Filter:
+    return "acompressor", (
+        f"threshold={10 ** between(-1.7, -0.7):.5f}:ratio={between(2, 8):.3f}"
+        f":attack={between(1, 30):.3f}:release={between(50, 400):.3f}"
+    )
+
+
+def _modulation(draw: np.random.Generator, between: Draw) -> Filter:
+    speed = between(0.1, 1.5)
+    kinds = (
+        ("chorus", f"0.7:0.9:{between(20, 60):.2f}:0.5:{speed:.4f}:{between(1, 4):.4f}"),
+        ("aphaser", f"in_gain=0.6:out_gain=0.9:decay={between(0.2, 0.6):.4f}:speed={speed:.4f}"),
+        ("flanger", f"depth={between(1, 4):.4f}:regen={between(-40, 40):.3f}:speed={speed:.4f}"),
+    )
+    return kinds[draw.integers(len(kinds))]
+
+
+def _filtered(waveform: Tensor, sample_rate: int, chain: list[Filter]) -> Tensor:
+    return torch.cat([_pair_filtered(pair, sample_rate, chain) for pair in waveform.split(_PAIR)])
+
+
+def _pair_filtered(waveform: Tensor, sample_rate: int, chain: list[Filter]) -> Tensor:
+    """(1 or 2, L) -> the same through FFmpeg's filters, without the tail they add."""
+    import av
+    from av.filter import Graph
+
+    channels, length = waveform.shape
+    layout = "mono" if channels == 1 else "stereo"
+    if channels == 1:  # it makes a difference of two channels larger
+        chain = [effect for effect in chain if effect[0] != "extrastereo"]
+    frame = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(waveform.numpy()), format="fltp", layout=layout
+    )
+    frame.sample_rate, frame.time_base, frame.pts = sample_rate, Fraction(1, sample_rate), 0
+    graph = Graph()
+    node = graph.add_abuffer(
+        format="fltp", sample_rate=sample_rate, layout=layout, time_base=frame.time_base
+    )
+    for name, options in [*chain, ("aformat", f"sample_fmts=fltp:channel_layouts={layout}")]:
+        following = graph.add(name, options)
+        node.link_to(following)
+        node = following
+    node.link_to(graph.add("abuffersink"))
+    graph.configure()
+    graph.push(frame)
+    graph.push(None)
+    pieces: list[Tensor] = []
+    while True:
+        try:
+            answer = graph.pull()
+        except (av.EOFError, av.BlockingIOError):
+            break
+        assert isinstance(answer, av.AudioFrame)
+        pieces.append(torch.from_numpy(answer.to_ndarray()))
+    changed = torch.cat(pieces, dim=-1)[:, :length]
+    return F.pad(changed, (0, length - changed.shape[-1]))

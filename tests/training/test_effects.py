@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+import torch
+
+from helpers import snr
+from htdemucs.training import augment, effects
+from htdemucs.training.config import AugmentConfig
+
+RATE = 44_100
+
+
+def generator(seed):
+    return np.random.default_rng(seed)
+
+
+def music(channels=2, seconds=0.5, rate=RATE):
+    """Decaying tones and noise: what a codec keeps well."""
+    time = torch.arange(int(seconds * rate)) / rate
+    tones = sum(torch.sin(2 * torch.pi * f * time) / f for f in (110, 277, 660, 1760))
+    return 3 * tones * torch.exp(-2 * time) + 0.002 * torch.randn(channels, len(time))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_a_chain_is_its_draw_and_keeps_shape_and_loudness(channels):
+    x = music(channels)
+    for seed in range(30):
+        y = effects.effect_chain(x, RATE, generator(seed))
+        assert y.shape == x.shape
+        assert y.isfinite().all()
+        assert float(y.square().mean() / x.square().mean()) == pytest.approx(1, rel=1e-3)
+        assert torch.equal(y, effects.effect_chain(x, RATE, generator(seed)))
+
+
+def test_chains_differ():
+    x = music()
+    made = [effects.effect_chain(x, RATE, generator(seed)) for seed in range(40)]
+    far = sum(snr(x, y) < 20 for y in made)
+    same = sum(snr(x, y) > 60 for y in made)
+    assert far > 20
+    assert 0 < same < 10
+
+
+def test_every_effect_of_a_chain_works_alone():
+    """Each of them does something, and leaves the beginning of the sound where it was."""
+    x = torch.cat([torch.zeros(2, 2000), music()], dim=1)
+    seen = set()
+    for seed in range(60):
+        for effect in effects._drawn_chain(RATE, generator(seed)):
+            y = effects._filtered(x, RATE, [effect])
+            assert y.shape == x.shape
+            assert y.isfinite().all()
+            assert y[:, :2000].abs().max() < 1e-4
+            assert y[:, 2000:2200].abs().max() > 1e-3
+            if snr(x, y) < 80:
+                seen.add(effect[0])
+    assert seen == {
+        "equalizer", "acompressor", "asoftclip", "chorus", "aphaser", "flanger", "aecho",
+        "extrastereo",
+    }  # fmt: skip
+
+
+def test_a_silent_source_stays_silent():
+    for seed in range(10):
+        assert not effects.effect_chain(torch.zeros(2, 4000), RATE, generator(seed)).any()
+
+
+def test_reverb_falls_by_60_decibels():
+    click = torch.zeros(2, RATE)
+    click[:, 0] = 1.0
+    tail = effects.reverberated(click, RATE, 0.5, 1.0, seed=1)
+    early, late = tail[:, :1000].std(), tail[:, RATE // 2 - 1000 : RATE // 2].std()
+    assert float(20 * torch.log10(late / early)) == pytest.approx(-60 * (1 - 1000 / 22050), abs=1.5)
+    assert tail[:, RATE // 2 :].abs().max() < 1e-6
+    assert snr(click, effects.reverberated(click, RATE, 0.5, 0.0, seed=1)) > 100
+    assert tail.square().sum(1) == pytest.approx([1, 1], rel=1e-4)
+
+
+@pytest.mark.parametrize("rate", [8000, 44_100, 48_000])
+def test_a_round_trip_lines_up_to_the_sample(rate):
+    x = music(2, 1.0, rate)
+    formats = set()
+    for seed in range(12):
+        y = effects.codec_round_trip(x, rate, generator(seed))
+        assert y.shape == x.shape
+        assert 15 < snr(x, y) < 80
+        formats.add(effects._FORMATS[generator(seed).integers(3)])
+        correlation = torch.fft.irfft(
+            torch.fft.rfft(y[0], 4 * rate) * torch.fft.rfft(x[0], 4 * rate).conj(), 4 * rate
+        )
+        assert int(correlation.argmax()) == 0
+    assert formats == set(effects._FORMATS)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_round_trip_of_other_channels(channels):
+    x = music(channels)
+    assert snr(x, effects.codec_round_trip(x, RATE, generator(0))) > 15
+
+
+def test_switched_on_by_probability_and_leaving_the_other_draws():
+    x = music(2, 0.2)
+    off, on = AugmentConfig(), AugmentConfig(effects=0.5)
+    changed = [
+        (augment.changed(x, off, RATE, generator(i)), augment.changed(x, on, RATE, generator(i)))
+        for i in range(40)
+    ]
+    # The same flips and gains: whatever a chain does, loudness and sign of the rest agree.
+    assert 8 < sum(bool(torch.equal(a, b)) for a, b in changed) < 32
+    for a, b in changed:
+        assert float(a.square().mean()) == pytest.approx(float(b.square().mean()), rel=2e-3)
+
+
+def test_only_the_mixture_is_coded():
+    sources = torch.stack([music(), music()])
+    made = augment.mixed(sources, AugmentConfig(codec=1.0), RATE, generator(1))
+    assert torch.equal(made[1:], sources)
+    assert 15 < snr(sources.sum(0), made[0]) < 80
