@@ -1,6 +1,6 @@
 """`python -m htdemucs`."""
 
-from htdemucs.cli.main import main
+from htdemucs.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run()

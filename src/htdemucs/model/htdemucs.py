@@ -3,11 +3,14 @@
 Shapes: B batch, S source, C channel, F frequency bin, T STFT frame, L sample.
 """
 
+import dataclasses
 from fractions import Fraction
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from htdemucs.model.config import HTDemucsConfig
 from htdemucs.model.layers import (
@@ -43,6 +46,18 @@ class HTDemucs(nn.Module):
         _rescale_convolutions(self, config.rescale)
         self.frequency_embedding = _frequency_embedding(config)
         self.transformer = CrossDomainTransformer(config) if config.t_layers else None
+
+    @classmethod
+    def blank(cls, config: HTDemucsConfig) -> "HTDemucs":
+        """A network whose parameters hold no values yet, to be filled from a file.
+
+        Drawing initial values takes longer than reading a checkpoint, and here none are drawn,
+        from torch's global generator neither.
+        """
+        with torch.random.fork_rng(devices=[]), _NoInitialValues():
+            network = cls(dataclasses.replace(config, rescale=0))
+        network.config = config
+        return network
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -156,6 +171,22 @@ def _frequency_embedding(config: HTDemucsConfig) -> nn.Module:
         return nn.Identity()
     rows = config.bins // 4
     return FrequencyEmbedding(rows, config.channels, config.emb_scale, config.freq_emb)
+
+
+class _NoInitialValues(TorchFunctionMode):
+    """Leaves out what gives the parameters of torch's layers random values."""
+
+    DRAWS = frozenset(
+        {nn.init.kaiming_uniform_, nn.init.xavier_uniform_, Tensor.uniform_, Tensor.normal_}
+    )
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in self.DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
 
 
 @torch.no_grad()

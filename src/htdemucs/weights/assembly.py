@@ -53,7 +53,7 @@ def network(
     """
     _check_room(config, parameters)
     try:
-        model = HTDemucs(config)
+        model = HTDemucs.blank(config)
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"it describes an impossible network: {shown(error)}") from error
     state = model.state_dict()
