@@ -14,7 +14,7 @@ LEVELS = [
     {"errors", "files"},
     {"model"},
     {"weights", "audio", "fast"},
-    {"separation"},
+    {"separation", "provenance"},
     {"evaluation"},
     {"batch", "training", "export"},
     {"cli", "server"},

@@ -7,7 +7,7 @@ from htdemucs.errors import AudioError
 
 def test_blocks_come_back_exactly_and_again(tmp_path, noise):
     waveform = noise(10_000)
-    with Spool(tmp_path / "new") as spool:
+    with Spool(tmp_path / "new", 2) as spool:
         for block in waveform.tensor_split([0, 17, 4_000, 4_000], dim=1):
             spool.write(block)
         for block_length in (999, 10_000, 20_000):
@@ -15,12 +15,11 @@ def test_blocks_come_back_exactly_and_again(tmp_path, noise):
             assert all(block.shape == (2, block_length) for block in blocks[:-1])
             assert torch.equal(torch.cat(blocks, dim=1), waveform)
         assert spool.length == 10_000
-        assert spool.peak == waveform.abs().max()
 
 
 def test_reading_and_writing_may_alternate(tmp_path, noise):
     waveform = noise(300)
-    with Spool(tmp_path) as spool:
+    with Spool(tmp_path, 2) as spool:
         spool.write(waveform[:, :100])
         first, second = spool.blocks(60), spool.blocks(50)
         assert torch.equal(next(first), waveform[:, :60])
@@ -30,12 +29,10 @@ def test_reading_and_writing_may_alternate(tmp_path, noise):
         assert torch.equal(torch.cat(list(spool.blocks(128)), dim=1), waveform)
 
 
-def test_non_finite_samples_are_kept_but_have_no_peak(tmp_path):
+def test_non_finite_samples_are_kept(tmp_path):
     samples = torch.tensor([[0.5, float("nan"), float("-inf"), -2.0]])
-    with Spool(tmp_path) as spool:
-        assert spool.peak == 0
+    with Spool(tmp_path, 1) as spool:
         spool.write(samples)
-        assert spool.peak == 2
         [block] = spool.blocks(10)
     assert torch.equal(block.isnan(), samples.isnan())
     assert block[0, 2] == float("-inf")
@@ -43,7 +40,7 @@ def test_non_finite_samples_are_kept_but_have_no_peak(tmp_path):
 
 def test_the_file_goes_with_the_spool(tmp_path, noise):
     def interrupted():
-        with Spool(tmp_path) as spool:
+        with Spool(tmp_path, 2) as spool:
             spool.write(noise(1_000))
             raise KeyboardInterrupt
 
@@ -55,11 +52,42 @@ def test_the_file_goes_with_the_spool(tmp_path, noise):
 def test_an_unusable_folder_is_an_audio_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(AudioError, match="cannot hold temporary files"):
-        Spool(tmp_path / "file")
+        Spool(tmp_path / "file", 2)
 
 
-def test_blocks_must_agree_in_channels(tmp_path):
-    with Spool(tmp_path) as spool:
-        spool.write(torch.zeros(2, 5))
-        with pytest.raises(AudioError, match="a block has 1 channels, those before 2"):
-            spool.write(torch.zeros(1, 5))
+def test_blocks_must_have_its_channels(tmp_path):
+    with Spool(tmp_path, 2) as spool, pytest.raises(AudioError, match="has 1 channels, not 2"):
+        spool.write(torch.zeros(1, 5))
+
+
+def test_a_kept_spool_goes_on_under_its_key(tmp_path, noise):
+    waveform, path = noise(1_000), tmp_path / "new" / "x.work"
+    with Spool.kept(path, 2, "key") as spool:
+        assert spool.length == 0
+        spool.write(waveform[:, :700])
+    for torn in (b"", b"\x01", b"\x01" * 7):  # what a killed process may leave of a frame
+        with path.open("ab") as file:
+            file.write(torn)
+        with Spool.kept(path, 2, "key") as spool:
+            assert spool.length == 700
+            assert torch.equal(torch.cat(list(spool.blocks(99)), dim=1), waveform[:, :700])
+    with Spool.kept(path, 2, "key") as spool:
+        spool.write(waveform[:, 700:])
+        assert torch.equal(torch.cat(list(spool.blocks(640)), dim=1), waveform)
+
+
+@pytest.mark.parametrize("other", ["kez", "k", "longer key", ""])
+def test_a_kept_spool_of_another_key_starts_anew(tmp_path, noise, other):
+    path = tmp_path / "x.work"
+    with Spool.kept(path, 2, "key") as spool:
+        spool.write(noise(50))
+    with Spool.kept(path, 2, other) as spool:
+        assert spool.length == 0
+        assert list(spool.blocks(10)) == []
+
+
+def test_a_kept_spool_belongs_to_one_at_a_time(tmp_path):
+    path = tmp_path / "x.work"
+    with Spool.kept(path, 2, "key"), pytest.raises(AudioError, match="another htdemucs"):
+        Spool.kept(path, 2, "key")
+    Spool.kept(path, 2, "key").close()

@@ -1,9 +1,12 @@
+import os
+
 import pytest
 import torch
 
 from helpers import snr
 from htdemucs import AudioEncoding, AudioError, AudioFile, OutputOptions, Separator
-from htdemucs.audio import AudioWriter
+from htdemucs.audio import AudioWriter, Spool, resampled_length
+from htdemucs.separation.files import Resumption, separate_file
 
 FLOAT = AudioEncoding("wav", bit_depth=32)
 
@@ -51,15 +54,112 @@ def test_a_mono_track_gives_stems_of_the_model_s_channels(identity, tmp_path):
     torch.testing.assert_close(read(paths["once"]), sine(500)[[0, 0]], rtol=0, atol=1e-5)
 
 
-def test_rescale_makes_a_clipping_stem_softer_as_a_whole(identity, tmp_path):
+def test_rescale_makes_all_stems_softer_by_one_gain(identity, tmp_path):
     waveform = sine(2000, peak=0.8)
     track = write(tmp_path / "song.wav", waveform)
     paths = Separator(identity).separate_file(track, tmp_path)
-    once, twice = read(paths["once"]), read(paths["twice"])
-    assert snr(waveform, once) > 85  # 16 bits; it does not clip, so it keeps its level
-    assert float(twice.abs().max()) == pytest.approx(1 / 1.01, abs=1e-4)
-    expected = 2 * waveform / (1.01 * 2 * waveform.abs().max())
-    assert snr(expected, twice) > 60
+    gain = 1 / (1.01 * 2 * waveform.abs().max())
+    assert float(read(paths["twice"]).abs().max()) == pytest.approx(1 / 1.01, abs=1e-4)
+    assert snr(gain * waveform, read(paths["once"])) > 80  # 16 bits
+    assert snr(2 * gain * waveform, read(paths["twice"])) > 80
+
+
+def test_nothing_is_rescaled_that_does_not_clip(identity, tmp_path):
+    quiet, loud = sine(2000, peak=0.4), sine(2000, peak=0.8)
+    paths = Separator(identity).separate_file(write(tmp_path / "a.wav", quiet), tmp_path)
+    assert snr(2 * quiet, read(paths["twice"])) > 80
+    track = write(tmp_path / "b.wav", loud)  # floats hold it
+    paths = Separator(identity).separate_file(track, tmp_path, options=OutputOptions(FLOAT))
+    assert snr(2 * loud, read(paths["twice"])) > 100
+
+
+@pytest.mark.parametrize("depth", [16, 24])
+@pytest.mark.parametrize("kind", ["wav", "flac"])
+@pytest.mark.parametrize("residual", ["spread", "write"])
+def test_with_the_residual_files_add_up_to_the_mixture_exactly(
+    identity, tmp_path, depth, kind, residual
+):
+    encoding = AudioEncoding(kind, bit_depth=depth)
+    track = write(tmp_path / f"song.{kind}", sine(4000, 8000, 0.2), 8000, encoding)
+    options = OutputOptions(encoding, residual=residual)
+    paths = Separator(identity).separate_file(track, tmp_path / "out", options=options)
+    assert ("residual" in paths) == (residual == "write")
+    steps = 2 ** (depth - 1)
+    total = sum((read(path).double() * steps).round() for path in paths.values())
+    assert torch.equal(total, (read(track).double() * steps).round())
+
+
+@pytest.mark.parametrize("residual", ["spread", "write"])
+@pytest.mark.parametrize("rate", [None, 44_100])
+def test_with_the_residual_files_add_up_at_any_rate_and_gain(identity, tmp_path, residual, rate):
+    waveform = sine(8000, 8000, 0.9)  # twice of it clips
+    track = write(tmp_path / "song.wav", waveform, 8000, AudioEncoding("wav"))
+    options = OutputOptions(residual=residual, sample_rate=rate)
+    paths = Separator(identity).separate_file(track, tmp_path / "out", options=options)
+    total = sum(read(path) for path in paths.values())
+    mixture = torch.cat(list(AudioFile(track, sample_rate=rate)), dim=1)
+    gain = float((total * mixture).sum() / mixture.square().sum())
+    assert (gain < 0.99) == (residual == "write")  # shared, nothing is left that clips
+    assert (total - gain * mixture).abs().max() < 3 / 2**15
+
+
+def test_a_residual_shared_leaves_what_there_was(identity, tmp_path):
+    """Once and twice the mixture lack minus two mixtures: one less each."""
+    waveform = sine(1000, peak=0.3)
+    track = write(tmp_path / "song.wav", waveform)
+    options = OutputOptions(FLOAT, residual="spread")
+    paths = Separator(identity).separate_file(track, tmp_path, options=options)
+    assert read(paths["once"]).abs().max() < 1e-5
+    assert snr(waveform, read(paths["twice"])) > 90
+
+
+@pytest.mark.parametrize("rate", [8000, 44_100, 48_000])
+@pytest.mark.parametrize("length", [1, 777, 9999])
+def test_another_sample_rate(identity, tmp_path, rate, length):
+    track = write(tmp_path / "song.wav", sine(length, 11_025), 11_025)
+    paths = Separator(identity).separate_file(
+        track, tmp_path, options=OutputOptions(sample_rate=rate)
+    )
+    stem = AudioFile(paths["twice"])
+    assert stem.source_sample_rate == rate
+    assert sum(block.shape[-1] for block in stem) == resampled_length(length, 11_025, rate)
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "expected"),
+    [
+        (AudioEncoding("wav", bit_depth=24), "wav", 24),
+        (FLOAT, "wav", 32),
+        (FLOAT, "flac", 24),
+        (AudioEncoding("flac"), "wav", 16),
+        (AudioEncoding("mp3"), "wav", 16),
+    ],
+)
+def test_the_track_s_own_bit_depth(identity, tmp_path, source, kind, expected):
+    track = write(tmp_path / f"song.{source.extension}", sine(9000, 8000), 8000, source)
+    options = OutputOptions(AudioEncoding(kind), keep_bit_depth=True)
+    paths = Separator(identity).separate_file(track, tmp_path / "out", options=options)
+    assert AudioFile(paths["once"]).bit_depth == expected
+
+
+def test_file_times_are_kept_if_asked(identity, tmp_path):
+    track = write(tmp_path / "song.wav", sine(500))
+    os.utime(track, (1_000_000_000, 1_000_000_000))
+    for keep in (True, False):
+        options = OutputOptions(keep_times=keep)
+        paths = Separator(identity).separate_file(track, tmp_path, options=options)
+        assert (paths["once"].stat().st_mtime == 1_000_000_000) == keep
+
+
+def test_minus_is_what_the_track_itself_lacks(identity, tmp_path):
+    """Not what is left of it after its way to the model's rate and back."""
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.1 * torch.randn(2, 20_000, generator=generator)  # up to 22 kHz; the model ends at 500
+    track = write(tmp_path / "song.wav", noise, 44_100)
+    options = OutputOptions(FLOAT, two_stems="once", other_method="minus")
+    paths = Separator(identity).separate_file(track, tmp_path, options=options)
+    total = read(paths["once"]) + read(paths["minus_once"])
+    torch.testing.assert_close(total, noise, rtol=0, atol=1e-6)
 
 
 def test_clamp_cuts_peaks_and_none_leaves_them_to_the_format(identity, tmp_path):
@@ -165,3 +265,71 @@ def test_unreadable_tracks_are_audio_errors(identity, tmp_path):
             Separator(identity).separate_file(path, tmp_path / "out")
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+class Stop(BaseException):
+    """What a test ends a separation with."""
+
+
+class Counting:
+    """Passes on to a model until it has been asked a number of times."""
+
+    def __init__(self, network, most):
+        self.network, self.left, self.asked = network, most, 0
+
+    def __call__(self, mixture):
+        if self.left == 0:
+            raise Stop
+        self.left -= 1
+        self.asked += 1
+        return self.network(mixture)
+
+
+@pytest.mark.parametrize("shifts", [0, 1, 2])
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_a_stopped_separation_goes_on_and_ends_the_same(
+    tmp_path, shifts, batch_size, most, tiny_model
+):
+    waveform = torch.randn(2, 60_000, generator=torch.Generator().manual_seed(0)) * 0.3
+    track = write(tmp_path / "song.wav", waveform, 11_025)
+    options = OutputOptions(FLOAT)
+
+    def separate(out, asked):
+        separator = Separator(tiny_model, shifts=shifts, batch_size=batch_size)
+        counting = Counting(separator._run, asked)
+        counting.batch_size = batch_size
+        separator._run = counting
+        places = options.places(track, tmp_path / out)
+        resumption = Resumption(places.spool, "key")
+        try:
+            separated = separate_file(separator, track, places, options, resumption=resumption)
+        except Stop:
+            return None, counting.asked
+        return separated, counting.asked
+
+    whole, needed = separate("whole", -1)
+    assert whole.resumed == 0
+    separated, asked, attempts = None, 0, 0
+    while separated is None:
+        separated, more = separate("parts", most + attempts)
+        asked, attempts = asked + more, attempts + 1
+    assert (attempts > 1) == (most < needed)
+    assert asked < needed + attempts * (2 + 2 * max(shifts, 1))  # what overlaps is done again
+    if 1 < most < needed:
+        assert separated.resumed > 0
+    for name, path in separated.files.items():
+        assert path.read_bytes() == whole.files[name].read_bytes()
+
+
+def test_an_unfinished_file_of_another_key_is_not_gone_on_with(identity, tmp_path):
+    track = write(tmp_path / "song.wav", sine(2000, peak=0.3))
+    options = OutputOptions()
+    places = options.places(track, tmp_path / "out")
+    with Spool.kept(places.spool, 4, "old") as spool:
+        spool.write(torch.ones(4, 700))
+    separated = separate_file(
+        Separator(identity), track, places, options, resumption=Resumption(places.spool, "new")
+    )
+    assert separated.resumed == 0
+    assert snr(sine(2000, peak=0.3), read(separated.files["once"])) > 80

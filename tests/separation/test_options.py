@@ -1,8 +1,12 @@
 from pathlib import Path
 
 import pytest
+import torch
+from mutagen.flac import FLAC
 
 from htdemucs import AudioEncoding, OutputOptions, SeparationError
+from htdemucs.audio import AudioWriter
+from htdemucs.separation.naming import file_name
 
 
 @pytest.mark.parametrize(
@@ -18,19 +22,20 @@ from htdemucs import AudioEncoding, OutputOptions, SeparationError
 )
 def test_template(track, template, expected):
     options = OutputOptions(filename=template)
-    assert options.path(Path("music") / track, "bass", Path("out")) == Path("out") / expected
+    places = options.places(Path("music") / track, Path("out"))
+    assert places.stem("bass") == Path("out") / expected
 
 
 def test_the_extension_is_the_format_s():
     options = OutputOptions(encoding=AudioEncoding("mp3"))
-    assert options.path(Path("a.wav"), "bass", Path("o")).name == "bass.mp3"
+    assert options.places(Path("a.wav"), Path("o")).stem("bass").name == "bass.mp3"
 
 
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
         ({"filename": "{track}.{ext}"}, "stem"),
-        ({"filename": "{artist}/{stem}"}, "artist"),
+        ({"filename": "{composer}/{stem}"}, "composer"),
         ({"filename": "{stem.__class__}"}, "stem.__class__"),
         ({"filename": "{stem[0]}"}, "stem"),
         ({"filename": "{stem"}, "filename"),
@@ -58,7 +63,7 @@ def test_impossible_options_are_named(fields, match):
 )
 def test_nothing_leads_out_of_the_output_folder(track, template, tmp_path):
     with pytest.raises(SeparationError, match="outside"):
-        OutputOptions(filename=template).path(Path(track), "bass", tmp_path / "out")
+        OutputOptions(filename=template).places(Path(track), tmp_path / "out").stem("bass")
 
 
 def test_stems_needed():
@@ -72,3 +77,87 @@ def test_stems_needed():
         OutputOptions(two_stems="bass").needed_stems(("bass",))
     with pytest.raises(SeparationError, match="piano"):
         OutputOptions(two_stems="piano").needed_stems(sources)
+
+
+def test_impossible_combinations_are_named():
+    for fields, match in (
+        ({"stem_file": True, "two_stems": "bass"}, "two-stems"),
+        ({"stem_file": True, "residual": "write"}, "residual"),
+        ({"two_stems": "bass", "other_method": "none", "residual": "spread"}, "one stem"),
+        ({"residual": "yes"}, "residual"),
+    ):
+        with pytest.raises(SeparationError, match=match):
+            OutputOptions(**fields)
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{track}/{stem}.{ext}", "song/htdemucs.json"),
+        ("{track}_{stem}.{ext}", "song_htdemucs.json"),
+        ("{stem}/{track}.{ext}", "htdemucs/song.json"),
+        ("{track}/{stem}.wav", "song/htdemucs.wav.json"),
+        ("{track}-{stem}", "song-htdemucs.json"),
+    ],
+)
+def test_the_manifest_s_place(template, expected):
+    places = OutputOptions(filename=template).places(Path("a/song.mp3"), Path("out"))
+    assert places.manifest == Path("out") / expected
+    assert places.spool.parent == places.manifest.parent
+    assert places.spool.name.startswith(".")
+
+
+def test_stem_files_have_the_track_s_name():
+    options = OutputOptions(stem_file=True)
+    places = options.places(Path("a/song.mp3"), Path("out"))
+    assert options.targets(places, ("a", "b")) == {"stem file": Path("out/song/song.stem.mp4")}
+    places = OutputOptions(stem_file=True, filename="{track}.{ext}").places(
+        Path("a/song.mp3"), Path("out")
+    )
+    assert places.stem("song") == Path("out/song.stem.mp4")
+    assert places.manifest == Path("out/song.htdemucs.json")
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{track}/{stem}.{ext}", "song (2)/bass.wav"),
+        ("{artist}/{title}-{stem}.{ext}", "Unknown artist/song (2)-bass.wav"),
+        ("{artist}/{stem}.{ext}", "Unknown artist (2)/bass.wav"),
+        ("{stem}.{ext}", "bass (2).wav"),
+    ],
+)
+def test_a_second_track_of_a_name_is_numbered(template, expected):
+    template = template.replace("{title}", "{track}") if "{title}" in template else template
+    places = OutputOptions(filename=template).places(Path("song.mp3"), Path("out"), 2)
+    assert places.stem("bass") == Path("out") / expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("AC/DC", "AC_DC"),
+        ("../../etc/passwd", "_.._etc_passwd"),
+        ("..", ""),
+        (" . ", ""),
+        ("a\nb\0c", "a_b_c"),
+        ("C:\\x", "C__x"),
+        ("歌" * 100, "歌" * 50),
+        ("a" * 149 + "é", "a" * 149),
+        ("\udc80x", "_x"),
+    ],
+)
+def test_tags_as_parts_of_a_path(text, expected):
+    assert file_name(text) == expected
+
+
+def test_tags_in_a_template(tmp_path):
+    track = tmp_path / "x.flac"
+    with AudioWriter(track, 8000, 1, AudioEncoding("flac")) as writer:
+        writer.write(torch.zeros(1, 100))
+    tags = FLAC(track)
+    tags["artist"], tags["title"], tags["album"] = "AC/DC", "../T", "A"
+    tags.save()
+    template = "{artist}/{album}/{title}/{stem}.{ext}"
+    places = OutputOptions(filename=template).places(track, tmp_path)
+    assert places.stem("bass") == tmp_path / "AC_DC" / "A" / "_T" / "bass.wav"

@@ -18,3 +18,6 @@ __all__ = [
     "reblock",
     "resampled_length",
 ]
+from typing import Any
+
+StemFileWriter: Any = None

@@ -91,6 +91,21 @@ class AudioEncoding:
         return self.format
 
     @property
+    def holds_any_peak(self) -> bool:
+        """Whether samples beyond full scale are kept as they are: in floats only."""
+        return self.codec.encoder == "pcm_f32le"
+
+    @property
+    def depth(self) -> int | None:
+        """Bits of a sample; None in lossy formats."""
+        return self.bit_depth if (self.format, self.bit_depth) in _CODECS else None
+
+    @property
+    def steps(self) -> int | None:
+        """Steps from silence to full scale of integer samples; None where there are no integers."""
+        return 2 ** (self.bit_depth - 1) if self.depth and not self.holds_any_peak else None
+
+    @property
     def codec(self) -> Codec:
         """How FFmpeg writes it."""
         return _CODECS.get((self.format, None)) or _CODECS[self.format, self.bit_depth]

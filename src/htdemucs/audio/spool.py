@@ -1,44 +1,75 @@
-"""A waveform put aside on disk until its peak is known."""
+"""A waveform put aside on disk, to be read again or gone on with."""
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from os import SEEK_END, PathLike
+from contextlib import AbstractContextManager, suppress
+from os import SEEK_END, SEEK_SET, PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from htdemucs.audio.failures import reporting
+from htdemucs.audio.failures import printable, reporting
 from htdemucs.errors import AudioError
 
 _BYTES = 4  # of a float32 sample
 
 
 class Spool:
-    """Raw float32 samples in a temporary file inside `folder`, deleted when the spool closes.
+    """Raw float32 samples on disk: write blocks, then read them back in order, as often as wanted.
 
-    Write blocks, then read them back in order, as often as wanted. Memory does not depend on
-    the length.
+    Memory does not depend on the length. `Spool(folder)` is a file without a name, which is gone
+    when the spool closes. `Spool.kept` is one with a name, which stays and can be gone on with,
+    also after the process was killed.
 
     Attributes:
-        length: samples written so far, a channel.
-        peak: greatest finite absolute sample written so far; 0.0 before the first.
+        length: samples held, a channel.
 
     Raises AudioError if the folder cannot be written or the disk is full.
     """
 
-    def __init__(self, folder: str | PathLike[str]) -> None:
-        self._folder = Path(folder)
+    def __init__(self, folder: str | PathLike[str], channels: int) -> None:
+        self._place, self._channels = Path(folder), channels
+        self._head = 0  # bytes before the first sample
         self.length = 0
-        self.peak = 0.0
-        self._channels = 0
         with self._reporting():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=self._folder, prefix=".htdemucs-")  # noqa: SIM115
+            self._place.mkdir(parents=True, exist_ok=True)
+            self._file = cast(
+                BinaryIO,
+                tempfile.TemporaryFile(dir=self._place, prefix=".htdemucs-"),  # noqa: SIM115
+            )
+
+    @classmethod
+    def kept(cls, path: Path, channels: int, key: str) -> Self:
+        """Open the spool at `path`: with what it holds, if that was written under the same key.
+
+        Raises:
+            AudioError: another process has it open, or it cannot be written.
+        """
+        spool = cls.__new__(cls)
+        spool._place, spool._channels = path, channels
+        head = f"{key}\n".encode()
+        spool._head = len(head)
+        with spool._reporting():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            spool._file = path.open("r+b" if path.exists() else "w+b")
+            try:
+                _lock(spool._file, path)
+                if spool._file.read(len(head)) != head:
+                    spool._file.seek(0)
+                    spool._file.truncate()
+                    spool._file.write(head)
+                frame = _BYTES * channels
+                spool.length = (spool._file.seek(0, SEEK_END) - len(head)) // frame
+                spool._file.truncate(len(head) + spool.length * frame)
+                spool._file.flush()
+            except BaseException:
+                spool._file.close()
+                raise
+        return spool
 
     def __enter__(self) -> Self:
         return self
@@ -52,26 +83,22 @@ class Spool:
         self.close()
 
     def close(self) -> None:
-        """Delete the temporary file."""
+        """Let go of the file; an empty one is deleted."""
         with self._reporting():
+            if self._head and not self.length:
+                self._place.unlink(missing_ok=True)
             self._file.close()
 
     def write(self, block: Tensor) -> None:
-        """Append a block (C, L), L from 0; every block has the channels of the first."""
-        channels, length = block.shape
-        if self._channels not in (0, channels):
-            raise AudioError(f"a block has {channels} channels, those before {self._channels}")
-        self._channels = channels
+        """Append a block (C, L), L from 0."""
+        if block.shape[0] != self._channels:
+            raise AudioError(f"a block has {block.shape[0]} channels, not {self._channels}")
         samples = block.detach().to("cpu", torch.float32)
-        magnitude = samples.abs()
-        finite = magnitude[magnitude.isfinite()]
-        if finite.numel():
-            self.peak = max(self.peak, float(finite.max()))
         with self._reporting():
             self._file.seek(0, SEEK_END)
             self._file.write(np.ascontiguousarray(samples.numpy().T).tobytes())
             self._file.flush()
-        self.length += length
+        self.length += block.shape[1]
 
     def blocks(self, block_length: int) -> Iterator[Tensor]:
         """Yield what was written so far from the start: (C, block_length), the last one shorter."""
@@ -79,10 +106,23 @@ class Spool:
         length = self.length
         for start in range(0, length, block_length):
             with self._reporting():
-                self._file.seek(start * frame_bytes)
+                self._file.seek(self._head + start * frame_bytes, SEEK_SET)
                 count = min(block_length, length - start)
                 samples = np.frombuffer(self._file.read(count * frame_bytes), np.float32)
             yield torch.from_numpy(samples.reshape(count, self._channels).T.copy())
 
     def _reporting(self) -> AbstractContextManager[None]:
-        return reporting(self._folder, "cannot hold temporary files", "free some space there")
+        return reporting(self._place, "cannot hold temporary files", "free some space there")
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Let no other process use the file while this one has it open, where the system can."""
+    with suppress(ImportError):  # Windows has no fcntl
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AudioError(
+                f"{printable(path.parent)} is being written by another htdemucs; wait for it"
+            ) from None

@@ -89,6 +89,11 @@ def copy_tags(
     return True
 
 
+def read_fields(path: Path) -> dict[str, str]:
+    """The first value of each common tag of a file, by its name in Vorbis comments."""
+    return {name: values[0] for name, values in _read(path).fields.items() if values}
+
+
 def _read(path: Path) -> _Tags:
     # Tags are the least trustworthy bytes of a file, and never worth losing a stem for: whatever
     # a parser trips over means that there are none.

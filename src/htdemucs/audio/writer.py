@@ -38,7 +38,8 @@ class AudioWriter:
     96 kHz), the waveform is resampled to `AudioEncoding.stored_rate`.
 
     `finish` is called with the temporary file's path once it is encoded, before the renaming:
-    the place to write tags.
+    the place to write tags. `temporary` is a hidden name to use instead of one of its own, so that
+    what a killed process left is written over.
 
     Raises AudioError for an impossible request, for a file that cannot be written (permission,
     full disk), and on closing without a single sample.
@@ -52,6 +53,7 @@ class AudioWriter:
         encoding: AudioEncoding,
         *,
         finish: Callable[[Path], None] | None = None,
+        temporary: Path | None = None,
     ) -> None:
         self.path = Path(path)
         self.sample_rate = sample_rate
@@ -67,7 +69,8 @@ class AudioWriter:
         self._resampler = Resampler(sample_rate, self._stored_rate, channels)
         self._encoded = 0  # samples handed to the encoder, a channel
         # The final name may already be as long as a name can be, so this one is not made from it.
-        self._temporary = self.path.with_name(f".htdemucs-{secrets.token_hex(6)}.partial")
+        own = self.path.with_name(f".htdemucs-{secrets.token_hex(6)}.partial")
+        self._temporary = temporary or own
         self._container: OutputContainer | None = None
         with self._reporting():
             _check_target(self.path)

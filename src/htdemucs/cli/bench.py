@@ -32,8 +32,8 @@ def bench(
     from rich.table import Table
 
     from htdemucs import HTDemucs, __version__
-    from htdemucs.evaluation.provenance import machine
     from htdemucs.fast import choose_precision, keep_freed_memory
+    from htdemucs.provenance import machine
     from htdemucs.weights.loading import choose_device, known_config
 
     keep_freed_memory()

@@ -1,11 +1,8 @@
 """`htdemucs separate`: songs into stems."""
 
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+import re
 from enum import Enum
 from pathlib import Path
-from queue import Queue
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,13 +13,16 @@ from htdemucs.cli.shared import (
     Repo,
     download_bars,
     messages,
-    print_error,
-    progress_bar,
 )
-from htdemucs.errors import HTDemucsError, SeparationError
+from htdemucs.cli.tracks import STANDARD_STREAM, separate_tracks
+from htdemucs.errors import SeparationError
 
 if TYPE_CHECKING:
     from htdemucs.separation import OutputOptions, Separator
+
+
+KEEP = "keep"
+SAMPLE_RATES = range(8_000, 384_001)  # Hz
 
 
 class OtherMethod(str, Enum):
@@ -41,6 +41,14 @@ class ClipMode(str, Enum):
     none = "none"
 
 
+class Residual(str, Enum):
+    """What becomes of the difference between the mixture and the sum of the stems."""
+
+    none = "none"
+    spread = "spread"
+    write = "write"
+
+
 class Format(str, Enum):
     """Of the files written."""
 
@@ -53,18 +61,34 @@ class Format(str, Enum):
 
 
 def separate(
-    tracks: Annotated[list[Path] | None, typer.Argument(help="Audio or video files.")] = None,
+    tracks: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Audio or video files, folders of them, patterns, .m3u8 playlists, or - for "
+            "standard input."
+        ),
+    ] = None,
     name: Name = "htdemucs",
     repo: Repo = None,
     list_models: Annotated[
         bool, typer.Option("--list-models", help="List the models that NAME can be, and exit.")
     ] = False,
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Folder; stems go to OUT/MODEL/TRACK/STEM.EXT.")
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            "--output",
+            help="Folder; stems go to OUT/MODEL/TRACK/STEM.EXT. With - the one stem that is "
+            "written goes to standard output.",
+        ),
     ] = Path("separated"),
     filename: Annotated[
         str,
-        typer.Option(help="Template below OUT/MODEL, of {track}, {trackext}, {stem} and {ext}."),
+        typer.Option(
+            help="Template below OUT/MODEL, of {track}, {trackext}, {stem}, {ext}, {artist}, "
+            "{title} and {album}."
+        ),
     ] = "{track}/{stem}.{ext}",
     device: Annotated[
         str | None,
@@ -97,12 +121,27 @@ def separate(
         OtherMethod,
         typer.Option(help="All but STEM: sum of the others, mixture minus STEM, or not written."),
     ] = OtherMethod.add,
+    residual: Annotated[
+        Residual,
+        typer.Option(help="Spread what the stems lack of the mixture over them, or write it too."),
+    ] = Residual.none,
+    sample_rate: Annotated[
+        str, typer.Option(help="Hz of the stems; keep is each track's own.", metavar="HZ|keep")
+    ] = "keep",
+    bit_depth: Annotated[
+        str | None,
+        typer.Option(
+            help="16, 24 or 32 (floats) in wav and flac; keep is each track's own.",
+            metavar="BITS|keep",
+        ),
+    ] = None,
     int24: Annotated[bool, typer.Option("--int24", help="24 bits instead of 16.")] = False,
     float32: Annotated[
         bool, typer.Option("--float32", help="32-bit float WAV; 24 bits in FLAC.")
     ] = False,
     clip_mode: Annotated[
-        ClipMode, typer.Option(help="Make a clipping stem softer, cut its peaks, or neither.")
+        ClipMode,
+        typer.Option(help="If a stem clips: make all stems softer, cut its peaks, or neither."),
     ] = ClipMode.rescale,
     file_format: Annotated[Format | None, typer.Option("--format", help="By default wav.")] = None,
     flac: Annotated[bool, typer.Option("--flac", help="Same as --format flac.")] = False,
@@ -112,6 +151,25 @@ def separate(
         int, typer.Option(min=2, max=7, help="2 is the best quality, 7 the fastest.")
     ] = 2,
     bitrate: Annotated[int | None, typer.Option(help="kbit/s of opus (192) and m4a (256).")] = None,
+    stem_file: Annotated[
+        bool,
+        typer.Option("--stem-file", help="One .stem.mp4 for DJ programs instead of four files."),
+    ] = False,
+    keep_times: Annotated[
+        bool, typer.Option("--keep-times", help="Give stems the track's time of modification.")
+    ] = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            help="Leave out tracks of which htdemucs.json says that the same was done already."
+        ),
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done with each track.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a summary for programs, on standard output.")
+    ] = False,
     jobs: Annotated[
         int, typer.Option("-j", "--jobs", help="Segments run at once on a CPU.", min=0)
     ] = 0,
@@ -131,7 +189,11 @@ def separate(
     if not tracks:
         raise SeparationError("no tracks given; name one or more audio files")
     messages().quiet = quiet
-    encoding = _encoding(file_format, flac, mp3, int24, float32, mp3_bitrate, mp3_preset, bitrate)
+    if as_json and out == STANDARD_STREAM:
+        raise SeparationError("standard output takes the stem or the summary, not both")
+    encoding = _encoding(
+        file_format, flac, mp3, _depth(bit_depth, int24, float32), mp3_bitrate, mp3_preset, bitrate
+    )
     from htdemucs.separation import OutputOptions
 
     options = OutputOptions(
@@ -140,6 +202,11 @@ def separate(
         clip_mode=clip_mode.value,
         two_stems=two_stems,
         other_method=other_method.value,
+        residual=residual.value,
+        sample_rate=_sample_rate(sample_rate),
+        keep_bit_depth=bit_depth == KEEP,
+        stem_file=stem_file,
+        keep_times=keep_times,
     )
     separators = _separators(
         name,
@@ -155,93 +222,41 @@ def separate(
         split=not no_split,
         precision=precision.value,
     )
-    run = _Run(separators, options, out / _folder_name(name))
-    run.separate(tracks)
-    run.conclude()
+    separate_tracks(
+        tracks,
+        separators,
+        options,
+        out,
+        name=name,
+        repo=repo,
+        skip_existing=skip_existing,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
 
 
-@dataclass
-class _Run:
-    """The tracks of one command, and what became of them."""
+def _sample_rate(text: str) -> int | None:
+    if text == KEEP:
+        return None
+    if not re.fullmatch(r"\d{1,7}", text) or int(text) not in SAMPLE_RATES:
+        raise SeparationError(f"--sample-rate must be keep or 8000 to 384000, not {text}")
+    return int(text)
 
-    separators: "list[Separator]"  # one a device
-    options: "OutputOptions"
-    out_dir: Path
-    failures: dict[Path, str] = field(default_factory=dict)
-    done: list[Path] = field(default_factory=list)
-    claimed: dict[Path, Path] = field(default_factory=dict)  # stem -> its track
 
-    def separate(self, tracks: list[Path]) -> None:
-        """Separate all tracks, as many at once as there are devices."""
-        if len(self.separators) == 1:
-            for track in tracks:
-                self._separate(track, self.separators[0], progress_bar)
-            return
-        idle: Queue[Separator] = Queue()
-        for separator in self.separators:
-            idle.put(separator)
-
-        def separate_on_the_next(track: Path) -> None:
-            separator = idle.get()
-            try:
-                self._separate(track, separator, lambda _: nullcontext())
-            finally:
-                idle.put(separator)
-
-        with ThreadPoolExecutor(len(self.separators)) as pool:
-            try:
-                for future in [pool.submit(separate_on_the_next, track) for track in tracks]:
-                    future.result()
-            finally:  # on Ctrl-C too: tracks not begun are not begun
-                pool.shutdown(cancel_futures=True)
-
-    def _separate(self, track: Path, separator: "Separator", bar: Any) -> None:
-        """Separate one track; an expected failure is noted, and does not stop the others."""
-        try:
-            self._claim(track, separator.stems)
-            with bar(track.name) as on_progress:
-                stems = separator.separate_file(
-                    track, self.out_dir, options=self.options, on_progress=on_progress
-                )
-        except HTDemucsError as error:
-            for target in [t for t, owner in self.claimed.copy().items() if owner is track]:
-                del self.claimed[target]
-            self.failures[track] = str(error)
-            print_error(str(error))
-        else:
-            self.done.append(track)
-            folders = sorted({str(path.parent) for path in stems.values()})
-            messages().print(
-                f"  {', '.join(stems)} -> {', '.join(folders)}", highlight=False, markup=False
-            )
-
-    def _claim(self, track: Path, stems: tuple[str, ...]) -> None:
-        """Refuse what another track of this command is or will be written to."""
-        for stem in stems:
-            target = self.options.path(track, stem, self.out_dir)
-            other = self.claimed.setdefault(target, track)
-            if other is not track:
-                raise SeparationError(
-                    f"{track} would overwrite the stems of {other}; "
-                    "put {trackext} into --filename, or separate it into another folder"
-                )
-
-    def conclude(self) -> None:
-        """Name the tracks that failed, and exit with 1 if there are any."""
-        if not self.failures:
-            return
-        if len(self.failures) + len(self.done) > 1:
-            names = ", ".join(str(track) for track in self.failures)
-            print_error(f"{len(self.failures)} not separated: {names}")
-        raise typer.Exit(1)
+def _depth(bit_depth: str | None, int24: bool, float32: bool) -> int:
+    if int24 + float32 + (bit_depth is not None) > 1:
+        raise SeparationError("choose one of --int24, --float32 and --bit-depth")
+    depths = {None: 24 if int24 else 32 if float32 else 16, KEEP: 16, "16": 16, "24": 24, "32": 32}
+    if bit_depth not in depths:
+        raise SeparationError(f"--bit-depth must be keep, 16, 24 or 32, not {bit_depth}")
+    return depths[bit_depth]
 
 
 def _encoding(
     file_format: Format | None,
     flac: bool,
     mp3: bool,
-    int24: bool,
-    float32: bool,
+    depth: int,
     mp3_bitrate: int,
     mp3_preset: int,
     bitrate: int | None,
@@ -252,10 +267,9 @@ def _encoding(
     formats += [file_format.value] if file_format else []
     if len(set(formats)) > 1:
         raise SeparationError(f"choose one format, not {' and '.join(formats)}")
-    if int24 and float32:
-        raise SeparationError("choose --int24 or --float32, not both")
     chosen = formats[0] if formats else "wav"
-    depth = 24 if int24 or (float32 and chosen == "flac") else 32 if float32 else 16
+    if chosen == "flac":
+        depth = min(depth, 24)
     return AudioEncoding(
         format=chosen,
         bit_depth=depth,
@@ -278,6 +292,9 @@ def _separators(
 
     if stems and options.two_stems:
         raise SeparationError("choose --stems or --two-stems, not both")
+    if stems and (options.residual == "spread" or options.stem_file):
+        other = "--stem-file" if options.stem_file else "--residual spread"
+        raise SeparationError(f"{other} needs all stems: leave out --stems")
     keep_freed_memory()
     wanted = [stem.strip() for stem in stems.split(",")] if stems else None
     separators = []
@@ -291,13 +308,6 @@ def _separators(
             f"{name} on {separator.device}, {separator.precision}", highlight=False, markup=False
         )
     return separators
-
-
-def _folder_name(name: str) -> str:
-    """What a model's stems are filed under: its name, without what a file name cannot hold."""
-    if not name.startswith("hf://") and Path(name).exists():
-        return Path(name).resolve().stem or "model"
-    return name.removeprefix("hf://").replace("/", "_").lstrip(".") or "model"
 
 
 def _list_models(repo: Path | None) -> None:

@@ -10,9 +10,9 @@ from htdemucs.evaluation import aggregate
 from htdemucs.evaluation.evaluate import Evaluation
 from htdemucs.evaluation.metrics import EPSILON, METRICS, StemScores
 from htdemucs.evaluation.oracle import N_FFT, POWER
-from htdemucs.evaluation.provenance import combined_sha256, versions
 from htdemucs.evaluation.scoring import ROWS, TrackResult
 from htdemucs.files import replacing
+from htdemucs.provenance import combined_sha256, versions
 
 FORMAT_VERSION = 1
 

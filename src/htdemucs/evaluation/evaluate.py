@@ -7,7 +7,6 @@ from typing import Any
 
 from htdemucs.evaluation.estimates import estimated_stems
 from htdemucs.evaluation.options import EvaluationOptions
-from htdemucs.evaluation.provenance import machine, weights_sha256
 from htdemucs.evaluation.scoring import TrackResult
 from htdemucs.evaluation.tracks import Track, find_tracks
 from htdemucs.evaluation.workers import (
@@ -17,6 +16,7 @@ from htdemucs.evaluation.workers import (
     score_here,
     score_in_processes,
 )
+from htdemucs.provenance import machine, weights_sha256
 from htdemucs.weights.loading import choose_device
 
 

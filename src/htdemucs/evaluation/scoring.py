@@ -14,10 +14,10 @@ from htdemucs.audio import reblock
 from htdemucs.evaluation.estimates import Estimates, Estimator
 from htdemucs.evaluation.metrics import ScoreMeter, StemScores
 from htdemucs.evaluation.oracle import ideal_ratio_masks
-from htdemucs.evaluation.provenance import peak_device_memory, peak_memory, sha256
 from htdemucs.evaluation.spectra import BandSpectrogram
 from htdemucs.evaluation.threads import threads
 from htdemucs.evaluation.tracks import Frame, Track, TrackReader
+from htdemucs.provenance import peak_device_memory, peak_memory, sha256
 
 FAITHFUL = 40.0  # dB of a mixture over its difference from the stems' sum; less is worth a note
 ROWS = ("model", "mixture", "oracle")

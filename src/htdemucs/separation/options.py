@@ -1,16 +1,19 @@
-"""What the stems of a file are called, and how they are written."""
+"""What is written of a file's stems, and how."""
 
-import string
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from htdemucs.audio import AudioEncoding
 from htdemucs.errors import SeparationError
+from htdemucs.separation.naming import Places, places, template_fields
 
 ClipMode = Literal["rescale", "clamp", "none"]
 OtherMethod = Literal["add", "minus", "none"]
-TEMPLATE_FIELDS = ("track", "trackext", "stem", "ext")
+Residual = Literal["none", "spread", "write"]
+HEADROOM = 1.01  # "rescale" brings the highest peak to 1 / HEADROOM
+RESIDUAL = "residual"  # name of what the stems lack of the mixture
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,23 @@ class OutputOptions:
     Attributes:
         encoding: format, depth and bit rate.
         filename: template below the output folder, of {track} (the name before its last dot),
-            {trackext}, {stem} and {ext}.
-        clip_mode: what happens to a stem whose peak an integer format cannot hold: "rescale" makes
-            the whole stem softer, "clamp" cuts its peaks at 0.99, "none" leaves it to the format.
+            {trackext}, {stem}, {ext}, and the tags {artist}, {title} and {album}.
+        clip_mode: what happens when the peak of a stem is more than the format can hold: "rescale"
+            makes all stems softer by one gain, so that they still add up; "clamp" cuts peaks at
+            0.99; "none" leaves them to the format. 32-bit floats hold every peak and are never
+            rescaled.
         two_stems: write only this stem and what is left of the mixture without it.
         other_method: what is left is the other stems' sum ("add", as no_STEM), the mixture minus
             the stem ("minus", as minus_STEM), or not written ("none").
+        residual: what the stems lack of the mixture is left out ("none"), shared among them
+            ("spread") or written beside them as "residual" ("write"). With the latter two the
+            samples written add up to the mixture: exactly so in 16 and 24 bits where the mixture
+            has no more and no resampling or gain came between, else to rounding.
+        sample_rate: Hz of the files; by default the track's own.
+        keep_bit_depth: in wav and flac, write as many bits as the track has, where it has any.
+        stem_file: write one .stem.mp4 for DJ programs, the mixture and its four stems, instead.
         copy_tags: copy the track's tags and cover art to the stems.
+        keep_times: give the files the track's time of modification.
     """
 
     encoding: AudioEncoding = field(default_factory=AudioEncoding)
@@ -34,14 +47,27 @@ class OutputOptions:
     clip_mode: ClipMode = "rescale"
     two_stems: str | None = None
     other_method: OtherMethod = "add"
+    residual: Residual = "none"
+    sample_rate: int | None = None
+    keep_bit_depth: bool = False
+    stem_file: bool = False
     copy_tags: bool = True
+    keep_times: bool = False
 
     def __post_init__(self) -> None:
-        if self.clip_mode not in ("rescale", "clamp", "none"):
-            raise SeparationError(f"clip_mode must be rescale, clamp or none, not {self.clip_mode}")
-        if self.other_method not in ("add", "minus", "none"):
-            raise SeparationError(f"other_method must be add, minus or none: {self.other_method}")
-        _check_template(self.filename)
+        choices = {"clip_mode": ClipMode, "other_method": OtherMethod, "residual": Residual}
+        for name, kind in choices.items():
+            if getattr(self, name) not in get_args(kind):
+                known = ", ".join(get_args(kind))
+                raise SeparationError(f"{name} must be one of {known}, not {getattr(self, name)}")
+        used = template_fields(self.filename)
+        if "stem" not in used and not self.stem_file:
+            raise SeparationError("--filename must contain {stem}, or stems overwrite each other")
+        if self.stem_file and (self.two_stems or self.residual == "write"):
+            other = "--two-stems" if self.two_stems else "--residual write"
+            raise SeparationError(f"a stem file holds four stems: leave out {other}")
+        if self.two_stems and self.other_method == "none" and self.residual == "spread":
+            raise SeparationError("there is one stem only: nothing to spread a residual over")
 
     def needed_stems(self, sources: tuple[str, ...]) -> tuple[str, ...]:
         """The model's outputs that must be computed to write what is asked for.
@@ -66,35 +92,43 @@ class OutputOptions:
         """The one stem that anything written is made of, whatever the model; None for several."""
         return (self.two_stems,) if self.two_stems and self.other_method != "add" else None
 
-    def path(self, track: Path, stem: str, out_dir: Path) -> Path:
-        """Where a stem of `track` goes.
+    def output_names(self, stems: tuple[str, ...]) -> tuple[str, ...]:
+        """What is written of these stems, in order."""
+        names = list(stems)
+        if self.two_stems is not None:
+            rest = {"add": "no_", "minus": "minus_"}.get(self.other_method)
+            names = [self.two_stems, *([rest + self.two_stems] if rest else [])]
+        return (*names, *([RESIDUAL] if self.residual == "write" else []))
 
-        Raises:
-            SeparationError: the template and the track's name lead out of `out_dir`.
-        """
-        name, _, suffix = track.name.rpartition(".")
-        values = {
-            "track": name if name else track.name,
-            "trackext": suffix,
-            "stem": stem,
-            "ext": self.encoding.extension,
-        }
-        path = out_dir / self.filename.format_map(values)
-        if not path.resolve().is_relative_to(out_dir.resolve()):
-            raise SeparationError(f"{track.name} would be written outside {out_dir}: {path}")
-        return path
+    @property
+    def needs_mixture(self) -> bool:
+        """Whether the files are made of the mixture too."""
+        minus = self.two_stems is not None and self.other_method == "minus"
+        return self.stem_file or self.residual != "none" or minus
 
+    def encoding_for(self, bit_depth: int | None) -> AudioEncoding:
+        """How a track of this many bits (None: lossy) is written."""
+        if self.stem_file:
+            return AudioEncoding("m4a", bitrate=self.encoding.bitrate)
+        if not self.keep_bit_depth or bit_depth is None:
+            return self.encoding
+        if self.encoding.format == "flac":
+            bit_depth = min(bit_depth, 24)
+        return dataclasses.replace(self.encoding, bit_depth=bit_depth)
 
-def _check_template(template: str) -> None:
-    try:
-        parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
-    except ValueError as error:
-        raise SeparationError(f"--filename {template!r}: {error}") from error
-    for _, name, spec, conversion in parts:
-        if name not in TEMPLATE_FIELDS:
-            known = ", ".join(f"{{{field}}}" for field in TEMPLATE_FIELDS)
-            raise SeparationError(f"--filename has {{{name}}}, but knows only the names {known}")
-        if spec or conversion:
-            raise SeparationError(f"--filename takes plain names such as {{{name}}}")
-    if "stem" not in [name for _, name, _, _ in parts]:
-        raise SeparationError("--filename must contain {stem}, or stems overwrite each other")
+    def gain(self, peak: float, encoding: AudioEncoding) -> float:
+        """What all stems are multiplied by when this is the highest peak among them."""
+        if self.clip_mode != "rescale" or encoding.holds_any_peak:
+            return 1.0
+        return 1 / max(1.0, HEADROOM * peak)
+
+    def places(self, track: Path, out_dir: Path, number: int = 1) -> Places:
+        """Where the files of `track` go; see `naming.places`."""
+        extension = "stem.mp4" if self.stem_file else self.encoding.extension
+        return places(track, out_dir, self.filename, extension, number)
+
+    def targets(self, places: Places, stems: tuple[str, ...]) -> dict[str, Path]:
+        """The files to write, by the names of what they hold."""
+        if self.stem_file:
+            return {"stem file": places.stem(places.values["track"])}
+        return {name: places.stem(name) for name in self.output_names(stems)}

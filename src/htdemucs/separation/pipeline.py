@@ -52,6 +52,10 @@ class Worker:
     ) -> None:
         self._pool.shutdown(cancel_futures=error is not None)
 
+    def stop(self) -> None:
+        """End with the running call."""
+        self._pool.shutdown(cancel_futures=True)
+
     def submit(self, call: Callable[..., object], *arguments: object) -> None:
         """Run it after those before it."""
         self._waiting.append(self._pool.submit(call, *arguments))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,6 +99,18 @@ class Separator:
         """Segments run at once."""
         return self._run.batch_size
 
+    def settings(self) -> dict[str, Any]:
+        """All that the stems of a track depend on beside the model and the device."""
+        return {
+            "segment_length": self.segment_length,
+            "stride": self.stride,
+            "shifts": self.shifts,
+            "seed": self.seed,
+            "stems": list(self.stems),
+            "precision": self.precision,
+            "split": self.split,
+        }
+
     @torch.no_grad()
     def separate(self, waveform: Tensor, sample_rate: int) -> Stems:
         """(C, L) or (L,) at any sample rate -> the stems, each (C, L) at the same rate.
@@ -121,13 +134,20 @@ class Separator:
 
     @torch.no_grad()
     def stream(
-        self, blocks: Iterable[Tensor], normalization: Normalization | None = None
+        self,
+        blocks: Iterable[Tensor],
+        normalization: Normalization | None = None,
+        *,
+        skip: int = 0,
     ) -> Iterator[Stems]:
         """Blocks (C, L) of any lengths at the model's rate -> blocks of stems as they finish.
 
         The stems' blocks have other lengths than those given, but line up with them to the
         sample, and are as long in all. Without `normalization` the blocks are read twice, first
         to `measure` the track: give a list, an `AudioFile`, or anything else that can be.
+
+        The first `skip` samples are not given, and what only they need is not computed; those
+        after them are the same to the bit (on a GPU, as long as its memory suffices).
 
         Raises:
             SeparationError: the blocks can be read only once and no normalisation is given.
@@ -139,17 +159,36 @@ class Separator:
                 )
             normalization = measure(blocks)
         self.check_length(normalization.length)
+        given = 0
+        for stems in self._separated(blocks, normalization, skip):
+            length = next(iter(stems.values())).shape[-1]
+            first = max(0, skip - given)
+            given += length
+            if first < length:
+                yield {name: stem[..., first:] for name, stem in stems.items()}
+
+    def _separated(
+        self, blocks: Iterable[Tensor], normalization: Normalization, skip: int
+    ) -> Iterator[Stems]:
+        """Blocks of stems from the start on, those before `skip` worthless."""
         lanes = [_Lane(self.segment_length, self.stride, start) for start in self._starts()]
         level = normalization.apply
         segments = _cut((level(block.to(self.device)) for block in blocks), lanes)
         while batch := list(islice(segments, self._run.batch_size)):
-            answers = self._run(torch.stack([segment.window for _, segment in batch]))
+            answers = self._answers([segment for _, segment in batch], skip)
             for (lane, segment), answer in zip(batch, answers, strict=True):
                 lane.add(segment, answer)
             yield from self._finished(lanes, normalization)
         for lane in lanes:
             lane.finish()
         yield from self._finished(lanes, normalization)
+
+    def _answers(self, segments: list[Segment], skip: int) -> Tensor:
+        """(B, S, C, L) of the network, or zeros where all of it lies before `skip`."""
+        windows = torch.stack([segment.window for segment in segments])
+        if all(segment.start + segment.length <= skip for segment in segments):
+            return windows.new_zeros(len(windows), len(self.stems), *windows.shape[1:])
+        return self._run(windows)
 
     def separate_file(
         self,
@@ -168,9 +207,9 @@ class Separator:
             AudioError: the file cannot be read, or a stem cannot be written.
             SeparationError: the options do not fit the model.
         """
-        return separate_file(
-            self, Path(path), Path(out_dir), options or OutputOptions(), on_progress
-        )
+        options = options or OutputOptions()
+        places = options.places(Path(path), Path(out_dir))
+        return separate_file(self, Path(path), places, options, on_progress).files
 
     def progress(self, done: int, total: int) -> Progress:
         """`done` of `total` samples, as seconds."""

@@ -1,4 +1,4 @@
-"""What scores depend on, and what they took: files, versions, the machine."""
+"""What results depend on, and what they took: files, versions, the machine."""
 
 import hashlib
 import platform
@@ -12,7 +12,7 @@ import torch
 from htdemucs import __version__
 from htdemucs.weights import folder, registry
 
-PACKAGES = ("torch", "numpy", "av", "soxr")  # what changes a score in its last digits
+PACKAGES = ("torch", "numpy", "av", "soxr")  # what changes a sample in its last digits
 FOLDER_FILES = (folder.CONFIG_FILE, folder.WEIGHTS_FILE)
 
 

@@ -1,0 +1,196 @@
+"""Where many tracks go, which of them are done, and what became of each."""
+
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from htdemucs.audio.failures import printable
+from htdemucs.batch import manifest
+from htdemucs.batch.inputs import Track
+from htdemucs.errors import AudioError, HTDemucsError
+from htdemucs.separation import OutputOptions, Progress, Separator
+from htdemucs.separation.files import Resumption, separate_file
+from htdemucs.separation.naming import Places
+
+Status = Literal["separated", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a track.
+
+    Attributes:
+        track: its path.
+        status: separated now, skipped because it was before, or failed.
+        reason: of a failure, in one line.
+        files: by the name of what they hold.
+        manifest: the file that says how they were made.
+        duration: seconds of audio.
+        seconds: that it took.
+        resumed: seconds of audio that an earlier attempt had finished.
+        gain: on all stems, so that none clips.
+        warnings: what was wrong with the track.
+    """
+
+    track: str
+    status: Status
+    reason: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    manifest: str | None = None
+    duration: float | None = None
+    seconds: float = 0.0
+    resumed: float = 0.0
+    gain: float | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A track and the place of its files, which is no other track's."""
+
+    track: Track
+    places: Places
+    number: int
+
+
+class Library:
+    """Where tracks go, and how they get there.
+
+    Args:
+        name: of the model.
+        hashes: of the model's files.
+        options: what is written.
+        folder: of the stems.
+        skip_existing: leave out tracks whose manifest says that the same was done to the same
+            file, and whose stems are as they were written.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        hashes: Mapping[str, str],
+        options: OutputOptions,
+        folder: Path,
+        *,
+        skip_existing: bool = True,
+    ) -> None:
+        self.name, self.hashes, self.options = name, dict(hashes), options
+        self.folder, self.skip_existing = folder, skip_existing
+        self._taken: set[str] = set()
+
+    def place(self, track: Track) -> Job:
+        """Give a track its place: if an earlier one has it, that of its name with a number.
+
+        Raises:
+            SeparationError: the template and its name or tags lead out of the folder.
+        """
+        number = 1
+        while True:
+            places = self.options.places(track.path, self.folder / track.folder, number)
+            # Some file systems take names for the same that differ in case or in composition.
+            name = unicodedata.normalize("NFC", str(places.manifest)).casefold()
+            if name not in self._taken:
+                self._taken.add(name)
+                return Job(track, places, number)
+            number += 1
+
+    def separate(
+        self,
+        job: Job,
+        separator: Separator,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Outcome:
+        """Separate a track, unless it is done already. An expected failure is an outcome too."""
+        started = time.monotonic()
+        try:
+            return self._separate(job, separator, on_progress, started)
+        except HTDemucsError as error:
+            return failed(job.track.path, error, time.monotonic() - started)
+
+    def state(self, job: Job, separator: Separator) -> str:
+        """What `separate` would do: "separate", "go on" or "skip".
+
+        Raises:
+            AudioError: the track cannot be read.
+        """
+        known = manifest.read_manifest(job.places.manifest)
+        source = manifest.source_hash(job.track.path, known)
+        recipe = manifest.Recipe.of(self.name, self.hashes, separator, self.options)
+        targets = self.options.targets(job.places, separator.stems)
+        if self.skip_existing and manifest.finished_files(
+            known, recipe.key(source["sha256"]), targets
+        ):
+            return "skip"
+        return "go on" if job.places.spool.exists() else "separate"
+
+    def _separate(
+        self,
+        job: Job,
+        separator: Separator,
+        on_progress: Callable[[Progress], None] | None,
+        started: float,
+    ) -> Outcome:
+        path, places = job.track.path, job.places
+        known = manifest.read_manifest(places.manifest)
+        source = manifest.source_hash(path, known)
+        recipe = manifest.Recipe.of(self.name, self.hashes, separator, self.options)
+        targets = self.options.targets(places, separator.stems)
+        if (
+            self.skip_existing
+            and known is not None
+            and manifest.finished_files(known, recipe.key(source["sha256"]), targets)
+        ):
+            places.spool.unlink(missing_ok=True)
+            return Outcome(
+                track=str(path),
+                status="skipped",
+                files={name: str(target) for name, target in targets.items()},
+                manifest=str(places.manifest),
+                duration=known["duration"],
+                gain=known["levels"].get("gain"),
+            )
+        resumption = Resumption(places.spool, recipe.stems_key(source["sha256"]))
+        done = separate_file(separator, path, places, self.options, on_progress, resumption)
+        if not manifest.is_same(path, source):
+            places.spool.unlink(missing_ok=True)
+            raise AudioError(f"{printable(path)} changed while it was read; separate it again")
+        seconds = time.monotonic() - started
+        manifest.write_manifest(path, source, recipe, places, done, seconds)
+        places.spool.unlink(missing_ok=True)
+        return Outcome(
+            track=str(path),
+            status="separated",
+            files={name: str(target) for name, target in done.files.items()},
+            manifest=str(places.manifest),
+            duration=done.length / done.sample_rate,
+            seconds=seconds,
+            resumed=done.resumed,
+            gain=done.gain,
+            warnings=done.warnings,
+        )
+
+
+def failed(track: Path | None, error: Exception, seconds: float = 0.0) -> Outcome:
+    """The outcome of a track that cannot be separated."""
+    return Outcome(
+        track=str(track) if track else "", status="failed", reason=str(error), seconds=seconds
+    )
+
+
+def summary(outcomes: Iterable[Outcome]) -> dict[str, Any]:
+    """Counts and every track, as JSON can hold them."""
+    tracks = list(outcomes)
+    counts = {
+        status: sum(o.status == status for o in tracks)
+        for status in ("separated", "skipped", "failed")
+    }
+    return {
+        "format": "htdemucs-summary",
+        "version": 1,
+        **counts,
+        "duration": sum(o.duration or 0.0 for o in tracks if o.status == "separated"),
+        "tracks": [asdict(outcome) for outcome in tracks],
+    }

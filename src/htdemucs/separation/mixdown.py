@@ -1,0 +1,129 @@
+"""From the network's stems to the waveforms of the files."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from htdemucs.audio import AudioEncoding, AudioFile, Resampler
+from htdemucs.separation.options import RESIDUAL, OutputOptions
+
+CLAMP = 0.99  # where "clamp" cuts
+MIXTURE = "mixture"
+Waveforms = dict[str, Tensor]
+
+
+class Mixdown:
+    """Resamples, adds, subtracts and levels: stems at the model's rate in, waveforms of files out.
+
+    What is left of the mixture, and what the stems lack of it, is taken from the track itself at
+    the files' rate, so that nothing is lost on the way to the model's rate and back.
+
+    Args:
+        stems: names of what is pushed, in order.
+        source: the track, at the model's rate and channels.
+        sample_rate: of the files.
+        options, encoding: what is written, and how.
+        gain: on everything.
+
+    Attributes:
+        peaks: the greatest absolute sample of each waveform so far.
+    """
+
+    def __init__(
+        self,
+        stems: tuple[str, ...],
+        source: AudioFile,
+        sample_rate: int,
+        options: OutputOptions,
+        encoding: AudioEncoding,
+        gain: float = 1.0,
+    ) -> None:
+        self._stems, self._options, self._gain = stems, options, gain
+        self._steps = encoding.steps
+        self._back = [Resampler(source.sample_rate, sample_rate, source.channels) for _ in stems]
+        self._given = 0
+        self._mixture = None
+        if options.needs_mixture:
+            track = AudioFile(source.path, sample_rate=sample_rate, channels=source.channels)
+            self._mixture = _Samples(iter(track), source.channels)
+        self.peaks: dict[str, float] = {}
+
+    def push(self, stems: Tensor) -> Waveforms:
+        """(S, C, L) -> each (C, L') at the files' rate; L' may be 0."""
+        return self._mixed([back.push(stem) for back, stem in zip(self._back, stems, strict=True)])
+
+    def finish(self, length: int) -> Waveforms:
+        """The rest, so that there are `length` samples in all: there and back rounds by one."""
+        missing = length - self._given
+        tails = [back.flush() for back in self._back]
+        return self._mixed([F.pad(tail, (0, missing - tail.shape[-1])) for tail in tails])
+
+    def _mixed(self, stems: list[Tensor]) -> Waveforms:
+        named = dict(zip(self._stems, (self._gain * stem for stem in stems), strict=True))
+        length = stems[0].shape[-1]
+        self._given += length
+        mixture = self._gain * self._mixture.take(length) if self._mixture else stems[0]
+        waveforms = self._wanted(named, mixture)
+        if self._options.residual != "none":
+            waveforms = self._completed(waveforms, mixture)
+        if self._options.clip_mode == "clamp":
+            waveforms = {n: waveform.clamp(-CLAMP, CLAMP) for n, waveform in waveforms.items()}
+        if self._options.stem_file:
+            waveforms = {MIXTURE: mixture, **waveforms}
+        for name, waveform in waveforms.items():
+            peak = float(waveform.abs().max()) if length else 0.0
+            self.peaks[name] = max(self.peaks.get(name, 0.0), peak)
+        return waveforms
+
+    def _wanted(self, stems: Waveforms, mixture: Tensor) -> Waveforms:
+        wanted, method = self._options.two_stems, self._options.other_method
+        if wanted is None:
+            return stems
+        waveforms = {wanted: stems[wanted]}
+        if method == "add":
+            others = [stem for name, stem in stems.items() if name != wanted]
+            waveforms["no_" + wanted] = torch.stack(others).sum(0)
+        elif method == "minus":
+            waveforms["minus_" + wanted] = mixture - stems[wanted]
+        return waveforms
+
+    def _completed(self, waveforms: Waveforms, mixture: Tensor) -> Waveforms:
+        """Waveforms that add up to the mixture, each but the last at the file's own steps.
+
+        The last one is the difference, so that rounding adds up to nothing where the mixture is
+        at these steps itself.
+        """
+        total = torch.stack(list(waveforms.values())).double().sum(0)
+        names = list(waveforms)
+        if self._options.residual == "spread":
+            share = ((mixture - total) / len(waveforms)).float()
+            waveforms = {name: waveform + share for name, waveform in waveforms.items()}
+            last = names.pop()
+        else:
+            last = RESIDUAL
+        rounded = {name: self._rounded(waveforms[name]) for name in names}
+        total = torch.stack([mixture.double(), *(-w.double() for w in rounded.values())]).sum(0)
+        return {**rounded, last: total.float()}
+
+    def _rounded(self, waveform: Tensor) -> Tensor:
+        """As the file will hold it, where it holds integers and nothing clips."""
+        if self._steps is None:
+            return waveform
+        return (waveform * self._steps).round() / self._steps
+
+
+class _Samples:
+    """A track's samples in any portions, silent after its end."""
+
+    def __init__(self, blocks: Iterator[Tensor], channels: int) -> None:
+        self._blocks = blocks
+        self._held = torch.zeros(channels, 0)
+
+    def take(self, count: int) -> Tensor:
+        """(C, count), the next samples."""
+        while self._held.shape[-1] < count and (block := next(self._blocks, None)) is not None:
+            self._held = torch.cat([self._held, block], dim=-1)
+        taken, self._held = self._held[:, :count], self._held[:, count:]
+        return F.pad(taken, (0, count - taken.shape[-1]))
