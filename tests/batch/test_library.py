@@ -8,7 +8,7 @@ from htdemucs import AudioEncoding, OutputOptions, Separator
 from htdemucs.audio import Spool
 from htdemucs.batch import Library, Track, read_manifest
 from htdemucs.batch.library import summary
-from htdemucs.separation import files as separation_files
+from htdemucs.separation import output as separation_output
 
 
 @pytest.fixture
@@ -273,16 +273,16 @@ def test_a_manifest_appears_only_when_all_stems_are_there(separator, song, tmp_p
     """Killed between stems and manifest, the next run only encodes."""
     lib = library(tmp_path / "out")
     job = lib.place(Track(song))
-    close = separation_files._FileEach.close
+    close = separation_output._FileEach.close
 
     def die(self):
         close(self)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(separation_files._FileEach, "close", die)
+    monkeypatch.setattr(separation_output._FileEach, "close", die)
     with pytest.raises(KeyboardInterrupt):
         lib.separate(job, separator)
-    monkeypatch.setattr(separation_files._FileEach, "close", close)
+    monkeypatch.setattr(separation_output._FileEach, "close", close)
     assert read_manifest(job.places.manifest) is None
     outcome = lib.separate(job, separator)
     assert outcome.resumed == 1.5

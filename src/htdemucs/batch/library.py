@@ -119,10 +119,7 @@ class Library:
         known = manifest.read_manifest(job.places.manifest)
         source = manifest.source_hash(job.track.path, known)
         recipe = manifest.Recipe.of(self.name, self.hashes, separator, self.options)
-        targets = self.options.targets(job.places, separator.stems)
-        if self.skip_existing and manifest.finished_files(
-            known, recipe.key(source["sha256"]), targets
-        ):
+        if known and self._is_finished(job, separator, known, recipe.key(source["sha256"])):
             return "skip"
         return "go on" if job.places.spool.exists() else "separate"
 
@@ -137,21 +134,9 @@ class Library:
         known = manifest.read_manifest(places.manifest)
         source = manifest.source_hash(path, known)
         recipe = manifest.Recipe.of(self.name, self.hashes, separator, self.options)
-        targets = self.options.targets(places, separator.stems)
-        if (
-            self.skip_existing
-            and known is not None
-            and manifest.finished_files(known, recipe.key(source["sha256"]), targets)
-        ):
+        if known and self._is_finished(job, separator, known, recipe.key(source["sha256"])):
             places.spool.unlink(missing_ok=True)
-            return Outcome(
-                track=str(path),
-                status="skipped",
-                files={name: str(target) for name, target in targets.items()},
-                manifest=str(places.manifest),
-                duration=known["duration"],
-                gain=known["levels"].get("gain"),
-            )
+            return self._skipped(job, separator, known)
         resumption = Resumption(places.spool, recipe.stems_key(source["sha256"]))
         done = separate_file(separator, path, places, self.options, on_progress, resumption)
         if not manifest.is_same(path, source):
@@ -170,6 +155,21 @@ class Library:
             resumed=done.resumed,
             gain=done.gain,
             warnings=done.warnings,
+        )
+
+    def _is_finished(self, job: Job, separator: Separator, known: dict[str, Any], key: str) -> bool:
+        targets = self.options.targets(job.places, separator.stems)
+        return self.skip_existing and manifest.finished_files(known, key, targets)
+
+    def _skipped(self, job: Job, separator: Separator, known: dict[str, Any]) -> Outcome:
+        targets = self.options.targets(job.places, separator.stems)
+        return Outcome(
+            track=str(job.track.path),
+            status="skipped",
+            files={name: str(target) for name, target in targets.items()},
+            manifest=str(job.places.manifest),
+            duration=known["duration"],
+            gain=known["levels"].get("gain"),
         )
 
 

@@ -138,14 +138,10 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     return document if held else None
 
 
-def finished_files(
-    document: Mapping[str, Any] | None, key: str, targets: Mapping[str, Path]
-) -> bool:
+def finished_files(document: Mapping[str, Any], key: str, targets: Mapping[str, Path]) -> bool:
     """Whether the manifest is of this work, and every file is there as it was written."""
-    if document is None or document["key"] != key:
-        return False
     files = document["files"]
-    if files.keys() != targets.keys():
+    if document["key"] != key or files.keys() != targets.keys():
         return False
     return all(is_same(path, files[name]) for name, path in targets.items())
 
