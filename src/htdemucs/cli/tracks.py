@@ -49,11 +49,7 @@ def separate_tracks(
     with ExitStack() as stack:
         to_stream = out == STANDARD_STREAM
         if to_stream:
-            if dry_run or len(options.output_names(separators[0].stems)) != 1:
-                raise SeparationError(
-                    "standard output takes one stem: add --stems or "
-                    "--two-stems STEM --other-method none"
-                )
+            _check_one_output(options, separators[0], words)
             out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="htdemucs-")))
         if STANDARD_STREAM in words:
             words = [_standard_input(stack) if word == STANDARD_STREAM else word for word in words]
@@ -75,9 +71,19 @@ def separate_tracks(
                 messages().print("stopped; run the same command again to go on")
         run.conclude(as_json)
         if to_stream:
-            [file] = run.outcomes[0].files.values()
+            [[file]] = [outcome.files.values() for outcome in run.outcomes]
             with Path(file).open("rb") as stem:
                 shutil.copyfileobj(stem, sys.stdout.buffer)
+
+
+def _check_one_output(options: "OutputOptions", separator: "Separator", words: list[Path]) -> None:
+    """Refuse what is not one file, since standard output is one."""
+    if not options.stem_file and len(options.output_names(separator.stems)) != 1:
+        raise SeparationError(
+            "standard output takes one stem: add --stems or --two-stems STEM --other-method none"
+        )
+    if len(words) != 1 or words[0].is_dir():
+        raise SeparationError("standard output takes one track; name one file")
 
 
 class _Run:
