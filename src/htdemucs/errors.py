@@ -43,3 +43,11 @@ class ExportError(HTDemucsError):
 
 class TrainingError(HTDemucsError):
     """A training run that cannot go on."""
+
+
+class StorageError(HTDemucsError):
+    """A list, bucket or folder that cannot be read from or written to."""
+
+
+class ClusterError(HTDemucsError):
+    """Ray is not there, or could not do its work."""

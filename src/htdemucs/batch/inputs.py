@@ -2,9 +2,10 @@
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from typing import Any
 
 from htdemucs.audio.failures import printable
 from htdemucs.errors import AudioError
@@ -28,10 +29,12 @@ class Track:
         path: of the file.
         folder: where it lies below the folder that was named; its stems go to the same place below
             the output folder.
+        origin: if the file is a copy: where it is from, for the manifest.
     """
 
     path: Path
     folder: PurePath = field(default_factory=PurePath)
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_tracks(

@@ -80,6 +80,7 @@ class Library:
         self.name, self.hashes, self.options = name, dict(hashes), options
         self.folder, self.skip_existing = folder, skip_existing
         self._taken: set[str] = set()
+        self._numbers: dict[str, int] = {}  # the last given, by the name without one
 
     def place(self, track: Track) -> Job:
         """Give a track its place: if an earlier one has it, that of its name with a number.
@@ -87,15 +88,14 @@ class Library:
         Raises:
             SeparationError: the template and its name or tags lead out of the folder.
         """
-        number = 1
-        while True:
-            places = self.options.places(track.path, self.folder / track.folder, number)
-            # Some file systems take names for the same that differ in case or in composition.
-            name = unicodedata.normalize("NFC", str(places.manifest)).casefold()
-            if name not in self._taken:
-                self._taken.add(name)
-                return Job(track, places, number)
-            number += 1
+        number, places = 1, self._places(track, 1)
+        first = name = _name(places)
+        while name in self._taken:
+            number = self._numbers[first] = self._numbers.get(first, 1) + 1
+            places = self._places(track, number)
+            name = _name(places)
+        self._taken.add(name)
+        return Job(track, places, number)
 
     def separate(
         self,
@@ -123,6 +123,18 @@ class Library:
             return "skip"
         return "go on" if job.places.spool.exists() else "separate"
 
+    def skipped(self, job: Job, separator: Separator, known: dict[str, Any]) -> Outcome:
+        """The outcome of a track that this manifest says is done."""
+        targets = self.options.targets(job.places, separator.stems)
+        return Outcome(
+            track=str(job.track.path),
+            status="skipped",
+            files={name: str(target) for name, target in targets.items()},
+            manifest=str(job.places.manifest),
+            duration=known["duration"],
+            gain=known["levels"].get("gain"),
+        )
+
     def _separate(
         self,
         job: Job,
@@ -136,14 +148,15 @@ class Library:
         recipe = manifest.Recipe.of(self.name, self.hashes, separator, self.options)
         if known and self._is_finished(job, separator, known, recipe.key(source["sha256"])):
             places.spool.unlink(missing_ok=True)
-            return self._skipped(job, separator, known)
+            return self.skipped(job, separator, known)
         resumption = Resumption(places.spool, recipe.stems_key(source["sha256"]))
         done = separate_file(separator, path, places, self.options, on_progress, resumption)
         if not manifest.is_same(path, source):
             places.spool.unlink(missing_ok=True)
             raise AudioError(f"{printable(path)} changed while it was read; separate it again")
         seconds = time.monotonic() - started
-        manifest.write_manifest(path, source, recipe, places, done, seconds)
+        known_source = {**source, **job.track.origin}
+        manifest.write_manifest(path, known_source, recipe, places, done, seconds)
         places.spool.unlink(missing_ok=True)
         return Outcome(
             track=str(path),
@@ -157,23 +170,20 @@ class Library:
             warnings=done.warnings,
         )
 
+    def _places(self, track: Track, number: int) -> Places:
+        return self.options.places(track.path, self.folder / track.folder, number)
+
     def _is_finished(self, job: Job, separator: Separator, known: dict[str, Any], key: str) -> bool:
         targets = self.options.targets(job.places, separator.stems)
         return self.skip_existing and manifest.finished_files(known, key, targets)
 
-    def _skipped(self, job: Job, separator: Separator, known: dict[str, Any]) -> Outcome:
-        targets = self.options.targets(job.places, separator.stems)
-        return Outcome(
-            track=str(job.track.path),
-            status="skipped",
-            files={name: str(target) for name, target in targets.items()},
-            manifest=str(job.places.manifest),
-            duration=known["duration"],
-            gain=known["levels"].get("gain"),
-        )
+
+def _name(places: Places) -> str:
+    """What a place is known by: some file systems ignore case and composition."""
+    return unicodedata.normalize("NFC", str(places.manifest)).casefold()
 
 
-def failed(track: Path | None, error: Exception, seconds: float = 0.0) -> Outcome:
+def failed(track: str | Path | None, error: Exception, seconds: float = 0.0) -> Outcome:
     """The outcome of a track that cannot be separated."""
     return Outcome(
         track=str(track) if track else "", status="failed", reason=str(error), seconds=seconds

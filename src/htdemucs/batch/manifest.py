@@ -126,10 +126,16 @@ def write_manifest(
 def read_manifest(path: Path) -> dict[str, Any] | None:
     """A track's manifest; None if there is none that can be read."""
     try:
-        if path.stat().st_size > MAX_SIZE:
-            return None
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return parse_manifest(path.read_bytes()) if path.stat().st_size <= MAX_SIZE else None
+    except (OSError, ValueError):
+        return None
+
+
+def parse_manifest(data: bytes) -> dict[str, Any] | None:
+    """The contents of a manifest; None if this is none."""
+    try:
+        document = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError):
         return None
     kinds = {"key": str, "source": dict, "files": dict, "duration": float, "levels": dict}
     if not isinstance(document, dict) or document.get("format") != FORMAT:

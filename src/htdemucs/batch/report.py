@@ -1,0 +1,131 @@
+"""What became of every track of a large run: one row each in a Parquet file."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from htdemucs.audio.failures import printable, reporting
+from htdemucs.batch import storage
+from htdemucs.batch.library import Outcome
+from htdemucs.files import replacing
+
+CHUNK = 10_000  # rows kept as Python objects
+
+
+@dataclass(frozen=True)
+class Row:
+    """A track of a run.
+
+    Attributes:
+        number: in the list, from 0.
+        outcome: what became of it.
+        worker: host and process that had it; None if none had to.
+        device: where it ran.
+        deaths: of workers that had it.
+    """
+
+    number: int
+    outcome: Outcome
+    worker: str | None = None
+    device: str | None = None
+    deaths: int = 0
+
+
+class Report:
+    """Rows in any order, which become a file in the order of the list."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.duration = 0.0  # seconds of audio separated now
+        self._rows: list[dict[str, Any]] = []
+        self._tables: list[Any] = []
+
+    def add(self, row: Row) -> None:
+        """Note what became of a track."""
+        outcome = row.outcome
+        self.counts[outcome.status] += 1
+        if outcome.status == "separated":
+            self.duration += outcome.duration or 0.0
+        self._rows.append(
+            {
+                "number": row.number,
+                "path": _text(outcome.track),
+                "status": outcome.status,
+                "reason": _text(outcome.reason),
+                "duration": outcome.duration,
+                "seconds": outcome.seconds,
+                "resumed": outcome.resumed,
+                "gain": outcome.gain,
+                "files": [(name, _text(path)) for name, path in outcome.files.items()],
+                "manifest": _text(outcome.manifest),
+                "warnings": [_text(warning) for warning in outcome.warnings],
+                "worker": row.worker,
+                "device": row.device,
+                "deaths": row.deaths,
+            }
+        )
+        if len(self._rows) >= CHUNK:
+            self._pack()
+
+    def write(self, place: str) -> None:
+        """Write the file to a path or URL; it appears there only when whole.
+
+        Raises:
+            AudioError, StorageError: it cannot be written.
+        """
+        from pyarrow import concat_tables, parquet
+
+        self._pack()
+        table = concat_tables(self._tables).sort_by("number")
+
+        def save(path: Path) -> None:
+            parquet.write_table(table, path, compression="zstd")
+
+        if storage.is_url(place):
+            with tempfile.TemporaryDirectory(prefix="htdemucs-") as scratch:
+                save(Path(scratch, "report"))
+                storage.put(Path(scratch, "report"), place)
+            return
+        remedy = "check its folder, or choose another place with --report"
+        with (
+            reporting(Path(place), "cannot be written", remedy),
+            replacing(Path(place)) as partial,
+        ):
+            save(partial)
+
+    def _pack(self) -> None:
+        from pyarrow import Table
+
+        self._tables.append(Table.from_pylist(self._rows, schema=_schema()))
+        self._rows = []
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    text, real, count = pa.string(), pa.float64(), pa.int64()
+    kinds: dict[str, Any] = {
+        "number": count,
+        "path": text,
+        "status": text,
+        "reason": text,
+        "duration": real,
+        "seconds": real,
+        "resumed": real,
+        "gain": real,
+        "files": pa.map_(text, text),
+        "manifest": text,
+        "warnings": pa.list_(text),
+        "worker": text,
+        "device": text,
+        "deaths": count,
+    }
+    return pa.schema(list(kinds.items()))
+
+
+def _text(value: str | None) -> str | None:
+    """Without what Parquet's UTF-8 cannot hold; file names may."""
+    return None if value is None else printable(Path(value)) if value else ""

@@ -1,0 +1,194 @@
+"""Files elsewhere: object stores and anything else that fsspec can reach, by URL."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from htdemucs.audio.failures import reason
+from htdemucs.errors import HTDemucsError, StorageError
+from htdemucs.files import replacing
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+# What fsspec needs for a kind of URL; it is the user's to install.
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs"}
+_LOCAL = ("file", "local")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file somewhere.
+
+    Attributes:
+        url: of it.
+        bytes: its size.
+        version: what changes when its contents do: the store's ETag, else the time of modification.
+    """
+
+    url: str
+    bytes: int
+    version: str | None
+
+
+def is_url(place: str) -> bool:
+    """Whether this is a URL, not a path."""
+    return _URL.match(place) is not None
+
+
+def join(url: str, path: str | PurePosixPath) -> str:
+    """The URL of what lies at a relative path below another."""
+    return f"{url.rstrip('/')}/{path}"
+
+
+def name(url: str) -> str:
+    """What the file at a URL is called."""
+    parts = urlsplit(url)
+    if parts.scheme.lower() in ("http", "https"):  # only here a query is none of the name
+        return unquote(PurePosixPath(parts.path).name)
+    return PurePosixPath(url).name
+
+
+def stat(url: str) -> Stored:
+    """What is at a URL.
+
+    Raises:
+        StorageError: nothing that can be read.
+    """
+    with _reporting(url, "cannot be read"):
+        files, path = filesystem(url)
+        return _stored(url, files.info(path))
+
+
+def below(url: str) -> list[Stored]:
+    """The file at a URL or, if there is none, all files whose paths begin with it, by name.
+
+    Raises:
+        StorageError: it cannot be listed.
+    """
+    with _reporting(url, "cannot be listed"):
+        files, root = filesystem(url)
+        if files.isfile(root):
+            return [_stored(url, files.info(root))]
+        found = sorted(files.find(root, detail=True).items())
+        top = root.rstrip("/")
+        return [_stored(join(url, path[len(top) + 1 :]), about) for path, about in found]
+
+
+def sizes(folder: str) -> dict[str, int]:
+    """Bytes of the files right in a folder, by name; empty if there is no such folder.
+
+    Raises:
+        StorageError: it cannot be listed.
+    """
+    with _reporting(folder, "cannot be listed"):
+        files, path = filesystem(folder)
+        try:
+            found = files.ls(path, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {
+            PurePosixPath(about["name"]).name: int(about["size"])
+            for about in found
+            if about["type"] == "file"
+        }
+
+
+def read(url: str, most: int) -> bytes | None:
+    """A small file's contents; None if there is none, or it has more than `most` bytes.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    with _reporting(url, "cannot be read"):
+        files, path = filesystem(url)
+        try:
+            return files.cat_file(path) if files.info(path)["size"] <= most else None
+        except FileNotFoundError:
+            return None
+
+
+def fetch(url: str, path: Path) -> None:
+    """Copy the file at a URL to a path; it appears there only when whole.
+
+    Raises:
+        StorageError: it cannot be read, or its copy not be written.
+    """
+    with _reporting(url, "cannot be fetched"), replacing(path) as partial:
+        files, remote = filesystem(url)
+        files.get_file(remote, str(partial))
+
+
+def put(path: Path, url: str) -> None:
+    """Copy a file to a URL.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with _reporting(url, "cannot be written"):
+        files, remote = filesystem(url)
+        files.put_file(str(path), remote)
+
+
+def check_writable(url: str) -> None:
+    """Find out before the work, not after it, whether results can be written below a URL.
+
+    Raises:
+        StorageError: they cannot.
+    """
+    probe = join(url, ".htdemucs-probe")
+    with _reporting(url, "cannot be written"):
+        files, path = filesystem(probe)
+        files.pipe_file(path, b"written to see whether it can be\n")
+        files.rm_file(path)
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """fsspec's file system for a URL, and the path in it.
+
+    Raises:
+        StorageError: a package for this kind of URL is missing, or there is no such kind.
+    """
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise StorageError(
+            f"{url} needs fsspec; install it with: pip install 'htdemucs[batch]'"
+        ) from None
+    kind = url.partition("://")[0].lower()
+    options: Mapping[str, Any] = {"auto_mkdir": True} if kind in _LOCAL else {}
+    try:
+        # Listings are not kept: they grow with the store, and others may write to it.
+        files, path = url_to_fs(url, use_listings_cache=False, **options)
+    except ImportError:
+        package = _PACKAGES.get(kind, "what fsspec needs for it")
+        raise StorageError(f"{kind}:// needs another package; pip install {package}") from None
+    except ValueError as error:
+        raise StorageError(f"{url} cannot be reached ({reason(error)}); check the URL") from error
+    return files, path
+
+
+@contextmanager
+def _reporting(url: str, problem: str) -> Iterator[None]:
+    """Every store has errors of its own: raise any of them as one line."""
+    try:
+        yield
+    except HTDemucsError:
+        raise
+    except FileNotFoundError as error:
+        raise StorageError(f"{url} {problem}: it does not exist; check the URL") from error
+    except Exception as error:
+        raise StorageError(
+            f"{url} {problem} ({reason(error)}); check the URL and your credentials"
+        ) from error
+
+
+def _stored(url: str, about: Mapping[str, Any]) -> Stored:
+    if about.get("type") == "directory":
+        raise StorageError(f"{url} is a folder; name an audio file inside it")
+    tag = about.get("ETag") or about.get("etag") or about.get("md5Hash")
+    changed = about.get("LastModified") or about.get("mtime") or about.get("created")
+    version = str(tag).strip('"') if tag else str(changed) if changed else None
+    return Stored(url, int(about.get("size") or 0), version)
