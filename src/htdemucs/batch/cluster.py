@@ -153,9 +153,7 @@ def separate_all(tasks: Sequence[Task], plan: Plan, workers: Workers) -> Iterato
         num_gpus=workers.gpus,
     )
     try:
-        for batch in data.iter_batches(
-            batch_size=None, batch_format="pyarrow", prefetch_batches=0
-        ):
+        for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             rows = [_unpacked(text) for text in batch["row"].to_pylist()]
             yield from rows
             ledger.forget.remote([row.number for row in rows])

@@ -1,63 +1,49 @@
 """`htdemucs separate`: songs into stems."""
 
-import re
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from htdemucs.cli.shared import (
-    Name,
-    Precision,
-    Repo,
-    download_bars,
-    messages,
+from htdemucs.cli.options import (
+    AsJson,
+    BatchSize,
+    BitDepth,
+    Bitrate,
+    Clip,
+    ClipMode,
+    FileFormat,
+    Filename,
+    Flac,
+    Float32,
+    Int24,
+    Mp3,
+    Mp3Bitrate,
+    Mp3Preset,
+    Other,
+    OtherMethod,
+    Overlap,
+    Quiet,
+    Residual,
+    SampleRate,
+    Seed,
+    Segment,
+    Shifts,
+    SkipExisting,
+    StemFile,
+    Stems,
+    TwoStems,
+    WithPrecision,
+    WithResidual,
+    output_options,
+    wanted_stems,
 )
+from htdemucs.cli.shared import Name, Precision, Repo, download_bars, messages
 from htdemucs.cli.tracks import STANDARD_STREAM, separate_tracks
 from htdemucs.errors import SeparationError
 
 if TYPE_CHECKING:
     from htdemucs.separation import OutputOptions, Separator
-
-
-KEEP = "keep"
-SAMPLE_RATES = range(8_000, 384_001)  # Hz
-
-
-class OtherMethod(str, Enum):
-    """What --two-stems writes beside the stem."""
-
-    add = "add"
-    minus = "minus"
-    none = "none"
-
-
-class ClipMode(str, Enum):
-    """What happens to peaks that an integer format cannot hold."""
-
-    rescale = "rescale"
-    clamp = "clamp"
-    none = "none"
-
-
-class Residual(str, Enum):
-    """What becomes of the difference between the mixture and the sum of the stems."""
-
-    none = "none"
-    spread = "spread"
-    write = "write"
-
-
-class Format(str, Enum):
-    """Of the files written."""
-
-    wav = "wav"
-    flac = "flac"
-    mp3 = "mp3"
-    ogg = "ogg"
-    opus = "opus"
-    m4a = "m4a"
 
 
 def separate(
@@ -83,13 +69,7 @@ def separate(
             "written goes to standard output.",
         ),
     ] = Path("separated"),
-    filename: Annotated[
-        str,
-        typer.Option(
-            help="Template below OUT/MODEL, of {track}, {trackext}, {stem}, {ext}, {artist}, "
-            "{title} and {album}."
-        ),
-    ] = "{track}/{stem}.{ext}",
+    filename: Filename = "{track}/{stem}.{ext}",
     device: Annotated[
         str | None,
         typer.Option(
@@ -99,88 +79,43 @@ def separate(
             "tracks.",
         ),
     ] = None,
-    shifts: Annotated[
-        int, typer.Option(help="Average this many runs over random lead-ins; 0 for none.")
-    ] = 1,
-    overlap: Annotated[
-        float, typer.Option(help="Shared fraction of neighbouring segments.")
-    ] = 0.25,
+    shifts: Shifts = 1,
+    overlap: Overlap = 0.25,
     no_split: Annotated[
         bool, typer.Option("--no-split", help="Refuse tracks longer than one segment.")
     ] = False,
-    segment: Annotated[
-        float | None, typer.Option(help="Seconds of a segment; less needs less memory.")
-    ] = None,
-    stems: Annotated[
-        str | None, typer.Option(help="Only these stems, such as vocals,drums.")
-    ] = None,
-    two_stems: Annotated[
-        str | None, typer.Option(metavar="STEM", help="Write STEM and all but STEM.")
-    ] = None,
-    other_method: Annotated[
-        OtherMethod,
-        typer.Option(help="All but STEM: sum of the others, mixture minus STEM, or not written."),
-    ] = OtherMethod.add,
-    residual: Annotated[
-        Residual,
-        typer.Option(help="Spread what the stems lack of the mixture over them, or write it too."),
-    ] = Residual.none,
-    sample_rate: Annotated[
-        str, typer.Option(help="Hz of the stems; keep is each track's own.", metavar="HZ|keep")
-    ] = "keep",
-    bit_depth: Annotated[
-        str | None,
-        typer.Option(
-            help="16, 24 or 32 (floats) in wav and flac; keep is each track's own.",
-            metavar="BITS|keep",
-        ),
-    ] = None,
-    int24: Annotated[bool, typer.Option("--int24", help="24 bits instead of 16.")] = False,
-    float32: Annotated[
-        bool, typer.Option("--float32", help="32-bit float WAV; 24 bits in FLAC.")
-    ] = False,
-    clip_mode: Annotated[
-        ClipMode,
-        typer.Option(help="If a stem clips: make all stems softer, cut its peaks, or neither."),
-    ] = ClipMode.rescale,
-    file_format: Annotated[Format | None, typer.Option("--format", help="By default wav.")] = None,
-    flac: Annotated[bool, typer.Option("--flac", help="Same as --format flac.")] = False,
-    mp3: Annotated[bool, typer.Option("--mp3", help="Same as --format mp3.")] = False,
-    mp3_bitrate: Annotated[int, typer.Option(help="kbit/s.")] = 320,
-    mp3_preset: Annotated[
-        int, typer.Option(min=2, max=7, help="2 is the best quality, 7 the fastest.")
-    ] = 2,
-    bitrate: Annotated[int | None, typer.Option(help="kbit/s of opus (192) and m4a (256).")] = None,
-    stem_file: Annotated[
-        bool,
-        typer.Option("--stem-file", help="One .stem.mp4 for DJ programs instead of four files."),
-    ] = False,
+    segment: Segment = None,
+    stems: Stems = None,
+    two_stems: TwoStems = None,
+    other_method: Other = OtherMethod.add,
+    residual: WithResidual = Residual.none,
+    sample_rate: SampleRate = "keep",
+    bit_depth: BitDepth = None,
+    int24: Int24 = False,
+    float32: Float32 = False,
+    clip_mode: Clip = ClipMode.rescale,
+    file_format: FileFormat = None,
+    flac: Flac = False,
+    mp3: Mp3 = False,
+    mp3_bitrate: Mp3Bitrate = 320,
+    mp3_preset: Mp3Preset = 2,
+    bitrate: Bitrate = None,
+    stem_file: StemFile = False,
     keep_times: Annotated[
         bool, typer.Option("--keep-times", help="Give stems the track's time of modification.")
     ] = False,
-    skip_existing: Annotated[
-        bool,
-        typer.Option(
-            help="Leave out tracks of which htdemucs.json says that the same was done already."
-        ),
-    ] = True,
+    skip_existing: SkipExisting = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done with each track.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a summary for programs, on standard output.")
-    ] = False,
+    as_json: AsJson = False,
     jobs: Annotated[
         int, typer.Option("-j", "--jobs", help="Segments run at once on a CPU.", min=0)
     ] = 0,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Segments run at once on any device.", min=1)
-    ] = None,
-    precision: Annotated[
-        Precision, typer.Option(help="By default the fastest that the device is made for.")
-    ] = Precision.auto,
-    seed: Annotated[int, typer.Option(help="Of the random lead-ins.")] = 0,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+    batch_size: BatchSize = None,
+    precision: WithPrecision = Precision.auto,
+    seed: Seed = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Separate songs into stems."""
     if list_models:
@@ -191,20 +126,22 @@ def separate(
     messages().quiet = quiet
     if as_json and out == STANDARD_STREAM:
         raise SeparationError("standard output takes the stem or the summary, not both")
-    encoding = _encoding(
-        file_format, flac, mp3, _depth(bit_depth, int24, float32), mp3_bitrate, mp3_preset, bitrate
-    )
-    from htdemucs.separation import OutputOptions
-
-    options = OutputOptions(
-        encoding=encoding,
+    options = output_options(
         filename=filename,
-        clip_mode=clip_mode.value,
         two_stems=two_stems,
-        other_method=other_method.value,
-        residual=residual.value,
-        sample_rate=_sample_rate(sample_rate),
-        keep_bit_depth=bit_depth == KEEP,
+        other_method=other_method,
+        residual=residual,
+        sample_rate=sample_rate,
+        bit_depth=bit_depth,
+        int24=int24,
+        float32=float32,
+        clip_mode=clip_mode,
+        file_format=file_format,
+        flac=flac,
+        mp3=mp3,
+        mp3_bitrate=mp3_bitrate,
+        mp3_preset=mp3_preset,
+        bitrate=bitrate,
         stem_file=stem_file,
         keep_times=keep_times,
     )
@@ -235,49 +172,6 @@ def separate(
     )
 
 
-def _sample_rate(text: str) -> int | None:
-    if text == KEEP:
-        return None
-    if not re.fullmatch(r"\d{1,7}", text) or int(text) not in SAMPLE_RATES:
-        raise SeparationError(f"--sample-rate must be keep or 8000 to 384000, not {text}")
-    return int(text)
-
-
-def _depth(bit_depth: str | None, int24: bool, float32: bool) -> int:
-    if int24 + float32 + (bit_depth is not None) > 1:
-        raise SeparationError("choose one of --int24, --float32 and --bit-depth")
-    depths = {None: 24 if int24 else 32 if float32 else 16, KEEP: 16, "16": 16, "24": 24, "32": 32}
-    if bit_depth not in depths:
-        raise SeparationError(f"--bit-depth must be keep, 16, 24 or 32, not {bit_depth}")
-    return depths[bit_depth]
-
-
-def _encoding(
-    file_format: Format | None,
-    flac: bool,
-    mp3: bool,
-    depth: int,
-    mp3_bitrate: int,
-    mp3_preset: int,
-    bitrate: int | None,
-) -> Any:
-    from htdemucs.audio import AudioEncoding
-
-    formats = [f for f, wanted in (("flac", flac), ("mp3", mp3)) if wanted]
-    formats += [file_format.value] if file_format else []
-    if len(set(formats)) > 1:
-        raise SeparationError(f"choose one format, not {' and '.join(formats)}")
-    chosen = formats[0] if formats else "wav"
-    if chosen == "flac":
-        depth = min(depth, 24)
-    return AudioEncoding(
-        format=chosen,
-        bit_depth=depth,
-        bitrate=mp3_bitrate if chosen == "mp3" else bitrate,
-        mp3_preset=mp3_preset,
-    )
-
-
 def _separators(
     name: str,
     repo: Path | None,
@@ -290,13 +184,8 @@ def _separators(
     from htdemucs.separation import Separator
     from htdemucs.weights import load_model
 
-    if stems and options.two_stems:
-        raise SeparationError("choose --stems or --two-stems, not both")
-    if stems and (options.residual == "spread" or options.stem_file):
-        other = "--stem-file" if options.stem_file else "--residual spread"
-        raise SeparationError(f"{other} needs all stems: leave out --stems")
+    wanted = wanted_stems(stems, options)
     keep_freed_memory()
-    wanted = [stem.strip() for stem in stems.split(",")] if stems else None
     separators = []
     for place in device.split(",") if device else [None]:
         with download_bars(shown=not messages().quiet):

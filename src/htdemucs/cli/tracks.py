@@ -57,14 +57,14 @@ def separate_tracks(
             name,
             weights_sha256(name, repo),
             options,
-            out / _folder_name(name),
+            out / folder_name(name),
             skip_existing=skip_existing,
         )
         run = _Run(library, separators)
         if dry_run:
             run.list(words, without=out)
             return
-        with _stopping(run.stop):
+        with stopping(run.stop):
             try:
                 run.separate(words, without=out)
             except KeyboardInterrupt:
@@ -211,7 +211,7 @@ def _decibels(gain: float) -> float:
 
 
 @contextmanager
-def _stopping(note: Callable[[int], None]) -> Iterator[None]:
+def stopping(note: Callable[[int], None]) -> Iterator[None]:
     """Turn SIGINT and SIGTERM into KeyboardInterrupt, once."""
 
     def handle(number: int, _frame: FrameType | None) -> None:
@@ -239,7 +239,7 @@ def _standard_input(stack: ExitStack) -> Path:
     return path
 
 
-def _folder_name(name: str) -> str:
+def folder_name(name: str) -> str:
     """What a model's stems are filed under: its name, without what a file name cannot hold."""
     if not name.startswith("hf://") and Path(name).exists():
         return Path(name).resolve().stem or "model"
