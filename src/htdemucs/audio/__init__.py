@@ -18,6 +18,4 @@ __all__ = [
     "reblock",
     "resampled_length",
 ]
-from typing import Any
 
-StemFileWriter: Any = None
