@@ -96,7 +96,7 @@ def nothing_decoded(path: Path, damage: Damage) -> AudioError:
 @contextmanager
 def open_audio(path: Path) -> Iterator[tuple[InputContainer, AudioStream]]:
     """Open a file at its default (else first) audio stream; AudioError if there is none."""
-    _check_regular_file(path)
+    check_regular_file(path)
     with reporting(path, "cannot be read", "check that it is an undamaged audio file"):
         # The explicit protocol keeps a name such as "a:b.wav" a name, and the network shut.
         container = av.open(
@@ -179,7 +179,8 @@ def _samples(frame: AudioFrame) -> NDArray[np.float32]:
     return samples
 
 
-def _check_regular_file(path: Path) -> None:
+def check_regular_file(path: Path) -> None:
+    """Raise AudioError if there is no file to read, or no plain one (a pipe would wait forever)."""
     name = printable(path)
     try:
         status = path.stat()
