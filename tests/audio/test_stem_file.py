@@ -72,7 +72,8 @@ def save(path, waveforms, sample_rate=44_100, cuts=(), **options):
     with StemFileWriter(path, sample_rate, STEMS, **options) as writer:
         parts = [waveform.tensor_split(cuts, dim=1) for waveform in waveforms]
         for mixture, *stems in zip(*parts, strict=True):
-            writer.write(mixture, dict(zip(STEMS, stems, strict=True)))
+            # The order in the file is the writer's, not the dictionary's.
+            writer.write(mixture, dict(zip(STEMS[::-1], stems[::-1], strict=True)))
     return path
 
 
@@ -349,14 +350,18 @@ def test_files_without_good_metadata_are_an_error(tmp_path, data, words):
         read_stem_metadata(tmp_path / "missing")
 
 
-def test_user_data_are_made_where_there_are_none(tmp_path):
+@pytest.mark.parametrize("last", [b"", box(b"more", b"after")])
+def test_user_data_are_made_where_there_are_none(tmp_path, last):
     path = tmp_path / "a"
-    path.write_bytes(box(b"mdat", b"audio") + box(b"moov", box(b"mvhd", b"head")))
-    add_user_data(path, b"one ", b"1")
-    add_user_data(path, b"two ", b"22")
+    audio, head = box(b"mdat", b"audio"), box(b"mvhd", b"head")
     user = box(b"udta", box(b"one ", b"1") + box(b"two ", b"22"))
-    expected = box(b"mdat", b"audio") + box(b"moov", box(b"mvhd", b"head") + user)
-    assert path.read_bytes() == expected
+    path.write_bytes(audio + box(b"moov", head))
+    add_user_data(path, b"one ", b"1")
+    first = box(b"moov", head + box(b"udta", box(b"one ", b"1")))
+    assert path.read_bytes() == audio + first
+    path.write_bytes(audio + box(b"moov", first[8:] + last))
+    add_user_data(path, b"two ", b"22")
+    assert path.read_bytes() == audio + box(b"moov", head + user + last)
 
 
 def test_user_data_are_added_only_where_no_audio_would_move(tmp_path):
