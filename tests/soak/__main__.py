@@ -3,7 +3,8 @@
     python -m tests.soak FOLDER [--kills 20] [--seed 0] [-n mini] [-- OPTIONS OF separate]
 
 First once without disturbance, then with `kill -9` at random moments. Prints what happened, and
-exits with 1 if a single byte of a single file differs, or anything is left over.
+exits with 1 if a single byte of a single file differs, or anything is left over. Where a folder is
+finished before it was killed often enough, it is begun again.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -39,27 +41,22 @@ def stems(out: Path) -> dict[str, str]:
     return {str(p.relative_to(out)): sha256(p.read_bytes()).hexdigest() for p in found}
 
 
-def killed(
-    folder: Path, out: Path, words: list[str], kills: int, longest: float, draw: random.Random
-) -> int:
-    """Start and kill the command; give how often it was killed before it had ended by itself."""
-    count = 0
-    for attempt in range(10 * kills):
-        if count == kills:
-            break
+def disturb(folder: Path, out: Path, words: list[str], delays: Iterator[float]) -> int:
+    """Start the command and kill it, until it once ends by itself; give how often it was killed."""
+    kills = 0
+    for delay in delays:
         process = separate(folder, out, words)
-        # From before the first file is opened to where some tracks are done.
         try:
-            process.wait(draw.uniform(0, longest) if attempt else 0)
+            process.wait(delay)
         except subprocess.TimeoutExpired:
             process.kill()
         process.communicate()
-        count += process.returncode == -signal.SIGKILL
-        done = len(list(out.rglob(MANIFEST)))
-        print(f"attempt {attempt + 1}: {count} kills, {done} tracks finished", flush=True)
-        if process.returncode == 0:
+        if process.returncode != -signal.SIGKILL:
             break
-    return count
+        kills += 1
+        done, begun = (len(list(out.rglob(name))) for name in (MANIFEST, ".htdemucs-*.work"))
+        print(f"kill after {delay:.1f} s: {done} tracks finished, {begun} begun", flush=True)
+    return kills
 
 
 def main() -> int:
@@ -72,27 +69,39 @@ def main() -> int:
     words = arguments.words or ["-n", "mini"]
     draw = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="htdemucs-soak-") as name:
-        whole, disturbed = Path(name) / "whole", Path(name) / "disturbed"
+        whole = Path(name) / "whole"
         started = time.monotonic()
         first = summary(separate(arguments.folder, whole, words))
         seconds = time.monotonic() - started
         count, duration = first["separated"], first["duration"]
         print(f"undisturbed: {count} tracks of {duration:.0f} s in {seconds:.0f} s", flush=True)
-        # Twice the time that is needed, shared by the attempts: most are killed, and all is done.
-        longest = max(3.0, 4 * seconds / arguments.kills)
-        kills = killed(arguments.folder, disturbed, words, arguments.kills, longest, draw)
-        last = summary(separate(arguments.folder, disturbed, words))
-        again = summary(separate(arguments.folder, disturbed, words))
-        expected, found = stems(whole), stems(disturbed)
-        differing = [path for path in expected | found if expected.get(path) != found.get(path)]
-        resumed = sum(track["resumed"] for track in last["tracks"])
-        print(
-            f"{kills} kills; then {last['skipped']} tracks skipped, {last['separated']} separated "
-            f"({resumed:.0f} s of them gone on with), {last['failed']} failed; "
-            f"the next time {again['skipped']} skipped\n"
-            f"{len(expected)} files compared, {len(differing)} differ or are too many: {differing}"
-        )
-        return int(bool(differing) or again["separated"] > 0 or last["failed"] != first["failed"])
+        # From before the first file is opened to where many tracks are done.
+        delays = iter(lambda: draw.uniform(0, 3 * seconds / arguments.kills + 3), None)
+        kills = rounds = wrong = 0
+        while kills < arguments.kills:
+            disturbed = Path(name) / f"disturbed {rounds}"
+            rounds += 1
+            kills += disturb(arguments.folder, disturbed, words, delays)
+            wrong += judge(arguments.folder, whole, disturbed, words, first)
+        print(f"{rounds} rounds, {kills} kills, {wrong} of them not the same in the end")
+        return int(wrong > 0)
+
+
+def judge(
+    folder: Path, whole: Path, disturbed: Path, words: list[str], first: dict[str, Any]
+) -> bool:
+    """Finish what was disturbed, and say whether it differs from what was not."""
+    last = summary(separate(folder, disturbed, words))
+    again = summary(separate(folder, disturbed, words))
+    expected, found = stems(whole), stems(disturbed)
+    differing = [path for path in expected | found if expected.get(path) != found.get(path)]
+    print(
+        f"in the end {last['skipped']} tracks skipped, {last['separated']} separated, "
+        f"{last['failed']} failed; the next time {again['skipped']} skipped; "
+        f"{len(expected)} files compared, {len(differing)} differ or are too many: {differing}",
+        flush=True,
+    )
+    return bool(differing) or again["separated"] > 0 or last["failed"] != first["failed"]
 
 
 if __name__ == "__main__":
