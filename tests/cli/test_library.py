@@ -83,9 +83,11 @@ def test_a_summary_for_programs(run, model_folder, album, tmp_path):
 def test_a_dry_run_writes_nothing(run, model_folder, album, tmp_path):
     out = tmp_path / "out"
     words = ("separate", album, tmp_path / "missing.wav", "-n", model_folder, "-o", out)
+    (album / "broken.mp3").write_bytes(b"nothing")
     result = run(*words, "--dry-run")
     assert result.exit_code == 1
     assert "missing.wav does not exist" in result.stderr
+    assert "broken.mp3 cannot be read" in result.stderr
     lines = result.stdout.splitlines()
     assert len(lines) == 4
     assert all(line.startswith("separate  ") for line in lines)

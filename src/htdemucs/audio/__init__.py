@@ -4,6 +4,7 @@ from htdemucs.audio.encoding import FORMATS, AudioEncoding
 from htdemucs.audio.reader import AudioFile, reblock
 from htdemucs.audio.resample import Resampler, resampled_length
 from htdemucs.audio.spool import Spool
+from htdemucs.audio.stem_file import StemFileWriter, read_stem_metadata
 from htdemucs.audio.tags import copy_tags
 from htdemucs.audio.writer import AudioWriter
 
@@ -14,10 +15,9 @@ __all__ = [
     "AudioWriter",
     "Resampler",
     "Spool",
+    "StemFileWriter",
     "copy_tags",
+    "read_stem_metadata",
     "reblock",
     "resampled_length",
 ]
-from typing import Any
-
-StemFileWriter: Any = None

@@ -180,7 +180,7 @@ def _samples(frame: AudioFrame) -> NDArray[np.float32]:
 
 
 def check_regular_file(path: Path) -> None:
-    """Raise AudioError unless there is a file that can be read, and is neither pipe nor device."""
+    """Raise AudioError if there is no file to read, or no plain one (a pipe would wait forever)."""
     name = printable(path)
     try:
         status = path.stat()

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import ClassVar, Self, cast
 
 import av
 from av.audio.frame import AudioFrame
@@ -26,24 +26,14 @@ _LAYOUTS = {1: "mono", 2: "stereo"}
 _FRAME_LENGTH = 16_384  # samples handed to FFmpeg at once; it cuts them to the codec's frames
 
 
-class AudioWriter:
-    """Encodes float32 blocks (C, L) into `path`, mono or stereo, in memory that does not grow.
+class MediaWriter:
+    """Encodes a waveform (streams * channels, L), cut into its streams, into one file.
 
-    The file is written under a hidden temporary name in the same folder and renamed on
-    `close()`; until then, and after an error, whatever `path` held stays as it was. Parent
-    folders are made. Used as a context manager it closes, or on an exception aborts.
-
-    Every sample written comes back when the file is read, and no more, for lossy formats too.
-    Where the format cannot hold `sample_rate` (opus: only 48 kHz; mp3: up to 48 kHz; m4a: up to
-    96 kHz), the waveform is resampled to `AudioEncoding.stored_rate`.
-
-    `finish` is called with the temporary file's path once it is encoded, before the renaming:
-    the place to write tags. `temporary` is a hidden name to use instead of one of its own, so that
-    what a killed process left is written over.
-
-    Raises AudioError for an impossible request, for a file that cannot be written (permission,
-    full disk), and on closing without a single sample.
+    All that `AudioWriter` says of the file, its names and its errors happens here, for one stream
+    or for several that run side by side; how they are written is left to the subclasses.
     """
+
+    _stream_count: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -66,8 +56,8 @@ class AudioWriter:
             raise AudioError(f"{name} cannot get {sample_rate} Hz; write 1000 to 768000 Hz")
         self._finish = finish
         self._stored_rate = encoding.stored_rate(sample_rate)
-        self._resampler = Resampler(sample_rate, self._stored_rate, channels)
-        self._encoded = 0  # samples handed to the encoder, a channel
+        self._resampler = Resampler(sample_rate, self._stored_rate, self._stream_count * channels)
+        self._encoded = 0  # samples handed to the encoders, a channel
         # The final name may already be as long as a name can be, so this one is not made from it.
         own = self.path.with_name(f".htdemucs-{secrets.token_hex(6)}.partial")
         self._temporary = temporary or own
@@ -90,16 +80,6 @@ class AudioWriter:
         else:
             self.abort()
 
-    def write(self, block: Tensor) -> None:
-        """Append a block (C, L) of any length, also 0."""
-        if block.ndim != 2 or block.shape[0] != self.channels:
-            raise AudioError(
-                f"{printable(self.path)} takes blocks of shape ({self.channels}, L), "
-                f"not {tuple(block.shape)}"
-            )
-        with self._reporting():
-            self._encode(self._resampler.push(block.detach().to("cpu").float()))
-
     def close(self) -> None:
         """Finish the file and give it its name. Closing again, or after `abort`, does nothing."""
         if self._container is None:
@@ -109,8 +89,9 @@ class AudioWriter:
                 self._encode(self._resampler.flush())
                 if not self._encoded:
                     raise AudioError(f"{printable(self.path)} got no samples; nothing was saved")
-                for packet in self._stream.encode(None):
-                    self._container.mux(self._cut(packet))
+                for stream in self._streams:
+                    for packet in stream.encode(None):
+                        self._container.mux(self._cut(packet))
                 self._container.close()
             if self._finish is not None:
                 self._finish(self._temporary)
@@ -131,6 +112,11 @@ class AudioWriter:
         with suppress(OSError):
             self._temporary.unlink()
 
+    def _append(self, block: Tensor) -> None:
+        """(streams * channels, L); L may be anything, also 0."""
+        with self._reporting():
+            self._encode(self._resampler.push(block.detach().to("cpu").float()))
+
     def _open(self) -> None:
         codec = self.encoding.codec
         # Vorbis is the one encoder here that knows no mono.
@@ -142,7 +128,7 @@ class AudioWriter:
             options=self.encoding.muxer_options(self._stored_rate),
         )
         try:
-            self._stream = self._add_stream(self._container)
+            self._streams = [self._add_stream(self._container) for _ in range(self._stream_count)]
             self._container.start_encoding()
         except (av.FFmpegError, OSError):
             self.abort()
@@ -166,20 +152,23 @@ class AudioWriter:
     def _encode(self, block: Tensor) -> None:
         if self._container is None:
             raise AudioError(f"{printable(self.path)} is closed; open a new writer for more")
-        codec = self.encoding.codec
-        samples = block.expand(self._stored_channels, -1).numpy()
-        for start in range(0, samples.shape[1], _FRAME_LENGTH):
-            piece = samples[:, start : start + _FRAME_LENGTH]
-            frame = AudioFrame.from_ndarray(
-                to_sample_format(piece, codec),
-                format=codec.sample_format,
-                layout=_LAYOUTS[self._stored_channels],
-            )
-            frame.sample_rate = self._stored_rate
-            frame.time_base = Fraction(1, self._stored_rate)
-            frame.pts = self._encoded
+        for start in range(0, block.shape[1], _FRAME_LENGTH):
+            piece = block[:, start : start + _FRAME_LENGTH]
+            for stream, part in zip(self._streams, piece.split(self.channels), strict=True):
+                self._container.mux(stream.encode(self._frame(part)))
             self._encoded += piece.shape[1]
-            self._container.mux(self._stream.encode(frame))
+
+    def _frame(self, part: Tensor) -> AudioFrame:
+        codec = self.encoding.codec
+        frame = AudioFrame.from_ndarray(
+            to_sample_format(part.expand(self._stored_channels, -1).numpy(), codec),
+            format=codec.sample_format,
+            layout=_LAYOUTS[self._stored_channels],
+        )
+        frame.sample_rate = self._stored_rate
+        frame.time_base = Fraction(1, self._stored_rate)
+        frame.pts = self._encoded
+        return frame
 
     def _cut(self, packet: "Packet[AudioStream]") -> "Packet[AudioStream]":
         """Let no packet last beyond the last sample: Vorbis claims whole frames of 64."""
@@ -189,6 +178,35 @@ class AudioWriter:
 
     def _reporting(self) -> AbstractContextManager[None]:
         return reporting(self.path, "cannot be written", "check its folder and the free space")
+
+
+class AudioWriter(MediaWriter):
+    """Encodes float32 blocks (C, L) into `path`, mono or stereo, in memory that does not grow.
+
+    The file is written under a hidden temporary name in the same folder and renamed on
+    `close()`; until then, and after an error, whatever `path` held stays as it was. Parent
+    folders are made. Used as a context manager it closes, or on an exception aborts.
+
+    Every sample written comes back when the file is read, and no more, for lossy formats too.
+    Where the format cannot hold `sample_rate` (opus: only 48 kHz; mp3: up to 48 kHz; m4a: up to
+    96 kHz), the waveform is resampled to `AudioEncoding.stored_rate`.
+
+    `finish` is called with the temporary file's path once it is encoded, before the renaming:
+    the place to write tags. `temporary` is a hidden name to use instead of one of its own, so that
+    what a killed process left is written over.
+
+    Raises AudioError for an impossible request, for a file that cannot be written (permission,
+    full disk), and on closing without a single sample.
+    """
+
+    def write(self, block: Tensor) -> None:
+        """Append a block (C, L) of any length, also 0."""
+        if block.ndim != 2 or block.shape[0] != self.channels:
+            raise AudioError(
+                f"{printable(self.path)} takes blocks of shape ({self.channels}, L), "
+                f"not {tuple(block.shape)}"
+            )
+        self._append(block)
 
 
 def _check_target(path: Path) -> None:

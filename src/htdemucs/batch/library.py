@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from htdemucs.audio import AudioFile
 from htdemucs.audio.failures import printable
 from htdemucs.batch import manifest
 from htdemucs.batch.inputs import Track
@@ -118,6 +119,7 @@ class Library:
         """
         known = manifest.read_manifest(job.places.manifest)
         source = manifest.source_hash(job.track.path, known)
+        AudioFile(job.track.path)  # refuses what is no audio
         recipe = manifest.Recipe.of(self.name, self.hashes, separator, self.options)
         if known and self._is_finished(job, separator, known, recipe.key(source["sha256"])):
             return "skip"
@@ -201,6 +203,6 @@ def summary(outcomes: Iterable[Outcome]) -> dict[str, Any]:
         "format": "htdemucs-summary",
         "version": 1,
         **counts,
-        "duration": sum(o.duration or 0.0 for o in tracks if o.status == "separated"),
+        "duration": sum((o.duration or 0.0 for o in tracks if o.status == "separated"), 0.0),
         "tracks": [asdict(outcome) for outcome in tracks],
     }
