@@ -5,22 +5,32 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from htdemucs.batch.library import Library, Outcome, failed
 from htdemucs.batch.report import Row
 from htdemucs.batch.sources import Source
-from htdemucs.batch.storage import Stored
+from htdemucs.batch.storage import Stored, is_url
 from htdemucs.batch.work import Plan, Workshop
-from htdemucs.errors import ClusterError, HTDemucsError
+from htdemucs.errors import ClusterError, HTDemucsError, SeparationError
+from htdemucs.separation.naming import TAGS, template_fields
 
 MAX_DEATHS = 3  # of workers, until the track that they had is blamed
 OBJECT_STORE = 512 << 20  # bytes; only lists and outcomes go through it
 MOST_AT_ONCE = 64  # tracks handed to a worker in one piece
 SHARES = 32  # pieces a worker gets at least, so that all end at about the same time
+STANDARD_ERROR = 2  # the file that C writes to
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nobody is told of the run
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what stops a run is raised; the rest is in Ray's log files
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,15 @@ class Workers:
     gpus: float
 
 
+def require() -> None:
+    """Raise ClusterError unless what this needs is installed."""
+    missing = [name for name in ("ray", "pyarrow", "fsspec") if find_spec(name) is None]
+    if missing:
+        raise ClusterError(
+            f"no {' and '.join(missing)} here; install it with: pip install 'htdemucs[batch]'"
+        )
+
+
 def place_all(
     found: Sequence[Source | HTDemucsError], plan: Plan
 ) -> tuple[list[Task], list[tuple[int, Outcome]]]:
@@ -52,7 +71,10 @@ def place_all(
     library = Library(plan.name, {}, plan.options, plan.top)
     tasks: list[Task] = []
     failures: list[tuple[int, Outcome]] = []
+    tags = set(template_fields(plan.options.filename)) & set(TAGS)
     for row, source in enumerate(found):
+        if tags and isinstance(source, Source) and is_url(source.path):
+            raise SeparationError(f"the tags of {source.path} are not known here; use {{track}}")
         try:
             if isinstance(source, HTDemucsError):
                 raise source
@@ -70,18 +92,13 @@ def session(address: str | None) -> Iterator[None]:
     """Ray's cluster at an address or, without one, a cluster of this machine alone.
 
     Raises:
-        ClusterError: Ray is not installed, or there is no cluster.
+        ClusterError: there is no cluster.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise ClusterError(
-            f"Ray is not here ({error}); install it with: pip install 'htdemucs[batch]'"
-        ) from error
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+    import ray.data
+
     if ray.is_initialized():
         yield
         return
@@ -90,7 +107,8 @@ def session(address: str | None) -> Iterator[None]:
         settings = {"address": "local", "include_dashboard": False}
         settings["object_store_memory"] = OBJECT_STORE
     try:
-        ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **settings)
+        with _mute():
+            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **settings)
     except Exception as error:
         told = " ".join(str(error).split())
         where = f"of {address}" if address else "here"
@@ -128,7 +146,7 @@ def share_out(workers: int | None, device: str | None, gpu_sharing: int = 1) -> 
     return Workers(count, math.floor(share) if share >= 1 else share, 0)
 
 
-def separate_all(tasks: Sequence[Task], plan: Plan, workers: Workers) -> Iterator[Row]:
+def separate_all(tasks: Sequence[Task], plan: Plan, workers: Workers) -> Generator[Row]:
     """Separate tracks on the cluster at hand; give what becomes of each as it is known.
 
     A track whose worker dies is given to another one, until it has cost `MAX_DEATHS` of them.
@@ -141,13 +159,15 @@ def separate_all(tasks: Sequence[Task], plan: Plan, workers: Workers) -> Iterato
     from ray.data import ActorPoolStrategy, from_arrow
 
     _quiet()
-    ledger = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Ledger).remote()
+    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Ledger)
+    ledger = actor.remote()
     at_once = max(1, min(MOST_AT_ONCE, len(tasks) // (SHARES * workers.count)))
     packed = [json.dumps(asdict(task)) for task in tasks]
     pieces = [packed[i : i + at_once] for i in range(0, len(packed), at_once)]
-    data = from_arrow([pyarrow.table({"task": piece}) for piece in pieces]).map(
+    data: Any = from_arrow([pyarrow.table({"task": piece}) for piece in pieces])
+    data = data.map(
         _Worker,
-        fn_constructor_args=(plan, workers, ledger, os.getcwd()),
+        fn_constructor_args=(plan, workers, ledger, str(Path.cwd())),
         compute=ActorPoolStrategy(size=workers.count, max_tasks_in_flight_per_actor=1),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,
@@ -228,6 +248,20 @@ def _unpacked(text: str) -> Row:
     if "problem" in row:
         raise ClusterError(row["problem"])
     return Row(**{**row, "outcome": Outcome(**row["outcome"])})
+
+
+@contextmanager
+def _mute() -> Iterator[None]:
+    """Keep from standard error what Ray's C++ writes there, that it was told to be silent."""
+    sys.stderr.flush()
+    kept = os.dup(STANDARD_ERROR)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), STANDARD_ERROR)
+    try:
+        yield
+    finally:
+        os.dup2(kept, STANDARD_ERROR)
+        os.close(kept)
 
 
 def _quiet() -> None:

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from htdemucs.audio.failures import reason
+from htdemucs.audio.failures import reason, reporting
 from htdemucs.errors import HTDemucsError, StorageError
 from htdemucs.files import replacing
 
@@ -132,21 +132,30 @@ def put(path: Path, url: str) -> None:
         files.put_file(str(path), remote)
 
 
-def check_writable(url: str) -> None:
-    """Find out before the work, not after it, whether results can be written below a URL.
+def check_writable(place: str) -> None:
+    """Find out before the work, not after it, whether results can be written below a place.
 
     Raises:
-        StorageError: they cannot.
+        AudioError, StorageError: they cannot.
     """
-    probe = join(url, ".htdemucs-probe")
-    with _reporting(url, "cannot be written"):
+    if not is_url(place):
+        with (
+            reporting(Path(place), "cannot be written to", "choose another folder"),
+            replacing(Path(place, ".htdemucs-probe")) as partial,
+        ):
+            partial.touch()
+        Path(place, ".htdemucs-probe").unlink(missing_ok=True)
+        return
+    probe = join(place, ".htdemucs-probe")
+    with _reporting(place, "cannot be written to"):
         files, path = filesystem(probe)
         files.pipe_file(path, b"written to see whether it can be\n")
-        files.rm_file(path)
+        with suppress(Exception):  # some may write and not delete
+            files.rm_file(path)
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """fsspec's file system for a URL, and the path in it.
+    """The file system that fsspec has for a URL, and the path in it.
 
     Raises:
         StorageError: a package for this kind of URL is missing, or there is no such kind.

@@ -65,6 +65,10 @@ class Plan:
         needed = self.stems or self.options.needed_stems(model.sources)
         return Separator(model, stems=needed, **{**self.settings, **changes})
 
+    def check(self) -> None:
+        """Raise now what every worker would have to raise."""
+        self.separator("cpu", precision="fp32")
+
     @property
     def top(self) -> Path:
         """The folder of the stems; relative if it is elsewhere."""

@@ -11,6 +11,7 @@ from typing import NoReturn
 import typer
 
 from htdemucs import __version__
+from htdemucs.cli.batch import batch
 from htdemucs.cli.bench import bench
 from htdemucs.cli.convert import convert
 from htdemucs.cli.evaluate import evaluate
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: importing Rich would take longer than showing it
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (separate, evaluate, models, convert, export, trace, bench, train):
+for command in (separate, batch, evaluate, models, convert, export, trace, bench, train):
     app.command()(command)
 
 

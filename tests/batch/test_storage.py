@@ -1,0 +1,103 @@
+import pytest
+
+from htdemucs.batch import storage
+from htdemucs.errors import HTDemucsError, StorageError
+
+fsspec = pytest.importorskip("fsspec")
+
+
+@pytest.fixture
+def bucket():
+    files = fsspec.filesystem("memory")
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
+    for name in ("b/one.flac", "b/two.wav", "b/cd 2/one.flac", "other/three.flac"):
+        files.pipe_file(name, name.encode())
+    return "memory://b"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("one.flac", "two.wav", "cd 2/one.flac"):
+        path = tmp_path / "b" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(f"b/{name}".encode())
+    return f"file://{tmp_path}/b"
+
+
+@pytest.mark.parametrize("place", ["bucket", "folder"])
+def test_what_is_below_a_url(place, request):
+    url = request.getfixturevalue(place)
+    found = storage.below(url)
+    assert [file.url for file in found] == [
+        f"{url}/{name}" for name in ("cd 2/one.flac", "one.flac", "two.wav")
+    ]
+    assert found[0] == storage.stat(f"{url}/cd 2/one.flac")
+    assert (found[0].bytes, bool(found[0].version)) == (len("b/cd 2/one.flac"), True)
+    assert storage.below(f"{url}/one.flac") == [found[1]]
+    assert storage.sizes(url) == {"one.flac": 10, "two.wav": 9}
+    assert storage.below(f"{url}/nothing") == []
+
+
+@pytest.mark.parametrize("place", ["bucket", "folder"])
+def test_there_and_back(place, request, tmp_path):
+    url = request.getfixturevalue(place)
+    path = tmp_path / "here" / "copy"
+    storage.fetch(f"{url}/one.flac", path)
+    assert path.read_bytes() == b"b/one.flac"
+    path.write_bytes(b"new")
+    target = f"{url}/new/folder/x"
+    storage.put(path, target)
+    assert storage.read(target, 100) == b"new"
+    assert storage.read(target, 2) is None
+    assert storage.read(f"{target}y", 100) is None
+    assert storage.sizes(f"{url}/nowhere") == {}
+    before = storage.stat(target)
+    path.write_bytes(b"newer")
+    storage.put(path, target)
+    assert storage.stat(target) != before
+    storage.check_writable(f"{url}/also")
+    assert storage.sizes(f"{url}/also") == {}
+
+
+def test_a_failed_fetch_leaves_nothing(bucket, tmp_path):
+    with pytest.raises(StorageError, match="does not exist"):
+        storage.fetch(f"{bucket}/zzz.flac", tmp_path / "copy")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: storage.stat("memory://b/zzz"), "does not exist"),
+        (lambda: storage.stat("memory://b/cd 2"), "is a folder"),
+        (lambda: storage.stat("zzz://b/x"), "Protocol not known"),
+        (lambda: storage.below("file:///proc/1/fd/x\0"), "cannot be listed"),
+        (lambda: storage.check_writable("file:///proc/nothing"), "cannot be written"),
+        (lambda: storage.check_writable("/proc/nothing"), "cannot be written"),
+    ],
+)
+def test_failures_are_one_line(bucket, call, match):
+    with pytest.raises(HTDemucsError, match=match) as failure:
+        call()
+    assert "\n" not in str(failure.value)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    import fsspec.core
+
+    def fail(*_, **__):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", fail)
+    with pytest.raises(StorageError, match="pip install gcsfs"):
+        storage.stat("gs://bucket/song.flac")
+
+
+def test_names():
+    assert storage.is_url("s3://b/x")
+    assert not storage.is_url("/home/a://b")
+    assert not storage.is_url("C:\\music")
+    assert storage.name("s3://b/a b?.flac") == "a b?.flac"
+    assert storage.name("https://h/a%20b.flac?key=1") == "a b.flac"
+    assert storage.join("s3://b/", "c/d") == "s3://b/c/d"
