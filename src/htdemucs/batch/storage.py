@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -199,5 +200,9 @@ def _stored(url: str, about: Mapping[str, Any]) -> Stored:
         raise StorageError(f"{url} is a folder; name an audio file inside it")
     tag = about.get("ETag") or about.get("etag") or about.get("md5Hash")
     changed = about.get("LastModified") or about.get("mtime") or about.get("created")
+    if isinstance(changed, datetime):  # stores have both, some in one call the one
+        changed = changed.timestamp()
+    if isinstance(changed, float):
+        changed = f"{changed:.6f}"
     version = str(tag).strip('"') if tag else str(changed) if changed else None
     return Stored(url, int(about.get("size") or 0), version)
