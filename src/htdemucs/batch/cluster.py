@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from htdemucs.batch.library import Library, Outcome, failed
 from htdemucs.batch.report import Row
 from htdemucs.batch.sources import Source
@@ -167,7 +169,7 @@ def separate_all(tasks: Sequence[Task], plan: Plan, workers: Workers) -> Generat
     data: Any = from_arrow([pyarrow.table({"task": piece}) for piece in pieces])
     data = data.map(
         _Worker,
-        fn_constructor_args=(plan, workers, ledger, str(Path.cwd())),
+        fn_constructor_args=(plan, _threads(workers), ledger, str(Path.cwd())),
         compute=ActorPoolStrategy(size=workers.count, max_tasks_in_flight_per_actor=1),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,
@@ -208,14 +210,14 @@ class _Ledger:
 class _Worker:
     """An actor: one model on one device."""
 
-    def __init__(self, plan: Plan, workers: Workers, ledger: Any, folder: str) -> None:
+    def __init__(self, plan: Plan, threads: int | None, ledger: Any, folder: str) -> None:
         with suppress(OSError):  # relative paths mean what they meant to the user
             os.chdir(folder)
         self._ledger = ledger
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._problem: str | None = None
         try:
-            self._workshop = Workshop(plan, None if workers.gpus else max(1, int(workers.cpus)))
+            self._workshop = Workshop(plan, threads)
         except HTDemucsError as error:
             self._problem = f"{socket.gethostname()} cannot separate: {error}"
 
@@ -241,6 +243,17 @@ class _Worker:
             told = f"{source.path}: its worker died {deaths} times, perhaps for lack of memory"
             outcome = failed(source.path, HTDemucsError(told))
         return asdict(Row(task["row"], outcome, self._name, self._workshop.device, deaths))
+
+
+def _threads(workers: Workers) -> int | None:
+    """A worker's share of those that `htdemucs separate` would compute with; None on a GPU.
+
+    Ray counts what the system calls processors, torch only the cores.
+    """
+    if workers.gpus:
+        return None
+    a_processor = torch.get_num_threads() / (os.cpu_count() or 1)
+    return max(1, round(workers.cpus * min(1.0, a_processor)))
 
 
 def _unpacked(text: str) -> Row:

@@ -290,7 +290,7 @@ def _described(crew: "Workers") -> str:
     many = "s" if crew.count > 1 else ""
     if crew.gpus:
         return f"{crew.count} worker{many}, {round(1 / crew.gpus)} a GPU"
-    return f"{crew.count} worker{many} of {crew.cpus:g} cores"
+    return f"{crew.count} worker{many} with {crew.cpus:g} of the cores"
 
 
 def _below(place: str, name: str) -> str:

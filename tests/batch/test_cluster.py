@@ -1,0 +1,303 @@
+"""`htdemucs batch` on a real cluster of two workers on this machine."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from helpers import TINY, awake
+from htdemucs import HTDemucs, HTDemucsConfig, OutputOptions, save_model
+from htdemucs.batch import cluster
+from htdemucs.batch.sources import Source
+from htdemucs.batch.work import Plan
+from htdemucs.cli.main import app
+from htdemucs.errors import ClusterError, HTDemucsError, SeparationError
+
+pytest.importorskip("ray")
+parquet = pytest.importorskip("pyarrow.parquet")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own
+
+
+@pytest.fixture(scope="module")
+def ray():
+    import ray
+
+    with cluster.session(None):
+        yield ray
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(awake(HTDemucs(HTDemucsConfig(**TINY))), folder)
+    return folder
+
+
+@pytest.fixture
+def run(model_folder):
+    def invoke(command, *words):
+        given = [str(word) for word in (command, *words, "-n", model_folder, "-d", "cpu")]
+        return CliRunner().invoke(app, given)
+
+    return invoke
+
+
+@contextlib.contextmanager
+def half_of_the_threads():
+    """As many as each of two workers has: a network's last bits depend on their number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // 2))
+    yield
+    torch.set_num_threads(threads)
+
+
+def rows(report):
+    return parquet.read_table(report).to_pylist()
+
+
+def stems(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.wav")}
+
+
+@pytest.fixture
+def album(tmp_path, write_song):
+    for seed, name in enumerate(("one.flac", "two.wav", "cd 2/one.flac", "cd 2/three.mp3")):
+        write_song(tmp_path / "album" / name, seed)
+    return tmp_path / "album"
+
+
+def test_the_same_files_as_separate(ray, run, album, tmp_path):
+    (album / "broken.flac").write_bytes(b"nothing")
+    with half_of_the_threads():
+        assert run("separate", album, "-o", tmp_path / "one").exit_code == 1
+    out = tmp_path / "two"
+    result = run("batch", album, out, "--workers", 2, "--json")
+    assert result.exit_code == 1, result.output
+    assert "broken.flac contains no audio samples" in result.stderr
+    assert stems(out) == stems(tmp_path / "one")
+    told = json.loads(result.stdout)
+    assert (told["separated"], told["failed"], told["duration"]) == (4, 1, 6.0)
+    table = rows(told["report"])
+    assert [row["number"] for row in table] == [0, 1, 2, 3, 4]
+    names = ["broken.flac", "one.flac", "two.wav", "cd 2/one.flac", "cd 2/three.mp3"]
+    assert [row["path"] for row in table] == [f"{album}/{name}" for name in names]
+    assert [row["status"] for row in table] == ["failed"] + 4 * ["separated"]
+    assert len({row["worker"] for row in table}) == 2
+    assert dict(table[1]["files"])["bass"] == f"{out}/tiny/one/bass.wav"
+    # Each knows the other's work.
+    (out / "tiny" / "two" / "bass.wav").unlink()
+    again = run("separate", album, "-o", out)
+    assert "1 separated, 3 skipped, 1 failed" in again.stderr
+    (out / "tiny" / "one" / "bass.wav").unlink()
+    again = run("batch", album, out, "--report", tmp_path / "r.parquet")
+    assert "1 separated, 3 skipped, 1 failed" in again.stderr
+    run("separate", album / "one.flac", "-o", tmp_path / "three")  # with all threads
+    assert stems(out / "tiny" / "one") == stems(tmp_path / "three" / "tiny" / "one")
+
+
+def test_from_store_to_store(ray, run, album, tmp_path):
+    scratch = tmp_path / "scratch"
+    words = (f"file://{album}", f"file://{tmp_path}/out", "--scratch", scratch, "--stems", "bass")
+    result = run("batch", *words)
+    assert result.exit_code == 0, result.output
+    assert sorted(stems(tmp_path / "out")) == [
+        f"tiny/{name}/bass.wav" for name in ("cd 2/one", "cd 2/three", "one", "two")
+    ]
+    assert list(scratch.iterdir()) == []
+    assert len(rows(tmp_path / "out" / "report.parquet")) == 4
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "tiny").rglob("*")}
+    assert "4 skipped" in run("batch", *words).stderr
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "tiny").rglob("*")} == before
+
+
+def holder(pattern, folder):
+    """The process that has an unfinished work file open, and is no part of this test."""
+    for path in folder.glob(pattern):
+        for link in Path("/proc").glob("[0-9]*/fd/*"):
+            with contextlib.suppress(OSError):
+                if link.readlink() == path:
+                    return int(link.parts[2])
+    return None
+
+
+def kill(folder, times, stop):
+    """Kill whoever is at work in a folder, as often as said."""
+    killed = set()
+    while len(killed) < times and not stop.is_set():
+        process = holder(".htdemucs-*.work", folder)
+        if process and process not in killed:
+            os.kill(process, signal.SIGKILL)
+            killed.add(process)
+        time.sleep(0.01)
+    return killed
+
+
+@contextlib.contextmanager
+def killing(folder, times):
+    stop, killed = threading.Event(), []
+    thread = threading.Thread(target=lambda: killed.extend(kill(folder, times, stop)))
+    thread.start()
+    try:
+        yield killed
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_killed_worker_costs_nothing(ray, run, album, tmp_path, write_song):
+    write_song(album / "long.wav", 7, seconds=40)
+    with half_of_the_threads():
+        assert run("separate", album, "-o", tmp_path / "one").exit_code == 0
+    out = tmp_path / "two"
+    with killing(out / "tiny" / "long", 1) as killed:
+        result = run("batch", album, out, "--workers", 2)
+    assert len(killed) == 1
+    assert result.exit_code == 0, result.output
+    assert "5 tracks: 5 separated" in result.stderr
+    assert stems(out) == stems(tmp_path / "one")
+    assert {Path(row["path"]).name: row["deaths"] for row in rows(out / "report.parquet")} == {
+        "long.wav": 1, "one.flac": 0, "two.wav": 0, "three.mp3": 0
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_track_that_kills_its_workers_is_given_up(ray, run, album, tmp_path, write_song):
+    write_song(album / "long.wav", 7, seconds=600)
+    out = tmp_path / "out"
+    with killing(out / "tiny" / "long", 99) as killed:
+        result = run("batch", album, out, "--workers", 1)
+    assert len(killed) == 3
+    assert result.exit_code == 1
+    assert "long.wav: its worker died 3 times" in result.stderr
+    assert "5 tracks: 4 separated, 1 failed" in result.stderr
+    assert len(stems(out)) == 16
+    again = run("batch", album, out)  # the next run tries again, from where it was
+    assert "1 separated, 4 skipped" in again.stderr
+    [row] = [row for row in rows(out / "report.parquet") if row["status"] == "separated"]
+    assert row["resumed"] > 0
+
+
+def test_workers_that_cannot_start_end_the_run_with_a_reason(ray, model_folder, album, tmp_path):
+    plan = Plan(
+        str(model_folder), None, OutputOptions(), None, {"precision": "fp16"}, str(tmp_path), "tiny"
+    )
+    tasks, failures = cluster.place_all([Source(str(album / "one.flac"))], plan)
+    assert failures == []
+    with pytest.raises(ClusterError, match=r"cannot separate: .*fp16"):
+        list(cluster.separate_all(tasks, plan, cluster.Workers(1, 1, 0)))
+
+
+def test_the_ledger_blames_a_track_only_for_workers_it_had():
+    ledger = cluster._Ledger()
+    assert ledger.begin(5) == (0, None)
+    assert ledger.begin(5) == (1, None)  # the first worker died
+    ledger.end(5, "done")
+    assert ledger.begin(5) == (2, "done")  # the second died later, with another track
+    assert ledger.begin(6) == (0, None)
+    ledger.forget([5, 6, 7])
+    assert ledger.begin(5) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("machines", "asked", "expected"),
+    [
+        ([{"CPU": 8}], (None, None), (1, 8, 0)),
+        ([{"CPU": 8}], (3, None), (3, 2, 0)),
+        ([{"CPU": 2}], (4, None), (4, 0.5, 0)),
+        ([{"CPU": 8}, {"CPU": 6}, {}], (None, None), (2, 6, 0)),
+        ([{"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 1}], (None, None), (3, 1, 1)),
+        ([{"CPU": 8, "GPU": 2}], (None, None, 2), (4, 1, 0.5)),
+        ([{"CPU": 8, "GPU": 2}], (2, "cpu"), (2, 4, 0)),
+        ([{"CPU": 8}], (5, "cuda"), (5, 1, 1)),
+    ],
+)
+def test_how_a_cluster_is_shared(monkeypatch, machines, asked, expected):
+    import ray
+
+    nodes = [{"Alive": True, "Resources": machine} for machine in machines]
+    nodes.append({"Alive": False, "Resources": {"CPU": 64, "GPU": 8}})
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    assert cluster.share_out(*asked) == cluster.Workers(*expected)
+
+
+@pytest.mark.parametrize(("machines", "device"), [([{"CPU": 8}], "cuda"), ([{}], None)])
+def test_a_cluster_without_a_place(monkeypatch, machines, device):
+    import ray
+
+    nodes = [{"Alive": True, "Resources": machine} for machine in machines]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    with pytest.raises(ClusterError):
+        cluster.share_out(None, device)
+
+
+def fail(run, *words):
+    result = run("batch", *words)
+    assert isinstance(result.exception, HTDemucsError), result.output
+    assert "\n" not in str(result.exception)
+    return str(result.exception)
+
+
+def test_what_is_wrong_is_told_before_ray_starts(run, album, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "session", None)
+    out = tmp_path / "out"
+    (tmp_path / "empty").mkdir()
+    assert "holds no audio files" in fail(run, tmp_path / "empty", out)
+    assert "does not exist" in fail(run, tmp_path / "nothing", out)
+    assert "Protocol not known" in fail(run, "zzz://bucket", out)
+    assert "cannot be written to" in fail(run, album, "/proc/nothing")
+    report = ("--report", "/proc/nothing/report.parquet")
+    assert "cannot be written to" in fail(run, album, out, *report)
+    assert "no stem guitar" in fail(run, album, out, "--two-stems", "guitar")
+    assert "--two-stems" in fail(run, album, out, "--two-stems", "bass", "--stems", "bass")
+    tags = ("--filename", "{artist}/{stem}.{ext}")
+    assert "tags of file://" in fail(run, f"file://{album}", out, *tags)
+
+
+def test_missing_packages_are_named(run, album, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None if name == "ray" else find(name))
+    assert "pip install 'htdemucs[batch]'" in fail(run, album, tmp_path / "out")
+
+
+def test_no_cluster_at_an_address(monkeypatch):
+    import ray
+
+    def refuse(**settings):
+        raise ConnectionError("nobody\nthere")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with (
+        pytest.raises(ClusterError, match=r"of 10.0.0.1:6379 does not answer .nobody there"),
+        cluster.session("10.0.0.1:6379"),
+    ):
+        pass
+
+
+def test_heavy_packages_are_imported_late():
+    import subprocess
+
+    code = (
+        "import sys, htdemucs.batch, htdemucs.cli.main\n"
+        "assert not {'ray', 'pyarrow', 'fsspec', 'pandas'} & (set(sys.modules) - before)"
+    )
+    start = "import sys, torch\nbefore = set(sys.modules)\n"  # torch itself may import fsspec
+    subprocess.run([sys.executable, "-c", start + code], check=True)
+
+
+def test_tags_can_name_local_files(tmp_path):
+    plan = Plan("m", None, OutputOptions(filename="{artist}/{stem}.{ext}"), None, {}, "s3://o", "m")
+    with pytest.raises(SeparationError, match="are not known here"):
+        cluster.place_all([Source("s3://b/a.flac")], plan)
