@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -174,7 +175,7 @@ def test_a_killed_worker_costs_nothing(ray, run, album, tmp_path, write_song):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_track_that_kills_its_workers_is_given_up(ray, run, album, tmp_path, write_song):
-    write_song(album / "long.wav", 7, seconds=600)
+    write_song(album / "long.wav", 7, seconds=200)
     out = tmp_path / "out"
     with killing(out / "tiny" / "long", 99) as killed:
         result = run("batch", album, out, "--workers", 1)
@@ -183,10 +184,39 @@ def test_a_track_that_kills_its_workers_is_given_up(ray, run, album, tmp_path, w
     assert "long.wav: its worker died 3 times" in result.stderr
     assert "5 tracks: 4 separated, 1 failed" in result.stderr
     assert len(stems(out)) == 16
-    again = run("batch", album, out)  # the next run tries again, from where it was
+    again = run("batch", album, out)  # the next run tries again
     assert "1 separated, 4 skipped" in again.stderr
-    [row] = [row for row in rows(out / "report.parquet") if row["status"] == "separated"]
-    assert row["resumed"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
+def test_a_signal_ends_the_run_and_the_next_goes_on(
+    run, model_folder, album, tmp_path, write_song, number, code
+):
+    write_song(album / "long.wav", 7, seconds=200)
+    out = tmp_path / "out"
+    words = [album, out, "-n", model_folder, "-d", "cpu", "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "htdemucs", "batch", *map(str, words)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while holder(".htdemucs-*.work", out / "tiny" / "long") is None:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    told, said = process.communicate()
+    assert process.returncode == code
+    assert "run the same command again to go on" in said
+    assert "Traceback" not in said
+    assert json.loads(told)["stopped"]
+    done = json.loads(told)["separated"]
+    assert len(rows(out / "report.parquet")) == done
+    again = run("separate", album, "-o", out, "--json")
+    assert json.loads(again.stdout)["skipped"] == done
+    [long] = [t for t in json.loads(again.stdout)["tracks"] if "long" in t["track"]]
+    assert long["resumed"] > 0
 
 
 def test_workers_that_cannot_start_end_the_run_with_a_reason(ray, model_folder, album, tmp_path):
@@ -287,8 +317,6 @@ def test_no_cluster_at_an_address(monkeypatch):
 
 
 def test_heavy_packages_are_imported_late():
-    import subprocess
-
     code = (
         "import sys, htdemucs.batch, htdemucs.cli.main\n"
         "assert not {'ray', 'pyarrow', 'fsspec', 'pandas'} & (set(sys.modules) - before)"
