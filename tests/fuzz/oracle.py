@@ -109,6 +109,10 @@ def _refusal(error: Exception) -> tuple[str, str]:
 
 
 def _checked_reason(reason: str) -> tuple[str, str]:
+    from htdemucs.batch.library import UNEXPECTED
+
+    if UNEXPECTED in reason:
+        return "VIOLATION", reason
     if not reason or not reason.isprintable():
         return "VIOLATION", f"the message is not one printable line: {reason!r}"
     return "refused", reason
