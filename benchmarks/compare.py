@@ -32,7 +32,7 @@ def separations(songs: list[Path], repo: Path, out: Path) -> dict[str, dict[str,
         command: Command = [sys.executable, "-m", *module.split(), *words]
         return [*command, "-d", "cpu", "-o", out / "stems", *songs]
 
-    ours, theirs = "htdemucs separate", "demucs.separate"
+    ours, theirs = "htdemucs separate --no-skip-existing", "demucs.separate"
     fp32 = ("--precision", "fp32")
     one, bag = ("-n", NAME, "--repo", repo), ("-n", BAG, "--repo", repo, *ONE_STEM)
     return {

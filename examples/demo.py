@@ -13,7 +13,7 @@ def main() -> None:
     command = ["separate", str(EXAMPLES / "song.flac"), "-n", "mini", "-o", str(BUILD)]
     print("$ htdemucs " + " ".join(command))
     subprocess.run([sys.executable, "-m", "htdemucs", *command], check=True)
-    for stem in sorted((BUILD / "mini" / "song").iterdir()):
+    for stem in sorted((BUILD / "mini" / "song").glob("*.wav")):
         print(f"  {stem.relative_to(EXAMPLES.parent)}  {stem.stat().st_size / 1e6:.1f} MB")
     print("mini is small and learnt from synthesised songs: it shows how things work.")
     print("For real work: htdemucs separate SONG (downloads the official htdemucs, 84 MB).")

@@ -286,3 +286,19 @@ def test_a_manifest_appears_only_when_all_stems_are_there(separator, song, tmp_p
     assert read_manifest(job.places.manifest) is None
     outcome = lib.separate(job, separator)
     assert outcome.resumed == 1.5
+
+
+def test_even_what_nobody_expects_is_one_line_and_stops_nothing(
+    separator, song, tmp_path, monkeypatch
+):
+    def broken(*_):
+        raise RuntimeError("DefaultCPUAllocator:\nnot enough memory")
+
+    lib = library(tmp_path / "out")
+    job = lib.place(Track(song))
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "write", broken)
+        outcome = lib.separate(job, separator)
+    assert outcome.status == "failed"
+    assert "unexpected RuntimeError (DefaultCPUAllocator: not enough memory)" in outcome.reason
+    assert lib.separate(job, separator).status == "separated"

@@ -1,6 +1,8 @@
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import torch
 
@@ -87,3 +89,19 @@ def test_help_and_the_package_import_no_torch():
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c_before_anything_has_begun_is_one_line(tmp_path):
+    """Sent while the command imports and loads."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "htdemucs", "bench", "--repeat", "1000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert messages.splitlines()[-1] == "stopped"
+    assert "Traceback" not in messages

@@ -166,5 +166,6 @@ def to_sample_format(samples: NDArray[np.float32], codec: Codec) -> NDArray[Any]
 
 def _to_steps(samples: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
     full_scale = 2 ** (bits - 1)
-    steps: NDArray[np.float32] = np.rint(samples * np.float32(full_scale))
+    with np.errstate(over="ignore"):  # infinity is limited too
+        steps: NDArray[np.float32] = np.rint(samples * np.float32(full_scale))
     return steps.clip(-full_scale, full_scale - 1)

@@ -112,7 +112,9 @@ class Spool:
             yield torch.from_numpy(samples.reshape(count, self._channels).T.copy())
 
     def _reporting(self) -> AbstractContextManager[None]:
-        return reporting(self._place, "cannot hold temporary files", "free some space there")
+        return reporting(
+            self._place, "cannot hold temporary files", "check its folder and the free space"
+        )
 
 
 def _lock(file: BinaryIO, path: Path) -> None:

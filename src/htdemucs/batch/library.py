@@ -1,5 +1,6 @@
 """Where many tracks go, which of them are done, and what became of each."""
 
+import logging
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from htdemucs.audio import AudioFile
-from htdemucs.audio.failures import printable
+from htdemucs.audio.failures import printable, reason
 from htdemucs.batch import manifest
 from htdemucs.batch.inputs import Track
 from htdemucs.errors import AudioError, HTDemucsError
@@ -16,6 +17,8 @@ from htdemucs.separation import OutputOptions, Progress, Separator
 from htdemucs.separation.files import Resumption, separate_file
 from htdemucs.separation.naming import Places
 
+LOG = logging.getLogger(__name__)
+UNEXPECTED = "unexpected"
 Status = Literal["separated", "skipped", "failed"]
 
 
@@ -104,12 +107,20 @@ class Library:
         separator: Separator,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Outcome:
-        """Separate a track, unless it is done already. An expected failure is an outcome too."""
+        """Separate a track, unless it is done already. A failure is an outcome too."""
         started = time.monotonic()
         try:
             return self._separate(job, separator, on_progress, started)
         except HTDemucsError as error:
             return failed(job.track.path, error, time.monotonic() - started)
+        except Exception as error:  # a mistake of ours, or no memory: other tracks may be well
+            LOG.debug("%s", job.track.path, exc_info=True)
+            told = f"{printable(job.track.path)}: {UNEXPECTED} {type(error).__name__}"
+            return failed(
+                job.track.path,
+                HTDemucsError(f"{told} ({reason(error)}); please report it"),
+                time.monotonic() - started,
+            )
 
     def state(self, job: Job, separator: Separator) -> str:
         """What `separate` would do: "separate", "go on" or "skip".

@@ -2,10 +2,12 @@
 
 import atexit
 import os
+import signal
 import sys
 import warnings
 from contextlib import suppress
 from io import TextIOWrapper
+from types import FrameType
 from typing import NoReturn
 
 import typer
@@ -66,6 +68,11 @@ def main() -> None:
         sys.exit(1)
 
 
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    print("stopped", file=sys.stderr)
+    sys.exit(128 + number)
+
+
 def run() -> NoReturn:
     """Run the command as a whole process, and leave it without taking everything down first.
 
@@ -73,6 +80,7 @@ def run() -> NoReturn:
     """
     code: int | str | None = 0
     try:
+        signal.signal(signal.SIGINT, _stop)
         main()
     except SystemExit as ending:
         code = ending.code

@@ -1,0 +1,155 @@
+"""What must hold of any file that is handed to the program, tried in a process of its own."""
+
+import multiprocessing
+import resource
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+LIMIT = 60.0  # seconds a file may take
+MEMORY = 3 << 30  # bytes of address space beyond what the process has when it is ready
+GROWTH = 400 << 20  # bytes that no file of this size may add
+
+
+class Judge:
+    """A process that tries files, one after another; begun anew when one of them ends it."""
+
+    def __enter__(self) -> "Judge":
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.join()
+
+    def __call__(self, path: Path) -> tuple[str, str]:
+        """("separated" or "refused", message), or ("VIOLATION", what happened)."""
+        self._pipe.send(path)
+        if not self._pipe.poll(LIMIT):
+            self._restart()
+            return "VIOLATION", f"it took more than {LIMIT:.0f} s"
+        try:
+            answer: tuple[str, str] = self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            code = self._process.exitcode
+            self._restart()
+            return "VIOLATION", f"the process ended with {code}"
+        return answer
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_try_files, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._pipe.recv()  # ready
+
+    def _restart(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._start()
+
+
+def _try_files(pipe: Connection) -> None:
+    import torch
+
+    from helpers import TINY, awake
+    from htdemucs import HTDemucs, HTDemucsConfig, OutputOptions, Separator
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    separator = Separator(awake(HTDemucs(HTDemucsConfig(**TINY))))
+    resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY, -1))
+    pipe.send("ready")
+    while True:
+        path = pipe.recv()
+        try:
+            pipe.send(_judged(path, separator, OutputOptions(filename="{title}/{stem}.{ext}")))
+        except BaseException as error:  # what a user would see as a traceback
+            pipe.send(("VIOLATION", f"{type(error).__name__}: {error}"))
+
+
+def _judged(path: Path, separator: Any, options: Any) -> tuple[str, str]:
+    from htdemucs.batch import Library, Track
+
+    before = _resident()
+    with _sandbox() as folder:
+        out = folder / "out"
+        library = Library("tiny", {}, options, out)
+        try:
+            job = library.place(Track(path))
+        except Exception as error:
+            return _refusal(error)
+        outcome = library.separate(job, separator)
+        grown = _resident() - before
+        if grown > GROWTH:
+            return "VIOLATION", f"it took {grown >> 20} MiB more memory"
+        written = [p for p in folder.rglob("*") if p.is_file()]
+        if any(not p.resolve().is_relative_to(out.resolve()) for p in written):
+            return "VIOLATION", f"files outside the output folder: {written}"
+        if outcome.status == "failed":
+            left = [p for p in written if not p.name.startswith(".")]
+            if left:
+                return "VIOLATION", f"it failed but left {left}"
+            return _checked_reason(outcome.reason or "")
+        return _checked_stems({n: Path(p) for n, p in outcome.files.items()}, written)
+
+
+def _refusal(error: Exception) -> tuple[str, str]:
+    from htdemucs import HTDemucsError
+
+    if not isinstance(error, HTDemucsError):
+        return "VIOLATION", f"{type(error).__name__}: {error}"
+    return _checked_reason(str(error))
+
+
+def _checked_reason(reason: str) -> tuple[str, str]:
+    from htdemucs.batch.library import UNEXPECTED
+
+    if UNEXPECTED in reason:
+        return "VIOLATION", reason
+    if not reason or not reason.isprintable():
+        return "VIOLATION", f"the message is not one printable line: {reason!r}"
+    return "refused", reason
+
+
+def _checked_stems(files: dict[str, Path], written: list[Path]) -> tuple[str, str]:
+    import torch
+
+    from htdemucs import AudioFile
+
+    if len(files) != 4 or len(written) != 5:  # and the manifest
+        return "VIOLATION", f"it wrote {written}"
+    lengths = set()
+    for path in files.values():
+        blocks = list(AudioFile(path))
+        lengths.add(sum(block.shape[-1] for block in blocks))
+        if not all(torch.isfinite(block).all() for block in blocks):
+            return "VIOLATION", f"{path.name} is not finite"
+    if len(lengths) != 1:
+        return "VIOLATION", f"stems of different lengths: {lengths}"
+    return "separated", f"{lengths.pop()} samples"
+
+
+@contextmanager
+def _sandbox() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="htdemucs-fuzz-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def _address_space() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()

@@ -1,0 +1,216 @@
+"""A short run of the fuzzer, and what is better tried by name. Long: `python -m tests.fuzz`."""
+
+import os
+import socket
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mutagen.flac import FLAC
+
+from htdemucs import AudioEncoding, AudioError, AudioFile, SeparationError, Separator
+from htdemucs.audio import AudioWriter
+from htdemucs.batch import Library, Track, find_tracks
+from htdemucs.separation import OutputOptions, measure
+from tests.fuzz.cases import cases
+from tests.fuzz.mutations import MUTATIONS
+from tests.fuzz.oracle import Judge
+from tests.fuzz.seeds import AUDIO, make_seeds
+
+COUNT = 240
+NAMES = (
+    "new\nline.wav",
+    "tab\tbell\a.wav",
+    "\N{RIGHT-TO-LEFT OVERRIDE}gnos.wav",
+    "🎵🎶 歌.wav",
+    "a" * 251 + ".wav",
+    "歌" * 83 + ".wav",
+    "-o.wav",
+    "--help",
+    "..wav",
+    "{stem}.wav",
+    "%s%n.wav",
+    "a:b.wav",
+    "con.wav",
+    "x.wav ",
+    "'\"`$(touch x).wav",
+    "[bold]red[/bold].wav",
+    os.fsdecode(b"\xff\xfe.wav"),
+)
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    return make_seeds(tmp_path_factory.mktemp("seeds"))
+
+
+@pytest.fixture
+def library(tmp_path):
+    return Library("tiny", {}, OutputOptions(), tmp_path / "out")
+
+
+@pytest.fixture
+def separator(tiny_model):
+    return Separator(tiny_model)
+
+
+def store(path, samples=4000):
+    with AudioWriter(path.with_name("plain"), 8000, 2, AudioEncoding()) as writer:
+        writer.write(0.1 * torch.randn(2, samples, generator=torch.Generator().manual_seed(0)))
+    os.rename(path.with_name("plain"), path)  # noqa: PTH104  names that are no text
+    return path
+
+
+def test_damaged_files_are_separated_or_refused_in_one_line(seeds, tmp_path):
+    outcomes = {}
+    with Judge() as judge:
+        for case in cases(seeds, COUNT, seed=7):
+            outcome, message = judge(case.write(tmp_path))
+            outcomes.setdefault(outcome, []).append(f"{case.number} {case.mutation}: {message}")
+    assert outcomes.get("VIOLATION", []) == []
+    assert len(outcomes["separated"]) > COUNT / 4
+    assert len(outcomes["refused"]) > COUNT / 4
+
+
+def test_every_seed_is_sound_as_it_is(seeds):
+    assert {path.name for path in seeds} >= set(AUDIO)
+    with Judge() as judge:
+        refused = {path.name for path in seeds if judge(path)[0] != "separated"}
+    assert refused == {"silent film.mkv"}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_mutations_are_their_draw(name):
+    data = bytes(range(256)) * 20
+    made = [MUTATIONS[name](data, np.random.default_rng(i)) for i in range(20)]
+    again = [MUTATIONS[name](data, np.random.default_rng(i)) for i in range(20)]
+    assert made == again
+    assert (len(set(made)) > 1 or made[0] != data) == (name != "unchanged")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        ("raise ValueError('x')", "unexpected ValueError (x)"),
+        ("import os; os._exit(139)", "ended with 139"),
+        ("import time; time.sleep(60)", "more than"),
+        ("(out / '..' / 'elsewhere').write_text('')", "outside"),
+        ("raise AudioError('two\\nlines')", "not one printable line"),
+    ],
+)
+def test_the_oracle_sees_what_is_wrong(tmp_path, monkeypatch, trouble, told):
+    """Its process imports a library that misbehaves."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import htdemucs.batch.library as library\n"
+        "from htdemucs import AudioError\n"
+        "def broken(self, job, *_):\n"
+        "    out = self.folder\n"
+        "    out.mkdir(parents=True)\n"
+        f"    {trouble}\n"
+        "    return library.failed(job.track.path, AudioError('x'))\n"
+        "library.Library._separate = broken\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    monkeypatch.setattr("tests.fuzz.oracle.LIMIT", 15.0 if "sleep" not in trouble else 1.0)
+    with Judge() as judge:
+        outcome, message = judge(store(tmp_path / "a.wav"))
+        assert outcome == "VIOLATION"
+        assert told in message
+
+
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+def test_names(name, library, separator, tmp_path):
+    path = store(tmp_path / name)
+    outcome = library.separate(library.place(Track(path)), separator)
+    assert outcome.status == "separated", outcome.reason
+    written = [Path(p) for p in outcome.files.values()]
+    assert all(p.is_file() and p.is_relative_to(tmp_path / "out") for p in written)
+    again = library.separate(
+        Library("tiny", {}, library.options, library.folder).place(Track(path)), separator
+    )
+    assert again.status == "skipped"
+
+
+@pytest.mark.parametrize("make", ["fifo", "/dev/zero", "/dev/null", "folder", "loop", "socket"])
+def test_what_is_no_file(make, library, separator, tmp_path, monkeypatch):
+    path = tmp_path / "x.wav"
+    match make:
+        case "fifo":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "loop":
+            path.symlink_to(path)
+        case "socket":
+            monkeypatch.chdir(tmp_path)  # a socket's path has to be short
+            with socket.socket(socket.AF_UNIX) as made:
+                made.bind("x.wav")
+        case _:
+            path.symlink_to(make)
+    outcome = library.separate(library.place(Track(path)), separator)
+    assert outcome.status == "failed"
+    assert outcome.reason.isprintable()
+    assert not any(isinstance(track, Track) for track in find_tracks([tmp_path]))
+
+
+def test_a_name_of_dots_is_refused(library, tmp_path):
+    with pytest.raises(SeparationError, match="outside"):
+        library.place(Track(store(tmp_path / "...")))
+
+
+def test_hours_of_silence_take_the_memory_of_seconds(tmp_path):
+    """Three hours in a small file: a bomb, if anything holds all of it."""
+
+    path = tmp_path / "silence.flac"
+    with AudioWriter(path, 8000, 2, AudioEncoding("flac")) as writer:
+        for _ in range(180):
+            writer.write(torch.zeros(2, 60 * 8000))
+    assert path.stat().st_size < 4 << 20
+    tracemalloc.start()
+    normalization = measure(AudioFile(path))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert normalization.length == 3 * 3600 * 8000
+    assert peak < 16 << 20
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_files_without_permission(library, separator, tmp_path):
+    path = store(tmp_path / "x.wav")
+    path.chmod(0)
+    outcome = library.separate(library.place(Track(path)), separator)
+    assert "permission" in outcome.reason
+
+
+def test_a_folder_that_cannot_be_written(separator, tmp_path):
+    path = store(tmp_path / "x.wav")
+    (tmp_path / "file").write_text("in the way")
+    library = Library("tiny", {}, OutputOptions(), tmp_path / "file" / "out")
+    outcome = library.separate(library.place(Track(path)), separator)
+    assert outcome.status == "failed"
+    assert outcome.reason.isprintable()
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_tag_cannot_lead_out_of_the_folder(separator, tmp_path):
+    path = tmp_path / "x.flac"
+    with AudioWriter(path, 8000, 2, AudioEncoding("flac")) as writer:
+        writer.write(torch.zeros(2, 800))
+    for evil in ("../../../evil", "/etc/evil", "..", "a\0b", "~", "\\\\server\\x", "x" * 4000):
+        tags = FLAC(path)
+        tags["artist"] = evil
+        tags.save()
+        library = Library(
+            "tiny", {}, OutputOptions(filename="{artist}/{stem}.{ext}"), tmp_path / "out"
+        )
+        try:
+            outcome = library.separate(library.place(Track(path)), separator)
+        except AudioError:
+            continue
+        assert outcome.status == "separated", outcome.reason
+        for written in outcome.files.values():
+            assert Path(written).resolve().is_relative_to(tmp_path / "out")
+    assert {p.name for p in tmp_path.iterdir()} == {"x.flac", "out"}
