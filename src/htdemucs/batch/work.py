@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
+from htdemucs.audio.failures import reason
 from htdemucs.batch import manifest, storage
-from htdemucs.batch.library import Job, Library, Outcome, failed
+from htdemucs.batch.library import UNEXPECTED, Job, Library, Outcome, failed
 from htdemucs.batch.sources import Source
 from htdemucs.errors import HTDemucsError, StorageError
 from htdemucs.fast import keep_freed_memory
@@ -111,9 +112,9 @@ class Workshop:
                 outcome = self._library.separate(Job(source.track, places, number), self._separator)
         except HTDemucsError as error:
             outcome = failed(source.path, error)
-        except Exception as error:  # one of a million tracks must not stop the others
-            told = " ".join(f"{type(error).__name__}: {error}".split())
-            outcome = failed(source.path, HTDemucsError(f"{source.path}: unexpected {told}"))
+        except Exception as error:  # a mistake of ours, or no memory: other tracks may be well
+            told = f"{source.path}: {UNEXPECTED} {type(error).__name__} ({reason(error)})"
+            outcome = failed(source.path, HTDemucsError(f"{told}; please report it"))
         return dataclasses.replace(outcome, seconds=time.monotonic() - started)
 
     def _separate_copy(self, source: Source, number: int) -> Outcome:
