@@ -91,3 +91,25 @@ def test_a_kept_spool_belongs_to_one_at_a_time(tmp_path):
     with Spool.kept(path, 2, "key"), pytest.raises(AudioError, match="another htdemucs"):
         Spool.kept(path, 2, "key")
     Spool.kept(path, 2, "key").close()
+
+
+def test_a_write_that_is_interrupted_at_its_end_is_kept(tmp_path, noise):
+    path, waveform = tmp_path / "x.work", noise(100)
+    with Spool.kept(path, 2, "key") as spool:
+        flush = spool._file.flush
+
+        class Interrupted:
+            def __getattr__(self, name):
+                return getattr(file, name)
+
+            def flush(self):
+                flush()
+                raise KeyboardInterrupt
+
+        file = spool._file
+        spool._file = Interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            spool.write(waveform)
+        spool._file = file
+    with Spool.kept(path, 2, "key") as spool:
+        assert torch.equal(torch.cat(list(spool.blocks(99)), dim=1), waveform)

@@ -10,6 +10,7 @@ finished before it was killed often enough, it is begun again.
 import argparse
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,7 @@ def main() -> int:
             rounds += 1
             kills += disturb(arguments.folder, disturbed, words, delays)
             wrong += judge(arguments.folder, whole, disturbed, words, first)
+            shutil.rmtree(disturbed)
         print(f"{rounds} rounds, {kills} kills, {wrong} of them not the same in the end")
         return int(wrong > 0)
 

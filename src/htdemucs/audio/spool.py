@@ -85,7 +85,8 @@ class Spool:
     def close(self) -> None:
         """Let go of the file; an empty one is deleted."""
         with self._reporting():
-            if self._head and not self.length:
+            # Not by `length`: an interrupted write may have reached the disk and not that.
+            if self._head and self._file.seek(0, SEEK_END) <= self._head:
                 self._place.unlink(missing_ok=True)
             self._file.close()
 
