@@ -51,6 +51,15 @@ def test_attention_with_scores_far_apart(each_build):
 
 
 @property_test
+@given(st.integers(1, 200), st.floats(-1000, 1000))
+def test_attention_with_all_scores_far_from_zero(each_build, keys, level):
+    q, k, v = torch.ones(1, 9, 16), torch.randn(1, keys, 16), torch.randn(1, keys, 16)
+    k += level / 16
+    expected = F.scaled_dot_product_attention(q, k, v)
+    assert snr(expected, kernels.attention(q, k, v, 1)) > 60
+
+
+@property_test
 @given(
     st.integers(1, 2), st.integers(1, 40), st.integers(1, 9), st.sampled_from([16, 48, 96, 384]),
     st.integers(1, 3), st.booleans(),

@@ -4,6 +4,7 @@
 // queries at a time meet all keys: scores, their softmax, and its product with the values.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 
 #include "simd.h"
@@ -23,14 +24,13 @@ constexpr int64_t KEYS = COLUMNS * LANES;  // in a tile
 
 inline int64_t rounded_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// tile[c / STEP][key][STEP], silent beyond the last key
+// tile[c / STEP][key][STEP], the last key again beyond it: the largest score is that of a real one
 template <class T>
 void pack_keys(const Tokens& keys, int64_t item, int64_t head, int64_t size, int64_t first, T* tile) {
     for (int64_t j = 0; j < KEYS; j++) {
-        const bool exists = first + j < keys.tokens;
-        const T* key = exists ? keys.row<T>(item, first + j, head, size) : nullptr;
+        const T* key = keys.row<T>(item, std::min(first + j, keys.tokens - 1), head, size);
         for (int64_t c = 0; c < size; c++)
-            tile[(c / STEP<T> * KEYS + j) * STEP<T> + c % STEP<T>] = exists ? key[c] : T{};
+            tile[(c / STEP<T> * KEYS + j) * STEP<T> + c % STEP<T>] = key[c];
     }
 }
 
@@ -113,7 +113,7 @@ void attend(const T* const* query, int64_t size, const T* packed_keys, const T* 
     for (int i = 0; i < COUNT; i++) {
         float* row = scores + i * pitch;
         for (int64_t j = keys; j < pitch; j++) row[j] = -3e38f;
-        const Vector top = splat(largest(most[i]) * unit);  // of the silent keys too: any bound does
+        const Vector top = splat(largest(most[i]) * unit);
         Vector total{};
         for (int64_t j = 0; j < pitch; j += LANES) {
             const Vector weight = exp2<T>(load(row + j) * unit - top);
