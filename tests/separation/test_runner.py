@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from helpers import snr
-from htdemucs import Separator
+from htdemucs import SeparationError, Separator
 from htdemucs.separation import runner
 from htdemucs.separation.runner import Runner, default_batch_size
 
@@ -68,6 +68,37 @@ def test_a_device_too_small_for_one_hands_over_to_the_cpu(monkeypatch, tiny_mode
     assert run.batch_size == 1
     assert run.precision == "chosen for fp32"
     assert len(made) == 1
+
+
+class Overflowing(nn.Module):
+    """Gives what is not finite for the loud."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, mixture):
+        answer = self.network(mixture).clone()
+        answer[mixture.abs().amax((1, 2)) > 4, 0, 0, 5] = torch.nan
+        return answer
+
+
+def test_what_is_not_finite_is_computed_by_the_reference(monkeypatch, tiny_model):
+    monkeypatch.setattr(runner, "prepare", lambda model, precision: Overflowing(model))
+    run = Runner(tiny_model, "fp32", 2, 8000)
+    mixture = torch.randn(2, 2, 8000).clamp(-3, 3)
+    mixture[1, 0, 100] = 5
+    with pytest.warns(UserWarning, match="computed in full"):
+        answer = run(mixture)
+    with torch.no_grad():
+        assert torch.equal(answer, tiny_model(mixture))
+
+
+def test_a_model_that_gives_no_numbers_is_refused(tiny_model):
+    with torch.no_grad():
+        next(tiny_model.parameters()).fill_(torch.nan)
+    with pytest.warns(UserWarning, match="in full"), pytest.raises(SeparationError, match="not finite"):
+        Separator(tiny_model).separate(torch.randn(2, 9000), 8000)
 
 
 class Refusing(nn.Module):

@@ -5,6 +5,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from htdemucs.errors import SeparationError
 from htdemucs.fast import choose_precision, prepare
 from htdemucs.model import Model
 from htdemucs.model.bag import networks
@@ -38,9 +39,13 @@ class Runner:
         self._network = prepare(self._model, self.precision)
 
     def __call__(self, mixture: Tensor) -> Tensor:
-        """(B, C, L) -> (B, S, C, L), on the mixture's device."""
+        """(B, C, L) -> (B, S, C, L), on the mixture's device.
+
+        Raises:
+            SeparationError: the model gives numbers that are not finite.
+        """
         try:
-            return self._network(mixture.to(self.device)).to(mixture.device)
+            return self._finite(mixture.to(self.device)).to(mixture.device)
         except torch.OutOfMemoryError:
             if len(mixture) == 1 and self.device.type == "cpu":
                 raise
@@ -53,6 +58,23 @@ class Runner:
         self._move_to_cpu()
         return self(mixture)
 
+    def _finite(self, mixture: Tensor) -> Tensor:
+        """What the network gives, by the reference in float32 where it is not finite otherwise."""
+        if _is_finite(answer := self._network(mixture)):
+            return answer
+        warnings.warn(
+            f"a segment is beyond what {self.precision} holds here: it is computed in full, which "
+            "is slower",
+            stacklevel=2,
+        )
+        with torch.no_grad():
+            if _is_finite(answer := self._model(mixture)):
+                return answer
+        raise SeparationError(
+            "the model gives numbers that are not finite: its weights are damaged, or it was "
+            "trained wrongly; try another model"
+        )
+
     def _move_to_cpu(self) -> None:
         warnings.warn(
             f"{self.device} has too little memory for one segment: going on with the CPU, which is "
@@ -62,6 +84,10 @@ class Runner:
         self._model = self._model.cpu()
         self.batch_size = 1
         self._prepare("fp32" if self.precision == "fp32" else "auto")
+
+
+def _is_finite(answer: Tensor) -> bool:
+    return all(bool(bound.isfinite()) for bound in answer.aminmax())  # either is NaN if any is
 
 
 def default_batch_size(model: Model, device: torch.device, segment_length: int) -> int:
