@@ -119,6 +119,7 @@ def test_from_standard_input_to_standard_output(model_folder, album, tmp_path, r
     run("separate", album / "one.flac", *words, "-o", tmp_path / "out")
     [expected] = (tmp_path / "out").rglob("vocals.flac")
     assert process.stdout == expected.read_bytes()
+    assert b"vocals -> standard output" in process.stderr
     assert b"Traceback" not in process.stderr
 
 

@@ -60,7 +60,7 @@ def separate_tracks(
             out / folder_name(name),
             skip_existing=skip_existing,
         )
-        run = _Run(library, separators)
+        run = _Run(library, separators, to_stream)
         if dry_run:
             run.list(words, without=out)
             return
@@ -89,8 +89,8 @@ def _check_one_output(options: "OutputOptions", separator: "Separator", words: l
 class _Run:
     """What became of the tracks so far."""
 
-    def __init__(self, library: "Library", separators: "list[Separator]") -> None:
-        self.library, self.separators = library, separators
+    def __init__(self, library: "Library", separators: "list[Separator]", to_stream: bool) -> None:
+        self.library, self.separators, self.to_stream = library, separators, to_stream
         self.outcomes: list[Outcome] = []
         self.signal: int | None = None
 
@@ -188,6 +188,8 @@ class _Run:
             print_error(outcome.reason or "")
             return
         folders = sorted({str(Path(path).parent) for path in outcome.files.values()})
+        if self.to_stream:
+            folders = ["standard output"]
         done = "  already there: " if outcome.status == "skipped" else "  "
         _say(f"{done}{', '.join(outcome.files)} -> {', '.join(folders)}")
         for warning in outcome.warnings:
