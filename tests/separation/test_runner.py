@@ -97,8 +97,12 @@ def test_what_is_not_finite_is_computed_by_the_reference(monkeypatch, tiny_model
 def test_a_model_that_gives_no_numbers_is_refused(tiny_model):
     with torch.no_grad():
         next(tiny_model.parameters()).fill_(torch.nan)
-    with pytest.warns(UserWarning, match="in full"), pytest.raises(SeparationError, match="not finite"):
-        Separator(tiny_model).separate(torch.randn(2, 9000), 8000)
+    separator = Separator(tiny_model)
+    with (
+        pytest.warns(UserWarning, match="in full"),
+        pytest.raises(SeparationError, match="not finite"),
+    ):
+        separator.separate(torch.randn(2, 9000), 8000)
 
 
 class Refusing(nn.Module):
