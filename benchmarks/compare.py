@@ -47,7 +47,6 @@ def separations(songs: list[Path], repo: Path, out: Path) -> dict[str, dict[str,
             "htdemucs": program(ours, *bag),
         },
         "four stems with the small model": {
-            "htdemucs, fp32": program(ours, "-n", "mini", *fp32),
             "htdemucs": program(ours, "-n", "mini"),
         },
     }

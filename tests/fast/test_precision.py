@@ -9,11 +9,15 @@ from htdemucs.fast.network import FastHTDemucs
 from htdemucs.fast.precision import AutocastHTDemucs
 
 
-@pytest.fixture
-def small_model():
-    fields = {"channels": 16, "depth": 2, "n_fft": 512, "bottom_channels": 32, "t_layers": 1}
+def model(channels):
+    fields = {"channels": channels, "depth": 2, "n_fft": 512, "bottom_channels": 32, "t_layers": 1}
     config = HTDemucsConfig(**fields, t_heads=2, segment=1, sample_rate=8000)
     return awake(HTDemucs(config)).eval()
+
+
+@pytest.fixture
+def small_model():
+    return model(channels=16)
 
 
 def pretend(monkeypatch, *, bf16, supported=True):
@@ -22,15 +26,19 @@ def pretend(monkeypatch, *, bf16, supported=True):
 
 
 @pytest.mark.parametrize(
-    ("bf16", "supported", "chosen"),
-    [(True, True, "bf16"), (False, True, "fp32"), (True, False, "fp32")],
+    ("channels", "bf16", "supported", "chosen"),
+    [
+        (48, True, True, "bf16"),
+        (48, False, True, "fp32"),
+        (48, True, False, "fp32"),
+        (16, True, True, "fp32"),
+    ],
 )
-def test_auto_on_a_cpu_is_bf16_where_that_is_fast(
-    monkeypatch, small_model, bf16, supported, chosen
-):
+def test_auto_on_a_cpu_is_bf16_where_that_is_fast(monkeypatch, channels, bf16, supported, chosen):
     pretend(monkeypatch, bf16=bf16, supported=supported)
-    assert choose_precision(small_model) == chosen
-    assert choose_precision(Bag([small_model, small_model])) == chosen
+    network = model(channels)
+    assert choose_precision(network) == chosen
+    assert choose_precision(Bag([network, network])) == chosen
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from htdemucs.model import Bag, HTDemucs, Model
 from htdemucs.model.bag import networks
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+NARROW = 32  # outermost channels below which a CPU spends little time in products
 
 
 def choose_precision(model: Model, wanted: str = "auto") -> str:
@@ -21,7 +22,8 @@ def choose_precision(model: Model, wanted: str = "auto") -> str:
 
     That is bf16 on CPUs with AVX512-BF16 (those with AMX among them) where there are kernels for
     them and the model, and on CUDA devices from Ampere on; fp16 on CUDA devices with older tensor
-    cores; else fp32.
+    cores; else fp32. On CPUs it is fp32 for narrow networks too, which gain too little from bf16
+    for what it costs them in accuracy.
 
     Raises:
         ConfigError: the name is unknown, or the device cannot compute in it.
@@ -61,7 +63,8 @@ def _has_kernels(network: HTDemucs) -> bool:
 def fastest(networks: Sequence[HTDemucs], device: torch.device) -> str:
     """What "auto" is for these networks on a device."""
     if device.type == "cpu":
-        return "bf16" if kernels.has_bf16() and all(map(_has_kernels, networks)) else "fp32"
+        worth = all(_has_kernels(n) and n.config.channels >= NARROW for n in networks)
+        return "bf16" if worth and kernels.has_bf16() else "fp32"
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
         return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
