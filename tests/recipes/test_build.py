@@ -13,6 +13,7 @@ def absent(tmp_path):
     return (
         Package("some-soundfont", "debian", "MIT", "sounds", True, tmp_path / "absent.sf2"),
         Package("some-absent-package", "python", "MIT", "voices", True),
+        Package("some-voices", "npm", "MIT", "voices", True, tmp_path / "absent.tgz"),
         Package("pytest", "python", "MIT", "tests", True),
     )
 
@@ -22,9 +23,10 @@ def test_every_missing_package_is_named_with_its_command(tmp_path):
         sources.check(absent(tmp_path))
     message = str(caught.value)
     assert "\n" not in message
-    assert "not installed: some-soundfont, some-absent-package;" in message
+    assert "not installed: some-soundfont, some-absent-package, some-voices;" in message
     assert "apt-get install --no-install-recommends some-soundfont" in message
     assert "pip install -r recipes/mini/requirements.txt" in message
+    assert "npm pack --pack-destination recipes/mini kokoro-js@" in message
 
 
 def test_installed_packages_have_versions():
