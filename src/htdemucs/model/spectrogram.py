@@ -46,22 +46,23 @@ class Spectrogram(nn.Module):
         """(..., 2C, F, T) -> (..., C, L), the first `length` samples.
 
         Frames that lie half outside the signal are not kept, so that a spectrogram gives its
-        waveform back except for the first and last `edge` samples, which fade.
+        waveform back except for the first and last `edge` samples, which fade. Four squared Hann
+        windows a quarter apart sum to 3/2 everywhere.
         """
         parts = rearrange(spectrogram, "... (c ri) f t -> ... c t f ri", ri=2)
         spectrum = F.pad(torch.view_as_complex(parts.contiguous()), (0, 1))  # Nyquist: silent
-        frames = torch.fft.irfft(spectrum, self.n_fft, norm="ortho") * self.window
+        frames = torch.fft.irfft(spectrum, self.n_fft, norm="ortho") * (self.window * (2 / 3))
         return self._overlap_add(frames)[..., self.edge : self.edge + length]
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
         """(..., T, n_fft) -> (..., (T + 3) * hop_length).
 
         Each sample that `inverse` keeps lies under four frames (silent ones where no frame was
-        kept), and four squared Hann windows a quarter apart sum to 3/2 everywhere.
+        kept).
         """
-        quarters = rearrange(frames, "... t (q h) -> ... q t h", q=4) * (2 / 3)
+        quarters = rearrange(frames, "... t (q h) -> ... t q h", q=4).unbind(-2)
         hops = reduce(
-            torch.add, (F.pad(quarters[..., q, :, :], (0, 0, q, 3 - q)) for q in range(4))
+            torch.add, (F.pad(quarter, (0, 0, q, 3 - q)) for q, quarter in enumerate(quarters))
         )
         return rearrange(hops, "... t h -> ... (t h)")
 
