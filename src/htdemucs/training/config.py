@@ -124,7 +124,9 @@ class OptimConfig:
         decay: "none", or "cosine" down to `final_lr` of it at the last step.
         final_lr: fraction of the rate left at the end of a cosine decay.
         ema: decays of the averaged models kept beside the raw one.
-        stft_weight: weight of a multi-resolution STFT loss beside the L1 loss.
+        loss: error of the waveforms: "l1" (mean absolute) or "mse" (mean square), or "rms", the
+            root of each example's mean square, which is nearest to what nsdr measures.
+        stft_weight: weight of a multi-resolution STFT loss beside it.
         source_weights: weight of each source in the loss; equal by default.
     """
 
@@ -139,6 +141,7 @@ class OptimConfig:
     decay: Literal["none", "cosine"] = "none"
     final_lr: float = 0.0
     ema: tuple[float, ...] = ()
+    loss: Literal["l1", "mse", "rms"] = "l1"
     stft_weight: float = 0.0
     source_weights: tuple[float, ...] = ()
 

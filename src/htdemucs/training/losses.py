@@ -1,33 +1,48 @@
 """How far estimates are from the sources."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+# Errors (B, S, C, L) to a number for each source, (S,).
+ERRORS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "l1": lambda error: error.abs().mean(dim=(0, 2, 3)),
+    "mse": lambda error: error.square().mean(dim=(0, 2, 3)),
+    # Quiet examples weigh more than in "mse"; the small number keeps gradients finite at 0.
+    "rms": lambda error: (error.square().mean(dim=(2, 3)) + 1e-8).sqrt().mean(dim=0),
+}
 RESOLUTIONS = ((4096, 1024), (2048, 512), (512, 128))  # n_fft and hop of the STFT loss
 
 
 class SourceLoss(nn.Module):
-    """Mean absolute error of the waveforms, optionally with a multi-resolution STFT loss.
+    """Error of the waveforms, optionally with a multi-resolution STFT loss.
 
     Args:
+        sources: how many there are.
+        kind: of `ERRORS`.
         source_weights: weight of each source; equal by default.
         stft_weight: of the STFT term; 0 leaves it out.
     """
 
     weights: Tensor
 
-    def __init__(self, sources: int, source_weights: Sequence[float], stft_weight: float) -> None:
+    def __init__(
+        self,
+        sources: int,
+        kind: str = "l1",
+        source_weights: Sequence[float] = (),
+        stft_weight: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.error = ERRORS[kind]
         weights = torch.tensor(source_weights or [1.0] * sources)
         self.register_buffer("weights", weights / weights.sum())
         self.stft_weight = stft_weight
 
     def forward(self, estimates: Tensor, sources: Tensor) -> Tensor:
         """(B, S, C, L), (B, S, C, L) -> ()"""
-        by_source = (estimates - sources).abs().mean(dim=(0, 2, 3))
-        loss = (self.weights * by_source).sum()
+        loss = (self.weights * self.error(estimates - sources)).sum()
         if self.stft_weight:
             loss = loss + self.stft_weight * self._spectral(estimates, sources)
         return loss

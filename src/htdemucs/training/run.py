@@ -104,7 +104,9 @@ def prepare(config: TrainConfig) -> Run:
     )
     validate = None
     if library.valid:
-        validate = Validation(library.valid, weights, config.data.valid_seconds, accelerator)
+        validate = Validation(
+            library.valid, weights, config.optim.loss, config.data.valid_seconds, accelerator
+        )
     examples = _examples(config, network, library.train)
     trainer = Trainer(config, network, examples, validate, accelerator)
     return Run(trainer, library, trainer.resume())

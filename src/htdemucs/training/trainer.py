@@ -61,7 +61,10 @@ class Trainer:
         self.best: dict[str, float] = {}
         self.averages = [Average(decay) for decay in config.optim.ema]
         self.loss = SourceLoss(
-            len(network.sources), config.optim.source_weights, config.optim.stft_weight
+            len(network.sources),
+            config.optim.loss,
+            config.optim.source_weights,
+            config.optim.stft_weight,
         ).to(accelerator.device)
         optimizer = optimisation.optimizer(network, config.optim)
         # `network` holds the parameters; `model` is the same, wrapped to share its gradients.

@@ -12,6 +12,7 @@ from htdemucs.model import HTDemucs
 from htdemucs.separation import Separator
 from htdemucs.training.examples import read_excerpt
 from htdemucs.training.library import Track
+from htdemucs.training.losses import ERRORS
 
 Scores = dict[str, float]
 
@@ -22,6 +23,7 @@ class Validation:
     Args:
         tracks: to separate; the processes share them.
         weights: of each source in `loss` and `nsdr`; those that weigh nothing are not scored.
+        loss: kind of error, of `losses.ERRORS`.
         seconds: score this much from the middle of each track; None scores all of it.
         accelerator: the processes.
     """
@@ -30,14 +32,16 @@ class Validation:
         self,
         tracks: Sequence[Track],
         weights: Sequence[float],
+        loss: str,
         seconds: float | None,
         accelerator: Accelerator,
     ) -> None:
         self._tracks, self._seconds, self._accelerator = tracks, seconds, accelerator
+        self._error = ERRORS[loss]
         self._weights = torch.tensor(weights, dtype=torch.float64)
 
     def __call__(self, model: HTDemucs) -> Scores:
-        """Means over all tracks: `loss` (L1), `nsdr` (dB), and the nsdr of each source."""
+        """Means over all tracks: `loss`, `nsdr` (dB), and the nsdr of each source."""
         mine = self._tracks[self._accelerator.process_index :: self._accelerator.num_processes]
         rows = [self._scored(model, track) for track in mine]
         table = torch.tensor(gather_object(rows), dtype=torch.float64)  # (track, loss/nsdr, S)
@@ -56,7 +60,7 @@ class Validation:
             sources.sum(0), model.sample_rate
         )
         estimates = torch.stack([stems[name] for name in model.sources])
-        losses = (estimates - sources).abs().mean(dim=(1, 2))
+        losses = self._error((estimates - sources).unsqueeze(0))
         return [losses.tolist(), nsdr(sources, estimates).tolist()]
 
     def _read(self, model: HTDemucs, track: Track, name: str) -> Tensor:
