@@ -10,39 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from htdemucs.cli.options import (
-    AsJson,
-    BatchSize,
-    BitDepth,
-    Bitrate,
-    Clip,
-    ClipMode,
-    FileFormat,
-    Filename,
-    Flac,
-    Float32,
-    Int24,
-    Mp3,
-    Mp3Bitrate,
-    Mp3Preset,
-    Other,
-    OtherMethod,
-    Overlap,
-    Quiet,
-    Residual,
-    SampleRate,
-    Seed,
-    Segment,
-    Shifts,
-    SkipExisting,
-    StemFile,
-    Stems,
-    TwoStems,
-    WithPrecision,
-    WithResidual,
-    output_options,
-    wanted_stems,
-)
+from htdemucs.cli import options as opt
 from htdemucs.cli.shared import Name, Precision, Repo, download_bars, messages, print_error
 from htdemucs.cli.tracks import folder_name, stopping
 
@@ -100,36 +68,36 @@ def batch(
         Path | None,
         typer.Option(help="Folder on each machine for copies of what is elsewhere."),
     ] = None,
-    filename: Filename = "{track}/{stem}.{ext}",
-    shifts: Shifts = 1,
-    overlap: Overlap = 0.25,
-    segment: Segment = None,
-    stems: Stems = None,
-    two_stems: TwoStems = None,
-    other_method: Other = OtherMethod.add,
-    residual: WithResidual = Residual.none,
-    sample_rate: SampleRate = "keep",
-    bit_depth: BitDepth = None,
-    int24: Int24 = False,
-    float32: Float32 = False,
-    clip_mode: Clip = ClipMode.rescale,
-    file_format: FileFormat = None,
-    flac: Flac = False,
-    mp3: Mp3 = False,
-    mp3_bitrate: Mp3Bitrate = 320,
-    mp3_preset: Mp3Preset = 2,
-    bitrate: Bitrate = None,
-    stem_file: StemFile = False,
-    skip_existing: SkipExisting = True,
-    batch_size: BatchSize = None,
-    precision: WithPrecision = Precision.auto,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    filename: opt.Filename = "{track}/{stem}.{ext}",
+    shifts: opt.Shifts = 1,
+    overlap: opt.Overlap = 0.25,
+    segment: opt.Segment = None,
+    stems: opt.Stems = None,
+    two_stems: opt.TwoStems = None,
+    other_method: opt.Other = opt.OtherMethod.add,
+    residual: opt.WithResidual = opt.Residual.none,
+    sample_rate: opt.SampleRate = "keep",
+    bit_depth: opt.BitDepth = None,
+    int24: opt.Int24 = False,
+    float32: opt.Float32 = False,
+    clip_mode: opt.Clip = opt.ClipMode.rescale,
+    file_format: opt.FileFormat = None,
+    flac: opt.Flac = False,
+    mp3: opt.Mp3 = False,
+    mp3_bitrate: opt.Mp3Bitrate = 320,
+    mp3_preset: opt.Mp3Preset = 2,
+    bitrate: opt.Bitrate = None,
+    stem_file: opt.StemFile = False,
+    skip_existing: opt.SkipExisting = True,
+    batch_size: opt.BatchSize = None,
+    precision: opt.WithPrecision = Precision.auto,
+    seed: opt.Seed = 0,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Separate thousands of songs or millions; the same command again goes on."""
     messages().quiet = quiet
-    options = output_options(
+    options = opt.output_options(
         filename=filename,
         two_stems=two_stems,
         other_method=other_method,
@@ -147,7 +115,7 @@ def batch(
         bitrate=bitrate,
         stem_file=stem_file,
     )
-    wanted = wanted_stems(stems, options)
+    wanted = opt.wanted_stems(stems, options)
     from htdemucs.batch.work import Plan
 
     plan = Plan(

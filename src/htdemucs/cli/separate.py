@@ -5,39 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from htdemucs.cli.options import (
-    AsJson,
-    BatchSize,
-    BitDepth,
-    Bitrate,
-    Clip,
-    ClipMode,
-    FileFormat,
-    Filename,
-    Flac,
-    Float32,
-    Int24,
-    Mp3,
-    Mp3Bitrate,
-    Mp3Preset,
-    Other,
-    OtherMethod,
-    Overlap,
-    Quiet,
-    Residual,
-    SampleRate,
-    Seed,
-    Segment,
-    Shifts,
-    SkipExisting,
-    StemFile,
-    Stems,
-    TwoStems,
-    WithPrecision,
-    WithResidual,
-    output_options,
-    wanted_stems,
-)
+from htdemucs.cli import options as opt
 from htdemucs.cli.shared import Name, Precision, Repo, download_bars, messages
 from htdemucs.cli.tracks import STANDARD_STREAM, separate_tracks
 from htdemucs.errors import SeparationError
@@ -69,7 +37,7 @@ def separate(
             "written goes to standard output.",
         ),
     ] = Path("separated"),
-    filename: Filename = "{track}/{stem}.{ext}",
+    filename: opt.Filename = "{track}/{stem}.{ext}",
     device: Annotated[
         str | None,
         typer.Option(
@@ -79,43 +47,43 @@ def separate(
             "tracks.",
         ),
     ] = None,
-    shifts: Shifts = 1,
-    overlap: Overlap = 0.25,
+    shifts: opt.Shifts = 1,
+    overlap: opt.Overlap = 0.25,
     no_split: Annotated[
         bool, typer.Option("--no-split", help="Refuse tracks longer than one segment.")
     ] = False,
-    segment: Segment = None,
-    stems: Stems = None,
-    two_stems: TwoStems = None,
-    other_method: Other = OtherMethod.add,
-    residual: WithResidual = Residual.none,
-    sample_rate: SampleRate = "keep",
-    bit_depth: BitDepth = None,
-    int24: Int24 = False,
-    float32: Float32 = False,
-    clip_mode: Clip = ClipMode.rescale,
-    file_format: FileFormat = None,
-    flac: Flac = False,
-    mp3: Mp3 = False,
-    mp3_bitrate: Mp3Bitrate = 320,
-    mp3_preset: Mp3Preset = 2,
-    bitrate: Bitrate = None,
-    stem_file: StemFile = False,
+    segment: opt.Segment = None,
+    stems: opt.Stems = None,
+    two_stems: opt.TwoStems = None,
+    other_method: opt.Other = opt.OtherMethod.add,
+    residual: opt.WithResidual = opt.Residual.none,
+    sample_rate: opt.SampleRate = "keep",
+    bit_depth: opt.BitDepth = None,
+    int24: opt.Int24 = False,
+    float32: opt.Float32 = False,
+    clip_mode: opt.Clip = opt.ClipMode.rescale,
+    file_format: opt.FileFormat = None,
+    flac: opt.Flac = False,
+    mp3: opt.Mp3 = False,
+    mp3_bitrate: opt.Mp3Bitrate = 320,
+    mp3_preset: opt.Mp3Preset = 2,
+    bitrate: opt.Bitrate = None,
+    stem_file: opt.StemFile = False,
     keep_times: Annotated[
         bool, typer.Option("--keep-times", help="Give stems the track's time of modification.")
     ] = False,
-    skip_existing: SkipExisting = True,
+    skip_existing: opt.SkipExisting = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done with each track.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: opt.AsJson = False,
     jobs: Annotated[
         int, typer.Option("-j", "--jobs", help="Segments run at once on a CPU.", min=0)
     ] = 0,
-    batch_size: BatchSize = None,
-    precision: WithPrecision = Precision.auto,
-    seed: Seed = 0,
-    quiet: Quiet = False,
+    batch_size: opt.BatchSize = None,
+    precision: opt.WithPrecision = Precision.auto,
+    seed: opt.Seed = 0,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Separate songs into stems."""
     if list_models:
@@ -126,7 +94,7 @@ def separate(
     messages().quiet = quiet
     if as_json and out == STANDARD_STREAM:
         raise SeparationError("standard output takes the stem or the summary, not both")
-    options = output_options(
+    options = opt.output_options(
         filename=filename,
         two_stems=two_stems,
         other_method=other_method,
@@ -184,7 +152,7 @@ def _separators(
     from htdemucs.separation import Separator
     from htdemucs.weights import load_model
 
-    wanted = wanted_stems(stems, options)
+    wanted = opt.wanted_stems(stems, options)
     keep_freed_memory()
     separators = []
     for place in device.split(",") if device else [None]:
