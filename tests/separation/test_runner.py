@@ -25,7 +25,7 @@ class Cramped(nn.Module):
 def cramped(monkeypatch, most):
     made = []
 
-    def prepare(model, precision):
+    def prepare(model, precision, compiled):
         made.append(Cramped(model, most))
         return made[-1]
 
@@ -57,7 +57,7 @@ def test_a_device_too_small_for_one_hands_over_to_the_cpu(monkeypatch, tiny_mode
     run.device = torch.device("meta")  # any that is not the CPU
     monkeypatch.setattr(run, "_network", Refusing())
     mixture = torch.randn(1, 2, 8000)
-    monkeypatch.setattr(runner, "prepare", lambda model, precision: model)
+    monkeypatch.setattr(runner, "prepare", lambda model, precision, compiled: model)
     monkeypatch.setattr(runner, "choose_precision", lambda model, wanted: f"chosen for {wanted}")
     with torch.no_grad():
         expected = tiny_model(mixture)
@@ -84,7 +84,7 @@ class Overflowing(nn.Module):
 
 
 def test_what_is_not_finite_is_computed_by_the_reference(monkeypatch, tiny_model):
-    monkeypatch.setattr(runner, "prepare", lambda model, precision: Overflowing(model))
+    monkeypatch.setattr(runner, "prepare", lambda model, precision, compiled: Overflowing(model))
     run = Runner(tiny_model, "fp32", 2, 8000)
     mixture = torch.randn(2, 2, 8000).clamp(-3, 3)
     mixture[1, 0, 100] = 5

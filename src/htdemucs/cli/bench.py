@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from htdemucs.cli.options import Compile
 from htdemucs.cli.shared import Name, messages, table_console
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def bench(
     device: Annotated[
         str | None, typer.Option("-d", "--device", help="By default cuda, else mps, else cpu.")
     ] = None,
+    compiled: Compile = False,
     repeat: Annotated[int, typer.Option(help="Runs of each kind; the median counts.", min=1)] = 3,
 ) -> None:
     """Measure how fast this machine separates, by precision and batch size. Needs no weights."""
@@ -40,12 +42,13 @@ def bench(
     network = HTDemucs(known_config(name)).to(choose_device(device)).eval()
     place = next(network.parameters()).device
     segment = float(network.segment)
-    table = Table(title=f"{name}, segments of {segment:g} s, random parameters")
+    how = "random parameters, compiled" if compiled else "random parameters"
+    table = Table(title=f"{name}, segments of {segment:g} s, {how}")
     for header in ("precision", "batch", "s a segment", "times real time"):
         table.add_column(header, justify="left" if header == "precision" else "right")
     default = choose_precision(network)
     messages().print(f"measuring on {place}; this takes a minute", highlight=False)
-    for precision, batch, seconds in _measure(network, place, repeat):
+    for precision, batch, seconds in _measure(network, place, compiled, repeat):
         speed = (1 - OVERLAP) * segment / seconds
         label = f"{precision} (auto)" if precision == default else precision
         table.add_row(label, str(batch), f"{seconds:.3f}", f"{speed:.1f}")
@@ -57,7 +60,7 @@ def bench(
 
 
 def _measure(
-    network: "HTDemucs", place: "torch.device", repeat: int
+    network: "HTDemucs", place: "torch.device", compiled: bool, repeat: int
 ) -> Iterator[tuple[str, int, float]]:
     """Precision, batch size, and seconds for each segment of a batch."""
     import torch
@@ -67,7 +70,7 @@ def _measure(
     for precision in PRECISIONS:
         if precision == "fp16" and place.type == "cpu":
             continue
-        ready = prepare(network, precision)
+        ready = prepare(network, precision, compiled)
         for batch in BATCH_SIZES.get(place.type, (1,)):
             length = network.config.segment_length
             mixture = torch.randn(batch, network.audio_channels, length).to(place)

@@ -114,6 +114,10 @@ BatchSize = Annotated[int | None, typer.Option(help="Segments run at once on any
 WithPrecision = Annotated[
     Precision, typer.Option(help="By default the fastest that the device is made for.")
 ]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="Let torch compile the network, for GPUs: slow to start."),
+]
 Seed = Annotated[int, typer.Option(help="Of the random lead-ins.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
 

@@ -82,6 +82,7 @@ def separate(
     ] = 0,
     batch_size: opt.BatchSize = None,
     precision: opt.WithPrecision = Precision.auto,
+    compiled: opt.Compile = False,
     seed: opt.Seed = 0,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -126,6 +127,7 @@ def separate(
         seed=seed,
         split=not no_split,
         precision=precision.value,
+        compiled=compiled,
     )
     separate_tracks(
         tracks,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from htdemucs.errors import ConfigError
 from htdemucs.fast import kernels
+from htdemucs.fast.compiled import compile_core
 from htdemucs.fast.network import FastHTDemucs, supports
 from htdemucs.model import Bag, HTDemucs, Model
 from htdemucs.model.bag import networks
@@ -38,18 +39,21 @@ def choose_precision(model: Model, wanted: str = "auto") -> str:
     return wanted
 
 
-def prepare(model: Model, precision: str) -> nn.Module:
+def prepare(model: Model, precision: str, compiled: bool = False) -> nn.Module:
     """The model, ready to run where it is, in one of `PRECISIONS`.
 
     What comes back takes a mixture (B, C, L) and gives the sources (B, S, C, L) in float32. It may
-    hold parameters of its own; the model is not changed.
+    hold parameters of its own; the model is not changed. `compiled` is by torch, and then instead
+    of the kernels.
     """
     if isinstance(model, Bag):
-        return model.mapped(lambda member: _prepare(member, precision))
-    return _prepare(model, precision)
+        return model.mapped(lambda member: _prepare(member, precision, compiled))
+    return _prepare(model, precision, compiled)
 
 
-def _prepare(network: HTDemucs, precision: str) -> nn.Module:
+def _prepare(network: HTDemucs, precision: str, compiled: bool) -> nn.Module:
+    if compiled:
+        return AutocastHTDemucs(network, PRECISIONS[precision], compiled)
     if _has_kernels(network) and (precision == "fp32" or kernels.has_bf16()):
         return FastHTDemucs(network, PRECISIONS[precision])
     return network if precision == "fp32" else AutocastHTDemucs(network, PRECISIONS[precision])
@@ -72,24 +76,26 @@ def fastest(networks: Sequence[HTDemucs], device: torch.device) -> str:
 
 
 class AutocastHTDemucs(nn.Module):
-    """A network whose products are computed in half precision, its STFT in float32.
+    """A network whose products torch computes in another precision, its STFT in float32.
 
     The spectral branch's outer layers carry values beyond what float16 can hold (a pure tone is
     thousands of deviations loud in its bin), so with float16 they stay in float32.
     """
 
-    def __init__(self, network: HTDemucs, dtype: torch.dtype) -> None:
+    def __init__(self, network: HTDemucs, dtype: torch.dtype, compiled: bool = False) -> None:
         super().__init__()
         self._dtype = dtype
         self._spectrogram = network.spectrogram
         self._network = _with_spectral_float32(network) if dtype == torch.float16 else network
+        self._core = compile_core(self._network.core) if compiled else self._network.core
 
     @torch.no_grad()
     def forward(self, mixture: Tensor) -> Tensor:
         """(B, C, L) -> (B, S, C, L)"""
         spectrogram = self._spectrogram(mixture)
-        with torch.autocast(mixture.device.type, self._dtype):
-            time, spectral = self._network.core(mixture, spectrogram)
+        half = self._dtype != torch.float32
+        with torch.autocast(mixture.device.type, self._dtype, enabled=half):
+            time, spectral = self._core(mixture, spectrogram)
         return time.float() + self._spectrogram.inverse(spectral.float(), mixture.shape[-1])
 
 

@@ -21,22 +21,28 @@ class Runner:
     Args:
         model: where it is, it is run.
         precision: as for `choose_precision`.
+        compiled: by torch, as for `prepare`; not on the CPU that is moved to.
         batch_size: of the batches asked for; by default 1 on a CPU and what should fit on a GPU.
         segment_length: samples in each item.
     """  # fmt: skip
 
     def __init__(
-        self, model: Model, precision: str, batch_size: int | None, segment_length: int
+        self,
+        model: Model,
+        precision: str,
+        batch_size: int | None,
+        segment_length: int,
+        compiled: bool = False,
     ) -> None:
         self._model = model
-        self._prepare(precision)
+        self._prepare(precision, compiled)
         self.batch_size = batch_size or default_batch_size(model, self.device, segment_length)
 
-    def _prepare(self, precision: str) -> None:
+    def _prepare(self, precision: str, compiled: bool = False) -> None:
         """Be ready to run where the model is."""
         self.device = next(self._model.parameters()).device
         self.precision = choose_precision(self._model, precision)
-        self._network = prepare(self._model, self.precision)
+        self._network = prepare(self._model, self.precision, compiled)
 
     def __call__(self, mixture: Tensor) -> Tensor:
         """(B, C, L) -> (B, S, C, L), on the mixture's device.

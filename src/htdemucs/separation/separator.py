@@ -52,6 +52,7 @@ class Separator:
         split: False refuses tracks longer than one segment instead of cutting them.
         precision: of the network's products: fp32, bf16, fp16, or auto for the fastest the device
             is made for.
+        compiled: let torch compile the network, for GPUs: slow to start, more so the first time.
 
     Raises:
         SeparationError: an option is out of range, or a stem unknown.
@@ -72,6 +73,7 @@ class Separator:
         device: str | torch.device | None = None,
         split: bool = True,
         precision: str = "auto",
+        compiled: bool = False,
     ) -> None:
         self.device = choose_device(device) if device else next(model.parameters()).device
         self.model = _with_stems(model, stems).to(self.device).eval()
@@ -84,7 +86,8 @@ class Separator:
         self.segment_length = int(_checked_segment(model, segment) * self.sample_rate)
         if batch_size is not None:
             _at_least("batch_size", batch_size, 1)
-        self._run = Runner(self.model, precision, batch_size, self.segment_length)
+        self.compiled = compiled
+        self._run = Runner(self.model, precision, batch_size, self.segment_length, compiled)
         if not 0 <= overlap < 1:
             raise SeparationError(f"overlap must be at least 0 and below 1, not {overlap}")
         self.stride = max(1, int((1 - overlap) * self.segment_length))
@@ -108,6 +111,7 @@ class Separator:
             "seed": self.seed,
             "stems": list(self.stems),
             "precision": self.precision,
+            "compiled": self.compiled,
             "split": self.split,
         }
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from htdemucs.errors import DownloadError
+from htdemucs.files import user_cache
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # seconds without a byte
@@ -21,11 +22,6 @@ def default_cache() -> Path:
     if chosen := os.environ.get("HTDEMUCS_CACHE"):
         return Path(chosen).expanduser()
     return user_cache() / "htdemucs"
-
-
-def user_cache() -> Path:
-    """The folder for everything that can be fetched again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def offline() -> bool:

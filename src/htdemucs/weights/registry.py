@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from htdemucs.errors import CheckpointError, DownloadError, ModelNotFoundError
+from htdemucs.files import user_cache
 from htdemucs.model import HTDemucsConfig
 from htdemucs.model.bag import needed_members
 from htdemucs.model.config import exact_seconds
@@ -306,7 +307,7 @@ def _cached_member(model: OfficialModel, signature: str, cache_dir: Path | None)
     if (path := own / f"{signature}.safetensors").is_file():
         return path
     entry, filename = _legacy_file(signature)
-    torch_home = Path(os.environ.get("TORCH_HOME") or downloads.user_cache() / "torch")
+    torch_home = Path(os.environ.get("TORCH_HOME") or user_cache() / "torch")
     for path in (own / filename, torch_home.expanduser() / "hub/checkpoints" / filename):
         if path.is_file() and downloads.matches(path, entry["checksum"]):
             return path

@@ -1,0 +1,82 @@
+"""Networks compiled by torch. Its compiler takes a minute, so that only a slow test runs it."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import TINY, awake, snr
+from htdemucs import Bag, HTDemucs, HTDemucsConfig, Separator
+from htdemucs.errors import ConfigError
+from htdemucs.fast import prepare
+
+# What torch's compiler says about its own parts.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+
+
+@pytest.fixture
+def network():
+    return awake(HTDemucs(HTDemucsConfig(**TINY))).eval()
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """The compiler's front half only: what it traces is run as it is."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+
+
+def test_a_compiled_network_is_the_same_network(traced, network):
+    ready = prepare(network, "fp32", compiled=True)
+    for count in (1, 3, 2):
+        mixture = torch.randn(count, 2, network.config.segment_length)
+        with torch.no_grad():
+            assert snr(network(mixture), ready(mixture)) > 100
+
+
+def test_the_members_of_a_bag_are_compiled(traced, network):
+    bag = Bag([network, awake(HTDemucs(HTDemucsConfig(**TINY))).eval()])
+    ready = prepare(bag, "fp32", compiled=True)
+    mixture = torch.randn(1, 2, network.config.segment_length)
+    with torch.no_grad():
+        assert snr(bag(mixture), ready(mixture)) > 100
+
+
+def test_the_separator_compiles_if_asked(traced, network):
+    waveform = torch.randn(2, 3 * network.config.segment_length)
+    plain, compiled = Separator(network), Separator(network, compiled=True, batch_size=2)
+    expected = plain.separate(waveform, network.sample_rate)
+    stems = compiled.separate(waveform, network.sample_rate)
+    assert all(snr(expected[name], stems[name]) > 80 for name in expected)
+    assert plain.settings() != compiled.settings()
+
+
+def test_where_torch_cannot_compile_one_line_says_so(monkeypatch, network):
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler\nand a long story")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
+    ready = prepare(network, "fp32", compiled=True)
+    with pytest.raises(ConfigError, match="leave out --compile") as caught:
+        ready(torch.randn(1, 2, network.config.segment_length))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_compiled_is_kept_in_the_users_cache(monkeypatch, network, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    prepare(network, "fp32", compiled=True)
+    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) == tmp_path / "htdemucs" / "compiled"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_torch_compiles_the_network(monkeypatch, network, tmp_path, precision):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    ready = prepare(network, precision, compiled=True)
+    mixture = torch.randn(2, 2, network.config.segment_length)
+    with torch.no_grad():
+        assert snr(network(mixture), ready(mixture)) > (100 if precision == "fp32" else 30)
+    assert any(tmp_path.iterdir())
