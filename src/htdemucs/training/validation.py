@@ -1,5 +1,6 @@
 """Scoring a model on whole tracks while it trains."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -7,6 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from htdemucs.errors import TrainingError
 from htdemucs.evaluation import nsdr
 from htdemucs.model import HTDemucs
 from htdemucs.separation import Separator
@@ -15,6 +17,7 @@ from htdemucs.training.library import Track
 from htdemucs.training.losses import ERRORS
 
 Scores = dict[str, float]
+SILENCE = 1e-8  # mean square: a source softer than -80 dB is not scored in dB
 
 
 class Validation:
@@ -41,18 +44,27 @@ class Validation:
         self._weights = torch.tensor(weights, dtype=torch.float64)
 
     def __call__(self, model: HTDemucs) -> Scores:
-        """Means over all tracks: `loss`, `nsdr` (dB), and the nsdr of each source."""
+        """Means over all tracks: `loss`, `nsdr` (dB), and the nsdr of each source.
+
+        Where a source is silent it counts in the loss alone: whatever leaks into it would be tens
+        of dB below nothing.
+
+        Raises:
+            TrainingError: no source is heard in any track.
+        """
         mine = self._tracks[self._accelerator.process_index :: self._accelerator.num_processes]
         rows = [self._scored(model, track) for track in mine]
         table = torch.tensor(gather_object(rows), dtype=torch.float64)  # (track, loss/nsdr, S)
-        loss, score = table.sort(0).values.mean(0)  # sorted: whichever process scored what
-        counted = self._weights > 0
-        named = zip(model.sources, score.tolist(), counted.tolist(), strict=True)
-        total = self._weights.sum()
+        table = table.sort(0).values  # whichever process scored what
+        loss, score = table[:, 0].mean(0), table[:, 1].nanmean(0)
+        heard = self._weights * score.isfinite()
+        if not heard.any():
+            raise TrainingError("the validation tracks are silent; name others in data.valid")
+        named = zip(model.sources, score.tolist(), heard.tolist(), strict=True)
         return {
-            "loss": float((loss * self._weights).sum() / total),
-            "nsdr": float((score * self._weights).sum() / total),
-        } | {f"nsdr {name}": value for name, value, counts in named if counts}
+            "loss": float((loss * self._weights).sum() / self._weights.sum()),
+            "nsdr": float((score.nan_to_num() * heard).sum() / heard.sum()),
+        } | {f"nsdr {name}": value for name, value, weight in named if weight}
 
     def _scored(self, model: HTDemucs, track: Track) -> list[list[float]]:
         sources = torch.stack([self._read(model, track, name) for name in model.sources])
@@ -61,7 +73,9 @@ class Validation:
         )
         estimates = torch.stack([stems[name] for name in model.sources])
         losses = self._error((estimates - sources).unsqueeze(0))
-        return [losses.tolist(), nsdr(sources, estimates).tolist()]
+        silent = sources.square().mean(dim=(1, 2)) < SILENCE
+        scores = nsdr(sources, estimates).masked_fill(silent, math.nan)
+        return [losses.tolist(), scores.tolist()]
 
     def _read(self, model: HTDemucs, track: Track, name: str) -> Tensor:
         length = track.length

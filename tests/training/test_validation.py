@@ -1,0 +1,50 @@
+"""Scores of validation tracks."""
+
+import pytest
+import soundfile
+import torch
+from accelerate import Accelerator
+
+from helpers import TINY, awake
+from htdemucs import HTDemucs, HTDemucsConfig
+from htdemucs.errors import TrainingError
+from htdemucs.training.library import Track
+from htdemucs.training.validation import Validation
+
+SOURCES = HTDemucsConfig(**TINY).sources
+
+
+def track(folder, silent):
+    """A second of noise a source, but for the silent ones."""
+    network = HTDemucsConfig(**TINY)
+    folder.mkdir()
+    for name in SOURCES:
+        noise = 0.1 * torch.randn(network.sample_rate, network.audio_channels)
+        noise *= name not in silent
+        soundfile.write(folder / f"{name}.wav", noise.numpy(), network.sample_rate)
+    files = {name: folder / f"{name}.wav" for name in SOURCES}
+    return Track(folder, files, network.sample_rate, 1.0)
+
+
+@pytest.fixture
+def scored():
+    model = awake(HTDemucs(HTDemucsConfig(**TINY))).eval()
+    weights = [1.0] * len(SOURCES)
+    return lambda *tracks: Validation(tracks, weights, "l1", None, Accelerator(cpu=True))(model)
+
+
+def test_a_silent_source_counts_in_the_loss_alone(scored, tmp_path):
+    *others, last = SOURCES
+    loud, soft = track(tmp_path / "loud", ()), track(tmp_path / "soft", (last,))
+    alone, both = scored(loud), scored(loud, soft)
+    assert both[f"nsdr {last}"] == pytest.approx(alone[f"nsdr {last}"])
+    assert both["loss"] != pytest.approx(alone["loss"])
+    only_soft = scored(soft)
+    assert f"nsdr {last}" not in only_soft
+    mean = sum(only_soft[f"nsdr {name}"] for name in others) / len(others)
+    assert only_soft["nsdr"] == pytest.approx(mean)
+
+
+def test_silence_everywhere_is_refused(scored, tmp_path):
+    with pytest.raises(TrainingError, match=r"silent; name others in data\.valid"):
+        scored(track(tmp_path / "silent", SOURCES))
