@@ -57,12 +57,12 @@ def test_mono_comes_back_on_both_sides(tmp_path, noise, store, load, lossless):
 
 
 def test_float_wav_keeps_every_value(tmp_path, store):
-    waveform = torch.tensor([[3.5, -7.25, 1e-30, float("nan"), float("inf"), 0.1]])
+    waveform = torch.tensor([[3.5, -7.25, 1e-30, float("nan"), float("inf"), 0.1, 3e38]])
     audio = AudioFile(store(tmp_path / "a", waveform, AudioEncoding("wav", bit_depth=32)))
     [block] = audio
-    assert torch.equal(block, torch.tensor([[3.5, -7.25, 1e-30, 0, 0, 0.1]]))
-    assert audio.repaired_samples == 2
-    raw = (tmp_path / "a").read_bytes()[-24:]
+    assert torch.equal(block, torch.tensor([[3.5, -7.25, 1e-30, 0, 0, 0.1, 0]]))
+    assert audio.repaired_samples == 3
+    raw = (tmp_path / "a").read_bytes()[-28:]
     assert raw == waveform.numpy().tobytes()
 
 

@@ -24,6 +24,8 @@ from htdemucs.audio.failures import printable
 from htdemucs.audio.resample import Resampler, resampled_length
 from htdemucs.errors import AudioError
 
+LOUDEST = 1e30  # a magnitude that no sound has; sums of a few larger ones are beyond float32
+
 
 class AudioFile:
     """The audio of any file FFmpeg reads, decoded in blocks, as often as wanted.
@@ -35,7 +37,8 @@ class AudioFile:
     - N samples at rate a become round(N * b / a) samples at rate b (halves rounded up).
     - Mono becomes stereo by copying; more than two channels are mixed down as
       `channels.mixing_matrix` states; mono is the mean of the stereo.
-    - NaN and infinite samples become 0; packets that do not decode are left out.
+    - NaN, infinite samples and those beyond `LOUDEST` become 0; packets that do not decode are
+      left out.
     - Where sample rate or layout change inside a file, the rest is converted like the start.
 
     Attributes:
@@ -77,7 +80,7 @@ class AudioFile:
 
     @property
     def repaired_samples(self) -> int:
-        """Count of non-finite samples replaced by 0 during the latest iteration."""
+        """Count of samples that are no sound, replaced by 0 during the latest iteration."""
         return self._damage.repaired_samples
 
     @property
@@ -168,9 +171,9 @@ def _joined(pieces: Iterable[Decoded]) -> Iterator[Decoded]:
 
 
 def _repaired(samples: NDArray[np.float32], damage: Damage) -> NDArray[np.float32]:
-    finite = np.isfinite(samples)
-    broken = samples.size - int(np.count_nonzero(finite))
+    sound = np.abs(samples) <= LOUDEST  # false of NaN too
+    broken = samples.size - int(np.count_nonzero(sound))
     if not broken:
         return samples
     damage.repaired_samples += broken
-    return np.where(finite, samples, np.float32(0))
+    return np.where(sound, samples, np.float32(0))

