@@ -122,7 +122,7 @@ def _result(job: Job, gain: float, peaks: dict[str, float], resumed: float) -> S
     if source.skipped_packets:
         warnings.append(f"{source.skipped_packets} damaged packets were left out")
     if source.repaired_samples:
-        warnings.append(f"{source.repaired_samples} samples were no numbers, or none of a sound, and became 0")
+        warnings.append(f"{source.repaired_samples} samples were no sound and became 0")
     return SeparatedFile(
         files=job.targets,
         sample_rate=job.sample_rate,
