@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from helpers import TINY, awake
+from helpers import TINY, Identity, awake
 from htdemucs import HTDemucs, HTDemucsConfig
 
 settings.register_profile("no clock", deadline=None)
@@ -24,3 +24,8 @@ def tiny_config() -> HTDemucsConfig:
 @pytest.fixture
 def tiny_model(tiny_config) -> HTDemucs:
     return awake(HTDemucs(tiny_config)).eval()
+
+
+@pytest.fixture
+def identity() -> Identity:
+    return Identity()

@@ -1,7 +1,9 @@
 """What tests share: small networks whose every parameter matters, and how to compare."""
 
+from fractions import Fraction
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from htdemucs import HTDemucs
 
@@ -30,3 +32,21 @@ def snr(reference: Tensor, estimate: Tensor) -> float:
     """Decibels by which the reference exceeds the difference; infinite where there is none."""
     noise = (reference.double() - estimate.double()).square().mean()
     return float(10 * torch.log10(reference.double().square().mean() / noise))
+
+
+class Identity(nn.Module):
+    """A model whose sources are the mixture, times 1 and times 2: the engine alone is tested."""
+
+    sources = ("once", "twice")
+    audio_channels = 2
+    sample_rate = 1000
+    segment = Fraction(1, 10)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+        self.shapes: list[tuple[int, ...]] = []
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        self.shapes.append(tuple(mixture.shape))
+        return torch.stack([mixture, 2 * mixture], dim=1)

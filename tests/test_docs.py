@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import typer
 
 from htdemucs.cli.main import app
@@ -17,15 +18,43 @@ def read(name):
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def test_every_option_is_documented():
-    text = read("docs/command-line.md")
-    group = typer.main.get_command(app)
-    for name, command in group.commands.items():
-        assert f"`htdemucs {name}" in text
-        for parameter in command.params:
-            for option in parameter.opts:
-                if option.startswith("-") and option != "--help":
-                    assert f"`{option}`" in text, f"{name} {option} is not documented"
+def sections(text):
+    """The text below each heading `## `htdemucs NAME ...`` by NAME."""
+    parts = re.split(r"^## `htdemucs (\w+)[^\n]*\n", text, flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def documented_options(section):
+    """{flags: default} of each row of a section's tables that begins with flags."""
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in section.splitlines()]
+    found = (row for row in rows if len(row) == 2 and row[0].startswith("`-"))
+    return {tuple(re.findall(r"`(-[\w-]+)`", flags)): default for flags, default in found}
+
+
+def options(name):
+    command = typer.main.get_command(app).commands[name]
+    return {
+        flag: parameter
+        for parameter in command.params
+        for flag in (*parameter.opts, *parameter.secondary_opts)
+        if flag.startswith("-") and flag != "--help"
+    }
+
+
+@pytest.mark.parametrize("name", typer.main.get_command(app).commands)
+def test_the_table_of_options_is_the_command_s(name):
+    """Every option and default, and none that is not there."""
+    documented = documented_options(sections(read("docs/command-line.md"))[name])
+    flags = [flag for row in documented for flag in row]
+    known = options(name)
+    assert sorted(flags) == sorted(known)
+    for row, default in documented.items():
+        for flag in row:
+            parameter = known[flag]
+            if default == "as `separate`":
+                assert parameter.default == options("separate")[flag].default, flag
+            elif parameter.default not in (None, False, True):
+                assert default.strip("`") == str(parameter.default), flag
 
 
 def test_the_stage_table_is_what_trace_prints():
@@ -37,13 +66,37 @@ def test_the_stage_table_is_what_trace_prints():
     assert rows == expected
 
 
-def test_every_room_and_file_is_in_the_picture():
+def test_the_picture_of_the_house_is_true():
+    """Its rooms are those on disk; its arrows are imports, and every import follows arrows."""
     text = read("docs/architecture.md")
-    for path in (ROOT / "src" / "htdemucs").glob("*/*.py"):
-        if path.name != "__init__.py" and path.parent.name != "cli":
-            known = f"`{path.name}`" in text
-            assert known or path.name == "failures.py", f"{path.name} is missing"
-        assert f"{path.parent.name}/" in text
+    picture = text.partition("```mermaid")[2].partition("```")[0]
+    arrows = set(re.findall(r"^    (\w+) --> (\w+)$", picture, re.M))
+    source = ROOT / "src" / "htdemucs"
+    rooms = {path.parent.name for path in source.glob("*/*.py")}
+    assert {name for arrow in arrows for name in arrow} == rooms | {"ground"}
+
+    def room(name):
+        return name if name in rooms else "ground"
+
+    imports = {
+        (path.parent.name, room(other))
+        for path in source.glob("*/*.py")
+        for other in re.findall(r"^ *from htdemucs\.(\w+)", path.read_text(encoding="utf-8"), re.M)
+        if room(other) != path.parent.name
+    }
+    assert arrows <= imports
+    ways = set(arrows)
+    while longer := {(a, d) for a, b in ways for c, d in arrows if b == c} - ways:
+        ways |= longer
+    assert imports <= ways
+
+
+def test_the_files_to_read_first_are_there_and_short():
+    names = re.findall(r"^\| `([\w/]+\.py)` \|", read("docs/architecture.md"), re.M)
+    assert len(names) == 6
+    for name in names:
+        lines = read(f"src/htdemucs/{name}").count("\n")
+        assert lines <= 350, f"{name} has {lines} lines"
 
 
 def test_every_official_model_is_documented():

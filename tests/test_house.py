@@ -2,6 +2,7 @@
 
 import ast
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,14 @@ import htdemucs
 SOURCE = Path(htdemucs.__file__).parent
 ROOT = SOURCE.parents[1]
 LEVELS = [
-    {"errors", "files"},
+    {"errors"},
+    {"files", "devices", "provenance"},
     {"model"},
-    {"weights", "audio", "fast"},
-    {"separation", "provenance"},
-    {"evaluation"},
-    {"batch", "training", "export"},
-    {"cli", "server"},
+    {"weights", "audio", "fast", "export"},
+    {"separation"},
+    {"stems", "evaluation"},
+    {"batch", "training"},
+    {"cli"},
     {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
@@ -50,6 +52,25 @@ def test_imports_go_down_only(path):
     for other in imported_rooms(path):
         same = other == room(path)
         assert same or LEVEL[other] < LEVEL[room(path)], f"{path} imports upward: {other}"
+
+
+def module(path):
+    return ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
+
+
+def test_no_imports_in_circles():
+    """Not inside a room either."""
+    names = {module(path) for path in MODULES}
+    imports = {
+        module(path): {
+            node.module
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ImportFrom) and node.module in names
+        }
+        for path in MODULES
+    }
+    order = TopologicalSorter(imports)
+    assert len(list(order.static_order())) == len(names)  # a circle raises CycleError
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda p: p.stem)

@@ -20,8 +20,10 @@ from htdemucs.errors import (
 
 if TYPE_CHECKING:
     from htdemucs.audio import AudioEncoding, AudioFile
+    from htdemucs.batch import Library, Outcome, Track, find_tracks
     from htdemucs.model import Bag, HTDemucs, HTDemucsConfig
-    from htdemucs.separation import OutputOptions, Progress, Separator
+    from htdemucs.separation import Progress, Separator
+    from htdemucs.stems import OutputOptions, SeparatedFile, separate_file
     from htdemucs.weights import load_model, save_model
 
 __version__ = "0.1.0"
@@ -32,11 +34,17 @@ _ROOMS = {
     "Bag": "model",
     "HTDemucs": "model",
     "HTDemucsConfig": "model",
-    "OutputOptions": "separation",
+    "Library": "batch",
+    "Outcome": "batch",
+    "OutputOptions": "stems",
     "Progress": "separation",
+    "SeparatedFile": "stems",
     "Separator": "separation",
+    "Track": "batch",
+    "find_tracks": "batch",
     "load_model": "weights",
     "save_model": "weights",
+    "separate_file": "stems",
 }
 
 __all__ = [
@@ -51,14 +59,20 @@ __all__ = [
     "HTDemucs",
     "HTDemucsConfig",
     "HTDemucsError",
+    "Library",
     "ModelNotFoundError",
+    "Outcome",
     "OutputOptions",
     "Progress",
     "SegmentTooLongError",
+    "SeparatedFile",
     "SeparationError",
     "Separator",
+    "Track",
+    "find_tracks",
     "load_model",
     "save_model",
+    "separate_file",
 ]
 
 

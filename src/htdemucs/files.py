@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; it takes that place if nothing went wrong."""
+    """Give a temporary name beside `path` to write to; rename it to `path` if all went well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = temporary_name(path)
     try:
@@ -20,10 +20,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def user_cache() -> Path:
-    """Where programs keep what can be fetched or made again: XDG_CACHE_HOME, else ~/.cache."""
+    """Return the folder for caches: XDG_CACHE_HOME, else ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def temporary_name(path: Path) -> Path:
-    """A hidden name beside `path`, short whatever the length of its own, and nobody else's."""
+    """Return a hidden, unique name beside `path`, short however long `path` is."""
     return path.with_name(f".{secrets.token_hex(8)}.partial")

@@ -1,8 +1,10 @@
-"""What results depend on, and what they took: files, versions, the machine."""
+"""What results depend on: files, versions, the machine; and the memory they took."""
 
 import hashlib
 import platform
 import sys
+from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,44 +12,49 @@ from typing import Any
 import torch
 
 from htdemucs import __version__
-from htdemucs.weights import folder, registry
 
-PACKAGES = ("torch", "numpy", "av", "soxr")  # what changes a sample in its last digits
-FOLDER_FILES = (folder.CONFIG_FILE, folder.WEIGHTS_FILE)
+PACKAGES = ("torch", "numpy", "av", "soxr")  # they can change the last digits of a sample
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model's parameters were read from.
+
+    Attributes:
+        name: the model's name or path, as it was asked for.
+        files: every file that was read.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+
+    @cached_property
+    def sha256(self) -> dict[str, str]:
+        """Hash of each file by its name, computed when first asked for."""
+        return {path.name: sha256(path) for path in self.files}
 
 
 def sha256(path: Path) -> str:
-    """Of a file, in hex digits."""
+    """Return the SHA-256 of a file as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def combined_sha256(hashes: dict[str, str]) -> str:
-    """Of many files at once: of lines `HASH  NAME`, in order of the names, as sha256sum prints."""
+    """Return one SHA-256 for many files: that of `HASH  NAME` lines sorted by name."""
     lines = "".join(f"{value}  {name}\n" for name, value in sorted(hashes.items()))
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def weights_sha256(name: str, repo: Path | None) -> dict[str, str]:
-    """Of every file that a model is made of, by the file's name.
-
-    Raises:
-        ModelNotFoundError, DownloadError, CheckpointError: as `load_model`.
-    """
-    paths: list[Path] = []
-    for member in registry.locate(name, repo).members:
-        paths += [member / part for part in FOLDER_FILES] if member.is_dir() else [member]
-    return {path.name: sha256(path) for path in paths}
-
-
+@cache
 def versions() -> dict[str, str]:
-    """Of this package, Python, and the packages that matter."""
+    """Return the versions of this package, Python, and the packages that change results."""
     packages = {name: version(name) for name in PACKAGES}
     return {"htdemucs": __version__, "python": platform.python_version(), **packages}
 
 
 def machine(device: str | None) -> dict[str, Any]:
-    """Where it ran: system, processor, device and number of threads."""
+    """Return system, processor, number of threads, and the device if one is given."""
     about: dict[str, Any] = {
         "system": platform.platform(),
         "processor": _processor(),
@@ -60,7 +67,7 @@ def machine(device: str | None) -> dict[str, Any]:
 
 
 def peak_memory() -> int | None:
-    """Bytes of main memory this process ever held at once; None where the system does not tell."""
+    """Return the peak of this process in bytes of main memory; None where the system hides it."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -76,7 +83,7 @@ def peak_memory() -> int | None:
 
 
 def peak_device_memory() -> int | None:
-    """Bytes of GPU memory torch ever held at once in this process; None without a GPU in use."""
+    """Return the peak of torch in bytes of GPU memory; None without a GPU in use."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     return None

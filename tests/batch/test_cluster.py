@@ -17,9 +17,8 @@ from typer.testing import CliRunner
 
 from helpers import TINY, awake
 from htdemucs import HTDemucs, HTDemucsConfig, OutputOptions, save_model
-from htdemucs.batch import cluster
-from htdemucs.batch.sources import Source
-from htdemucs.batch.work import Plan
+from htdemucs.batch import Track, cluster
+from htdemucs.batch.cluster import Plan
 from htdemucs.cli.main import app
 from htdemucs.errors import ClusterError, HTDemucsError, SeparationError
 
@@ -88,8 +87,8 @@ def test_the_same_files_as_separate(ray, run, album, tmp_path):
     assert stems(out) == stems(tmp_path / "one")
     told = json.loads(result.stdout)
     assert (told["separated"], told["failed"], told["duration"]) == (4, 1, 6.0)
-    table = rows(told["report"])
-    assert [row["number"] for row in table] == [0, 1, 2, 3, 4]
+    table = rows(told["table"])
+    assert [row["position"] for row in table] == [0, 1, 2, 3, 4]
     names = ["broken.flac", "one.flac", "two.wav", "cd 2/one.flac", "cd 2/three.mp3"]
     assert [row["path"] for row in table] == [f"{album}/{name}" for name in names]
     assert [row["status"] for row in table] == ["failed"] + 4 * ["separated"]
@@ -100,7 +99,7 @@ def test_the_same_files_as_separate(ray, run, album, tmp_path):
     again = run("separate", album, "-o", out)
     assert "1 separated, 3 skipped, 1 failed" in again.stderr
     (out / "tiny" / "one" / "bass.wav").unlink()
-    again = run("batch", album, out, "--report", tmp_path / "r.parquet")
+    again = run("batch", album, out, "--table", tmp_path / "r.parquet")
     assert "1 separated, 3 skipped, 1 failed" in again.stderr
     run("separate", album / "one.flac", "-o", tmp_path / "three")  # with all threads
     assert stems(out / "tiny" / "one") == stems(tmp_path / "three" / "tiny" / "one")
@@ -115,7 +114,7 @@ def test_from_store_to_store(ray, run, album, tmp_path):
         f"tiny/{name}/bass.wav" for name in ("cd 2/one", "cd 2/three", "one", "two")
     ]
     assert list(scratch.iterdir()) == []
-    assert len(rows(tmp_path / "out" / "report.parquet")) == 4
+    assert len(rows(tmp_path / "out" / "outcomes.parquet")) == 4
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "tiny").rglob("*")}
     assert "4 skipped" in run("batch", *words).stderr
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "tiny").rglob("*")} == before
@@ -167,7 +166,7 @@ def test_a_killed_worker_costs_nothing(ray, run, album, tmp_path, write_song):
     assert result.exit_code == 0, result.output
     assert "5 tracks: 5 separated" in result.stderr
     assert stems(out) == stems(tmp_path / "one")
-    assert {Path(row["path"]).name: row["deaths"] for row in rows(out / "report.parquet")} == {
+    assert {Path(row["path"]).name: row["deaths"] for row in rows(out / "outcomes.parquet")} == {
         "long.wav": 1, "one.flac": 0, "two.wav": 0, "three.mp3": 0
     }  # fmt: skip
 
@@ -208,11 +207,11 @@ def test_a_signal_ends_the_run_and_the_next_goes_on(
     process.send_signal(number)
     told, said = process.communicate()
     assert process.returncode == code
-    assert "run the same command again to go on" in said
+    assert "run the same command again to resume" in said
     assert "Traceback" not in said
     assert json.loads(told)["stopped"]
     done = json.loads(told)["separated"]
-    assert len(rows(out / "report.parquet")) == done
+    assert len(rows(out / "outcomes.parquet")) == done
     again = run("separate", album, "-o", out, "--json")
     assert json.loads(again.stdout)["skipped"] == done
     [long] = [t for t in json.loads(again.stdout)["tracks"] if "long" in t["track"]]
@@ -221,12 +220,12 @@ def test_a_signal_ends_the_run_and_the_next_goes_on(
 
 def test_workers_that_cannot_start_end_the_run_with_a_reason(ray, model_folder, album, tmp_path):
     plan = Plan(
-        str(model_folder), None, OutputOptions(), None, {"precision": "fp16"}, str(tmp_path), "tiny"
+        str(model_folder), None, OutputOptions(), None, {"precision": "fp16"}, str(tmp_path)
     )
-    tasks, failures = cluster.place_all([Source(str(album / "one.flac"))], plan)
-    assert failures == []
+    placed, failures = cluster.place_all([Track(str(album / "one.flac"))], plan)
+    assert failures == {}
     with pytest.raises(ClusterError, match=r"cannot separate: .*fp16"):
-        list(cluster.separate_all(tasks, plan, cluster.Workers(1, 1, 0)))
+        list(cluster.separate_all(placed, plan, cluster.Workers(1, 1, 0)))
 
 
 def test_the_ledger_blames_a_track_only_for_workers_it_had():
@@ -287,8 +286,8 @@ def test_what_is_wrong_is_told_before_ray_starts(run, album, tmp_path, monkeypat
     assert "does not exist" in fail(run, tmp_path / "nothing", out)
     assert "Protocol not known" in fail(run, "zzz://bucket", out)
     assert "cannot be written to" in fail(run, album, "/proc/nothing")
-    report = ("--report", "/proc/nothing/report.parquet")
-    assert "cannot be written to" in fail(run, album, out, *report)
+    table = ("--table", "/proc/nothing/outcomes.parquet")
+    assert "cannot be written to" in fail(run, album, out, *table)
     assert "no stem guitar" in fail(run, album, out, "--two-stems", "guitar")
     assert "--two-stems" in fail(run, album, out, "--two-stems", "bass", "--stems", "bass")
     tags = ("--filename", "{artist}/{stem}.{ext}")
@@ -326,6 +325,6 @@ def test_heavy_packages_are_imported_late():
 
 
 def test_tags_can_name_local_files(tmp_path):
-    plan = Plan("m", None, OutputOptions(filename="{artist}/{stem}.{ext}"), None, {}, "s3://o", "m")
+    plan = Plan("m", None, OutputOptions(filename="{artist}/{stem}.{ext}"), None, {}, "s3://o")
     with pytest.raises(SeparationError, match="are not known here"):
-        cluster.place_all([Source("s3://b/a.flac")], plan)
+        cluster.place_all([Track("s3://b/a.flac")], plan)

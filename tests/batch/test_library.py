@@ -1,19 +1,29 @@
 import json
 import os
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import pytest
+import torch
 
 from htdemucs import AudioEncoding, OutputOptions, Separator
 from htdemucs.audio import Spool
-from htdemucs.batch import Library, Track, read_manifest
-from htdemucs.batch.library import summary
-from htdemucs.separation import output as separation_output
+from htdemucs.batch import Library, Track, find_tracks, read_manifest
+from htdemucs.batch.outcomes import summary
+from htdemucs.provenance import Origin
+from htdemucs.stems import output as stems_output
 
 
 @pytest.fixture
-def separator(tiny_model):
+def separator(tiny_model, tmp_path):
+    tiny_model.origin = origin("00")
     return Separator(tiny_model, shifts=1)
+
+
+def origin(sha256):
+    """Where a model came from whose one file has this hash."""
+    made = Origin("tiny", ())
+    made.__dict__["sha256"] = {"model": sha256}
+    return made
 
 
 @pytest.fixture
@@ -21,12 +31,12 @@ def song(tmp_path, write_song):
     return write_song(tmp_path / "music" / "song.flac")
 
 
-def library(out, options=None, **changes):
-    return Library("tiny", {"model": "00"}, options or OutputOptions(), out, **changes)
-
-
 def separate(lib, separator, path, folder=""):
-    return lib.separate(lib.place(Track(path, PurePath(folder))), separator)
+    return lib.separate(lib.place(Track(str(path), folder)), separator)
+
+
+def places_of(lib, track):
+    return lib._places(track)
 
 
 def contents(folder):
@@ -38,7 +48,7 @@ def stems_of(outcome):
 
 
 def test_the_manifest_says_how_stems_were_made(separator, song, tmp_path):
-    outcome = separate(library(tmp_path / "out"), separator, song)
+    outcome = separate(Library(tmp_path / "out"), separator, song)
     assert outcome.status == "separated"
     manifest = json.loads(Path(outcome.manifest).read_text())
     assert Path(outcome.manifest) == tmp_path / "out" / "song" / "htdemucs.json"
@@ -59,14 +69,14 @@ def test_the_manifest_says_how_stems_were_made(separator, song, tmp_path):
 
 
 def test_what_is_done_is_skipped(separator, song, tmp_path):
-    first = separate(library(tmp_path / "out"), separator, song)
+    first = separate(Library(tmp_path / "out"), separator, song)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
-    second = separate(library(tmp_path / "out"), separator, song)
+    second = separate(Library(tmp_path / "out"), separator, song)
     assert second.status == "skipped"
     assert second.files == first.files
     assert second.duration == first.duration == 1.5
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
-    again = separate(library(tmp_path / "out", skip_existing=False), separator, song)
+    again = separate(Library(tmp_path / "out", skip_existing=False), separator, song)
     assert again.status == "separated"
 
 
@@ -134,9 +144,9 @@ def hostile_manifest(song, out, write_song):
 )
 def test_skipping_goes_by_contents(separator, song, tmp_path, write_song, change, status):
     out = tmp_path / "out"
-    first = stems_of(separate(library(out), separator, song))
+    first = stems_of(separate(Library(out), separator, song))
     change(song, out, write_song)
-    outcome = separate(library(out), separator, song)
+    outcome = separate(Library(out), separator, song)
     assert outcome.status == status
     assert (stems_of(outcome) == first) == (change is not other_song)
 
@@ -145,22 +155,22 @@ def test_other_settings_are_other_work(tiny_model, song, tmp_path):
     out = tmp_path / "out"
     options = OutputOptions()
 
-    def status(hashes=None, options=options, **settings):
-        lib = Library("tiny", hashes or {"model": "00"}, options, out)
-        return separate(lib, Separator(tiny_model, **settings), song).status
+    def status(model="00", options=options, **settings):
+        tiny_model.origin = origin(model)
+        return separate(Library(out, options), Separator(tiny_model, **settings), song).status
 
     assert status() == "separated"
     assert status() == "skipped"
     assert status(overlap=0.5) == "separated"
     assert status(overlap=0.5, seed=1) == "separated"
     assert status(overlap=0.5, seed=1) == "skipped"
-    assert status(hashes={"model": "11"}) == "separated"
+    assert status(model="11") == "separated"
     assert status(options=OutputOptions(AudioEncoding(bit_depth=24))) == "separated"
     assert status(options=OutputOptions(AudioEncoding(bit_depth=24))) == "skipped"
 
 
 def test_tracks_of_a_name_get_places_of_their_own(separator, tmp_path, write_song):
-    lib = library(tmp_path / "out")
+    lib = Library(tmp_path / "out")
     paths = [
         write_song(tmp_path / "x" / "a.wav", 1),
         write_song(tmp_path / "y" / "a.flac", 2),
@@ -173,67 +183,67 @@ def test_tracks_of_a_name_get_places_of_their_own(separator, tmp_path, write_son
 
 
 def test_folders_are_kept(separator, song, tmp_path):
-    outcome = separate(library(tmp_path / "out"), separator, song, "cd 1/x")
+    outcome = separate(Library(tmp_path / "out"), separator, song, "cd 1/x")
     assert Path(outcome.manifest) == tmp_path / "out" / "cd 1" / "x" / "song" / "htdemucs.json"
 
 
 def test_stopped_work_is_gone_on_with_in_any_format(separator, song, tmp_path):
-    whole = stems_of(separate(library(tmp_path / "whole"), separator, song))
-    lib = library(tmp_path / "out")
-    job = lib.place(Track(song))
+    whole = stems_of(separate(Library(tmp_path / "whole"), separator, song))
+    lib = Library(tmp_path / "out")
+    track = lib.place(Track(str(song)))
 
-    def stop(progress):
+    def stop(_, progress):
         if progress.done > 0.7:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        lib.separate(job, separator, stop)
+        lib.separate(track, separator, stop)
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == [
-        job.places.spool.name
+        places_of(lib, track).spool.name
     ]
-    assert lib.state(job, separator) == "go on"
-    outcome = lib.separate(job, separator)
+    assert lib.preview(track, separator) == "resume"
+    outcome = lib.separate(track, separator)
     assert outcome.resumed > 0.7
     assert stems_of(outcome) == whole
-    assert not job.places.spool.exists()
-    assert lib.state(job, separator) == "skip"
+    assert not places_of(lib, track).spool.exists()
+    assert lib.preview(track, separator) == "skip"
 
 
 def test_a_failure_is_an_outcome_and_changes_nothing(separator, song, tmp_path):
-    lib = library(tmp_path / "out")
+    lib = Library(tmp_path / "out")
     good = separate(lib, separator, song)
     before = contents(tmp_path / "out")
     song.write_bytes(b"no longer audio")
-    outcome = lib.separate(library(tmp_path / "out").place(Track(song)), separator)
+    outcome = lib.separate(Library(tmp_path / "out").place(Track(str(song))), separator)
     assert outcome.status == "failed"
     assert outcome.reason.startswith(str(song))
     assert contents(tmp_path / "out") == before
-    told = summary([good, outcome])
-    assert (told["separated"], told["failed"], told["duration"]) == (1, 1, 1.5)
-    json.dumps(told)
+    counts = summary([good, outcome])
+    assert (counts["separated"], counts["failed"], counts["duration"]) == (1, 1, 1.5)
+    json.dumps(counts)
 
 
 def test_a_track_that_changes_meanwhile_is_not_called_finished(separator, song, tmp_path):
-    lib = library(tmp_path / "out")
-    job = lib.place(Track(song))
-    outcome = lib.separate(job, separator, lambda _: os.truncate(song, song.stat().st_size - 1))
+    lib = Library(tmp_path / "out")
+    track = lib.place(Track(str(song)))
+    outcome = lib.separate(track, separator, lambda *_: os.truncate(song, song.stat().st_size - 1))
     assert outcome.status == "failed"
     assert "changed" in outcome.reason
-    assert not job.places.manifest.exists()
+    assert not places_of(lib, track).manifest.exists()
 
 
 def test_a_track_that_vanishes_meanwhile(separator, song, tmp_path):
-    lib = library(tmp_path / "out")
+    lib = Library(tmp_path / "out")
     outcome = lib.separate(
-        lib.place(Track(song)), separator, lambda _: song.unlink(missing_ok=True)
+        lib.place(Track(str(song))), separator, lambda *_: song.unlink(missing_ok=True)
     )
     assert outcome.status == "failed"
     assert "song.flac" in outcome.reason
 
 
 def test_a_full_disk_ends_in_one_line_and_loses_nothing(separator, song, tmp_path, monkeypatch):
-    lib = library(tmp_path / "out")
-    whole = stems_of(separate(library(tmp_path / "whole"), separator, song))
+    lib = Library(tmp_path / "out")
+    whole = stems_of(separate(Library(tmp_path / "whole"), separator, song))
     write = Spool.write
 
     def full(self, block):
@@ -242,49 +252,51 @@ def test_a_full_disk_ends_in_one_line_and_loses_nothing(separator, song, tmp_pat
                 raise OSError(28, "No space left on device")
         write(self, block)
 
-    job = lib.place(Track(song))
+    track = lib.place(Track(str(song)))
     monkeypatch.setattr(Spool, "write", full)
-    outcome = lib.separate(job, separator)
+    outcome = lib.separate(track, separator)
     assert outcome.status == "failed"
     assert "No space left" in outcome.reason
     assert "\n" not in outcome.reason
-    assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == [job.places.spool]
+    assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == [
+        places_of(lib, track).spool
+    ]
     monkeypatch.setattr(Spool, "write", write)
-    again = lib.separate(job, separator)
+    again = lib.separate(track, separator)
     assert again.resumed > 0.7
     assert stems_of(again) == whole
 
 
 def test_two_at_the_same_track_do_not_disturb_each_other(separator, song, tmp_path):
-    lib = library(tmp_path / "out")
-    job = lib.place(Track(song))
+    lib = Library(tmp_path / "out")
+    track = lib.place(Track(str(song)))
     told = []
 
-    def other(_):
+    def other(*_):
         if not told:
-            told.append(library(tmp_path / "out").separate(job, separator))
+            told.append(Library(tmp_path / "out").separate(track, separator))
 
-    assert lib.separate(job, separator, other).status == "separated"
+    assert lib.separate(track, separator, other).status == "separated"
     assert told[0].status == "failed"
     assert "another htdemucs" in told[0].reason
 
 
 def test_a_manifest_appears_only_when_all_stems_are_there(separator, song, tmp_path, monkeypatch):
     """Killed between stems and manifest, the next run only encodes."""
-    lib = library(tmp_path / "out")
-    job = lib.place(Track(song))
-    close = separation_output._FileEach.close
+    lib = Library(tmp_path / "out")
+    track = lib.place(Track(str(song)))
+    close = stems_output._FileEach.close
 
     def die(self):
         close(self)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(separation_output._FileEach, "close", die)
+    monkeypatch.setattr(stems_output._FileEach, "close", die)
     with pytest.raises(KeyboardInterrupt):
-        lib.separate(job, separator)
-    monkeypatch.setattr(separation_output._FileEach, "close", close)
-    assert read_manifest(job.places.manifest) is None
-    outcome = lib.separate(job, separator)
+        lib.separate(track, separator)
+    monkeypatch.setattr(stems_output._FileEach, "close", close)
+    assert read_manifest(places_of(lib, track).manifest) is None
+    outcome = lib.separate(track, separator)
     assert outcome.resumed == 1.5
 
 
@@ -294,11 +306,106 @@ def test_even_what_nobody_expects_is_one_line_and_stops_nothing(
     def broken(*_):
         raise RuntimeError("DefaultCPUAllocator:\nnot enough memory")
 
-    lib = library(tmp_path / "out")
-    job = lib.place(Track(song))
+    lib = Library(tmp_path / "out")
+    track = lib.place(Track(str(song)))
     with monkeypatch.context() as patch:
         patch.setattr(Spool, "write", broken)
-        outcome = lib.separate(job, separator)
+        outcome = lib.separate(track, separator)
     assert outcome.status == "failed"
     assert "unexpected RuntimeError (DefaultCPUAllocator: not enough memory)" in outcome.reason
-    assert lib.separate(job, separator).status == "separated"
+    assert lib.separate(track, separator).status == "separated"
+
+
+def test_a_track_of_the_same_name_from_elsewhere_gets_another_place(
+    separator, tmp_path, write_song
+):
+    """In a later run too: `separate a/song.wav -o out`, then `separate b/song.wav -o out`."""
+    out = tmp_path / "out"
+    first = write_song(tmp_path / "a" / "song.wav", 1)
+    second = write_song(tmp_path / "b" / "song.wav", 2)
+    kept = stems_of(separate(Library(out), separator, first))
+    outcome = separate(Library(out), separator, second)
+    assert Path(outcome.manifest).parent.name == "song (2)"
+    assert stems_of(outcome) != kept
+    for path, name in ((second, "song (2)"), (first, "song")):
+        again = separate(Library(out), separator, path)
+        assert again.status == "skipped"
+        assert Path(again.manifest).parent.name == name
+    third = write_song(tmp_path / "c" / "song.wav", 3)
+    placed = [Library(out).place(Track(str(path))) for path in (third, second, first)]
+    assert [track.copy for track in placed] == [3, 2, 1]
+    together = Library(out)
+    placed = [together.place(Track(str(path))) for path in (third, second, first)]
+    assert [track.copy for track in placed] == [3, 2, 1]
+
+
+def test_a_track_that_was_moved_or_changed_keeps_its_place(separator, song, tmp_path, write_song):
+    out = tmp_path / "out"
+    separate(Library(out), separator, song)
+    moved = song.rename(tmp_path / "song.flac")
+    assert separate(Library(out), separator, moved).status == "skipped"
+    write_song(moved, seed=9)
+    changed = separate(Library(out), separator, moved)
+    assert changed.status == "separated"  # of the first path nothing is known: it may come back
+    assert Path(changed.manifest).parent.name == "song (2)"
+    write_song(moved, seed=10)
+    again = separate(Library(out), separator, moved)
+    assert (again.status, Path(again.manifest).parent.name) == ("separated", "song (2)")
+
+
+def test_a_track_called_like_a_copy_has_a_place_of_its_own(separator, tmp_path, write_song):
+    library = Library(tmp_path / "out")
+    names = ("a/song.wav", "b/song (2).wav", "c/song.wav")
+    paths = [write_song(tmp_path / name, seed) for seed, name in enumerate(names)]
+    folders = [Path(separate(library, separator, path).manifest).parent.name for path in paths]
+    assert folders == ["song", "song (2)", "song (3)"]
+
+
+def test_the_manifest_remembers_every_kind_of_output(separator, song, tmp_path):
+    """wav, then two stems in mp3, then again either of them: nothing is separated anew."""
+    out = tmp_path / "out"
+    kinds = [
+        OutputOptions(),
+        OutputOptions(AudioEncoding("mp3"), two_stems="vocals"),
+        OutputOptions(AudioEncoding("flac")),
+    ]
+    for status in ("separated", "skipped", "skipped"):
+        for options in kinds:
+            assert separate(Library(out, options), separator, song).status == status
+    document = read_manifest(out / "song" / "htdemucs.json")
+    assert [run["output"]["encoding"]["format"] for run in document["earlier"]] == ["mp3", "wav"]
+    deep = OutputOptions(AudioEncoding(bit_depth=24))  # the same names as the first
+    assert separate(Library(out, deep), separator, song).status == "separated"
+    assert separate(Library(out, kinds[1]), separator, song).status == "skipped"
+    assert separate(Library(out, kinds[0]), separator, song).status == "separated"
+
+
+def test_separate_all_yields_every_outcome(separator, song, tmp_path, write_song):
+    write_song(song.parent / "two.wav", 4)
+    (song.parent / "broken.wav").write_bytes(b"nothing")
+    words = [song.parent, tmp_path / "missing.wav"]
+    seen = []
+    library = Library(tmp_path / "out")
+    outcomes = list(
+        library.separate_all(find_tracks(words), [separator], lambda *seconds: seen.append(seconds))
+    )
+    assert [(Path(o.track).name, o.status) for o in outcomes] == [
+        ("broken.wav", "failed"),
+        ("song.flac", "separated"),
+        ("two.wav", "separated"),
+        ("", "failed"),
+    ]
+    ends = {Path(track.location).name: progress for track, progress in seen}
+    assert {name: progress.done for name, progress in ends.items()} == {
+        "song.flac": 1.5,
+        "two.wav": 1.5,
+    }
+
+
+def test_a_model_that_came_from_no_file_is_known_by_its_parameters(tiny_model, song, tmp_path):
+    out = tmp_path / "out"
+    assert separate(Library(out), Separator(tiny_model), song).status == "separated"
+    assert separate(Library(out), Separator(tiny_model), song).status == "skipped"
+    with torch.no_grad():
+        next(tiny_model.parameters()).add_(1)
+    assert separate(Library(out), Separator(tiny_model), song).status == "separated"

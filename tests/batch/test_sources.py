@@ -1,6 +1,7 @@
 import pytest
 
-from htdemucs.batch.sources import Source, find_sources
+from htdemucs.batch import Track
+from htdemucs.batch.sources import find_sources
 from htdemucs.errors import HTDemucsError, StorageError
 
 fsspec = pytest.importorskip("fsspec")
@@ -21,7 +22,7 @@ def found(word, without="/nowhere", column=None):
 
 
 def places(word, **options):
-    return [(source.path, source.folder) for source in found(word, **options)]
+    return [(source.location, source.folder) for source in found(word, **options)]
 
 
 def test_a_local_folder(tmp_path, write_song):
@@ -31,32 +32,32 @@ def test_a_local_folder(tmp_path, write_song):
         (str(tmp_path / "a" / "x.wav"), "."),
         (str(tmp_path / "a" / "b" / "y.wav"), "b"),
     ]
-    assert places(f"{tmp_path}/a/*.wav") == [(str(tmp_path / "a" / "x.wav"), ".")]
+    assert places(f"{tmp_path}/a/*.wav") == [(str(tmp_path / "a" / "x.wav"), "")]
 
 
 def test_a_bucket(bucket):
     tracks = found(bucket, without="memory://b/out")
-    assert [(track.path, track.folder) for track in tracks] == [
+    assert [(track.location, track.folder) for track in tracks] == [
         ("memory://b/cd 2/one.mp3", "cd 2"),
         ("memory://b/one.flac", "."),
     ]
     assert tracks[1].stored.bytes == 8
-    assert tracks[0].track.path.name == "one.mp3"
-    assert str(tracks[0].track.folder) == "cd 2"
+    assert tracks[0].path.name == "one.mp3"
+    assert tracks[0].folder == "cd 2"
     [named] = found("memory://b/cover.jpg")  # what is named is tried
-    assert (named.path, named.folder) == ("memory://b/cover.jpg", "")
+    assert (named.location, named.folder) == ("memory://b/cover.jpg", "")
 
 
 def test_a_list(tmp_path):
     lines = ["# a comment", "a.flac", "/music/b.flac", "", " s3://b/c.flac ", "a.flac"]
     (tmp_path / "tracks.txt").write_text("\r\n".join(lines), encoding="utf-8-sig")
     expected = [f"{tmp_path}/a.flac", "/music/b.flac", "s3://b/c.flac"]
-    assert found(tmp_path / "tracks.txt") == [Source(path) for path in expected]
+    assert found(tmp_path / "tracks.txt") == [Track(path) for path in expected]
 
 
 def test_a_list_elsewhere(bucket):
     fsspec.filesystem("memory").pipe_file("b/lists/tracks.txt", b"a.flac\n/music/b.flac\n")
-    paths = [source.path for source in found("memory://b/lists/tracks.txt")]
+    paths = [source.location for source in found("memory://b/lists/tracks.txt")]
     assert paths == ["memory://b/lists/a.flac", "/music/b.flac"]
 
 
@@ -67,24 +68,23 @@ def test_a_table(tmp_path, bucket):
     table = pyarrow.table({"path": ["a.flac", None, "s3://b/c.flac"], "other": [1, 2, 3]})
     parquet.write_table(table, tmp_path / "t.parquet")
     first, second, third = found(tmp_path / "t.parquet")
-    assert (first, third) == (Source(f"{tmp_path}/a.flac"), Source("s3://b/c.flac"))
+    assert (first, third) == (Track(f"{tmp_path}/a.flac"), Track("s3://b/c.flac"))
     assert "row 2 names no track" in str(second)
     (tmp_path / "many").mkdir()
     for name in ("2", "1"):
         part = pyarrow.table({"file": [f"/{name}.flac"]})
         parquet.write_table(part, tmp_path / "many" / f"{name}.parquet")
-    assert found(tmp_path / "many", column="file") == [Source("/1.flac"), Source("/2.flac")]
+    assert found(tmp_path / "many", column="file") == [Track("/1.flac"), Track("/2.flac")]
     with fsspec.open("memory://b/t.parquet", "wb") as file:
         parquet.write_table(table.slice(0, 1), file)
-    assert found("memory://b/t.parquet") == [Source("memory://b/a.flac")]
-    with pytest.raises(StorageError, match="no column zzz; name one with --column: path, other"):
+    assert found("memory://b/t.parquet") == [Track("memory://b/a.flac")]
+    with pytest.raises(StorageError, match="no column zzz; name another as `column`: path, other"):
         found(tmp_path / "t.parquet", column="zzz")
 
 
 @pytest.mark.parametrize(
     ("name", "data", "match"),
     [
-        ("nothing.flac", None, "does not exist"),
         ("nothing.txt", None, "cannot be read"),
         ("empty.txt", b"# none\n", "lists no tracks"),
         ("bad.parquet", b"no parquet", "cannot be read as Parquet"),
@@ -97,6 +97,11 @@ def test_what_cannot_be_read_is_told_in_one_line(tmp_path, name, data, match):
     with pytest.raises(HTDemucsError, match=match) as failure:
         found(tmp_path / name)
     assert "\n" not in str(failure.value)
+
+
+def test_a_track_that_is_missing_is_an_error_of_its_own(tmp_path):
+    [error] = found(tmp_path / "nothing.flac")
+    assert "does not exist" in str(error)
 
 
 def test_a_bucket_without_music(bucket):

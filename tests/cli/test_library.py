@@ -154,7 +154,7 @@ def test_a_signal_ends_in_one_line_and_the_same_command_goes_on(
     process.send_signal(number)
     output, messages = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert "stopped; run the same command again to go on" in messages
+    assert "stopped; run the same command again to resume" in messages
     assert "Traceback" not in messages
     assert json.loads(output)["stopped"] is True
     assert not list(out.rglob("*.wav"))
@@ -213,7 +213,7 @@ def test_what_clips_makes_all_stems_softer_and_is_told(run, model_folder, tmp_pa
     result = run("separate", path, "-n", model_folder, "-o", tmp_path / "out", "--json")
     [track] = json.loads(result.stdout)["tracks"]
     assert track["gain"] < 1
-    assert "all stems softer by" in result.stderr
+    assert "all stems lowered by" in result.stderr
 
 
 def test_a_reader_that_leaves_is_no_traceback(model_folder, album, tmp_path):

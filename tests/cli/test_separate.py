@@ -105,8 +105,6 @@ def test_two_tracks_of_the_same_name_do_not_overwrite_each_other(run, model_fold
     ("words", "match"),
     [
         ([], "no tracks"),
-        (["x.wav", "-n", "htdemux"], "htdemucs"),
-        (["x.wav", "-n", "mdx_extra"], "cannot run yet"),
         (["x.wav", "--flac", "--mp3"], "one format"),
         (["x.wav", "--int24", "--float32"], "choose one of --int24"),
         (["x.wav", "--bit-depth", "12"], "keep, 16, 24 or 32"),
@@ -117,7 +115,6 @@ def test_two_tracks_of_the_same_name_do_not_overwrite_each_other(run, model_fold
         (["x.wav", "--json", "-o", "-"], "standard output"),
         (["x.wav", "--filename", "{track}"], "stem"),
         (["x.wav", "--mp3", "--mp3-bitrate", "5000"], "5000"),
-        (["x.wav", "--repo", "nowhere"], "nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -134,10 +131,16 @@ def test_impossible_requests_end_with_one_line(run, words, match):
     [
         (["--stems", "kazoo"], "kazoo"),
         (["--two-stems", "kazoo"], "kazoo"),
-        (["--segment", "99"], "99"),
+        (
+            ["--segment", "99"],
+            "99 s is longer than the 1 s the model was trained for; lower --segment",
+        ),
         (["--overlap", "1.5"], "overlap"),
         (["--stems", "bass", "--two-stems", "bass"], "not both"),
         (["-d", "gameboy"], "gameboy"),
+        (["-n", "htdemux"], "htdemucs"),
+        (["-n", "mdx_extra"], "cannot run yet"),
+        (["--repo", "nowhere"], "--repo nowhere is not a folder"),
     ],
     ids=" ".join,
 )
@@ -235,3 +238,48 @@ def test_a_template_that_leaves_the_folder_is_told_for_every_track(
     result = run("separate", song, other, *words)
     assert result.exit_code == 1
     assert "2 tracks: 2 failed" in " ".join(result.stderr.split())
+
+
+def test_the_published_command_s_other_flags(run, model_folder, song, tmp_path):
+    """`-s SIG` names one network; `-v` says more on standard error."""
+    words = ("separate", song, "--repo", model_folder.parent, "-o", tmp_path / "out", "-d", "cpu")
+    result = run(*words, "-s", model_folder.name, "--verbose")
+    assert result.exit_code == 0, result.output
+    assert files(tmp_path / "out") == [f"tiny/A song/{stem}.wav" for stem in STEMS]
+    assert "model.safetensors" in result.stderr
+    assert "model.safetensors" not in run(*words, "--sig", model_folder.name).stderr
+
+
+def test_a_song_in_the_place_of_the_command(run, song):
+    result = run(song, "-n", "mini")
+    assert result.exit_code == 2
+    assert f"htdemucs separate '{song}' -n mini" in " ".join(result.stderr.split())
+
+
+def test_a_url_is_not_fetched(run, model_folder):
+    result = run("separate", "https://example.org/a.mp3", "-n", model_folder)
+    assert result.exit_code == 1
+    assert "download the file" in result.stderr
+
+
+def test_stems_beside_the_songs_themselves(run, model_folder, song, monkeypatch):
+    """Patterns, playlists and folders with `-o .`"""
+    monkeypatch.chdir(song.parent)
+    (song.parent / "list.m3u").write_text(song.name)
+    for word, status in (("*.flac", "A song"), ("list.m3u", "already"), (".", "already")):
+        result = run("separate", word, "-n", model_folder, "-o", ".", "-d", "cpu")
+        assert result.exit_code == 0, result.output
+        assert status in result.stderr
+    written = [name for name in files(song.parent / "tiny") if name.endswith(".wav")]
+    assert written == [f"A song/{stem}.wav" for stem in STEMS]
+
+
+def test_a_second_song_of_the_same_name_keeps_the_first_s_stems(run, model_folder, song, tmp_path):
+    out = tmp_path / "out"
+    other = tmp_path / "album" / song.name
+    other.parent.mkdir()
+    other.write_bytes(song.read_bytes()[:-100])
+    for path in (song, other, song):
+        run("separate", path, "-n", model_folder, "-o", out)
+    folders = {name.split("/")[1] for name in files(out)}
+    assert folders == {"A song", "A song (2)"}

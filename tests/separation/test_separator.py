@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers import TINY, awake, snr
-from htdemucs import Bag, HTDemucs, HTDemucsConfig, Separator
+from htdemucs import Bag, HTDemucs, HTDemucsConfig, ModelNotFoundError, Separator, save_model
 from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
 from htdemucs.separation import measure
 
@@ -207,7 +208,7 @@ def test_no_split_takes_what_fits_and_refuses_the_rest(tiny_model):
     assert torch.equal(
         separator.separate(fits, 8000)["bass"], Separator(tiny_model).separate(fits, 8000)["bass"]
     )
-    with pytest.raises(SegmentTooLongError, match="no-split"):
+    with pytest.raises(SegmentTooLongError, match="split=False"):
         separator.separate(torch.randn(2, 8001), 8000)
 
 
@@ -217,3 +218,45 @@ def test_a_shorter_segment_is_computed_shorter():
     model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
     Separator(model, segment=0.25).separate(torch.randn(2, 8000), 8000)
     assert set(seen) == {2000}
+
+
+def test_models_by_name_and_path(tmp_path, tiny_model):
+    save_model(tiny_model, tmp_path / "tiny")
+    waveform = torch.randn(2, 5000)
+    expected = Separator(tiny_model).separate(waveform, 8000)
+    for name in (tmp_path / "tiny", str(tmp_path / "tiny")):
+        separator = Separator(name, device="cpu")
+        assert separator.origin.name == str(name)
+        stems = separator.separate(waveform, 8000)
+        assert all(torch.equal(stems[stem], expected[stem]) for stem in expected)
+    with pytest.raises(ModelNotFoundError, match="did you mean htdemucs"):
+        Separator("htdemuc")
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 8000.0, np.int64(8000), np.float32(8000)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_numpy_arrays_and_whole_floats(identity, sample_rate, dtype):
+    waveform = np.random.default_rng(0).normal(size=(2, 3000)).astype(dtype)
+    stems = Separator(identity).separate(waveform, sample_rate)
+    expected = Separator(identity).separate(torch.from_numpy(waveform).float(), 8000)
+    assert all(torch.equal(stems[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("waveform", "sample_rate", "match"),
+    [
+        (torch.zeros(2, 10), 22050.5, "sample_rate must be a whole number"),
+        (torch.zeros(2, 10), "44100", "sample_rate must be a whole number"),
+        (torch.zeros(2, 10), None, "sample_rate must be a whole number"),
+        (torch.zeros(2, 10), float("nan"), "sample_rate must be a whole number"),
+        (torch.zeros(2, 10), -1, "at least 1"),
+        (np.zeros((10, 2)), 8000, "transpose it"),
+        (np.zeros((2, 10), dtype=np.int16), 8000, "floating-point"),
+        ("song.wav", 8000, "a tensor or array, not str"),
+        (None, 8000, "a tensor or array, not NoneType"),
+        ([[object()]], 8000, "a tensor or array, not list"),
+    ],
+)
+def test_other_inputs_are_one_clear_error(identity, waveform, sample_rate, match):
+    with pytest.raises(SeparationError, match=match):
+        Separator(identity).separate(waveform, sample_rate)

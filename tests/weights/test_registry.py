@@ -17,8 +17,9 @@ from htdemucs import (
     load_model,
     save_model,
 )
+from htdemucs.devices import choose_device
 from htdemucs.weights import downloads, registry
-from htdemucs.weights.loading import choose_device, known_config
+from htdemucs.weights.loading import known_config
 from weights.makers import assert_same, save_safetensors, tiny, write_bag
 
 
@@ -157,7 +158,7 @@ def test_paths_that_lead_nowhere(name, tmp_path, monkeypatch):
 def test_paths_to_other_things(tmp_path):
     (tmp_path / "song.mp3").write_bytes(b"ID3")
     assert "it must be a .th" in message_of(ModelNotFoundError, tmp_path / "song.mp3")
-    assert "--repo" in message_of(CheckpointError, tmp_path)
+    assert "`repo`" in message_of(CheckpointError, tmp_path)
     (tmp_path / "odd.th").mkdir()
     assert "config.json" in message_of(CheckpointError, tmp_path / "odd.th")
 

@@ -1,7 +1,8 @@
-"""Many tracks: finding them, remembering what was made of them, going on where it stopped."""
+"""Many tracks: finding them, placing their stems, skipping what is finished, resuming the rest."""
 
-from htdemucs.batch.inputs import Track, find_tracks
-from htdemucs.batch.library import Library, Outcome
-from htdemucs.batch.manifest import read_manifest
+from htdemucs.batch.library import Library
+from htdemucs.batch.outcomes import Outcome
+from htdemucs.batch.tracks import Track, find_tracks
+from htdemucs.stems.manifest import read_manifest
 
 __all__ = ["Library", "Outcome", "Track", "find_tracks", "read_manifest"]

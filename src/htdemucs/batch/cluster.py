@@ -1,4 +1,4 @@
-"""A large run: its tracks shared out by Ray Data among workers that each keep a model."""
+"""A large run: Ray Data shares tracks among workers that each keep a model."""
 
 import json
 import logging
@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -15,13 +15,17 @@ from typing import Any
 
 import torch
 
-from htdemucs.batch.library import Library, Outcome, failed
-from htdemucs.batch.report import Row
-from htdemucs.batch.sources import Source
-from htdemucs.batch.storage import Stored, is_url
-from htdemucs.batch.work import Plan, Workshop
+from htdemucs.batch.library import Library
+from htdemucs.batch.outcomes import Outcome, failed
+from htdemucs.batch.storage import Stored
+from htdemucs.batch.table import Row
+from htdemucs.batch.tracks import Track
 from htdemucs.errors import ClusterError, HTDemucsError, SeparationError
-from htdemucs.separation.naming import TAGS, template_fields
+from htdemucs.fast import keep_freed_memory
+from htdemucs.separation import Separator
+from htdemucs.stems import OutputOptions
+from htdemucs.stems.naming import TAGS, template_fields
+from htdemucs.weights import load_model
 
 MAX_DEATHS = 3  # of workers, until the track that they had is blamed
 OBJECT_STORE = 512 << 20  # bytes; only lists and outcomes go through it
@@ -36,17 +40,55 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Task:
-    """A track and the number of its place."""
+class Plan:
+    """Everything that is done with each track, in a form that can be sent to another machine.
 
-    row: int
-    source: Source
-    number: int
+    Attributes:
+        name, repo: of the model.
+        options: which files are written, and how.
+        stems: limit the model to these.
+        settings: arguments of the `Separator`.
+        out: folder of the stems, or its URL.
+        device: where to run; by default the best there is.
+        skip_existing, scratch: as for `Library`.
+    """
+
+    name: str
+    repo: Path | None
+    options: OutputOptions
+    stems: tuple[str, ...] | None
+    settings: Mapping[str, Any]
+    out: str
+    device: str | None = None
+    skip_existing: bool = True
+    scratch: Path | None = None
+
+    def separator(self, device: str | None, **changes: Any) -> Separator:
+        """Load the model.
+
+        Raises:
+            ModelNotFoundError, DownloadError, CheckpointError: the model cannot be loaded.
+            ConfigError, SeparationError: it cannot run with these settings.
+        """
+        wanted = self.stems or self.options.only_stem
+        model = load_model(self.name, repo=self.repo, device=device, stems=wanted)
+        needed = self.stems or self.options.needed_stems(model.sources)
+        return Separator(model, stems=needed, **{**self.settings, **changes})
+
+    def library(self) -> Library:
+        """Return the library that tracks are separated into."""
+        return Library(
+            self.out, self.options, skip_existing=self.skip_existing, scratch=self.scratch
+        )
+
+    def check(self) -> None:
+        """Raise now what every worker would raise."""
+        self.separator("cpu", precision="fp32")
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How many there are, and what each takes of the cluster."""
+    """How many workers there are, and each one's share of the cluster."""
 
     count: int
     cpus: float
@@ -54,7 +96,7 @@ class Workers:
 
 
 def require() -> None:
-    """Raise ClusterError unless what this needs is installed."""
+    """Raise ClusterError unless Ray, pyarrow and fsspec are installed."""
     missing = [name for name in ("ray", "pyarrow", "fsspec") if find_spec(name) is None]
     if missing:
         raise ClusterError(
@@ -63,35 +105,35 @@ def require() -> None:
 
 
 def place_all(
-    found: Sequence[Source | HTDemucsError], plan: Plan
-) -> tuple[list[Task], list[tuple[int, Outcome]]]:
-    """Give every track its place; tell of what has none.
+    found: Sequence[Track | HTDemucsError], plan: Plan
+) -> tuple[dict[int, Track], dict[int, Outcome]]:
+    """Give every track its place; return those that have one and the failures, by position.
 
     Raises:
         HTDemucsError: nothing has one.
     """
-    library = Library(plan.name, {}, plan.options, plan.top)
-    tasks: list[Task] = []
-    failures: list[tuple[int, Outcome]] = []
+    library = plan.library()
+    placed: dict[int, Track] = {}
+    failures: dict[int, Outcome] = {}
     tags = set(template_fields(plan.options.filename)) & set(TAGS)
-    for row, source in enumerate(found):
-        if tags and isinstance(source, Source) and is_url(source.path):
-            raise SeparationError(f"the tags of {source.path} are not known here; use {{track}}")
+    for position, track in enumerate(found):
+        if tags and isinstance(track, Track) and not track.is_local:
+            raise SeparationError(f"the tags of {track.location} are not known here; use {{track}}")
         try:
-            if isinstance(source, HTDemucsError):
-                raise source
-            tasks.append(Task(row, source, library.place(source.track).number))
+            if isinstance(track, HTDemucsError):
+                raise track
+            placed[position] = library.place(track)
         except HTDemucsError as error:
-            path = None if isinstance(source, HTDemucsError) else source.path
-            failures.append((row, failed(path, error)))
-    if not tasks and len(found) == 1 and isinstance(found[0], HTDemucsError):
+            location = None if isinstance(track, HTDemucsError) else track.location
+            failures[position] = failed(location, error)
+    if not placed and len(found) == 1 and isinstance(found[0], HTDemucsError):
         raise found[0]
-    return tasks, failures
+    return placed, failures
 
 
 @contextmanager
 def session(address: str | None) -> Iterator[None]:
-    """Ray's cluster at an address or, without one, a cluster of this machine alone.
+    """Connect to Ray's cluster at an address or, without one, start one of this machine alone.
 
     Raises:
         ClusterError: there is no cluster.
@@ -112,9 +154,9 @@ def session(address: str | None) -> Iterator[None]:
         with _mute():
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **settings)
     except Exception as error:
-        told = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         where = f"of {address}" if address else "here"
-        raise ClusterError(f"Ray's cluster {where} does not answer ({told})") from error
+        raise ClusterError(f"Ray's cluster {where} does not answer ({reason})") from error
     try:
         yield
     finally:
@@ -122,7 +164,7 @@ def session(address: str | None) -> Iterator[None]:
 
 
 def share_out(workers: int | None, device: str | None, gpu_sharing: int = 1) -> Workers:
-    """How the cluster at hand is shared among workers.
+    """Return how the cluster is shared among workers.
 
     Args:
         workers: how many; by default one a GPU or, without any, one a machine.
@@ -138,7 +180,7 @@ def share_out(workers: int | None, device: str | None, gpu_sharing: int = 1) -> 
     gpus = int(sum(machine.get("GPU", 0) for machine in machines))
     if device != "cpu" and (gpus or (device or "").startswith("cuda")):
         if not (gpus or workers):
-            raise ClusterError("the cluster has no GPU; say how many there will be with --workers")
+            raise ClusterError("the cluster has no GPU; say how many there will be, as `workers`")
         return Workers(workers or gpus * gpu_sharing, 1, 1 / gpu_sharing)
     cpus = [machine["CPU"] for machine in machines if machine.get("CPU")]
     if not cpus:
@@ -148,8 +190,8 @@ def share_out(workers: int | None, device: str | None, gpu_sharing: int = 1) -> 
     return Workers(count, math.floor(share) if share >= 1 else share, 0)
 
 
-def separate_all(tasks: Sequence[Task], plan: Plan, workers: Workers) -> Generator[Row]:
-    """Separate tracks on the cluster at hand; give what becomes of each as it is known.
+def separate_all(placed: Mapping[int, Track], plan: Plan, workers: Workers) -> Generator[Row]:
+    """Separate placed tracks on the cluster; yield a row for each as soon as it ends.
 
     A track whose worker dies is given to another one, until it has cost `MAX_DEATHS` of them.
 
@@ -163,10 +205,10 @@ def separate_all(tasks: Sequence[Task], plan: Plan, workers: Workers) -> Generat
     _quiet()
     actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Ledger)
     ledger = actor.remote()
-    at_once = max(1, min(MOST_AT_ONCE, len(tasks) // (SHARES * workers.count)))
-    packed = [json.dumps(asdict(task)) for task in tasks]
+    at_once = max(1, min(MOST_AT_ONCE, len(placed) // (SHARES * workers.count)))
+    packed = [json.dumps([position, asdict(track)]) for position, track in placed.items()]
     pieces = [packed[i : i + at_once] for i in range(0, len(packed), at_once)]
-    data: Any = from_arrow([pyarrow.table({"task": piece}) for piece in pieces])
+    data: Any = from_arrow([pyarrow.table({"track": piece}) for piece in pieces])
     data = data.map(
         _Worker,
         fn_constructor_args=(plan, _threads(workers), ledger, str(Path.cwd())),
@@ -178,33 +220,33 @@ def separate_all(tasks: Sequence[Task], plan: Plan, workers: Workers) -> Generat
         for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             rows = [_unpacked(text) for text in batch["row"].to_pylist()]
             yield from rows
-            ledger.forget.remote([row.number for row in rows])
+            ledger.forget.remote([row.position for row in rows])
     except ray.exceptions.RayError as error:
-        told = str(error).strip().splitlines()[-1]
-        raise ClusterError(f"Ray could not go on: {told}") from error
+        reason = str(error).strip().splitlines()[-1]
+        raise ClusterError(f"Ray failed: {reason}; run the same command again") from error
 
 
 class _Ledger:
-    """Who began what: an actor that outlives the workers."""
+    """Which tracks were begun: an actor that outlives the workers."""
 
     def __init__(self) -> None:
         self._begun: dict[int, int] = {}
         self._ended: dict[int, str] = {}
 
-    def begin(self, row: int) -> tuple[int, str | None]:
-        """How many began this before and did not end; what came of it, if one did."""
-        before = self._begun.get(row, 0)
-        if row not in self._ended:
-            self._begun[row] = before + 1
-        return before, self._ended.get(row)
+    def begin(self, position: int) -> tuple[int, str | None]:
+        """Return how often this track was begun before and not ended, and its row if it ended."""
+        before = self._begun.get(position, 0)
+        if position not in self._ended:
+            self._begun[position] = before + 1
+        return before, self._ended.get(position)
 
-    def end(self, row: int, outcome: str) -> None:
-        self._ended[row] = outcome
+    def end(self, position: int, row: str) -> None:
+        self._ended[position] = row
 
-    def forget(self, rows: list[int]) -> None:
-        for row in rows:
-            self._begun.pop(row, None)
-            self._ended.pop(row, None)
+    def forget(self, positions: list[int]) -> None:
+        for position in positions:
+            self._begun.pop(position, None)
+            self._ended.pop(position, None)
 
 
 class _Worker:
@@ -216,37 +258,40 @@ class _Worker:
         self._ledger = ledger
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._problem: str | None = None
+        keep_freed_memory()
+        if threads:
+            torch.set_num_threads(threads)
         try:
-            self._workshop = Workshop(plan, threads)
+            self._separator, self._library = plan.separator(plan.device), plan.library()
         except HTDemucsError as error:
             self._problem = f"{socket.gethostname()} cannot separate: {error}"
 
     def __call__(self, packed: dict[str, Any]) -> dict[str, Any]:
-        """Separate a track, unless a worker did it that died before it could tell."""
+        """Separate a track, unless a worker did it that died before it could report."""
         import ray
 
         if self._problem is not None:
             return {"row": json.dumps({"problem": self._problem})}
-        task = json.loads(packed["task"])
-        deaths, row = ray.get(self._ledger.begin.remote(task["row"]))
+        position, fields = json.loads(packed["track"])
+        deaths, row = ray.get(self._ledger.begin.remote(position))
         if row is None:
-            row = json.dumps(self._row(task, deaths))
-            ray.get(self._ledger.end.remote(task["row"], row))
+            stored = fields.pop("stored")
+            track = Track(**fields, stored=Stored(**stored) if stored else None)
+            row = json.dumps(asdict(self._row(position, track, deaths)))
+            ray.get(self._ledger.end.remote(position, row))
         return {"row": row}
 
-    def _row(self, task: dict[str, Any], deaths: int) -> dict[str, Any]:
-        stored = task["source"].pop("stored")
-        source = Source(**task["source"], stored=Stored(**stored) if stored else None)
+    def _row(self, position: int, track: Track, deaths: int) -> Row:
         if deaths < MAX_DEATHS:
-            outcome = self._workshop.separate(source, task["number"])
+            outcome = self._library.separate(track, self._separator)
         else:
-            told = f"{source.path}: its worker died {deaths} times, perhaps for lack of memory"
-            outcome = failed(source.path, HTDemucsError(told))
-        return asdict(Row(task["row"], outcome, self._name, self._workshop.device, deaths))
+            reason = f"{track.location}: its worker died {deaths} times, perhaps for lack of memory"
+            outcome = failed(track.location, ClusterError(reason))
+        return Row(position, outcome, self._name, str(self._separator.device), deaths)
 
 
 def _threads(workers: Workers) -> int | None:
-    """A worker's share of those that `htdemucs separate` would compute with; None on a GPU.
+    """Return a worker's share of the threads of `htdemucs separate`; None on a GPU.
 
     Ray counts what the system calls processors, torch only the cores.
     """
@@ -265,7 +310,7 @@ def _unpacked(text: str) -> Row:
 
 @contextmanager
 def _mute() -> Iterator[None]:
-    """Keep from standard error what Ray's C++ writes there, that it was told to be silent."""
+    """Drop what Ray's C++ code writes to standard error although its log level forbids it."""
     sys.stderr.flush()
     kept = os.dup(STANDARD_ERROR)
     with Path(os.devnull).open("wb") as nowhere:
@@ -278,7 +323,7 @@ def _mute() -> Iterator[None]:
 
 
 def _quiet() -> None:
-    """Leave what Ray Data has to say to its log files."""
+    """Let Ray Data write to its log files only."""
     from ray.data import DataContext
 
     context = DataContext.get_current()

@@ -1,219 +1,340 @@
-"""Where many tracks go, which of them are done, and what became of each."""
+"""A library: many tracks, and the one way of each from wherever it lies to its stems."""
 
+import hashlib
+import json
 import logging
+import os
+import shutil
+import tempfile
+import threading
 import time
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain, repeat
+from os import PathLike
 from pathlib import Path
+from queue import Queue
 from typing import Any, Literal
 
 from htdemucs.audio import AudioFile
-from htdemucs.audio.failures import printable, reason
-from htdemucs.batch import manifest
-from htdemucs.batch.inputs import Track
-from htdemucs.errors import AudioError, HTDemucsError
-from htdemucs.separation import OutputOptions, Progress, Separator
-from htdemucs.separation.files import Resumption, separate_file
-from htdemucs.separation.naming import Places
+from htdemucs.audio.failures import printable
+from htdemucs.batch import storage
+from htdemucs.batch.outcomes import Outcome, failed, failed_unexpectedly
+from htdemucs.batch.placement import Placement, is_source
+from htdemucs.batch.stores import open_store
+from htdemucs.batch.tracks import Track
+from htdemucs.errors import AudioError, HTDemucsError, SeparationError, StorageError
+from htdemucs.separation import Progress, Separator
+from htdemucs.stems import manifest
+from htdemucs.stems.naming import Places
+from htdemucs.stems.options import OutputOptions
+from htdemucs.stems.separate import Resumption, separate_to
 
 LOG = logging.getLogger(__name__)
-UNEXPECTED = "unexpected"
-Status = Literal["separated", "skipped", "failed"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a track.
-
-    Attributes:
-        track: its path.
-        status: separated now, skipped because it was before, or failed.
-        reason: of a failure, in one line.
-        files: by the name of what they hold.
-        manifest: the file that says how they were made.
-        duration: seconds of audio.
-        seconds: that it took.
-        resumed: seconds of audio that an earlier attempt had finished.
-        gain: on all stems, so that none clips.
-        warnings: what was wrong with the track.
-    """
-
-    track: str
-    status: Status
-    reason: str | None = None
-    files: Mapping[str, str] = field(default_factory=dict)
-    manifest: str | None = None
-    duration: float | None = None
-    seconds: float = 0.0
-    resumed: float = 0.0
-    gain: float | None = None
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Job:
-    """A track and the place of its files, which is no other track's."""
-
-    track: Track
-    places: Places
-    number: int
+OnProgress = Callable[[Track, Progress], None]
 
 
 class Library:
-    """Where tracks go, and how they get there.
+    """Separates many tracks: gives each a place, skips what is finished, resumes what is not.
 
     Args:
-        name: of the model.
-        hashes: of the model's files.
-        options: what is written.
-        folder: of the stems.
-        skip_existing: leave out tracks whose manifest says that the same was done to the same
+        out: folder of the stems, or its URL.
+        options: which files are written, and how.
+        skip_existing: leave out tracks whose manifest says that the same was done with the same
             file, and whose stems are as they were written.
+        scratch: folder for copies of tracks and stems that are elsewhere; by default one of this
+            user's in the system's folder for temporary files.
     """
 
     def __init__(
         self,
-        name: str,
-        hashes: Mapping[str, str],
-        options: OutputOptions,
-        folder: Path,
+        out: str | PathLike[str],
+        options: OutputOptions | None = None,
         *,
         skip_existing: bool = True,
+        scratch: Path | None = None,
     ) -> None:
-        self.name, self.hashes, self.options = name, dict(hashes), options
-        self.folder, self.skip_existing = folder, skip_existing
-        self._taken: set[str] = set()
-        self._numbers: dict[str, int] = {}  # the last given, by the name without one
+        self.out, self.options = str(out), options or OutputOptions()
+        self.skip_existing, self.scratch = skip_existing, scratch
+        self._store = open_store(self.out)
+        self._placement = Placement(self._places, self._store)
 
-    def place(self, track: Track) -> Job:
-        """Give a track its place: if an earlier one has it, that of its name with a number.
+    def place(self, track: Track) -> Track:
+        """Return the track with its copy set, so that no two tracks share a place.
 
         Raises:
             SeparationError: the template and its name or tags lead out of the folder.
         """
-        number, places = 1, self._places(track, 1)
-        first = name = _name(places)
-        while name in self._taken:
-            number = self._numbers[first] = self._numbers.get(first, 1) + 1
-            places = self._places(track, number)
-            name = _name(places)
-        self._taken.add(name)
-        return Job(track, places, number)
+        return self._placement.place(track)
+
+    def separate_all(
+        self,
+        tracks: Iterable[Track | HTDemucsError],
+        separators: Sequence[Separator],
+        on_progress: OnProgress | None = None,
+    ) -> Iterator[Outcome]:
+        """Separate tracks, as many at once as there are separators; yield outcomes as they come.
+
+        Args:
+            tracks: from `find_tracks`; an error among them becomes a failed outcome.
+            separators: one for each device, all with the same model and settings.
+            on_progress: called with the track and how far it is, in the thread that separates it.
+        """
+        if len(separators) == 1:
+            for track in self._placed(tracks):
+                if isinstance(track, Outcome):
+                    yield track
+                else:
+                    yield self.separate(track, separators[0], on_progress)
+        else:
+            yield from self._in_threads(self._placed(tracks), separators, on_progress)
 
     def separate(
-        self,
-        job: Job,
-        separator: Separator,
-        on_progress: Callable[[Progress], None] | None = None,
+        self, track: Track, separator: Separator, on_progress: OnProgress | None = None
     ) -> Outcome:
-        """Separate a track, unless it is done already. A failure is an outcome too."""
+        """Separate a placed track, unless it is finished. A failure is an outcome too."""
         started = time.monotonic()
         try:
-            return self._separate(job, separator, on_progress, started)
+            outcome = self._separated(track, separator, on_progress)
         except HTDemucsError as error:
-            return failed(job.track.path, error, time.monotonic() - started)
-        except Exception as error:  # a mistake of ours, or no memory: other tracks may be well
-            LOG.debug("%s", job.track.path, exc_info=True)
-            told = f"{printable(job.track.path)}: {UNEXPECTED} {type(error).__name__}"
-            return failed(
-                job.track.path,
-                HTDemucsError(f"{told} ({reason(error)}); please report it"),
-                time.monotonic() - started,
-            )
+            outcome = failed(track.location, error)
+        except Exception as error:  # other tracks may be well
+            LOG.debug("%s", track.location, exc_info=True)
+            outcome = failed_unexpectedly(track.location, error)
+        return replace(outcome, seconds=time.monotonic() - started)
 
-    def state(self, job: Job, separator: Separator) -> str:
-        """What `separate` would do: "separate", "go on" or "skip".
+    def preview(self, track: Track, separator: Separator) -> Literal["separate", "resume", "skip"]:
+        """Return what `separate` would do with a placed track of this machine.
 
         Raises:
             AudioError: the track cannot be read.
         """
-        known = manifest.read_manifest(job.places.manifest)
-        source = manifest.source_hash(job.track.path, known)
-        AudioFile(job.track.path)  # refuses what is no audio
-        recipe = manifest.Recipe.of(self.name, self.hashes, separator, self.options)
-        if known and self._is_finished(job, separator, known, recipe.key(source["sha256"])):
+        places = self._places(track)
+        known = self._known(track, places)
+        source = manifest.source_fingerprint(track.path, known)
+        AudioFile(track.path)  # refuses what is no audio
+        if self._finished(known, places, separator, source):
             return "skip"
-        return "go on" if job.places.spool.exists() else "separate"
+        return "resume" if places.spool.exists() else "separate"
 
-    def skipped(self, job: Job, separator: Separator, known: dict[str, Any]) -> Outcome:
-        """The outcome of a track that this manifest says is done."""
-        targets = self.options.targets(job.places, separator.stems)
-        return Outcome(
-            track=str(job.track.path),
-            status="skipped",
-            files={name: str(target) for name, target in targets.items()},
-            manifest=str(job.places.manifest),
-            duration=known["duration"],
-            gain=known["levels"].get("gain"),
-        )
+    def files(self, track: Track, separator: Separator) -> dict[str, str]:
+        """Return path or URL of each file of a placed track, by its stem's name."""
+        targets = self.options.targets(self._places(track), separator.stems)
+        return {name: self._store.location(path) for name, path in targets.items()}
 
-    def _separate(
-        self,
-        job: Job,
-        separator: Separator,
-        on_progress: Callable[[Progress], None] | None,
-        started: float,
+    def _separated(
+        self, track: Track, separator: Separator, on_progress: OnProgress | None
     ) -> Outcome:
-        path, places = job.track.path, job.places
-        known = manifest.read_manifest(places.manifest)
-        source = manifest.source_hash(path, known)
-        recipe = manifest.Recipe.of(self.name, self.hashes, separator, self.options)
-        if known and self._is_finished(job, separator, known, recipe.key(source["sha256"])):
-            places.spool.unlink(missing_ok=True)
-            return self.skipped(job, separator, known)
-        resumption = Resumption(places.spool, recipe.stems_key(source["sha256"]))
-        done = separate_file(separator, path, places, self.options, on_progress, resumption)
-        if not manifest.is_same(path, source):
-            places.spool.unlink(missing_ok=True)
-            raise AudioError(f"{printable(path)} changed while it was read; separate it again")
-        seconds = time.monotonic() - started
-        known_source = {**source, **job.track.origin}
-        manifest.write_manifest(path, known_source, recipe, places, done, seconds)
-        places.spool.unlink(missing_ok=True)
+        started = time.monotonic()
+        if not track.is_local and track.stored is None:
+            track = replace(track, stored=storage.stat(track.location))
+        recipe = manifest.Recipe.of(separator, self.options)
+        places = self._places(track)
+        known = self._known(track, places)
+        source = _known_source(track, known)
+        if run := self._finished(known, places, separator, source):
+            return self._skipped(track, places, separator, run)
+        with self._at_hand(track, places) as (path, here), _naming(track, path):
+            if source is None:
+                source = manifest.fingerprint(path)
+                if run := self._finished(known, places, separator, source):
+                    return self._skipped(track, places, separator, run)
+            source = {**source, **_identity(track)}
+            resumption = Resumption(here.spool, recipe.stems_key(source["sha256"]))
+            progress = (lambda done: on_progress(track, done)) if on_progress else None
+            done = separate_to(separator, path, here, self.options, progress, resumption)
+            if not manifest.is_same(path, source):
+                raise AudioError(f"{printable(path)} changed while it was read; separate it again")
+            seconds = time.monotonic() - started
+            manifest.write_manifest(source, recipe, here, done, seconds, known)
+            self._publish(here, places, separator)
         return Outcome(
-            track=str(path),
+            track=track.location,
             status="separated",
-            files={name: str(target) for name, target in done.files.items()},
-            manifest=str(places.manifest),
+            files=self.files(track, separator),
+            manifest=self._store.location(places.manifest),
             duration=done.length / done.sample_rate,
-            seconds=seconds,
             resumed=done.resumed,
             gain=done.gain,
             warnings=done.warnings,
         )
 
-    def _places(self, track: Track, number: int) -> Places:
-        return self.options.places(track.path, self.folder / track.folder, number)
+    def _publish(self, here: Places, places: Places, separator: Separator) -> None:
+        """Bring files to their place and, when all are there, their manifest."""
+        written = self.options.targets(here, separator.stems)
+        for name, path in self.options.targets(places, separator.stems).items():
+            self._store.put(written[name], path)
+        self._store.put(here.manifest, places.manifest)
+        here.spool.unlink(missing_ok=True)
 
-    def _is_finished(self, job: Job, separator: Separator, known: dict[str, Any], key: str) -> bool:
-        targets = self.options.targets(job.places, separator.stems)
-        return self.skip_existing and manifest.finished_files(known, key, targets)
+    def _skipped(
+        self, track: Track, places: Places, separator: Separator, run: manifest.Document
+    ) -> Outcome:
+        if self._store.is_local:
+            places.spool.unlink(missing_ok=True)
+        return Outcome(
+            track=track.location,
+            status="skipped",
+            files=self.files(track, separator),
+            manifest=self._store.location(places.manifest),
+            duration=run["duration"],
+            gain=run["levels"].get("gain"),
+        )
+
+    def _known(self, track: Track, places: Places) -> manifest.Document | None:
+        """Return the manifest at a track's place.
+
+        Raises:
+            SeparationError: it is of another track.
+        """
+        document = self._store.read_manifest(places.manifest)
+        if document and not is_source(track, document["source"]):
+            raise SeparationError(
+                f"{self._store.location(places.manifest)} is of another track, "
+                f"{document['source'].get('path')}; choose another output folder"
+            )
+        return document
+
+    def _finished(
+        self,
+        known: manifest.Document | None,
+        places: Places,
+        separator: Separator,
+        source: Mapping[str, Any] | None,
+    ) -> manifest.Document | None:
+        """Return the run of a manifest that did the same, if all its files are still there."""
+        if not (self.skip_existing and known and source):
+            return None
+        key = manifest.Recipe.of(separator, self.options).key(source["sha256"])
+        targets = self.options.targets(places, separator.stems)
+        run = manifest.find_run(known, key)
+        if run is None or run["files"].keys() != targets.keys():
+            return None
+        entries = {targets[name]: entry for name, entry in run["files"].items()}
+        return run if self._store.holds(entries) else None
+
+    def _places(self, track: Track, top: Path | None = None) -> Places:
+        folder = (self._store.top if top is None else top) / track.folder
+        return self.options.places(track.path, folder, track.copy)
+
+    def _placed(self, tracks: Iterable[Track | HTDemucsError]) -> Iterator[Track | Outcome]:
+        for track in tracks:
+            try:
+                if isinstance(track, HTDemucsError):
+                    raise track
+                yield self.place(track)
+            except HTDemucsError as error:
+                yield failed(None if isinstance(track, HTDemucsError) else track.location, error)
+
+    def _in_threads(
+        self,
+        placed: Iterable[Track | Outcome],
+        separators: Sequence[Separator],
+        on_progress: OnProgress | None,
+    ) -> Iterator[Outcome]:
+        """Separate each track in the next thread whose separator is idle."""
+        idle: Queue[Separator] = Queue()
+        for separator in separators:
+            idle.put(separator)
+        stopping = threading.Event()
+
+        def report(track: Track, progress: Progress) -> None:
+            if stopping.is_set():
+                raise KeyboardInterrupt
+            if on_progress:
+                on_progress(track, progress)
+
+        def separate(track: Track) -> Outcome:
+            separator = idle.get()
+            try:
+                return self.separate(track, separator, report)
+            finally:
+                idle.put(separator)
+
+        running: set[Future[Outcome]] = set()
+        with ThreadPoolExecutor(len(separators)) as pool:
+            try:
+                for item in chain(placed, repeat(None)):
+                    if isinstance(item, Outcome):
+                        yield item
+                    elif item is not None:
+                        running.add(pool.submit(separate, item))
+                    elif not running:
+                        return
+                    if item is None or len(running) > len(separators):
+                        done, running = wait(running, return_when=FIRST_COMPLETED)
+                        yield from (future.result() for future in done)
+            finally:  # after a signal too: tracks that wait are not begun
+                stopping.set()
+                pool.shutdown(cancel_futures=True)
+
+    @contextmanager
+    def _at_hand(self, track: Track, places: Places) -> Iterator[tuple[Path, Places]]:
+        """Give the track's file and the places of its stems on this machine, or copies of them."""
+        if track.is_local and self._store.is_local:
+            yield track.path, places
+            return
+        work = json.dumps([self.out, track.location, str(places.manifest), places.template])
+        digest = hashlib.sha256(work.encode()).hexdigest()
+        folder = _private(self.scratch) / digest[:24]  # the same again if this work is killed
+        folder.mkdir(exist_ok=True)
+        try:
+            path = track.path
+            if not track.is_local:
+                path = folder / "in" / track.path.name
+                storage.fetch(track.location, path)
+            yield path, places if self._store.is_local else self._places(track, folder / "out")
+        except Exception:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _name(places: Places) -> str:
-    """What a place is known by: some file systems ignore case and composition."""
-    return unicodedata.normalize("NFC", str(places.manifest)).casefold()
+@contextmanager
+def _naming(track: Track, path: Path) -> Iterator[None]:
+    """Let errors name the track where they name its copy."""
+    try:
+        yield
+    except HTDemucsError as error:
+        if track.is_local:
+            raise
+        raise type(error)(str(error).replace(str(path), track.location)) from error
 
 
-def failed(track: str | Path | None, error: Exception, seconds: float = 0.0) -> Outcome:
-    """The outcome of a track that cannot be separated."""
-    return Outcome(
-        track=str(track) if track else "", status="failed", reason=str(error), seconds=seconds
+def _known_source(track: Track, known: manifest.Document | None) -> Mapping[str, Any] | None:
+    """Return the track's fingerprint; None where it is elsewhere and the manifest is older."""
+    if track.stored is None:
+        return manifest.source_fingerprint(track.path, known)
+    source = known["source"] if known else {}
+    at_rest = (source.get("bytes"), source.get("version")) == (
+        track.stored.bytes,
+        track.stored.version,
     )
+    same = at_rest and track.stored.version and isinstance(source.get("sha256"), str)
+    return source if same else None
 
 
-def summary(outcomes: Iterable[Outcome]) -> dict[str, Any]:
-    """Counts and every track, as JSON can hold them."""
-    tracks = list(outcomes)
-    counts = {
-        status: sum(o.status == status for o in tracks)
-        for status in ("separated", "skipped", "failed")
-    }
-    return {
-        "format": "htdemucs-summary",
-        "version": 1,
-        **counts,
-        "duration": sum((o.duration or 0.0 for o in tracks if o.status == "separated"), 0.0),
-        "tracks": [asdict(outcome) for outcome in tracks],
-    }
+def _identity(track: Track) -> dict[str, Any]:
+    """Return what a manifest says of a track beside its fingerprint."""
+    version = {"version": track.stored.version} if track.stored else {}
+    return {"path": track.absolute, **version}
+
+
+def _private(folder: Path | None) -> Path:
+    """Return the folder of all scratch folders, which nobody else can write to.
+
+    Raises:
+        StorageError: it cannot be made, or is somebody else's.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = folder or Path(tempfile.gettempdir(), f"htdemucs-{user}")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = folder.stat().st_uid
+    except OSError as error:
+        raise StorageError(f"{folder} cannot hold temporary files ({error.strerror})") from error
+    if owner != user and hasattr(os, "getuid"):
+        raise StorageError(f"{folder} is another user's; name a folder of yours as `scratch`")
+    return folder

@@ -21,12 +21,12 @@ _LOCAL = ("file", "local")
 
 @dataclass(frozen=True)
 class Stored:
-    """A file somewhere.
+    """A file in a store.
 
     Attributes:
-        url: of it.
+        url: where it is.
         bytes: its size.
-        version: what changes when its contents do: the store's ETag, else the time of modification.
+        version: changes with its contents: the store's ETag, else the time of modification.
     """
 
     url: str
@@ -40,12 +40,12 @@ def is_url(place: str) -> bool:
 
 
 def join(url: str, path: str | PurePosixPath) -> str:
-    """The URL of what lies at a relative path below another."""
+    """Return the URL of a relative path below another URL."""
     return f"{url.rstrip('/')}/{path}"
 
 
 def name(url: str) -> str:
-    """What the file at a URL is called."""
+    """Return the name of the file at a URL."""
     parts = urlsplit(url)
     if parts.scheme.lower() in ("http", "https"):  # only here a query is none of the name
         return unquote(PurePosixPath(parts.path).name)
@@ -53,10 +53,10 @@ def name(url: str) -> str:
 
 
 def stat(url: str) -> Stored:
-    """What is at a URL.
+    """Return size and version of the file at a URL.
 
     Raises:
-        StorageError: nothing that can be read.
+        StorageError: there is none that can be read.
     """
     with _reporting(url, "cannot be read"):
         files, path = filesystem(url)
@@ -64,7 +64,7 @@ def stat(url: str) -> Stored:
 
 
 def below(url: str) -> list[Stored]:
-    """The file at a URL or, if there is none, all files whose paths begin with it, by name.
+    """Return the file at a URL or, if there is none, all files below it, sorted by path.
 
     Raises:
         StorageError: it cannot be listed.
@@ -79,7 +79,7 @@ def below(url: str) -> list[Stored]:
 
 
 def sizes(folder: str) -> dict[str, int]:
-    """Bytes of the files right in a folder, by name; empty if there is no such folder.
+    """Return bytes by name of the files right in a folder; empty if there is no such folder.
 
     Raises:
         StorageError: it cannot be listed.
@@ -98,7 +98,7 @@ def sizes(folder: str) -> dict[str, int]:
 
 
 def read(url: str, most: int) -> bytes | None:
-    """A small file's contents; None if there is none, or it has more than `most` bytes.
+    """Return a small file's contents; None if there is none, or it has more than `most` bytes.
 
     Raises:
         StorageError: it cannot be read.
@@ -134,10 +134,10 @@ def put(path: Path, url: str) -> None:
 
 
 def check_writable(place: str) -> None:
-    """Find out before the work, not after it, whether results can be written below a place.
+    """Raise now, not after hours of work, if nothing can be written below a path or URL.
 
     Raises:
-        AudioError, StorageError: they cannot.
+        AudioError, StorageError: nothing can.
     """
     if not is_url(place):
         with (
@@ -156,7 +156,7 @@ def check_writable(place: str) -> None:
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """The file system that fsspec has for a URL, and the path in it.
+    """Return fsspec's file system for a URL, and the path in it.
 
     Raises:
         StorageError: a package for this kind of URL is missing, or there is no such kind.
@@ -182,7 +182,7 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def _reporting(url: str, problem: str) -> Iterator[None]:
-    """Every store has errors of its own: raise any of them as one line."""
+    """Raise the error of any store as one line."""
     try:
         yield
     except HTDemucsError:

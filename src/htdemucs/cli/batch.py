@@ -11,16 +11,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htdemucs.cli import options as opt
-from htdemucs.cli.shared import Name, Precision, Repo, download_bars, messages, print_error
-from htdemucs.cli.tracks import folder_name, stopping
+from htdemucs.cli.shared import (
+    Interruption,
+    download_bars,
+    folder_name,
+    messages,
+    print_error,
+    say,
+    set_verbosity,
+)
 
 if TYPE_CHECKING:
-    from htdemucs.batch.cluster import Task, Workers
-    from htdemucs.batch.report import Row
-    from htdemucs.batch.work import Plan
+    from htdemucs.batch import Track
+    from htdemucs.batch.cluster import Plan, Workers
+    from htdemucs.batch.table import Row
 
-REPORT = "report.parquet"
-TOLD = 20  # failures told one by one
+TABLE = "outcomes.parquet"
+PRINTED = 20  # failures printed one by one
 
 
 def batch(
@@ -35,10 +42,10 @@ def batch(
         str,
         typer.Argument(help="Folder or its URL; stems go to OUT/MODEL/TRACK/STEM.EXT."),
     ],
-    name: Name = "htdemucs",
-    repo: Repo = None,
+    name: opt.Name = "htdemucs",
+    repo: opt.Repo = None,
     column: Annotated[
-        str | None, typer.Option(help="Of a table: where the paths are; by default path.")
+        str | None, typer.Option(help="Column of a table that holds the paths; by default path.")
     ] = None,
     workers: Annotated[
         int | None,
@@ -54,188 +61,140 @@ def batch(
         str | None,
         typer.Option(
             envvar="RAY_ADDRESS",
-            help="Of a Ray cluster, such as auto on one of its machines; by default this machine.",
+            help="Ray cluster, such as auto on one of its machines; by default this machine.",
         ),
     ] = None,
-    report: Annotated[
+    table: Annotated[
         str | None,
         typer.Option(
-            help=f"File or URL of a table with a row a track; by default OUT/{REPORT}.",
+            help=f"File or URL for a table with a row a track; by default OUT/{TABLE}.",
             metavar="PATH",
         ),
     ] = None,
     scratch: Annotated[
         Path | None,
-        typer.Option(help="Folder on each machine for copies of what is elsewhere."),
+        typer.Option(help="Folder on each machine for copies of files from elsewhere."),
     ] = None,
-    filename: opt.Filename = "{track}/{stem}.{ext}",
-    shifts: opt.Shifts = 1,
-    overlap: opt.Overlap = 0.25,
-    segment: opt.Segment = None,
-    stems: opt.Stems = None,
-    two_stems: opt.TwoStems = None,
-    other_method: opt.Other = opt.OtherMethod.add,
-    residual: opt.WithResidual = opt.Residual.none,
-    sample_rate: opt.SampleRate = "keep",
-    bit_depth: opt.BitDepth = None,
-    int24: opt.Int24 = False,
-    float32: opt.Float32 = False,
-    clip_mode: opt.Clip = opt.ClipMode.rescale,
-    file_format: opt.FileFormat = None,
-    flac: opt.Flac = False,
-    mp3: opt.Mp3 = False,
-    mp3_bitrate: opt.Mp3Bitrate = 320,
-    mp3_preset: opt.Mp3Preset = 2,
-    bitrate: opt.Bitrate = None,
-    stem_file: opt.StemFile = False,
-    skip_existing: opt.SkipExisting = True,
-    batch_size: opt.BatchSize = None,
-    precision: opt.WithPrecision = Precision.auto,
+    *,
+    engine: opt.EngineOptions,
     compiled: opt.Compile = False,
-    seed: opt.Seed = 0,
+    output: opt.OutputFlags,
+    skip_existing: opt.SkipExisting = True,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Separate thousands of songs or millions; the same command again goes on."""
-    messages().quiet = quiet
-    options = opt.output_options(
-        filename=filename,
-        two_stems=two_stems,
-        other_method=other_method,
-        residual=residual,
-        sample_rate=sample_rate,
-        bit_depth=bit_depth,
-        int24=int24,
-        float32=float32,
-        clip_mode=clip_mode,
-        file_format=file_format,
-        flac=flac,
-        mp3=mp3,
-        mp3_bitrate=mp3_bitrate,
-        mp3_preset=mp3_preset,
-        bitrate=bitrate,
-        stem_file=stem_file,
-    )
-    wanted = opt.wanted_stems(stems, options)
-    from htdemucs.batch.work import Plan
+    """Separate thousands of songs or millions; the same command again resumes."""
+    set_verbosity(quiet)
+    options, stems = output.options(), output.wanted_stems()
+    from htdemucs.batch.cluster import Plan
 
     plan = Plan(
         name=name,
         repo=repo,
         options=options,
-        stems=tuple(wanted) if wanted else None,
-        settings={
-            "overlap": overlap,
-            "shifts": shifts,
-            "segment": segment,
-            "batch_size": batch_size,
-            "seed": seed,
-            "precision": precision.value,
-            "compiled": compiled,
-        },
-        out=out,
-        folder=folder_name(name),
+        stems=stems,
+        settings=engine.settings() | {"compiled": compiled},
+        out=_below(out, folder_name(name)),
         device=device,
         skip_existing=skip_existing,
         scratch=scratch,
     )
-    run = _Run(plan, report or _below(out, REPORT))
+    run = _Run(plan, table or _below(out, TABLE))
     run.prepare(source, column)
     run.separate(address, workers, gpu_sharing)
     run.conclude(as_json)
 
 
 class _Run:
-    """A library on its way, and what became of it so far."""
+    """Prints how a large run goes, and keeps its outcomes for the table."""
 
     def __init__(self, plan: "Plan", place: str) -> None:
-        from htdemucs.batch.report import Report
+        from htdemucs.batch.table import OutcomeTable
 
         self.plan, self.place = plan, place
-        self.report = Report()
-        self.tasks: list[Task] = []
-        self.signal: int | None = None
+        self.table = OutcomeTable()
+        self.placed: dict[int, Track] = {}
+        self.interruption = Interruption()
         self.started = time.monotonic()
 
     def prepare(self, source: str, column: str | None) -> None:
-        """Find what there is to do, and everything that would spoil the work before it begins."""
+        """Find the tracks, and whatever would stop the work after it began."""
         from htdemucs.batch.cluster import place_all, require
-        from htdemucs.batch.report import Row
         from htdemucs.batch.sources import find_sources
         from htdemucs.batch.storage import check_writable
+        from htdemucs.batch.table import Row
 
         require()
         found = list(find_sources(source, self.plan.out, column))
-        self.tasks, failures = place_all(found, self.plan)
-        check_writable(self.plan.out)
-        check_writable(_above(self.place))
+        self.placed, failures = place_all(found, self.plan)
+        for place in (self.plan.out, self.place):
+            check_writable(_above(place))
         with download_bars(shown=not messages().quiet):
             self.plan.check()
-        for number, outcome in failures:
-            self._add(Row(number, outcome))
+        for position, outcome in failures.items():
+            self._add(Row(position, outcome))
 
     def separate(self, address: str | None, workers: int | None, gpu_sharing: int) -> None:
-        """Separate all tracks, until a signal; then write the report."""
+        """Separate all tracks, until a signal; then write the table."""
         from htdemucs.batch.cluster import separate_all, session, share_out
 
-        # Ray has things to say on standard output, which is for results; it has log files too.
+        # Ray writes messages to standard output, which is for results; it has log files too.
         with (
             Path(os.devnull).open("w") as nowhere,
             redirect_stdout(nowhere),
             session(address),
-            stopping(self._stop),
+            self.interruption,
         ):
             try:
-                crew = share_out(workers, self.plan.device, gpu_sharing)
-                _say(f"{self.plan.name}: {len(self.tasks)} tracks, {_described(crew)}")
+                shares = share_out(workers, self.plan.device, gpu_sharing)
+                say(f"{self.plan.name}: {len(self.placed)} tracks, {_described(shares)}")
                 with (
                     self._bar() as advance,
-                    closing(separate_all(self.tasks, self.plan, crew)) as rows,
+                    closing(separate_all(self.placed, self.plan, shares)) as rows,
                 ):
                     for row in rows:
                         self._add(row)
                         advance()
             except KeyboardInterrupt:
-                _say("stopped; run the same command again to go on")
+                say("stopped; run the same command again to resume")
             finally:
-                self.report.write(self.place)
+                self.table.write(self.place)
 
     def conclude(self, as_json: bool) -> None:
-        """Say what became of the tracks, and exit unless all is well."""
-        words = ("separated", "skipped", "failed")
-        counts = {word: self.report.counts[word] for word in words}
+        """Print the counts; exit unless every track is separated."""
+        from htdemucs.batch.outcomes import STATUSES
+
+        counts: dict[str, int] = {status: self.table.counts[status] for status in STATUSES}
+        number = self.interruption.signal
         if as_json:
             summary = {
                 "format": "htdemucs-batch",
                 "version": 1,
                 **counts,
-                "duration": self.report.duration,
+                "duration": self.table.duration,
                 "seconds": round(time.monotonic() - self.started, 3),
-                "report": self.place,
-                "stopped": self.signal is not None,
+                "table": self.place,
+                "stopped": number is not None,
             }
             print(json.dumps(summary, indent=2))
-        line = ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
-        _say(f"{sum(counts.values())} tracks: {line}; each has a row in {self.place}")
-        if self.signal is not None:
-            raise typer.Exit(128 + self.signal)
+        line = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+        say(f"{sum(counts.values())} tracks: {line}; each has a row in {self.place}")
+        if number is not None:
+            raise typer.Exit(128 + number)
         if counts["failed"]:
             raise typer.Exit(1)
 
-    def _stop(self, number: int) -> None:
-        self.signal = number
-
     def _add(self, row: "Row") -> None:
-        self.report.add(row)
+        self.table.add(row)
         if row.outcome.status == "failed":
-            if self.report.counts["failed"] <= TOLD:
+            if self.table.counts["failed"] <= PRINTED:
                 print_error(row.outcome.reason or "")
-            elif self.report.counts["failed"] == TOLD + 1:
-                print_error("more tracks failed: their reasons will be in the report")
+            elif self.table.counts["failed"] == PRINTED + 1:
+                print_error("more tracks failed: their reasons will be in the table")
 
     @contextmanager
     def _bar(self) -> Iterator[Callable[[], None]]:
-        """A bar of tracks on standard error; give what must be called after each."""
+        """Show a bar of tracks on standard error; give the function to call after each."""
         from rich import progress
 
         columns = (
@@ -247,20 +206,20 @@ class _Run:
         )
         started = time.monotonic()
         with progress.Progress(*columns, console=messages(), redirect_stdout=False) as bars:
-            task = bars.add_task("", total=len(self.tasks), speed="")
+            task = bars.add_task("", total=len(self.placed), speed="")
 
             def advance() -> None:
-                speed = self.report.duration / (time.monotonic() - started)
+                speed = self.table.duration / (time.monotonic() - started)
                 bars.update(task, advance=1, speed=f"{speed:.1f}x")
 
             yield advance
 
 
-def _described(crew: "Workers") -> str:
-    many = "s" if crew.count > 1 else ""
-    if crew.gpus:
-        return f"{crew.count} worker{many}, {round(1 / crew.gpus)} a GPU"
-    return f"{crew.count} worker{many} with {crew.cpus:g} of the cores"
+def _described(workers: "Workers") -> str:
+    many = "s" if workers.count > 1 else ""
+    if workers.gpus:
+        return f"{workers.count} worker{many}, {round(1 / workers.gpus)} a GPU"
+    return f"{workers.count} worker{many} with {workers.cpus:g} of the cores"
 
 
 def _below(place: str, name: str) -> str:
@@ -269,7 +228,3 @@ def _below(place: str, name: str) -> str:
 
 def _above(place: str) -> str:
     return place.rpartition("/")[0] if "://" in place else str(Path(place).parent)
-
-
-def _say(text: str) -> None:
-    messages().print(text, highlight=False, markup=False, soft_wrap=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from htdemucs.cli.options import Compile
-from htdemucs.cli.shared import Name, messages, table_console
+from htdemucs.cli.options import Compile, Device, Name
+from htdemucs.cli.shared import messages, table_console
 
 if TYPE_CHECKING:
     import torch
@@ -23,9 +23,7 @@ BATCH_SIZES = {"cpu": (1, 2), "cuda": (1, 4, 16)}
 
 def bench(
     name: Name = "htdemucs",
-    device: Annotated[
-        str | None, typer.Option("-d", "--device", help="By default cuda, else mps, else cpu.")
-    ] = None,
+    device: Device = None,
     compiled: Compile = False,
     repeat: Annotated[int, typer.Option(help="Runs of each kind; the median counts.", min=1)] = 3,
 ) -> None:
@@ -34,9 +32,10 @@ def bench(
     from rich.table import Table
 
     from htdemucs import HTDemucs, __version__
+    from htdemucs.devices import choose_device
     from htdemucs.fast import choose_precision, keep_freed_memory
     from htdemucs.provenance import machine
-    from htdemucs.weights.loading import choose_device, known_config
+    from htdemucs.weights.loading import known_config
 
     keep_freed_memory()
     network = HTDemucs(known_config(name)).to(choose_device(device)).eval()

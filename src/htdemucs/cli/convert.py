@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from htdemucs.cli.shared import Repo, messages
+from htdemucs.cli.options import Repo
+from htdemucs.cli.shared import messages
 
 
 def convert(

@@ -2,24 +2,32 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from htdemucs.cli import options as opt
 from htdemucs.cli.shared import (
-    Precision,
-    Repo,
     download_bars,
     messages,
     print_error,
     progress_bar,
+    set_verbosity,
     table_console,
 )
 from htdemucs.errors import EvaluationError
 
 if TYPE_CHECKING:
     from htdemucs.evaluation import Evaluation, EvaluationOptions
+
+
+@dataclass(frozen=True)
+class ScoredEngine(opt.EngineOptions):
+    """The engine in a precision that gives the same scores on every machine."""
+
+    precision: opt.Precision = "fp32"
 
 
 def evaluate(
@@ -34,7 +42,7 @@ def evaluate(
         Path | None,
         typer.Argument(help="MUSDB18-HQ, or any folder with files TRACK/STEM.wav (or flac)."),
     ] = None,
-    repo: Repo = None,
+    repo: opt.Repo = None,
     estimates: Annotated[
         Path | None,
         typer.Option(help="Score the stems in this folder instead of separating.", metavar="DIR"),
@@ -55,27 +63,13 @@ def evaluate(
     no_oracle: Annotated[
         bool, typer.Option("--no-oracle", help="Leave out the ideal ratio mask.")
     ] = False,
-    device: Annotated[
-        str | None, typer.Option("-d", "--device", help="By default cuda, else mps, else cpu.")
-    ] = None,
-    shifts: Annotated[
-        int, typer.Option(help="Average this many runs over random lead-ins; 0 for none.")
-    ] = 1,
-    overlap: Annotated[
-        float, typer.Option(help="Shared fraction of neighbouring segments.")
-    ] = 0.25,
-    segment: Annotated[
-        float | None, typer.Option(help="Seconds of a segment; less needs less memory.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Segments run at once.", min=1)] = None,
-    precision: Annotated[
-        Precision, typer.Option(help="Of the network; auto is what separate does.")
-    ] = Precision.fp32,
-    seed: Annotated[int, typer.Option(help="Of the lead-ins and the intervals.")] = 0,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
+    device: opt.Device = None,
+    *,
+    engine: ScoredEngine,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Score a model, or stems separated earlier, against the true stems."""
-    messages().quiet = quiet
+    set_verbosity(quiet)
     if data is None:
         if estimates is None:
             raise typer.BadParameter("name a folder of tracks after the model", param_hint="DATA")
@@ -90,12 +84,7 @@ def evaluate(
         estimates=estimates,
         stems=tuple(stem.strip() for stem in stems.split(",")) if stems else None,
         device=device,
-        shifts=shifts,
-        overlap=overlap,
-        segment=segment,
-        batch_size=batch_size,
-        precision=precision.value,
-        seed=seed,
+        **engine.settings(),
         oracle=not no_oracle,
         spectra=report is not None,
         workers=workers,
@@ -114,14 +103,10 @@ def evaluate(
 def _evaluate(data: Path, options: "EvaluationOptions") -> "Evaluation":
     from htdemucs.evaluation import evaluate as evaluate_tracks
     from htdemucs.evaluation import find_tracks
-    from htdemucs.weights import registry
 
-    find_tracks(data)  # a wrong path is told before anything is downloaded
-    if options.estimates is None:
-        with download_bars(shown=not messages().quiet):
-            registry.locate(options.model, options.repo)
+    find_tracks(data)  # a wrong path is reported before anything is downloaded
     label = f"{options.model} on {data.name or data.resolve().name}"
-    with progress_bar(label) as on_progress:
+    with download_bars(shown=not messages().quiet), progress_bar(label) as on_progress:
         return evaluate_tracks(data, options, on_progress=on_progress)
 
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from htdemucs.cli.shared import Repo, download_bars, messages
+from htdemucs.cli.options import Repo
+from htdemucs.cli.shared import download_bars, messages
 from htdemucs.errors import ExportError
 
 

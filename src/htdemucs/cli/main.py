@@ -2,15 +2,18 @@
 
 import atexit
 import os
+import shlex
 import signal
 import sys
 import warnings
 from contextlib import suppress
 from io import TextIOWrapper
+from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from htdemucs import __version__
 from htdemucs.cli.batch import batch
@@ -19,13 +22,26 @@ from htdemucs.cli.convert import convert
 from htdemucs.cli.evaluate import evaluate
 from htdemucs.cli.export import export
 from htdemucs.cli.models import models
+from htdemucs.cli.options import command, in_flags
 from htdemucs.cli.separate import separate
 from htdemucs.cli.trace import trace
 from htdemucs.cli.train import train
 from htdemucs.errors import HTDemucsError
 
+
+class _Commands(TyperGroup):
+    """Commands by name; where a song stands in a command's place, a hint."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the first word names."""
+        if args and self.get_command(ctx, args[0]) is None and Path(args[0]).exists():
+            ctx.fail(f"{args[0]!r} is no command; try: htdemucs separate {shlex.join(args)}")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="htdemucs",
+    cls=_Commands,
     help="Split songs into drums, bass, other and vocals with Hybrid Transformer Demucs.",
     no_args_is_help=True,
     add_completion=False,
@@ -33,8 +49,8 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: importing Rich would take longer than showing it
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (separate, batch, evaluate, models, convert, export, trace, bench, train):
-    app.command()(command)
+for function in (separate, batch, evaluate, models, convert, export, trace, bench, train):
+    app.command()(command(function))
 
 
 def _print_version(wanted: bool) -> None:
@@ -53,7 +69,7 @@ def options(
 
 
 def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {in_flags(str(message))}", file=sys.stderr)
 
 
 def main() -> None:

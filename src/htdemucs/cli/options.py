@@ -1,210 +1,269 @@
-"""What `separate` and `batch` write, and how: options and what they come to."""
+"""Options that several commands share, each written once.
 
+A command takes a group of options as one parameter; `command` shows Typer the group's fields.
+"""
+
+import inspect
 import re
-from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from htdemucs.cli.shared import Precision
-from htdemucs.errors import SeparationError
+from htdemucs.errors import HTDemucsError, SeparationError
 
 if TYPE_CHECKING:
-    from htdemucs.separation import OutputOptions
+    from htdemucs.stems import OutputOptions
 
 KEEP = "keep"
 SAMPLE_RATES = range(8_000, 384_001)  # Hz
+_FLAGS = {"split=False": "--no-split", "compiled": "--compile"}  # where the rule does not hold
 
-
-class OtherMethod(str, Enum):
-    """What --two-stems writes beside the stem."""
-
-    add = "add"
-    minus = "minus"
-    none = "none"
-
-
-class ClipMode(str, Enum):
-    """What happens to peaks that an integer format cannot hold."""
-
-    rescale = "rescale"
-    clamp = "clamp"
-    none = "none"
-
-
-class Residual(str, Enum):
-    """What becomes of the difference between the mixture and the sum of the stems."""
-
-    none = "none"
-    spread = "spread"
-    write = "write"
-
-
-class Format(str, Enum):
-    """Of the files written."""
-
-    wav = "wav"
-    flac = "flac"
-    mp3 = "mp3"
-    ogg = "ogg"
-    opus = "opus"
-    m4a = "m4a"
-
-
-Filename = Annotated[
+Name = Annotated[
     str,
     typer.Option(
-        help="Template below OUT/MODEL, of {track}, {trackext}, {stem}, {ext}, {artist}, "
-        "{title} and {album}."
+        "-n",
+        "--name",
+        help="Model: an official name or signature, hf://namespace/name, or a path.",
     ),
 ]
-Shifts = Annotated[
-    int, typer.Option(help="Average this many runs over random lead-ins; 0 for none.")
+Repo = Annotated[
+    Path | None,
+    typer.Option("--repo", help="Folder of .th/.safetensors and .yaml files to take NAME from."),
 ]
-Overlap = Annotated[float, typer.Option(help="Shared fraction of neighbouring segments.")]
-Segment = Annotated[
-    float | None, typer.Option(help="Seconds of a segment; less needs less memory.")
-]
-Stems = Annotated[str | None, typer.Option(help="Only these stems, such as vocals,drums.")]
-TwoStems = Annotated[str | None, typer.Option(metavar="STEM", help="Write STEM and all but STEM.")]
-Other = Annotated[
-    OtherMethod,
-    typer.Option(help="All but STEM: sum of the others, mixture minus STEM, or not written."),
-]
-WithResidual = Annotated[
-    Residual,
-    typer.Option(help="Spread what the stems lack of the mixture over them, or write it too."),
-]
-SampleRate = Annotated[
-    str, typer.Option(help="Hz of the stems; keep is each track's own.", metavar="HZ|keep")
-]
-BitDepth = Annotated[
-    str | None,
-    typer.Option(
-        help="16, 24 or 32 (floats) in wav and flac; keep is each track's own.",
-        metavar="BITS|keep",
-    ),
-]
-Int24 = Annotated[bool, typer.Option("--int24", help="24 bits instead of 16.")]
-Float32 = Annotated[bool, typer.Option("--float32", help="32-bit float WAV; 24 bits in FLAC.")]
-Clip = Annotated[
-    ClipMode,
-    typer.Option(help="If a stem clips: make all stems softer, cut its peaks, or neither."),
-]
-FileFormat = Annotated[Format | None, typer.Option("--format", help="By default wav.")]
-Flac = Annotated[bool, typer.Option("--flac", help="Same as --format flac.")]
-Mp3 = Annotated[bool, typer.Option("--mp3", help="Same as --format mp3.")]
-Mp3Bitrate = Annotated[int, typer.Option(help="kbit/s.")]
-Mp3Preset = Annotated[int, typer.Option(min=2, max=7, help="2 is the best quality, 7 the fastest.")]
-Bitrate = Annotated[int | None, typer.Option(help="kbit/s of opus (192) and m4a (256).")]
-StemFile = Annotated[
-    bool,
-    typer.Option("--stem-file", help="One .stem.mp4 for DJ programs instead of four files."),
-]
-SkipExisting = Annotated[
-    bool,
-    typer.Option(
-        help="Leave out tracks of which htdemucs.json says that the same was done already."
-    ),
-]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print a summary for programs, on standard output.")
-]
-BatchSize = Annotated[int | None, typer.Option(help="Segments run at once on any device.", min=1)]
-WithPrecision = Annotated[
-    Precision, typer.Option(help="By default the fastest that the device is made for.")
+Device = Annotated[
+    str | None, typer.Option("-d", "--device", help="By default cuda, else mps, else cpu.")
 ]
 Compile = Annotated[
     bool,
     typer.Option("--compile", help="Let torch compile the network, for GPUs: slow to start."),
 ]
-Seed = Annotated[int, typer.Option(help="Of the random lead-ins.")]
+SkipExisting = Annotated[
+    bool,
+    typer.Option(help="Leave out tracks that htdemucs.json says were separated in the same way."),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print a summary for programs on standard output.")
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option(help="Of the network's products; auto is the fastest that the device has."),
+]
 
 
-def output_options(
-    *,
-    filename: str,
-    two_stems: str | None,
-    other_method: OtherMethod,
-    residual: Residual,
-    sample_rate: str,
-    bit_depth: str | None,
-    int24: bool,
-    float32: bool,
-    clip_mode: ClipMode,
-    file_format: Format | None,
-    flac: bool,
-    mp3: bool,
-    mp3_bitrate: int,
-    mp3_preset: int,
-    bitrate: int | None,
-    stem_file: bool,
-    keep_times: bool = False,
-) -> "OutputOptions":
-    """What these options come to.
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the network is run over a track: arguments of the `Separator`."""
 
-    Raises:
-        SeparationError: one contradicts another, or makes no sense.
-    """
-    from htdemucs.audio import AudioEncoding
-    from htdemucs.separation import OutputOptions
+    shifts: Annotated[
+        int, typer.Option(help="Average this many runs over random lead-ins; 0 for none.")
+    ] = 1
+    overlap: Annotated[float, typer.Option(help="Shared fraction of neighbouring segments.")] = 0.25
+    segment: Annotated[
+        float | None, typer.Option(help="Seconds of a segment; less needs less memory.")
+    ] = None
+    batch_size: Annotated[
+        int | None, typer.Option(help="Segments run at once on any device.", min=1)
+    ] = None
+    precision: Precision = "auto"
+    seed: Annotated[int, typer.Option(help="Of the random lead-ins.")] = 0
 
-    chosen = _format(file_format, flac, mp3)
-    depth = _depth(bit_depth, int24, float32)
-    return OutputOptions(
-        encoding=AudioEncoding(
-            format=chosen,
-            bit_depth=min(depth, 24) if chosen == "flac" else depth,
-            bitrate=mp3_bitrate if chosen == "mp3" else bitrate,
-            mp3_preset=mp3_preset,
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments of the `Separator`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class OutputFlags:
+    """Which files are written of each track, and how."""
+
+    filename: Annotated[
+        str,
+        typer.Option(
+            help="Template below OUT/MODEL, of {track}, {trackext}, {stem}, {ext}, {artist}, "
+            "{title} and {album}."
         ),
-        filename=filename,
-        clip_mode=clip_mode.value,
-        two_stems=two_stems,
-        other_method=other_method.value,
-        residual=residual.value,
-        sample_rate=_sample_rate(sample_rate),
-        keep_bit_depth=bit_depth == KEEP,
-        stem_file=stem_file,
-        keep_times=keep_times,
+    ] = "{track}/{stem}.{ext}"
+    stems: Annotated[str | None, typer.Option(help="Only these stems, such as vocals,drums.")] = (
+        None
     )
+    two_stems: Annotated[
+        str | None, typer.Option(metavar="STEM", help="Write STEM and the rest of the mixture.")
+    ] = None
+    other_method: Annotated[
+        Literal["add", "minus", "none"],
+        typer.Option(help="The rest: sum of the other stems, mixture minus STEM, or not written."),
+    ] = "add"
+    residual: Annotated[
+        Literal["none", "spread", "write"],
+        typer.Option(help="Mixture minus stems: left out, shared among the stems, or written."),
+    ] = "none"
+    sample_rate: Annotated[
+        str, typer.Option(help="Hz of the stems; keep is each track's own.", metavar="HZ|keep")
+    ] = KEEP
+    bit_depth: Annotated[
+        str | None,
+        typer.Option(
+            help="16, 24 or 32 (floats) in wav and flac; keep is each track's own.",
+            metavar="BITS|keep",
+        ),
+    ] = None
+    clip_mode: Annotated[
+        Literal["rescale", "clamp", "none"],
+        typer.Option(help="If a stem clips: lower all stems, cut its peaks, or neither."),
+    ] = "rescale"
+    file_format: Annotated[
+        Literal["wav", "flac", "mp3", "ogg", "opus", "m4a"] | None,
+        typer.Option("--format", help="By default wav."),
+    ] = None
+    bitrate: Annotated[
+        int | None, typer.Option(help="kbit/s of mp3 (320), opus (192) and m4a (256).")
+    ] = None
+    mp3_preset: Annotated[
+        int, typer.Option(min=2, max=7, help="2 is the best quality, 7 the fastest.")
+    ] = 2
+    stem_file: Annotated[
+        bool,
+        typer.Option("--stem-file", help="One .stem.mp4 for DJ programs instead of four files."),
+    ] = False
+
+    def options(self, **others: Any) -> "OutputOptions":
+        """Return what these flags and `others` mean together.
+
+        Raises:
+            SeparationError: one contradicts another, or makes no sense.
+        """
+        from htdemucs.audio import AudioEncoding
+        from htdemucs.stems import OutputOptions
+
+        chosen = self._format()
+        depth = self._depth()
+        return OutputOptions(
+            encoding=AudioEncoding(
+                format=chosen,
+                bit_depth=min(depth, 24) if chosen == "flac" else depth,
+                bitrate=self._bitrate(chosen),
+                mp3_preset=self.mp3_preset,
+            ),
+            filename=self.filename,
+            clip_mode=self.clip_mode,
+            two_stems=self.two_stems,
+            other_method=self.other_method,
+            residual=self.residual,
+            sample_rate=self._sample_rate(),
+            keep_bit_depth=self.bit_depth == KEEP,
+            stem_file=self.stem_file,
+            **others,
+        )
+
+    def wanted_stems(self) -> tuple[str, ...] | None:
+        """Return the names in --stems.
+
+        Raises:
+            SeparationError: another option needs all stems.
+        """
+        if self.stems and self.two_stems:
+            raise SeparationError("choose --stems or --two-stems, not both")
+        if self.stems and (self.residual == "spread" or self.stem_file):
+            other = "--stem-file" if self.stem_file else "--residual spread"
+            raise SeparationError(f"{other} needs all stems: leave out --stems")
+        return tuple(s.strip() for s in self.stems.split(",")) if self.stems else None
+
+    def _sample_rate(self) -> int | None:
+        text = self.sample_rate
+        if text == KEEP:
+            return None
+        if not re.fullmatch(r"\d{1,7}", text) or int(text) not in SAMPLE_RATES:
+            raise SeparationError(f"--sample-rate must be keep or 8000 to 384000, not {text}")
+        return int(text)
+
+    def _depth(self) -> int:
+        depths = {None: 16, KEEP: 16, "16": 16, "24": 24, "32": 32}
+        if self.bit_depth not in depths:
+            raise SeparationError(f"--bit-depth must be keep, 16, 24 or 32, not {self.bit_depth}")
+        return depths[self.bit_depth]
+
+    def _format(self) -> str:
+        return self.file_format or "wav"
+
+    def _bitrate(self, chosen: str) -> int | None:  # noqa: ARG002  other flags depend on it
+        return self.bitrate
 
 
-def wanted_stems(stems: str | None, options: "OutputOptions") -> list[str] | None:
-    """The names in --stems.
+@dataclass(frozen=True)
+class DemucsFlags(OutputFlags):
+    """The same, and the flags of the published `demucs` command that say it in another way."""
 
-    Raises:
-        SeparationError: another option needs all stems.
-    """
-    if stems and options.two_stems:
-        raise SeparationError("choose --stems or --two-stems, not both")
-    if stems and (options.residual == "spread" or options.stem_file):
-        other = "--stem-file" if options.stem_file else "--residual spread"
-        raise SeparationError(f"{other} needs all stems: leave out --stems")
-    return [stem.strip() for stem in stems.split(",")] if stems else None
+    int24: Annotated[bool, typer.Option("--int24", help="Same as --bit-depth 24.")] = False
+    float32: Annotated[
+        bool, typer.Option("--float32", help="Same as --bit-depth 32; 24 bits in FLAC.")
+    ] = False
+    flac: Annotated[bool, typer.Option("--flac", help="Same as --format flac.")] = False
+    mp3: Annotated[bool, typer.Option("--mp3", help="Same as --format mp3.")] = False
+    mp3_bitrate: Annotated[int, typer.Option(help="kbit/s of mp3.")] = 320
 
+    def _depth(self) -> int:
+        if self.int24 + self.float32 + (self.bit_depth is not None) > 1:
+            raise SeparationError("choose one of --int24, --float32 and --bit-depth")
+        return 24 if self.int24 else 32 if self.float32 else super()._depth()
 
-def _sample_rate(text: str) -> int | None:
-    if text == KEEP:
-        return None
-    if not re.fullmatch(r"\d{1,7}", text) or int(text) not in SAMPLE_RATES:
-        raise SeparationError(f"--sample-rate must be keep or 8000 to 384000, not {text}")
-    return int(text)
+    def _format(self) -> str:
+        wanted = {"flac": self.flac, "mp3": self.mp3, self.file_format: self.file_format}
+        formats = [name for name, given in wanted.items() if given and name]
+        if len(formats) > 1:
+            raise SeparationError(f"choose one format, not {' and '.join(formats)}")
+        return formats[0] if formats else super()._format()
 
-
-def _depth(bit_depth: str | None, int24: bool, float32: bool) -> int:
-    if int24 + float32 + (bit_depth is not None) > 1:
-        raise SeparationError("choose one of --int24, --float32 and --bit-depth")
-    depths = {None: 24 if int24 else 32 if float32 else 16, KEEP: 16, "16": 16, "24": 24, "32": 32}
-    if bit_depth not in depths:
-        raise SeparationError(f"--bit-depth must be keep, 16, 24 or 32, not {bit_depth}")
-    return depths[bit_depth]
+    def _bitrate(self, chosen: str) -> int | None:
+        return self.bitrate or (self.mp3_bitrate if chosen == "mp3" else None)
 
 
-def _format(file_format: Format | None, flac: bool, mp3: bool) -> Any:
-    formats = [f for f, wanted in (("flac", flac), ("mp3", mp3)) if wanted]
-    formats += [file_format.value] if file_format else []
-    if len(set(formats)) > 1:
-        raise SeparationError(f"choose one format, not {' and '.join(formats)}")
-    return formats[0] if formats else "wav"
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a command for Typer: groups of options become their fields, library words flags."""
+    hints = get_type_hints(function, include_extras=True)
+    signature = inspect.signature(function)
+    groups = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    shown: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        if name not in groups:
+            shown.append(parameter.replace(annotation=hints[name]))
+            continue
+        kinds = get_type_hints(groups[name], include_extras=True)
+        shown += [
+            inspect.Parameter(
+                f.name, parameter.KEYWORD_ONLY, default=f.default, annotation=kinds[f.name]
+            )
+            for f in fields(groups[name])
+        ]
+
+    @wraps(function)
+    def run(**values: Any) -> None:
+        for name, kind in groups.items():
+            values[name] = kind(**{f.name: values.pop(f.name) for f in fields(kind)})  # type: ignore
+        try:
+            function(**values)
+        except HTDemucsError as error:
+            raise type(error)(in_flags(str(error))) from error
+
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in shown]
+    )
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    return run
+
+
+def in_flags(message: str) -> str:
+    """Return a library's message with its arguments as flags: `two_stems=vocals` in backticks."""
+
+    def flag(found: re.Match[str]) -> str:
+        if found[1] in _FLAGS:
+            return _FLAGS[found[1]]
+        name, _, value = found[1].partition("=")
+        flags = f"--{name.replace('_', '-')}"
+        return f"{flags} {value}" if value and value != "True" else flags
+
+    return re.sub(r"`(\w+(?:=\w+)?)`", flag, message)

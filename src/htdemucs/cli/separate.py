@@ -1,17 +1,35 @@
 """`htdemucs separate`: songs into stems."""
 
+import json
+import math
+import shutil
+import sys
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from htdemucs.cli import options as opt
-from htdemucs.cli.shared import Name, Precision, Repo, download_bars, messages
-from htdemucs.cli.tracks import STANDARD_STREAM, separate_tracks
-from htdemucs.errors import SeparationError
+from htdemucs.cli.shared import (
+    Interruption,
+    download_bars,
+    folder_name,
+    messages,
+    print_error,
+    progress_bar,
+    say,
+    set_verbosity,
+)
+from htdemucs.errors import HTDemucsError, SeparationError
 
 if TYPE_CHECKING:
-    from htdemucs.separation import OutputOptions, Separator
+    from htdemucs.batch import Library, Outcome, Track
+    from htdemucs.separation import Progress, Separator
+    from htdemucs.stems import OutputOptions
+
+STANDARD_STREAM = Path("-")
 
 
 def separate(
@@ -22,8 +40,11 @@ def separate(
             "standard input."
         ),
     ] = None,
-    name: Name = "htdemucs",
-    repo: Repo = None,
+    name: opt.Name = "htdemucs",
+    sig: Annotated[
+        str | None, typer.Option("-s", "--sig", help="One network by its signature; same as -n.")
+    ] = None,
+    repo: opt.Repo = None,
     list_models: Annotated[
         bool, typer.Option("--list-models", help="List the models that NAME can be, and exit.")
     ] = False,
@@ -37,7 +58,6 @@ def separate(
             "written goes to standard output.",
         ),
     ] = Path("separated"),
-    filename: opt.Filename = "{track}/{stem}.{ext}",
     device: Annotated[
         str | None,
         typer.Option(
@@ -47,28 +67,16 @@ def separate(
             "tracks.",
         ),
     ] = None,
-    shifts: opt.Shifts = 1,
-    overlap: opt.Overlap = 0.25,
     no_split: Annotated[
         bool, typer.Option("--no-split", help="Refuse tracks longer than one segment.")
     ] = False,
-    segment: opt.Segment = None,
-    stems: opt.Stems = None,
-    two_stems: opt.TwoStems = None,
-    other_method: opt.Other = opt.OtherMethod.add,
-    residual: opt.WithResidual = opt.Residual.none,
-    sample_rate: opt.SampleRate = "keep",
-    bit_depth: opt.BitDepth = None,
-    int24: opt.Int24 = False,
-    float32: opt.Float32 = False,
-    clip_mode: opt.Clip = opt.ClipMode.rescale,
-    file_format: opt.FileFormat = None,
-    flac: opt.Flac = False,
-    mp3: opt.Mp3 = False,
-    mp3_bitrate: opt.Mp3Bitrate = 320,
-    mp3_preset: opt.Mp3Preset = 2,
-    bitrate: opt.Bitrate = None,
-    stem_file: opt.StemFile = False,
+    *,
+    engine: opt.EngineOptions,
+    jobs: Annotated[
+        int, typer.Option("-j", "--jobs", help="Segments run at once on a CPU.", min=0)
+    ] = 0,
+    compiled: opt.Compile = False,
+    output: opt.DemucsFlags,
     keep_times: Annotated[
         bool, typer.Option("--keep-times", help="Give stems the track's time of modification.")
     ] = False,
@@ -77,96 +85,216 @@ def separate(
         bool, typer.Option("--dry-run", help="Only say what would be done with each track.")
     ] = False,
     as_json: opt.AsJson = False,
-    jobs: Annotated[
-        int, typer.Option("-j", "--jobs", help="Segments run at once on a CPU.", min=0)
-    ] = 0,
-    batch_size: opt.BatchSize = None,
-    precision: opt.WithPrecision = Precision.auto,
-    compiled: opt.Compile = False,
-    seed: opt.Seed = 0,
     quiet: opt.Quiet = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Print details on standard error.")
+    ] = False,
 ) -> None:
     """Separate songs into stems."""
+    set_verbosity(quiet, verbose)
     if list_models:
         _list_models(repo)
         return
     if not tracks:
         raise SeparationError("no tracks given; name one or more audio files")
-    messages().quiet = quiet
     if as_json and out == STANDARD_STREAM:
         raise SeparationError("standard output takes the stem or the summary, not both")
-    options = opt.output_options(
-        filename=filename,
-        two_stems=two_stems,
-        other_method=other_method,
-        residual=residual,
-        sample_rate=sample_rate,
-        bit_depth=bit_depth,
-        int24=int24,
-        float32=float32,
-        clip_mode=clip_mode,
-        file_format=file_format,
-        flac=flac,
-        mp3=mp3,
-        mp3_bitrate=mp3_bitrate,
-        mp3_preset=mp3_preset,
-        bitrate=bitrate,
-        stem_file=stem_file,
-        keep_times=keep_times,
-    )
-    separators = _separators(
-        name,
-        repo,
-        device,
-        options,
-        stems,
-        overlap=overlap,
-        shifts=shifts,
-        segment=segment,
-        batch_size=batch_size or jobs or None,
-        seed=seed,
-        split=not no_split,
-        precision=precision.value,
-        compiled=compiled,
-    )
-    separate_tracks(
-        tracks,
-        separators,
-        options,
-        out,
-        name=name,
-        repo=repo,
-        skip_existing=skip_existing,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+    options = output.options(keep_times=keep_times)
+    stems = output.wanted_stems()
+    name = sig or name
+    with ExitStack() as stack:
+        to_stream = out == STANDARD_STREAM
+        if to_stream:
+            out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="htdemucs-")))
+        library_folder = out / folder_name(name)
+        found = _find(tracks, library_folder, stack)
+        settings = engine.settings() | {"split": not no_split, "compiled": compiled}
+        settings["batch_size"] = engine.batch_size or jobs or None
+        separators = _load(name, repo, device, stems, options, settings)
+        if to_stream:
+            _check_one_output(options, separators[0], tracks)
+        from htdemucs.batch import Library
+
+        library = Library(library_folder, options, skip_existing=skip_existing)
+        run = _Run(library, separators, to_stream)
+        if dry_run:
+            run.list(found)
+        else:
+            run.separate(found)
+            run.conclude(as_json)
 
 
-def _separators(
+def _find(words: list[Path], without: Path, stack: ExitStack) -> "list[Track | HTDemucsError]":
+    """Return the tracks; where none can be read, say why and exit before any model is loaded."""
+    from htdemucs.audio import AudioFile
+    from htdemucs.batch import Track, find_tracks
+
+    if STANDARD_STREAM in words:
+        words = [_standard_input(stack) if word == STANDARD_STREAM else word for word in words]
+    found: list[Track | HTDemucsError] = list(find_tracks(words, without))
+    reasons = []
+    for item in found:
+        try:
+            if isinstance(item, HTDemucsError):
+                raise item
+            AudioFile(item.path)
+        except HTDemucsError as error:
+            reasons.append(str(error))
+        else:
+            return found
+    for reason in reasons:
+        print_error(reason)
+    raise typer.Exit(1)
+
+
+def _load(
     name: str,
     repo: Path | None,
     device: str | None,
+    stems: tuple[str, ...] | None,
     options: "OutputOptions",
-    stems: str | None,
-    **settings: Any,
+    settings: dict[str, Any],
 ) -> "list[Separator]":
+    """Load no more of the model than the files need, once for each device."""
     from htdemucs.fast import keep_freed_memory
     from htdemucs.separation import Separator
     from htdemucs.weights import load_model
 
-    wanted = opt.wanted_stems(stems, options)
     keep_freed_memory()
     separators = []
     for place in device.split(",") if device else [None]:
         with download_bars(shown=not messages().quiet):
-            model = load_model(name, repo=repo, device=place, stems=wanted or options.only_stem)
-        needed = wanted or list(options.needed_stems(model.sources))
+            model = load_model(name, repo=repo, device=place, stems=stems or options.only_stem)
+        needed = stems or options.needed_stems(model.sources)
         separator = Separator(model, stems=needed, **settings)
         separators.append(separator)
-        messages().print(
-            f"{name} on {separator.device}, {separator.precision}", highlight=False, markup=False
-        )
+        say(f"{name} on {separator.device}, {separator.precision}")
     return separators
+
+
+def _check_one_output(options: "OutputOptions", separator: "Separator", words: list[Path]) -> None:
+    """Refuse what is not one file, since standard output is one."""
+    if not options.stem_file and len(options.output_names(separator.stems)) != 1:
+        raise SeparationError(
+            "standard output takes one stem: add --stems or --two-stems STEM --other-method none"
+        )
+    if len(words) != 1 or words[0].is_dir():
+        raise SeparationError("standard output takes one track; name one file")
+
+
+class _Run:
+    """Prints what a library does with tracks, and remembers it for the end."""
+
+    def __init__(self, library: "Library", separators: "list[Separator]", to_stream: bool) -> None:
+        self.library, self.separators, self.to_stream = library, separators, to_stream
+        self.outcomes: list[Outcome] = []
+        self.interruption = Interruption()
+
+    def separate(self, tracks: "list[Track | HTDemucsError]") -> None:
+        """Separate all tracks, until a signal."""
+        bars = _Bars()
+        on_progress = bars.update if len(self.separators) == 1 else None
+        with self.interruption, bars:
+            try:
+                for outcome in self.library.separate_all(tracks, self.separators, on_progress):
+                    bars.close()
+                    self._add(outcome)
+            except KeyboardInterrupt:
+                bars.close()
+                say("stopped; run the same command again to resume")
+
+    def list(self, tracks: "list[Track | HTDemucsError]") -> None:
+        """Print what would be done with each track."""
+        separator = self.separators[0]
+        failures = 0
+        for track in tracks:
+            try:
+                if isinstance(track, HTDemucsError):
+                    raise track
+                placed = self.library.place(track)
+                step = self.library.preview(placed, separator)
+                files = ", ".join(self.library.files(placed, separator).values())
+                print(f"{step:8}  {placed.location}  ->  {files}")
+            except HTDemucsError as error:
+                failures += 1
+                print_error(str(error))
+        if failures:
+            raise typer.Exit(1)
+
+    def conclude(self, as_json: bool) -> None:
+        """Print the summary; exit unless every track is separated."""
+        from htdemucs.batch.outcomes import STATUSES, summary
+
+        counts = summary(self.outcomes)
+        number = self.interruption.signal
+        if as_json:
+            print(json.dumps({**counts, "stopped": number is not None}, indent=2))
+        failures = [o for o in self.outcomes if o.status == "failed"]
+        if len(self.outcomes) > 1:
+            parts = [f"{counts[status]} {status}" for status in STATUSES if counts[status]]
+            say(f"{len(self.outcomes)} tracks: {', '.join(parts)}")
+            for failure in failures:
+                print_error(failure.reason or "")
+        if number is not None:
+            raise typer.Exit(128 + number)
+        if failures:
+            raise typer.Exit(1)
+        if self.to_stream:
+            [[file]] = [outcome.files.values() for outcome in self.outcomes]
+            with Path(file).open("rb") as stem:
+                shutil.copyfileobj(stem, sys.stdout.buffer)
+
+    def _add(self, outcome: "Outcome") -> None:
+        self.outcomes.append(outcome)
+        if outcome.status == "failed":
+            print_error(outcome.reason or "")
+            return
+        folders = sorted({str(Path(path).parent) for path in outcome.files.values()})
+        if self.to_stream:
+            folders = ["standard output"]
+        done = "  already there: " if outcome.status == "skipped" else "  "
+        say(f"{done}{', '.join(outcome.files)} -> {', '.join(folders)}")
+        for warning in outcome.warnings:
+            say(f"  warning: {warning}")
+        if outcome.gain not in (None, 1.0):
+            decibels = -20 * math.log10(outcome.gain or 1.0)
+            say(f"  all stems lowered by {decibels:.1f} dB to avoid clipping")
+
+
+class _Bars:
+    """The bar of the track that is being separated."""
+
+    def __init__(self) -> None:
+        self._track: Track | None = None
+        self._bar = ExitStack()
+        self._report: Any = None
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def update(self, track: "Track", progress: "Progress") -> None:
+        """Show how far a track is."""
+        if track != self._track:
+            self.close()
+            self._track = track
+            self._report = self._bar.enter_context(progress_bar(track.path.name))
+        self._report(progress)
+
+    def close(self) -> None:
+        """Take the bar down."""
+        self._track = None
+        self._bar.close()
+
+
+def _standard_input(stack: ExitStack) -> Path:
+    """Save all of standard input to a file."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="htdemucs-"))
+    path = Path(folder) / "stdin"
+    with path.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return path
 
 
 def _list_models(repo: Path | None) -> None:

@@ -1,52 +1,61 @@
-"""Options and output that several commands share."""
+"""Output, signals and names that several commands share."""
 
+import logging
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from htdemucs.separation import Progress
 
-Name = Annotated[
-    str,
-    typer.Option(
-        "-n",
-        "--name",
-        help="Model: an official name or signature, hf://namespace/name, or a path.",
-    ),
-]
-Repo = Annotated[
-    Path | None,
-    typer.Option("--repo", help="Folder of .th/.safetensors and .yaml files to take NAME from."),
-]
-
-
-class Precision(str, Enum):
-    """Of the network's products."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
 
 @cache
 def messages() -> "Console":
-    """Standard error: everything said beside the results."""
+    """Return standard error: everything that is said beside the results."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
+def say(text: str) -> None:
+    """Print a line on standard error, unless quiet."""
+    messages().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_error(message: str) -> None:
+    """Print one line on standard error, even when quiet; library words become flags."""
+    from rich.console import Console
+
+    from htdemucs.cli.options import in_flags
+
+    Console(stderr=True).print(
+        f"error: {in_flags(message)}", style="red", highlight=False, markup=False, soft_wrap=True
+    )
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
+
+
+def set_verbosity(quiet: bool, verbose: bool = False) -> None:
+    """Print the package's log: downloads, with `verbose` everything, with `quiet` nothing."""
+    messages().quiet = quiet
+    log = logging.getLogger("htdemucs")
+    if not any(isinstance(handler, _Handler) for handler in log.handlers):
+        log.addHandler(_Handler())
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
 def table_console() -> "Console":
-    """A console on standard output that cuts no table where that is no terminal."""
+    """Return a console on standard output that cuts no table where that is no terminal."""
     from rich.console import Console
 
     output = Console()
@@ -55,7 +64,7 @@ def table_console() -> "Console":
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Any]:
-    """A bar on standard error; give what must be told how far it is."""
+    """Show a bar on standard error; give the function that moves it."""
     from rich import progress as rich_progress
     from rich.text import Text
 
@@ -96,10 +105,31 @@ def download_bars(shown: bool) -> Iterator[None]:
             enable_progress_bars()
 
 
-def print_error(message: str) -> None:
-    """One line on standard error, even when quiet."""
-    from rich.console import Console
+class Interruption:
+    """Within it, the first SIGINT or SIGTERM raises KeyboardInterrupt; `signal` is its number."""
 
-    Console(stderr=True).print(
-        f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True
-    )
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python refuses
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        self.signal = number
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+
+def folder_name(name: str) -> str:
+    """Return the folder for a model's stems: its name without what a file name cannot hold."""
+    if not name.startswith("hf://") and Path(name).exists():
+        return Path(name).resolve().stem or "model"
+    return name.removeprefix("hf://").replace("/", "_").lstrip(".") or "model"

@@ -1,19 +1,12 @@
 """`htdemucs trace`: the size of the data at every stage."""
 
 import json
-from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from htdemucs.cli.shared import Name, table_console
-
-
-class Language(str, Enum):
-    """Of the stages' names."""
-
-    en = "en"
-    zh = "zh"
+from htdemucs.cli.options import Name
+from htdemucs.cli.shared import table_console
 
 
 def trace(
@@ -22,7 +15,7 @@ def trace(
         int | None,
         typer.Option(help="Length of the mixture; by default one segment of the model."),
     ] = None,
-    language: Annotated[Language, typer.Option(help="Of the stages' names.")] = Language.en,
+    language: Annotated[Literal["en", "zh"], typer.Option(help="Of the stages' names.")] = "en",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
     """Show the size of the data at every stage of the network. Needs no weights."""
@@ -31,7 +24,7 @@ def trace(
 
     config = known_config(name)
     length = config.segment_length if samples is None else samples
-    stages = trace_stages(config, length, language.value)
+    stages = trace_stages(config, length, language)
     if as_json:
         rows = [{"stage": stage.label, "shape": list(stage.shape)} for stage in stages]
         print(json.dumps(rows, ensure_ascii=False, indent=2))

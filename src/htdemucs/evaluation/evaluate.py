@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from htdemucs.evaluation.estimates import estimated_stems
+from htdemucs.devices import choose_device
+from htdemucs.evaluation.estimates import ModelEstimator, estimated_stems
 from htdemucs.evaluation.options import EvaluationOptions
 from htdemucs.evaluation.scoring import TrackResult
 from htdemucs.evaluation.tracks import Track, find_tracks
@@ -16,8 +17,7 @@ from htdemucs.evaluation.workers import (
     score_here,
     score_in_processes,
 )
-from htdemucs.provenance import machine, weights_sha256
-from htdemucs.weights.loading import choose_device
+from htdemucs.provenance import machine
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def evaluate(
     """
     start = time.perf_counter()
     tracks = find_tracks(Path(data))
-    job, outcomes = _run(options, tracks, on_progress)
+    job, weights, outcomes = _run(options, tracks, on_progress)
     failures = {name: text for name, text in outcomes.items() if isinstance(text, str)}
     results = [outcomes[track.name] for track in tracks]
     return Evaluation(
@@ -89,7 +89,7 @@ def evaluate(
         stems=job.stems,
         results=tuple(result for result in results if isinstance(result, TrackResult)),
         failures=failures,
-        weights={} if options.estimates else weights_sha256(options.model, options.repo),
+        weights=weights,
         machine=machine(None if options.estimates else job.device),
         seconds=time.perf_counter() - start,
     )
@@ -97,8 +97,8 @@ def evaluate(
 
 def _run(
     options: EvaluationOptions, tracks: list[Track], on_progress: OnProgress | None
-) -> tuple[Job, dict[str, TrackResult | str]]:
-    """Every track's result or failure, by its name."""
+) -> tuple[Job, dict[str, str], dict[str, TrackResult | str]]:
+    """Score; return how, the hashes of the weights, and each track's result or failure by name."""
     several = min(options.workers, len(tracks)) > 1
     device = "cpu" if options.estimates else str(choose_device(options.device))
     if options.estimates:
@@ -113,4 +113,6 @@ def _run(
         found = score_in_processes(job, tracks, on_progress)
     else:
         found = score_here(job, tracks, estimator, on_progress)
-    return job, {track.name: outcome for track, outcome in found}
+    origin = estimator.separator.origin if isinstance(estimator, ModelEstimator) else None
+    weights = origin.sha256 if origin else {}
+    return job, weights, {track.name: outcome for track, outcome in found}

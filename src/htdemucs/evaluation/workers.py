@@ -68,7 +68,7 @@ def model_estimator(options: EvaluationOptions, device: str) -> ModelEstimator:
             not with these options.
     """
     separator = Separator(
-        load_model(options.model, repo=options.repo, device=device),
+        load_model(options.model, repo=options.repo, device=device, stems=options.stems),
         overlap=options.overlap,
         shifts=options.shifts,
         segment=options.segment,

@@ -31,7 +31,7 @@ def compile_core(core: Core) -> Core:
         except TorchDynamoException as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ConfigError(
-                f"torch cannot compile here ({reason}); leave out --compile"
+                f"torch cannot compile here ({reason}); leave out `compiled`"
             ) from error
 
     return call

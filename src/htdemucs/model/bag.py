@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from htdemucs.errors import ConfigError
 from htdemucs.model.htdemucs import HTDemucs
+from htdemucs.provenance import Origin
 
 
 class Bag(nn.Module):
@@ -49,6 +50,16 @@ class Bag(nn.Module):
     def members(self) -> list[HTDemucs]:
         """The networks, in order."""
         return [cast(HTDemucs, network) for network in self._networks]
+
+    @property
+    def origin(self) -> Origin | None:
+        """The files that the members were read from; None if one of them was not."""
+        origins = [getattr(member, "origin", None) for member in self.members]
+        known = [origin for origin in origins if origin is not None]
+        if len(known) < len(origins):
+            return None
+        files = dict.fromkeys(path for origin in known for path in origin.files)
+        return Origin(known[0].name, tuple(files))
 
     def only(self, sources: Sequence[str]) -> "Bag":
         """A bag that gives just these sources, in this order, running only members they need."""

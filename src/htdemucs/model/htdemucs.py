@@ -24,6 +24,7 @@ from htdemucs.model.layers import (
 )
 from htdemucs.model.spectrogram import Spectrogram
 from htdemucs.model.transformer import CrossDomainTransformer
+from htdemucs.provenance import Origin
 
 EPSILON = 1e-5  # keeps silence finite when inputs are normalised
 
@@ -35,7 +36,12 @@ class HTDemucs(nn.Module):
         config: every size of the network; the default is the released `htdemucs`.
 
     The parameters are initialised for training from scratch, from torch's global generator.
+
+    Attributes:
+        origin: the files that the parameters were read from; None if they were not.
     """
+
+    origin: Origin | None = None
 
     def __init__(self, config: HTDemucsConfig | None = None) -> None:
         super().__init__()

@@ -84,7 +84,7 @@ class Runner:
     def _move_to_cpu(self) -> None:
         warnings.warn(
             f"{self.device} has too little memory for one segment: going on with the CPU, which is "
-            "slower; a shorter --segment needs less memory",
+            "slower; a shorter `segment` needs less memory",
             stacklevel=2,
         )
         self._model = self._model.cpu()

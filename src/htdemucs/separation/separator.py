@@ -1,26 +1,28 @@
 """The engine: waveform blocks in, stem blocks out, in memory that does not grow with the track."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from htdemucs.audio import Resampler
+from htdemucs.devices import choose_device
 from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
 from htdemucs.model import Bag, Model
 from htdemucs.model.config import exact_seconds
-from htdemucs.separation.files import separate_file
+from htdemucs.provenance import Origin
 from htdemucs.separation.normalization import Normalization, measure
-from htdemucs.separation.options import OutputOptions
 from htdemucs.separation.overlap_add import OverlapAdd, Segment, SegmentGrid
 from htdemucs.separation.runner import Runner
-from htdemucs.weights.loading import choose_device
+from htdemucs.weights import load_model
 
 MAX_SHIFT = 0.5  # seconds of the longest random lead-in
 Stems = dict[str, Tensor]
@@ -35,10 +37,10 @@ class Progress:
 
 
 class Separator:
-    """Separates waveforms and files with one model.
+    """Separates waveforms with one model.
 
     Args:
-        model: a network or a bag, from `load_model`.
+        model: a network or a bag, or any name or path that `load_model` takes.
         overlap: shared fraction of neighbouring segments, from 0 to below 1.
         shifts: average this many runs over random lead-ins of up to half a second; 0 runs once,
             without any.
@@ -48,7 +50,8 @@ class Separator:
             the CPU with a warning.
         stems: only these sources, in this order; members of a bag they do not need are not run.
         seed: of the random lead-ins. The same seed gives the same result.
-        device: where to run, and so where the model is moved; by default where it is.
+        device: where to run; the model is moved there. By default where the model is, and for a
+            name a GPU where there is one, else the CPU.
         split: False refuses tracks longer than one segment instead of cutting them.
         precision: of the network's products: fp32, bf16, fp16, or auto for the fastest the device
             is made for.
@@ -56,13 +59,14 @@ class Separator:
 
     Raises:
         SeparationError: an option is out of range, or a stem unknown.
+        ModelNotFoundError, DownloadError, CheckpointError: the named model cannot be loaded.
         ConfigError: this machine has no such device, or the device no such precision.
         SegmentTooLongError: the segment is longer than the model's own.
     """
 
     def __init__(
         self,
-        model: Model,
+        model: Model | str | Path,
         *,
         overlap: float = 0.25,
         shifts: int = 0,
@@ -75,17 +79,19 @@ class Separator:
         precision: str = "auto",
         compiled: bool = False,
     ) -> None:
+        if isinstance(model, str | Path):
+            model = load_model(model, device=device, stems=stems)
         self.device = choose_device(device) if device else next(model.parameters()).device
         self.model = _with_stems(model, stems).to(self.device).eval()
         self.sample_rate = model.sample_rate
         self.audio_channels = model.audio_channels
         self.stems = self.model.sources
-        self.shifts = _at_least("shifts", shifts, 0)
-        self.seed = seed
+        self.shifts = _whole("shifts", shifts, 0)
+        self.seed = int(seed)
         self.split = split
         self.segment_length = int(_checked_segment(model, segment) * self.sample_rate)
         if batch_size is not None:
-            _at_least("batch_size", batch_size, 1)
+            batch_size = _whole("batch_size", batch_size, 1)
         self.compiled = compiled
         self._run = Runner(self.model, precision, batch_size, self.segment_length, compiled)
         if not 0 <= overlap < 1:
@@ -102,8 +108,13 @@ class Separator:
         """Segments run at once."""
         return self._run.batch_size
 
+    @cached_property
+    def origin(self) -> Origin | None:
+        """The files that the model was read from; None if it was not."""
+        return getattr(self.model, "origin", None)
+
     def settings(self) -> dict[str, Any]:
-        """All that the stems of a track depend on beside the model and the device."""
+        """Return everything that stems depend on beside the track, the model and the device."""
         return {
             "segment_length": self.segment_length,
             "stride": self.stride,
@@ -116,16 +127,17 @@ class Separator:
         }
 
     @torch.no_grad()
-    def separate(self, waveform: Tensor, sample_rate: int) -> Stems:
+    def separate(self, waveform: Tensor | NDArray[Any], sample_rate: float) -> Stems:
         """(C, L) or (L,) at any sample rate -> the stems, each (C, L) at the same rate.
 
-        One channel is heard on all of the model's channels, and stems have the model's channels.
+        A mono waveform is copied to all of the model's channels; stems have the model's channels.
 
         Raises:
-            SeparationError: the waveform is empty, not finite, or has too many channels.
+            SeparationError: the waveform is empty, not finite, or has too many channels, or the
+                sample rate is no whole number of Hz.
         """
         waveform = self._checked_waveform(waveform)
-        _at_least("sample_rate", sample_rate, 1)
+        sample_rate = _whole("sample_rate", sample_rate, 1)
         resample = Resampler(sample_rate, self.sample_rate, self.audio_channels)
         blocks = [resample.push(waveform.cpu()), resample.flush()]
         pieces: dict[str, list[Tensor]] = {name: [] for name in self.stems}
@@ -194,33 +206,12 @@ class Separator:
             return windows.new_zeros(len(windows), len(self.stems), *windows.shape[1:])
         return self._run(windows)
 
-    def separate_file(
-        self,
-        path: str | Path,
-        out_dir: str | Path,
-        *,
-        options: OutputOptions | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
-    ) -> dict[str, Path]:
-        """Separate a file into `out_dir`; give the path of each stem written.
-
-        Files have the track's own sample rate and, in lossless formats, exactly its length. See
-        `OutputOptions` for names, formats and levels.
-
-        Raises:
-            AudioError: the file cannot be read, or a stem cannot be written.
-            SeparationError: the options do not fit the model.
-        """
-        options = options or OutputOptions()
-        places = options.places(Path(path), Path(out_dir))
-        return separate_file(self, Path(path), places, options, on_progress).files
-
     def progress(self, done: int, total: int) -> Progress:
-        """`done` of `total` samples, as seconds."""
+        """Return `done` of `total` samples as seconds."""
         return Progress(done / self.sample_rate, total / self.sample_rate)
 
     def shift_offsets(self) -> list[int]:
-        """The random lead-ins of this separator, in samples: the same for every track."""
+        """Return the random lead-ins in samples: the same for every track."""
         generator = torch.Generator().manual_seed(self.seed)
         longest = int(MAX_SHIFT * self.sample_rate)
         return torch.randint(0, longest + 1, (self.shifts,), generator=generator).tolist()
@@ -238,27 +229,36 @@ class Separator:
             yield dict(zip(self.stems, stems, strict=True))
 
     def check_length(self, length: int) -> None:
-        """Refuse a track of `length` samples that may not be split but would have to be."""
+        """Raise SegmentTooLongError if `length` samples must be split and `split` is False."""
         if not self.split and length > self.segment_length:
             raise SegmentTooLongError(
                 f"the track has {length / self.sample_rate:.1f} s, more than the "
                 f"{self.segment_length / self.sample_rate:.1f} s this model takes at once; "
-                "leave out --no-split"
+                "leave out `split=False`"
             )
 
-    def _checked_waveform(self, waveform: Tensor) -> Tensor:
+    def _checked_waveform(self, given: Tensor | NDArray[Any]) -> Tensor:
+        try:
+            waveform = torch.as_tensor(given)
+        except (TypeError, ValueError, RuntimeError) as error:
+            kind = type(given).__name__
+            raise SeparationError(f"a waveform must be a tensor or array, not {kind}") from error
         if waveform.dim() == 1:
             waveform = waveform[None]
         if waveform.dim() != 2 or not waveform.shape[-1]:
             raise SeparationError(f"a waveform must be (C, L), not {list(waveform.shape)}")
         if not waveform.is_floating_point() or not waveform.isfinite().all():
             raise SeparationError("a waveform must hold finite floating-point samples")
+        waveform = waveform.float()
         if waveform.shape[0] == 1:
             return waveform.expand(self.audio_channels, -1)
         if waveform.shape[0] == 2 and self.audio_channels == 1:
             return waveform.mean(0, keepdim=True)
         if waveform.shape[0] != self.audio_channels:
-            raise SeparationError(f"a waveform must have 1 or 2 channels, not {waveform.shape[0]}")
+            hint = "; transpose it to (C, L)" if waveform.shape[-1] <= 2 else ""
+            raise SeparationError(
+                f"a waveform must have 1 or 2 channels, not {waveform.shape[0]}{hint}"
+            )
         return waveform
 
 
@@ -320,19 +320,26 @@ def _checked_segment(model: Model, segment: float | Fraction | None) -> Fraction
     if segment > model.segment:
         raise SegmentTooLongError(
             f"segment {float(segment):g} s is longer than the {float(model.segment):g} s the model "
-            "was trained for; lower --segment"
+            "was trained for; lower `segment`"
         )
     if segment * model.sample_rate < 1:
         raise SeparationError(f"segment must be longer than 0 s, not {float(segment):g}")
     return segment
 
 
-def _at_least(name: str, value: int, minimum: int) -> int:
-    if value < minimum:
-        raise SeparationError(f"{name} must be at least {minimum}, not {value}")
-    return value
+def _whole(name: str, value: Any, minimum: int) -> int:
+    """Return a whole number, which may come as a float or as one of NumPy's numbers."""
+    try:
+        whole = int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise SeparationError(f"{name} must be a whole number, not {value!r}") from None
+    if whole != value or isinstance(value, str):
+        raise SeparationError(f"{name} must be a whole number, not {value!r}")
+    if whole < minimum:
+        raise SeparationError(f"{name} must be at least {minimum}, not {whole}")
+    return whole
 
 
 def _fit(stem: Tensor, length: int) -> Tensor:
-    """Exactly `length` samples: resampling there and back may round to one more or less."""
+    """Return exactly `length` samples: resampling there and back may round to one more or less."""
     return F.pad(stem, (0, length - stem.shape[-1]))

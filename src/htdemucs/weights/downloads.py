@@ -4,7 +4,9 @@ import hashlib
 import http.client
 import logging
 import os
+import socket
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from pathlib import Path
 from htdemucs.errors import DownloadError
 from htdemucs.files import user_cache
 
+LOG = logging.getLogger(__name__)
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # seconds without a byte
 
@@ -45,9 +48,12 @@ def from_hub(repository: str, filename: str, cache_dir: Path | None) -> Path:
     Raises:
         DownloadError: offline, unreachable, or no such file.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
 
+    LOG.info("fetching %s/%s", repository, filename)
     try:
+        if not constants.HF_HUB_OFFLINE:
+            _check_reachable(constants.ENDPOINT)
         with _silenced(logging.getLogger("huggingface_hub")):
             return Path(hf_hub_download(repository, filename, cache_dir=cache_dir))
     except Exception as error:  # the client raises its own, its transport's and the system's
@@ -64,6 +70,7 @@ def from_url(url: str, target: Path, checksum: str) -> Path:
     """
     from huggingface_hub.utils import WeakFileLock
 
+    LOG.info("fetching %s", url)
     partial = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +88,18 @@ def matches(path: Path, checksum: str) -> bool:
     """Whether the file's sha256 starts with these hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest().startswith(checksum)
+
+
+def _check_reachable(url: str) -> None:
+    """Raise OSError at once where there is no network: the hub's client retries for 23 seconds."""
+    parts = urllib.parse.urlsplit(url)
+    if not parts.hostname or parts.scheme in urllib.request.getproxies():
+        return
+    port = parts.port or {"http": 80}.get(parts.scheme, 443)
+    try:
+        socket.create_connection((parts.hostname, port), TIMEOUT).close()
+    except OSError as error:
+        raise OSError(f"cannot reach {parts.hostname} ({error.strerror or error})") from error
 
 
 @contextmanager

@@ -145,7 +145,7 @@ def _at_path(path: Path) -> ModelFiles:
 
 def _in_folder(name: str, folder: Path) -> ModelFiles:
     if not folder.is_dir():
-        raise ModelNotFoundError(f"--repo {folder} is not a folder")
+        raise ModelNotFoundError(f"`repo` {folder} is not a folder")
     if not _SAFE_NAME.fullmatch(name):
         raise ModelNotFoundError(f"{name!r} cannot be the name of a model in {folder}")
     if found := _member_in_folder(name, folder):
@@ -345,7 +345,7 @@ def _unreachable(
     return (
         f"the weights of {model.name} are not on this machine and could not be downloaded; copy "
         f"{signature}.safetensors or {filename} to {cache_dir or downloads.default_cache()}, "
-        f"or use the small model that comes with this package, -n {SHIPPED_MODEL} "
+        f"or use the small model that comes with this package, {SHIPPED_MODEL} "
         f"({'; '.join(reasons)})"
     )
 

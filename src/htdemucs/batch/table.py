@@ -1,4 +1,4 @@
-"""What became of every track of a large run: one row each in a Parquet file."""
+"""The outcomes of a large run as a Parquet file, one row a track."""
 
 import tempfile
 from collections import Counter
@@ -8,7 +8,7 @@ from typing import Any
 
 from htdemucs.audio.failures import printable, reporting
 from htdemucs.batch import storage
-from htdemucs.batch.library import Outcome
+from htdemucs.batch.outcomes import Outcome
 from htdemucs.files import replacing
 
 CHUNK = 10_000  # rows kept as Python objects
@@ -19,22 +19,22 @@ class Row:
     """A track of a run.
 
     Attributes:
-        number: in the list, from 0.
-        outcome: what became of it.
-        worker: host and process that had it; None if none had to.
+        position: in the list of tracks, from 0.
+        outcome: how the work on it ended.
+        worker: host and process that separated it; None if none had to.
         device: where it ran.
-        deaths: of workers that had it.
+        deaths: how many workers died while they had it.
     """
 
-    number: int
+    position: int
     outcome: Outcome
     worker: str | None = None
     device: str | None = None
     deaths: int = 0
 
 
-class Report:
-    """Rows in any order, which become a file in the order of the list."""
+class OutcomeTable:
+    """Takes rows in any order, and writes a file in the order of the list."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -43,14 +43,14 @@ class Report:
         self._tables: list[Any] = []
 
     def add(self, row: Row) -> None:
-        """Note what became of a track."""
+        """Take a row."""
         outcome = row.outcome
         self.counts[outcome.status] += 1
         if outcome.status == "separated":
             self.duration += outcome.duration or 0.0
         self._rows.append(
             {
-                "number": row.number,
+                "position": row.position,
                 "path": _text(outcome.track),
                 "status": outcome.status,
                 "reason": _text(outcome.reason),
@@ -78,17 +78,17 @@ class Report:
         from pyarrow import concat_tables, parquet
 
         self._pack()
-        table = concat_tables(self._tables).sort_by("number")
+        table = concat_tables(self._tables).sort_by("position")
 
         def save(path: Path) -> None:
             parquet.write_table(table, path, compression="zstd")
 
         if storage.is_url(place):
             with tempfile.TemporaryDirectory(prefix="htdemucs-") as scratch:
-                save(Path(scratch, "report"))
-                storage.put(Path(scratch, "report"), place)
+                save(Path(scratch, "outcomes"))
+                storage.put(Path(scratch, "outcomes"), place)
             return
-        remedy = "check its folder, or choose another place with --report"
+        remedy = "check its folder, or choose another place as `table`"
         with (
             reporting(Path(place), "cannot be written", remedy),
             replacing(Path(place)) as partial,
@@ -107,7 +107,7 @@ def _schema() -> Any:
 
     text, real, count = pa.string(), pa.float64(), pa.int64()
     kinds: dict[str, Any] = {
-        "number": count,
+        "position": count,
         "path": text,
         "status": text,
         "reason": text,
@@ -126,5 +126,5 @@ def _schema() -> Any:
 
 
 def _text(value: str | None) -> str | None:
-    """Without what Parquet's UTF-8 cannot hold; file names may."""
+    """Replace what Parquet's UTF-8 cannot hold; file names can hold anything."""
     return None if value is None else printable(Path(value)) if value else ""

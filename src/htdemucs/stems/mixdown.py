@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from htdemucs.audio import AudioEncoding, AudioFile, Resampler
-from htdemucs.separation.options import RESIDUAL, OutputOptions
+from htdemucs.stems.options import RESIDUAL, OutputOptions
 
 CLAMP = 0.99  # where "clamp" cuts
 MIXTURE = "mixture"
@@ -17,15 +17,15 @@ Waveforms = dict[str, Tensor]
 class Mixdown:
     """Resamples, adds, subtracts and levels: stems at the model's rate in, waveforms of files out.
 
-    What is left of the mixture, and what the stems lack of it, is taken from the track itself at
-    the files' rate, so that nothing is lost on the way to the model's rate and back.
+    The rest of the mixture and the residual are computed from the track itself at the files' rate,
+    so that nothing is lost on the way to the model's rate and back.
 
     Args:
-        stems: names of what is pushed, in order.
+        stems: names of the waveforms pushed, in order.
         source: the track, at the model's rate and channels.
         sample_rate: of the files.
-        options, encoding: what is written, and how.
-        gain: on everything.
+        options, encoding: which waveforms are written, and how.
+        gain: factor for everything.
 
     Attributes:
         peaks: the greatest absolute sample of each waveform so far.
@@ -55,7 +55,7 @@ class Mixdown:
         return self._mixed([back.push(stem) for back, stem in zip(self._back, stems, strict=True)])
 
     def finish(self, length: int) -> Waveforms:
-        """The rest, so that there are `length` samples in all: there and back rounds by one."""
+        """Return the rest, `length` samples in all: resampling there and back may round by one."""
         missing = length - self._given
         tails = [back.flush() for back in self._back]
         return self._mixed([F.pad(tail, (0, missing - tail.shape[-1])) for tail in tails])
@@ -108,7 +108,7 @@ class Mixdown:
         return {**rounded, last: total.float()}
 
     def _rounded(self, waveform: Tensor) -> Tensor:
-        """As the file will hold it, where it holds integers and nothing clips."""
+        """Return the waveform at the file's integer steps, where it has any."""
         if self._steps is None:
             return waveform
         return (waveform * self._steps).round() / self._steps
@@ -122,7 +122,7 @@ class _Samples:
         self._held = torch.zeros(channels, 0)
 
     def take(self, count: int) -> Tensor:
-        """(C, count), the next samples."""
+        """Return the next samples, (C, count)."""
         while self._held.shape[-1] < count and (block := next(self._blocks, None)) is not None:
             self._held = torch.cat([self._held, block], dim=-1)
         taken, self._held = self._held[:, :count], self._held[:, count:]

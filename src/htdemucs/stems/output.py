@@ -1,4 +1,4 @@
-"""Stems on their way to a track's files, in threads of their own."""
+"""Writing a track's files in threads of their own."""
 
 import hashlib
 import os
@@ -10,19 +10,23 @@ from typing import Protocol, Self
 from torch import Tensor
 
 from htdemucs.audio import AudioFile, AudioWriter, StemFileWriter, copy_tags, resampled_length
-from htdemucs.separation.mixdown import MIXTURE, Mixdown, Waveforms
-from htdemucs.separation.naming import Places
-from htdemucs.separation.options import OutputOptions
-from htdemucs.separation.pipeline import Worker
+from htdemucs.stems.mixdown import MIXTURE, Mixdown, Waveforms
+from htdemucs.stems.naming import Places
+from htdemucs.stems.options import OutputOptions
+from htdemucs.stems.pipeline import Worker
 
 WAITING = 2  # blocks between decoding, the network and encoding
 
 
-class Job:
-    """What is to be written of one track.
+class TrackFiles:
+    """The files of one track: their paths, encoding, rate and length.
 
-    `resumable` says that the track's files are this process's alone, and so are their temporary
-    names.
+    Args:
+        stems: names of the waveforms they are made of.
+        source: the track, read to its end, at the model's rate and channels.
+        places: where they go.
+        options: which are written, and how.
+        exclusive: no other process can write them, so temporary names may be used again.
     """
 
     def __init__(
@@ -31,10 +35,10 @@ class Job:
         source: AudioFile,
         places: Places,
         options: OutputOptions,
-        resumable: bool,
+        exclusive: bool,
     ) -> None:
         self.stems, self.source, self.options = stems, source, options
-        self.resumable = resumable
+        self.exclusive = exclusive
         self.encoding = options.encoding_for(source.bit_depth)
         self.targets = options.targets(places, stems)
         self.sample_rate = options.sample_rate or source.source_sample_rate
@@ -44,7 +48,7 @@ class Job:
 
 
 class _Writer(Protocol):
-    """Of files: one each, or one for all."""
+    """Writes waveforms to one file each, or all to one file."""
 
     def write(self, waveforms: Waveforms) -> None: ...
     def close(self) -> None: ...
@@ -52,17 +56,17 @@ class _Writer(Protocol):
 
 
 class Output:
-    """Stems on their way to their files, in threads of their own.
+    """Writes the stems of one track to its files, in threads of its own.
 
     As a context manager it leaves the finished files, or nothing of them.
     """
 
-    def __init__(self, job: Job, gain: float = 1.0) -> None:
-        self._length = job.length
+    def __init__(self, files: TrackFiles, gain: float = 1.0) -> None:
+        self._length = files.length
         self._mixdown = Mixdown(
-            job.stems, job.source, job.sample_rate, job.options, job.encoding, gain
+            files.stems, files.source, files.sample_rate, files.options, files.encoding, gain
         )
-        self._files: _Writer = (_OneFile if job.options.stem_file else _FileEach)(job)
+        self._files: _Writer = (_OneFile if files.options.stem_file else _FileEach)(files)
         self._worker = Worker(WAITING)
 
     def __enter__(self) -> Self:
@@ -81,36 +85,36 @@ class Output:
         self._worker.submit(lambda: self._files.write(self._mixdown.push(stems)))
 
     def finish(self) -> dict[str, float]:
-        """Append what is still on its way; give the peaks of all files."""
+        """Append the tail of the resamplers; return the peak of each file."""
         self._worker.submit(lambda: self._files.write(self._mixdown.finish(self._length)))
         self._worker.wait()
         return self._mixdown.peaks
 
     def close(self) -> None:
-        """Give the files their names."""
+        """Finish the files and give them their names."""
         self._files.close()
 
     def abort(self) -> None:
-        """Leave nothing of the files."""
+        """Remove what was written of the files."""
         self._worker.stop()
         self._files.abort()
 
 
 class _FileEach:
-    """A file for each waveform, encoded in a thread for each."""
+    """One file for each waveform, each encoded in its own thread."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, files: TrackFiles) -> None:
         self._writers: dict[str, AudioWriter] = {}
         self._workers: dict[str, Worker] = {}
         try:
-            for name, target in job.targets.items():
+            for name, target in files.targets.items():
                 self._writers[name] = AudioWriter(
                     target,
-                    job.sample_rate,
-                    job.source.channels,
-                    job.encoding,
-                    finish=_finish(job, name),
-                    temporary=_temporary(job, target),
+                    files.sample_rate,
+                    files.source.channels,
+                    files.encoding,
+                    finish=_finish(files, name),
+                    temporary=_temporary(files, target),
                 )
                 self._workers[name] = Worker(WAITING)
         except BaseException:
@@ -138,15 +142,15 @@ class _FileEach:
 class _OneFile:
     """One file of the mixture and all stems, for DJ programs."""
 
-    def __init__(self, job: Job) -> None:
-        [target] = job.targets.values()
+    def __init__(self, files: TrackFiles) -> None:
+        [target] = files.targets.values()
         self._writer = StemFileWriter(
             target,
-            job.sample_rate,
-            job.stems,
-            bitrate=job.encoding.bitrate,
-            finish=_finish(job, None),
-            temporary=_temporary(job, target),
+            files.sample_rate,
+            files.stems,
+            bitrate=files.encoding.bitrate,
+            finish=_finish(files, None),
+            temporary=_temporary(files, target),
         )
 
     def write(self, waveforms: Mapping[str, Tensor]) -> None:
@@ -160,23 +164,23 @@ class _OneFile:
         self._writer.abort()
 
 
-def _finish(job: Job, stem: str | None) -> Callable[[Path], None]:
-    """What is done to a file before it gets its name."""
+def _finish(files: TrackFiles, stem: str | None) -> Callable[[Path], None]:
+    """Return the last step before a file gets its name: tags and times."""
 
     def finish(encoded: Path) -> None:
-        path = job.source.path
-        if job.options.copy_tags:
-            copy_tags(path, encoded, format=job.encoding.format, title_suffix=stem)
-        if job.options.keep_times:
+        path = files.source.path
+        if files.options.copy_tags:
+            copy_tags(path, encoded, format=files.encoding.format, title_suffix=stem)
+        if files.options.keep_times:
             status = path.stat()
             os.utime(encoded, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     return finish
 
 
-def _temporary(job: Job, target: Path) -> Path | None:
-    """A name that the next attempt takes again, where no other process can be at work here."""
-    if not job.resumable:
+def _temporary(files: TrackFiles, target: Path) -> Path | None:
+    """Return a name that the next attempt uses again; None where another process may be writing."""
+    if not files.exclusive:
         return None
     digest = hashlib.sha256(target.name.encode("utf-8", "surrogateescape")).hexdigest()
     return target.with_name(f".htdemucs-{digest[:16]}.partial")

@@ -6,9 +6,14 @@ import torch
 from helpers import snr
 from htdemucs import AudioEncoding, AudioError, AudioFile, OutputOptions, Separator
 from htdemucs.audio import AudioWriter, Spool, resampled_length
-from htdemucs.separation.files import Resumption, separate_file
+from htdemucs.stems import separate_file
+from htdemucs.stems.separate import Resumption, separate_to
 
 FLOAT = AudioEncoding("wav", bit_depth=32)
+
+
+def files_of(separator, track, out, **options):
+    return separate_file(separator, track, out, **options).files
 
 
 def write(path, waveform, sample_rate=1000, encoding=FLOAT):
@@ -30,8 +35,8 @@ def test_writes_each_stem_as_separate_gives_it(identity, tmp_path):
     waveform = sine(777)
     track = write(tmp_path / "song.wav", waveform)
     separator = Separator(identity, shifts=1)
-    paths = separator.separate_file(
-        track, tmp_path / "out", options=OutputOptions(FLOAT, clip_mode="none")
+    paths = files_of(
+        separator, track, tmp_path / "out", options=OutputOptions(FLOAT, clip_mode="none")
     )
     assert paths == {name: tmp_path / "out" / "song" / f"{name}.wav" for name in ("once", "twice")}
     for name, stem in separator.separate(waveform, 1000).items():
@@ -42,7 +47,7 @@ def test_writes_each_stem_as_separate_gives_it(identity, tmp_path):
 @pytest.mark.parametrize("length", [1, 999, 12_345])
 def test_stems_have_the_track_s_own_rate_and_length(identity, tmp_path, sample_rate, length):
     track = write(tmp_path / "song.wav", sine(length, sample_rate), sample_rate)
-    paths = Separator(identity).separate_file(track, tmp_path)
+    paths = files_of(Separator(identity), track, tmp_path)
     stem = AudioFile(paths["once"])
     assert stem.source_sample_rate == sample_rate
     assert sum(block.shape[-1] for block in stem) == length
@@ -50,14 +55,14 @@ def test_stems_have_the_track_s_own_rate_and_length(identity, tmp_path, sample_r
 
 def test_a_mono_track_gives_stems_of_the_model_s_channels(identity, tmp_path):
     track = write(tmp_path / "song.wav", sine(500)[:1])
-    paths = Separator(identity).separate_file(track, tmp_path, options=OutputOptions(FLOAT))
+    paths = files_of(Separator(identity), track, tmp_path, options=OutputOptions(FLOAT))
     torch.testing.assert_close(read(paths["once"]), sine(500)[[0, 0]], rtol=0, atol=1e-5)
 
 
 def test_rescale_makes_all_stems_softer_by_one_gain(identity, tmp_path):
     waveform = sine(2000, peak=0.8)
     track = write(tmp_path / "song.wav", waveform)
-    paths = Separator(identity).separate_file(track, tmp_path)
+    paths = files_of(Separator(identity), track, tmp_path)
     gain = 1 / (1.01 * 2 * waveform.abs().max())
     assert float(read(paths["twice"]).abs().max()) == pytest.approx(1 / 1.01, abs=1e-4)
     assert snr(gain * waveform, read(paths["once"])) > 80  # 16 bits
@@ -66,10 +71,10 @@ def test_rescale_makes_all_stems_softer_by_one_gain(identity, tmp_path):
 
 def test_nothing_is_rescaled_that_does_not_clip(identity, tmp_path):
     quiet, loud = sine(2000, peak=0.4), sine(2000, peak=0.8)
-    paths = Separator(identity).separate_file(write(tmp_path / "a.wav", quiet), tmp_path)
+    paths = files_of(Separator(identity), write(tmp_path / "a.wav", quiet), tmp_path)
     assert snr(2 * quiet, read(paths["twice"])) > 80
     track = write(tmp_path / "b.wav", loud)  # floats hold it
-    paths = Separator(identity).separate_file(track, tmp_path, options=OutputOptions(FLOAT))
+    paths = files_of(Separator(identity), track, tmp_path, options=OutputOptions(FLOAT))
     assert snr(2 * loud, read(paths["twice"])) > 100
 
 
@@ -82,7 +87,7 @@ def test_with_the_residual_files_add_up_to_the_mixture_exactly(
     encoding = AudioEncoding(kind, bit_depth=depth)
     track = write(tmp_path / f"song.{kind}", sine(4000, 8000, 0.2), 8000, encoding)
     options = OutputOptions(encoding, residual=residual)
-    paths = Separator(identity).separate_file(track, tmp_path / "out", options=options)
+    paths = files_of(Separator(identity), track, tmp_path / "out", options=options)
     assert ("residual" in paths) == (residual == "write")
     steps = 2 ** (depth - 1)
     total = sum((read(path).double() * steps).round() for path in paths.values())
@@ -95,7 +100,7 @@ def test_with_the_residual_files_add_up_at_any_rate_and_gain(identity, tmp_path,
     waveform = sine(8000, 8000, 0.9)  # twice of it clips
     track = write(tmp_path / "song.wav", waveform, 8000, AudioEncoding("wav"))
     options = OutputOptions(residual=residual, sample_rate=rate)
-    paths = Separator(identity).separate_file(track, tmp_path / "out", options=options)
+    paths = files_of(Separator(identity), track, tmp_path / "out", options=options)
     total = sum(read(path) for path in paths.values())
     mixture = torch.cat(list(AudioFile(track, sample_rate=rate)), dim=1)
     gain = float((total * mixture).sum() / mixture.square().sum())
@@ -108,7 +113,7 @@ def test_a_residual_shared_leaves_what_there_was(identity, tmp_path):
     waveform = sine(1000, peak=0.3)
     track = write(tmp_path / "song.wav", waveform)
     options = OutputOptions(FLOAT, residual="spread")
-    paths = Separator(identity).separate_file(track, tmp_path, options=options)
+    paths = files_of(Separator(identity), track, tmp_path, options=options)
     assert read(paths["once"]).abs().max() < 1e-5
     assert snr(waveform, read(paths["twice"])) > 90
 
@@ -117,9 +122,7 @@ def test_a_residual_shared_leaves_what_there_was(identity, tmp_path):
 @pytest.mark.parametrize("length", [1, 777, 9999])
 def test_another_sample_rate(identity, tmp_path, rate, length):
     track = write(tmp_path / "song.wav", sine(length, 11_025), 11_025)
-    paths = Separator(identity).separate_file(
-        track, tmp_path, options=OutputOptions(sample_rate=rate)
-    )
+    paths = files_of(Separator(identity), track, tmp_path, options=OutputOptions(sample_rate=rate))
     stem = AudioFile(paths["twice"])
     assert stem.source_sample_rate == rate
     assert sum(block.shape[-1] for block in stem) == resampled_length(length, 11_025, rate)
@@ -138,7 +141,7 @@ def test_another_sample_rate(identity, tmp_path, rate, length):
 def test_the_track_s_own_bit_depth(identity, tmp_path, source, kind, expected):
     track = write(tmp_path / f"song.{source.extension}", sine(9000, 8000), 8000, source)
     options = OutputOptions(AudioEncoding(kind), keep_bit_depth=True)
-    paths = Separator(identity).separate_file(track, tmp_path / "out", options=options)
+    paths = files_of(Separator(identity), track, tmp_path / "out", options=options)
     assert AudioFile(paths["once"]).bit_depth == expected
 
 
@@ -147,7 +150,7 @@ def test_file_times_are_kept_if_asked(identity, tmp_path):
     os.utime(track, (1_000_000_000, 1_000_000_000))
     for keep in (True, False):
         options = OutputOptions(keep_times=keep)
-        paths = Separator(identity).separate_file(track, tmp_path, options=options)
+        paths = files_of(Separator(identity), track, tmp_path, options=options)
         assert (paths["once"].stat().st_mtime == 1_000_000_000) == keep
 
 
@@ -157,7 +160,7 @@ def test_minus_is_what_the_track_itself_lacks(identity, tmp_path):
     noise = 0.1 * torch.randn(2, 20_000, generator=generator)  # up to 22 kHz; the model ends at 500
     track = write(tmp_path / "song.wav", noise, 44_100)
     options = OutputOptions(FLOAT, two_stems="once", other_method="minus")
-    paths = Separator(identity).separate_file(track, tmp_path, options=options)
+    paths = files_of(Separator(identity), track, tmp_path, options=options)
     total = read(paths["once"]) + read(paths["minus_once"])
     torch.testing.assert_close(total, noise, rtol=0, atol=1e-6)
 
@@ -165,15 +168,15 @@ def test_minus_is_what_the_track_itself_lacks(identity, tmp_path):
 def test_clamp_cuts_peaks_and_none_leaves_them_to_the_format(identity, tmp_path):
     track = write(tmp_path / "song.wav", sine(2000, peak=0.8))
     separator = Separator(identity)
-    clamped = separator.separate_file(
-        track, tmp_path / "c", options=OutputOptions(FLOAT, clip_mode="clamp")
+    clamped = files_of(
+        separator, track, tmp_path / "c", options=OutputOptions(FLOAT, clip_mode="clamp")
     )
     assert float(read(clamped["twice"]).abs().max()) == pytest.approx(0.99, abs=1e-6)
-    kept = separator.separate_file(
-        track, tmp_path / "k", options=OutputOptions(FLOAT, clip_mode="none")
+    kept = files_of(
+        separator, track, tmp_path / "k", options=OutputOptions(FLOAT, clip_mode="none")
     )
     assert float(read(kept["twice"]).abs().max()) > 1.5
-    full = separator.separate_file(track, tmp_path / "f", options=OutputOptions(clip_mode="none"))
+    full = files_of(separator, track, tmp_path / "f", options=OutputOptions(clip_mode="none"))
     assert float(read(full["twice"]).abs().max()) == pytest.approx(1, abs=1e-4)
 
 
@@ -185,7 +188,7 @@ def test_two_stems(identity, tmp_path, method, names):
     waveform = sine(900, peak=0.3)
     track = write(tmp_path / "song.wav", waveform)
     options = OutputOptions(FLOAT, two_stems="once", other_method=method, clip_mode="none")
-    paths = Separator(identity).separate_file(track, tmp_path, options=options)
+    paths = files_of(Separator(identity), track, tmp_path, options=options)
     assert list(paths) == names
     if method == "add":
         torch.testing.assert_close(read(paths["no_once"]), 2 * waveform, rtol=0, atol=1e-3)
@@ -198,7 +201,7 @@ def test_every_format(identity, tmp_path, file_format):
     waveform = sine(60_000, 44_100)
     track = write(tmp_path / "song.flac", waveform, 44_100, AudioEncoding("flac"))
     options = OutputOptions(AudioEncoding(file_format))
-    path = Separator(identity).separate_file(track, tmp_path, options=options)["once"]
+    path = files_of(Separator(identity), track, tmp_path, options=options)["once"]
     assert path.suffix == f".{file_format}"
     back = torch.cat(list(AudioFile(path, sample_rate=44_100)), dim=-1)
     assert back.shape == waveform.shape
@@ -208,7 +211,7 @@ def test_every_format(identity, tmp_path, file_format):
 def test_progress_reaches_the_end(identity, tmp_path):
     track = write(tmp_path / "song.wav", sine(2500))
     seen = []
-    Separator(identity).separate_file(track, tmp_path, on_progress=seen.append)
+    files_of(Separator(identity), track, tmp_path, on_progress=seen.append)
     assert [p.total for p in seen] == [2.5] * len(seen)
     assert seen == sorted(seen, key=lambda p: p.done)
     assert seen[-1].done == 2.5
@@ -225,20 +228,20 @@ def test_a_failure_leaves_nothing_behind(tmp_path, identity):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Separator(identity).separate_file(track, out, on_progress=fail)
+        files_of(Separator(identity), track, out, on_progress=fail)
     assert [path for path in out.rglob("*") if path.is_file()] == []
 
 
 def test_an_earlier_result_survives_a_failure(tmp_path, identity):
     track = write(tmp_path / "song.wav", sine(5000))
-    paths = Separator(identity).separate_file(track, tmp_path)
+    paths = files_of(Separator(identity), track, tmp_path)
     before = {path: path.read_bytes() for path in paths.values()}
 
     def fail(_):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Separator(identity).separate_file(track, tmp_path, on_progress=fail)
+        files_of(Separator(identity), track, tmp_path, on_progress=fail)
     assert {path: path.read_bytes() for path in paths.values()} == before
 
 
@@ -251,7 +254,7 @@ def test_tags_travel_with_the_stems(identity, tmp_path):
     tags["title"], tags["artist"] = "Ein Lied", "Jemand"
     tags.save()
     options = OutputOptions(AudioEncoding("mp3"))
-    path = Separator(identity).separate_file(track, tmp_path, options=options)["once"]
+    path = files_of(Separator(identity), track, tmp_path, options=options)["once"]
     found = mutagen.File(path, easy=True)
     assert found["artist"] == ["Jemand"]
     assert "once" in found["title"][0]
@@ -262,7 +265,7 @@ def test_unreadable_tracks_are_audio_errors(identity, tmp_path):
     garbage.write_bytes(b"not audio at all" * 100)
     for path in (garbage, tmp_path / "missing.wav", tmp_path):
         with pytest.raises(AudioError) as caught:
-            Separator(identity).separate_file(path, tmp_path / "out")
+            files_of(Separator(identity), path, tmp_path / "out")
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
@@ -303,7 +306,7 @@ def test_a_stopped_separation_goes_on_and_ends_the_same(
         places = options.places(track, tmp_path / out)
         resumption = Resumption(places.spool, "key")
         try:
-            separated = separate_file(separator, track, places, options, resumption=resumption)
+            separated = separate_to(separator, track, places, options, resumption=resumption)
         except Stop:
             return None, counting.asked
         return separated, counting.asked
@@ -328,7 +331,7 @@ def test_an_unfinished_file_of_another_key_is_not_gone_on_with(identity, tmp_pat
     places = options.places(track, tmp_path / "out")
     with Spool.kept(places.spool, 4, "old") as spool:
         spool.write(torch.ones(4, 700))
-    separated = separate_file(
+    separated = separate_to(
         Separator(identity), track, places, options, resumption=Resumption(places.spool, "new")
     )
     assert separated.resumed == 0

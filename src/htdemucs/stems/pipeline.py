@@ -13,10 +13,10 @@ _END: Any = object()
 
 
 def read_ahead(items: Iterable[T], count: int) -> Generator[T, None, None]:
-    """Give the same items, the next `count` of which are made in another thread meanwhile.
+    """Yield the same items while another thread makes the next `count`.
 
-    What making an item raises is raised where it would be taken. Close the generator to end its
-    thread early.
+    An exception in that thread is raised where its item would be yielded. Close the generator to
+    end the thread early.
     """
     iterator = iter(items)
     with ThreadPoolExecutor(1, "read ahead", use_this_thread_only) as pool:
@@ -32,8 +32,8 @@ def read_ahead(items: Iterable[T], count: int) -> Generator[T, None, None]:
 class Worker:
     """Runs calls in a thread of its own, in order, with at most `count` of them waiting.
 
-    As a context manager it ends with its last call or, on an exception, with the running one. What
-    a call raises is raised by a later `submit` or by `wait`.
+    As a context manager it ends with its last call or, on an exception, with the running one. An
+    exception in a call is raised by a later `submit` or by `wait`.
     """
 
     def __init__(self, count: int) -> None:

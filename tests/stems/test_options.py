@@ -6,7 +6,7 @@ from mutagen.flac import FLAC
 
 from htdemucs import AudioEncoding, OutputOptions, SeparationError
 from htdemucs.audio import AudioWriter
-from htdemucs.separation.naming import file_name
+from htdemucs.stems.naming import file_name
 
 
 @pytest.mark.parametrize(
@@ -55,15 +55,30 @@ def test_impossible_options_are_named(fields, match):
 @pytest.mark.parametrize(
     ("track", "template"),
     [
-        ("...mp3", "{track}/../{stem}.{ext}"),
+        ("x.mp3", "{track}/../../{stem}.{ext}"),
         ("x.mp3", "../../{stem}.{ext}"),
-        ("...wav", "{track}/{stem}.{ext}"),
         ("x.mp3", "/etc/{stem}"),
     ],
 )
 def test_nothing_leads_out_of_the_output_folder(track, template, tmp_path):
     with pytest.raises(SeparationError, match="outside"):
         OutputOptions(filename=template).places(Path(track), tmp_path / "out").stem("bass")
+
+
+@pytest.mark.parametrize(
+    ("track", "expected"),
+    [
+        ("song..wav", "song"),
+        ("song .wav", "song"),
+        ("...wav", "_"),
+        (". .mp3", "_"),
+        ("a.b.", "a.b"),
+    ],
+)
+def test_a_name_loses_the_dots_and_spaces_at_its_end(track, expected, tmp_path):
+    """Windows drops them from folders' names, and a name of dots alone is another folder."""
+    places = OutputOptions().places(Path(track), tmp_path / "out")
+    assert places.stem("bass") == tmp_path / "out" / expected / "bass.wav"
 
 
 def test_stems_needed():
@@ -81,7 +96,7 @@ def test_stems_needed():
 
 def test_impossible_combinations_are_named():
     for fields, match in (
-        ({"stem_file": True, "two_stems": "bass"}, "two-stems"),
+        ({"stem_file": True, "two_stems": "bass"}, "two_stems"),
         ({"stem_file": True, "residual": "write"}, "residual"),
         ({"two_stems": "bass", "other_method": "none", "residual": "spread"}, "one stem"),
         ({"residual": "yes"}, "residual"),

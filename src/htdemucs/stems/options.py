@@ -1,4 +1,4 @@
-"""What is written of a file's stems, and how."""
+"""Which stems of a track are written, and how."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -7,13 +7,13 @@ from typing import Literal, get_args
 
 from htdemucs.audio import AudioEncoding
 from htdemucs.errors import SeparationError
-from htdemucs.separation.naming import Places, places, template_fields
+from htdemucs.stems.naming import Places, places, template_fields
 
 ClipMode = Literal["rescale", "clamp", "none"]
 OtherMethod = Literal["add", "minus", "none"]
 Residual = Literal["none", "spread", "write"]
 HEADROOM = 1.01  # "rescale" brings the highest peak to 1 / HEADROOM
-RESIDUAL = "residual"  # name of what the stems lack of the mixture
+RESIDUAL = "residual"  # the file of mixture minus stems
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,18 @@ class OutputOptions:
         encoding: format, depth and bit rate.
         filename: template below the output folder, of {track} (the name before its last dot),
             {trackext}, {stem}, {ext}, and the tags {artist}, {title} and {album}.
-        clip_mode: what happens when the peak of a stem is more than the format can hold: "rescale"
-            makes all stems softer by one gain, so that they still add up; "clamp" cuts peaks at
-            0.99; "none" leaves them to the format. 32-bit floats hold every peak and are never
-            rescaled.
-        two_stems: write only this stem and what is left of the mixture without it.
-        other_method: what is left is the other stems' sum ("add", as no_STEM), the mixture minus
+        clip_mode: if a stem's peak is more than the format can hold, "rescale" lowers all stems by
+            one gain, so that they still add up; "clamp" cuts peaks at 0.99; "none" leaves them to
+            the format. 32-bit floats hold every peak and are never rescaled.
+        two_stems: write only this stem and the rest of the mixture.
+        other_method: the rest is the sum of the other stems ("add", as no_STEM), the mixture minus
             the stem ("minus", as minus_STEM), or not written ("none").
-        residual: what the stems lack of the mixture is left out ("none"), shared among them
-            ("spread") or written beside them as "residual" ("write"). With the latter two the
-            samples written add up to the mixture: exactly so in 16 and 24 bits where the mixture
-            has no more and no resampling or gain came between, else to rounding.
+        residual: the difference between the mixture and the sum of the stems is left out ("none"),
+            shared among the stems ("spread") or written beside them as "residual" ("write"). With
+            the latter two the files add up to the mixture: exactly in 16 and 24 bits where the
+            track has no more bits and no resampling or gain came between, else to rounding.
         sample_rate: Hz of the files; by default the track's own.
-        keep_bit_depth: in wav and flac, write as many bits as the track has, where it has any.
+        keep_bit_depth: in wav and flac, write as many bits as a lossless track has.
         stem_file: write one .stem.mp4 for DJ programs, the mixture and its four stems, instead.
         copy_tags: copy the track's tags and cover art to the stems.
         keep_times: give the files the track's time of modification.
@@ -62,15 +61,17 @@ class OutputOptions:
                 raise SeparationError(f"{name} must be one of {known}, not {getattr(self, name)}")
         used = template_fields(self.filename)
         if "stem" not in used and not self.stem_file:
-            raise SeparationError("--filename must contain {stem}, or stems overwrite each other")
+            raise SeparationError("`filename` must contain {stem}, or stems overwrite each other")
         if self.stem_file and (self.two_stems or self.residual == "write"):
-            other = "--two-stems" if self.two_stems else "--residual write"
-            raise SeparationError(f"a stem file holds four stems: leave out {other}")
+            other = "`two_stems`" if self.two_stems else "`residual=write`"
+            raise SeparationError(f"a stem file holds four stems; leave out {other}")
         if self.two_stems and self.other_method == "none" and self.residual == "spread":
-            raise SeparationError("there is one stem only: nothing to spread a residual over")
+            raise SeparationError(
+                "one stem alone cannot share a residual; leave out `residual=spread`"
+            )
 
     def needed_stems(self, sources: tuple[str, ...]) -> tuple[str, ...]:
-        """The model's outputs that must be computed to write what is asked for.
+        """Return the model's outputs that must be computed to write what is asked for.
 
         Raises:
             SeparationError: the model has no such stem.
@@ -84,16 +85,16 @@ class OutputOptions:
         if self.other_method != "add":
             return (self.two_stems,)
         if len(sources) == 1:
-            raise SeparationError("there is no other stem to add; use --other-method minus")
+            raise SeparationError("there is no other stem to add; use `other_method=minus`")
         return sources
 
     @property
     def only_stem(self) -> tuple[str, ...] | None:
-        """The one stem that anything written is made of, whatever the model; None for several."""
+        """The one stem that is enough to write everything, whatever the model; None for several."""
         return (self.two_stems,) if self.two_stems and self.other_method != "add" else None
 
     def output_names(self, stems: tuple[str, ...]) -> tuple[str, ...]:
-        """What is written of these stems, in order."""
+        """Return the names of the files written for these stems, in order."""
         names = list(stems)
         if self.two_stems is not None:
             rest = {"add": "no_", "minus": "minus_"}.get(self.other_method)
@@ -102,12 +103,12 @@ class OutputOptions:
 
     @property
     def needs_mixture(self) -> bool:
-        """Whether the files are made of the mixture too."""
+        """Whether writing the files needs the mixture."""
         minus = self.two_stems is not None and self.other_method == "minus"
         return self.stem_file or self.residual != "none" or minus
 
     def encoding_for(self, bit_depth: int | None) -> AudioEncoding:
-        """How a track of this many bits (None: lossy) is written."""
+        """Return the encoding for a track of this many bits (None: lossy)."""
         if self.stem_file:
             return AudioEncoding("m4a", bitrate=self.encoding.bitrate)
         if not self.keep_bit_depth or bit_depth is None:
@@ -117,18 +118,18 @@ class OutputOptions:
         return dataclasses.replace(self.encoding, bit_depth=bit_depth)
 
     def gain(self, peak: float, encoding: AudioEncoding) -> float:
-        """What all stems are multiplied by when this is the highest peak among them."""
+        """Return the factor for all stems when this is the highest peak among them."""
         if self.clip_mode != "rescale" or encoding.holds_any_peak:
             return 1.0
         return 1 / max(1.0, HEADROOM * peak)
 
-    def places(self, track: Path, out_dir: Path, number: int = 1) -> Places:
-        """Where the files of `track` go; see `naming.places`."""
+    def places(self, track: Path, out_dir: Path, copy: int = 1) -> Places:
+        """Return where the files of `track` go; see `naming.places`."""
         extension = "stem.mp4" if self.stem_file else self.encoding.extension
-        return places(track, out_dir, self.filename, extension, number)
+        return places(track, out_dir, self.filename, extension, copy)
 
     def targets(self, places: Places, stems: tuple[str, ...]) -> dict[str, Path]:
-        """The files to write, by the names of what they hold."""
+        """Return the files to write by their stems' names."""
         if self.stem_file:
             return {"stem file": places.stem(places.values["track"])}
         return {name: places.stem(name) for name in self.output_names(stems)}

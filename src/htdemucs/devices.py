@@ -1,0 +1,23 @@
+"""Which device computes."""
+
+import torch
+
+from htdemucs.errors import ConfigError
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """Return the device asked for, checked; by default CUDA, else MPS, else the CPU.
+
+    Raises:
+        ConfigError: this machine has no such device.
+    """
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(f"there is no device {device} here; try `device=cpu`") from None
+    return chosen

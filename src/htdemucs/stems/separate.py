@@ -1,0 +1,160 @@
+"""From one track to the files of its stems."""
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from htdemucs.audio import AudioFile, Spool
+from htdemucs.separation import Progress, Separator, measure
+from htdemucs.stems.naming import Places
+from htdemucs.stems.options import OutputOptions
+from htdemucs.stems.output import WAITING, Output, TrackFiles
+from htdemucs.stems.pipeline import read_ahead
+
+LOG = logging.getLogger(__name__)
+BLOCK_LENGTH = 1 << 18  # samples read back from a spool at a time
+OnProgress = Callable[[Progress], None]
+
+
+class Resumption(NamedTuple):
+    """The spool that keeps unfinished work, and the key that names this work."""
+
+    spool: Path
+    key: str
+
+
+@dataclass(frozen=True)
+class SeparatedFile:
+    """The stems of a track, written.
+
+    Attributes:
+        files: path of each file by its stem's name.
+        sample_rate, length: of the files: Hz, samples.
+        source_length: samples at the track's own rate.
+        bit_depth: of the files; None in lossy formats.
+        gain: factor on all stems, below 1 where one would clip.
+        peaks: greatest absolute sample of each file before the gain.
+        warnings: sentences about what was unusual or damaged in the track.
+        resumed: seconds of the track that an earlier attempt had finished.
+    """
+
+    files: dict[str, Path]
+    sample_rate: int
+    length: int
+    source_length: int
+    bit_depth: int | None
+    gain: float
+    peaks: dict[str, float]
+    warnings: tuple[str, ...]
+    resumed: float
+
+
+def separate_file(
+    separator: Separator,
+    path: str | PathLike[str],
+    out_dir: str | PathLike[str],
+    *,
+    options: OutputOptions | None = None,
+    on_progress: OnProgress | None = None,
+) -> SeparatedFile:
+    """Separate a file into `out_dir`.
+
+    Stems have the track's own sample rate and, in lossless formats, exactly its length. See
+    `OutputOptions` for names, formats and levels.
+
+    Raises:
+        AudioError: the file cannot be read, or a stem cannot be written.
+        SeparationError: the options do not fit the model.
+    """
+    options = options or OutputOptions()
+    places = options.places(Path(path), Path(out_dir))
+    return separate_to(separator, Path(path), places, options, on_progress)
+
+
+def separate_to(
+    separator: Separator,
+    path: Path,
+    places: Places,
+    options: OutputOptions,
+    on_progress: OnProgress | None = None,
+    resumption: Resumption | None = None,
+) -> SeparatedFile:
+    """Separate a file to the places given; otherwise as `separate_file`.
+
+    With a `resumption` finished samples are kept in its spool after every segment, and work that
+    the spool holds under the same key is not done again. The stems are bit-identical.
+    """
+    options.needed_stems(separator.stems)  # refuses an unknown stem
+    source = AudioFile(path, sample_rate=separator.sample_rate, channels=separator.audio_channels)
+    normalization = measure(source)
+    LOG.debug("%s: %s, %d samples; %s", source, source.codec, source.source_length, normalization)
+    separator.check_length(normalization.length)
+    files = TrackFiles(separator.stems, source, places, options, resumption is not None)
+    if on_progress:
+        on_progress(separator.progress(0, normalization.length))
+    with ExitStack() as stack:
+        spool = stack.enter_context(_spool(files, resumption))
+        finished = spool.length
+        output = stack.enter_context(_from_spool(spool, files))
+        blocks = stack.enter_context(closing(read_ahead(source, WAITING)))
+        for separated in separator.stream(blocks, normalization, skip=finished):
+            block = torch.stack([stem.cpu() for stem in separated.values()])
+            spool.write(block.flatten(0, 1))
+            output.write(block)
+            if on_progress:
+                on_progress(separator.progress(spool.length, normalization.length))
+        peaks = output.finish()
+        gain = options.gain(max(peaks.values()), files.encoding)
+        if gain != 1:  # seldom: everything is encoded once more
+            output.abort()
+            output = stack.enter_context(_from_spool(spool, files, gain))
+            output.finish()
+        output.close()
+    return _result(files, gain, peaks, finished / source.sample_rate)
+
+
+def _spool(files: TrackFiles, resumption: Resumption | None) -> Spool:
+    channels = len(files.stems) * files.source.channels
+    if resumption is None:
+        return Spool(next(iter(files.targets.values())).parent, channels)
+    return Spool.kept(resumption.spool, channels, resumption.key)
+
+
+def _from_spool(spool: Spool, files: TrackFiles, gain: float = 1.0) -> Output:
+    """Return an output that has written all samples of the spool."""
+    output = Output(files, gain)
+    try:
+        for block in spool.blocks(BLOCK_LENGTH):
+            output.write(block.unflatten(0, (-1, files.source.channels)))
+    except BaseException:
+        output.abort()
+        raise
+    return output
+
+
+def _result(
+    files: TrackFiles, gain: float, peaks: dict[str, float], resumed: float
+) -> SeparatedFile:
+    source = files.source
+    warnings = []
+    if source.skipped_packets:
+        warnings.append(f"{source.skipped_packets} damaged packets were left out")
+    if source.repaired_samples:
+        warnings.append(f"{source.repaired_samples} invalid samples were replaced by 0")
+    return SeparatedFile(
+        files=files.targets,
+        sample_rate=files.sample_rate,
+        length=files.length,
+        source_length=source.source_length,
+        bit_depth=files.encoding.depth,
+        gain=gain,
+        peaks=peaks,
+        warnings=tuple(warnings),
+        resumed=resumed,
+    )

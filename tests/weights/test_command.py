@@ -1,0 +1,78 @@
+"""What `htdemucs separate` asks the hub for, and when."""
+
+import pytest
+import torch
+from huggingface_hub import constants as hub_settings
+from typer.testing import CliRunner
+
+from htdemucs import AudioEncoding
+from htdemucs.audio import AudioWriter
+from htdemucs.cli.main import app
+from weights.makers import save_safetensors, tiny
+
+FT = {"drums": "f7e0c4bc", "bass": "d12395a8", "other": "92cfc3b6", "vocals": "04573f0d"}
+
+
+@pytest.fixture
+def song(tmp_path):
+    path = tmp_path / "song.flac"
+    with AudioWriter(path, 8000, 2, AudioEncoding("flac")) as writer:
+        writer.write(0.1 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(1)))
+    return path
+
+
+@pytest.fixture
+def hub(internet, tmp_path):
+    """The stand-in with htdemucs_ft on the hub."""
+    for signature in FT.values():
+        member = tiny(depth=1, t_layers=0, bottom_channels=0)
+        content = save_safetensors(member, tmp_path / "member.safetensors").read_bytes()
+        internet.on_hub("adefossez/HTDemucs-ft", {f"{signature}.safetensors": content})
+    return internet
+
+
+def separate(song, tmp_path, *words):
+    given = ("separate", song, "-n", "htdemucs_ft", "-d", "cpu", "-o", tmp_path / "out", *words)
+    return CliRunner().invoke(app, [str(word) for word in given])
+
+
+@pytest.mark.parametrize(
+    "words", [("--stems", "vocals"), ("--two-stems", "vocals", "--other-method", "minus")]
+)
+def test_one_stem_of_a_bag_asks_for_one_network(hub, song, tmp_path, monkeypatch, words):
+    result = separate(song, tmp_path, *words)
+    assert result.exit_code == 0, result.output
+    assert set(hub.downloads()) == {f"{FT['vocals']}.safetensors"}
+    assert f"fetching adefossez/HTDemucs-ft/{FT['vocals']}.safetensors" in result.stderr
+    hub.log.clear()
+    monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", True)  # and one cached is enough
+    again = separate(song, tmp_path, *words)
+    assert again.exit_code == 0, again.output
+    assert "already there" in again.stderr
+    assert hub.log == []
+
+
+@pytest.mark.parametrize("content", [None, b"no audio", "folder"])
+def test_inputs_are_looked_at_before_the_model(hub, tmp_path, content):
+    song = tmp_path / "song.mp3"
+    if content == "folder":
+        song.mkdir()
+    elif content:
+        song.write_bytes(content)
+    result = separate(song, tmp_path)
+    assert result.exit_code == 1
+    assert "song.mp3" in result.stderr
+    assert hub.log == []
+
+
+def test_where_there_is_no_network_the_hub_is_not_asked_twice(
+    internet, song, tmp_path, monkeypatch
+):
+    """The hub's client alone tries six times and waits 23 seconds."""
+    address = internet.address
+    internet.server_close()  # nobody listens there any more
+    monkeypatch.setattr(hub_settings, "ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", None)
+    result = separate(song, tmp_path)
+    assert result.exit_code == 1
+    assert "cannot reach 127.0.0.1" in str(result.exception)
