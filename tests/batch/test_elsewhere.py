@@ -76,7 +76,7 @@ class Worker:
 
 
 def source():
-    [found] = find_sources("memory://b", "memory://out")
+    [found] = find_sources("memory://b")
     return found
 
 

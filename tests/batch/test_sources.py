@@ -18,7 +18,7 @@ def bucket():
 
 
 def found(word, without="/nowhere", column=None):
-    return list(find_sources(str(word), without, column))
+    return list(find_sources(str(word), [without], column))
 
 
 def places(word, **options):

@@ -16,7 +16,7 @@ def touch(*paths):
         path.write_bytes(b"x")
 
 
-def found(*words, without=None):
+def found(*words, without=()):
     """Paths of the tracks, and messages of what leads nowhere."""
     made = list(find_tracks(words, without))
     return (
@@ -77,8 +77,8 @@ def test_links_in_circles_devices_and_dead_links(tmp_path):
 def test_the_stems_folder_is_left_out(tmp_path):
     touch(tmp_path / "a.mp3", tmp_path / "separated" / "mini" / "a" / "drums.wav")
     out = tmp_path / "separated"
-    assert found(tmp_path, without=out)[0] == [tmp_path / "a.mp3"]
-    assert found(tmp_path / "**" / "*.*", without=out)[0] == [tmp_path / "a.mp3"]
+    assert found(tmp_path, without=[out])[0] == [tmp_path / "a.mp3"]
+    assert found(tmp_path / "**" / "*.*", without=[out])[0] == [tmp_path / "a.mp3"]
     assert len(found(tmp_path)[0]) == 2
 
 
@@ -148,7 +148,7 @@ def test_stems_that_a_manifest_says_we_wrote_are_no_tracks(earlier, word):
     with pytest.warns(UserWarning, match="4 stems that htdemucs wrote earlier are left out"):
         assert found(earlier.parent / word)[0] == [earlier]
     earlier.unlink()
-    assert "only stems that htdemucs wrote" in found(earlier.parent / word)[1][0]
+    assert "only stems" in found(earlier.parent / word)[1][0]
 
 
 def test_stems_beside_songs_under_any_template(tmp_path, write_song, tiny_model):
@@ -170,16 +170,34 @@ def test_only_the_stems_own_folder_is_no_input(tmp_path, word):
     """The output folder may be the songs' own: `-o .`"""
     touch(tmp_path / "a.mp3", tmp_path / "mini" / "a" / "bass.mp3")
     (tmp_path / "list.m3u8").write_text("a.mp3\nmini/a/bass.mp3\n")
-    assert found(tmp_path / word, without=tmp_path / "mini") == ([tmp_path / "a.mp3"], [])
+    assert found(tmp_path / word, without=[tmp_path, tmp_path / "mini"]) == (
+        [tmp_path / "a.mp3"],
+        [],
+    )
 
 
 @pytest.mark.parametrize("word", [".", "*/*/*.mp3", "list.m3u8"])
 def test_nothing_to_do_is_never_silent(tmp_path, word):
     touch(tmp_path / "mini" / "a" / "bass.mp3")
     (tmp_path / "list.m3u8").write_text("mini/a/bass.mp3\n")
-    paths, errors = found(tmp_path / word, without=tmp_path / "mini")
+    paths, errors = found(tmp_path / word, without=[tmp_path, tmp_path / "mini"])
     assert paths == []
     assert len(errors) == 1
+
+
+def test_stems_of_other_models_in_the_output_folder_are_no_tracks(tmp_path):
+    """The published package leaves no manifest beside them."""
+    touch(tmp_path / "a.mp3", tmp_path / "separated" / "mdx" / "b" / "bass.mp3")
+    out = tmp_path / "separated"
+    for word in (".", "**/*.mp3"):
+        assert found(tmp_path / word, without=[out, out / "mini"]) == ([tmp_path / "a.mp3"], [])
+    assert len(found(out / "mdx", without=[out, out / "mini"])[0]) == 1  # unless they are named
+
+
+def test_a_home_folder_in_quotes(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    touch(tmp_path / "Music" / "a.mp3")
+    assert found("~/Music")[0] == found("~/Music/*.mp3")[0] == [tmp_path / "Music" / "a.mp3"]
 
 
 def test_brackets_of_folders_that_exist_are_no_pattern(tmp_path):

@@ -1,7 +1,7 @@
 """From the source of a large run to its tracks: folders, lists, tables, stores."""
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from htdemucs.audio.failures import printable, reporting
@@ -15,7 +15,7 @@ COLUMN = "path"  # of a table, unless another is named
 
 
 def find_sources(
-    word: str, without: str, column: str | None = None
+    word: str, without: Sequence[str] = (), column: str | None = None
 ) -> Iterator[Track | HTDemucsError]:
     """Yield the tracks that a word names, each once, in order.
 
@@ -25,7 +25,7 @@ def find_sources(
 
     Args:
         word: what to separate.
-        without: path or URL of the stems, whose files are no tracks.
+        without: paths or URLs of stems, whose files are no tracks where they lie below `word`.
         column: of a table; with it a folder of any name is one.
 
     Raises:
@@ -38,20 +38,23 @@ def find_sources(
         return _listed(word, _in_text(word))
     if storage.is_url(word):
         return _stored(word, without)
-    return find_tracks([word], None if storage.is_url(without) else without)
+    return find_tracks([word], [place for place in without if not storage.is_url(place)])
 
 
-def _stored(url: str, without: str) -> Iterator[Track]:
+def _stored(url: str, without: Sequence[str]) -> Iterator[Track]:
+    top = url.rstrip("/") + "/"
+    stems = tuple(f"{place.rstrip('/')}/" for place in without)
+    stems = tuple(place for place in stems if place.startswith(top) and place != top)
     count = 0
     for file in storage.below(url):
         if file.url == url:
             yield Track(url, stored=file)
             return
-        path = PurePosixPath(file.url[len(url.rstrip("/")) + 1 :])
+        path = PurePosixPath(file.url[len(top) :])
         hidden = any(part.startswith(".") for part in path.parts)
         if hidden or path.suffix.lower() not in EXTENSIONS:
             continue
-        if not file.url.startswith(without.rstrip("/") + "/"):
+        if not file.url.startswith(stems):
             count += 1
             yield Track(file.url, path.parent.as_posix(), stored=file)
     if not count:

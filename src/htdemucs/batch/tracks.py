@@ -60,7 +60,7 @@ class Track:
 
 
 def find_tracks(
-    words: Iterable[str | os.PathLike[str]], without: str | os.PathLike[str] | None = None
+    words: Iterable[str | os.PathLike[str]], without: Iterable[str | os.PathLike[str]] = ()
 ) -> Iterator[Track | AudioError]:
     """Yield the tracks that words name, each file once, in the order of the words, then of names.
 
@@ -71,12 +71,15 @@ def find_tracks(
 
     Args:
         words: files, folders, patterns, playlists.
-        without: a folder whose files are no tracks: that of the stems.
+        without: folders of stems, whose files are no tracks where they lie below what is named.
     """
-    closed = Path(os.path.realpath(without)) if without is not None else None
+    closed = [Path(os.path.realpath(folder)) for folder in without]
     seen: set[str] = set()
     for word in words:
-        for track in _named(Path(word), closed):
+        path = Path(word)
+        if not os.path.lexists(path):
+            path = path.expanduser()  # a shell does this, but not inside quotes
+        for track in _named(path, closed):
             if isinstance(track, Track):
                 real = os.path.realpath(track.location)
                 if real in seen:
@@ -85,7 +88,7 @@ def find_tracks(
             yield track
 
 
-def _named(path: Path, closed: Path | None) -> Iterator[Track | AudioError]:
+def _named(path: Path, closed: list[Path]) -> Iterator[Track | AudioError]:
     try:
         if path.is_dir():
             yield from _in_folder(path, closed)
@@ -103,9 +106,9 @@ def _named(path: Path, closed: Path | None) -> Iterator[Track | AudioError]:
         yield AudioError(f"{printable(path)} cannot be read: {getattr(error, 'strerror', error)}")
 
 
-def _in_folder(top: Path, closed: Path | None) -> Iterator[Track | AudioError]:
+def _in_folder(top: Path, closed: list[Path]) -> Iterator[Track | AudioError]:
     problems: list[OSError] = []
-    walked = list(_walk(top, closed, problems))
+    walked = list(_walk(top, _below(closed, top), problems))
     found = [
         path
         for place, names in walked
@@ -123,13 +126,13 @@ def _in_folder(top: Path, closed: Path | None) -> Iterator[Track | AudioError]:
 
 
 def _walk(
-    top: Path, closed: Path | None, problems: list[OSError]
+    top: Path, closed: list[Path], problems: list[OSError]
 ) -> Iterator[tuple[Path, list[str]]]:
     """Yield the folders below `top` with the names of their files, in order."""
     entered: set[str] = set()  # real paths: links may lead around in circles
     for place, folders, files in os.walk(top, onerror=problems.append, followlinks=True):
         real = os.path.realpath(place)
-        if real in entered or (closed and Path(real) == closed):
+        if real in entered or Path(real) in closed:
             folders.clear()
             continue
         entered.add(real)
@@ -137,31 +140,39 @@ def _walk(
         yield Path(place), files
 
 
-def _in_playlist(path: Path, closed: Path | None) -> Iterator[Track | AudioError]:
+def _in_playlist(path: Path, closed: list[Path]) -> Iterator[Track | AudioError]:
     entries = list(read_playlist(path))
     if not entries:
         yield AudioError(f"{printable(path)} lists no tracks; check the playlist")
         return
-    songs = [e for e in entries if isinstance(e, AudioError) or not _lies_in(e, closed)]
+    stems = _below(closed, path.parent)
+    songs = [e for e in entries if isinstance(e, AudioError) or not _lies_in(e, stems)]
     yield from (e if isinstance(e, AudioError) else Track(str(e)) for e in songs)
     if not songs:
-        yield AudioError(f"{printable(path)} lists only stems in {closed}; name songs elsewhere")
+        yield AudioError(
+            f"{printable(path)} lists only files in the output folder; name songs elsewhere"
+        )
 
 
-def _matching(pattern: Path, closed: Path | None) -> Iterator[Track | AudioError]:
-    found = [path for path in _glob(pattern) if path.is_file()]
-    outside = [path for path in found if not _lies_in(path, closed)]
+def _matching(pattern: Path, closed: list[Path]) -> Iterator[Track | AudioError]:
+    base, matches = _glob(pattern)
+    found = [path for path in matches if path.is_file()]
+    stems = _below(closed, base)
+    outside = [path for path in found if not _lies_in(path, stems)]
     folders = {path.parent: None for path in outside}
     songs = _without_written(outside, [(f, [p.name for p in f.iterdir()]) for f in folders])
     yield from (Track(str(path)) for path in songs)
     if not found:
         yield AudioError(f"{printable(pattern)} matches no file; check the pattern")
     elif not songs:
-        yield AudioError(f"{printable(pattern)} matches only stems that htdemucs wrote")
+        yield AudioError(f"{printable(pattern)} matches only stems; name songs elsewhere")
 
 
-def _glob(pattern: Path) -> list[Path]:
-    """Return what a pattern matches, in order; brackets in names that exist are no pattern."""
+def _glob(pattern: Path) -> tuple[Path, list[Path]]:
+    """Return the folder that a pattern begins with, and the paths that it matches, in order.
+
+    Brackets in names that exist are no pattern.
+    """
     literal = Path(*pattern.parts[:1])
     for part in pattern.parts[1:]:
         if not os.path.lexists(literal / part):
@@ -174,8 +185,8 @@ def _glob(pattern: Path) -> list[Path]:
     tries.append(Path(glob.escape(str(literal)), *(part.replace("[", "[[]") for part in wild)))
     for attempt in tries:
         if found := sorted(glob.glob(str(attempt), recursive=True)):  # noqa: PTH207  absolute too
-            return [Path(name) for name in found]
-    return []
+            return literal, [Path(name) for name in found]
+    return literal, []
 
 
 def _without_written(paths: list[Path], folders: Iterable[tuple[Path, list[str]]]) -> list[Path]:
@@ -197,5 +208,12 @@ def _without_written(paths: list[Path], folders: Iterable[tuple[Path, list[str]]
     return songs
 
 
-def _lies_in(path: PurePath, folder: Path | None) -> bool:
-    return folder is not None and Path(os.path.realpath(path)).is_relative_to(folder)
+def _below(folders: list[Path], top: Path) -> list[Path]:
+    """Return those of the folders that lie below `top`: `-o .` must not hide the songs there."""
+    real = Path(os.path.realpath(top))
+    return [folder for folder in folders if real in folder.parents]
+
+
+def _lies_in(path: PurePath, folders: list[Path]) -> bool:
+    real = Path(os.path.realpath(path))
+    return any(real.is_relative_to(folder) for folder in folders)

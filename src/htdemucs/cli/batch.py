@@ -100,7 +100,7 @@ def batch(
         scratch=scratch,
     )
     run = _Run(plan, table or _below(out, TABLE))
-    run.prepare(source, column)
+    run.prepare(source, [out, plan.out], column)
     run.separate(address, workers, gpu_sharing)
     run.conclude(as_json)
 
@@ -117,7 +117,7 @@ class _Run:
         self.interruption = Interruption()
         self.started = time.monotonic()
 
-    def prepare(self, source: str, column: str | None) -> None:
+    def prepare(self, source: str, without: list[str], column: str | None) -> None:
         """Find the tracks, and whatever would stop the work after it began."""
         from htdemucs.batch.cluster import place_all, require
         from htdemucs.batch.sources import find_sources
@@ -125,7 +125,7 @@ class _Run:
         from htdemucs.batch.table import Row
 
         require()
-        found = list(find_sources(source, self.plan.out, column))
+        found = list(find_sources(source, without, column))
         self.placed, failures = place_all(found, self.plan)
         for place in (self.plan.out, self.place):
             check_writable(_above(place))

@@ -34,8 +34,9 @@ class _Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that the first word names."""
-        if args and self.get_command(ctx, args[0]) is None and Path(args[0]).exists():
-            ctx.fail(f"{args[0]!r} is no command; try: htdemucs separate {shlex.join(args)}")
+        word = args[0]
+        if self.get_command(ctx, word) is None and ("." in word or Path(word).exists()):
+            ctx.fail(f"{word!r} is no command; try: htdemucs separate {shlex.join(args)}")
         return super().resolve_command(ctx, args)
 
 

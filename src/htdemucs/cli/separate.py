@@ -107,7 +107,7 @@ def separate(
         if to_stream:
             out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="htdemucs-")))
         library_folder = out / folder_name(name)
-        found = _find(tracks, library_folder, stack)
+        found = _find(tracks, [out, library_folder], stack)
         settings = engine.settings() | {"split": not no_split, "compiled": compiled}
         settings["batch_size"] = engine.batch_size or jobs or None
         separators = _load(name, repo, device, stems, options, settings)
@@ -124,7 +124,9 @@ def separate(
             run.conclude(as_json)
 
 
-def _find(words: list[Path], without: Path, stack: ExitStack) -> "list[Track | HTDemucsError]":
+def _find(
+    words: list[Path], without: list[Path], stack: ExitStack
+) -> "list[Track | HTDemucsError]":
     """Return the tracks; where none can be read, say why and exit before any model is loaded."""
     from htdemucs.audio import AudioFile
     from htdemucs.batch import Track, find_tracks

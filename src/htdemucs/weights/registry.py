@@ -345,7 +345,7 @@ def _unreachable(
     return (
         f"the weights of {model.name} are not on this machine and could not be downloaded; copy "
         f"{signature}.safetensors or {filename} to {cache_dir or downloads.default_cache()}, "
-        f"or use the small model that comes with this package, {SHIPPED_MODEL} "
+        f"or use the small model inside this package, `name={SHIPPED_MODEL}` "
         f"({'; '.join(reasons)})"
     )
 
