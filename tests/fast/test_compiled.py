@@ -58,7 +58,7 @@ def test_where_torch_cannot_compile_one_line_says_so(monkeypatch, network):
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
     ready = prepare(network, "fp32", compiled=True)
-    with pytest.raises(ConfigError, match="leave out --compile") as caught:
+    with pytest.raises(ConfigError, match="leave out `compiled`") as caught:
         ready(torch.randn(1, 2, network.config.segment_length))
     assert "\n" not in str(caught.value)
 

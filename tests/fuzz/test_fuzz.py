@@ -11,10 +11,10 @@ import pytest
 import torch
 from mutagen.flac import FLAC
 
-from htdemucs import AudioEncoding, AudioError, AudioFile, Separator
+from htdemucs import AudioEncoding, AudioError, AudioFile, OutputOptions, Separator
 from htdemucs.audio import AudioWriter
 from htdemucs.batch import Library, Track, find_tracks
-from htdemucs.separation import OutputOptions, measure
+from htdemucs.separation import measure
 from tests.fuzz.cases import cases
 from tests.fuzz.mutations import MUTATIONS
 from tests.fuzz.oracle import Judge

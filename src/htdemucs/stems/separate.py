@@ -96,11 +96,11 @@ def separate_to(
     LOG.debug("%s: %s, %d samples; %s", source, source.codec, source.source_length, normalization)
     separator.check_length(normalization.length)
     files = TrackFiles(separator.stems, source, places, options, resumption is not None)
-    if on_progress:
-        on_progress(separator.progress(0, normalization.length))
     with ExitStack() as stack:
         spool = stack.enter_context(_spool(files, resumption))
         finished = spool.length
+        if on_progress:
+            on_progress(separator.progress(finished, normalization.length))
         output = stack.enter_context(_from_spool(spool, files))
         blocks = stack.enter_context(closing(read_ahead(source, WAITING)))
         for separated in separator.stream(blocks, normalization, skip=finished):
