@@ -12,7 +12,7 @@ import htdemucs
 SOURCE = Path(htdemucs.__file__).parent
 ROOT = SOURCE.parents[1]
 LEVELS = [
-    {"errors"},
+    {"errors", "version"},
     {"files", "devices", "provenance"},
     {"model"},
     {"weights", "audio", "fast", "export"},

@@ -17,6 +17,7 @@ from htdemucs.errors import (
     SegmentTooLongError,
     SeparationError,
 )
+from htdemucs.version import __version__
 
 if TYPE_CHECKING:
     from htdemucs.audio import AudioEncoding, AudioFile
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from htdemucs.separation import Progress, Separator
     from htdemucs.stems import OutputOptions, SeparatedFile, separate_file
     from htdemucs.weights import load_model, save_model
-
-__version__ = "0.1.0"
 
 _ROOMS = {
     "AudioEncoding": "audio",
@@ -69,6 +68,7 @@ __all__ = [
     "SeparationError",
     "Separator",
     "Track",
+    "__version__",
     "find_tracks",
     "load_model",
     "save_model",
@@ -83,4 +83,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return list(__all__)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from htdemucs import __version__
+from htdemucs.version import __version__
 
 PACKAGES = ("torch", "numpy", "av", "soxr")  # they can change the last digits of a sample
 

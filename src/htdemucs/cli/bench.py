@@ -31,10 +31,11 @@ def bench(
     import torch
     from rich.table import Table
 
-    from htdemucs import HTDemucs, __version__
+    from htdemucs import HTDemucs
     from htdemucs.devices import choose_device
     from htdemucs.fast import choose_precision, keep_freed_memory
     from htdemucs.provenance import machine
+    from htdemucs.version import __version__
     from htdemucs.weights.loading import known_config
 
     keep_freed_memory()

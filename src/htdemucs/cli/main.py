@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from htdemucs import __version__
 from htdemucs.cli.batch import batch
 from htdemucs.cli.bench import bench
 from htdemucs.cli.convert import convert
@@ -27,6 +26,7 @@ from htdemucs.cli.separate import separate
 from htdemucs.cli.trace import trace
 from htdemucs.cli.train import train
 from htdemucs.errors import HTDemucsError
+from htdemucs.version import __version__
 
 
 class _Commands(TyperGroup):
