@@ -164,9 +164,22 @@ def test_list_models(run, tmp_path):
     assert result.stdout.split() == ["abc123", "mine"]
 
 
-def test_quiet_prints_nothing(run, model_folder, song, tmp_path):
-    result = run("separate", song, "-n", model_folder, "-o", tmp_path / "out", "-q")
-    assert result.output == ""
+def test_quiet_prints_nothing_but_each_error_once(run, model_folder, song, tmp_path):
+    words = ("separate", song, "-n", model_folder, "-o", tmp_path / "out", "-q")
+    assert run(*words).output == ""
+    broken = tmp_path / "broken.flac"
+    broken.write_bytes(b"nothing")
+    result = run(*words, broken)
+    assert result.exit_code == 1
+    assert " ".join(result.output.split()).count("broken.flac") == 1
+
+
+def test_a_space_in_the_list_of_stems(run, model_folder, song, tmp_path):
+    """The shell makes a track of what follows it: that is what is missing."""
+    words = ("separate", song, "-n", model_folder, "-o", tmp_path / "out")
+    result = run(*words, "--stems", "vocals,", "drums")
+    assert "drums does not exist" in result.stderr
+    assert files(tmp_path / "out") == ["tiny/A song/vocals.wav"]
 
 
 def test_as_a_process(model_folder, song, tmp_path):

@@ -171,7 +171,8 @@ class OutputFlags:
         if self.stems and (self.residual == "spread" or self.stem_file):
             other = "--stem-file" if self.stem_file else "--residual spread"
             raise SeparationError(f"{other} needs all stems: leave out --stems")
-        return tuple(s.strip() for s in self.stems.split(",")) if self.stems else None
+        names = [name.strip() for name in (self.stems or "").split(",")]
+        return tuple(name for name in names if name) or None
 
     def _sample_rate(self) -> int | None:
         text = self.sample_rate

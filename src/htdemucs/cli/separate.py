@@ -235,7 +235,7 @@ class _Run:
         if len(self.outcomes) > 1:
             parts = [f"{counts[status]} {status}" for status in STATUSES if counts[status]]
             say(f"{len(self.outcomes)} tracks: {', '.join(parts)}")
-            for failure in failures:
+            for failure in failures if not messages().quiet else ():
                 print_error(failure.reason or "")
         if number is not None:
             raise typer.Exit(128 + number)
