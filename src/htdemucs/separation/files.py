@@ -118,11 +118,6 @@ def _from_spool(spool: Spool, job: Job, gain: float = 1.0) -> Output:
 
 def _result(job: Job, gain: float, peaks: dict[str, float], resumed: float) -> SeparatedFile:
     source = job.source
-    warnings = []
-    if source.skipped_packets:
-        warnings.append(f"{source.skipped_packets} damaged packets were left out")
-    if source.repaired_samples:
-        warnings.append(f"{source.repaired_samples} samples were no sound and became 0")
     return SeparatedFile(
         files=job.targets,
         sample_rate=job.sample_rate,
@@ -131,6 +126,6 @@ def _result(job: Job, gain: float, peaks: dict[str, float], resumed: float) -> S
         bit_depth=job.encoding.depth,
         gain=gain,
         peaks=peaks,
-        warnings=tuple(warnings),
+        warnings=source.notes,
         resumed=resumed,
     )
