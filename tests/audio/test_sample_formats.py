@@ -14,13 +14,15 @@ VALUES = [[0.0, 0.5, -1.0, 0.25], [-0.5, 127 / 128, 0.0, -0.25]]
 DSD64 = 64 * 44_100  # bits a second
 
 
-def wav(path, data, bits, *, tag=1, channels=2):
-    """Write a WAV file with a header by hand."""
-    block = channels * bits // 8
-    header = struct.pack("<HHIIHH", tag, channels, 44_100, 44_100 * block, block, bits)
-    chunks = b"WAVEfmt " + struct.pack("<I", len(header)) + header
-    chunks += b"data" + struct.pack("<I", len(data)) + data
-    path.write_bytes(b"RIFF" + struct.pack("<I", len(chunks)) + chunks)
+def wav(path, data, bits, *, tag=1, order="<", more=b""):
+    """Write a WAV file of two channels with a header by hand."""
+    block = 2 * bits // 8
+    form = struct.pack(order + "HHIIHH", tag, 2, 44_100, 44_100 * block, block, bits) + more
+    chunks = b"WAVE"
+    for kind, content in ((b"fmt ", form), (b"data", data)):
+        chunks += struct.pack(order + "4sI", kind, len(content)) + content
+    kind = b"RIFF" if order == "<" else b"RIFX"
+    path.write_bytes(struct.pack(order + "4sI", kind, len(chunks)) + chunks)
     return path
 
 
@@ -45,6 +47,33 @@ def test_wav_of_64_bit_integers(tmp_path, load):
     path = wav(tmp_path / "a.wav", integers.tobytes(), 64)
     assert torch.allclose(load(path), torch.tensor(VALUES))
     assert AudioFile(path).codec == "pcm_s64le"
+
+
+@pytest.mark.parametrize(("valid", "container"), [(16, 24), (16, 32), (20, 24), (24, 32), (32, 32)])
+def test_samples_may_lie_in_larger_containers(tmp_path, load, valid, container):
+    """As sound cards give them; FFmpeg goes by the bits that are valid, and gives noise."""
+    integers = (np.array(VALUES).T * 2.0**31).astype("<i4").reshape(-1, 1)
+    data = integers.view(np.uint8)[:, 4 - container // 8 :].tobytes()
+    guid = bytes.fromhex("0100000000001000800000aa00389b71")
+    more = struct.pack("<HHI", 22, valid, 3) + guid
+    path = wav(tmp_path / "a.wav", data, container, tag=0xFFFE, more=more)
+    assert torch.equal(load(path), torch.tensor(VALUES))
+    assert AudioFile(path).bit_depth == min(max(16, -(-valid // 8) * 8), 32)
+
+
+@pytest.mark.parametrize("bits", [16, 24, 32])
+def test_big_endian_wav_files_are_read(tmp_path, load, bits):
+    integers = (np.array(VALUES).T * 2.0**31).astype(">i4").reshape(-1, 1)
+    data = integers.view(np.uint8)[:, : bits // 8].tobytes()
+    path = wav(tmp_path / "a.wav", data, bits, order=">")
+    assert torch.equal(load(path), torch.tensor(VALUES))
+
+
+def test_signalling_nans_are_repaired_without_a_word_from_numpy(tmp_path):
+    data = struct.pack("<4Q", 0x7FF0000000000001, 0, 0, 0x3FE0000000000000)
+    audio = AudioFile(wav(tmp_path / "a.wav", data, 64, tag=3))
+    assert torch.cat(list(audio), dim=1).tolist() == [[0.0, 0.0], [0.0, 0.5]]
+    assert audio.notes == ("1 invalid sample was replaced by 0",)
 
 
 @pytest.mark.parametrize(("tag", "codec"), [(6, "pcm_alaw"), (7, "pcm_mulaw")])

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
+from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.codec.context import Flags2
@@ -16,11 +18,11 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
 
+from htdemucs.audio.depth import bit_depth
 from htdemucs.audio.failures import printable, reason, reporting
 from htdemucs.audio.findings import Findings
 from htdemucs.audio.frames import Decoded, SourceFormat, decoded, keep_channel_order
 from htdemucs.audio.parts import Part, find_parts
-from htdemucs.audio.depth import bit_depth
 from htdemucs.audio.timeline import Align, Timeline
 from htdemucs.errors import AudioError
 
@@ -52,12 +54,14 @@ def probe(path: Path, align: Align) -> SourceInfo:
     parts = _parts(path)
     findings = Findings()
     with open_audio(path, parts[0]) as (container, stream):
-        first = next(_frames(container, stream, findings), None)
+        decoder = _decoder(stream, parts[0])
+        first = next(_frames(container, stream, decoder, findings), None)
         if first is None:
             raise nothing_decoded(path, findings)
         Timeline(container, stream, findings).missing(first.start, first.seconds)
-        codec = stream.codec_context.codec.canonical_name
-        depth = bit_depth(stream, _first_packet(path, parts[0]))
+        codec = decoder.codec.canonical_name
+        packet = _first_packet(path, parts[0]) if codec == "wavpack" else b""
+        depth = bit_depth(stream.codec_context, packet)
         duration = _duration(container, stream)
     for part in parts[1:]:
         with suppress(AudioError), open_audio(path, part) as (container, stream):
@@ -113,9 +117,9 @@ def open_audio(
     """
     part = part or _parts(path)[0]
     url = f"file:{path}"
-    if (part.start, part.end) != (0, path.stat().st_size):
-        url = f"subfile,,start,{part.start},end,{part.end},,:{url}"
     with reporting(path, "cannot be read", "check that it is an undamaged audio file"):
+        if (part.start, part.end) != (0, path.stat().st_size):
+            url = f"subfile,,start,{part.start},end,{part.end},,:{url}"
         container = av.open(
             url, metadata_errors="replace", options={"protocol_whitelist": _PROTOCOLS}
         )
@@ -138,9 +142,10 @@ def _aligned(
     container: InputContainer, stream: AudioStream, part: Part, align: Align, findings: Findings
 ) -> Iterator[Decoded]:
     timeline = Timeline(container, stream, findings)
-    pieces = _frames(container, stream, findings)
+    decoder = _decoder(stream, part)
+    pieces = _frames(container, stream, decoder, findings)
     if part.samples is not None:
-        stream.codec_context.flags2 |= Flags2.skip_manual
+        decoder.flags2 |= Flags2.skip_manual
         pieces = _first_samples(pieces, part.samples)
     for piece in pieces:
         silence = timeline.missing(piece.start, piece.seconds)
@@ -161,8 +166,22 @@ def _silence(source: SourceFormat, length: int) -> Iterator[Decoded]:
         yield Decoded(source, np.zeros((len(source.channel_names), count), np.float32))
 
 
+def _decoder(stream: AudioStream, part: Part) -> AudioCodecContext:
+    """Return FFmpeg's decoder for the stream, or that of the codec which the part has."""
+    chosen = stream.codec_context
+    if part.codec in (None, chosen.name):
+        return chosen
+    decoder = cast(AudioCodecContext, av.CodecContext.create(part.codec, "r"))
+    decoder.sample_rate = chosen.sample_rate
+    decoder.layout = f"{chosen.layout.nb_channels} channels"  # names come from the stream
+    return decoder
+
+
 def _frames(
-    container: InputContainer, stream: AudioStream, findings: Findings
+    container: InputContainer,
+    stream: AudioStream,
+    decoder: AudioCodecContext,
+    findings: Findings,
 ) -> Iterator[Decoded]:
     """Yield the stream's frames, leaving out packets that do not decode.
 
@@ -175,7 +194,7 @@ def _frames(
     end: float | None = None
     for packet in _packets(container, stream, findings):
         try:
-            frames = [frame for frame in packet.decode() if _is_usable(frame)]
+            frames = [frame for frame in decoder.decode(packet) if _is_usable(frame)]
         except (av.FFmpegError, ValueError):
             findings.skipped_packets += 1
             continue

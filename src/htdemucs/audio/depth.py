@@ -2,7 +2,7 @@
 
 import re
 
-from av.audio.stream import AudioStream
+from av.audio.codeccontext import AudioCodecContext
 
 _PCM_BITS = re.compile(r"pcm_[usf](\d+)")
 _LOSSLESS = frozenset(
@@ -15,12 +15,11 @@ _DSD = ("dsd_", "dst")  # one bit at a very high rate, which is usually converte
 _DEPTHS = {"u8": 16, "s16": 16, "s32": 24}  # unless a header says that there are more than 24
 
 
-def bit_depth(stream: AudioStream, packet: bytes) -> int | None:
+def bit_depth(context: AudioCodecContext, packet: bytes) -> int | None:
     """Return 16, 24 or 32, the least that holds every sample; None for lossy codecs.
 
     `packet` is the stream's first one.
     """
-    context = stream.codec_context
     codec = context.codec.canonical_name
     if pcm := _PCM_BITS.match(codec):
         return next((depth for depth in (16, 24) if int(pcm[1]) <= depth), 32)

@@ -93,7 +93,7 @@ def _samples(frame: AudioFrame) -> NDArray[np.float32]:
     values = frame.to_ndarray()
     if not frame.format.is_planar:
         values = values.reshape(frame.samples, -1).T
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         samples = values.astype(np.float32)
     match kind:
         case "u8":

@@ -9,8 +9,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from htdemucs.audio.riff import pcm_codec
+
 _CHUNK = 1 << 20  # bytes searched at a time
-_MAGIC = (b"RIFF", b"RF64", b"riff", b"FORM", b"caff", b"fLaC", b"DSD ", b"FRM8", b"wvpk", b"MAC ")
+_MAGIC = (
+    b"RIFF",
+    b"RIFX",
+    b"RF64",
+    b"BW64",
+    b"riff",
+    b"FORM",
+    b"caff",
+    b"fLaC",
+    b"DSD ",
+    b"FRM8",
+    b"wvpk",
+    b"MAC ",
+)
 _ID3_HEADER = 10  # bytes
 _PAGE_HEADER = 27  # bytes of an Ogg page before its table of segments
 _FIRST_PAGE, _LAST_PAGE = 2, 4  # flags of an Ogg page
@@ -24,6 +39,7 @@ class Part(NamedTuple):
     start: int
     end: int
     samples: int | None = None  # its exact length, where FFmpeg takes a wrong one
+    codec: str | None = None  # FFmpeg's name of its codec, where FFmpeg may take another
 
 
 class _Page(NamedTuple):
@@ -44,7 +60,7 @@ def find_parts(path: Path) -> list[Part]:
         if head.startswith(b"OggS"):
             return _ogg_parts(file, start, size)
         if head.startswith(_MAGIC) or head.endswith(b"ftyp"):
-            return [Part(start, size)]
+            return [Part(start, size, codec=pcm_codec(file, start))]
         if len(head) > 1 and head[0] == 0xFF and head[1] >= 0xE0:
             return _mp3_parts(file, start, size)
         return [Part(0, size)]
