@@ -7,6 +7,7 @@ from mutagen import id3
 
 from htdemucs.audio import AudioEncoding, AudioFile
 from htdemucs.audio.parts import find_parts
+from htdemucs.errors import AudioError
 
 LENGTHS = (30_000, 20_001)  # samples, of the files that are joined
 
@@ -79,13 +80,17 @@ def test_pictures_and_sound_of_one_ogg_file_are_no_chain(tmp_path, noise, make_m
     assert len(find_parts(path)) == 1
 
 
-def test_a_chain_with_an_unreadable_link_gives_the_others(tmp_path, noise, store, load):
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_chain_with_an_unreadable_link_gives_the_others(tmp_path, noise, store, load, place):
     paths = [store(tmp_path / str(n), noise(20_000, seed=n), AudioEncoding("ogg")) for n in (0, 1)]
     broken = tmp_path / "broken"
     broken.write_bytes(paths[0].read_bytes().replace(b"vorbis", b"nobody"))
-    audio = AudioFile(joined(tmp_path, [paths[0], broken, paths[1]]))
-    assert sum(block.shape[1] for block in audio) == 40_000
+    chain = [*paths[:place], broken, *paths[place:]]
+    audio = AudioFile(joined(tmp_path, chain))
+    assert torch.equal(torch.cat(list(audio), dim=1), torch.cat([load(p) for p in paths], dim=1))
     assert audio.notes == ("1 damaged packet was left out",)
+    with pytest.raises(AudioError, match="cannot be read"):
+        AudioFile(joined(tmp_path, [broken, broken]))
 
 
 def test_tags_between_joined_mp3_files_are_no_sound(tmp_path, noise, store, load):

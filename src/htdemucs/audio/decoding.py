@@ -3,8 +3,8 @@
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -34,6 +34,7 @@ _DSD_RATES = frozenset(base << octave for base in (44_100, 48_000) for octave in
 _PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "webm_dash_manifest"})
 # The explicit protocols keep a name such as "a:b.wav" a name, and the network shut.
 _PROTOCOLS = "file,subfile"
+_UNREADABLE = ("cannot be read", "check that it is an undamaged audio file")
 
 
 @dataclass(frozen=True)
@@ -51,24 +52,34 @@ def probe(path: Path, align: Align) -> SourceInfo:
 
     Raises AudioError if the file cannot be opened or holds no audio that decodes.
     """
-    parts = _parts(path)
     findings = Findings()
-    with open_audio(path, parts[0]) as (container, stream):
-        decoder = _decoder(stream, parts[0])
-        first = next(_frames(container, stream, decoder, findings), None)
-        if first is None:
-            raise nothing_decoded(path, findings)
-        Timeline(container, stream, findings).missing(first.start, first.seconds)
-        codec = decoder.codec.canonical_name
-        packet = _first_packet(path, parts[0]) if codec == "wavpack" else b""
-        depth = bit_depth(stream.codec_context, packet)
-        duration = _duration(container, stream)
-    for part in parts[1:]:
-        with suppress(AudioError), open_audio(path, part) as (container, stream):
-            duration = (duration or 0.0) + (_duration(container, stream) or 0.0)
-    if duration is not None and align == "video":
-        duration += findings.late
-    return SourceInfo(first.format, codec, depth, duration)
+    info: SourceInfo | None = None
+    with reporting(path, *_UNREADABLE):
+        for part, container, stream in _opened(path, findings):
+            duration = _duration(container, stream)
+            if info is None:
+                info = _probed(path, part, container, stream, findings)
+                if info and duration is not None and align == "video":
+                    duration += findings.late
+            if info is not None and duration is not None:
+                info = replace(info, duration=(info.duration or 0.0) + duration)
+    if info is None:
+        raise nothing_decoded(path, findings)
+    return info
+
+
+def _probed(
+    path: Path, part: Part, container: InputContainer, stream: AudioStream, findings: Findings
+) -> SourceInfo | None:
+    """Return what a part is, but for its duration; None if nothing of it decodes."""
+    decoder = _decoder(stream, part)
+    first = next(_frames(container, stream, decoder, findings), None)
+    if first is None:
+        return None
+    Timeline(container, stream, findings).missing(first.start, first.seconds)
+    codec = decoder.codec.canonical_name
+    packet = _first_packet(path, part) if codec == "wavpack" else b""
+    return SourceInfo(first.format, codec, bit_depth(stream.codec_context, packet), None)
 
 
 def nothing_decoded(path: Path, findings: Findings) -> AudioError:
@@ -90,15 +101,27 @@ def decode(path: Path, align: Align, findings: Findings) -> Iterator[Decoded]:
     Packets that do not decode are left out, and so is what cannot be opened of a file that was
     put together from several. Raises AudioError if nothing can be opened.
     """
-    first, *others = _parts(path)
-    with open_audio(path, first) as (container, stream):
-        yield from _aligned(container, stream, first, align, findings)
-    for part in others:
-        try:
-            with open_audio(path, part) as (container, stream):
-                yield from _aligned(container, stream, part, align, findings)
-        except AudioError:
-            findings.skipped_packets += 1
+    with reporting(path, *_UNREADABLE):
+        for part, container, stream in _opened(path, findings):
+            yield from _aligned(container, stream, part, align, findings)
+
+
+def _opened(path: Path, findings: Findings) -> Iterator[tuple[Part, InputContainer, AudioStream]]:
+    """Open a file's parts one after another; what cannot be opened beside others is damage."""
+    problem: AudioError | None = None
+    is_open = False
+    for part in _parts(path):
+        with ExitStack() as stack:
+            try:
+                container, stream = stack.enter_context(open_audio(path, part))
+            except AudioError as error:
+                problem = problem or error
+                findings.skipped_packets += 1
+                continue
+            is_open = True
+            yield part, container, stream
+    if problem is not None and not is_open:
+        raise problem
 
 
 def _parts(path: Path) -> list[Part]:
@@ -117,7 +140,7 @@ def open_audio(
     """
     part = part or _parts(path)[0]
     url = f"file:{path}"
-    with reporting(path, "cannot be read", "check that it is an undamaged audio file"):
+    with reporting(path, *_UNREADABLE):
         if (part.start, part.end) != (0, path.stat().st_size):
             url = f"subfile,,start,{part.start},end,{part.end},,:{url}"
         container = av.open(
