@@ -107,10 +107,12 @@ def _page(file: BinaryIO, place: int) -> _Page | None:
 
 def _mp3_parts(file: BinaryIO, start: int, size: int) -> list[Part]:
     """Find the header frames, Xing's or LAME's, that begin a file inside the file."""
-    tags = {_id3_end(file, place): place for place in _places(file, b"ID3", start)}
     words = sorted(p for word in (b"Xing", b"Info") for p in _places(file, word, start))
     frames = [frame for word in words if (frame := _header_frame(file, word)) is not None]
-    seams = [tags.get(frame, frame) for frame in frames if frame > start + _NEAR]
+    seams = [frame for frame in frames if frame > start + _NEAR]
+    if seams:
+        tags = {_id3_end(file, place): place for place in _places(file, b"ID3", start)}
+        seams = [tags.get(frame, frame) for frame in seams]
     return [Part(b, e) for b, e in zip([0, *seams], [*seams, size], strict=True)]
 
 
