@@ -89,12 +89,13 @@ def make_media() -> Callable[..., Path]:
         layout: str = "stereo",
         sample_rate: int = 44_100,
         video: bool = False,
+        **settings: object,
     ) -> Path:
         with av.open(str(path), "w") as container:
             if video:
                 pictures = container.add_stream("mpeg4", rate=25)
                 pictures.width = pictures.height = 64
-            streams = [container.add_stream(codec, rate=sample_rate) for _ in waveforms]
+            streams = [container.add_stream(codec, rate=sample_rate, **settings) for _ in waveforms]
             for stream in streams:
                 stream.codec_context.layout = layout
             if video:

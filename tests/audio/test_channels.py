@@ -1,9 +1,10 @@
 from math import sqrt
 
+import av
 import pytest
 import torch
 
-from htdemucs.audio.channels import mixing_matrix
+from htdemucs.audio.channels import NO_NAME, USUAL_LAYOUTS, assumption, mixing_matrix
 from htdemucs.errors import AudioError
 
 HALF_POWER = sqrt(1 / 2)
@@ -34,9 +35,53 @@ def test_the_order_of_the_channels_does_not_matter():
     )
 
 
-def test_unknown_layouts_are_averaged():
-    assert mix(("A", "B", "C"), 2, [0.3, 0.6, 0.0]) == pytest.approx([0.3, 0.3])
-    assert mix(("A", "B", "C"), 1, [0.3, 0.6, 0.0]) == pytest.approx([0.3])
+@pytest.mark.parametrize(
+    ("count", "layout"),
+    [(3, "2.1"), (4, "quad"), (5, "5.0"), (6, "5.1"), (7, "6.1"), (8, "7.1"), (10, "5.1.4")],
+)
+def test_channels_without_a_place_are_taken_for_the_usual_layout(count, layout):
+    named = [channel.name for channel in av.AudioLayout(layout).channels]
+    unnamed = [NO_NAME] * count
+    assert torch.equal(mixing_matrix(unnamed, 2), mixing_matrix(named, 2))
+    assert f"{count} channels" in assumption(unnamed, 2)
+    assert f"{layout} was assumed" in assumption(unnamed, 2)
+    assert assumption(named, 2) is None
+    assert assumption(unnamed, count) is None  # nothing is mixed
+
+
+def test_usual_layouts_are_those_of_ffmpeg_but_for_quad():
+    for count, (name, names) in USUAL_LAYOUTS.items():
+        layout = av.AudioLayout("quad" if count == 4 else f"{count}c")
+        assert (name, names) == (layout.name, tuple(channel.name for channel in layout.channels))
+
+
+def test_where_no_layout_is_usual_the_first_two_are_left_and_right():
+    assert mix([NO_NAME] * 9, 2, [0.3, 0.6, *[1.0] * 7]) == pytest.approx([0.3, 0.6])
+    assert mix([NO_NAME] * 9, 1, [0.3, 0.6, *[1.0] * 7]) == pytest.approx([0.45])
+    assert mix(("A", "B", "C"), 2, [0.3, 0.6, 0.0]) == pytest.approx([0.3, 0.6])
+    assert "first two were taken as left and right" in assumption([NO_NAME] * 9, 2)
+
+
+def test_of_ambisonic_sound_the_channel_without_direction_is_heard():
+    names = [f"AMBI{index}" for index in range(4)]
+    assert mix(names, 2, [0.5, 1.0, 1.0, 1.0]) == pytest.approx([0.5, 0.5])
+    assert mix([*names, "FL", "FR"], 2, [0.5, 1, 1, 1, 0.1, 0.2]) == pytest.approx([0.6, 0.7])
+    assert "ambisonic" in assumption(names, 2)
+
+
+def test_channels_without_a_place_beside_others_are_left_out():
+    assert mix(("FL", "UNSD", "FR"), 2, [0.1, 1.0, 0.2]) == pytest.approx([0.1, 0.2])
+    assert assumption(("FL", "UNSD", "FR"), 2).startswith("1 of 3 channels")
+
+
+@pytest.mark.parametrize("layout", ["22.2", "hexadecagonal", "7.1.2", "cube", "9.1.6", "7.1(wide)"])
+def test_every_place_that_ffmpeg_knows_is_heard_on_its_side(layout):
+    channels = av.AudioLayout(layout).channels
+    names = [channel.name for channel in channels]
+    assert assumption(names, 2) is None
+    for channel, (left, right) in zip(channels, mixing_matrix(names, 2).T.tolist(), strict=True):
+        assert (left > right) == ("left" in channel.description)
+        assert (right > left) == ("right" in channel.description)
 
 
 def test_mono_and_stereo():

@@ -4,11 +4,13 @@ import zlib
 import mutagen
 import pytest
 from mutagen import id3
+from mutagen.asf import ASF
 from mutagen.flac import FLAC, Picture
 from mutagen.mp4 import MP4
 from mutagen.oggopus import OggOpus
 from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
+from mutagen.wavpack import WavPack
 
 from htdemucs.audio import FORMATS, AudioEncoding, copy_tags
 from htdemucs.audio import tags as tags_module
@@ -26,6 +28,18 @@ FIELDS = {
     "comment": ["No comment"],
     "tracknumber": ["3/12"],
     "discnumber": ["1/2"],
+    "bpm": ["128"],
+    "initialkey": ["8A"],
+    "isrc": ["GBAYE6800011"],
+    "label": ["Label & Söhne"],
+    "lyrics": ["[00:01.00]One line\nand another"],
+    "originaldate": ["1968-08-30"],
+    "compilation": ["1"],
+    "titlesort": ["Song 歌"],
+    "artistsort": ["1"],
+    "albumsort": ["Album, The"],
+    "albumartistsort": ["Others"],
+    "composersort": ["Who, The"],
 }
 
 
@@ -86,7 +100,8 @@ def test_tags_and_cover_go_from_every_format_to_every_format(
     assert copy_tags(tagged, first, format=source)
     assert copy_tags(first, second, format=target, title_suffix="vocals")
     fields, pictures = read(second)
-    assert fields == FIELDS | {"title": ["Söng 歌 (vocals)"]}
+    titles = {"title": ["Söng 歌 (vocals)"], "titlesort": ["Song 歌 (vocals)"]}
+    assert fields == FIELDS | titles
     assert pictures == [("image/png", png())]
     assert b"replaygain" not in second.read_bytes().lower()
     assert load(second).equal(samples)
@@ -101,11 +116,120 @@ def test_other_programs_find_the_tags_where_they_look(tmp_path, encoded, tagged)
         if name in ("wav", "mp3"):
             assert tags["TIT2"].text == FIELDS["title"]
             assert tags["TRCK"].text == ["3/12"]
+            frames = {"TBPM": "128", "TKEY": "8A", "TSRC": "GBAYE6800011", "TCMP": "1"}
+            assert {frame: tags[frame].text[0] for frame in frames} == frames
+            assert tags["TPUB"].text == FIELDS["label"]
+            assert tags["USLT::eng"].text == FIELDS["lyrics"][0]
         elif name == "m4a":
             assert tags["\xa9ART"] == ["One", "Two"]
             assert tags["trkn"] == [(3, 12)]
+            assert tags["tmpo"] == [128]
+            assert tags["cpil"] is True
+            assert tags["\xa9lyr"] == FIELDS["lyrics"]
+            assert tags["----:com.apple.iTunes:initialkey"] == [b"8A"]
+            assert tags["----:com.apple.iTunes:ISRC"] == [b"GBAYE6800011"]
+            assert tags["----:com.apple.iTunes:LABEL"] == ["Label & Söhne".encode()]
         else:
             assert (tags["tracknumber"], tags["tracktotal"]) == (["3"], ["12"])
+            assert (tags["bpm"], tags["initialkey"], tags["isrc"]) == (
+                ["128"],
+                ["8A"],
+                ["GBAYE6800011"],
+            )
+            assert tags["label"] == FIELDS["label"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("KEY", "initialkey"),
+        ("ORGANIZATION", "label"),
+        ("PUBLISHER", "label"),
+        ("UNSYNCEDLYRICS", "lyrics"),
+        ("SYNCEDLYRICS", "lyrics"),
+        ("ALBUM ARTIST", "albumartist"),
+    ],
+)
+def test_names_of_other_programs_are_known(tmp_path, encoded, theirs, ours):
+    expected = {ours: ["x"]}
+    vorbis, mp3, mp4 = (tmp_path / name for name in ("a.flac", "a.mp3", "a.m4a"))
+    vorbis.write_bytes(encoded["flac"])
+    audio = FLAC(vorbis)
+    audio.tags[theirs] = "x"
+    audio.save()
+    mp3.write_bytes(encoded["mp3"])
+    frames = id3.ID3()
+    frames.add(id3.TXXX(desc=theirs, text=["x"]))
+    frames.save(mp3)
+    mp4.write_bytes(encoded["m4a"])
+    atoms = MP4(mp4)
+    atoms["----:com.apple.iTunes:" + theirs] = [b"x"]
+    atoms.save()
+    assert [read(path)[0] for path in (vorbis, mp3, mp4)] == [expected] * 3
+
+
+def test_a_label_of_two_names_is_copied_once(tmp_path, encoded):
+    path = tmp_path / "a.flac"
+    path.write_bytes(encoded["flac"])
+    audio = FLAC(path)
+    audio["publisher"], audio["label"] = "Publisher", "Label"
+    audio.save()
+    assert read(path)[0] == {"label": ["Label"]}
+
+
+def test_synchronised_lyrics_become_lines_with_times(tmp_path, encoded):
+    path = tmp_path / "a.mp3"
+    path.write_bytes(encoded["mp3"])
+    frames = id3.ID3()
+    lines = [("One line", 1_000), ("\nand another", 62_345)]
+    frames.add(id3.SYLT(encoding=3, lang="eng", format=2, type=1, text=lines))
+    frames.save(path)
+    assert read(path)[0] == {"lyrics": ["[00:01.00]One line\n[01:02.34]and another"]}
+
+
+@pytest.mark.parametrize(("bpm", "stored"), [("127.6", [128]), ("fast", None), ("0128", [128])])
+def test_mp4_holds_whole_beats_per_minute(tmp_path, encoded, bpm, stored):
+    source, path = tmp_path / "a.flac", tmp_path / "a.m4a"
+    source.write_bytes(encoded["flac"])
+    audio = FLAC(source)
+    audio["bpm"], audio["title"] = bpm, "Song"
+    audio.save()
+    path.write_bytes(encoded["m4a"])
+    assert copy_tags(source, path, format="m4a")
+    assert MP4(path).tags.get("tmpo") == stored
+
+
+def test_numbers_that_mp4_leaves_at_zero_are_no_tags(tmp_path, encoded):
+    path = tmp_path / "a.m4a"
+    path.write_bytes(encoded["m4a"])
+    atoms = MP4(path)
+    atoms["tmpo"], atoms["cpil"], atoms["\xa9nam"] = [0], False, "Song"
+    atoms.save()
+    assert read(path)[0] == {"title": ["Song"]}
+
+
+def test_id3_tags_before_another_format_are_read(tmp_path, encoded):
+    path, source = tmp_path / "a.wav", tmp_path / "tag"
+    frames = id3.ID3()
+    frames.add(id3.TIT2(encoding=3, text=["Song"]))
+    frames.save(source)
+    path.write_bytes(source.read_bytes() + encoded["wav"])
+    assert read(path)[0] == {"title": ["Song"]}
+
+
+def test_tags_of_wavpack_and_windows_media_are_read(tmp_path, noise, make_media):
+    fields = {"bpm": ["128"], "initialkey": ["8A"], "isrc": ["X"], "label": ["L"], "lyrics": ["la"]}
+    wavpack = make_media(tmp_path / "a.wv", "wavpack", [noise(4_000)])
+    apev2 = WavPack(wavpack)
+    for name, values in fields.items():
+        apev2[name.upper()] = values
+    apev2.save()
+    asf = ASF(make_media(tmp_path / "a.wma", "wmav2", [noise(40_000)], bit_rate=64_000))
+    asf["WM/BeatsPerMinute"], asf["WM/InitialKey"], asf["WM/ISRC"] = "128", "8A", "X"
+    asf["WM/Publisher"], asf["WM/Lyrics"] = "L", "la"
+    asf.save()
+    assert read(wavpack)[0] == fields
+    assert read(tmp_path / "a.wma")[0] == fields
 
 
 @pytest.mark.parametrize("target", FORMATS)

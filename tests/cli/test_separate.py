@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 
+from films import RATE, film
 from htdemucs import AudioFile
 from htdemucs.errors import HTDemucsError
 
@@ -296,3 +297,24 @@ def test_a_second_song_of_the_same_name_keeps_the_first_s_stems(run, model_folde
         run("separate", path, "-n", model_folder, "-o", out)
     folders = {name.split("/")[1] for name in files(out)}
     assert folders == {"A song", "A song (2)"}
+
+
+def test_a_video_s_late_sound_is_told_and_can_be_aligned(run, model_folder, tmp_path):
+    """`--align video` puts silence before it; the residual then lines up too."""
+    sound = 0.1 * torch.randn(2, RATE, generator=torch.Generator().manual_seed(2))
+    video = film(tmp_path / "late.mkv", "flac", sound, [RATE // 2, RATE // 2])
+    words = ("separate", video, "-n", model_folder, "-d", "cpu", "--residual", "write")
+    result = run(*words, "-o", tmp_path / "start")
+    assert "starts 0.500 s late; --align video fills in silence" in " ".join(result.stderr.split())
+    result = run(*words, "-o", tmp_path / "video", "--align", "video")
+    assert result.exit_code == 0, result.output
+    assert "fills in silence" not in result.stderr
+    start, aligned = (
+        {path.stem: torch.cat(list(AudioFile(path)), 1) for path in (tmp_path / out).rglob("*.wav")}
+        for out in ("start", "video")
+    )
+    assert {stem.shape[1] for stem in start.values()} == {RATE}
+    assert {stem.shape[1] for stem in aligned.values()} == {RATE * 3 // 2}
+    total = sum(stem.double() for stem in aligned.values())
+    assert total[:, : RATE // 2].abs().max() == 0
+    assert torch.equal(total[:, RATE // 2 :], sum(stem.double() for stem in start.values()))

@@ -311,7 +311,7 @@ def test_estimates_that_are_not_numbers_are_counted(data, estimates, model_folde
     write(estimates / "one" / "bass.wav", broken)
     info = to_document(run(data, estimates))["track_info"]["one"]
     assert info["non_finite_samples"] == 10
-    assert "the estimate bass had 10 NaN" in info["notes"][0]
+    assert "the estimate bass: 10 invalid samples" in info["notes"][0]
 
 
 @pytest.mark.filterwarnings("ignore:a segment is beyond")

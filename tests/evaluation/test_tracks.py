@@ -108,7 +108,7 @@ def test_broken_samples_are_noted(data):
     write(data / "two" / "bass.wav", waveform)
     reader = TrackReader(Track("two", data / "two"))
     read(reader)
-    assert reader.notes() == ["bass had 1 NaN or infinite samples, read as 0"]
+    assert reader.notes() == ["bass: 1 invalid sample was replaced by 0"]
 
 
 def test_two_files_for_one_stem_are_refused(data):

@@ -58,8 +58,8 @@ class Judge:
 def _try_files(pipe: Connection) -> None:
     import torch
 
-    from helpers import TINY, awake
     from htdemucs import HTDemucs, HTDemucsConfig, OutputOptions, Separator
+    from tests.helpers import TINY, awake
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

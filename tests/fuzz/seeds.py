@@ -16,6 +16,7 @@ AUDIO = {
     "s16.wav": ("wav", "pcm_s16le", RATE),
     "s24.wav": ("wav", "pcm_s24le", RATE),
     "s32.wav": ("wav", "pcm_s32le", RATE),
+    "s64.wav": ("wav", "pcm_s64le", RATE),
     "u8.wav": ("wav", "pcm_u8", RATE),
     "f32.wav": ("wav", "pcm_f32le", RATE),
     "f64.wav": ("wav", "pcm_f64le", RATE),
@@ -51,6 +52,7 @@ AUDIO = {
     "x.flv": ("flv", "aac", 44_100),
     "x.3gp": ("3gp", "aac", RATE),
 }
+CHAINS = {"chain.ogg": "vorbis.ogg", "chain.opus": "x.opus", "chain.mp3": "x.mp3"}
 VIDEO = ("x.mkv", "x.mp4", "x.mov", "x.avi")  # with pictures
 
 
@@ -66,6 +68,8 @@ def make_seeds(folder: Path) -> list[Path]:
     made.append(_media(folder / "silent film.mkv", pictures=True, tracks=0))
     made.append(_media(folder / "three streams.mka", pictures=False, tracks=3))
     made += [_tagged_mp3(folder, folder / "x.mp3"), _tagged_flac(folder, folder / "x.flac")]
+    made += [_chain(folder / name) for name in CHAINS]
+    made += [_dsf(folder / "x.dsf"), _unplaced(folder / "six channels.wav")]
     made += [_floats(folder / f"{name}.wav", value) for name, value in _ODD_FLOATS.items()]
     return made
 
@@ -117,6 +121,27 @@ def _media(path: Path, pictures: bool, tracks: int) -> Path:
     return path
 
 
+def _chain(path: Path) -> Path:
+    """Write a file three times over, as `cat` does."""
+    path.write_bytes((path.parent / CHAINS[path.name]).read_bytes() * 3)
+    return path
+
+
+def _dsf(path: Path) -> Path:
+    """Write DSD64: a block of silence for each of two channels."""
+    data = bytes([0x69]) * 2 * 4_096
+    form = struct.pack("<4sQIIIIIIQII", b"fmt ", 52, 1, 0, 2, 2, 2_822_400, 1, 32_768, 4_096, 0)
+    body = form + struct.pack("<4sQ", b"data", 12 + len(data)) + data
+    path.write_bytes(struct.pack("<4sQQQ", b"DSD ", 28, 28 + len(body), 0) + body)
+    return path
+
+
+def _unplaced(path: Path) -> Path:
+    """Write six channels that do not say where they belong."""
+    samples = np.tile(_waveform(RATE), (3, 1)).T.tobytes()
+    return _wav(path, samples, channels=6)
+
+
 def _tagged_mp3(folder: Path, source: Path) -> Path:
     path = folder / "tagged.mp3"
     path.write_bytes(source.read_bytes())
@@ -151,7 +176,12 @@ _ODD_FLOATS = {
 
 def _floats(path: Path, values: list[float]) -> Path:
     samples = struct.pack(f"<{len(values)}f", *values) * (4000 // len(values))
-    form = struct.pack("<HHIIHH", 3, 2, RATE, RATE * 8, 8, 32)
+    return _wav(path, samples, channels=2)
+
+
+def _wav(path: Path, samples: bytes, channels: int) -> Path:
+    block = 4 * channels
+    form = struct.pack("<HHIIHH", 3, channels, RATE, RATE * block, block, 32)
     chunks = b"WAVEfmt " + struct.pack("<I", 16) + form
     chunks += b"data" + struct.pack("<I", len(samples)) + samples
     path.write_bytes(b"RIFF" + struct.pack("<I", len(chunks)) + chunks)

@@ -6,10 +6,12 @@ from htdemucs.audio.resample import Resampler, resampled_length
 from htdemucs.audio.spool import Spool
 from htdemucs.audio.stem_file import StemFileWriter, read_stem_metadata
 from htdemucs.audio.tags import copy_tags
+from htdemucs.audio.timeline import Align
 from htdemucs.audio.writer import AudioWriter
 
 __all__ = [
     "FORMATS",
+    "Align",
     "AudioEncoding",
     "AudioFile",
     "AudioWriter",

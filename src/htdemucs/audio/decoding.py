@@ -1,51 +1,40 @@
 """What FFmpeg decodes of a file's audio stream, as float32 samples and their format."""
 
 import os
-import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import cast
 
 import av
 import numpy as np
+from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
+from av.codec.context import Flags2
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
-from numpy.typing import NDArray
 
+from htdemucs.audio.depth import bit_depth
 from htdemucs.audio.failures import printable, reason, reporting
+from htdemucs.audio.findings import Findings
+from htdemucs.audio.frames import Decoded, SourceFormat, decoded, keep_channel_order
+from htdemucs.audio.parts import Part, find_parts
+from htdemucs.audio.timeline import Align, Timeline
 from htdemucs.errors import AudioError
 
 SAMPLE_RATES = range(1_000, 768_001)  # Hz; outside it a header is damaged, not unusual
+# FFmpeg gives an eighth of DSD's rate: for DSD256 to DSD1024 more than any other sound has.
+_DSD_RATES = frozenset(base << octave for base in (44_100, 48_000) for octave in (5, 6, 7))
 
 # Formats that name other files: a track must not be able to read its neighbours.
 _PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "webm_dash_manifest"})
-_LOSSLESS_CODECS = frozenset(
-    {"alac", "ape", "flac", "mlp", "mp4als", "shorten", "tak", "truehd", "tta", "wavpack"}
-)
-# PyAV 18 looks for a null pointer after a frame's last plane, and FFmpeg writes none from 8 on:
-# asking such a frame for its planes reads, and crashes on, memory that is not its own.
-_UNSAFE_PLANES = 8
-_PCM_BITS = re.compile(r"pcm_[usf](\d+)")
-
-
-class SourceFormat(NamedTuple):
-    """What a run of decoded samples is."""
-
-    sample_rate: int
-    channel_names: tuple[str, ...]  # FFmpeg's: FL, FR, FC, LFE, …
-
-
-class Decoded(NamedTuple):
-    """Samples of one frame, (C, L) float32."""
-
-    format: SourceFormat
-    samples: NDArray[np.float32]
+# The explicit protocols keep a name such as "a:b.wav" a name, and the network shut.
+_PROTOCOLS = "file,subfile"
+_UNREADABLE = ("cannot be read", "check that it is an undamaged audio file")
 
 
 @dataclass(frozen=True)
@@ -58,125 +47,211 @@ class SourceInfo:
     duration: float | None  # seconds, as the container estimates it
 
 
-class Damage:
-    """Counts what had to be left out or replaced during one pass over a file."""
-
-    def __init__(self) -> None:
-        self.skipped_packets = 0
-        self.repaired_samples = 0
-
-
-def probe(path: Path) -> SourceInfo:
+def probe(path: Path, align: Align) -> SourceInfo:
     """Read the headers and the first decodable frame.
 
     Raises AudioError if the file cannot be opened or holds no audio that decodes.
     """
-    with open_audio(path) as (container, stream):
-        damage = Damage()
-        first = next(decode(container, stream, damage), None)
-        if first is None:
-            raise nothing_decoded(path, damage)
-        context = stream.codec_context
-        codec = context.codec.canonical_name
-        duration = None
-        if stream.duration is not None and stream.time_base is not None:
-            duration = float(stream.duration * stream.time_base)
-        elif container.duration is not None:
-            duration = container.duration / av.time_base
-        return SourceInfo(first.format, codec, _bit_depth(codec, context.format.name), duration)
+    findings = Findings()
+    info: SourceInfo | None = None
+    with reporting(path, *_UNREADABLE):
+        for part, container, stream in _opened(path, findings):
+            duration = _duration(container, stream)
+            if info is None:
+                info = _probed(path, part, container, stream, findings)
+                if info and duration is not None and align == "video":
+                    duration += findings.late
+            if info is not None and duration is not None:
+                info = replace(info, duration=(info.duration or 0.0) + duration)
+    if info is None:
+        raise nothing_decoded(path, findings)
+    return info
 
 
-def nothing_decoded(path: Path, damage: Damage) -> AudioError:
+def _probed(
+    path: Path, part: Part, container: InputContainer, stream: AudioStream, findings: Findings
+) -> SourceInfo | None:
+    """Return what a part is, but for its duration; None if nothing of it decodes."""
+    decoder = _decoder(stream, part)
+    first = next(_frames(container, stream, decoder, findings), None)
+    if first is None:
+        return None
+    Timeline(container, stream, findings).missing(first.start, first.seconds)
+    codec = decoder.codec.canonical_name
+    packet = _first_packet(path, part) if codec == "wavpack" else b""
+    return SourceInfo(first.format, codec, bit_depth(stream.codec_context, packet), None)
+
+
+def nothing_decoded(path: Path, findings: Findings) -> AudioError:
     """Make the error for a stream without a single sample."""
-    if damage.skipped_packets:
-        return AudioError(f"{printable(path)} cannot be decoded: all its audio is damaged")
-    return AudioError(f"{printable(path)} contains no audio samples; check the file")
+    name = printable(path)
+    if findings.unreadable:
+        return AudioError(
+            f"{name} has samples of the kind {findings.unreadable}, which cannot be read yet; "
+            "convert it to WAV or FLAC first"
+        )
+    if findings.skipped_packets:
+        return AudioError(f"{name} cannot be decoded: all its audio is damaged")
+    return AudioError(f"{name} contains no audio samples; check the file")
+
+
+def decode(path: Path, align: Align, findings: Findings) -> Iterator[Decoded]:
+    """Yield a file's frames, and with `align="video"` silence where they are missing.
+
+    Packets that do not decode are left out, and so is what cannot be opened of a file that was
+    put together from several. Raises AudioError if nothing can be opened.
+    """
+    with reporting(path, *_UNREADABLE):
+        for part, container, stream in _opened(path, findings):
+            yield from _aligned(container, stream, part, align, findings)
+
+
+def _opened(path: Path, findings: Findings) -> Iterator[tuple[Part, InputContainer, AudioStream]]:
+    """Open a file's parts one after another; what cannot be opened beside others is damage."""
+    problem: AudioError | None = None
+    is_open = False
+    for part in _parts(path):
+        with ExitStack() as stack:
+            try:
+                container, stream = stack.enter_context(open_audio(path, part))
+            except AudioError as error:
+                problem = problem or error
+                findings.skipped_packets += 1
+                continue
+            is_open = True
+            yield part, container, stream
+    if problem is not None and not is_open:
+        raise problem
+
+
+def _parts(path: Path) -> list[Part]:
+    check_regular_file(path)
+    with reporting(path, "cannot be read", "check its folder"):
+        return find_parts(path)
 
 
 @contextmanager
-def open_audio(path: Path) -> Iterator[tuple[InputContainer, AudioStream]]:
-    """Open a file at its default (else first) audio stream; AudioError if there is none."""
-    check_regular_file(path)
-    with reporting(path, "cannot be read", "check that it is an undamaged audio file"):
-        # The explicit protocol keeps a name such as "a:b.wav" a name, and the network shut.
+def open_audio(
+    path: Path, part: Part | None = None
+) -> Iterator[tuple[InputContainer, AudioStream]]:
+    """Open a file, or its first part, at its default (else first) audio stream.
+
+    Raises AudioError if there is none.
+    """
+    part = part or _parts(path)[0]
+    url = f"file:{path}"
+    with reporting(path, *_UNREADABLE):
+        if (part.start, part.end) != (0, path.stat().st_size):
+            url = f"subfile,,start,{part.start},end,{part.end},,:{url}"
         container = av.open(
-            f"file:{path}", metadata_errors="replace", options={"protocol_whitelist": "file"}
+            url, metadata_errors="replace", options={"protocol_whitelist": _PROTOCOLS}
         )
         with container:
             yield container, _choose_stream(container, path)
 
 
-def decode(container: InputContainer, stream: AudioStream, damage: Damage) -> Iterator[Decoded]:
+def _duration(container: InputContainer, stream: AudioStream) -> float | None:
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return None if container.duration is None else container.duration / av.time_base
+
+
+def _first_packet(path: Path, part: Part) -> bytes:
+    with open_audio(path, part) as (container, stream):
+        return bytes(next(container.demux(stream)))
+
+
+def _aligned(
+    container: InputContainer, stream: AudioStream, part: Part, align: Align, findings: Findings
+) -> Iterator[Decoded]:
+    timeline = Timeline(container, stream, findings)
+    decoder = _decoder(stream, part)
+    pieces = _frames(container, stream, decoder, findings)
+    if part.samples is not None:
+        decoder.flags2 |= Flags2.skip_manual
+        pieces = _first_samples(pieces, part.samples)
+    for piece in pieces:
+        silence = timeline.missing(piece.start, piece.seconds)
+        if align == "video":
+            yield from _silence(piece.format, round(silence * piece.format.sample_rate))
+        yield piece
+
+
+def _first_samples(pieces: Iterator[Decoded], count: int) -> Iterator[Decoded]:
+    for piece in pieces:
+        yield piece._replace(samples=piece.samples[:, :count])
+        count = max(0, count - piece.samples.shape[1])
+
+
+def _silence(source: SourceFormat, length: int) -> Iterator[Decoded]:
+    for start in range(0, length, source.sample_rate):
+        count = min(source.sample_rate, length - start)
+        yield Decoded(source, np.zeros((len(source.channel_names), count), np.float32))
+
+
+def _decoder(stream: AudioStream, part: Part) -> AudioCodecContext:
+    """Return FFmpeg's decoder for the stream, or that of the codec which the part has."""
+    chosen = stream.codec_context
+    if part.codec in (None, chosen.name):
+        return chosen
+    decoder = cast(AudioCodecContext, av.CodecContext.create(part.codec, "r"))
+    decoder.sample_rate = chosen.sample_rate
+    decoder.layout = f"{chosen.layout.nb_channels} channels"  # names come from the stream
+    return decoder
+
+
+def _frames(
+    container: InputContainer,
+    stream: AudioStream,
+    decoder: AudioCodecContext,
+    findings: Findings,
+) -> Iterator[Decoded]:
     """Yield the stream's frames, leaving out packets that do not decode.
 
     Encoder delay is removed by FFmpeg. So is the padding at the end, except in MP4 files: there
     the last packet's duration tells where the audio ends, and the last frame is cut to it.
     """
     is_mp4 = container.format.name.startswith("mov,")
-    held: tuple[AudioFrame, Decoded] | None = None
-    end: int | None = None
-    for packet in _packets(container, stream, damage):
+    names = keep_channel_order(stream)
+    held: Decoded | None = None
+    end: float | None = None
+    for packet in _packets(container, stream, findings):
         try:
-            decoded = [(frame, _decoded(frame)) for frame in packet.decode() if _is_usable(frame)]
+            frames = [frame for frame in decoder.decode(packet) if _is_usable(frame)]
         except (av.FFmpegError, ValueError):
-            damage.skipped_packets += 1
+            findings.skipped_packets += 1
             continue
-        if packet.pts is not None and packet.duration:
-            end = packet.pts + packet.duration
-        for pair in decoded:
+        if packet.pts is not None and packet.duration and packet.time_base is not None:
+            end = float((packet.pts + packet.duration) * packet.time_base)
+        for frame in frames:
+            piece = decoded(frame, names)
+            if piece is None:
+                findings.unreadable = frame.format.name
+                continue
             if held is not None:
-                yield held[1]
-            held = pair
+                yield held
+            held = piece
     if held is not None:
-        frame, piece = held
-        yield _cut(piece, frame, end) if is_mp4 and end is not None else piece
+        yield held.before(end) if is_mp4 and end is not None else held
 
 
 def _packets(
-    container: InputContainer, stream: AudioStream, damage: Damage
+    container: InputContainer, stream: AudioStream, findings: Findings
 ) -> Iterator["Packet[AudioStream]"]:
     try:
         yield from container.demux(stream)
     except av.InvalidDataError:
         # A file that breaks off or goes astray still gives what came before.
-        damage.skipped_packets += 1
+        findings.skipped_packets += 1
 
 
 def _is_usable(frame: AudioFrame) -> bool:
-    return frame.samples > 0 and frame.sample_rate in SAMPLE_RATES
+    return frame.samples > 0 and _is_possible(frame.sample_rate)
 
 
-def _cut(piece: Decoded, frame: AudioFrame, end: int) -> Decoded:
-    """Keep the part of a frame before the timestamp `end`; all of it if `end` is not inside."""
-    if frame.pts is None or frame.time_base is None:
-        return piece
-    length = round((end - frame.pts) * frame.time_base * frame.sample_rate)
-    return piece._replace(samples=piece.samples[:, :length]) if length > 0 else piece
-
-
-def _decoded(frame: AudioFrame) -> Decoded:
-    names = tuple(channel.name for channel in frame.layout.channels)
-    return Decoded(SourceFormat(frame.sample_rate, names), _samples(frame))
-
-
-def _samples(frame: AudioFrame) -> NDArray[np.float32]:
-    """(C, L) float32; an integer of b bits x becomes x / 2^(b-1), exactly up to 24 bits."""
-    if frame.format.is_planar and frame.layout.nb_channels >= _UNSAFE_PLANES:
-        interleave = av.AudioResampler(format=frame.format.name.removesuffix("p"))
-        [frame] = interleave.resample(frame)
-    values = frame.to_ndarray()
-    if not frame.format.is_planar:
-        values = values.reshape(frame.samples, -1).T
-    with np.errstate(over="ignore"):
-        samples = values.astype(np.float32)
-    match frame.format.name.removesuffix("p"):
-        case "u8":
-            return (samples - 128) / np.float32(2**7)
-        case "s16":
-            return samples / np.float32(2**15)
-        case "s32":
-            return samples / np.float32(2**31)
-    return samples
+def _is_possible(sample_rate: int) -> bool:
+    """Return whether sound can have this rate."""
+    return sample_rate in SAMPLE_RATES or sample_rate in _DSD_RATES
 
 
 def check_regular_file(path: Path) -> None:
@@ -210,16 +285,6 @@ def _choose_stream(container: InputContainer, path: Path) -> AudioStream:
     if stream.codec_context is None:
         raise AudioError(f"{name} uses an unknown audio codec; convert it to WAV or FLAC first")
     rate = stream.codec_context.sample_rate
-    if rate and rate not in SAMPLE_RATES:
+    if rate and not _is_possible(rate):
         raise AudioError(f"{name} claims a sample rate of {rate} Hz; check that it is undamaged")
     return stream
-
-
-def _bit_depth(codec: str, sample_format: str) -> int | None:
-    """16, 24 or 32, the least that holds every sample of a lossless codec; None for lossy ones."""
-    pcm = _PCM_BITS.match(codec)
-    if pcm is not None:
-        return next((depth for depth in (16, 24) if int(pcm[1]) <= depth), 32)
-    if codec not in _LOSSLESS_CODECS:
-        return None
-    return {"s16": 16, "u8": 16, "s32": 24}.get(sample_format.removesuffix("p"), 32)

@@ -3,25 +3,20 @@
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from htdemucs.audio.channels import mixing_matrix
-from htdemucs.audio.decoding import (
-    SAMPLE_RATES,
-    Damage,
-    Decoded,
-    SourceFormat,
-    decode,
-    nothing_decoded,
-    open_audio,
-    probe,
-)
+from htdemucs.audio.channels import assumption, mixing_matrix
+from htdemucs.audio.decoding import SAMPLE_RATES, decode, nothing_decoded, probe
 from htdemucs.audio.failures import printable
+from htdemucs.audio.findings import Findings
+from htdemucs.audio.frames import Decoded, SourceFormat
 from htdemucs.audio.resample import Resampler, resampled_length
+from htdemucs.audio.timeline import Align
 from htdemucs.errors import AudioError
 
 LOUDEST = 1e30  # a magnitude that no sound has; sums of a few larger ones are beyond float32
@@ -40,16 +35,21 @@ class AudioFile:
     - NaN, infinite samples and those beyond `LOUDEST` become 0; packets that do not decode are
       left out.
     - Where sample rate or layout change inside a file, the rest is converted like the start.
+      Files joined to one, such as chained Ogg streams, are read one after another.
 
     Attributes:
         path: the file.
         sample_rate, channels: what iterating delivers.
-        source_sample_rate, source_channels: what the file starts with.
+        align: "start" begins with the first sample of the file. "video" puts silence before it
+            where the audio starts later than the pictures, and into gaps of the audio, so that
+            it stays in step with them; without pictures only gaps are filled.
+        source_sample_rate, source_channels: what the file starts with. Rates above those of
+            `SAMPLE_RATES`, which DSD has, are halved until they are not.
         codec: FFmpeg's name of the codec, such as "flac" or "pcm_s16le".
         bit_depth: 16, 24 or 32 (the least that keeps every sample); None for a lossy codec.
         duration: seconds as the container tells, an estimate; None if it does not.
-        source_length: exact length in samples at `source_sample_rate`, known once an iteration
-            is complete; 0 before.
+        source_length: exact length in samples at `source_sample_rate`, with the silence that
+            `align` adds, known once an iteration is complete; 0 before.
 
     Raises AudioError, here or while iterating, if the file is missing, unreadable, damaged
     beyond use or without sound, or if the request is out of range.
@@ -61,14 +61,20 @@ class AudioFile:
         *,
         sample_rate: int | None = None,
         channels: int | None = None,
+        align: Align = "start",
     ) -> None:
         self.path = Path(path)
+        self.align: Align = align
         if sample_rate is not None and sample_rate not in SAMPLE_RATES:
             raise AudioError(f"cannot deliver {sample_rate} Hz; ask for 1000 to 768000 Hz")
         if channels not in (None, 1, 2):
             raise AudioError(f"cannot deliver {channels} channels; ask for 1 or 2")
-        info = probe(self.path)
+        if align not in get_args(Align):
+            raise AudioError(f"cannot align to {align!r}; choose {' or '.join(get_args(Align))}")
+        info = probe(self.path, align)
         self.source_sample_rate = info.format.sample_rate
+        while self.source_sample_rate not in SAMPLE_RATES:
+            self.source_sample_rate //= 2
         self.source_channels = len(info.format.channel_names)
         self.codec = info.codec
         self.bit_depth = info.bit_depth
@@ -76,39 +82,53 @@ class AudioFile:
         self.sample_rate = sample_rate or self.source_sample_rate
         self.channels = channels or self.source_channels
         self.source_length = 0
-        self._damage = Damage()
+        self._findings = Findings()
+
+    def at_rate(self, sample_rate: int) -> "AudioFile":
+        """Return the same audio, mixed and aligned alike, at another sample rate."""
+        channels = self.channels if self.channels in (1, 2) else None
+        return AudioFile(self.path, sample_rate=sample_rate, channels=channels, align=self.align)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a listener should know, in sentences about the latest iteration.
+
+        They say what was damaged and replaced, what was assumed of channels that do not say where
+        they belong, and that the audio is not in step with the pictures.
+        """
+        return self._findings.notes(filled=self.align == "video")
 
     @property
     def repaired_samples(self) -> int:
         """Count of samples that are no sound, replaced by 0 during the latest iteration."""
-        return self._damage.repaired_samples
+        return self._findings.repaired_samples
 
     @property
     def skipped_packets(self) -> int:
         """Count of packets left out as damaged during the latest iteration."""
-        return self._damage.skipped_packets
+        return self._findings.skipped_packets
 
     def __repr__(self) -> str:
         return f"AudioFile({printable(self.path)!r}, {self.sample_rate} Hz, {self.channels} ch)"
 
     def __iter__(self) -> Iterator[Tensor]:
-        self._damage = Damage()
+        self._findings = Findings()
         self.source_length = 0
-        return reblock(self._converted(self._damage), self.sample_rate)
+        return reblock(self._converted(self._findings), self.sample_rate)
 
-    def _converted(self, damage: Damage) -> Iterator[Tensor]:
+    def _converted(self, findings: Findings) -> Iterator[Tensor]:
         """Blocks at the delivered rate and channels, of any length, also none."""
         section: _Section | None = None
-        with open_audio(self.path) as (container, stream):
-            for source, samples in _joined(decode(container, stream, damage)):
-                if section is None or section.source != source:
-                    if section is not None:
-                        self._count(section)
-                        yield section.flush()
-                    section = _Section(source, self.sample_rate, self.channels)
-                yield section.push(torch.from_numpy(_repaired(samples, damage)))
+        for piece in _joined(decode(self.path, self.align, findings)):
+            if section is None or section.source != piece.format:
+                if section is not None:
+                    self._count(section)
+                    yield section.flush()
+                section = _Section(piece.format, self.sample_rate, self.channels)
+                findings.assumption = findings.assumption or section.assumption
+            yield section.push(torch.from_numpy(_repaired(piece.samples, findings)))
         if section is None:
-            raise nothing_decoded(self.path, damage)
+            raise nothing_decoded(self.path, findings)
         self._count(section)
         yield section.flush()
 
@@ -125,6 +145,7 @@ class _Section:
         self.source = source
         self.taken = 0  # samples, at the source's own rate
         self._matrix = mixing_matrix(source.channel_names, channels)
+        self.assumption = assumption(source.channel_names, channels)
         self._resampler = Resampler(source.sample_rate, sample_rate, channels)
 
     def push(self, samples: Tensor) -> Tensor:
@@ -170,10 +191,10 @@ def _joined(pieces: Iterable[Decoded]) -> Iterator[Decoded]:
         yield Decoded(source, np.concatenate(held, axis=1))
 
 
-def _repaired(samples: NDArray[np.float32], damage: Damage) -> NDArray[np.float32]:
+def _repaired(samples: NDArray[np.float32], findings: Findings) -> NDArray[np.float32]:
     sound = np.abs(samples) <= LOUDEST  # false of NaN too
     broken = samples.size - int(np.count_nonzero(sound))
     if not broken:
         return samples
-    damage.repaired_samples += broken
+    findings.repaired_samples += broken
     return np.where(sound, samples, np.float32(0))

@@ -4,16 +4,18 @@
 # mypy: disallow-untyped-calls=False
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mutagen
 from mutagen import id3
 from mutagen.flac import FLAC, Picture
-from mutagen.mp4 import MP4, MP4Cover
+from mutagen.mp4 import MP4, MP4Cover, MP4FreeForm
+from mutagen.oggflac import OggFLAC
 from mutagen.oggopus import OggOpus
 from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
@@ -21,24 +23,52 @@ from mutagen.wave import WAVE
 from htdemucs.audio.decoding import open_audio
 from htdemucs.audio.failures import reporting
 
-# Our field, named as in Vorbis comments: (ID3 frame, MP4 atom). What is not listed is not copied;
-# loudness tags such as ReplayGain must not be, since a stem is not as loud as its mixture.
+
+class _Field(NamedTuple):
+    """Where a tag is in each kind of file."""
+
+    id3: str
+    mp4: str
+    others: tuple[str, ...] = ()  # names that other programs and FFmpeg have for it
+
+
+_FREE = "----:com.apple.iTunes:"  # before the names that MP4 itself does not know
+# By our name, which is that of Vorbis comments. What is not listed is not copied; loudness tags
+# such as ReplayGain must not be, since a stem is not as loud as its mixture.
 _FIELDS = {
-    "title": ("TIT2", "\xa9nam"),
-    "artist": ("TPE1", "\xa9ART"),
-    "album": ("TALB", "\xa9alb"),
-    "albumartist": ("TPE2", "aART"),
-    "date": ("TDRC", "\xa9day"),
-    "genre": ("TCON", "\xa9gen"),
-    "composer": ("TCOM", "\xa9wrt"),
-    "grouping": ("TIT1", "\xa9grp"),
-    "copyright": ("TCOP", "cprt"),
-    "comment": ("COMM", "\xa9cmt"),
-    "tracknumber": ("TRCK", "trkn"),
-    "discnumber": ("TPOS", "disk"),
+    "title": _Field("TIT2", "\xa9nam"),
+    "artist": _Field("TPE1", "\xa9ART"),
+    "album": _Field("TALB", "\xa9alb"),
+    "albumartist": _Field("TPE2", "aART", ("album_artist", "album artist")),
+    "date": _Field("TDRC", "\xa9day", ("year", "wm/year")),
+    "genre": _Field("TCON", "\xa9gen"),
+    "composer": _Field("TCOM", "\xa9wrt"),
+    "grouping": _Field("TIT1", "\xa9grp"),
+    "copyright": _Field("TCOP", "cprt"),
+    "comment": _Field("COMM", "\xa9cmt"),
+    "tracknumber": _Field("TRCK", "trkn", ("track",)),
+    "discnumber": _Field("TPOS", "disk", ("disc",)),
+    "bpm": _Field("TBPM", "tmpo", ("tempo", "wm/beatsperminute")),
+    "initialkey": _Field(
+        "TKEY", _FREE + "initialkey", ("key", "initial key", "initial_key", "wm/initialkey")
+    ),
+    "isrc": _Field("TSRC", _FREE + "ISRC", ("wm/isrc",)),
+    "label": _Field("TPUB", _FREE + "LABEL", ("organization", "publisher", "wm/publisher")),
+    "lyrics": _Field("USLT", "\xa9lyr", ("unsyncedlyrics", "syncedlyrics", "wm/lyrics")),
+    "originaldate": _Field(
+        "TDOR", _FREE + "ORIGINALDATE", ("originalyear", "wm/originalreleaseyear")
+    ),
+    "compilation": _Field("TCMP", "cpil", ("wm/iscompilation",)),
+    "titlesort": _Field("TSOT", "sonm", ("sort_name",)),
+    "artistsort": _Field("TSOP", "soar", ("sort_artist",)),
+    "albumsort": _Field("TSOA", "soal", ("sort_album",)),
+    "albumartistsort": _Field("TSO2", "soaa", ("sort_album_artist",)),
+    "composersort": _Field("TSOC", "soco", ("sort_composer",)),
 }
+_TITLES = {"title", "titlesort"}
 _TOTALS = {"tracknumber": "tracktotal", "discnumber": "disctotal"}  # in Vorbis comments
-_FFMPEG_NAMES = {"albumartist": "album_artist", "tracknumber": "track", "discnumber": "disc"}
+_MILLISECONDS = 2  # of ID3's units of time, the one in use
+_LANGUAGE = "eng"  # of comments and lyrics in ID3, which cannot do without one
 _MAX_PICTURE = 2**24 - 2**10  # bytes; a FLAC block's size has 24 bits
 _MAX_RIFF = 2**32 - 2**26  # bytes; a longer WAV file is RF64, or has no room for tags
 
@@ -73,8 +103,9 @@ def copy_tags(
     tags.pictures = [picture for picture in tags.pictures if len(picture.data) < _MAX_PICTURE]
     if not (tags.fields or tags.pictures):
         return False
-    if title_suffix is not None and "title" in tags.fields:
-        tags.fields["title"] = [f"{title} ({title_suffix})" for title in tags.fields["title"]]
+    if title_suffix is not None:
+        for name in tags.fields.keys() & _TITLES:
+            tags.fields[name] = [f"{title} ({title_suffix})" for title in tags.fields[name]]
     write = _WRITERS[format]
     try:
         write(target, tags)
@@ -98,50 +129,103 @@ def _read(path: Path) -> _Tags:
     # Tags are the least trustworthy bytes of a file, and never worth losing a stem for: whatever
     # a parser trips over means that there are none.
     try:
-        source = mutagen.File(path)
+        source = _opened(path)
         tags = _Tags()
         if source is not None and source.tags is not None:
             if isinstance(source.tags, id3.ID3):
                 tags = _from_id3(source.tags)
             elif isinstance(source, MP4):
                 tags = _from_mp4(source)
-            elif isinstance(source, FLAC | OggVorbis | OggOpus):
+            elif isinstance(source, FLAC | OggFLAC | OggVorbis | OggOpus):
                 tags = _from_vorbis(source)
         return tags if tags.fields or tags.pictures else _from_ffmpeg(path)
     except Exception:
         return _Tags()
 
 
+def _opened(path: Path) -> Any:
+    try:
+        return mutagen.File(path)
+    except mutagen.MutagenError:
+        return id3.ID3FileType(path)  # a tag before something that is no MP3
+
+
 def _from_ffmpeg(path: Path) -> _Tags:
     """Ask FFmpeg about files that mutagen does not know: WAV's INFO chunk, Matroska, WMA."""
     with open_audio(path) as (container, stream):
         found = {**stream.metadata, **container.metadata}
-    found = {name.lower(): text for name, text in found.items()}
-    names = {name: _FFMPEG_NAMES.get(name, name) for name in _FIELDS}
-    return _Tags({ours: [found[theirs]] for ours, theirs in names.items() if found.get(theirs)})
+    return _by_our_names({name: [text] for name, text in found.items()})
+
+
+def _by_our_names(found: Mapping[str, list[str]]) -> _Tags:
+    """Keep the fields of `_FIELDS`; of several names for one of them, the first in its order."""
+    lower = {name.lower(): values for name, values in found.items()}
+    tags = _Tags()
+    for name, places in _FIELDS.items():
+        for known in (name, *places.others):
+            values = [value for value in lower.get(known, []) if value]
+            if values:
+                tags.fields.setdefault(name, values)
+    return tags
 
 
 def _from_id3(source: Any) -> _Tags:
-    tags = _Tags()
-    for name, (frame_name, _) in _FIELDS.items():
-        for frame in source.getall(frame_name):
-            # Comments with a description are other programs' notes to themselves.
-            if not getattr(frame, "desc", ""):
-                texts = frame.genres if frame_name == "TCON" else frame.text
-                tags.fields.setdefault(name, []).extend(str(text) for text in texts if str(text))
+    tags = _by_our_names(
+        {frame.desc: list(map(str, frame.text)) for frame in source.getall("TXXX")}
+    )
+    for name, places in _FIELDS.items():
+        # Comments with a description are other programs' notes to themselves.
+        frames = source.getall(places.id3)
+        frames = [f for f in frames if places.id3 != "COMM" or not f.desc]
+        if name == "lyrics" and not frames:
+            frames = source.getall("SYLT")
+        values = [text for frame in frames for text in _texts(frame) if text]
+        if values:
+            tags.fields[name] = values
     for frame in source.getall("APIC"):
         tags.pictures.append(_picture(frame.data, frame.mime, frame.type))
     return tags
 
 
+def _texts(frame: Any) -> list[str]:
+    match frame.FrameID:
+        case "TCON":
+            return list(frame.genres)
+        case "USLT":
+            return [frame.text]
+        case "SYLT":
+            return [_lrc(frame)]
+    return [str(text) for text in frame.text]
+
+
+def _lrc(frame: Any) -> str:
+    """Return lyrics with times as other formats have them: a line "[mm:ss.xx]text" for each."""
+    if frame.format != _MILLISECONDS:
+        return "\n".join(text.strip() for text, _ in frame.text)
+    lines = []
+    for text, milliseconds in frame.text:
+        minutes, hundredths = divmod(milliseconds // 10, 6_000)
+        lines.append(f"[{minutes:02}:{hundredths / 100:05.2f}]{text.strip()}")
+    return "\n".join(lines)
+
+
 def _from_mp4(source: Any) -> _Tags:
-    tags = _Tags()
-    for name, (_, atom) in _FIELDS.items():
-        values = source.tags.get(atom, [])
+    free = {
+        name.rpartition(":")[2]: [bytes(value).decode("utf-8") for value in values]
+        for name, values in source.tags.items()
+        if name.startswith("----:")
+    }
+    tags = _by_our_names(free)
+    for name, places in _FIELDS.items():
+        stored = source.tags.get(places.mp4, [])
+        values = [value for value in ([stored] if name == "compilation" else stored) if value]
+        if places.mp4.startswith(_FREE) or not values:
+            continue
         if name in _TOTALS:
             values = [f"{number}/{total}" if total else f"{number}" for number, total in values]
-        if values:
-            tags.fields[name] = [str(value) for value in values]
+        if name == "compilation":
+            values = ["1"]
+        tags.fields[name] = [str(value) for value in values]
     for cover in source.tags.get("covr", []):
         is_png = cover.imageformat == MP4Cover.FORMAT_PNG
         tags.pictures.append(_picture(bytes(cover), "image/png" if is_png else "image/jpeg"))
@@ -149,14 +233,12 @@ def _from_mp4(source: Any) -> _Tags:
 
 
 def _from_vorbis(source: Any) -> _Tags:
-    tags = _Tags()
-    for name in _FIELDS:
-        values = [value for value in source.tags.get(name, []) if value]
-        total = source.tags.get(_TOTALS[name], []) if name in _TOTALS else []
+    tags = _by_our_names(source.tags.as_dict())
+    for name, total_name in _TOTALS.items():
+        total = source.tags.get(total_name, [])
+        values = tags.fields.get(name)
         if values and total and "/" not in values[0]:
-            values = [f"{values[0]}/{total[0]}"]
-        if values:
-            tags.fields[name] = values
+            tags.fields[name] = [f"{values[0]}/{total[0]}"]
     if isinstance(source, FLAC):
         tags.pictures.extend(source.pictures)
     for encoded in source.tags.get("metadata_block_picture", []):
@@ -171,15 +253,20 @@ def _picture(data: bytes, mime: str, kind: int = id3.PictureType.COVER_FRONT) ->
 
 
 def _fill_id3(target: Any, tags: _Tags) -> None:
+    utf8 = id3.Encoding.UTF8
     for name, values in tags.fields.items():
-        frame_name = _FIELDS[name][0]
-        extra = {"lang": "eng"} if frame_name == "COMM" else {}
-        target.add(getattr(id3, frame_name)(encoding=id3.Encoding.UTF8, text=values, **extra))
+        make = getattr(id3, _FIELDS[name].id3)
+        if name == "lyrics":
+            target.add(make(encoding=utf8, text="\n\n".join(values), lang=_LANGUAGE))
+        elif name == "comment":
+            target.add(make(encoding=utf8, text=values, lang=_LANGUAGE))
+        else:
+            target.add(make(encoding=utf8, text=values))
     for number, picture in enumerate(tags.pictures):
         # The description tells pictures apart; the first one goes without, as is usual.
         target.add(
             id3.APIC(
-                encoding=id3.Encoding.UTF8,
+                encoding=utf8,
                 mime=picture.mime,
                 type=picture.type,
                 desc=str(number) if number else "",
@@ -239,14 +326,9 @@ def _write_m4a(path: Path, tags: _Tags) -> None:
     if target.tags is None:
         target.add_tags()
     for name, values in tags.fields.items():
-        atom = _FIELDS[name][1]
-        if name not in _TOTALS:
-            target.tags[atom] = values
-            continue
-        number, _, total = values[0].partition("/")
-        if number.strip().isdecimal():
-            total = total.strip()
-            target.tags[atom] = [(int(number), int(total) if total.isdecimal() else 0)]
+        atom = _FIELDS[name].mp4
+        if (stored := _mp4_values(name, atom, values)) is not None:
+            target.tags[atom] = stored
     formats = {"image/png": MP4Cover.FORMAT_PNG, "image/jpeg": MP4Cover.FORMAT_JPEG}
     target.tags["covr"] = [
         MP4Cover(picture.data, formats[picture.mime])
@@ -254,6 +336,22 @@ def _write_m4a(path: Path, tags: _Tags) -> None:
         if picture.mime in formats
     ]
     target.save()
+
+
+def _mp4_values(name: str, atom: str, values: list[str]) -> Any:
+    """Return what mutagen writes into an atom; None if it cannot hold the values."""
+    if atom.startswith(_FREE):
+        return [MP4FreeForm(value.encode("utf-8")) for value in values]
+    if name == "compilation":
+        return values[0].strip() not in ("0", "")
+    if name not in (*_TOTALS, "bpm"):
+        return values
+    first, _, total = values[0].partition("/")
+    with suppress(ValueError):
+        if name == "bpm":
+            return [round(float(first))]
+        return [(int(first), int(total) if total.strip().isdecimal() else 0)]
+    return None
 
 
 _WRITERS: dict[str, Callable[[Path, _Tags], None]] = {

@@ -126,6 +126,10 @@ class OutputFlags:
     mp3_preset: Annotated[
         int, typer.Option(min=2, max=7, help="2 is the best quality, 7 the fastest.")
     ] = 2
+    align: Annotated[
+        Literal["start", "video"],
+        typer.Option(help="video: silence where a video's sound starts late or has gaps."),
+    ] = "start"
     stem_file: Annotated[
         bool,
         typer.Option("--stem-file", help="One .stem.mp4 for DJ programs instead of four files."),
@@ -156,6 +160,7 @@ class OutputFlags:
             residual=self.residual,
             sample_rate=self._sample_rate(),
             keep_bit_depth=self.bit_depth == KEEP,
+            align=self.align,
             stem_file=self.stem_file,
             **others,
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from htdemucs.cli import options as opt
+from htdemucs.cli.options import in_flags
 from htdemucs.cli.shared import (
     Interruption,
     download_bars,
@@ -257,7 +258,7 @@ class _Run:
         done = "  already there: " if outcome.status == "skipped" else "  "
         say(f"{done}{', '.join(outcome.files)} -> {', '.join(folders)}")
         for warning in outcome.warnings:
-            say(f"  warning: {warning}")
+            say(f"  warning: {in_flags(warning)}")
         if outcome.gain not in (None, 1.0):
             decibels = -20 * math.log10(outcome.gain or 1.0)
             say(f"  all stems lowered by {decibels:.1f} dB to avoid clipping")

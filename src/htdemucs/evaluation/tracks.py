@@ -198,12 +198,7 @@ def side_by_side(files: Sequence[Iterable[Tensor]]) -> Iterator[list[Tensor]]:
 
 def oddities(name: str, file: AudioFile) -> list[str]:
     """What a file held that it should not, once it has been read."""
-    notes = []
-    if file.repaired_samples:
-        notes.append(f"{name} had {file.repaired_samples} NaN or infinite samples, read as 0")
-    if file.skipped_packets:
-        notes.append(f"{name} is damaged: {file.skipped_packets} packets were left out")
-    return notes
+    return [f"{name}: {note}" for note in file.notes]
 
 
 class _Sum:

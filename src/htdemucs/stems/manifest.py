@@ -54,7 +54,7 @@ class Recipe:
 
     def stems_key(self, source: str) -> str:
         """Return a name for the network's stems of the track with this hash, in any format."""
-        return _digest(source, self.model, self.separation, versions())
+        return _digest(source, self.output["align"], self.model, self.separation, versions())
 
     def key(self, source: str) -> str:
         """Return a name for the files of the track with this hash."""

@@ -46,8 +46,7 @@ class Mixdown:
         self._given = 0
         self._mixture = None
         if options.needs_mixture:
-            track = AudioFile(source.path, sample_rate=sample_rate, channels=source.channels)
-            self._mixture = _Samples(iter(track), source.channels)
+            self._mixture = _Samples(iter(source.at_rate(sample_rate)), source.channels)
         self.peaks: dict[str, float] = {}
 
     def push(self, stems: Tensor) -> Waveforms:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from htdemucs.audio import AudioEncoding
+from htdemucs.audio import Align, AudioEncoding
 from htdemucs.errors import SeparationError
 from htdemucs.stems.naming import Places, places, template_fields
 
@@ -37,6 +37,8 @@ class OutputOptions:
         sample_rate: Hz of the files; by default the track's own.
         keep_bit_depth: in wav and flac, write as many bits as a lossless track has.
         stem_file: write one .stem.mp4 for DJ programs, the mixture and its four stems, instead.
+        align: "start" begins stems with the track's first sample; "video" puts silence where the
+            sound of a video starts late or has gaps, so that stems stay in step with the pictures.
         copy_tags: copy the track's tags and cover art to the stems.
         keep_times: give the files the track's time of modification.
     """
@@ -50,11 +52,17 @@ class OutputOptions:
     sample_rate: int | None = None
     keep_bit_depth: bool = False
     stem_file: bool = False
+    align: Align = "start"
     copy_tags: bool = True
     keep_times: bool = False
 
     def __post_init__(self) -> None:
-        choices = {"clip_mode": ClipMode, "other_method": OtherMethod, "residual": Residual}
+        choices = {
+            "align": Align,
+            "clip_mode": ClipMode,
+            "other_method": OtherMethod,
+            "residual": Residual,
+        }
         for name, kind in choices.items():
             if getattr(self, name) not in get_args(kind):
                 known = ", ".join(get_args(kind))

@@ -91,7 +91,12 @@ def separate_to(
     the spool holds under the same key is not done again. The stems are bit-identical.
     """
     options.needed_stems(separator.stems)  # refuses an unknown stem
-    source = AudioFile(path, sample_rate=separator.sample_rate, channels=separator.audio_channels)
+    source = AudioFile(
+        path,
+        sample_rate=separator.sample_rate,
+        channels=separator.audio_channels,
+        align=options.align,
+    )
     normalization = measure(source)
     LOG.debug("%s: %s, %d samples; %s", source, source.codec, source.source_length, normalization)
     separator.check_length(normalization.length)
@@ -142,11 +147,6 @@ def _result(
     files: TrackFiles, gain: float, peaks: dict[str, float], resumed: float
 ) -> SeparatedFile:
     source = files.source
-    warnings = []
-    if source.skipped_packets:
-        warnings.append(f"{source.skipped_packets} damaged packets were left out")
-    if source.repaired_samples:
-        warnings.append(f"{source.repaired_samples} invalid samples were replaced by 0")
     return SeparatedFile(
         files=files.targets,
         sample_rate=files.sample_rate,
@@ -155,6 +155,6 @@ def _result(
         bit_depth=files.encoding.depth,
         gain=gain,
         peaks=peaks,
-        warnings=tuple(warnings),
+        warnings=source.notes,
         resumed=resumed,
     )
