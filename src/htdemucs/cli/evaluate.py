@@ -113,10 +113,10 @@ def evaluate(
 
 def _evaluate(data: Path, options: "EvaluationOptions") -> "Evaluation":
     from htdemucs.evaluation import evaluate as evaluate_tracks
-    from htdemucs.evaluation import find_tracks
+    from htdemucs.evaluation import find_multitracks
     from htdemucs.weights import registry
 
-    find_tracks(data)  # a wrong path is told before anything is downloaded
+    find_multitracks(data)  # a wrong path is refused before anything is downloaded
     if options.estimates is None:
         with download_bars(shown=not messages().quiet):
             registry.locate(options.model, options.repo)
@@ -192,6 +192,12 @@ def _remarks(document: Mapping[str, Any]) -> Iterator[str]:
         ]
         if found:
             yield f"tracks left out of {metric}: {', '.join(found)}"
+    tracks = document["data"]["tracks"]
+    silent = [
+        f"{s} in {count} of {tracks} tracks" for s, count in document["silent"].items() if count
+    ]
+    if silent:
+        yield f"silent, and left out of the averages: {', '.join(silent)}"
     run = document["run"]
     took = [f"{document['data']['duration'] / 60:.1f} minutes of audio in {run['seconds']:.0f} s"]
     if run["real_time_factor"] is not None:

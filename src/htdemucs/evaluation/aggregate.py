@@ -36,12 +36,12 @@ def score_array(tracks: Sequence[dict[str, StemScores]], stems: Sequence[str]) -
 
 
 def summary(scores: Scores, stems: Sequence[str], statistic: Statistic) -> Table:
-    """{stem: {metric: dB}}, and the mean of the stems under "all". NaN where a stem has none."""
+    """Return {stem: {metric: dB}} with the mean of all stems as "all"; NaN where one has none."""
     return _table(with_all(statistic(scores)), stems)
 
 
 def interval(scores: Scores, stems: Sequence[str], statistic: Statistic, seed: int) -> Table:
-    """{stem: {metric: [low, high]}}: where the statistic would lie with other tracks of the kind.
+    """Return {stem: {metric: [low, high]}}: the statistic's range over other tracks of the kind.
 
     The 95 % percentile bootstrap: tracks are drawn again with replacement, all stems and metrics of
     a track together. NaN with fewer than two tracks, which tell nothing about others.
@@ -60,12 +60,12 @@ def interval(scores: Scores, stems: Sequence[str], statistic: Statistic, seed: i
 
 
 def with_all(values: Scores) -> Scores:
-    """(..., S, M) -> (..., S + 1, M), their mean added."""
+    """(..., S, M) -> (..., S + 1, M), the stems' mean added."""
     return np.concatenate([values, values.mean(-2, keepdims=True)], axis=-2)
 
 
 def undefined(scores: Scores, stems: Sequence[str]) -> Table:
-    """{stem: {metric: {"nan": tracks, "inf": tracks}}}"""
+    """Return {stem: {metric: {"nan": tracks, "inf": tracks}}}."""
     return {
         stem: {
             metric: {
