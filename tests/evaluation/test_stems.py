@@ -219,5 +219,5 @@ def test_an_accent_is_the_same_however_it_is_spelt(tmp_path):
 def test_two_spellings_of_one_stem_are_refused(tmp_path):
     for name in ("Bass.wav", "bass.flac"):
         (tmp_path / name).write_bytes(b"RIFF")
-    with pytest.raises(EvaluationError, match=r"has both Bass\.wav and bass\.flac; remove one"):
+    with pytest.raises(EvaluationError, match=r"both Bass\.wav and bass\.flac; remove one"):
         read_multitrack(tmp_path)

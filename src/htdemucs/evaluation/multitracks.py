@@ -68,7 +68,7 @@ def read_multitrack(folder: Path, suffixes: Collection[str] = AUDIO_SUFFIXES) ->
     for path in audio_paths(folder, suffixes):
         other = files.setdefault(stem_key(path.stem), path)
         if other != path:
-            raise EvaluationError(f"{folder} has both {other.name} and {path.name}; remove one")
+            raise EvaluationError(f"there are both {other.name} and {path.name}; remove one")
 
     def rank(name: str) -> int:
         return _mixture_rank(name, folder.name)
@@ -99,9 +99,10 @@ def find_multitracks(data: Path) -> list[Path]:
             folders = [data.resolve()]
         if folders:
             return folders
-        raise EvaluationError(_why_none(data))
+        hint = where_else(data) or "it should hold files TRACK/STEM.wav (or flac)"
     except OSError as error:
         raise EvaluationError(f"cannot read {data}: {error.strerror or error}") from error
+    raise EvaluationError(f"no tracks in {data}; {hint}")
 
 
 def multitrack_folders(folder: Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> list[Path]:
@@ -129,13 +130,23 @@ def audio_paths(folder: Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> lis
         raise EvaluationError(f"cannot read {folder}: {error.strerror or error}") from error
 
 
+def where_else(data: Path) -> str:
+    """Return a hint at what a folder holds instead of multitracks; empty where it holds nothing."""
+    if any(data.glob("*.stem.mp4")) or any(data.glob("test/*.stem.mp4")):
+        return "it holds .stem.mp4 files; use the wav files of MUSDB18-HQ"
+    if multitrack_folders(data / "train"):
+        return f"try {data / 'train'}"
+    for folder in _folders(data):
+        if hint := deeper_audio(folder):
+            return f"{hint}; name {folder}, or mix each stem to one file"
+    return ""
+
+
 def deeper_audio(folder: Path) -> str:
     """Return a hint at folders in a folder that hold audio files; empty where there are none."""
     names = [path.name for path in multitrack_folders(folder)]
-    if not names:
-        return ""
     listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    return f"audio lies deeper, in {folder.name}/{{{listed}}}"
+    return f"audio lies deeper, in {folder.name}/{{{listed}}}" if names else ""
 
 
 def _mixture_rank(name: str, folder_name: str) -> int:
@@ -145,17 +156,6 @@ def _mixture_rank(name: str, folder_name: str) -> int:
         if candidate in MIXTURE_NAMES:
             return MIXTURE_NAMES.index(candidate)
     return len(MIXTURE_NAMES)
-
-
-def _why_none(data: Path) -> str:
-    if any(data.glob("*.stem.mp4")) or any(data.glob("test/*.stem.mp4")):
-        return f"{data} holds .stem.mp4 files; use the wav files of MUSDB18-HQ"
-    if multitrack_folders(data / "train"):
-        return f"no tracks in {data / SUBSET}; try {data / 'train'}"
-    for folder in _folders(data):
-        if hint := deeper_audio(folder):
-            return f"no tracks in {data}: {hint}; name {folder}, or mix each stem to one file"
-    return f"no tracks in {data}; it should hold files TRACK/STEM.wav (or flac)"
 
 
 def _folders(folder: Path) -> list[Path]:

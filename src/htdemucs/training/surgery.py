@@ -1,4 +1,4 @@
-"""A trained network with other sources: their last layers kept, renamed or made anew."""
+"""Give a trained network other sources: keep, rename or renew its last layers."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,10 @@ HEADS = ("spectral_decoder", "time_decoder")  # their outermost layer has channe
 def with_sources(
     model: HTDemucs, sources: Sequence[str], renamed: Mapping[str, str] | None = None
 ) -> HTDemucs:
-    """The same network for other sources.
+    """Return the network for other sources.
 
-    Sources it already has keep their weights (in the new order), as do those that `renamed` maps
-    to one it has (new name -> old name); the others start as a network's sources do.
+    Sources that it has keep their weights (in the new order), and so do those that `renamed` maps
+    to one that it has (new name -> old name). The others start untrained.
 
     Raises:
         ConfigError: `renamed` names a source that the model does not have.
