@@ -114,6 +114,15 @@ def test_silent_stems_are_told(run, data, tmp_path):
     assert "silent, and left out of the averages: drums in 1 of 2 tracks" in result.stdout
 
 
+def test_folders_that_are_passed_over_are_noted(run, data, tmp_path):
+    write(data / "three" / "bass" / "a1.wav", torch.zeros(2, 10))
+    words = ("--report", tmp_path / "page.html", "--no-oracle")
+    result = run("evaluate", data, "--estimates", data, *words)
+    assert result.exit_code == 0
+    assert "three is passed over: audio lies deeper" in " ".join(result.stderr.split())
+    assert "three is passed over" in (tmp_path / "page.html").read_text()
+
+
 def test_notes_go_to_standard_error(run, data):
     write_track(data / "two", 3, 15_000, mixture=False)
     result = run("evaluate", data / "two", "--estimates", data)

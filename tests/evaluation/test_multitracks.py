@@ -1,10 +1,14 @@
+import re
+import shutil
+
 import pytest
 import torch
 
 from evaluation_data import LENGTHS, RATE, STEMS, noise, write, write_track
 from htdemucs import AudioEncoding
-from htdemucs.errors import EvaluationError
+from htdemucs.errors import AudioError, EvaluationError
 from htdemucs.evaluation import MultitrackReader, find_multitracks, read_multitrack
+from htdemucs.evaluation.multitracks import passed_over
 
 
 def read(reader):
@@ -56,6 +60,73 @@ def test_folders_without_tracks(tmp_path, make, match):
     make(tmp_path / "data")
     with pytest.raises(EvaluationError, match=match):
         find_multitracks(tmp_path / "data")
+
+
+def place(path, name):
+    (path / name).parent.mkdir(parents=True, exist_ok=True)
+    return write(path / name, noise(0, 10))
+
+
+def test_what_systems_and_programs_leave_is_no_track(data):
+    for name in ("__MACOSX/one/._bass.wav", "@eaDir/bass.wav/x.jpg", "one/@eaDir/bass.wav/x.db",
+                 "one/._bass.wav", "one/Thumbs.db", "one/bass.wav.part", "art/cover.png"):  # fmt: skip
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_bytes(b"x")
+    assert find_multitracks(data) == [data / "one", data / "two"]
+    assert tuple(read_multitrack(data / "one").stems) == STEMS
+    assert passed_over(data) == []
+
+
+def test_links_are_followed(data, tmp_path):
+    (data / "one" / "bass.wav").rename(tmp_path / "elsewhere.wav")
+    (data / "one" / "bass.wav").symlink_to(tmp_path / "elsewhere.wav")
+    (data / "two").rename(tmp_path / "two")
+    (data / "two").symlink_to(tmp_path / "two")
+    assert find_multitracks(data) == [data / "one", data / "two"]
+    assert tuple(MultitrackReader(read_multitrack(data / "one")).stems) == STEMS
+    (tmp_path / "elsewhere.wav").unlink()
+    with pytest.raises(AudioError, match=r"bass\.wav does not exist"):
+        MultitrackReader(read_multitrack(data / "one"))
+
+
+def test_stems_in_folders_of_their_own_are_told_where_they_belong(data):
+    """As in MoisesDB."""
+    place(data, "three/bass/a1.wav")
+    place(data, "three/drums/a2.wav")
+    assert find_multitracks(data) == [data / "one", data / "two"]
+    hint = "audio lies deeper, in three/{bass, drums}; mix each stem to one file"
+    assert passed_over(data) == [f"{data / 'three'} is passed over: {hint}"]
+    for name in ("one", "two"):
+        shutil.rmtree(data / name)
+    with pytest.raises(EvaluationError, match=rf"no tracks in .*; {re.escape(hint)}, or name"):
+        find_multitracks(data)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("X_MIX.wav", "X_STEMS/X_STEM_01.wav", "X_RAW/X_RAW_01_01.wav"), ("mix.wav", "stems/S00.wav")],
+    ids=["MedleyDB", "Slakh2100"],
+)
+def test_a_mixture_with_stems_in_a_folder_is_told_so(tmp_path, names):
+    for name in names:
+        place(tmp_path / "X", name)
+    (tmp_path / "X" / "X_METADATA.yaml").write_text("artist: X")
+    multitrack = read_multitrack(tmp_path / "X")
+    assert multitrack.mixture == tmp_path / "X" / names[0]
+    with pytest.raises(EvaluationError, match="beside the mixture; audio lies deeper, in X/"):
+        MultitrackReader(multitrack)
+
+
+@pytest.mark.parametrize("name", ["01 - Bass.wav", "one - bass.wav", "bass_stereo.wav"])
+def test_other_names_are_told_what_is_wanted(data, name):
+    (data / "one" / "bass.wav").rename(data / "one" / name)
+    with pytest.raises(EvaluationError, match=r"no bass beside .*; name the files after the stems"):
+        MultitrackReader(read_multitrack(data / "one")).columns(["bass"])
+
+
+def test_a_space_at_the_end_of_a_name_makes_no_difference(data):
+    (data / "one" / "bass.wav").rename(data / "one" / "bass .wav")
+    assert read_multitrack(data / "one").missing(STEMS) == []
 
 
 def test_the_stem_files_of_musdb18_are_named(tmp_path):

@@ -215,8 +215,9 @@ def test_what_is_no_multitrack_is_no_track_that_lacks_a_source(tmp_path, read):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("one/bass/take 1.wav", r"; audio lies deeper, in one/\{bass\}; name .*one, or mix each"),
+        ("one/bass/take 1.wav", r"; audio lies deeper, in one/\{bass\}; mix each stem to one"),
         ("train/one/bass.wav", r"; try .*/train$"),
+        ("one/01 - Bass.wav", r"; one has 01 - bass$"),
         ("one.stem.mp4", r"; it holds \.stem\.mp4 files; use the wav files of MUSDB18-HQ"),
     ],
 )

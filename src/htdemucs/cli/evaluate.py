@@ -210,7 +210,9 @@ def _remarks(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _conclude(evaluation: "Evaluation") -> None:
-    """Tell what was odd; name the tracks that failed, and exit with 1 if there are any."""
+    """Print notes and failures; exit with 1 if a track failed."""
+    for note in evaluation.notes:
+        messages().print(f"note: {note}", highlight=False, markup=False)
     for result in evaluation.results:
         for note in result.notes:
             messages().print(f"note: {result.name}: {note}", highlight=False, markup=False)

@@ -146,6 +146,7 @@ def _data(evaluation: Evaluation) -> dict[str, Any]:
         "path": str(evaluation.data),
         "tracks": len(evaluation.results),
         "duration": sum(result.duration for result in evaluation.results),
+        "notes": list(evaluation.notes),
         "sha256": combined_sha256(kinds["stems"]),
         "estimates_sha256": combined_sha256(kinds["estimates"]) if kinds["estimates"] else None,
     }

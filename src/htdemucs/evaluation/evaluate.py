@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from htdemucs.evaluation.estimates import estimated_stems
-from htdemucs.evaluation.multitracks import find_multitracks
+from htdemucs.evaluation.multitracks import find_multitracks, passed_over
 from htdemucs.evaluation.options import EvaluationOptions
 from htdemucs.evaluation.scoring import TrackResult
 from htdemucs.evaluation.workers import (
@@ -30,6 +30,7 @@ class Evaluation:
         stems: the stems that were scored.
         results: one per track, in order of their names.
         failures: why a track could not be scored, by its name.
+        notes: anything odd about the folder as a whole.
         weights: sha256 of the model's files; empty with estimates from files.
         machine: system, processor and device that scored them.
         seconds: time that all of it took.
@@ -40,6 +41,7 @@ class Evaluation:
     stems: tuple[str, ...]
     results: tuple[TrackResult, ...]
     failures: dict[str, str]
+    notes: tuple[str, ...]
     weights: dict[str, str]
     machine: dict[str, Any]
     seconds: float
@@ -88,6 +90,7 @@ def evaluate(
         stems=scoring.stems,
         results=tuple(result for result in results if isinstance(result, TrackResult)),
         failures={name: text for name, text in scored.items() if isinstance(text, str)},
+        notes=tuple(passed_over(Path(data))),
         weights={} if options.estimates else weights_sha256(options.model, options.repo),
         machine=machine(None if options.estimates else scoring.device),
         seconds=time.perf_counter() - start,

@@ -52,7 +52,7 @@ class Multitrack:
 
 def stem_key(name: str) -> str:
     """Return a stem's name in the form that all its spellings share."""
-    return unicodedata.normalize("NFC", name).casefold()
+    return unicodedata.normalize("NFC", name).casefold().strip()
 
 
 def read_multitrack(folder: Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> Multitrack:
@@ -105,6 +105,13 @@ def find_multitracks(data: Path) -> list[Path]:
     raise EvaluationError(f"no tracks in {data}; {hint}")
 
 
+def passed_over(data: Path) -> list[str]:
+    """Return a note on each folder beside the multitracks whose audio lies deeper."""
+    root = data / SUBSET if multitrack_folders(data / SUBSET) else data
+    hints = {path: deeper_audio(path) for path in _folders(root) if not audio_paths(path)}
+    return [f"{path} is passed over: {hint}" for path, hint in hints.items() if hint]
+
+
 def multitrack_folders(folder: Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> list[Path]:
     """Return the folders in a folder that hold audio files, by name."""
     return [path for path in _folders(folder) if audio_paths(path, suffixes)]
@@ -138,15 +145,17 @@ def where_else(data: Path) -> str:
         return f"try {data / 'train'}"
     for folder in _folders(data):
         if hint := deeper_audio(folder):
-            return f"{hint}; name {folder}, or mix each stem to one file"
+            return f"{hint}, or name {folder}"
     return ""
 
 
 def deeper_audio(folder: Path) -> str:
     """Return a hint at folders in a folder that hold audio files; empty where there are none."""
     names = [path.name for path in multitrack_folders(folder)]
+    if not names:
+        return ""
     listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    return f"audio lies deeper, in {folder.name}/{{{listed}}}" if names else ""
+    return f"audio lies deeper, in {folder.name}/{{{listed}}}; mix each stem to one file"
 
 
 def _mixture_rank(name: str, folder_name: str) -> int:

@@ -154,12 +154,15 @@ def _problems(document: Mapping[str, Any]) -> Iterator[str]:
     if failures:
         yield f"<h2>Not scored</h2><ul>{''.join(failures)}</ul>"
     notes = [
-        f"<li>{escape(name)}: {escape(note)}</li>"
-        for name, info in document["track_info"].items()
-        for note in info["notes"]
+        *document["data"]["notes"],
+        *(
+            f"{name}: {note}"
+            for name, info in document["track_info"].items()
+            for note in info["notes"]
+        ),
     ]
     if notes:
-        yield f"<h2>Notes</h2><ul>{''.join(notes)}</ul>"
+        yield f"<h2>Notes</h2><ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
 
 
 def _tracks(document: Mapping[str, Any]) -> str:

@@ -147,13 +147,13 @@ class _Reader:
             raise ConfigError(f"{root.path} cannot weigh {root.weight}")
         recordings: list[Recording] = []
         differences: dict[str, float] = {}  # seconds
-        lacking: list[str] = []
+        lacking: dict[str, Multitrack] = {}
         failures: dict[str, HTDemucsError] = {}
         for folder in _subfolders(root.path):
             try:
                 multitrack = read_multitrack(folder, SUFFIXES)
                 if multitrack.missing(self.sources):
-                    lacking.append(folder.name)
+                    lacking[folder.name] = multitrack
                     continue
                 facts = self._facts(multitrack)
                 self._check(facts)
@@ -167,18 +167,22 @@ class _Reader:
                 note = f"the mixture in {folder} {facts.mixture}; the sum is learnt from"
                 self.notes.append(note)
         if not recordings:
-            raise self._nothing_in(root.path, failures)
-        self.notes += _notes(root.path, lacking, differences, failures)
+            raise self._nothing_in(root.path, lacking, failures)
+        self.notes += _notes(root.path, list(lacking), differences, failures)
         return recordings
 
-    def _nothing_in(self, root: Path, failures: Mapping[str, HTDemucsError]) -> HTDemucsError:
+    def _nothing_in(
+        self, root: Path, lacking: Mapping[str, Multitrack], failures: Mapping[str, HTDemucsError]
+    ) -> HTDemucsError:
         for name, error in failures.items():
             more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
             return type(error)(f"nothing in {root} can be learnt from; {name}: {error}{more}")
-        wanted, hint = ", ".join(self.sources), where_else(root)
-        return ConfigError(
-            f"{root} has no folders with {wanted} as .wav or .flac" + (f"; {hint}" if hint else "")
-        )
+        message = f"{root} has no folders with {', '.join(self.sources)} as .wav or .flac"
+        holding = [m for m in lacking.values() if m.stems]
+        hint = where_else(root)
+        if holding:
+            hint = f"{holding[0].name} has {_listed(list(holding[0].stems))}"
+        return ConfigError(f"{message}; {hint}" if hint else message)
 
     def _check(self, facts: _Facts) -> None:
         if facts.sample_rate != self.sample_rate:
