@@ -68,8 +68,15 @@ def place(path, name):
 
 
 def test_what_systems_and_programs_leave_is_no_track(data):
-    for name in ("__MACOSX/one/._bass.wav", "@eaDir/bass.wav/x.jpg", "one/@eaDir/bass.wav/x.db",
-                 "one/._bass.wav", "one/Thumbs.db", "one/bass.wav.part", "art/cover.png"):  # fmt: skip
+    for name in (
+        "__MACOSX/one/._bass.wav",
+        "@eaDir/bass.wav/thumb.jpg",
+        "one/@eaDir/bass.wav/x.db",
+        "one/._bass.wav",
+        "one/Thumbs.db",
+        "one/bass.wav.part",
+        "art/cover.png",
+    ):
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).write_bytes(b"x")
     assert find_multitracks(data) == [data / "one", data / "two"]

@@ -52,9 +52,8 @@ def train(
         _follow(run)
     if run.trainer.accelerator.is_main_process:
         folder = finish(settings)
-        messages().print(
-            f"done: separate with it by  htdemucs separate -n {folder} SONG", soft_wrap=True
-        )
+        line = f"done: separate with it by  htdemucs separate -n {folder} SONG"
+        messages().print(line, soft_wrap=True, markup=False)
 
 
 def _require(*packages: str, else_set: str = "") -> None:
@@ -75,7 +74,7 @@ def _introduce(run: "Run") -> None:
     """Print the size of the network and of the music."""
     if not run.trainer.accelerator.is_main_process:
         return
-    say = partial(messages().print, soft_wrap=True)
+    say = partial(messages().print, soft_wrap=True, markup=False)
     network, corpus = run.trainer.network, run.corpus
     parameters = sum(p.numel() for p in network.parameters())
     seconds = sum(recording.length for recording in corpus.train) / network.sample_rate
@@ -123,10 +122,10 @@ def _follow(run: "Run") -> None:
     trainer, total = run.trainer, run.config.steps
     main = trainer.accelerator.is_main_process
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    shown = console.is_terminal and main
+    live = console.is_terminal and main
     with (
         _stopping(trainer.stop) as received,
-        Progress(*columns, console=console, disable=not shown) as progress,
+        Progress(*columns, console=console, disable=not live) as progress,
     ):
         task = progress.add_task("step 0", total=total, completed=trainer.step)
         for entry in run.train():
@@ -134,7 +133,7 @@ def _follow(run: "Run") -> None:
                 continue
             line = _line(entry, run)
             progress.update(task, completed=entry.step, description=line)
-            if not shown or entry.valid:
+            if not live or entry.valid:
                 console.print(line, soft_wrap=True)
     if received and trainer.step < total:
         if main:

@@ -51,11 +51,11 @@ def interval(scores: Scores, stems: Sequence[str], statistic: Statistic, seed: i
         return _table(np.full((len(stems) + 1, len(METRICS), 2), np.nan), stems)
     draws = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
     portions = np.array_split(draws, 1 + RESAMPLES * scores.size // PORTION)
-    drawn = [with_all(statistic(scores[rows])) for rows in portions]
+    resampled = [with_all(statistic(scores[rows])) for rows in portions]
     tail = 50 * (1 - CONFIDENCE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        bounds = np.nanpercentile(np.concatenate(drawn), [tail, 100 - tail], axis=0)
+        bounds = np.nanpercentile(np.concatenate(resampled), [tail, 100 - tail], axis=0)
     return _table(np.moveaxis(bounds, 0, -1), stems)
 
 

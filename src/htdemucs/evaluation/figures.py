@@ -78,12 +78,12 @@ def _box(x: float, points: Points, y: Callable[[float], float]) -> str:
         return ""
     low, first, middle, third, high = (y(v) for v in _five_numbers(list(points.values())))
     half = BOX / 2 - 4
-    drawn = (
+    box = (
         f'<line x1="{x}" x2="{x}" y1="{low:.1f}" y2="{high:.1f}"/>'
         f'<rect x="{x - half}" width="{2 * half}" y="{third:.1f}" height="{first - third:.1f}"/>'
         f'<line x1="{x - half}" x2="{x + half}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
     )
-    return drawn + "".join(
+    return box + "".join(
         f'<circle cx="{x}" cy="{y(value):.1f}" r="2.5">'
         f"<title>{escape(track)}: {value:.2f}</title></circle>"
         for track, value in points.items()

@@ -11,9 +11,9 @@ from htdemucs.errors import EvaluationError
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".flac", ".aif", ".aiff", ".caf", ".w64", ".wv", ".mp3", ".ogg", ".opus", ".m4a"}
 )
-# Letters of the names that data sets give to the mixture. The first that is there is taken: MUSDB's
-# linear_mixture lies beside the mixture that was published, from which it differs.
-MIXTURE_NAMES = ("mixture", "mix", "fullmix", "mixdown", "master", "original", "linearmixture")
+# Letters of the names that data sets give to the mixture. The first that exists is the mixture: in
+# MUSDB, linear_mixture lies beside the published mixture, which is not the sum of the stems.
+MIXTURE_NAMES = ("mixture", "mix", "fullmix", "mixdown", "master", "linearmixture")
 SUBSET = "test"  # the part of a MUSDB18-HQ folder that is for evaluation
 
 
@@ -45,9 +45,9 @@ class Multitrack:
 
     def without(self, reasons: Mapping[str, str]) -> "Multitrack":
         """Return the multitrack without some stems, each given with the reason."""
-        kept = {name: path for name, path in self.stems.items() if name not in reasons}
+        stems = {name: path for name, path in self.stems.items() if name not in reasons}
         names = {self.stems[name].name: reason for name, reason in reasons.items()}
-        return replace(self, stems=kept, left_out={**self.left_out, **names})
+        return replace(self, stems=stems, left_out={**self.left_out, **names})
 
 
 def stem_key(name: str) -> str:

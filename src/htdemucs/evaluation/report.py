@@ -183,16 +183,16 @@ def _tracks(document: Mapping[str, Any]) -> str:
 
 def _spectrograms(results: tuple[TrackResult, ...]) -> Iterator[str]:
     """Yield for each track the spectrograms of its stems and of their errors, equally bright."""
-    shown = [result for result in results if result.spectra]
-    if not shown:
+    with_pictures = [result for result in results if result.spectra]
+    if not with_pictures:
         return
     yield (
         "<h2>What is left wrong</h2><p>A perfect estimate would leave the right-hand side black. "
         f"Both sides have one scale: from the stem's loudest spot down to {RANGE:g} dB below it; "
         "pitch goes upwards in equal ratios, time to the right.</p>"
     )
-    for result in shown:
-        opened = ' open=""' if result is shown[0] else ""
+    for result in with_pictures:
+        opened = ' open=""' if result is with_pictures[0] else ""
         yield (
             f"<details{opened}><summary>{escape(result.name)}</summary>"
             f'<div class="pair">{_pairs(result)}</div></details>'

@@ -173,7 +173,7 @@ class _Board:
 
 
 class _Fitted:
-    """Estimates made as long as the track."""
+    """Estimates, cut or padded to the track's length."""
 
     def __init__(self, estimates: Estimates) -> None:
         self._frames = iter(estimates)

@@ -1,4 +1,4 @@
-"""Which files of a multitrack are its stems: they add up to the song, and hold nothing twice."""
+"""Choose the files of a multitrack that are its stems: together the song, and nothing twice."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +18,7 @@ MOST_FILES = 12  # every subset of so many is tried; of more files, none is take
 
 
 def choose_stems(
-    multitrack: Multitrack, wanted: Sequence[str], sources: Sequence[str] = ()
+    multitrack: Multitrack, targets: Sequence[str], sources: Sequence[str] = ()
 ) -> Multitrack:
     """Return the multitrack with the files that are its stems; the others are left out.
 
@@ -28,7 +28,7 @@ def choose_stems(
 
     Args:
         multitrack: as its folder is.
-        wanted: stems that are to be scored.
+        targets: stems to score.
         sources: everything that the model gives; empty if unknown.
 
     Raises:
@@ -36,7 +36,7 @@ def choose_stems(
     """
     if sources and not multitrack.missing(sources):
         return _with_sources(multitrack, {stem_key(source) for source in sources})
-    if multitrack.missing(wanted) or not 2 < len(multitrack.stems) <= MOST_FILES:
+    if multitrack.missing(targets) or not 2 < len(multitrack.stems) <= MOST_FILES:
         return multitrack
     names, mixture = list(multitrack.stems), multitrack.mixture
     files = {**multitrack.stems, **({MIXTURE: mixture} if mixture else {})}
@@ -47,11 +47,11 @@ def choose_stems(
             or bool(mixture and not content.is_mixture(names))
         )
     )
-    wanted_keys = {stem_key(stem) for stem in wanted}
-    reasons = _sums(content, names, names, wanted_keys)
+    target_keys = {stem_key(stem) for stem in targets}
+    reasons = _sums(content, names, names, target_keys)
     if mixture:
         rest = [name for name in names if name not in reasons]
-        reasons |= _outside_mixture(content, rest, wanted_keys)
+        reasons |= _outside_mixture(content, rest, target_keys)
     return multitrack.without(reasons)
 
 
@@ -67,18 +67,18 @@ def _with_sources(multitrack: Multitrack, sources: Collection[str]) -> Multitrac
 
 
 def _sums(
-    content: "_Content", names: Sequence[str], among: Collection[str], wanted: Collection[str]
+    content: "_Content", names: Sequence[str], among: Collection[str], targets: Collection[str]
 ) -> dict[str, str]:
     """Return the names that repeat others, each with the reason.
 
-    A sum is one and not its members, unless only the sum is wanted.
+    A sum is one and not its members, unless only the sum is a target.
     """
     reasons: dict[str, str] = {}
     for name in names:
         if name in reasons:
             continue
         members = content.members_of_sum(name, [n for n in among if n not in reasons])
-        if members and name in wanted and not members & set(wanted):
+        if members and name in targets and not members & set(targets):
             alike = "part of" if len(members) > 1 else "the same as"
             reasons |= dict.fromkeys(sorted(members), f"{alike} {name}")
         elif members:
@@ -89,12 +89,12 @@ def _sums(
 
 
 def _outside_mixture(
-    content: "_Content", names: Sequence[str], wanted: Collection[str]
+    content: "_Content", names: Sequence[str], targets: Collection[str]
 ) -> dict[str, str]:
     """Return the names without which the others add up to the mixture, each with the reason."""
     if content.is_mixture(names):
         return {}
-    members = content.members_of_mixture(names, [name for name in names if name in wanted])
+    members = content.members_of_mixture(names, [name for name in names if name in targets])
     outside = [name for name in names if members and name not in members]
     return dict.fromkeys(outside, "not in the mixture")
 

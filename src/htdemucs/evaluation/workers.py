@@ -169,32 +169,23 @@ def _result(future: Future[TrackResult | str]) -> TrackResult | str | None:
         return None
 
 
-class _Worker:
-    """A worker process's own: the model, and the count of seconds that all workers share."""
-
-    def __init__(self, scoring: Scoring, done: "Synchronized[float]") -> None:
-        self._scoring, self._done = scoring, done
-        self._estimator = scoring.estimator()
-
-    def score(self, folder: Path) -> TrackResult | str:
-        return self._scoring.score(folder, self._estimator, self._count)
-
-    def _count(self, seconds: float) -> None:
-        with self._done.get_lock():
-            self._done.value += seconds
-
-
-_worker: list[_Worker] = []  # one, in a worker process
+_worker: list[Callable[[Path], TrackResult | str]] = []  # one, in a worker process
 
 
 def _start_worker(scoring: Scoring, threads: int, done: "Synchronized[float]") -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
     torch.set_num_threads(threads)
-    _worker.append(_Worker(scoring, done))
+    estimator = scoring.estimator()
+
+    def on_seconds(seconds: float) -> None:
+        with done.get_lock():
+            done.value += seconds
+
+    _worker.append(lambda folder: scoring.score(folder, estimator, on_seconds))
 
 
 def _score_in_worker(folder: Path) -> TrackResult | str:
-    return _worker[0].score(folder)
+    return _worker[0](folder)
 
 
 def _total_seconds(folders: Sequence[Path]) -> float:

@@ -18,14 +18,14 @@ def optimizer(model: HTDemucs, config: OptimConfig) -> torch.optim.Optimizer:
     return kind([group for group in groups if group["params"]], lr=config.lr)
 
 
-def configure(made: torch.optim.Optimizer, config: OptimConfig, step: int, steps: int) -> None:
+def configure(target: torch.optim.Optimizer, config: OptimConfig, step: int, steps: int) -> None:
     """Set every group up for `step`.
 
     Each step does so, because the configuration may have changed since the checkpoint.
     """
     fraction = rate(config, step, steps)
     own_lr = config.lr if config.transformer_lr is None else config.transformer_lr
-    for group in made.param_groups:
+    for group in target.param_groups:
         inside = group["transformer"]
         group["lr"] = (own_lr if inside else config.lr) * fraction
         group["betas"] = (0.9, config.beta2)

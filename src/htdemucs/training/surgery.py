@@ -27,10 +27,10 @@ def with_sources(
     for old in renamed.values():
         if old not in model.sources:
             raise ConfigError(f"the model has no source {old}; it has {', '.join(model.sources)}")
-    made = HTDemucs(dataclasses.replace(model.config, sources=tuple(sources)))
+    network = HTDemucs(dataclasses.replace(model.config, sources=tuple(sources)))
     outermost = f"{model.config.depth - 1}.conv_transpose"
     heads = {f"{head}.{outermost}.{kind}" for head in HEADS for kind in ("weight", "bias")}
-    state = made.state_dict()
+    state = network.state_dict()
     for name, value in model.state_dict().items():
         if name not in heads:
             state[name].copy_(value)
@@ -42,4 +42,4 @@ def with_sources(
             old = renamed.get(source, source)
             if old in theirs:
                 target.copy_(theirs[old])
-    return made
+    return network
