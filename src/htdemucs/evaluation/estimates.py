@@ -14,7 +14,7 @@ from htdemucs.errors import AudioError, EvaluationError
 from htdemucs.evaluation.frames import MultitrackReader, oddities, side_by_side
 from htdemucs.evaluation.multitracks import Multitrack, read_multitrack
 from htdemucs.evaluation.naming import estimate_files
-from htdemucs.evaluation.stems import choose_stems
+from htdemucs.evaluation.selection import choose_stems
 from htdemucs.evaluation.threads import threads
 from htdemucs.model.bag import networks
 from htdemucs.separation import Separator

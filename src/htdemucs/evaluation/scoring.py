@@ -16,8 +16,8 @@ from htdemucs.evaluation.frames import Frame, MultitrackReader
 from htdemucs.evaluation.metrics import SILENCE, ScoreMeter, StemScores
 from htdemucs.evaluation.multitracks import Multitrack
 from htdemucs.evaluation.oracle import ideal_ratio_masks
+from htdemucs.evaluation.selection import FAITHFUL, choose_stems
 from htdemucs.evaluation.spectra import BandSpectrogram
-from htdemucs.evaluation.stems import FAITHFUL, choose_stems
 from htdemucs.evaluation.threads import threads
 from htdemucs.provenance import peak_device_memory, peak_memory, sha256
 
