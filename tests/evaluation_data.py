@@ -1,4 +1,4 @@
-"""Small data folders to evaluate, and a job that kills its process."""
+"""Small data folders to evaluate, and a scoring that kills its process."""
 
 import os
 
@@ -7,7 +7,7 @@ import torch
 from helpers import TINY
 from htdemucs import AudioEncoding
 from htdemucs.audio import AudioWriter
-from htdemucs.evaluation.workers import Job
+from htdemucs.evaluation.workers import Scoring
 
 RATE = TINY["sample_rate"]
 STEMS = ("bass", "drums", "other", "vocals")
@@ -37,10 +37,10 @@ def write_track(folder, seed, length, mixture=True):
     return stems
 
 
-class DeadlyJob(Job):
+class DeadlyScoring(Scoring):
     """Dies with the track named two; here and not in a test, so that other processes find it."""
 
-    def score(self, track, estimator, on_seconds):
-        if track.name == "two":
+    def score(self, folder, estimator, on_seconds):
+        if folder.name == "two":
             os._exit(9)
-        return super().score(track, estimator, on_seconds)
+        return super().score(folder, estimator, on_seconds)

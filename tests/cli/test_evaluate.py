@@ -4,8 +4,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from evaluation_data import STEMS, write_track
+from evaluation_data import STEMS, write, write_track
 from htdemucs.errors import HTDemucsError
 
 
@@ -104,6 +105,22 @@ def test_without_any_good_track_nothing_is_written(run, data, tmp_path):
     assert result.exit_code == 1
     assert "2 not scored: one, two" in result.stderr
     assert not (tmp_path / "scores.json").exists()
+
+
+def test_silent_stems_are_told(run, data, tmp_path):
+    write(data / "one" / "drums.wav", torch.zeros(2, 16_000))
+    result = run("evaluate", data, "--estimates", data, "--json", tmp_path / "scores.json")
+    assert result.exit_code == 0, result.output
+    assert "silent, and left out of the averages: drums in 1 of 2 tracks" in result.stdout
+
+
+def test_folders_that_are_passed_over_are_noted(run, data, tmp_path):
+    write(data / "three" / "bass" / "a1.wav", torch.zeros(2, 10))
+    words = ("--report", tmp_path / "page.html", "--no-oracle")
+    result = run("evaluate", data, "--estimates", data, *words)
+    assert result.exit_code == 0
+    assert "three is passed over: audio lies deeper" in " ".join(result.stderr.split())
+    assert "three is passed over" in (tmp_path / "page.html").read_text()
 
 
 def test_notes_go_to_standard_error(run, data):

@@ -5,10 +5,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 import training_data
+from htdemucs.errors import HTDemucsError
 from htdemucs.training.state import load
 
 
@@ -100,6 +103,28 @@ def test_mistakes_are_one_line(run, config, tmp_path):
         assert result.exit_code == 1
         assert message in str(result.exception)
         assert "\n" not in str(result.exception)
+
+
+def test_notes_keep_the_brackets_of_names(run, config, tmp_path):
+    music = tmp_path / "[live] takes [24 bit]"
+    training_data.track(music / "good", 1)
+    (training_data.track(music / "[bad]", 2) / "bass.wav").write_bytes(b"nonsense")
+    data = {"train": [str(music)], "workers": 0, "segment": 0.5}
+    result = run("train", config("[out]", data=data), "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert f"note: {music / '[bad]'} is left out: cannot read the sources" in result.stderr
+
+
+def test_a_stem_of_six_channels_beside_a_stereo_mixture_is_one_line(run, config, tmp_path):
+    folder = training_data.track(tmp_path / "music" / "song", 1)
+    soundfile.write(folder / "bass.wav", np.zeros((24_000, 6)), training_data.RATE)
+    data = {"train": [str(tmp_path / "music")], "workers": 0, "segment": 0.5}
+    result = run("train", config(data=data), "--dry-run")
+    assert isinstance(result.exception, HTDemucsError)
+    assert str(result.exception) == (
+        f"nothing in {tmp_path / 'music'} can be learnt from; "
+        "song: a source has 6 channels, the model 2; mix it down"
+    )
 
 
 @pytest.mark.parametrize(

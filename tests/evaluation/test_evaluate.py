@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation_data import LENGTHS, RATE, STEMS, DeadlyJob, noise, write
+from evaluation_data import LENGTHS, RATE, STEMS, DeadlyScoring, noise, write
 from htdemucs import AudioEncoding, Separator, load_model
 from htdemucs.audio import AudioWriter
 from htdemucs.errors import (
@@ -20,12 +20,12 @@ from htdemucs.evaluation import (
     EvaluationOptions,
     FileEstimator,
     ModelEstimator,
-    Track,
-    TrackReader,
+    MultitrackReader,
     evaluate,
-    find_tracks,
+    find_multitracks,
     museval_sdr,
     nsdr,
+    read_multitrack,
     score_track,
     si_sdr,
     to_document,
@@ -143,7 +143,7 @@ def test_separated_files_score_like_the_model(data, model_folder, tmp_path):
 
 
 def _frames(folder):
-    return TrackReader(Track(folder.name, folder)).frames()
+    return MultitrackReader(read_multitrack(folder)).frames()
 
 
 def test_any_number_of_workers_gives_the_same(data, model_folder):
@@ -159,10 +159,10 @@ def test_any_number_of_workers_gives_the_same(data, model_folder):
 
 
 def test_a_process_that_dies_takes_only_its_track_with_it(data, estimates):
-    job = DeadlyJob(EvaluationOptions("x", estimates=estimates), STEMS, "cpu")
-    deadly_first = find_tracks(data)[::-1]
-    found = dict(workers.score_in_processes(job, deadly_first, None))
-    outcomes = {track.name: outcome for track, outcome in found.items()}
+    scoring = DeadlyScoring(EvaluationOptions("x", estimates=estimates), STEMS, "cpu")
+    deadly_first = find_multitracks(data)[::-1]
+    results = dict(workers.score_in_processes(scoring, deadly_first, None))
+    outcomes = {folder.name: result for folder, result in results.items()}
     assert outcomes["two"] == workers.DIED
     assert outcomes["one"].scores["model"]["bass"].nsdr > 0
 
@@ -248,7 +248,7 @@ def test_two_files_for_one_estimate_are_refused(data, estimates):
 def test_a_folder_above_the_estimates_is_told_where_they_are(data, estimates, tmp_path):
     (tmp_path / "separated").mkdir()
     estimates.rename(tmp_path / "separated" / "a model")
-    with pytest.raises(EvaluationError, match=r"try --estimates .*separated/a model$"):
+    with pytest.raises(EvaluationError, match=r"try .*separated/a model$"):
         run(data, tmp_path / "separated")
 
 
@@ -305,6 +305,20 @@ def test_a_silent_stem_is_noted_and_not_hidden(data, estimates):
     assert document["mean"]["bass"]["museval_sdr"] is not None  # of the other track
 
 
+@pytest.mark.parametrize("dither", [0, 3e-5])
+def test_a_silent_stem_is_in_no_mean_and_counted(data, estimates, dither):
+    before = to_document(run(data, estimates))
+    write(data / "one" / "drums.wav", dither * noise(0, LENGTHS["one"]))
+    document = to_document(run(data, estimates))
+    assert document["silent"] == {"bass": 0, "drums": 1, "other": 0, "vocals": 0}
+    for row in ("mean", "median"):
+        assert document[row]["drums"]["nsdr"] == before["tracks"]["two"]["drums"]["nsdr"]
+    for row in ("mixture", "oracle"):
+        assert document[row]["drums"] == before[f"{row}_tracks"]["two"]["drums"]
+        assert document["undefined"][row]["drums"]["nsdr"] == {"nan": 1, "inf": 0}
+    assert document["mean"]["all"]["nsdr"] > 19
+
+
 def test_estimates_that_are_not_numbers_are_counted(data, estimates, model_folder):
     broken = noise(0, LENGTHS["one"])
     broken[:, :5] = torch.nan
@@ -330,7 +344,7 @@ def test_a_model_that_gives_no_numbers_is_refused(data, model_folder):
 
     separator = Separator(Broken(load_model(model_folder, device="cpu")))
     with pytest.raises(SeparationError, match="numbers that are not finite"):
-        score_track(Track("two", data / "two"), ModelEstimator(separator))
+        score_track(read_multitrack(data / "two"), ModelEstimator(separator))
 
 
 def test_estimates_at_another_rate_are_converted_and_noted(data, estimates):
@@ -403,5 +417,5 @@ def test_writing_where_one_cannot(data, estimates, tmp_path):
 
 def test_threads_are_as_before(data, estimates):
     before = torch.get_num_threads()
-    score_track(Track("one", data / "one"), FileEstimator(estimates, STEMS))
+    score_track(read_multitrack(data / "one"), FileEstimator(estimates, STEMS))
     assert torch.get_num_threads() == before

@@ -5,8 +5,8 @@ import torch
 
 from evaluation_data import noise
 from htdemucs.evaluation import nsdr
+from htdemucs.evaluation.frames import Frame
 from htdemucs.evaluation.oracle import HOP_LENGTH, N_FFT, ideal_ratio_masks
-from htdemucs.evaluation.tracks import Frame
 
 
 def masked(mixture, stems, cuts=()):

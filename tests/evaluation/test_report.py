@@ -61,6 +61,13 @@ def test_a_box_is_where_its_numbers_are():
     assert heights == sorted(heights, reverse=True)
 
 
+def test_silent_stems_leave_no_point_and_are_counted(data, estimates):
+    write(data / "one" / "drums.wav", torch.zeros(2, 100))
+    page = to_html(evaluate(data, EvaluationOptions("x", estimates=estimates)))
+    assert page.count("<circle") == 2 * 4 * 3 * 3 - 3 * 3 - 3 * 3  # museval's: of every stem
+    assert "left out of its averages: drums in 1" in page
+
+
 def test_undefined_scores_leave_no_point(data, estimates, truth):
     write(estimates / "one" / "bass.wav", truth["one"][0])  # infinite where undisturbed
     page = to_html(evaluate(data, EvaluationOptions("x", estimates=estimates)))

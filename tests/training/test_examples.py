@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
@@ -6,10 +8,11 @@ import torch
 import training_data
 from helpers import snr
 from htdemucs.errors import AudioError
+from htdemucs.evaluation import Multitrack, read_multitrack
 from htdemucs.training.config import AugmentConfig
+from htdemucs.training.corpus import Recording
 from htdemucs.training.examples import Examples, batches, read_excerpt
 from htdemucs.training.excerpts import ExcerptPlan
-from htdemucs.training.library import Track
 
 RATE, SOURCES = training_data.RATE, training_data.SOURCES
 OFF = {
@@ -22,9 +25,7 @@ OFF = {
 def tracks(data):
     folders = sorted((data / "train").iterdir())
     length = training_data.SECONDS * RATE
-    return [
-        Track(folder, {s: folder / f"{s}.wav" for s in SOURCES}, length, 1.0) for folder in folders
-    ]
+    return [Recording(read_multitrack(folder), length, 1.0) for folder in folders]
 
 
 def examples(tracks, length=2000, batch_size=4, seed=5, sources=SOURCES, channels=2, **changes):
@@ -47,7 +48,9 @@ def test_an_example_is_an_excerpt_of_each_source_and_their_sum(tracks):
         assert example.shape == (5, 2, 2000)
         assert snr(example[1:].sum(0), example[0]) > 100
         for i, source in enumerate(SOURCES):
-            whole, _ = soundfile.read(tracks[excerpt.track].files[source], dtype="float32")
+            whole, _ = soundfile.read(
+                tracks[excerpt.recording].multitrack.file(source), dtype="float32"
+            )
             there = whole[excerpt.start : excerpt.start + 2000].T
             assert snr(torch.from_numpy(there.copy()), example[1 + i]) > 120
 
@@ -93,6 +96,21 @@ def test_short_tracks_are_followed_by_silence(tracks):
     assert not example[:, :, 3 * RATE :].any()
 
 
+def test_sources_of_other_lengths_are_padded(tracks, tmp_path):
+    whole, cut = (tmp_path / name for name in ("whole", "cut"))
+    for folder in (whole, cut):
+        shutil.copytree(tracks[0].multitrack.folder, folder)
+    wave, _ = soundfile.read(whole / "bass.wav")
+    soundfile.write(cut / "bass.wav", wave[:-700], RATE, "PCM_16")
+    wave[-700:] = 0
+    soundfile.write(whole / "bass.wav", wave, RATE, "PCM_16")
+    first, second = (
+        examples([Recording(read_multitrack(folder), len(wave), 1.0)], length=300, **OFF)
+        for folder in (whole, cut)
+    )
+    assert all(torch.equal(first[n], second[n]) for n in range(200))
+
+
 def test_reading_by_position(tmp_path):
     wave = np.arange(1000, dtype=np.float32)[:, None] / 2000 * [1, -1]
     for suffix in (".wav", ".flac"):
@@ -101,6 +119,7 @@ def test_reading_by_position(tmp_path):
         both = read_excerpt(path, 100, 50, 2)
         assert torch.allclose(both, torch.from_numpy(wave[100:150].T.copy()).float(), atol=1e-6)
         assert read_excerpt(path, 980, 50, 2).shape == (2, 20)
+        assert read_excerpt(path, 1010, 50, 2).shape == (2, 0)
         assert read_excerpt(path, 0, 10, 1).abs().max() < 1e-6  # the mean of x and -x
     soundfile.write(tmp_path / "mono.wav", wave[:, 0], RATE)
     assert torch.equal(*read_excerpt(tmp_path / "mono.wav", 5, 50, 2))
@@ -124,7 +143,8 @@ def test_batches_are_the_same_however_they_are_made(tracks):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_file_is_one_line(tracks, tmp_path, workers):
     (tmp_path / "bad.wav").write_bytes(b"RIFFnonsense")
-    bad = [Track(tmp_path, dict.fromkeys(SOURCES, tmp_path / "bad.wav"), 3 * RATE, 1.0)]
+    files = dict.fromkeys(SOURCES, tmp_path / "bad.wav")
+    bad = [Recording(Multitrack("bad", tmp_path, files), 3 * RATE, 1.0)]
     with pytest.raises(AudioError, match=r"cannot read .*bad\.wav") as caught:
         list(batches(examples(bad), first=0, last=1, workers=workers))
     assert "\n" not in str(caught.value)

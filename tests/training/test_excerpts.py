@@ -20,7 +20,7 @@ def test_excerpts_lie_inside_their_tracks(lengths, length, seed, step):
     made = plan(lengths, [1.0] * len(lengths), seed=seed, length=length)
     for example in range(4):
         excerpt = made.excerpt(step, example, source=1)
-        assert 0 <= excerpt.start <= max(0, lengths[excerpt.track] - length)
+        assert 0 <= excerpt.start <= max(0, lengths[excerpt.recording] - length)
 
 
 @given(st.integers(0, 2**31), st.integers(0, 10**6), st.integers(1, 6))
@@ -47,7 +47,7 @@ def test_half_of_the_groups_are_mixed_at_a_half():
 
 def test_longer_and_heavier_tracks_are_drawn_more_often():
     made = plan([100, 300, 100, 100], [1, 1, 2, 0])
-    count = Counter(made.excerpt(step, 0, 0).track for step in range(1200))
+    count = Counter(made.excerpt(step, 0, 0).recording for step in range(1200))
     assert 150 < count[0] < 250
     assert 520 < count[1] < 680
     assert 320 < count[2] < 480

@@ -12,7 +12,7 @@ from htdemucs.errors import CheckpointError, ConfigError
 from htdemucs.training import optimisation, state
 from htdemucs.training.averaging import Average
 from htdemucs.training.config import OptimConfig
-from htdemucs.training.journal import Journal, Report
+from htdemucs.training.log import LogEntry, TrainingLog
 from htdemucs.training.losses import SourceLoss
 from htdemucs.training.randomness import generator, seed_torch
 from htdemucs.training.surgery import with_sources
@@ -117,19 +117,19 @@ def test_checkpoints_that_are_none(tmp_path):
             state.load(tmp_path)
 
 
-def report(step, **changes):
-    return Report(step, 0.5, 1.0, 1.0, 2.0, 0.0, **changes)
+def entry(step, **changes):
+    return LogEntry(step, 0.5, 1.0, 1.0, 2.0, 0.0, **changes)
 
 
 def test_the_log_goes_on_where_the_checkpoint_was(tmp_path):
-    journal = Journal(tmp_path, 0, tensorboard=False)
+    log = TrainingLog(tmp_path, 0, tensorboard=False)
     for step in (2, 4, 6):
-        journal.write(report(step))
-    journal.close()
-    with (tmp_path / "log.jsonl").open("a") as log:
-        log.write('{"step": 8, "lo')  # cut off
-    journal = Journal(tmp_path, 4, tensorboard=False)
-    journal.write(report(5, valid={"raw": {"loss": 0.1}}))
+        log.write(entry(step))
+    log.close()
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 8, "lo')  # cut off
+    log = TrainingLog(tmp_path, 4, tensorboard=False)
+    log.write(entry(5, valid={"raw": {"loss": 0.1}}))
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 5]
     assert lines[-1]["valid"] == {"raw": {"loss": 0.1}}
@@ -138,9 +138,9 @@ def test_the_log_goes_on_where_the_checkpoint_was(tmp_path):
 def test_tensorboard_curves(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    journal = Journal(tmp_path, 0, tensorboard=True)
-    journal.write(report(3, valid={"ema 0.9": {"nsdr": 7.0}}))
-    journal.close()
+    log = TrainingLog(tmp_path, 0, tensorboard=True)
+    log.write(entry(3, valid={"ema 0.9": {"nsdr": 7.0}}))
+    log.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(3, 0.5)]

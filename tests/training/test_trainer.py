@@ -19,14 +19,14 @@ SOURCES = training_data.SOURCES
 
 
 def train(config, until=None):
-    """The reports of a run, stopped after step `until`."""
+    """The entries of a run's log, stopped after step `until`."""
     run = prepare(config)
-    reports = []
-    for report in run.reports():
-        reports.append(report)
-        if report.step == until:
+    entries = []
+    for entry in run.train():
+        entries.append(entry)
+        if entry.step == until:
             run.trainer.stop()
-    return reports
+    return entries
 
 
 def final(config):
@@ -69,18 +69,18 @@ def test_a_published_style_run_learns(make_config):
         optim={"lr": 2e-2, "ema": [0.8]},
         tensorboard=True,
     )
-    reports = train(config)
-    assert [report.step for report in reports] == [20, 40]
-    first, last = (report.valid["raw"] for report in reports)
+    entries = train(config)
+    assert [entry.step for entry in entries] == [20, 40]
+    first, last = (entry.valid["raw"] for entry in entries)
     assert last["loss"] < 0.9 * first["loss"]
     assert last["nsdr"] > first["nsdr"] + 1
     assert set(last) == {"loss", "nsdr", *(f"nsdr {source}" for source in SOURCES)}
-    assert reports[-1].best["loss"] == min(
-        scores["loss"] for report in reports for scores in report.valid.values()
+    assert entries[-1].best["loss"] == min(
+        scores["loss"] for entry in entries for scores in entry.valid.values()
     )
-    assert set(reports[-1].valid) == {"raw", "ema 0.8"}
+    assert set(entries[-1].valid) == {"raw", "ema 0.8"}
     lines = [json.loads(line) for line in (config.out / "log.jsonl").read_text().splitlines()]
-    assert lines == [dataclasses.asdict(report) for report in reports]
+    assert lines == [dataclasses.asdict(entry) for entry in entries]
     assert list((config.out / "tensorboard").iterdir())
     model = load_model(str(finish(config)))
     assert model.sources == SOURCES
@@ -100,7 +100,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(make_config):
     assert first[-1].step == 4
     assert load(cut.out)["step"] == 4
     second = train(cut)
-    assert [report.step for report in second] == [6]
+    assert [entry.step for entry in second] == [6]
     assert second[-1].loss == expected[-1].loss
     assert second[-1].valid == expected[-1].valid
     assert same(final(whole), final(cut)) == []
@@ -111,10 +111,10 @@ def test_a_stopped_run_goes_on_bit_for_bit(make_config):
 def test_a_run_that_died_between_checkpoints_goes_on_bit_for_bit(make_config):
     whole, cut = (make_config(name, log_every=1, save_every=2) for name in ("whole", "cut"))
     train(whole)
-    reports = prepare(cut).reports()
-    while next(reports).step < 5:  # the last checkpoint is step 4's
+    entries = prepare(cut).train()
+    while next(entries).step < 5:  # the last checkpoint is step 4's
         pass
-    reports.close()
+    entries.close()
     assert load(cut.out)["step"] == 4
     train(cut)
     assert same(final(whole), final(cut)) == []
@@ -146,8 +146,8 @@ def test_the_best_of_all_candidates_is_kept(make_config):
     run = prepare(config)
     scores = iter([0.3, 0.1])  # the network as it is, its average
     run.trainer.validate = lambda _network: {"loss": next(scores), "nsdr": 0.0}
-    (report,) = [report for report in run.reports() if report.valid]
-    assert report.best == {"step": 3, "loss": 0.1, "nsdr": 0.0}
+    (entry,) = [entry for entry in run.train() if entry.valid]
+    assert entry.best == {"step": 3, "loss": 0.1, "nsdr": 0.0}
     kept = load_model(str(config.out / "best")).state_dict()
     average = run.trainer.averages[0].parameters()
     raw = run.trainer.network.state_dict()
@@ -157,15 +157,15 @@ def test_the_best_of_all_candidates_is_kept(make_config):
 
 def test_best_by_nsdr(make_config):
     config = make_config(best_by="nsdr", valid_every=3)
-    reports = train(config)
-    every = [scores["nsdr"] for report in reports for scores in report.valid.values()]
-    assert reports[-1].best["nsdr"] == max(every)
+    entries = train(config)
+    every = [scores["nsdr"] for entry in entries for scores in entry.valid.values()]
+    assert entries[-1].best["nsdr"] == max(every)
 
 
 def test_without_tracks_to_validate_with_the_last_model_is_the_result(make_config, data):
     config = make_config(data={"train": [str(data / "test")], "workers": 0, "segment": 0.5})
-    reports = train(config)
-    assert not any(report.valid for report in reports)
+    entries = train(config)
+    assert not any(entry.valid for entry in entries)
     assert finish(config) == config.out / "last"
     assert isinstance(load_model(str(finish(config))), HTDemucs)
 
@@ -184,8 +184,8 @@ def test_a_loss_that_is_not_finite_stops_with_its_batch(make_config):
 def test_precisions(make_config, precision):
     AcceleratorState._reset_state(reset_partial_state=True)  # one precision a process
     config = make_config(precision=precision, steps=2, valid_every=2)
-    (report,) = [report for report in train(config) if report.valid]
-    assert 0 < report.loss < 1
+    (entry,) = [entry for entry in train(config) if entry.valid]
+    assert 0 < entry.loss < 1
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
@@ -261,10 +261,10 @@ def test_one_copy_a_source_ends_as_a_bag(make_config, start):
         model={}, init_from=str(start), per_source=True, steps=2, valid_every=2, optim={"lr": 1e-3}
     )
     for part in parts(config):
-        reports = train(part)
+        entries = train(part)
         source = part.out.name
-        assert set(reports[-1].best) == {"step", "loss", "nsdr", f"nsdr {source}"}
-        assert reports[-1].best["nsdr"] == reports[-1].best[f"nsdr {source}"]
+        assert set(entries[-1].best) == {"step", "loss", "nsdr", f"nsdr {source}"}
+        assert entries[-1].best["nsdr"] == entries[-1].best[f"nsdr {source}"]
     bag = load_model(str(finish(config)))
     assert isinstance(bag, Bag)
     assert torch.equal(bag.weights, torch.eye(4))

@@ -8,7 +8,8 @@ from accelerate import Accelerator
 from helpers import TINY, awake
 from htdemucs import HTDemucs, HTDemucsConfig
 from htdemucs.errors import TrainingError
-from htdemucs.training.library import Track
+from htdemucs.evaluation import read_multitrack
+from htdemucs.training.corpus import Recording
 from htdemucs.training.validation import Validation
 
 SOURCES = HTDemucsConfig(**TINY).sources
@@ -22,8 +23,7 @@ def track(folder, silent):
         noise = 0.1 * torch.randn(network.sample_rate, network.audio_channels)
         noise *= name not in silent
         soundfile.write(folder / f"{name}.wav", noise.numpy(), network.sample_rate)
-    files = {name: folder / f"{name}.wav" for name in SOURCES}
-    return Track(folder, files, network.sample_rate, 1.0)
+    return Recording(read_multitrack(folder), network.sample_rate, 1.0)
 
 
 @pytest.fixture
@@ -43,6 +43,17 @@ def test_a_silent_source_counts_in_the_loss_alone(scored, tmp_path):
     assert f"nsdr {last}" not in only_soft
     mean = sum(only_soft[f"nsdr {name}"] for name in others) / len(others)
     assert only_soft["nsdr"] == pytest.approx(mean)
+
+
+def test_sources_of_other_lengths_are_padded(scored, tmp_path):
+    recording = track(tmp_path / "loud", ())
+    path = recording.multitrack.file(SOURCES[0])
+    wave, rate = soundfile.read(path)
+    soundfile.write(path, wave[:-700], rate)
+    cut = scored(recording)
+    wave[-700:] = 0
+    soundfile.write(path, wave, rate)
+    assert cut == scored(recording)
 
 
 def test_silence_everywhere_is_refused(scored, tmp_path):

@@ -14,6 +14,7 @@ from htdemucs.cli.shared import (
     messages,
     print_error,
     progress_bar,
+    say,
     set_verbosity,
     table_console,
 )
@@ -102,9 +103,9 @@ def evaluate(
 
 def _evaluate(data: Path, options: "EvaluationOptions") -> "Evaluation":
     from htdemucs.evaluation import evaluate as evaluate_tracks
-    from htdemucs.evaluation import find_tracks
+    from htdemucs.evaluation import find_multitracks
 
-    find_tracks(data)  # a wrong path is reported before anything is downloaded
+    find_multitracks(data)  # a wrong path is refused before anything is downloaded
     label = f"{options.model} on {data.name or data.resolve().name}"
     with download_bars(shown=not messages().quiet), progress_bar(label) as on_progress:
         return evaluate_tracks(data, options, on_progress=on_progress)
@@ -177,6 +178,12 @@ def _remarks(document: Mapping[str, Any]) -> Iterator[str]:
         ]
         if found:
             yield f"tracks left out of {metric}: {', '.join(found)}"
+    tracks = document["data"]["tracks"]
+    silent = [
+        f"{s} in {count} of {tracks} tracks" for s, count in document["silent"].items() if count
+    ]
+    if silent:
+        yield f"silent, and left out of the averages: {', '.join(silent)}"
     run = document["run"]
     took = [f"{document['data']['duration'] / 60:.1f} minutes of audio in {run['seconds']:.0f} s"]
     if run["real_time_factor"] is not None:
@@ -189,10 +196,12 @@ def _remarks(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _conclude(evaluation: "Evaluation") -> None:
-    """Tell what was odd; name the tracks that failed, and exit with 1 if there are any."""
+    """Print notes and failures; exit with 1 if a track failed."""
+    for note in evaluation.notes:
+        say(f"note: {note}")
     for result in evaluation.results:
         for note in result.notes:
-            messages().print(f"note: {result.name}: {note}", highlight=False, markup=False)
+            say(f"note: {result.name}: {note}")
     for name, message in evaluation.failures.items():
         print_error(f"{name}: {message}")
     if evaluation.failures:

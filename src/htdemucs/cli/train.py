@@ -14,7 +14,7 @@ import typer
 from htdemucs.cli.shared import messages
 
 if TYPE_CHECKING:
-    from htdemucs.training import Report, Run
+    from htdemucs.training import LogEntry, Run
 
 REHEARSED_STEPS = 2
 
@@ -31,19 +31,19 @@ def train(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Only say what a step costs: model size, memory and speed."),
+        typer.Option("--dry-run", help="Only measure a step: model size, memory and speed."),
     ] = False,
 ) -> None:
-    """Train a model, or go on with a run that was stopped. Needs htdemucs[train]."""
+    """Train a model, or resume a run that was stopped. Needs htdemucs[train]."""
     _require("accelerate", "soundfile")
     from htdemucs.training import finish, parts, prepare, read_config
 
-    told = read_config(config, changes or [])
-    if told.tensorboard:
+    settings = read_config(config, changes or [])
+    if settings.tensorboard:
         _require("tensorboard", else_set="tensorboard=false")
-    if told.augment.repitch:
+    if settings.augment.repitch:
         _require("python-stretch", else_set="augment.repitch=0")
-    for part in parts(told):
+    for part in parts(settings):
         run = prepare(part)
         _introduce(run)
         if dry_run:
@@ -51,10 +51,9 @@ def train(
             return
         _follow(run)
     if run.trainer.accelerator.is_main_process:
-        folder = finish(told)
-        messages().print(
-            f"done: separate with it by  htdemucs separate -n {folder} SONG", soft_wrap=True
-        )
+        folder = finish(settings)
+        line = f"done: separate with it by  htdemucs separate -n {folder} SONG"
+        messages().print(line, soft_wrap=True, markup=False)
 
 
 def _require(*packages: str, else_set: str = "") -> None:
@@ -72,33 +71,33 @@ def _require(*packages: str, else_set: str = "") -> None:
 
 
 def _introduce(run: "Run") -> None:
-    """Say what is trained on what."""
+    """Print the size of the network and of the music."""
     if not run.trainer.accelerator.is_main_process:
         return
-    say = partial(messages().print, soft_wrap=True)
-    network, library = run.trainer.network, run.library
+    say = partial(messages().print, soft_wrap=True, markup=False)
+    network, corpus = run.trainer.network, run.corpus
     parameters = sum(p.numel() for p in network.parameters())
-    seconds = sum(track.length for track in library.train) / network.sample_rate
+    seconds = sum(recording.length for recording in corpus.train) / network.sample_rate
     say(
         f"{parameters / 1e6:.2f} M parameters for {', '.join(network.sources)}; "
-        f"{len(library.train)} tracks ({seconds / 3600:.2f} h) to learn from, "
-        f"{len(library.valid)} to validate with; processes: {run.trainer.accelerator.num_processes}"
+        f"{len(corpus.train)} tracks ({seconds / 3600:.2f} h) to learn from, "
+        f"{len(corpus.valid)} to validate with; processes: {run.trainer.accelerator.num_processes}"
     )
-    for note in library.notes:
+    for note in corpus.notes:
         say(f"note: {note}")
-    if not library.valid:
+    if not corpus.valid:
         say("note: nothing to validate with; the last model is the result")
     if run.resumed:
         say(f"going on after step {run.trainer.step} of {run.config.steps}")
 
 
 def _rehearse(run: "Run") -> None:
-    """Time a few steps and say what they took."""
+    """Time a few steps and print their cost."""
     import resource
 
     import torch
 
-    report = run.trainer.rehearse(REHEARSED_STEPS)
+    entry = run.trainer.rehearse(REHEARSED_STEPS)
     if not run.trainer.accelerator.is_main_process:
         return
     network, config = run.trainer.network, run.config
@@ -107,34 +106,34 @@ def _rehearse(run: "Run") -> None:
         memory, where = torch.cuda.max_memory_allocated(), "GPU memory"
     else:
         memory, where = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "memory"
-    seconds = config.batch_size / report.examples_per_second
+    seconds = config.batch_size / entry.examples_per_second
     say = messages().print
     say(f"model: {size / 2**20:.1f} MiB of parameters")
-    say(f"one step of {config.batch_size} examples: {seconds:.2f} s, {report.waiting:.0%} waiting")
+    say(f"one step of {config.batch_size} examples: {seconds:.2f} s, {entry.waiting:.0%} waiting")
     say(f"peak {where}: {memory / 2**20:.0f} MiB")
     say(f"all {config.steps} steps: {_duration(seconds * config.steps)} without validation")
 
 
 def _follow(run: "Run") -> None:
-    """Train to the end, showing how it goes; a signal ends it with a checkpoint."""
+    """Train to the end and print the log; a signal ends it with a checkpoint."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = messages()
     trainer, total = run.trainer, run.config.steps
     main = trainer.accelerator.is_main_process
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    shown = console.is_terminal and main
+    live = console.is_terminal and main
     with (
         _stopping(trainer.stop) as received,
-        Progress(*columns, console=console, disable=not shown) as progress,
+        Progress(*columns, console=console, disable=not live) as progress,
     ):
         task = progress.add_task("step 0", total=total, completed=trainer.step)
-        for report in run.reports():
+        for entry in run.train():
             if not main:
                 continue
-            line = _line(report, run)
-            progress.update(task, completed=report.step, description=line)
-            if not shown or report.valid:
+            line = _line(entry, run)
+            progress.update(task, completed=entry.step, description=line)
+            if not live or entry.valid:
                 console.print(line, soft_wrap=True)
     if received and trainer.step < total:
         if main:
@@ -142,18 +141,18 @@ def _follow(run: "Run") -> None:
         raise typer.Exit(128 + received[0])
 
 
-def _line(report: "Report", run: "Run") -> str:
+def _line(entry: "LogEntry", run: "Run") -> str:
     config = run.config
-    left = (config.steps - report.step) * config.batch_size / report.examples_per_second
+    left = (config.steps - entry.step) * config.batch_size / entry.examples_per_second
     line = (
-        f"step {report.step}/{config.steps}  loss {report.loss:.5f}  "
-        f"{report.examples_per_second:.2f} examples/s  {report.waiting:.0%} waiting  "
+        f"step {entry.step}/{config.steps}  loss {entry.loss:.5f}  "
+        f"{entry.examples_per_second:.2f} examples/s  {entry.waiting:.0%} waiting  "
         f"{_duration(left)} left"
     )
-    for model, scores in report.valid.items():
+    for model, scores in entry.valid.items():
         line += f"\n  valid {model}: " + "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
-    if report.valid:
-        best = report.best
+    if entry.valid:
+        best = entry.best
         line += f"\n  best: step {best['step']:.0f}, loss {best['loss']:.4g}, {best['nsdr']:.2f} dB"
     return line
 
@@ -167,15 +166,14 @@ def _stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
     """Turn Ctrl-C and SIGTERM into a call of `stop`; a second one ends the process at once."""
     received: list[int] = []
 
-    def handle(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-        signal.signal(number, signal.SIG_DFL)
+    def handle(caught: int, _frame: FrameType | None) -> None:
+        received.append(caught)
+        signal.signal(caught, signal.SIG_DFL)
         stop()
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, handle) for number in numbers}
+    before = {kind: signal.signal(kind, handle) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)

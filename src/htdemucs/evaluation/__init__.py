@@ -1,8 +1,9 @@
-"""How well a model separates: scores, and what they are worth."""
+"""Evaluation: scores of a model or of separated files, beside known stems."""
 
 from htdemucs.evaluation.document import to_document, write_document
 from htdemucs.evaluation.estimates import FileEstimator, ModelEstimator
 from htdemucs.evaluation.evaluate import Evaluation, evaluate
+from htdemucs.evaluation.frames import MultitrackReader
 from htdemucs.evaluation.metrics import (
     METRICS,
     ScoreMeter,
@@ -12,10 +13,10 @@ from htdemucs.evaluation.metrics import (
     nsdr,
     si_sdr,
 )
+from htdemucs.evaluation.multitracks import Multitrack, find_multitracks, read_multitrack
 from htdemucs.evaluation.options import EvaluationOptions
 from htdemucs.evaluation.report import to_html, write_report
 from htdemucs.evaluation.scoring import TrackResult, score_track
-from htdemucs.evaluation.tracks import Track, TrackReader, find_tracks
 
 __all__ = [
     "METRICS",
@@ -23,16 +24,17 @@ __all__ = [
     "EvaluationOptions",
     "FileEstimator",
     "ModelEstimator",
+    "Multitrack",
+    "MultitrackReader",
     "ScoreMeter",
     "StemScores",
-    "Track",
-    "TrackReader",
     "TrackResult",
     "evaluate",
-    "find_tracks",
+    "find_multitracks",
     "museval_frames",
     "museval_sdr",
     "nsdr",
+    "read_multitrack",
     "score_track",
     "si_sdr",
     "to_document",

@@ -36,12 +36,12 @@ def score_array(tracks: Sequence[dict[str, StemScores]], stems: Sequence[str]) -
 
 
 def summary(scores: Scores, stems: Sequence[str], statistic: Statistic) -> Table:
-    """{stem: {metric: dB}}, and the mean of the stems under "all". NaN where a stem has none."""
+    """Return {stem: {metric: dB}} with the mean of all stems as "all"; NaN where one has none."""
     return _table(with_all(statistic(scores)), stems)
 
 
 def interval(scores: Scores, stems: Sequence[str], statistic: Statistic, seed: int) -> Table:
-    """{stem: {metric: [low, high]}}: where the statistic would lie with other tracks of the kind.
+    """Return {stem: {metric: [low, high]}}: the statistic's range over other tracks of the kind.
 
     The 95 % percentile bootstrap: tracks are drawn again with replacement, all stems and metrics of
     a track together. NaN with fewer than two tracks, which tell nothing about others.
@@ -51,21 +51,21 @@ def interval(scores: Scores, stems: Sequence[str], statistic: Statistic, seed: i
         return _table(np.full((len(stems) + 1, len(METRICS), 2), np.nan), stems)
     draws = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
     portions = np.array_split(draws, 1 + RESAMPLES * scores.size // PORTION)
-    drawn = [with_all(statistic(scores[rows])) for rows in portions]
+    resampled = [with_all(statistic(scores[rows])) for rows in portions]
     tail = 50 * (1 - CONFIDENCE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        bounds = np.nanpercentile(np.concatenate(drawn), [tail, 100 - tail], axis=0)
+        bounds = np.nanpercentile(np.concatenate(resampled), [tail, 100 - tail], axis=0)
     return _table(np.moveaxis(bounds, 0, -1), stems)
 
 
 def with_all(values: Scores) -> Scores:
-    """(..., S, M) -> (..., S + 1, M), their mean added."""
+    """(..., S, M) -> (..., S + 1, M), the stems' mean added."""
     return np.concatenate([values, values.mean(-2, keepdims=True)], axis=-2)
 
 
 def undefined(scores: Scores, stems: Sequence[str]) -> Table:
-    """{stem: {metric: {"nan": tracks, "inf": tracks}}}"""
+    """Return {stem: {metric: {"nan": tracks, "inf": tracks}}}."""
     return {
         stem: {
             metric: {

@@ -1,14 +1,17 @@
-"""An evaluation as JSON: every number, and what it depends on."""
+"""An evaluation as JSON: every score, and what it depends on."""
 
 import json
 import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from htdemucs.errors import EvaluationError
 from htdemucs.evaluation import aggregate
 from htdemucs.evaluation.evaluate import Evaluation
-from htdemucs.evaluation.metrics import EPSILON, METRICS, StemScores
+from htdemucs.evaluation.metrics import EPSILON, METRICS, SILENCE, StemScores
 from htdemucs.evaluation.oracle import N_FFT, POWER
 from htdemucs.evaluation.scoring import ROWS, TrackResult
 from htdemucs.files import replacing
@@ -18,7 +21,7 @@ FORMAT_VERSION = 1
 
 
 def to_document(evaluation: Evaluation) -> dict[str, Any]:
-    """Everything JSON can hold of an evaluation; what is NaN or infinite there is None here.
+    """Return an evaluation as JSON can hold it, with None for NaN and infinity.
 
     `run` holds what differs from one run to the next: times, memory, the machine. All the rest is
     the same for the same weights, data, options and versions.
@@ -43,7 +46,7 @@ def to_document(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def write_document(evaluation: Evaluation, path: Path) -> None:
-    """Write it as a JSON file, which appears only when whole.
+    """Write an evaluation as a JSON file, which appears only when whole.
 
     Raises:
         EvaluationError: it cannot be written.
@@ -53,7 +56,7 @@ def write_document(evaluation: Evaluation, path: Path) -> None:
 
 
 def write_text(text: str, path: Path) -> None:
-    """A file that appears only when whole. Names that are not UTF-8 get backslashes, as in JSON.
+    """Write a file, which appears only when whole. Names not in UTF-8 get backslashes, as in JSON.
 
     Raises:
         EvaluationError: it cannot be written.
@@ -66,32 +69,41 @@ def write_text(text: str, path: Path) -> None:
 
 
 def _summaries(evaluation: Evaluation) -> dict[str, Any]:
-    """Over tracks: mean and median of the model, means of the rows to compare it with."""
+    """Return mean and median of the model over tracks, and of the rows to compare it with."""
     stems, seed = evaluation.stems, evaluation.options.seed
-    found: dict[str, Any] = {"oracle": None}
+    silent = _silent(evaluation)
+    summaries: dict[str, Any] = {"oracle": None}
     undefined: dict[str, Any] = {}
     for row in rows(evaluation):
         tracks = {result.name: result.scores[row] for result in evaluation.results}
         scores = aggregate.score_array(list(tracks.values()), stems)
+        scores[silent] = np.nan
         mean, median = statistics(row)
         for name, statistic in ((mean, aggregate.mean), (median, aggregate.median)):
-            found[name] = aggregate.summary(scores, stems, statistic)
-            found[f"{name}_interval"] = aggregate.interval(scores, stems, statistic, seed)
+            summaries[name] = aggregate.summary(scores, stems, statistic)
+            summaries[f"{name}_interval"] = aggregate.interval(scores, stems, statistic, seed)
         if row != "model":
-            found[f"{row}_tracks"] = {name: _scores(track) for name, track in tracks.items()}
+            summaries[f"{row}_tracks"] = {name: _scores(track) for name, track in tracks.items()}
         undefined[row] = aggregate.undefined(scores, stems)
-    return found | {"undefined": undefined}
+    counts = dict(zip(stems, silent.sum(0).tolist(), strict=True))
+    return summaries | {"undefined": undefined, "silent": counts}
+
+
+def _silent(evaluation: Evaluation) -> NDArray[np.bool_]:
+    """Return whether a reference is silent, (tracks, stems)."""
+    table = [[s in r.silent_stems for s in evaluation.stems] for r in evaluation.results]
+    return np.array(table, dtype=bool).reshape(len(table), len(evaluation.stems))
 
 
 def rows(evaluation: Evaluation) -> dict[str, str]:
-    """Which rows an evaluation has, and what to call them."""
+    """Return the rows that an evaluation has, with their labels."""
     model = "estimates" if evaluation.options.estimates else "model"
     labels = {"model": model, "mixture": "mixture", "oracle": "oracle"}
     return {row: labels[row] for row in (ROWS if evaluation.options.oracle else ROWS[:-1])}
 
 
 def statistics(row: str) -> tuple[str, str]:
-    """The keys of a row's mean and median over tracks."""
+    """Return the keys of a row's mean and median over tracks."""
     return ("mean", "median") if row == "model" else (row, f"{row}_median")
 
 
@@ -120,7 +132,7 @@ def _track_info(result: TrackResult) -> dict[str, Any]:
 
 
 def _data(evaluation: Evaluation) -> dict[str, Any]:
-    """Which tracks, told by their content and not by where they lie."""
+    """Describe the tracks by their contents, wherever they lie."""
     hashes = {
         f"{result.name}/{file}": value
         for result in evaluation.results
@@ -134,6 +146,7 @@ def _data(evaluation: Evaluation) -> dict[str, Any]:
         "path": str(evaluation.data),
         "tracks": len(evaluation.results),
         "duration": sum(result.duration for result in evaluation.results),
+        "notes": list(evaluation.notes),
         "sha256": combined_sha256(kinds["stems"]),
         "estimates_sha256": combined_sha256(kinds["estimates"]) if kinds["estimates"] else None,
     }
@@ -146,7 +159,9 @@ def _definitions() -> dict[str, str]:
         "si_sdr": "scale-invariant SDR, whole track, one scale for all channels; dB",
         "oracle": f"ideal ratio mask, power {POWER}, Hann window of {N_FFT}, half overlapped",
         "all": "mean of the stems; null if a stem has none",
-        "mean, median, mixture, oracle": "over tracks, leaving out null; the last two are means",
+        "mean, median, mixture, oracle": "over tracks, leaving out null and silent references; "
+        "the last two are means",
+        "silent": f"tracks whose reference has a mean square below {SILENCE:g}",
         "interval": f"{aggregate.CONFIDENCE:.0%} percentile bootstrap, {aggregate.RESAMPLES} draws",
     }
 
@@ -165,7 +180,7 @@ def _run(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """With None in the place of numbers that JSON does not know."""
+    """Return a value with None for the numbers that JSON does not know."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Where estimates come from: a model that separates now, or files separated earlier."""
+"""The two origins of estimates: a model that separates now, or files separated earlier."""
 
 import time
 from abc import ABC, abstractmethod
@@ -10,22 +10,18 @@ import torch
 from torch import Tensor
 
 from htdemucs.audio import AudioFile, reblock
-from htdemucs.errors import EvaluationError
+from htdemucs.errors import AudioError, EvaluationError
+from htdemucs.evaluation.frames import MultitrackReader, oddities, side_by_side
+from htdemucs.evaluation.multitracks import Multitrack, read_multitrack
 from htdemucs.evaluation.naming import estimate_files
+from htdemucs.evaluation.selection import choose_stems
 from htdemucs.evaluation.threads import threads
-from htdemucs.evaluation.tracks import (
-    MIXTURE,
-    Track,
-    TrackReader,
-    audio_files,
-    oddities,
-    side_by_side,
-)
+from htdemucs.model.bag import networks
 from htdemucs.separation import Separator
 
 
 class Estimates(ABC):
-    """The estimated stems of one track, to be iterated once, as frames (S, C, L) of a second.
+    """The estimated stems of one multitrack, to be iterated once, as frames (S, C, L) of a second.
 
     The attributes are complete once the frames are.
 
@@ -33,7 +29,7 @@ class Estimates(ABC):
         files: path of every file read.
         seconds: time the separation took; None where it happened earlier.
         broken_samples: how many were NaN or infinite in files; a model that gives such is refused.
-        notes: what was odd.
+        notes: anything odd about the files.
     """
 
     def __init__(self) -> None:
@@ -47,34 +43,37 @@ class Estimates(ABC):
 
 
 class Estimator(ABC):
-    """Gives the estimates of any track.
+    """Gives the estimates of any multitrack.
 
     Attributes:
-        stems: which, and in which order.
-        sample_rate, channels: what it works with; None for those of each track.
+        stems: the stems that it estimates, in order.
+        sources: all stems that a song has for it; empty if unknown.
+        sample_rate, channels: of its audio; None for those of each multitrack.
     """
 
     stems: tuple[str, ...]
+    sources: tuple[str, ...] = ()
     sample_rate: int | None = None
     channels: int | None = None
 
     @abstractmethod
-    def estimates(self, reader: TrackReader) -> Estimates:
-        """The estimates of the reader's track."""
+    def estimates(self, reader: MultitrackReader) -> Estimates:
+        """Return the estimates of the reader's multitrack."""
 
 
 class ModelEstimator(Estimator):
-    """Separates each track's mixture."""
+    """Separates each multitrack's mixture."""
 
     def __init__(self, separator: Separator) -> None:
         self.separator = separator
         self.stems = separator.stems
+        self.sources = networks(separator.model)[0].sources
         self.sample_rate = separator.sample_rate
         self.channels = separator.audio_channels
         self._threads = torch.get_num_threads()
 
-    def estimates(self, reader: TrackReader) -> Estimates:
-        """Runs while it is iterated, in memory that does not grow with the track."""
+    def estimates(self, reader: MultitrackReader) -> Estimates:
+        """Return estimates that are made while they are iterated, in bounded memory."""
         return _Separated(self.separator, reader, self._threads)
 
 
@@ -85,13 +84,13 @@ class FileEstimator(Estimator):
         self.folder = folder
         self.stems = tuple(stems)
 
-    def estimates(self, reader: TrackReader) -> Estimates:
-        """Files at another sample rate or number of channels are converted to the track's.
+    def estimates(self, reader: MultitrackReader) -> Estimates:
+        """Return the files' estimates, at the multitrack's sample rate and number of channels.
 
         Raises:
             EvaluationError: a stem has no file, or several.
         """
-        name = reader.track.name
+        name = reader.multitrack.name
         files = estimate_files(self.folder, name, self.stems)
         missing = [stem for stem in self.stems if stem not in files]
         if missing:
@@ -102,41 +101,57 @@ class FileEstimator(Estimator):
         return _Read(files, reader)
 
 
-def estimated_stems(folder: Path, tracks: Sequence[Track]) -> tuple[str, ...]:
-    """The stems that some track has an estimate and a reference for, in alphabetical order.
+def estimated_stems(folder: Path, data: Sequence[Path]) -> tuple[str, ...]:
+    """Return the stems that have an estimate and a reference somewhere, in alphabetical order.
+
+    A stem that is the sum of others is not among them.
+
+    Args:
+        folder: of estimates.
+        data: folders of multitracks.
 
     Raises:
         EvaluationError: there are none.
     """
     if not folder.is_dir():
-        raise EvaluationError(f"--estimates {folder} is not a folder; name one with TRACK/STEM.wav")
-    stems = _stems_in(folder, tracks)
+        raise EvaluationError(f"{folder} is not a folder; name one with estimates TRACK/STEM.wav")
+    stems = _estimated_somewhere(folder, data)
     if stems:
-        return tuple(sorted(stems))
+        return tuple(sorted(stems - _sums_among(stems, data)))
     inside = (path for path in sorted(folder.iterdir()) if path.is_dir())
-    deeper = next((path for path in inside if _stems_in(path, tracks)), None)
-    _estimated(folder, tracks[0])  # tells if there are estimates, but something is wrong with them
+    deeper = next((path for path in inside if _estimated_somewhere(path, data)), None)
+    _estimated(folder, read_multitrack(data[0]))  # raises if something is wrong with those there
+    name = data[0].name
     raise EvaluationError(
-        f"no estimates of {tracks[0].name} in {folder}; "
-        + (f"try --estimates {deeper}" if deeper else f"it should hold {tracks[0].name}/STEM.wav")
+        f"no estimates of {name} in {folder}; "
+        + (f"try {deeper}" if deeper else f"it should hold {name}/STEM.wav")
     )
 
 
-def _stems_in(folder: Path, tracks: Sequence[Track]) -> set[str]:
+def _estimated_somewhere(folder: Path, data: Sequence[Path]) -> set[str]:
     stems: set[str] = set()
-    for track in tracks:
-        with suppress(EvaluationError):  # this track will be named when it is scored
-            stems |= _estimated(folder, track)
+    for path in data:
+        with suppress(EvaluationError):  # it will be named when it is scored
+            stems |= _estimated(folder, read_multitrack(path))
     return stems
 
 
-def _estimated(folder: Path, track: Track) -> set[str]:
-    references = audio_files(track.folder).keys() - {MIXTURE}
-    return set(estimate_files(folder, track.name, references))
+def _estimated(folder: Path, multitrack: Multitrack) -> set[str]:
+    return set(estimate_files(folder, multitrack.name, multitrack.stems))
+
+
+def _sums_among(stems: set[str], data: Sequence[Path]) -> set[str]:
+    """Return the stems that are sums of others, in the first multitrack that can be read."""
+    for path in data:
+        with suppress(EvaluationError, AudioError):
+            multitrack = read_multitrack(path)
+            if not multitrack.missing(stems):
+                return set(choose_stems(multitrack, list(stems)).missing(stems))
+    return set()
 
 
 class _Separated(Estimates):
-    def __init__(self, separator: Separator, reader: TrackReader, count: int) -> None:
+    def __init__(self, separator: Separator, reader: MultitrackReader, count: int) -> None:
         super().__init__()
         self._separator, self._reader, self._threads = separator, reader, count
         self.seconds: float = 0.0
@@ -147,7 +162,7 @@ class _Separated(Estimates):
             yield block.unflatten(0, (count, -1))
 
     def _blocks(self) -> Iterator[Tensor]:
-        """(S * C, L) each"""
+        """Yield blocks (S * C, L)."""
         stream = self._separator.stream(self._reader.mixture())
         blocks = (torch.cat([stem.cpu() for stem in stems.values()]) for stems in stream)
         while (block := self._timed_next(blocks)) is not None:
@@ -162,7 +177,7 @@ class _Separated(Estimates):
 
 
 class _Read(Estimates):
-    def __init__(self, files: dict[str, Path], reader: TrackReader) -> None:
+    def __init__(self, files: dict[str, Path], reader: MultitrackReader) -> None:
         super().__init__()
         self.files = files
         self._reader = reader

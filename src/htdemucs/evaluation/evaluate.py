@@ -1,4 +1,4 @@
-"""A folder of tracks, scored."""
+"""A folder of multitracks, scored."""
 
 import time
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Any
 
 from htdemucs.devices import choose_device
 from htdemucs.evaluation.estimates import ModelEstimator, estimated_stems
+from htdemucs.evaluation.multitracks import find_multitracks, passed_over
 from htdemucs.evaluation.options import EvaluationOptions
 from htdemucs.evaluation.scoring import TrackResult
-from htdemucs.evaluation.tracks import Track, find_tracks
 from htdemucs.evaluation.workers import (
-    Job,
     OnProgress,
+    Scoring,
     model_estimator,
     score_here,
     score_in_processes,
@@ -22,17 +22,18 @@ from htdemucs.provenance import machine
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The tracks of a data folder, scored.
+    """The multitracks of a data folder, scored.
 
     Attributes:
-        options: what was asked for.
+        options: as they were given.
         data: the folder.
-        stems: what was scored.
-        results: one a track, in order of their names.
+        stems: the stems that were scored.
+        results: one per track, in order of their names.
         failures: why a track could not be scored, by its name.
+        notes: anything odd about the folder as a whole.
         weights: sha256 of the model's files; empty with estimates from files.
-        machine: where it ran.
-        seconds: how long all of it took.
+        machine: system, processor and device that scored them.
+        seconds: time that all of it took.
     """
 
     options: EvaluationOptions
@@ -40,6 +41,7 @@ class Evaluation:
     stems: tuple[str, ...]
     results: tuple[TrackResult, ...]
     failures: dict[str, str]
+    notes: tuple[str, ...]
     weights: dict[str, str]
     machine: dict[str, Any]
     seconds: float
@@ -68,10 +70,10 @@ class Evaluation:
 def evaluate(
     data: str | Path, options: EvaluationOptions, *, on_progress: OnProgress | None = None
 ) -> Evaluation:
-    """Score every track of a folder. One that fails is noted, and does not stop the others.
+    """Score every multitrack of a folder. One that fails is noted; the others are scored.
 
-    Scores do not depend on the number of workers. `on_progress` is told how many seconds of all
-    the tracks are scored.
+    Scores do not depend on the number of workers. `on_progress` is called with the seconds of all
+    tracks that are scored so far.
 
     Raises:
         EvaluationError: there are no tracks, or no stems to score.
@@ -79,40 +81,40 @@ def evaluate(
             cannot be had, or not with these options.
     """
     start = time.perf_counter()
-    tracks = find_tracks(Path(data))
-    job, weights, outcomes = _run(options, tracks, on_progress)
-    failures = {name: text for name, text in outcomes.items() if isinstance(text, str)}
-    results = [outcomes[track.name] for track in tracks]
+    folders = find_multitracks(Path(data))
+    scoring, weights, scored = _score(options, folders, on_progress)
+    results = [scored[folder.name] for folder in folders]
     return Evaluation(
         options=options,
         data=Path(data),
-        stems=job.stems,
+        stems=scoring.stems,
         results=tuple(result for result in results if isinstance(result, TrackResult)),
-        failures=failures,
+        failures={name: text for name, text in scored.items() if isinstance(text, str)},
+        notes=tuple(passed_over(Path(data))),
         weights=weights,
-        machine=machine(None if options.estimates else job.device),
+        machine=machine(None if options.estimates else scoring.device),
         seconds=time.perf_counter() - start,
     )
 
 
-def _run(
-    options: EvaluationOptions, tracks: list[Track], on_progress: OnProgress | None
-) -> tuple[Job, dict[str, str], dict[str, TrackResult | str]]:
-    """Score; return how, the hashes of the weights, and each track's result or failure by name."""
-    several = min(options.workers, len(tracks)) > 1
+def _score(
+    options: EvaluationOptions, folders: list[Path], on_progress: OnProgress | None
+) -> tuple[Scoring, dict[str, str], dict[str, TrackResult | str]]:
+    """Return how it was scored, the weights' hashes, and each track's result or failure by name."""
+    several = min(options.workers, len(folders)) > 1
     device = "cpu" if options.estimates else str(choose_device(options.device))
     if options.estimates:
-        stems = options.stems or estimated_stems(options.estimates, tracks)
-        job = Job(options, stems, device)
-        estimator = job.estimator()
+        stems = options.stems or estimated_stems(options.estimates, folders)
+        scoring = Scoring(options, stems, device)
+        estimator = scoring.estimator()
     else:
         # With workers, the model is loaded here only to refuse impossible options at once.
         estimator = model_estimator(options, "cpu" if several else device)
-        job = Job(options, estimator.stems, device)
+        scoring = Scoring(options, estimator.stems, device)
     if several:
-        found = score_in_processes(job, tracks, on_progress)
+        pairs = score_in_processes(scoring, folders, on_progress)
     else:
-        found = score_here(job, tracks, estimator, on_progress)
+        pairs = score_here(scoring, folders, estimator, on_progress)
     origin = estimator.separator.origin if isinstance(estimator, ModelEstimator) else None
     weights = origin.sha256 if origin else {}
-    return job, weights, {track.name: outcome for track, outcome in found}
+    return scoring, weights, {folder.name: result for folder, result in pairs}

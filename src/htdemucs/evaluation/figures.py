@@ -29,7 +29,7 @@ Points = Mapping[str, float]  # by track
 
 
 def box_plot(groups: Mapping[str, Mapping[str, Points]]) -> str:
-    """An SVG of boxes: one group a stem, in it one box a row, and every track as a point.
+    """Return an SVG of boxes: a group per stem, in it a box per row, and every track as a point.
 
     Boxes span the quartiles, with the median inside; whiskers reach the last value within one and a
     half box lengths. A point names its track under the pointer.
@@ -60,7 +60,7 @@ def box_plot(groups: Mapping[str, Mapping[str, Points]]) -> str:
 
 
 def spectrogram(powers: Tensor, loudest: float) -> str:
-    """(bands, columns) of power, low bands first -> a PNG as a data URI, low bands below.
+    """Return (bands, columns) of power, low bands first, as the data URI of a PNG, low bands below.
 
     `loudest` is the power that gets the brightest colour.
     """
@@ -73,17 +73,17 @@ def spectrogram(powers: Tensor, loudest: float) -> str:
 
 
 def _box(x: float, points: Points, y: Callable[[float], float]) -> str:
-    """One box around `x`, with its points."""
+    """Return one box around `x`, with its points."""
     if not points:
         return ""
     low, first, middle, third, high = (y(v) for v in _five_numbers(list(points.values())))
     half = BOX / 2 - 4
-    drawn = (
+    box = (
         f'<line x1="{x}" x2="{x}" y1="{low:.1f}" y2="{high:.1f}"/>'
         f'<rect x="{x - half}" width="{2 * half}" y="{third:.1f}" height="{first - third:.1f}"/>'
         f'<line x1="{x - half}" x2="{x + half}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
     )
-    return drawn + "".join(
+    return box + "".join(
         f'<circle cx="{x}" cy="{y(value):.1f}" r="2.5">'
         f"<title>{escape(track)}: {value:.2f}</title></circle>"
         for track, value in points.items()
@@ -91,7 +91,7 @@ def _box(x: float, points: Points, y: Callable[[float], float]) -> str:
 
 
 def _five_numbers(points: Sequence[float]) -> tuple[float, float, float, float, float]:
-    """Whisker, quartile, median, quartile, whisker."""
+    """Return whisker, quartile, median, quartile, whisker."""
     first, middle, third = (float(v) for v in np.percentile(points, [25, 50, 75]))
     reach = 1.5 * (third - first)
     low = min(p for p in points if p >= first - reach)
@@ -100,7 +100,7 @@ def _five_numbers(points: Sequence[float]) -> tuple[float, float, float, float, 
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Four to eleven round numbers around all values."""
+    """Return four to eleven round values around all values."""
     span = max(high - low, 1.0)
     step = 10 ** math.floor(math.log10(span / 4))
     step = next(step * factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 8)
@@ -121,7 +121,7 @@ def _png(levels: NDArray[np.uint8]) -> bytes:
 
 
 def _palette() -> bytes:
-    """256 colours from black by way of red to pale yellow."""
+    """Return 256 colours from black by way of red to pale yellow."""
     position = np.linspace(0, len(_STOPS) - 1, 256)
     channels = [
         np.interp(position, range(len(_STOPS)), stops) for stops in zip(*_STOPS, strict=True)

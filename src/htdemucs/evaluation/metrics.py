@@ -2,8 +2,8 @@
 
 BSS Eval v4 filters the references so as to tell spatial distortion, interference and artifacts
 apart. Its SDR divides the reference's energy by that of the three together, and the three add up
-to `estimate - reference` whatever the filters: SDR needs none of them. What is left of museval's
-procedure are its frames and its rules for silence, which are kept here.
+to `estimate - reference` whatever the filters: SDR needs none of them. Only museval's frames and
+its rules for silence are needed, and kept here.
 """
 
 import math
@@ -13,21 +13,22 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-7  # the MDX challenge adds it to both energies, so that nsdr is always finite
+SILENCE = 1e-8  # mean square: a reference below -80 dB is silent, and its scores mean nothing
 METRICS = ("nsdr", "museval_sdr", "si_sdr")
 
 
 @dataclass(frozen=True)
 class StemScores:
-    """What one stem of one track scores, in dB; NaN where a score is undefined.
+    """The scores of one stem of one track, in dB; NaN where a score is undefined.
 
     Attributes:
         nsdr: the MDX challenge's SDR: one ratio over the whole track and all channels.
         museval_sdr: BSS Eval v4's SDR: median over frames of a second, leaving out NaN and
             infinite frames as museval's own summary does.
         si_sdr: scale-invariant SDR (arXiv 1811.02508), whole track, one scale for all channels.
-        frames: how many frames museval_sdr looked at.
-        nan_frames: of these, how many had a silent reference or estimate in any stem.
-        inf_frames: of these, how many were free of any error.
+        frames: count of frames that museval_sdr looked at.
+        nan_frames: those among them with a silent reference or estimate in any stem.
+        inf_frames: those among them without any error.
     """
 
     nsdr: float
@@ -39,7 +40,7 @@ class StemScores:
 
 
 class ScoreMeter:
-    """Adds up what the scores of S stems need, frame by frame.
+    """Measures S stems, frame by frame.
 
     All stems are measured together, because in museval a frame in which one of them is silent
     counts for none.
@@ -64,11 +65,11 @@ class ScoreMeter:
         self._length += length
 
     def museval_frames(self) -> Tensor:
-        """(S, frames), as museval gives them: NaN for silence, infinite without error."""
+        """Return (S, frames) as museval does: NaN for silence, infinite without error."""
         return torch.stack(self._frames, dim=-1)
 
     def scores(self) -> list[StemScores]:
-        """One a stem."""
+        """Return the scores of each stem."""
         nsdr, si_sdr = _nsdr(self._sums).tolist(), _si_sdr(self._sums).tolist()
         frames = self.museval_frames()
         return [
@@ -129,7 +130,7 @@ def museval_sdr(references: Tensor, estimates: Tensor, sample_rate: int) -> Tens
 
 
 def _exact(references: Tensor, estimates: Tensor) -> tuple[Tensor, Tensor]:
-    """In float64, on the CPU because not every device has it; refused if their shapes differ."""
+    """Return both in float64, on the CPU because not every device has it; refuse other shapes."""
     if references.shape != estimates.shape:
         raise ValueError(f"{list(references.shape)} and {list(estimates.shape)} differ")
     return references.to("cpu", torch.float64), estimates.to("cpu", torch.float64)
@@ -148,7 +149,7 @@ def _nsdr(sums: Tensor) -> Tensor:
 
 
 def _si_sdr(sums: Tensor) -> Tensor:
-    """With the error's part along the reference, r, taken as scale: e = r (1 + <r,e>/<r,r>) + rest.
+    """Split the estimate by its error e: estimate = r (1 + <r,e> / <r,r>) + rest.
 
     Starting from the error and not from the estimate keeps good estimates exact: their rest is
     small against the estimate but not against the error.
@@ -168,7 +169,7 @@ def _frame_sdr(sums: Tensor, references: Tensor, estimates: Tensor) -> Tensor:
 
 
 def _median(row: Tensor) -> float:
-    """Of the finite values, the mean of the middle two where they are even in number."""
+    """Return the median of the finite values; NaN where there are none."""
     finite = row[row.isfinite()].sort().values
     middle = finite.numel() // 2
     if not finite.numel():

@@ -1,11 +1,11 @@
-"""Which files hold the estimates of a track, as the usual programs name them."""
+"""The files that hold the estimates of a track, as the usual programs name them."""
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from htdemucs.errors import EvaluationError
-from htdemucs.evaluation.tracks import audio_paths
+from htdemucs.evaluation.multitracks import audio_paths
 
 NAMINGS = (  # below the folder, without the ending; * stands for anything
     "{track}/{stem}",  # htdemucs, demucs, Spleeter, Open-Unmix
@@ -20,7 +20,7 @@ NAMINGS = (  # below the folder, without the ending; * stands for anything
 
 
 def estimate_files(folder: Path, track: str, stems: Iterable[str]) -> dict[str, Path]:
-    """The files of the stems that have one, all named by the first of `NAMINGS` that finds any.
+    """Return the files of those stems that have one, by the first of `NAMINGS` that finds any.
 
     Capital letters in the names of stems make no difference.
 
@@ -30,9 +30,9 @@ def estimate_files(folder: Path, track: str, stems: Iterable[str]) -> dict[str, 
     for naming in NAMINGS:
         place, _, name = naming.rpartition("/")
         paths = audio_paths(folder / place.format(track=track))
-        found = {stem: _the_one(paths, _pattern(name, track, stem)) for stem in stems}
-        if any(found.values()):
-            return {stem: path for stem, path in found.items() if path}
+        files = {stem: _the_one(paths, _pattern(name, track, stem)) for stem in stems}
+        if any(files.values()):
+            return {stem: path for stem, path in files.items() if path}
     return {}
 
 
@@ -48,7 +48,7 @@ def _pattern(name: str, track: str, stem: str) -> re.Pattern[str]:
 
 
 def _the_one(paths: Iterable[Path], pattern: re.Pattern[str]) -> Path | None:
-    """The path whose name fits; none is fine, two are not."""
+    """Return the path whose name fits; none is fine, two are refused."""
     fitting = [path for path in paths if pattern.fullmatch(path.stem)]
     if len(fitting) > 1:
         first, second, *_ = fitting

@@ -1,4 +1,4 @@
-"""What to evaluate, and how."""
+"""The options of an evaluation."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,19 +9,19 @@ from htdemucs.errors import EvaluationError
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What is scored, and how.
+    """The options of an evaluation.
 
     Attributes:
-        model: any name or path that `load_model` takes; with `estimates`, only what to call them.
+        model: any name or path that `load_model` takes; with `estimates`, only a name for them.
         repo: a folder to take the model's name from.
         estimates: a folder of stems to score instead of separating.
-        stems: only these; by default the model's, or all that have estimates and references.
+        stems: score only these; by default the model's, or all that have estimates and references.
         device, shifts, overlap, segment, batch_size: as for `Separator`.
         precision: as for `Separator`, except that fp32 is the default: the same on every machine.
-        seed: of the separator's random lead-ins, and of the intervals' resampling.
+        seed: seed of the separator's random lead-ins, and of the intervals' resampling.
         oracle: score the ideal ratio mask as well.
-        spectra: keep spectrograms of what is left wrong, for the report.
-        workers: how many processes share the tracks.
+        spectra: keep spectrograms of stems and errors, for the report.
+        workers: processes that share the tracks.
 
     Raises:
         EvaluationError: there are no workers, or a stem is named twice.
@@ -49,7 +49,7 @@ class EvaluationOptions:
             raise EvaluationError(f"name each stem once, not {','.join(self.stems)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """For a JSON file: all that scores depend on."""
+        """Return everything that scores depend on, for a JSON file."""
         fields = asdict(self)
         for name in ("device", "spectra", "workers"):
             del fields[name]

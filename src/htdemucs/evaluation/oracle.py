@@ -1,4 +1,4 @@
-"""What a perfect mask could do: the ideal ratio mask of SiSEC 2018.
+"""The ideal ratio mask of SiSEC 2018: the scores that a perfect mask would have.
 
 Each stem's share of the power in every bin of the mixture's spectrogram, applied to the mixture.
 Power 2, magnitudes squared, because the mask is then the Wiener filter, the real-valued mask that
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from htdemucs.evaluation.tracks import Frame
+from htdemucs.evaluation.frames import Frame
 
 N_FFT = 2048  # samples; 46 ms at 44.1 kHz
 HOP_LENGTH = N_FFT // 2
@@ -21,10 +21,10 @@ POWER = 2
 
 
 def ideal_ratio_masks(frames: Iterable[Frame]) -> Iterator[Tensor]:
-    """Frames of a track -> blocks (S, C, L) of what the mask makes of each stem, as they finish.
+    """Yield the mask's estimates of all stems as blocks (S, C, L), from a multitrack's frames.
 
-    The blocks have other lengths than the frames but are as long in all. What the mixture holds
-    beside its stems takes its share of the mask too.
+    The blocks have other lengths than the frames but are as long in all. The rest of the mixture,
+    beside the stems, takes its share of the mask too.
     """
     masking = _Masking()
     for frame in frames:
@@ -45,33 +45,33 @@ class _Masking:
         self._window = torch.hann_window(N_FFT)
         first, second = self._window.square().split(HOP_LENGTH)
         self._gain = 1 / (first + second)
-        self._held: Tensor | None = None  # signals from the next window's start on
+        self._signals: Tensor | None = None  # from the next window's start on
         self._tail: Tensor | None = None  # the second half of the last window
-        self._taken = self._given = 0  # samples
+        self._read = self._written = 0  # samples
 
     def push(self, frame: Frame) -> Tensor:
-        """-> (S, C, L), L may be 0"""
-        self._taken += frame.mixture.shape[-1]
+        """Take a frame; return (S, C, L), where L may be 0."""
+        self._read += frame.mixture.shape[-1]
         rest = frame.mixture - frame.stems.sum(0)
         return self._advance(torch.cat([frame.mixture[None], frame.stems, rest[None]]))
 
     def flush(self) -> Tensor:
-        """-> (S, C, L), the end"""
-        assert self._held is not None, "no frames"
-        missing = -self._taken % HOP_LENGTH + HOP_LENGTH
-        last = self._advance(F.pad(self._held[..., :0], (0, missing)))
-        return last[..., : last.shape[-1] + self._taken - self._given]
+        """Return the last block, (S, C, L)."""
+        assert self._signals is not None, "no frames"
+        missing = -self._read % HOP_LENGTH + HOP_LENGTH
+        last = self._advance(F.pad(self._signals[..., :0], (0, missing)))
+        return last[..., : last.shape[-1] + self._read - self._written]
 
     def _advance(self, signals: Tensor) -> Tensor:
-        if self._held is None:
-            self._held = signals.new_zeros(*signals.shape[:-1], HOP_LENGTH)
-        self._held = torch.cat([self._held, signals], dim=-1)
-        if self._held.shape[-1] < N_FFT:
+        if self._signals is None:
+            self._signals = signals.new_zeros(*signals.shape[:-1], HOP_LENGTH)
+        self._signals = torch.cat([self._signals, signals], dim=-1)
+        if self._signals.shape[-1] < N_FFT:
             return signals[1:-1, :, :0]
-        windows = self._masked(self._held.unfold(-1, N_FFT, HOP_LENGTH) * self._window)
-        self._held = self._held[..., windows.shape[-2] * HOP_LENGTH :]
+        windows = self._masked(self._signals.unfold(-1, N_FFT, HOP_LENGTH) * self._window)
+        self._signals = self._signals[..., windows.shape[-2] * HOP_LENGTH :]
         finished = self._add(windows)
-        self._given += finished.shape[-1]
+        self._written += finished.shape[-1]
         return finished
 
     def _masked(self, windows: Tensor) -> Tensor:

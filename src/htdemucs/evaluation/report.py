@@ -45,7 +45,7 @@ svg g circle { fill: var(--ink); fill-opacity: .55 }
 
 
 def write_report(evaluation: Evaluation, path: Path) -> None:
-    """Write it; the file appears only when whole.
+    """Write an evaluation as a page, which appears only when whole.
 
     Raises:
         EvaluationError: it cannot be written.
@@ -54,7 +54,7 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
 
 
 def to_html(evaluation: Evaluation) -> str:
-    """Averages, box plots, tracks, spectrograms of what is left wrong, and provenance."""
+    """Return the page: averages, box plots, tracks, spectrograms of errors, and provenance."""
     document, labels = to_document(evaluation), rows(evaluation)
     title = escape(f"{evaluation.options.model}: evaluation")
     sections = "\n".join(
@@ -77,7 +77,7 @@ def to_html(evaluation: Evaluation) -> str:
 
 
 def _opening(document: Mapping[str, Any]) -> str:
-    """What was scored, and what it took."""
+    """Return a line on the data and on time and memory."""
     data, run = document["data"], document["run"]
     facts = [f"{data['tracks']} tracks", f"{data['duration'] / 60:.1f} minutes"]
     if run["real_time_factor"] is not None:
@@ -85,11 +85,14 @@ def _opening(document: Mapping[str, Any]) -> str:
     for name, peak in (("", run["peak_memory"]), (" of the GPU", run["peak_device_memory"])):
         if peak:
             facts.append(f"peak memory{name} {peak / 1e9:.2f} GB")
+    silent = [f"{escape(s)} in {count}" for s, count in document["silent"].items() if count]
+    if silent:
+        facts.append(f"tracks with a silent stem, left out of its averages: {', '.join(silent)}")
     return f"<p>{'; '.join(facts)}.</p>"
 
 
 def _summary(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
-    """Every stem with its rows; the mean with its interval, and the median."""
+    """Return a table of every stem's rows: mean with interval, and median."""
     head = "".join(f'<th colspan="2">{metric}</th>' for metric in METRICS)
     lines = []
     for stem in (*document["stems"], ALL):
@@ -116,8 +119,9 @@ def _summary(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
 
 
 def _plots(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
-    """One picture a metric: every track a point."""
+    """Return a box plot per metric, with every track as a point."""
     tracks = {row: document["tracks" if row == "model" else f"{row}_tracks"] for row in labels}
+    silent = {name: info["silent_stems"] for name, info in document["track_info"].items()}
     keys = "".join(f'<span class="key {row}">{label}</span>' for row, label in labels.items())
     figures = []
     for metric in METRICS:
@@ -126,7 +130,7 @@ def _plots(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
                 row: {
                     track: scores[stem][metric]
                     for track, scores in of_row.items()
-                    if scores[stem][metric] is not None
+                    if scores[stem][metric] is not None and stem not in silent[track]
                 }
                 for row, of_row in tracks.items()
             }
@@ -143,19 +147,22 @@ def _plots(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
 
 
 def _problems(document: Mapping[str, Any]) -> Iterator[str]:
-    """What failed, and what was odd."""
+    """Yield lists of failures and of notes."""
     failures = [
         f"<li>{escape(name)}: {escape(text)}</li>" for name, text in document["failures"].items()
     ]
     if failures:
         yield f"<h2>Not scored</h2><ul>{''.join(failures)}</ul>"
     notes = [
-        f"<li>{escape(name)}: {escape(note)}</li>"
-        for name, info in document["track_info"].items()
-        for note in info["notes"]
+        *document["data"]["notes"],
+        *(
+            f"{name}: {note}"
+            for name, info in document["track_info"].items()
+            for note in info["notes"]
+        ),
     ]
     if notes:
-        yield f"<h2>Notes</h2><ul>{''.join(notes)}</ul>"
+        yield f"<h2>Notes</h2><ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
 
 
 def _tracks(document: Mapping[str, Any]) -> str:
@@ -175,17 +182,17 @@ def _tracks(document: Mapping[str, Any]) -> str:
 
 
 def _spectrograms(results: tuple[TrackResult, ...]) -> Iterator[str]:
-    """Of each track and stem, what it holds and what its estimate has wrong, equally bright."""
-    shown = [result for result in results if result.spectra]
-    if not shown:
+    """Yield for each track the spectrograms of its stems and of their errors, equally bright."""
+    with_pictures = [result for result in results if result.spectra]
+    if not with_pictures:
         return
     yield (
         "<h2>What is left wrong</h2><p>A perfect estimate would leave the right-hand side black. "
         f"Both sides have one scale: from the stem's loudest spot down to {RANGE:g} dB below it; "
         "pitch goes upwards in equal ratios, time to the right.</p>"
     )
-    for result in shown:
-        opened = ' open=""' if result is shown[0] else ""
+    for result in with_pictures:
+        opened = ' open=""' if result is with_pictures[0] else ""
         yield (
             f"<details{opened}><summary>{escape(result.name)}</summary>"
             f'<div class="pair">{_pairs(result)}</div></details>'
@@ -193,7 +200,7 @@ def _spectrograms(results: tuple[TrackResult, ...]) -> Iterator[str]:
 
 
 def _pairs(result: TrackResult) -> str:
-    """A row of a grid a stem, of three cells each."""
+    """Return a row of three cells for each stem."""
     top = result.sample_rate / 2000
     cells = ["<span></span><span>the stem</span><span>its estimate minus the stem</span>"]
     for stem, (reference, error) in result.spectra.items():
@@ -209,12 +216,12 @@ def _pairs(result: TrackResult) -> str:
 
 
 def _provenance(document: Mapping[str, Any]) -> str:
-    """How the scores are defined, and all else that the JSON file says."""
+    """Return the definitions of the scores, and the rest of the JSON file."""
     terms = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>"
         for name, text in document["definitions"].items()
     )
-    names = ("model", "data", "options", "undefined", "versions", "run")
+    names = ("model", "data", "options", "undefined", "silent", "versions", "run")
     text = json.dumps({name: document[name] for name in names}, indent=2, ensure_ascii=False)
     return (
         f"<h2>Where this comes from</h2><dl>{terms}</dl>"
@@ -224,7 +231,7 @@ def _provenance(document: Mapping[str, Any]) -> str:
 
 
 def decibels(value: float | None) -> str:
-    """Two decimals; a dash where a score is undefined."""
+    """Return two decimals, or a dash where a score is undefined."""
     return "–" if value is None else f"{value:.2f}"
 
 

@@ -1,4 +1,4 @@
-"""One track scored: the estimates, and beside them the mixture and the oracle."""
+"""One multitrack scored: the estimates, and beside them the mixture and the oracle."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,37 +12,38 @@ from torch.nn import functional as F
 
 from htdemucs.audio import reblock
 from htdemucs.evaluation.estimates import Estimates, Estimator
-from htdemucs.evaluation.metrics import ScoreMeter, StemScores
+from htdemucs.evaluation.frames import Frame, MultitrackReader
+from htdemucs.evaluation.metrics import SILENCE, ScoreMeter, StemScores
+from htdemucs.evaluation.multitracks import Multitrack
 from htdemucs.evaluation.oracle import ideal_ratio_masks
+from htdemucs.evaluation.selection import FAITHFUL, choose_stems
 from htdemucs.evaluation.spectra import BandSpectrogram
 from htdemucs.evaluation.threads import threads
-from htdemucs.evaluation.tracks import Frame, Track, TrackReader
 from htdemucs.provenance import peak_device_memory, peak_memory, sha256
 
-FAITHFUL = 40.0  # dB of a mixture over its difference from the stems' sum; less is worth a note
 ROWS = ("model", "mixture", "oracle")
 OnSeconds = Callable[[float], None]
 
 
 @dataclass(frozen=True)
 class TrackResult:
-    """All that is known of one track once it is scored.
+    """The scores of one track, and what they depend on.
 
     Attributes:
-        name: of the track.
+        name: the track's name.
         sample_rate, duration: Hz and seconds of what was scored.
         scores: by row ("model", "mixture", and "oracle" if wanted) and stem.
-        silent_stems: references without a sound.
+        silent_stems: stems whose reference is silent, so that their scores mean nothing.
         seconds: time the separation took; None for estimates from files.
         mixture_match: dB of the mixture over its difference from the sum of the stems; infinite
             where they are the same.
         broken_samples: how many samples of the estimates were NaN or infinite.
-        notes: what was odd about the files.
-        sha256: of every file, by what it is, such as "stems/bass.wav" or "estimates/bass.wav".
-        peak_memory: bytes of main memory, the most the scoring process held up to then.
+        notes: anything odd about the files.
+        sha256: hash of every file, by kind and name: "stems/bass.wav", "estimates/bass.wav".
+        peak_memory: the most bytes of main memory that the scoring process ever held.
         peak_device_memory: the same of a GPU.
-        spectra: (2, bands, columns) a stem: powers of the reference and of what the estimate has
-            wrong; empty unless asked for.
+        spectra: (2, bands, columns) for each stem: powers of the reference and of the estimate's
+            error; empty unless asked for.
     """
 
     name: str
@@ -62,23 +63,24 @@ class TrackResult:
 
 @torch.no_grad()
 def score_track(
-    track: Track,
+    multitrack: Multitrack,
     estimator: Estimator,
     *,
     oracle: bool = True,
     spectra: bool = False,
     on_seconds: OnSeconds | None = None,
 ) -> TrackResult:
-    """Score one track in a single pass, in memory that does not grow with it.
+    """Score one multitrack in a single pass, in memory that does not grow with it.
 
     Estimates shorter than the track are followed by silence, and longer ones cut, as museval does.
-    `on_seconds` is told how many more seconds of the track are scored.
+    `on_seconds` is called with the seconds that were scored since its last call.
 
     Raises:
-        EvaluationError: the track or its estimates lack a stem.
+        EvaluationError: the multitrack or its estimates lack a stem.
         AudioError: a file cannot be read.
     """
-    reader = TrackReader(track, estimator.sample_rate, estimator.channels)
+    chosen = choose_stems(multitrack, estimator.stems, estimator.sources)
+    reader = MultitrackReader(chosen, estimator.sample_rate, estimator.channels)
     board = _Board(reader.columns(estimator.stems), reader.sample_rate, spectra=spectra)
     estimates = estimator.estimates(reader)
     fitted = _Fitted(estimates)
@@ -88,13 +90,12 @@ def score_track(
             if on_seconds:
                 on_seconds(frame.mixture.shape[-1] / reader.sample_rate)
         fitted.drain()
-    scores = board.scores(estimator.stems)
-    silent = tuple(s for s, quiet in zip(estimator.stems, board.silent(), strict=True) if quiet)
+    silent = board.silent(estimator.stems)
     return TrackResult(
-        name=track.name,
+        name=multitrack.name,
         sample_rate=reader.sample_rate,
         duration=board.length / reader.sample_rate,
-        scores=scores,
+        scores=board.scores(estimator.stems),
         silent_stems=silent,
         seconds=estimates.seconds,
         mixture_match=board.mixture_match(),
@@ -108,7 +109,7 @@ def score_track(
 
 
 class _Board:
-    """What is added up over a track's frames."""
+    """Adds up what scores need, frame by frame."""
 
     def __init__(self, columns: Sequence[int], sample_rate: int, *, spectra: bool) -> None:
         self.length = 0  # samples
@@ -116,11 +117,12 @@ class _Board:
         self._sample_rate = sample_rate
         self._meters: dict[str, ScoreMeter] = {}
         self._spectra = BandSpectrogram(sample_rate) if spectra else None
-        self._loudness = torch.zeros(len(self._columns), dtype=torch.float64)
+        self._energies = torch.zeros(len(self._columns), dtype=torch.float64)
+        self._samples = 0  # of all channels
         self._mixture = self._difference = 0.0  # energies
 
     def push(self, frame: Frame, estimates: Tensor, ideal: Tensor | None) -> None:
-        """Take a frame, and what is held to be its stems."""
+        """Take a frame, the estimates of its stems, and the ideal mask's."""
         references = frame.stems[self._columns]
         rows = {"model": estimates, "mixture": frame.mixture.expand_as(references)}
         if ideal is not None:
@@ -131,31 +133,37 @@ class _Board:
         if self._spectra:
             self._spectra.push(torch.cat([references, estimates - references]))
         mixture = frame.mixture.double()
-        self._loudness += references.double().square().sum((1, 2))
+        self._energies += references.double().square().sum((1, 2))
+        self._samples += mixture.numel()
         self._mixture += float(mixture.square().sum())
         self._difference += float((mixture - frame.stems.double().sum(0)).square().sum())
         self.length += mixture.shape[-1]
 
     def scores(self, stems: Sequence[str]) -> dict[str, dict[str, StemScores]]:
-        """By row and stem."""
+        """Return the scores by row and stem."""
         return {
             row: dict(zip(stems, meter.scores(), strict=True))
             for row, meter in self._meters.items()
         }
 
-    def silent(self) -> list[bool]:
-        """Which references had no sound."""
-        return (self._loudness == 0).tolist()
+    def silent(self, stems: Sequence[str]) -> tuple[str, ...]:
+        """Return the stems whose references are silent."""
+        quiet = (self._energies < SILENCE * self._samples).tolist()
+        return tuple(stem for stem, is_quiet in zip(stems, quiet, strict=True) if is_quiet)
+
+    def museval_undefined(self) -> bool:
+        """Return whether no second can be scored as museval does."""
+        return bool(self._meters["model"].museval_frames().isnan().all())
 
     def mixture_match(self) -> float:
-        """Decibels of the mixture over its difference from the sum of the stems."""
+        """Return the dB of the mixture over its difference from the sum of the stems."""
         if not self._difference:
             return math.inf
         ratio = self._mixture / self._difference
         return 10 * math.log10(ratio) if ratio else -math.inf
 
     def spectra(self, stems: Sequence[str]) -> dict[str, Tensor]:
-        """(2, bands, columns) a stem, of reference and error."""
+        """Return (2, bands, columns) for each stem: powers of reference and error."""
         if not self._spectra:
             return {}
         references, errors = self._spectra.powers().chunk(2)
@@ -165,14 +173,14 @@ class _Board:
 
 
 class _Fitted:
-    """Estimates made as long as the track."""
+    """Estimates, cut or padded to the track's length."""
 
     def __init__(self, estimates: Estimates) -> None:
         self._frames = iter(estimates)
-        self.length = 0  # samples that were there
+        self.length = 0  # samples of the estimates themselves
 
     def take(self, frame: Frame, stems: int) -> Tensor:
-        """(stems, C, L), as long as `frame`."""
+        """Return (stems, C, L), as long as `frame`."""
         channels, length = frame.mixture.shape
         block = next(self._frames, torch.zeros(stems, channels, 0))
         self.length += block.shape[-1]
@@ -183,34 +191,35 @@ class _Fitted:
         self.length += sum(block.shape[-1] for block in self._frames)
 
 
-def _frames(reader: TrackReader, *, oracle: bool) -> Iterator[tuple[Frame, Tensor | None]]:
-    """The track's frames, and what the ideal mask makes of their stems."""
+def _frames(reader: MultitrackReader, *, oracle: bool) -> Iterator[tuple[Frame, Tensor | None]]:
+    """Yield the frames, each with the ideal mask's estimates of its stems."""
     if not oracle:
         return ((frame, None) for frame in reader.frames())
     frames, ahead = tee(reader.frames())
     return zip(frames, _seconds(ideal_ratio_masks(ahead), reader), strict=True)
 
 
-def _seconds(blocks: Iterable[Tensor], reader: TrackReader) -> Iterator[Tensor]:
-    """Blocks (S, C, L) of any length, cut into frames."""
+def _seconds(blocks: Iterable[Tensor], reader: MultitrackReader) -> Iterator[Tensor]:
+    """Cut blocks (S, C, L) of any length into frames."""
     for block in reblock((block.flatten(0, 1) for block in blocks), reader.sample_rate):
         yield block.unflatten(0, (len(reader.stems), -1))
 
 
 def _notes(
-    board: _Board, fitted: _Fitted, reader: TrackReader, silent: Sequence[str]
+    board: _Board, fitted: _Fitted, reader: MultitrackReader, silent: Sequence[str]
 ) -> Iterator[str]:
     excess = (fitted.length - board.length) / reader.sample_rate
     if excess:
         how = "longer" if excess > 0 else "shorter"
         yield f"the estimates are {abs(excess):.3f} s {how} than the track"
-    if reader.has_mixture and board.mixture_match() < FAITHFUL:
+    if reader.multitrack.mixture and board.mixture_match() < FAITHFUL:
         yield (
             f"the mixture is not the sum of the stems: {board.mixture_match():.1f} dB above "
             "their difference"
         )
     if silent:
-        yield f"{', '.join(silent)} silent throughout: museval_sdr is undefined for every stem"
+        undefined = "; museval_sdr is undefined for every stem" * board.museval_undefined()
+        yield f"{', '.join(silent)} silent throughout: left out of the means{undefined}"
 
 
 def _hashes(kinds: dict[str, dict[str, Path]]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Coarse spectrograms for looking at: what a stem holds, and what is left wrong in its estimate."""
+"""Coarse spectrograms to look at, of stems and of the errors of their estimates."""
 
 import math
 
@@ -13,7 +13,7 @@ N_FFT = 4096  # samples; narrow enough to tell bass notes apart
 
 
 class BandSpectrogram:
-    """The power of signals in bands of equal ratio, four columns a second, frame by frame."""
+    """Measures the power of signals in bands of equal ratio, four columns a second."""
 
     def __init__(self, sample_rate: int) -> None:
         self._window = torch.hann_window(N_FFT)
@@ -34,12 +34,12 @@ class BandSpectrogram:
         )
 
     def powers(self) -> Tensor:
-        """(S, BANDS, columns), low bands first."""
+        """Return (S, BANDS, columns), low bands first."""
         return torch.cat(self._columns, dim=-1)
 
 
 def _bands(sample_rate: int) -> Tensor:
-    """(BANDS, bins) of ones: each bin's power goes to the band it lies in; each band has one."""
+    """Return (BANDS, bins) with 1 where a bin lies in a band; every band has a bin."""
     top = sample_rate / 2
     edges = torch.logspace(math.log10(min(LOWEST, top / 2)), math.log10(top), BANDS + 1)
     bins = torch.arange(N_FFT // 2 + 1) * sample_rate / N_FFT

@@ -1,4 +1,4 @@
-"""How many threads torch computes with, for a while."""
+"""Set the number of torch's threads for a while."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Tracks scored in this process, or shared out among several."""
+"""Multitracks scored in this process, or shared out among several."""
 
 import multiprocessing
 import os
@@ -9,30 +9,30 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
 
 import torch
 
 from htdemucs.audio import AudioFile
 from htdemucs.errors import HTDemucsError
 from htdemucs.evaluation.estimates import Estimator, FileEstimator, ModelEstimator
+from htdemucs.evaluation.multitracks import audio_paths, read_multitrack
 from htdemucs.evaluation.options import EvaluationOptions
 from htdemucs.evaluation.scoring import OnSeconds, TrackResult, score_track
-from htdemucs.evaluation.tracks import Track, audio_files
 from htdemucs.separation import Progress, Separator
 from htdemucs.weights import load_model
 
 POLL = 0.2  # seconds between looks at the workers' progress
 WAIT_POLICY = "OMP_WAIT_POLICY"  # read by OpenMP, with which torch shares out its work
-DIED = "the process that scored it died, perhaps for lack of memory; try fewer --workers"
-NO_ROOM = "the device has too little memory; lower --batch-size, --segment or --workers"
+DIED = "the process that scored it died, perhaps for lack of memory; try fewer workers"
+NO_ROOM = "the device has too little memory; lower the batch size, the segment or the workers"
 
 OnProgress = Callable[[Progress], None]
-Outcome = TrackResult | str  # or why there is none
 
 
 @dataclass(frozen=True)
-class Job:
-    """How to score any track, in a form that can be sent to another process."""
+class Scoring:
+    """How to score any multitrack, in a form that can be sent to another process."""
 
     options: EvaluationOptions
     stems: tuple[str, ...]
@@ -44,11 +44,11 @@ class Job:
             return FileEstimator(self.options.estimates, self.stems)
         return model_estimator(self.options, self.device)
 
-    def score(self, track: Track, estimator: Estimator, on_seconds: OnSeconds) -> Outcome:
-        """The track's scores, or why there are none."""
+    def score(self, folder: Path, estimator: Estimator, on_seconds: OnSeconds) -> TrackResult | str:
+        """Return the scores of the multitrack in a folder, or why there are none."""
         try:
             return score_track(
-                track,
+                read_multitrack(folder),
                 estimator,
                 oracle=self.options.oracle,
                 spectra=self.options.spectra,
@@ -81,10 +81,13 @@ def model_estimator(options: EvaluationOptions, device: str) -> ModelEstimator:
 
 
 def score_here(
-    job: Job, tracks: Sequence[Track], estimator: Estimator, on_progress: OnProgress | None
-) -> Iterator[tuple[Track, Outcome]]:
-    """Each track with its outcome, one after the other, in this process."""
-    total = _total_seconds(tracks)
+    scoring: Scoring,
+    folders: Sequence[Path],
+    estimator: Estimator,
+    on_progress: OnProgress | None,
+) -> Iterator[tuple[Path, TrackResult | str]]:
+    """Yield each folder with its result or failure, one after the other, in this process."""
+    total = _total_seconds(folders)
     done = 0.0
 
     def on_seconds(seconds: float) -> None:
@@ -93,52 +96,52 @@ def score_here(
         if on_progress:
             on_progress(Progress(done, max(total, done)))
 
-    for track in tracks:
-        yield track, job.score(track, estimator, on_seconds)
+    for folder in folders:
+        yield folder, scoring.score(folder, estimator, on_seconds)
 
 
 def score_in_processes(
-    job: Job, tracks: Sequence[Track], on_progress: OnProgress | None
-) -> Iterator[tuple[Track, Outcome]]:
-    """Each track with its outcome, as they finish, by as many processes as the options say.
+    scoring: Scoring, folders: Sequence[Path], on_progress: OnProgress | None
+) -> Iterator[tuple[Path, TrackResult | str]]:
+    """Yield each folder with its result or failure, as they finish, by as many workers as asked.
 
     The processes are new ones, not copies of this one, because a GPU cannot be used in copies.
-    Each computes with as many threads as this one, whatever their number, since the last bits of a
-    network's output depend on that.
+    Each computes with as many threads as this one, whatever the number of workers, since the last
+    bits of a network's output depend on that.
 
-    If a process dies, the tracks that were with it or still waiting are scored again, each in a
-    process of its own, so that only the one that it cannot bear is lost.
+    If a process dies, the folders that it had or that were still waiting are scored again, each in
+    a process of its own, so that only the one that kills its process is lost.
     """
-    left: list[Track] = []
-    workers = min(job.options.workers, len(tracks))
-    for track, outcome in _pool(job, tracks, workers, on_progress):
-        if outcome is None:
-            left.append(track)
+    again: list[Path] = []
+    workers = min(scoring.options.workers, len(folders))
+    for folder, result in _pool(scoring, folders, workers, on_progress):
+        if result is None:
+            again.append(folder)
         else:
-            yield track, outcome
-    for track in left:
-        for _, outcome in _pool(job, [track], 1, on_progress):
-            yield track, outcome or DIED
+            yield folder, result
+    for folder in again:
+        for _, result in _pool(scoring, [folder], 1, on_progress):
+            yield folder, result or DIED
 
 
 def _pool(
-    job: Job, tracks: Sequence[Track], workers: int, on_progress: OnProgress | None
-) -> Iterator[tuple[Track, Outcome | None]]:
-    """Each track with its outcome, None where its process died."""
+    scoring: Scoring, folders: Sequence[Path], workers: int, on_progress: OnProgress | None
+) -> Iterator[tuple[Path, TrackResult | str | None]]:
+    """Yield each folder with its result or failure, None where its process died."""
     context = multiprocessing.get_context("spawn")
-    total, done = _total_seconds(tracks), context.Value("d", 0.0)
+    total, done = _total_seconds(folders), context.Value("d", 0.0)
     pool = ProcessPoolExecutor(
-        workers, context, _start_worker, (job, torch.get_num_threads(), done)
+        workers, context, _start_worker, (scoring, torch.get_num_threads(), done)
     )
     try:
         with _sleeping_threads():
-            waiting = {pool.submit(_score_in_worker, track): track for track in tracks}
+            waiting = {pool.submit(_score_in_worker, folder): folder for folder in folders}
         while waiting:
             finished, _ = wait(waiting, POLL, FIRST_COMPLETED)
             if on_progress:
                 on_progress(Progress(done.value, max(total, done.value)))
             for future in finished:
-                yield waiting.pop(future), _outcome(future)
+                yield waiting.pop(future), _result(future)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -159,45 +162,36 @@ def _sleeping_threads() -> Iterator[None]:
             del os.environ[WAIT_POLICY]
 
 
-def _outcome(future: Future[Outcome]) -> Outcome | None:
+def _result(future: Future[TrackResult | str]) -> TrackResult | str | None:
     try:
         return future.result()
     except BrokenProcessPool:
         return None
 
 
-class _Worker:
-    """What a worker process keeps between tracks."""
-
-    def __init__(self, job: Job, done: "Synchronized[float]") -> None:
-        self._job, self._done = job, done
-        self._estimator = job.estimator()
-
-    def score(self, track: Track) -> Outcome:
-        return self._job.score(track, self._estimator, self._count)
-
-    def _count(self, seconds: float) -> None:
-        with self._done.get_lock():
-            self._done.value += seconds
+_worker: list[Callable[[Path], TrackResult | str]] = []  # one, in a worker process
 
 
-_worker: list[_Worker] = []  # one, in a worker process
-
-
-def _start_worker(job: Job, threads: int, done: "Synchronized[float]") -> None:
+def _start_worker(scoring: Scoring, threads: int, done: "Synchronized[float]") -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
     torch.set_num_threads(threads)
-    _worker.append(_Worker(job, done))
+    estimator = scoring.estimator()
+
+    def on_seconds(seconds: float) -> None:
+        with done.get_lock():
+            done.value += seconds
+
+    _worker.append(lambda folder: scoring.score(folder, estimator, on_seconds))
 
 
-def _score_in_worker(track: Track) -> Outcome:
-    return _worker[0].score(track)
+def _score_in_worker(folder: Path) -> TrackResult | str:
+    return _worker[0](folder)
 
 
-def _total_seconds(tracks: Sequence[Track]) -> float:
-    """About how long all tracks are; those that cannot be read count as nothing."""
+def _total_seconds(folders: Sequence[Path]) -> float:
+    """Return about how long all multitracks are, without those that cannot be read."""
     total = 0.0
-    for track in tracks:
+    for folder in folders:
         with suppress(HTDemucsError):
-            total += AudioFile(next(iter(audio_files(track.folder).values()))).duration or 0.0
+            total += AudioFile(audio_paths(folder)[0]).duration or 0.0
     return total

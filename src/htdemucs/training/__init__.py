@@ -1,7 +1,7 @@
-"""Training: music and a configuration in, a model that `load_model` reads out."""
+"""Training: from music and a configuration to a model that `load_model` reads."""
 
 from htdemucs.training.config import TrainConfig, read_config
-from htdemucs.training.journal import Report
+from htdemucs.training.log import LogEntry
 from htdemucs.training.run import Run, finish, parts, prepare
 
-__all__ = ["Report", "Run", "TrainConfig", "finish", "parts", "prepare", "read_config"]
+__all__ = ["LogEntry", "Run", "TrainConfig", "finish", "parts", "prepare", "read_config"]

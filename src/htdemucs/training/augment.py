@@ -1,4 +1,4 @@
-"""Changes to waveforms, so that a network hears more than was recorded.
+"""Random changes to waveforms, so that a network hears more than was recorded.
 
 `changed` is for one source of an example, `mixed` for the whole example. Both make every draw
 whatever is switched on, so that switching one change on leaves the others as they were.
@@ -13,7 +13,7 @@ from torch import Tensor
 from htdemucs.training.config import AugmentConfig
 from htdemucs.training.effects import codec_round_trip, effect_chain
 
-TILT_CENTRE = 1000.0  # Hz: what a tilt leaves as loud as it was
+TILT_CENTRE = 1000.0  # Hz: as loud after a tilt as before
 LOWEST_CUTOFF = 10_000.0  # Hz: lossy formats keep at least this much
 QUIETEST_LIMIT = 0.3  # of a mixture's peak: the strongest limiting
 
@@ -21,7 +21,7 @@ QUIETEST_LIMIT = 0.3  # of a mixture's peak: the strongest limiting
 def changed(
     waveform: Tensor, config: AugmentConfig, sample_rate: int, draw: np.random.Generator
 ) -> Tensor:
-    """One source: (C, L) -> (C, L)"""
+    """Change one source at random: (C, L) -> (C, L)."""
     flip, sign, scale, silent, tilt, pan, width, drive, driven = draw.random(9)
     if silent < config.silence:
         return torch.zeros_like(waveform)
@@ -44,10 +44,10 @@ def changed(
 def mixed(
     sources: Tensor, config: AugmentConfig, sample_rate: int, draw: np.random.Generator
 ) -> Tensor:
-    """An example: (S, C, L) -> (1 + S, C, L), the mixture in front of its sources.
+    """Mix an example: (S, C, L) -> (1 + S, C, L), the mixture in front of its sources.
 
-    What changes the mixture's spectrum changes the sources likewise; a limiter and a lossy format
-    work on the mixture alone, since no linear gain of the sources explains them.
+    A low-pass filter changes mixture and sources alike; a limiter and a lossy format change the
+    mixture alone, since they cannot be shared out among the sources.
     """
     chance, cutoff, limiting, limit = draw.random(4)
     if chance < config.lowpass:
@@ -64,18 +64,18 @@ def mixed(
 
 
 def tilted(waveform: Tensor, decibels: float, sample_rate: int) -> Tensor:
-    """(..., L) -> (..., L): louder by `decibels` with each octave above 1 kHz, softer below."""
+    """(..., L) -> (..., L), louder by `decibels` with each octave above 1 kHz, softer below."""
     frequency = _frequencies(waveform, sample_rate).clamp(min=20.0)
     return _filtered(waveform, 10 ** (decibels / 20 * torch.log2(frequency / TILT_CENTRE)))
 
 
 def lowpassed(waveform: Tensor, cutoff: float, sample_rate: int) -> Tensor:
-    """(..., L) -> (..., L): nothing above `cutoff` Hz."""
+    """(..., L) -> (..., L), without anything above `cutoff` Hz."""
     return _filtered(waveform, (_frequencies(waveform, sample_rate) <= cutoff).float())
 
 
 def saturated(waveform: Tensor, drive: float) -> Tensor:
-    """(..., L) -> (..., L): soft clipping, the harder the greater `drive`; as loud as before."""
+    """(..., L) -> (..., L), softly clipped, the harder the greater `drive`; as loud as before."""
     peak = waveform.abs().amax().clamp(min=1e-6)
     pressed = torch.tanh(waveform * (drive / peak))
     energy = pressed.square().mean().clamp(min=1e-12)
@@ -83,25 +83,25 @@ def saturated(waveform: Tensor, drive: float) -> Tensor:
 
 
 def limited(waveform: Tensor, threshold: float) -> Tensor:
-    """(..., L) -> (..., L): soft clipping at a fraction of the peak, quiet parts left alone."""
+    """(..., L) -> (..., L), softly clipped at a fraction of the peak; quiet parts do not change."""
     ceiling = threshold * waveform.abs().amax().clamp(min=1e-6)
     return ceiling * torch.tanh(waveform / ceiling)
 
 
 def panned(waveform: Tensor, position: float) -> Tensor:
-    """(2, L) -> (2, L): towards the left (-1) or the right (1), at constant power."""
+    """(2, L) -> (2, L), moved to the left (-1) or the right (1) at constant power."""
     angle = (position + 1) * math.pi / 4
     return waveform * math.sqrt(2) * torch.tensor([[math.cos(angle)], [math.sin(angle)]])
 
 
 def widened(waveform: Tensor, width: float) -> Tensor:
-    """(2, L) -> (2, L): the difference of the channels scaled by `width`; 0 is mono."""
+    """(2, L) -> (2, L), with the difference of the channels scaled by `width`; 0 is mono."""
     middle, side = waveform.sum(0) / 2, (waveform[0] - waveform[1]) * (width / 2)
     return torch.stack([middle + side, middle - side])
 
 
 def repitched(waveform: Tensor, semitones: float, tempo: float, sample_rate: int) -> Tensor:
-    """(C, L) -> (C, L / tempo): higher by semitones and faster by a factor, independently."""
+    """(C, L) -> (C, L / tempo), higher by semitones and, independently, faster by a factor."""
     from python_stretch import Signalsmith
 
     stretch = Signalsmith.Stretch()
@@ -114,7 +114,7 @@ def repitched(waveform: Tensor, semitones: float, tempo: float, sample_rate: int
 
 
 def _frequencies(waveform: Tensor, sample_rate: int) -> Tensor:
-    """Hz of each bin of the whole waveform's spectrum."""
+    """Return the Hz of each bin of the whole waveform's spectrum."""
     return torch.fft.rfftfreq(waveform.shape[-1], 1 / sample_rate)
 
 

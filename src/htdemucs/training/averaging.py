@@ -1,4 +1,4 @@
-"""Averaged copies of a model's parameters, kept while it trains (EMA)."""
+"""Moving averages of a model's parameters while it trains (EMA)."""
 
 from typing import Any
 
@@ -20,21 +20,21 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take the model as it is now into the average."""
+        """Add the model's current parameters to the average."""
         self._total = self.decay * self._total + 1
         for name, value in model.state_dict().items():
-            held = self._sums.setdefault(name, torch.zeros_like(value))
-            held.mul_(self.decay).add_(value)
+            total = self._sums.setdefault(name, torch.zeros_like(value))
+            total.mul_(self.decay).add_(value)
 
     def parameters(self) -> dict[str, Tensor]:
-        """The average, by name."""
-        return {name: held / self._total for name, held in self._sums.items()}
+        """Return the averaged parameters by name."""
+        return {name: value / self._total for name, value in self._sums.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs."""
+        """Return the state for a checkpoint."""
         return {"total": self._total, "sums": self._sums}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Go on from a checkpoint."""
+        """Restore the state from a checkpoint."""
         self._total = state["total"]
-        self._sums = {name: held.to(device) for name, held in state["sums"].items()}
+        self._sums = {name: value.to(device) for name, value in state["sums"].items()}

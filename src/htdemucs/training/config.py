@@ -1,4 +1,7 @@
-"""What a training run is told: a YAML file and `key=value` words, checked before it starts."""
+"""The configuration of a training run: a YAML file and `key=value` words, checked at the start.
+
+The tables in docs/training.md are made of the docstrings of these classes.
+"""
 
 import dataclasses
 import types
@@ -17,11 +20,11 @@ C = TypeVar("C")
 
 @dataclass(frozen=True)
 class RootConfig:
-    """A folder of track folders.
+    """A folder of multitracks.
 
     Attributes:
-        path: it; each folder in it holds one file a source, wav or flac.
-        weight: how often its tracks are drawn, relative to the hours they hold.
+        path: folder; each folder in it holds one file per source, wav or flac.
+        weight: how often its tracks are drawn, relative to their hours.
     """
 
     path: Path
@@ -30,17 +33,17 @@ class RootConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the music is, and how it is cut.
+    """The music, and how it is cut.
 
     Attributes:
-        musdb: a MUSDB18-HQ folder: its `train/` to learn from, without the 14 standard validation
+        musdb: a MUSDB18-HQ folder: learn from its `train/`, except for the 14 standard validation
             tracks, which are validated with.
-        train: more folders to learn from.
-        valid: more folders to choose the best model with.
+        train: more folders to learn from, each a path, or with its own keys as below.
+        valid: more folders to choose the best model with, in the same form.
         segment: seconds of an example; by default the model's own segment.
-        valid_seconds: validate with this much from the middle of each track; by default all.
-        workers: processes that read and augment; 0 does it in the training process.
-        cache: folder for the tracks' metadata; by default `cache` in the run's folder.
+        valid_seconds: validate with this much from the middle of each track; by default all of it.
+        workers: processes that read and augment; with 0, the training process does.
+        cache: folder for facts about the files; by default `cache` in the run's folder.
     """
 
     musdb: Path | None = None
@@ -54,29 +57,32 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What is done to examples. The first block is as published, the second off by default.
+    """Random changes to examples. Those of the first block are as published, the others are off.
 
     Attributes:
-        shift: seconds within which each source is moved by itself.
-        flip_channels, flip_sign: swap left and right, or the polarity, of half the sources.
-        scale_min, scale_max: gain of each source.
-        remix: probability that sources of different tracks are mixed with each other, within
-            a group of examples.
+        shift: move each source by itself, within so many seconds.
+        flip_channels: swap left and right of half the sources.
+        flip_sign: flip the polarity of half the sources.
+        scale_min: least gain of a source.
+        scale_max: greatest gain of a source.
+        remix: probability that sources of different tracks are mixed, within a group of examples.
         remix_group: examples in a group.
-        repitch: probability of changing pitch and tempo.
-        repitch_semitones, repitch_tempo: by at most this much (semitones; a fraction).
+        repitch: probability that pitch and tempo are changed.
+        repitch_semitones: most semitones by which the pitch is changed.
+        repitch_tempo: greatest fraction by which the tempo is changed.
 
         silence: probability that a source is left out of an example.
-        tilt: decibels an octave, at most, by which each source's spectrum is tilted.
+        tilt: most decibels per octave by which a source's spectrum is tilted.
         saturate: probability that a source is softly clipped.
-        effects: probability that a source goes through a chain of effects of its own: equaliser,
-            compressor, distortion, chorus or phaser or flanger, echo, width, reverb.
-        pan: how far, at most, a source is moved to one side; 1 is all the way.
-        width: how much, at most, the difference of a source's channels is scaled up or down.
+        effects: probability that a source goes through a random chain of equaliser, compressor,
+            distortion, chorus or phaser or flanger, echo, width and reverb.
+        pan: greatest distance by which a source is moved to one side; 1 is all the way.
+        width: greatest fraction by which the difference of a source's channels is scaled.
         lowpass: probability that mixture and sources end at a frequency from 10 kHz up, as lossy
             files do.
         limit: probability that the mixture is softly limited, as masters are.
-        codec: probability that the mixture goes through MP3, AAC or Opus and back.
+        codec: probability that the mixture goes through MP3, AAC or Opus (96 to 320 kbit/s) and
+            back, aligned to the sample.
     """
 
     shift: float = 1.0
@@ -113,20 +119,23 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """How parameters move.
+    """The optimiser and the loss.
 
     Attributes:
         kind: "adam" or "adamw".
-        lr, transformer_lr: learning rates; the transformer has a group of its own.
-        beta2, weight_decay, transformer_weight_decay: of the optimiser.
-        clip: greatest norm of the gradient; 0 leaves it.
-        warmup: steps over which the rate rises to its full value.
-        decay: "none", or "cosine" down to `final_lr` of it at the last step.
-        final_lr: fraction of the rate left at the end of a cosine decay.
+        lr: learning rate.
+        transformer_lr: learning rate of the transformer; by default `lr`.
+        beta2: second beta of the optimiser.
+        weight_decay: weight decay of everything but the transformer.
+        transformer_weight_decay: weight decay of the transformer.
+        clip: greatest norm of the gradient; 0 for no limit.
+        warmup: steps over which the learning rate rises to its full value.
+        decay: "none", or "cosine" down to `final_lr` at the last step.
+        final_lr: fraction of the learning rate at the end of a cosine decay.
         ema: decays of the averaged models kept beside the raw one.
-        loss: error of the waveforms: "l1" (mean absolute) or "mse" (mean square), or "rms", the
-            root of each example's mean square, which is nearest to what nsdr measures.
-        stft_weight: weight of a multi-resolution STFT loss beside it.
+        loss: error of the waveforms: "l1" (mean absolute), "mse" (mean square), or "rms" (root of
+            each example's mean square, the nearest to nsdr).
+        stft_weight: weight of an additional multi-resolution STFT loss.
         source_weights: weight of each source in the loss; equal by default.
     """
 
@@ -160,22 +169,27 @@ class TrainConfig:
 
     Attributes:
         out: folder of the run: checkpoint, log, best and last model.
-        model: fields of `HTDemucsConfig`, for training from scratch.
-        init_from: a loadable model to start from instead.
-        sources: what is separated; by default the model's own. Sources that `init_from` has keep
-            what they have learnt, the others' last layers start anew.
-        renamed: new name to the source of `init_from` whose last layers it takes.
-        per_source: train one copy for each source, scored on that source alone, and end as a bag
-            of them, as `htdemucs_ft` is.
-        batch_size: examples a step, over all processes and accumulated parts together.
-        accumulate: parts a step's batch is computed in.
+        model: fields of `HTDemucsConfig`, to train from scratch.
+        init_from: a model to start from instead, by any name or path that `load_model` takes.
+        sources: names of the stems to separate; by default the model's own. Sources that
+            `init_from` has keep their weights, the last layers of the others start anew.
+        renamed: new name to the source of `init_from` whose last layers it takes over.
+        per_source: train one copy per source, scored on that source alone, and gather them in a
+            bag, as `htdemucs_ft` is.
+        data: the music, and how it is cut.
+        augment: random changes to examples.
+        optim: the optimiser and the loss.
+        batch_size: examples per step, of all processes and accumulated parts together.
+        accumulate: parts in which a step's batch is computed.
         steps: optimiser steps in all.
-        valid_every, save_every, log_every: steps between validations, checkpoints, log lines.
-        best_by: what a validation is judged by: the lowest loss, or the highest nsdr.
-        precision: of the forward pass.
-        device: "auto" trains on a GPU where there is one.
+        valid_every: steps between validations.
+        save_every: steps between checkpoints.
+        log_every: steps between lines of the log.
+        best_by: the best model has the lowest "loss" or the highest "nsdr".
+        precision: precision of the forward pass: "fp32", "bf16" or "fp16".
+        device: "auto" trains on a GPU where there is one, "cpu" never does.
         tensorboard: also log for TensorBoard.
-        seed: of everything random.
+        seed: seed of all random draws.
     """
 
     out: Path
@@ -219,10 +233,10 @@ class TrainConfig:
 
 
 def read_config(path: Path, words: Sequence[str] = ()) -> TrainConfig:
-    """The configuration in a YAML file, with `key.subkey=value` words laid over it.
+    """Read the configuration in a YAML file; `key.subkey=value` words replace its values.
 
     Raises:
-        ConfigError: unreadable, an unknown key (it is named), or a value of the wrong kind.
+        ConfigError: the file cannot be read, a key is unknown, or a value of the wrong kind.
     """
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -256,7 +270,7 @@ def _lay(fields: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def _build(kind: type[C], fields: Any, place: str) -> C:
-    """An instance of a dataclass from plain values, every key and kind checked."""
+    """Build a dataclass from plain values; check every key and kind."""
     if not isinstance(fields, Mapping):
         raise ConfigError(f"{place.rstrip('.') or 'the configuration'} must have keys and values")
     hints = typing.get_type_hints(kind)
@@ -275,9 +289,9 @@ def _build(kind: type[C], fields: Any, place: str) -> C:
 
 
 def _convert(hint: Any, value: Any, place: str) -> Any:
-    """A plain value as a field's kind."""
+    """Convert a plain value to a field's kind."""
     if dataclasses.is_dataclass(hint):
-        if isinstance(value, str):  # a path alone is a root with its defaults
+        if isinstance(value, str):  # a path alone is a root with default values
             value = {"path": value}
         return _build(typing.cast(type[Any], hint), value, f"{place}.")
     origin, choices = typing.get_origin(hint), typing.get_args(hint)
@@ -306,6 +320,6 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
     raise ConfigError(f"{place} cannot be {value!r}")
 
 
-def _require(held: bool, message: str) -> None:
-    if not held:
+def _require(condition: bool, message: str) -> None:
+    if not condition:
         raise ConfigError(message)

@@ -1,6 +1,6 @@
-"""What studios and lossy formats do to sound: FFmpeg's effects, reverb, codec round trips.
+"""Effects of studios and of lossy formats: FFmpeg's filters, reverb, codec round trips.
 
-Every choice is drawn from the generator given, so that the same draws give the same samples.
+Every choice is drawn from the given generator, so that the same draws give the same samples.
 """
 
 import math
@@ -16,20 +16,21 @@ from torch.nn import functional as F
 
 from htdemucs.audio import AudioEncoding, AudioFile, AudioWriter
 
-CHANCE = 0.35  # of each effect, to be in a chain
+CHANCE = 0.35  # probability that an effect is in a chain
 LONGEST_REVERB = 2.5  # seconds until a reverb is 60 dB down
 _PAIR = 2  # channels that FFmpeg is given at once
 _BITRATES = (96, 128, 160, 192, 256, 320)  # kbit/s
 _FORMATS = ("mp3", "m4a", "opus")
 
-Filter = tuple[str, str]  # FFmpeg's name of it, and its options
+Filter = tuple[str, str]  # FFmpeg's name of a filter, and its options
 Draw = Callable[[float, float], float]
 
 
 def effect_chain(waveform: Tensor, sample_rate: int, draw: np.random.Generator) -> Tensor:
-    """(C, L) -> (C, L): equalised, compressed, distorted, modulated, echoed, reverberated.
+    """(C, L) -> (C, L) through a random chain of effects, as loud as before.
 
-    Each of those with `CHANCE`, in this order, with settings from the draw. It stays as loud.
+    Equaliser, compressor, distortion, modulation, echo, width and reverb, in this order, are each
+    in the chain with the probability `CHANCE`.
     """
     chain = _drawn_chain(sample_rate, draw)
     reverberates, seconds, wet, seed = draw.random(4)
@@ -60,7 +61,7 @@ def reverberated(
 
 
 def codec_round_trip(waveform: Tensor, sample_rate: int, draw: np.random.Generator) -> Tensor:
-    """(C, L) -> (C, L), once through MP3, AAC or Opus at 96 to 320 kbit/s, to the sample."""
+    """(C, L) -> (C, L) through MP3, AAC or Opus at 96 to 320 kbit/s and back, aligned exactly."""
     chosen = AudioEncoding(
         format=_FORMATS[draw.integers(len(_FORMATS))],
         bitrate=_BITRATES[draw.integers(len(_BITRATES))],
@@ -126,7 +127,7 @@ def _filtered(waveform: Tensor, sample_rate: int, chain: list[Filter]) -> Tensor
 
 
 def _pair_filtered(waveform: Tensor, sample_rate: int, chain: list[Filter]) -> Tensor:
-    """(1 or 2, L) -> the same through FFmpeg's filters, without the tail they add."""
+    """(1 or 2, L) -> (1 or 2, L) through FFmpeg's filters, without the tail they add."""
     import av
     from av.filter import Graph
 

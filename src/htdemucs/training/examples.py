@@ -13,29 +13,29 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from htdemucs.errors import AudioError
 from htdemucs.training import augment
 from htdemucs.training.config import AugmentConfig
+from htdemucs.training.corpus import Recording
 from htdemucs.training.excerpts import ExcerptPlan
-from htdemucs.training.library import Track
 from htdemucs.training.randomness import generator
 
 
 class Examples(Dataset[Tensor]):
     """Example n is place n % batch_size of step n // batch_size: (1 + S, C, L), the mixture first.
 
-    What an example is depends on the tracks, the seed and n alone.
+    An example depends on the recordings, the seed and n alone.
 
     Args:
-        tracks: to cut from, all at `sample_rate`.
-        plan: what is cut.
-        config: what is changed.
-        sources, channels, sample_rate: of the model.
+        recordings: the music, all at `sample_rate`.
+        plan: draws the excerpts.
+        config: the augmentation.
+        sources, channels, sample_rate: as the model has them.
         length: samples of an example.
         batch_size: examples in a step.
-        seed: of the run.
+        seed: seed of the run.
     """
 
     def __init__(
         self,
-        tracks: Sequence[Track],
+        recordings: Sequence[Recording],
         plan: ExcerptPlan,
         config: AugmentConfig,
         *,
@@ -46,7 +46,7 @@ class Examples(Dataset[Tensor]):
         batch_size: int,
         seed: int,
     ) -> None:
-        self.tracks, self.plan, self.config = tracks, plan, config
+        self.recordings, self.plan, self.config = recordings, plan, config
         self.sources, self.channels = tuple(sources), channels
         self.sample_rate, self.length = sample_rate, length
         self.batch_size, self.seed = batch_size, seed
@@ -59,13 +59,14 @@ class Examples(Dataset[Tensor]):
 
     def _source(self, step: int, example: int, source: int) -> Tensor:
         excerpt = self.plan.excerpt(step, example, source)
-        track = self.tracks[excerpt.track]
+        recording = self.recordings[excerpt.recording]
         semitones, tempo = self._repitching(step, excerpt.origin)
         draw = generator(self.seed, "augment", step, example, source)
         shift = int(draw.random() * self.config.shift * self.sample_rate)
         needed = math.ceil(self.length * tempo)
-        start = max(0, min(excerpt.start + shift, track.length - needed))
-        waveform = read_excerpt(track.files[self.sources[source]], start, needed, self.channels)
+        start = max(0, min(excerpt.start + shift, recording.length - needed))
+        path = recording.multitrack.file(self.sources[source])
+        waveform = read_excerpt(path, start, needed, self.channels)
         if semitones or tempo != 1:
             waveform = augment.repitched(waveform, semitones, tempo, self.sample_rate)
         waveform = waveform[:, : self.length]
@@ -73,7 +74,7 @@ class Examples(Dataset[Tensor]):
         return augment.changed(waveform, self.config, self.sample_rate, draw)
 
     def _repitching(self, step: int, origin: int) -> tuple[int, float]:
-        """Semitones and factor of the tempo: one draw for all sources that belong together."""
+        """Return semitones and tempo factor, the same for all sources of one origin."""
         chance, pitch, tempo = generator(self.seed, "repitch", step, origin).random(3)
         if chance >= self.config.repitch:
             return 0, 1.0
@@ -82,7 +83,7 @@ class Examples(Dataset[Tensor]):
 
 
 def read_excerpt(path: Path, start: int, length: int, channels: int) -> Tensor:
-    """(channels, length or less), from sample `start` on; the file is not read from its beginning.
+    """Read (channels, length or less) from sample `start` on, without reading what lies before.
 
     Raises:
         AudioError: it cannot be read.
@@ -90,7 +91,9 @@ def read_excerpt(path: Path, start: int, length: int, channels: int) -> Tensor:
     import soundfile
 
     try:
-        samples, _ = soundfile.read(path, length, start, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            file.seek(min(start, file.frames))
+            samples = file.read(length, dtype="float32", always_2d=True)
     except (OSError, RuntimeError) as error:
         raise AudioError(f"cannot read {path}: {error}") from error
     waveform = torch.from_numpy(samples.T.copy())
@@ -100,7 +103,7 @@ def read_excerpt(path: Path, start: int, length: int, channels: int) -> Tensor:
 
 
 class _Places(Sampler[list[int]]):
-    """The examples of each part of each step that this process computes, from a step on."""
+    """Yields the examples of each part of each step that belong to this process."""
 
     def __init__(self, first: int, last: int, batch_size: int, parts: int, mine: slice) -> None:
         self._steps = range(first, last)
@@ -115,7 +118,7 @@ class _Places(Sampler[list[int]]):
 
 
 class _Fetched(Dataset[Tensor | AudioError]):
-    """Whole batches of examples. A failure is handed over, so that it keeps its one line."""
+    """Whole batches of examples. A failure is returned, so that its message stays one line."""
 
     def __init__(self, examples: Examples) -> None:
         self._examples = examples
@@ -137,7 +140,7 @@ def batches(
     processes: int = 1,
     workers: int = 0,
 ) -> Iterator[Tensor]:
-    """The batches (B, 1 + S, C, L) of steps `first` to `last`, in `parts` a step, for one process.
+    """Yield one process's batches (B, 1 + S, C, L) of steps `first` to `last`, `parts` per step.
 
     Raises:
         AudioError: a file cannot be read.

@@ -1,4 +1,4 @@
-"""Which excerpt of which track each source of each example is."""
+"""Draws the excerpt of a recording that each source of each example is cut from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,29 +10,29 @@ from htdemucs.training.randomness import generator
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Where to read.
+    """A place to read from.
 
     Attributes:
-        track: its number.
+        recording: index of the recording.
         start: position of the first sample.
-        origin: number of the draw that this is; the sources of one draw belong together.
+        origin: index of the draw; sources of one draw belong together.
     """
 
-    track: int
+    recording: int
     start: int
     origin: int
 
 
 class ExcerptPlan:
-    """Draws excerpts at random, longer tracks more often.
+    """Draws excerpts at random, from longer recordings more often.
 
     Args:
-        lengths: samples in each track.
-        weights: how often each track is drawn, relative to its length.
-        length: samples in an excerpt; shorter tracks are read from their start.
+        lengths: samples in each recording.
+        weights: how often each recording is drawn, relative to its length.
+        length: samples in an excerpt; shorter recordings are read from their start.
         remix: probability that a group's sources are mixed with each other.
         remix_group: examples in a group.
-        seed: of the run.
+        seed: seed of the run.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ExcerptPlan:
         self._seed = seed
 
     def excerpt(self, step: int, example: int, source: int) -> Excerpt:
-        """The excerpt that `source` of `example` in the batch of `step` is cut from.
+        """Return the excerpt that `source` of `example` in the batch of `step` is cut from.
 
         In a mixed group, the examples' excerpts of one source are a permutation of each other, so
         that remixing reads nothing twice and changes no statistics.
@@ -66,7 +66,7 @@ class ExcerptPlan:
 
     def _drawn(self, step: int, origin: int) -> Excerpt:
         draw = generator(self._seed, "excerpt", step, origin)
-        track = int(np.searchsorted(self._cumulative, draw.random(), side="right"))
-        track = min(track, len(self._lengths) - 1)  # where rounding leaves the last sum below 1
-        room = max(0, self._lengths[track] - self._length)
-        return Excerpt(track, int(draw.integers(0, room + 1)), origin)
+        index = int(np.searchsorted(self._cumulative, draw.random(), side="right"))
+        index = min(index, len(self._lengths) - 1)  # where rounding leaves the last sum below 1
+        room = max(0, self._lengths[index] - self._length)
+        return Excerpt(index, int(draw.integers(0, room + 1)), origin)

@@ -1,11 +1,11 @@
-"""How far estimates are from the sources."""
+"""The loss: errors of the estimates."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-# Errors (B, S, C, L) to a number for each source, (S,).
+# (B, S, C, L) of errors -> (S,), one value per source.
 ERRORS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "l1": lambda error: error.abs().mean(dim=(0, 2, 3)),
     "mse": lambda error: error.square().mean(dim=(0, 2, 3)),
@@ -19,10 +19,10 @@ class SourceLoss(nn.Module):
     """Error of the waveforms, optionally with a multi-resolution STFT loss.
 
     Args:
-        sources: how many there are.
-        kind: of `ERRORS`.
+        sources: count of sources.
+        kind: key of `ERRORS`.
         source_weights: weight of each source; equal by default.
-        stft_weight: of the STFT term; 0 leaves it out.
+        stft_weight: weight of the STFT term; 0 leaves it out.
     """
 
     weights: Tensor
@@ -48,7 +48,7 @@ class SourceLoss(nn.Module):
         return loss
 
     def _spectral(self, estimates: Tensor, sources: Tensor) -> Tensor:
-        """Mean absolute error of magnitudes, relative to the sources' own, at each resolution."""
+        """Return the mean absolute error of magnitudes, relative to the sources' own."""
         total = estimates.new_zeros(())
         for n_fft, hop_length in RESOLUTIONS:
             ours, theirs = (_magnitudes(x, n_fft, hop_length) for x in (estimates, sources))

@@ -9,7 +9,7 @@ from htdemucs.training.config import OptimConfig
 
 
 def optimizer(model: HTDemucs, config: OptimConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW with the transformer's parameters in a group of their own."""
+    """Return Adam or AdamW with the transformer's parameters in a group of their own."""
     transformer = list(model.transformer.parameters()) if model.transformer else []
     inside = {id(parameter) for parameter in transformer}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in inside]
@@ -18,23 +18,22 @@ def optimizer(model: HTDemucs, config: OptimConfig) -> torch.optim.Optimizer:
     return kind([group for group in groups if group["params"]], lr=config.lr)
 
 
-def configure(made: torch.optim.Optimizer, config: OptimConfig, step: int, steps: int) -> float:
-    """Set every group up for `step`; give the fraction of the full learning rate.
+def configure(target: torch.optim.Optimizer, config: OptimConfig, step: int, steps: int) -> None:
+    """Set every group up for `step`.
 
-    Done at each step, so that what is configured counts and not what a checkpoint held.
+    Each step does so, because the configuration may have changed since the checkpoint.
     """
     fraction = rate(config, step, steps)
     own_lr = config.lr if config.transformer_lr is None else config.transformer_lr
-    for group in made.param_groups:
+    for group in target.param_groups:
         inside = group["transformer"]
         group["lr"] = (own_lr if inside else config.lr) * fraction
         group["betas"] = (0.9, config.beta2)
         group["weight_decay"] = config.transformer_weight_decay if inside else config.weight_decay
-    return fraction
 
 
 def rate(config: OptimConfig, step: int, steps: int) -> float:
-    """The fraction of the full learning rate at `step` (from 0) of `steps`."""
+    """Return the fraction of the full learning rate at `step` (from 0) of `steps`."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     if config.decay == "none":

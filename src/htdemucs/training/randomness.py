@@ -1,4 +1,4 @@
-"""Random numbers as a function of where they are used, so that nothing needs to be remembered.
+"""Random draws as a function of their place, so that no generator's state needs to be stored.
 
 Every draw belongs to a named purpose and a place (a step, an example, a source). A resumed run
 makes the same draws as an uninterrupted one, however many processes share the work.
@@ -11,8 +11,8 @@ import torch
 
 
 def generator(seed: int, purpose: str, *place: int) -> np.random.Generator:
-    """A generator of its own for one purpose at one place."""
-    # How long a place is counts, since zeros at the end of a seed do not.
+    """Return the generator of one purpose at one place."""
+    # The length of a place is in the seed, because zeros at a seed's end change nothing.
     entropy = [seed, zlib.crc32(purpose.encode()), len(place), *place]
     return np.random.Generator(np.random.PCG64(entropy))
 

@@ -1,4 +1,4 @@
-"""A run from its configuration: the network, the music and the loop, put together."""
+"""Put a run together from its configuration: the network, the music and the loop."""
 
 import dataclasses
 import math
@@ -15,10 +15,10 @@ from htdemucs.errors import ConfigError, TrainingError
 from htdemucs.files import replacing
 from htdemucs.model import Bag, HTDemucs, HTDemucsConfig
 from htdemucs.training.config import TrainConfig
+from htdemucs.training.corpus import Corpus, Recording, read_corpus
 from htdemucs.training.examples import Examples
 from htdemucs.training.excerpts import ExcerptPlan
-from htdemucs.training.journal import Journal, Report
-from htdemucs.training.library import Library, Track, read_library
+from htdemucs.training.log import LogEntry, TrainingLog
 from htdemucs.training.randomness import seed_torch
 from htdemucs.training.surgery import with_sources
 from htdemucs.training.trainer import BEST, LAST, Trainer
@@ -31,22 +31,22 @@ class Run:
     """A run that is ready to start.
 
     Attributes:
-        trainer: does the work.
-        library: the music.
-        resumed: whether it goes on from a checkpoint.
+        trainer: the loop.
+        corpus: the music.
+        resumed: true if it starts from a checkpoint.
     """
 
     trainer: Trainer
-    library: Library
+    corpus: Corpus
     resumed: bool
 
     @property
     def config(self) -> TrainConfig:
-        """What it was told."""
+        """Return the run's configuration."""
         return self.trainer.config
 
-    def reports(self) -> Iterator[Report]:
-        """Train, and keep a log of it in the run's folder.
+    def train(self) -> Iterator[LogEntry]:
+        """Train, and write a log to the run's folder.
 
         Raises:
             TrainingError: the loss is not finite.
@@ -56,17 +56,17 @@ class Run:
             yield from self.trainer.run()
             return
         _write_config(self.config)
-        journal = Journal(self.config.out, self.trainer.step, self.config.tensorboard)
+        log = TrainingLog(self.config.out, self.trainer.step, self.config.tensorboard)
         try:
-            for report in self.trainer.run():
-                journal.write(report)
-                yield report
+            for entry in self.trainer.run():
+                log.write(entry)
+                yield entry
         finally:
-            journal.close()
+            log.close()
 
 
 def parts(config: TrainConfig) -> list[TrainConfig]:
-    """The runs that a configuration stands for: one, or one a source."""
+    """Return the configurations of single runs: the one given, or one per source."""
     if not config.per_source:
         return [config]
     sources = config.sources or _network(config).sources
@@ -84,11 +84,11 @@ def parts(config: TrainConfig) -> list[TrainConfig]:
 
 
 def prepare(config: TrainConfig) -> Run:
-    """Put one run together and go on from its checkpoint, if it has one.
+    """Put one run together, and resume it from its checkpoint if it has one.
 
     Raises:
         ConfigError: the configuration asks for something impossible.
-        AudioError: a file cannot be read.
+        AudioError, EvaluationError: no file of some folder can be learnt from.
         CheckpointError: the run's checkpoint is damaged or of another network.
     """
     accelerator = _accelerator(config)
@@ -96,26 +96,27 @@ def prepare(config: TrainConfig) -> Run:
     weights = config.optim.source_weights or (1.0,) * len(network.sources)
     if len(weights) != len(network.sources) or min(weights) < 0 or not sum(weights):
         raise ConfigError(f"optim.source_weights must be {len(network.sources)} numbers from 0 up")
-    library = read_library(
+    corpus = read_corpus(
         config.data,
         network.sources,
-        network.sample_rate,
-        config.data.cache or config.out / "cache",
+        channels=network.audio_channels,
+        sample_rate=network.sample_rate,
+        cache=config.data.cache or config.out / "cache",
     )
     validate = None
-    if library.valid:
+    if corpus.valid:
         validate = Validation(
-            library.valid, weights, config.optim.loss, config.data.valid_seconds, accelerator
+            corpus.valid, weights, config.optim.loss, config.data.valid_seconds, accelerator
         )
-    examples = _examples(config, network, library.train)
+    examples = _examples(config, network, corpus.train)
     trainer = Trainer(config, network, examples, validate, accelerator)
-    return Run(trainer, library, trainer.resume())
+    return Run(trainer, corpus, trainer.resume())
 
 
 def finish(config: TrainConfig) -> Path:
-    """What a completed configuration ends as: the folder of its model, for `load_model`.
+    """Return the folder of a completed configuration's model, for `load_model`.
 
-    A run of one copy a source is gathered into a bag.
+    The models of one run per source are first gathered into a bag.
     """
     if not config.per_source:
         return _result(config)
@@ -144,7 +145,7 @@ def _accelerator(config: TrainConfig) -> Accelerator:
 
 
 def _network(config: TrainConfig) -> HTDemucs:
-    """The network to train, the same each time a configuration is used."""
+    """Return the network to train, the same each time for one configuration."""
     seed_torch(config.seed, "network")
     if config.init_from is None:
         fields = dict(config.model)
@@ -164,7 +165,7 @@ def _network(config: TrainConfig) -> HTDemucs:
     return model
 
 
-def _examples(config: TrainConfig, network: HTDemucs, tracks: list[Track]) -> Examples:
+def _examples(config: TrainConfig, network: HTDemucs, recordings: list[Recording]) -> Examples:
     sample_rate = network.sample_rate
     length = network.config.segment_length
     if config.data.segment is not None:
@@ -177,15 +178,15 @@ def _examples(config: TrainConfig, network: HTDemucs, tracks: list[Track]) -> Ex
         )
     reach = math.ceil(config.augment.shift * sample_rate)
     plan = ExcerptPlan(
-        [track.length for track in tracks],
-        [track.weight for track in tracks],
+        [recording.length for recording in recordings],
+        [recording.weight for recording in recordings],
         length=length + reach,
         remix=config.augment.remix,
         remix_group=config.augment.remix_group,
         seed=config.seed,
     )
     return Examples(
-        tracks,
+        recordings,
         plan,
         config.augment,
         sources=network.sources,
@@ -198,7 +199,7 @@ def _examples(config: TrainConfig, network: HTDemucs, tracks: list[Track]) -> Ex
 
 
 def _write_config(config: TrainConfig) -> None:
-    """Keep what the run was told beside what it makes."""
+    """Write the configuration to the run's folder."""
     with replacing(config.out / "config.yaml") as partial:
         partial.write_text(yaml.safe_dump(_plain(config), sort_keys=False), encoding="utf-8")
 

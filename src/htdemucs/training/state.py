@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole, the last good one kept until the next is."""
+"""Checkpoints of a run: each replaces the one before only once it is whole."""
 
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,16 @@ FILE = "checkpoint.pt"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Replace the folder's checkpoint; whatever interrupts this, a whole one stays."""
+    """Replace the folder's checkpoint. An interruption leaves the old one as it was."""
     with replacing(folder / FILE) as partial:
         torch.save(state, partial)
 
 
 def load(folder: Path) -> dict[str, Any] | None:
-    """The folder's checkpoint, or None where there is none yet.
+    """Return the folder's checkpoint, or None if there is none; execute nothing from it.
 
     Raises:
-        CheckpointError: damaged. It executes nothing from the file.
+        CheckpointError: it is damaged.
     """
     path = folder / FILE
     if not path.exists():

@@ -1,4 +1,4 @@
-"""A trained network with other sources: their last layers kept, renamed or made anew."""
+"""Give a trained network other sources: keep, rename or renew its last layers."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,10 @@ HEADS = ("spectral_decoder", "time_decoder")  # their outermost layer has channe
 def with_sources(
     model: HTDemucs, sources: Sequence[str], renamed: Mapping[str, str] | None = None
 ) -> HTDemucs:
-    """The same network for other sources.
+    """Return the network for other sources.
 
-    Sources it already has keep their weights (in the new order), as do those that `renamed` maps
-    to one it has (new name -> old name); the others start as a network's sources do.
+    Sources that it has keep their weights (in the new order), and so do those that `renamed` maps
+    to one that it has (new name -> old name). The others start untrained.
 
     Raises:
         ConfigError: `renamed` names a source that the model does not have.
@@ -27,10 +27,10 @@ def with_sources(
     for old in renamed.values():
         if old not in model.sources:
             raise ConfigError(f"the model has no source {old}; it has {', '.join(model.sources)}")
-    made = HTDemucs(dataclasses.replace(model.config, sources=tuple(sources)))
+    network = HTDemucs(dataclasses.replace(model.config, sources=tuple(sources)))
     outermost = f"{model.config.depth - 1}.conv_transpose"
     heads = {f"{head}.{outermost}.{kind}" for head in HEADS for kind in ("weight", "bias")}
-    state = made.state_dict()
+    state = network.state_dict()
     for name, value in model.state_dict().items():
         if name not in heads:
             state[name].copy_(value)
@@ -42,4 +42,4 @@ def with_sources(
             old = renamed.get(source, source)
             if old in theirs:
                 target.copy_(theirs[old])
-    return made
+    return network

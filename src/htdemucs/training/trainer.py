@@ -1,7 +1,7 @@
-"""The training loop: one step after another, resumable at any of them.
+"""The training loop, which can be resumed after any step.
 
-Whatever is random in a step is a function of the run's seed and the step's number, so a checkpoint
-holds parameters, the optimiser's state and averages, and nothing else.
+All random draws of a step depend on the run's seed and on the step alone, so a checkpoint holds
+parameters, the optimiser's state and averages, and nothing else.
 """
 
 import time
@@ -19,7 +19,7 @@ from htdemucs.training import optimisation, state
 from htdemucs.training.averaging import Average
 from htdemucs.training.config import TrainConfig
 from htdemucs.training.examples import Examples, batches
-from htdemucs.training.journal import Report
+from htdemucs.training.log import LogEntry
 from htdemucs.training.losses import SourceLoss
 from htdemucs.training.randomness import seed_torch
 from htdemucs.weights import save_model
@@ -32,10 +32,10 @@ class Trainer:
     """One run of training.
 
     Args:
-        config: of the run.
-        network: what to train.
-        examples: what to train on.
-        validate: scores a network by "loss" and "nsdr"; None if there is nothing to validate with.
+        config: the run's configuration.
+        network: the network to train.
+        examples: the examples to train on.
+        validate: scores a network by "loss" and "nsdr"; None without music to validate with.
         accelerator: devices and processes.
 
     Raises:
@@ -73,7 +73,7 @@ class Trainer:
         self._stopping = False
 
     def resume(self) -> bool:
-        """Go on from the checkpoint in the run's folder, if there is one.
+        """Resume from the checkpoint in the run's folder; return whether there was one.
 
         Raises:
             CheckpointError: it is damaged, or of another network.
@@ -91,8 +91,8 @@ class Trainer:
         self.step, self.best = saved["step"], saved["best"]
         self.network.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        for average, held in zip(self.averages, saved["averages"], strict=True):
-            average.load_state_dict(held, self.accelerator.device)
+        for average, values in zip(self.averages, saved["averages"], strict=True):
+            average.load_state_dict(values, self.accelerator.device)
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
         return True
@@ -120,10 +120,10 @@ class Trainer:
         """Ask `run` to end after the step it is at."""
         self._stopping = True
 
-    def run(self) -> Iterator[Report]:
-        """Train up to the last step; a report every `log_every` steps and after each validation.
+    def run(self) -> Iterator[LogEntry]:
+        """Train up to the last step; yield every `log_every` steps and after each validation.
 
-        It ends early, with a checkpoint, once `stop` is called.
+        After a call of `stop` it saves a checkpoint and ends.
 
         Raises:
             TrainingError: the loss is not finite.
@@ -143,14 +143,14 @@ class Trainer:
                 self.save()
             if last or valid or self.step % config.log_every == 0:
                 rate = optimisation.rate(config.optim, self.step - 1, config.steps)
-                yield stretch.report(self.step, config.batch_size, gradient, rate, valid, self.best)
+                yield stretch.entry(self.step, config.batch_size, gradient, rate, valid, self.best)
                 stretch = _Stretch()
         self.save()
         if self.step == config.steps and self.accelerator.is_main_process:
             save_model(self.network, config.out / LAST)
 
-    def rehearse(self, steps: int) -> Report:
-        """Some steps that nothing is kept of, to know what a step costs; the first is not timed."""
+    def rehearse(self, steps: int) -> LogEntry:
+        """Time some steps after a first one, and save nothing."""
         examples = self._batches(0, steps + 1)
         self._train_step(examples, _Stretch())
         stretch = _Stretch()
@@ -158,7 +158,7 @@ class Trainer:
             loss, gradient = self._train_step(examples, stretch)
             stretch.losses.append(loss)
         stretch.end()
-        return stretch.report(steps, self.config.batch_size, gradient, 0.0, {}, {})
+        return stretch.entry(steps, self.config.batch_size, gradient, 0.0, {}, {})
 
     def _batches(self, first: int, last: int) -> Iterator[Tensor]:
         return batches(
@@ -172,14 +172,14 @@ class Trainer:
         )
 
     def _stop_wanted(self) -> bool:
-        """Whether any process was asked to stop: they must all end at the same step."""
+        """Return whether any process was asked to stop: all must end at the same step."""
         if self.accelerator.num_processes == 1:
             return self._stopping
         asked = torch.tensor(float(self._stopping), device=self.accelerator.device)
         return bool(self.accelerator.reduce(asked, "sum") > 0)
 
     def _train_step(self, examples: Iterator[Tensor], stretch: "_Stretch") -> tuple[Tensor, Tensor]:
-        """One step over all its parts; its loss and the norm of its gradient."""
+        """Compute one step from all its parts; return its loss and its gradient's norm."""
         config, accelerator = self.config, self.accelerator
         seed_torch(config.seed, "dropout", self.step, accelerator.process_index)
         optimisation.configure(self.optimizer, config.optim, self.step, config.steps)
@@ -216,7 +216,7 @@ class Trainer:
         )
 
     def _validated(self) -> dict[str, dict[str, float]]:
-        """Scores of the network as it is and of its averages; the best of all is kept."""
+        """Score the network and its averages; save the best of all."""
         if self.validate is None:
             return {}
         scores = {}
@@ -232,16 +232,16 @@ class Trainer:
         self.network.load_state_dict(raw)
         return scores
 
-    def _better(self, found: dict[str, float]) -> bool:
+    def _better(self, scores: dict[str, float]) -> bool:
         if not self.best:
             return True
         if self.config.best_by == "nsdr":
-            return found["nsdr"] > self.best["nsdr"]
-        return found["loss"] < self.best["loss"]
+            return scores["nsdr"] > self.best["nsdr"]
+        return scores["loss"] < self.best["loss"]
 
 
 class _Stretch:
-    """What is measured between two reports."""
+    """Measures the steps between two entries of the log."""
 
     def __init__(self) -> None:
         self.losses: list[Tensor] = []
@@ -249,17 +249,17 @@ class _Stretch:
         self._seconds = self._waited = 0.0
 
     def next(self, examples: Iterator[Tensor]) -> Tensor:
-        """The next batch, timed."""
+        """Return the next batch, and time it."""
         begun = time.perf_counter()
         batch = next(examples)
         self._waited += time.perf_counter() - begun
         return batch
 
     def end(self) -> None:
-        """The last step so far has just been done: what follows is not timed."""
+        """Stop the clock after the latest step; later calls move its end."""
         self._seconds = time.perf_counter() - self._begun
 
-    def report(
+    def entry(
         self,
         step: int,
         batch_size: int,
@@ -267,9 +267,9 @@ class _Stretch:
         rate: float,
         valid: dict[str, dict[str, float]],
         best: dict[str, float],
-    ) -> Report:
-        """The stretch that ends at `step`."""
+    ) -> LogEntry:
+        """Return the entry of the log for the steps up to `step`."""
         loss = float(torch.stack(self.losses).mean())
         speed = len(self.losses) * batch_size / self._seconds
         waiting = self._waited / self._seconds
-        return Report(step, loss, float(gradient), rate, speed, waiting, valid, best)
+        return LogEntry(step, loss, float(gradient), rate, speed, waiting, valid, best)

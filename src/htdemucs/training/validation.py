@@ -1,4 +1,4 @@
-"""Scoring a model on whole tracks while it trains."""
+"""Scores of a model on whole tracks while it trains."""
 
 import math
 from collections.abc import Sequence
@@ -7,55 +7,55 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
+from torch.nn import functional as F
 
 from htdemucs.errors import TrainingError
 from htdemucs.evaluation import nsdr
+from htdemucs.evaluation.metrics import SILENCE
 from htdemucs.model import HTDemucs
 from htdemucs.separation import Separator
+from htdemucs.training.corpus import Recording
 from htdemucs.training.examples import read_excerpt
-from htdemucs.training.library import Track
 from htdemucs.training.losses import ERRORS
 
 Scores = dict[str, float]
-SILENCE = 1e-8  # mean square: a source softer than -80 dB is not scored in dB
 
 
 class Validation:
-    """Separates the validation tracks and scores the sources that count.
+    """Separates the validation recordings and scores the sources that count.
 
     Args:
-        tracks: to separate; the processes share them.
-        weights: of each source in `loss` and `nsdr`; those that weigh nothing are not scored.
-        loss: kind of error, of `losses.ERRORS`.
+        recordings: the music; the processes share it.
+        weights: weight of each source in `loss` and `nsdr`; those of weight 0 are not scored.
+        loss: key of `losses.ERRORS`.
         seconds: score this much from the middle of each track; None scores all of it.
         accelerator: the processes.
     """
 
     def __init__(
         self,
-        tracks: Sequence[Track],
+        recordings: Sequence[Recording],
         weights: Sequence[float],
         loss: str,
         seconds: float | None,
         accelerator: Accelerator,
     ) -> None:
-        self._tracks, self._seconds, self._accelerator = tracks, seconds, accelerator
+        self._recordings, self._seconds, self._accelerator = recordings, seconds, accelerator
         self._error = ERRORS[loss]
         self._weights = torch.tensor(weights, dtype=torch.float64)
 
     def __call__(self, model: HTDemucs) -> Scores:
-        """Means over all tracks: `loss`, `nsdr` (dB), and the nsdr of each source.
+        """Return means over all tracks: `loss`, `nsdr` (dB), and the nsdr of each source.
 
-        Where a source is silent it counts in the loss alone: whatever leaks into it would be tens
-        of dB below nothing.
+        A source that is silent in a track counts in the loss alone.
 
         Raises:
-            TrainingError: no source is heard in any track.
+            TrainingError: all sources are silent in every track.
         """
-        mine = self._tracks[self._accelerator.process_index :: self._accelerator.num_processes]
-        rows = [self._scored(model, track) for track in mine]
+        mine = self._recordings[self._accelerator.process_index :: self._accelerator.num_processes]
+        rows = [self._score(model, recording) for recording in mine]
         table = torch.tensor(gather_object(rows), dtype=torch.float64)  # (track, loss/nsdr, S)
-        table = table.sort(0).values  # whichever process scored what
+        table = table.sort(0).values  # in an order that does not depend on the processes
         loss, score = table[:, 0].mean(0), table[:, 1].nanmean(0)
         heard = self._weights * score.isfinite()
         if not heard.any():
@@ -66,8 +66,8 @@ class Validation:
             "nsdr": float((score.nan_to_num() * heard).sum() / heard.sum()),
         } | {f"nsdr {name}": value for name, value, weight in named if weight}
 
-    def _scored(self, model: HTDemucs, track: Track) -> list[list[float]]:
-        sources = torch.stack([self._read(model, track, name) for name in model.sources])
+    def _score(self, model: HTDemucs, recording: Recording) -> list[list[float]]:
+        sources = torch.stack([self._read(model, recording, name) for name in model.sources])
         stems = Separator(model, shifts=0, precision="fp32").separate(
             sources.sum(0), model.sample_rate
         )
@@ -77,9 +77,11 @@ class Validation:
         scores = nsdr(sources, estimates).masked_fill(silent, math.nan)
         return [losses.tolist(), scores.tolist()]
 
-    def _read(self, model: HTDemucs, track: Track, name: str) -> Tensor:
-        length = track.length
+    def _read(self, model: HTDemucs, recording: Recording, name: str) -> Tensor:
+        length = recording.length
         if self._seconds is not None:
             length = min(length, int(self._seconds * model.sample_rate))
-        start = (track.length - length) // 2
-        return read_excerpt(track.files[name], start, length, model.audio_channels)
+        start = (recording.length - length) // 2
+        path = recording.multitrack.file(name)
+        waveform = read_excerpt(path, start, length, model.audio_channels)
+        return F.pad(waveform, (0, length - waveform.shape[-1]))

@@ -1,4 +1,4 @@
-"""What a run reports, kept: a line of JSON a report, and curves for TensorBoard."""
+"""The log of a run: a line of JSON per entry, and curves for TensorBoard."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -10,15 +10,15 @@ FILE = "log.jsonl"
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a stretch of steps came to.
+class LogEntry:
+    """A line of the log, on the steps since the line before.
 
     Attributes:
-        step: the last of them, counted from 1.
-        loss: mean over the stretch.
+        step: the last of these steps, counted from 1.
+        loss: their mean loss.
         gradient: norm of the last step's gradient, before clipping.
         rate: fraction of the full learning rate.
-        examples_per_second: over all processes.
+        examples_per_second: speed of all processes together.
         waiting: fraction of the time spent waiting for data.
         valid: scores of the raw model and of each average, if they were validated.
         best: the best validation so far.
@@ -34,13 +34,13 @@ class Report:
     best: dict[str, float] = field(default_factory=dict)
 
 
-class Journal:
-    """The log of the run in a folder, gone on with after `step`: later lines are forgotten.
+class TrainingLog:
+    """Writes the log of a run; lines after `step` are deleted when it is opened.
 
     Args:
-        folder: of the run.
-        step: the last step that counts.
-        tensorboard: also keep curves in `tensorboard/`.
+        folder: folder of the run.
+        step: the last step of the checkpoint that the run resumes from, or 0.
+        tensorboard: also write curves to `tensorboard/`.
     """
 
     def __init__(self, folder: Path, step: int, tensorboard: bool) -> None:
@@ -48,28 +48,28 @@ class Journal:
         if self._path.exists():
             lines = self._path.read_text(encoding="utf-8").splitlines()
             with replacing(self._path) as partial:
-                kept = [line for line in lines if _step(line) <= step]
-                partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+                valid = "".join(f"{line}\n" for line in lines if _step(line) <= step)
+                partial.write_text(valid, encoding="utf-8")
         self._writer = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
-    def write(self, report: Report) -> None:
-        """Keep a report."""
+    def write(self, entry: LogEntry) -> None:
+        """Add a line."""
         with self._path.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(asdict(report)) + "\n")
+            log.write(json.dumps(asdict(entry)) + "\n")
         if self._writer is None:
             return
         for name in ("loss", "gradient", "rate", "examples_per_second"):
-            self._writer.add_scalar(f"train/{name}", getattr(report, name), report.step)
-        for model, scores in report.valid.items():
+            self._writer.add_scalar(f"train/{name}", getattr(entry, name), entry.step)
+        for model, scores in entry.valid.items():
             for name, value in scores.items():
-                self._writer.add_scalar(f"valid {model}/{name}", value, report.step)
+                self._writer.add_scalar(f"valid {model}/{name}", value, entry.step)
 
     def close(self) -> None:
-        """Write what is still held back."""
+        """Write what TensorBoard's writer still buffers."""
         if self._writer is not None:
             self._writer.close()
 
