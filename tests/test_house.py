@@ -96,6 +96,19 @@ def test_only_the_command_line_prints_or_exits(path):
     assert not calls & {"print", "exit", "quit", "input"}
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_only_the_command_line_speaks_of_flags(path):
+    """Messages of the library name arguments, `like=this`; the command turns them into flags."""
+    if room(path) in ("cli", "__main__"):
+        return
+    flag = re.compile(r"(?:^|[ (`'])--?[a-z][a-z-]+")
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Raise):
+            for part in ast.walk(node):
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    assert not flag.search(part.value), f"{path}: {part.value}"
+
+
 def test_every_public_name_exists():
     for name in htdemucs.__all__:
         assert getattr(htdemucs, name).__doc__, f"{name} has no docstring"
