@@ -169,24 +169,6 @@ def test_other_settings_are_other_work(tiny_model, song, tmp_path):
     assert status(options=OutputOptions(AudioEncoding(bit_depth=24))) == "skipped"
 
 
-def test_tracks_of_a_name_get_places_of_their_own(separator, tmp_path, write_song):
-    lib = Library(tmp_path / "out")
-    paths = [
-        write_song(tmp_path / "x" / "a.wav", 1),
-        write_song(tmp_path / "y" / "a.flac", 2),
-        write_song(tmp_path / "z" / "A.wav", 3),
-    ]
-    outcomes = [separate(lib, separator, path) for path in paths]
-    folders = [Path(outcome.manifest).parent.name for outcome in outcomes]
-    assert folders == ["a", "a (2)", "A (3)"]
-    assert len({stems_of(outcome)["bass"] for outcome in outcomes}) == 3
-
-
-def test_folders_are_kept(separator, song, tmp_path):
-    outcome = separate(Library(tmp_path / "out"), separator, song, "cd 1/x")
-    assert Path(outcome.manifest) == tmp_path / "out" / "cd 1" / "x" / "song" / "htdemucs.json"
-
-
 def test_stopped_work_is_gone_on_with_in_any_format(separator, song, tmp_path):
     whole = stems_of(separate(Library(tmp_path / "whole"), separator, song))
     lib = Library(tmp_path / "out")
@@ -314,51 +296,6 @@ def test_even_what_nobody_expects_is_one_line_and_stops_nothing(
     assert outcome.status == "failed"
     assert "unexpected RuntimeError (DefaultCPUAllocator: not enough memory)" in outcome.reason
     assert lib.separate(track, separator).status == "separated"
-
-
-def test_a_track_of_the_same_name_from_elsewhere_gets_another_place(
-    separator, tmp_path, write_song
-):
-    """In a later run too: `separate a/song.wav -o out`, then `separate b/song.wav -o out`."""
-    out = tmp_path / "out"
-    first = write_song(tmp_path / "a" / "song.wav", 1)
-    second = write_song(tmp_path / "b" / "song.wav", 2)
-    kept = stems_of(separate(Library(out), separator, first))
-    outcome = separate(Library(out), separator, second)
-    assert Path(outcome.manifest).parent.name == "song (2)"
-    assert stems_of(outcome) != kept
-    for path, name in ((second, "song (2)"), (first, "song")):
-        again = separate(Library(out), separator, path)
-        assert again.status == "skipped"
-        assert Path(again.manifest).parent.name == name
-    third = write_song(tmp_path / "c" / "song.wav", 3)
-    placed = [Library(out).place(Track(str(path))) for path in (third, second, first)]
-    assert [track.copy for track in placed] == [3, 2, 1]
-    together = Library(out)
-    placed = [together.place(Track(str(path))) for path in (third, second, first)]
-    assert [track.copy for track in placed] == [3, 2, 1]
-
-
-def test_a_track_that_was_moved_or_changed_keeps_its_place(separator, song, tmp_path, write_song):
-    out = tmp_path / "out"
-    separate(Library(out), separator, song)
-    moved = song.rename(tmp_path / "song.flac")
-    assert separate(Library(out), separator, moved).status == "skipped"
-    write_song(moved, seed=9)
-    changed = separate(Library(out), separator, moved)
-    assert changed.status == "separated"  # of the first path nothing is known: it may come back
-    assert Path(changed.manifest).parent.name == "song (2)"
-    write_song(moved, seed=10)
-    again = separate(Library(out), separator, moved)
-    assert (again.status, Path(again.manifest).parent.name) == ("separated", "song (2)")
-
-
-def test_a_track_called_like_a_copy_has_a_place_of_its_own(separator, tmp_path, write_song):
-    library = Library(tmp_path / "out")
-    names = ("a/song.wav", "b/song (2).wav", "c/song.wav")
-    paths = [write_song(tmp_path / name, seed) for seed, name in enumerate(names)]
-    folders = [Path(separate(library, separator, path).manifest).parent.name for path in paths]
-    assert folders == ["song", "song (2)", "song (3)"]
 
 
 def test_the_manifest_remembers_every_kind_of_output(separator, song, tmp_path):

@@ -1,4 +1,4 @@
-"""`htdemucs separate` over many tracks: what is found, skipped, gone on with, and told."""
+"""`htdemucs separate` over many tracks: finding, skipping, resuming, reporting."""
 
 import json
 import os

@@ -39,7 +39,7 @@ def test_pictures_are_png_files(evaluation, tmp_path):
     assert (frame.height, frame.width) == (
         BANDS,
         13,
-    )  # four columns a second, and one for what is left
+    )  # four columns a second, and one for the rest
 
 
 def test_a_box_plot_of_odd_values():

@@ -155,7 +155,7 @@ def test_file_times_are_kept_if_asked(identity, tmp_path):
 
 
 def test_minus_is_what_the_track_itself_lacks(identity, tmp_path):
-    """Not what is left of it after its way to the model's rate and back."""
+    """Computed from the track, not from its copy at the model's rate."""
     generator = torch.Generator().manual_seed(0)
     noise = 0.1 * torch.randn(2, 20_000, generator=generator)  # up to 22 kHz; the model ends at 500
     track = write(tmp_path / "song.wav", noise, 44_100)

@@ -10,7 +10,7 @@ _LONG_HEADER = 16  # bytes: with the size in 8 bytes of its own
 
 
 class Box(NamedTuple):
-    """Where a box is, in bytes from the file's start."""
+    """A box's place, in bytes from the file's start."""
 
     kind: bytes  # four characters
     start: int

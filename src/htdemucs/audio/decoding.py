@@ -1,4 +1,4 @@
-"""What FFmpeg decodes of a file's audio stream, as float32 samples and their format."""
+"""FFmpeg's decoding of a file's audio stream: float32 samples and their format."""
 
 import os
 import stat
@@ -39,7 +39,7 @@ _UNREADABLE = ("cannot be read", "check that it is an undamaged audio file")
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """What a file says of its audio, and what its first frame shows."""
+    """A file's headers, and the format of its first frame."""
 
     format: SourceFormat
     codec: str

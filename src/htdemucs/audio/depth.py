@@ -1,4 +1,4 @@
-"""How many bits the samples of a file have."""
+"""The bits of a file's samples."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""How a waveform is stored in a file: the formats, their codecs and their limits."""
+"""The formats that are written, their codecs and their limits."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ VORBIS_QUALITY = 10  # about 250 kbit/s for music
 
 @dataclass(frozen=True)
 class Codec:
-    """What FFmpeg needs to know to write one format."""
+    """FFmpeg's names and limits for one format."""
 
     muxer: str
     encoder: str
@@ -44,7 +44,7 @@ FORMATS = tuple(dict.fromkeys(name for name, _ in _CODECS))
 
 @dataclass(frozen=True)
 class AudioEncoding:
-    """How to store a waveform.
+    """A format, and its choices.
 
     - wav: 16 or 24 bit integers, or 32 bit floats that keep every value as it is.
     - flac: 16 or 24 bit integers.
@@ -107,7 +107,7 @@ class AudioEncoding:
 
     @property
     def codec(self) -> Codec:
-        """How FFmpeg writes it."""
+        """FFmpeg's names for it."""
         return _CODECS.get((self.format, None)) or _CODECS[self.format, self.bit_depth]
 
     def stored_rate(self, sample_rate: int) -> int:
@@ -116,7 +116,7 @@ class AudioEncoding:
         return next((rate for rate in rates if rate >= sample_rate), rates[-1])
 
     def muxer_options(self, stored_rate: int) -> dict[str, str]:
-        """FFmpeg's options for the container."""
+        """Return FFmpeg's options for the container."""
         # The same waveform gives the same bytes: no dates, no random stream numbers.
         options = {"fflags": "+bitexact"}
         match self.format:
@@ -131,7 +131,7 @@ class AudioEncoding:
         return options
 
     def encoder_options(self) -> dict[str, str]:
-        """FFmpeg's options for the encoder."""
+        """Return FFmpeg's options for the encoder."""
         match self.format:
             case "mp3":
                 return {"compression_level": str(self.mp3_preset)}

@@ -1,4 +1,4 @@
-"""What reading a file found that a listener should know, in sentences."""
+"""Sentences for the listener about what reading a file has found."""
 
 from dataclasses import dataclass
 

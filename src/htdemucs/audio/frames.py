@@ -19,7 +19,7 @@ _ARRAYS = frozenset({"u8", "s16", "s32", "flt", "dbl"})  # sample formats that P
 
 
 class SourceFormat(NamedTuple):
-    """What a run of decoded samples is."""
+    """Sample rate and channels of decoded samples."""
 
     sample_rate: int
     channel_names: tuple[str, ...]  # FFmpeg's: FL, FR, FC, LFE, …; NONE where it is not known

@@ -91,7 +91,7 @@ class AudioFile:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a listener should know, in sentences about the latest iteration.
+        """Sentences for the listener about the latest iteration.
 
         They say what was damaged and replaced, what was assumed of channels that do not say where
         they belong, and that the audio is not in step with the pictures.
@@ -100,7 +100,7 @@ class AudioFile:
 
     @property
     def repaired_samples(self) -> int:
-        """Count of samples that are no sound, replaced by 0 during the latest iteration."""
+        """Count of invalid samples, replaced by 0 during the latest iteration."""
         return self._findings.repaired_samples
 
     @property
@@ -117,7 +117,7 @@ class AudioFile:
         return reblock(self._converted(self._findings), self.sample_rate)
 
     def _converted(self, findings: Findings) -> Iterator[Tensor]:
-        """Blocks at the delivered rate and channels, of any length, also none."""
+        """Yield blocks at the delivered rate and channels, of any length, also 0."""
         section: _Section | None = None
         for piece in _joined(decode(self.path, self.align, findings)):
             if section is None or section.source != piece.format:

@@ -1,4 +1,4 @@
-"""A waveform put aside on disk, to be read again or gone on with."""
+"""Finished samples kept on disk, to be read again or resumed from."""
 
 import tempfile
 from collections.abc import Iterator
@@ -22,11 +22,11 @@ class Spool:
     """Raw float32 samples on disk: write blocks, then read them back in order, as often as wanted.
 
     Memory does not depend on the length. `Spool(folder)` is a file without a name, which is gone
-    when the spool closes. `Spool.kept` is one with a name, which stays and can be gone on with,
-    also after the process was killed.
+    when the spool closes. `Spool.kept` has a name and stays, so that work can be resumed even
+    after the process was killed.
 
     Attributes:
-        length: samples held, a channel.
+        length: samples in each channel.
 
     Raises AudioError if the folder cannot be written or the disk is full.
     """
@@ -44,7 +44,7 @@ class Spool:
 
     @classmethod
     def kept(cls, path: Path, channels: int, key: str) -> Self:
-        """Open the spool at `path`: with what it holds, if that was written under the same key.
+        """Open the spool at `path`; samples that were written under another key are dropped.
 
         Raises:
             AudioError: another process has it open, or it cannot be written.

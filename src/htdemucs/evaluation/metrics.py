@@ -111,7 +111,7 @@ def museval_frames(references: Tensor, estimates: Tensor, sample_rate: int) -> T
       as in museval, that its channels add up to zero: a signal in opposite phase on both sides is
       silent too.
     - A frame without any error is infinite.
-    - What is left at the end, shorter than a second, is not scored, unless it is all there is.
+    - A last frame shorter than a second is not scored, unless it is the only one.
 
     museval refuses tracks in which a stem is silent throughout; here all frames are NaN then.
     """

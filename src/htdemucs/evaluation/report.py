@@ -187,7 +187,7 @@ def _spectrograms(results: tuple[TrackResult, ...]) -> Iterator[str]:
     if not with_pictures:
         return
     yield (
-        "<h2>What is left wrong</h2><p>A perfect estimate would leave the right-hand side black. "
+        "<h2>Errors</h2><p>A perfect estimate would leave the right-hand side black. "
         f"Both sides have one scale: from the stem's loudest spot down to {RANGE:g} dB below it; "
         "pitch goes upwards in equal ratios, time to the right.</p>"
     )

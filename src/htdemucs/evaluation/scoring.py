@@ -187,7 +187,7 @@ class _Fitted:
         return F.pad(block, (0, length - block.shape[-1]))
 
     def drain(self) -> None:
-        """Read what is left beyond the track's end."""
+        """Read the estimates beyond the track's end."""
         self.length += sum(block.shape[-1] for block in self._frames)
 
 
