@@ -1,4 +1,4 @@
-"""`htdemucs separate` over many tracks: what is found, skipped, gone on with, and told."""
+"""`htdemucs separate` with many tracks: finding, skipping, resuming, and the summary."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def command(*words):
     return [sys.executable, "-m", "htdemucs", *map(str, words)]
 
 
-def test_an_album_in_its_folders(run, model_folder, album, tmp_path):
+def test_stems_of_an_album_are_in_the_album_s_folders(run, model_folder, album, tmp_path):
     out = tmp_path / "out"
     result = run("separate", album, "-n", model_folder, "-o", out)
     assert result.exit_code == 0, result.output
@@ -60,7 +60,7 @@ def test_stems_inside_the_album_are_no_tracks(run, model_folder, album):
         assert "4 tracks" in result.stderr
 
 
-def test_a_summary_for_programs(run, model_folder, album, tmp_path):
+def test_json_prints_a_summary(run, model_folder, album, tmp_path):
     (album / "broken.mp3").write_bytes(b"nothing")
     words = ("separate", album, "-n", model_folder, "-o", tmp_path / "out", "--json")
     result = run(*words)
@@ -98,7 +98,7 @@ def test_a_dry_run_writes_nothing(run, model_folder, album, tmp_path):
     assert again.stdout.startswith("skip  ")
 
 
-def test_a_playlist_and_a_pattern(run, model_folder, album, tmp_path):
+def test_tracks_of_a_playlist_and_of_a_pattern_are_separated(run, model_folder, album, tmp_path):
     (album / "list.m3u8").write_text("#EXTM3U\ntwo.wav\ncd 2/three.mp3\n")
     out = tmp_path / "out"
     words = ("-n", model_folder, "-o", out)
@@ -108,7 +108,7 @@ def test_a_playlist_and_a_pattern(run, model_folder, album, tmp_path):
     assert {p.parent.name for p in out.rglob("htdemucs.json")} == {"one", "one (2)", "two", "three"}
 
 
-def test_from_standard_input_to_standard_output(model_folder, album, tmp_path, run):
+def test_a_stem_goes_from_standard_input_to_standard_output(model_folder, album, tmp_path, run):
     words = ("-n", model_folder, "-d", "cpu", "--stems", "vocals", "--flac")
     process = subprocess.run(
         command("separate", "-", *words, "--output", "-"),
@@ -135,7 +135,7 @@ def test_standard_output_takes_one_stem_of_one_track(run, model_folder, album):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_in_one_line_and_the_same_command_goes_on(
+def test_a_signal_ends_in_one_line_and_the_same_command_resumes(
     model_folder, tmp_path, run, number
 ):
     song = store(tmp_path / "long.flac", 60)
@@ -165,7 +165,9 @@ def test_a_signal_ends_in_one_line_and_the_same_command_goes_on(
     assert stems(out) == stems(tmp_path / "whole")
 
 
-def test_killed_at_any_moment_the_same_command_ends_the_same(model_folder, tmp_path, run, album):
+def test_after_kills_at_any_moment_the_same_command_gives_the_same_stems(
+    model_folder, tmp_path, run, album
+):
     store(album / "long.flac", 15, seed=7)
     words = ("-n", model_folder, "-d", "cpu")
     run("separate", album, *words, "-o", tmp_path / "whole")
@@ -181,7 +183,7 @@ def test_killed_at_any_moment_the_same_command_ends_the_same(model_folder, tmp_p
         process.kill()
         kills += process.wait() == -signal.SIGKILL
         finished = {p.parent for p in out.rglob("htdemucs.json")}
-        for name, data in stems(out).items():  # whatever has its name is whole
+        for name, data in stems(out).items():  # a file with its final name is whole
             assert data == expected[name]
         assert all(len(list(folder.glob("*.wav"))) == 4 for folder in finished)
     assert kills > 2
@@ -190,7 +192,9 @@ def test_killed_at_any_moment_the_same_command_ends_the_same(model_folder, tmp_p
     assert not list(out.rglob(".htdemucs-*"))
 
 
-def test_the_residual_and_a_stem_file(run, model_folder, album, tmp_path):
+def test_stems_and_residual_sum_to_the_mixture_and_a_stem_file_is_written(
+    run, model_folder, album, tmp_path
+):
     words = ("separate", album / "one.flac", "-n", model_folder)
     result = run(*words, "-o", tmp_path / "a", "--residual", "write", "--bit-depth", "keep")
     assert result.exit_code == 0, result.output
@@ -206,7 +210,7 @@ def test_the_residual_and_a_stem_file(run, model_folder, album, tmp_path):
     assert whole.shape == mixture.shape
 
 
-def test_what_clips_makes_all_stems_softer_and_is_told(run, model_folder, tmp_path):
+def test_a_stem_that_clips_lowers_all_stems_and_is_reported(run, model_folder, tmp_path):
     path = tmp_path / "loud.wav"
     with AudioWriter(path, 8000, 2, AudioEncoding("wav", bit_depth=32)) as writer:
         writer.write(5 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(0)))
@@ -216,7 +220,7 @@ def test_what_clips_makes_all_stems_softer_and_is_told(run, model_folder, tmp_pa
     assert "all stems lowered by" in result.stderr
 
 
-def test_a_reader_that_leaves_is_no_traceback(model_folder, album, tmp_path):
+def test_a_reader_that_closes_the_pipe_causes_no_traceback(model_folder, album, tmp_path):
     words = ("-n", model_folder, "-d", "cpu", "--stems", "bass", "-o", "-")
     process = subprocess.Popen(
         command("separate", album / "one.flac", *words),

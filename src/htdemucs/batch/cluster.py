@@ -105,18 +105,18 @@ def require() -> None:
 
 
 def place_all(
-    found: Sequence[Track | HTDemucsError], plan: Plan
+    tracks: Sequence[Track | HTDemucsError], plan: Plan
 ) -> tuple[dict[int, Track], dict[int, Outcome]]:
     """Find a place for every track; return placed tracks and failures, by position in the list.
 
     Raises:
-        HTDemucsError: the only item of `found` is an error, or names of files need remote tags.
+        HTDemucsError: the only item of `tracks` is an error, or `plan` needs tags of remote files.
     """
     library = plan.library()
     placed: dict[int, Track] = {}
     failures: dict[int, Outcome] = {}
     tags = set(template_fields(plan.options.filename)) & set(TAGS)
-    for position, track in enumerate(found):
+    for position, track in enumerate(tracks):
         if tags and isinstance(track, Track) and not track.is_local:
             raise SeparationError(f"the tags of {track.location} are not known here; use {{track}}")
         try:
@@ -126,8 +126,8 @@ def place_all(
         except HTDemucsError as error:
             location = None if isinstance(track, HTDemucsError) else track.location
             failures[position] = failed(location, error)
-    if not placed and len(found) == 1 and isinstance(found[0], HTDemucsError):
-        raise found[0]
+    if not placed and len(tracks) == 1 and isinstance(tracks[0], HTDemucsError):
+        raise tracks[0]
     return placed, failures
 
 

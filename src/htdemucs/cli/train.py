@@ -1,4 +1,4 @@
-"""`htdemucs train`"""
+"""`htdemucs train`: train or fine-tune a model."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -21,29 +21,32 @@ REHEARSED_STEPS = 2
 
 def train(
     config: Annotated[
-        Path, typer.Argument(help="YAML file: what to train, on what, and how.", show_default=False)
+        Path,
+        typer.Argument(
+            help="YAML file with the data, the model and the training.", show_default=False
+        ),
     ],
     changes: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...", help="Laid over the file, as in optim.lr=1e-4 steps=2000."
+            metavar="[KEY=VALUE]...", help="Replaces keys of the file: optim.lr=1e-4 steps=2000."
         ),
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Only say what a step costs: model size, memory and speed."),
+        typer.Option("--dry-run", help="Only measure a step: model size, memory and speed."),
     ] = False,
 ) -> None:
-    """Train a model, or go on with a run that was stopped. Needs htdemucs[train]."""
+    """Train a model, or resume a run that was stopped. Needs htdemucs[train]."""
     _require("accelerate", "soundfile")
     from htdemucs.training import finish, parts, prepare, read_config
 
-    told = read_config(config, changes or [])
-    if told.tensorboard:
+    settings = read_config(config, changes or [])
+    if settings.tensorboard:
         _require("tensorboard", else_set="tensorboard=false")
-    if told.augment.repitch:
+    if settings.augment.repitch:
         _require("python-stretch", else_set="augment.repitch=0")
-    for part in parts(told):
+    for part in parts(settings):
         run = prepare(part)
         _introduce(run)
         if dry_run:
@@ -51,14 +54,14 @@ def train(
             return
         _follow(run)
     if run.trainer.accelerator.is_main_process:
-        folder = finish(told)
+        folder = finish(settings)
         messages().print(
             f"done: separate with it by  htdemucs separate -n {folder} SONG", soft_wrap=True
         )
 
 
 def _require(*packages: str, else_set: str = "") -> None:
-    """End with one line where a package is not installed."""
+    """Raise TrainingError if a package is not installed."""
     from importlib.util import find_spec
 
     from htdemucs.errors import TrainingError
@@ -72,7 +75,7 @@ def _require(*packages: str, else_set: str = "") -> None:
 
 
 def _introduce(run: "Run") -> None:
-    """Say what is trained on what."""
+    """Print the size of the network and of the data."""
     if not run.trainer.accelerator.is_main_process:
         return
     say = partial(messages().print, soft_wrap=True)
@@ -87,13 +90,13 @@ def _introduce(run: "Run") -> None:
     for note in library.notes:
         say(f"note: {note}")
     if not library.valid:
-        say("note: nothing to validate with; the last model is the result")
+        say("note: no tracks to validate with; the last model is the result")
     if run.resumed:
-        say(f"going on after step {run.trainer.step} of {run.config.steps}")
+        say(f"resuming after step {run.trainer.step} of {run.config.steps}")
 
 
 def _rehearse(run: "Run") -> None:
-    """Time a few steps and say what they took."""
+    """Run a few steps and print their time and memory."""
     import resource
 
     import torch
@@ -116,7 +119,7 @@ def _rehearse(run: "Run") -> None:
 
 
 def _follow(run: "Run") -> None:
-    """Train to the end, showing how it goes; a signal ends it with a checkpoint."""
+    """Train to the end and print the progress; after a signal, write a checkpoint and exit."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = messages()
@@ -138,17 +141,17 @@ def _follow(run: "Run") -> None:
                 console.print(line, soft_wrap=True)
     if received and trainer.step < total:
         if main:
-            console.print(f"stopped after step {trainer.step}; run the same command to go on")
+            console.print(f"stopped after step {trainer.step}; run the same command to resume")
         raise typer.Exit(128 + received[0])
 
 
 def _line(report: "Report", run: "Run") -> str:
     config = run.config
-    left = (config.steps - report.step) * config.batch_size / report.examples_per_second
+    remaining = (config.steps - report.step) * config.batch_size / report.examples_per_second
     line = (
         f"step {report.step}/{config.steps}  loss {report.loss:.5f}  "
         f"{report.examples_per_second:.2f} examples/s  {report.waiting:.0%} waiting  "
-        f"{_duration(left)} left"
+        f"{_duration(remaining)} left"
     )
     for model, scores in report.valid.items():
         line += f"\n  valid {model}: " + "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
