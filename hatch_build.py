@@ -1,6 +1,6 @@
 """Compiles the kernels of `htdemucs.fast` when the package is built or installed.
 
-Without a C++ compiler the package is installed all the same, and uses torch's own operations.
+If there is no C++ compiler, the package is installed without kernels and uses torch's operations.
 """
 
 import os
@@ -24,10 +24,10 @@ BUILDS = {
 
 
 class KernelsBuildHook(BuildHookInterface):
-    """One shared library for each instruction set; the right one is loaded at run time."""
+    """Compiles one shared library for each instruction set; `fast.kernels` loads the best one."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
-        """Called by hatchling before the wheel is put together."""
+        """Compile the kernels and add them to the wheel. Hatchling calls this before it packs."""
         if self.target_name != "wheel" or platform.machine() not in ("x86_64", "AMD64"):
             return
         if sys.platform != "linux":
@@ -47,7 +47,7 @@ class KernelsBuildHook(BuildHookInterface):
         partial = target.with_suffix(f".{os.getpid()}.partial")
         compiler = os.environ.get("CXX", "c++")
         source = room / "native" / "kernels.cpp"
-        # Linked without OpenMP's library: its functions are those that torch has loaded, so that
+        # Not linked to an OpenMP library: the kernels use the one that torch has loaded, so that
         # there is one pool of threads.
         object_file = partial.with_suffix(".o")
         try:
@@ -63,7 +63,7 @@ class KernelsBuildHook(BuildHookInterface):
         except (OSError, subprocess.CalledProcessError) as error:
             reason = getattr(error, "stderr", None) or error
             self.app.display_warning(
-                f"htdemucs: no {build} kernels, separation will be slower: {reason}"
+                f"htdemucs: no {build} kernels, so separation will be slower: {reason}"
             )
             return None
         finally:

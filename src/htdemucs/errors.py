@@ -1,53 +1,53 @@
-"""Every failure this package expects. Each message is one line that says what to do."""
+"""The errors that this package raises. A message is one line: what is wrong, and what to do."""
 
 
 class HTDemucsError(Exception):
-    """Base of every expected failure: catch this one to catch them all."""
+    """Base of all errors of this package: catch it to catch them all."""
 
 
 class ConfigError(HTDemucsError):
-    """A model configuration that is impossible, or that this package refuses by name."""
+    """A configuration is impossible, or this machine cannot satisfy it."""
 
 
 class CheckpointError(HTDemucsError):
-    """A checkpoint that is damaged, unsafe, or not of this network."""
+    """A checkpoint is damaged or unsafe, is of another network, or cannot be written."""
 
 
 class ModelNotFoundError(HTDemucsError):
-    """A model name or path that leads nowhere."""
+    """No model has this name or path."""
 
 
 class DownloadError(HTDemucsError):
-    """Weights that could not be fetched, or arrived damaged."""
+    """Weights could not be downloaded, or arrived damaged."""
 
 
 class AudioError(HTDemucsError):
-    """An audio file that cannot be read or written."""
+    """An audio file cannot be read or written."""
 
 
 class SeparationError(HTDemucsError):
-    """Options or waveforms that the separation engine cannot work with."""
+    """Options or waveforms are impossible for the separation engine."""
 
 
 class SegmentTooLongError(SeparationError):
-    """A segment longer than the one the model was trained for."""
+    """A segment is longer than the model's, or a track is longer than the segment."""
 
 
 class EvaluationError(HTDemucsError):
-    """Tracks, stems or estimates that cannot be scored."""
+    """Tracks, stems or estimates cannot be scored."""
 
 
 class ExportError(HTDemucsError):
-    """A model that cannot be written for another runtime."""
+    """A model cannot be written for another runtime."""
 
 
 class TrainingError(HTDemucsError):
-    """A training run that cannot go on."""
+    """A training run cannot start or continue."""
 
 
 class StorageError(HTDemucsError):
-    """A list, bucket or folder that cannot be read from or written to."""
+    """A list, bucket or folder cannot be read or written."""
 
 
 class ClusterError(HTDemucsError):
-    """Ray is not there, or could not do its work."""
+    """Ray is not installed, does not answer, or failed."""

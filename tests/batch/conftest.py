@@ -7,7 +7,7 @@ from htdemucs.audio import AudioWriter
 
 @pytest.fixture
 def write_song():
-    """Write a song of some seconds, whose seed makes it its own."""
+    """Return a function that writes a song of noise; every seed gives another song."""
 
     def write(path, seed=0, seconds=1.5, rate=8000, encoding=None):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -46,15 +46,15 @@ def model_folder(tmp_path_factory):
 @pytest.fixture
 def run(model_folder):
     def invoke(command, *words):
-        given = [str(word) for word in (command, *words, "-n", model_folder, "-d", "cpu")]
-        return CliRunner().invoke(app, given)
+        line = [str(word) for word in (command, *words, "-n", model_folder, "-d", "cpu")]
+        return CliRunner().invoke(app, line)
 
     return invoke
 
 
 @contextlib.contextmanager
 def half_of_the_threads():
-    """As many as each of two workers has: a network's last bits depend on their number."""
+    """Use as many threads as each of two workers: a network's last bits depend on their number."""
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // 2))
     yield
@@ -76,7 +76,7 @@ def album(tmp_path, write_song):
     return tmp_path / "album"
 
 
-def test_the_same_files_as_separate(ray, run, album, tmp_path):
+def test_batch_writes_the_same_files_as_separate(ray, run, album, tmp_path):
     (album / "broken.flac").write_bytes(b"nothing")
     with half_of_the_threads():
         assert run("separate", album, "-o", tmp_path / "one").exit_code == 1
@@ -85,16 +85,16 @@ def test_the_same_files_as_separate(ray, run, album, tmp_path):
     assert result.exit_code == 1, result.output
     assert "broken.flac contains no audio samples" in result.stderr
     assert stems(out) == stems(tmp_path / "one")
-    told = json.loads(result.stdout)
-    assert (told["separated"], told["failed"], told["duration"]) == (4, 1, 6.0)
-    table = rows(told["table"])
+    summary = json.loads(result.stdout)
+    assert (summary["separated"], summary["failed"], summary["duration"]) == (4, 1, 6.0)
+    table = rows(summary["table"])
     assert [row["position"] for row in table] == [0, 1, 2, 3, 4]
     names = ["broken.flac", "one.flac", "two.wav", "cd 2/one.flac", "cd 2/three.mp3"]
     assert [row["path"] for row in table] == [f"{album}/{name}" for name in names]
     assert [row["status"] for row in table] == ["failed"] + 4 * ["separated"]
     assert len({row["worker"] for row in table}) == 2
     assert dict(table[1]["files"])["bass"] == f"{out}/tiny/one/bass.wav"
-    # Each knows the other's work.
+    # Each command skips the other's finished tracks.
     (out / "tiny" / "two" / "bass.wav").unlink()
     again = run("separate", album, "-o", out)
     assert "1 separated, 3 skipped, 1 failed" in again.stderr
@@ -105,7 +105,7 @@ def test_the_same_files_as_separate(ray, run, album, tmp_path):
     assert stems(out / "tiny" / "one") == stems(tmp_path / "three" / "tiny" / "one")
 
 
-def test_from_store_to_store(ray, run, album, tmp_path):
+def test_tracks_and_stems_may_be_in_stores(ray, run, album, tmp_path):
     scratch = tmp_path / "scratch"
     words = (f"file://{album}", f"file://{tmp_path}/out", "--scratch", scratch, "--stems", "bass")
     result = run("batch", *words)
@@ -121,7 +121,7 @@ def test_from_store_to_store(ray, run, album, tmp_path):
 
 
 def holder(pattern, folder):
-    """The process that has an unfinished work file open, and is no part of this test."""
+    """Return the number of the process that has an unfinished work file open; None if none has."""
     for path in folder.glob(pattern):
         for link in Path("/proc").glob("[0-9]*/fd/*"):
             with contextlib.suppress(OSError):
@@ -131,7 +131,7 @@ def holder(pattern, folder):
 
 
 def kill(folder, times, stop):
-    """Kill whoever is at work in a folder, as often as said."""
+    """Kill the processes that work in a folder, one after the other, this many times."""
     killed = set()
     while len(killed) < times and not stop.is_set():
         process = holder(".htdemucs-*.work", folder)
@@ -173,7 +173,7 @@ def test_a_killed_worker_costs_nothing(ray, run, album, tmp_path, write_song):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_a_track_that_kills_its_workers_is_given_up(ray, run, album, tmp_path, write_song):
+def test_a_track_fails_after_three_dead_workers(ray, run, album, tmp_path, write_song):
     write_song(album / "long.wav", 7, seconds=200)
     out = tmp_path / "out"
     with killing(out / "tiny" / "long", 99) as killed:
@@ -191,7 +191,7 @@ def test_a_track_that_kills_its_workers_is_given_up(ray, run, album, tmp_path, w
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
 )
-def test_a_signal_ends_the_run_and_the_next_goes_on(
+def test_a_signal_ends_the_run_and_the_next_run_resumes(
     run, model_folder, album, tmp_path, write_song, number, code
 ):
     write_song(album / "long.wav", 7, seconds=200)
@@ -205,12 +205,12 @@ def test_a_signal_ends_the_run_and_the_next_goes_on(
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(number)
-    told, said = process.communicate()
+    summary, messages = process.communicate()
     assert process.returncode == code
-    assert "run the same command again to resume" in said
-    assert "Traceback" not in said
-    assert json.loads(told)["stopped"]
-    done = json.loads(told)["separated"]
+    assert "run the same command again to resume" in messages
+    assert "Traceback" not in messages
+    assert json.loads(summary)["stopped"]
+    done = json.loads(summary)["separated"]
     assert len(rows(out / "outcomes.parquet")) == done
     again = run("separate", album, "-o", out, "--json")
     assert json.loads(again.stdout)["skipped"] == done
@@ -240,7 +240,7 @@ def test_the_ledger_blames_a_track_only_for_workers_it_had():
 
 
 @pytest.mark.parametrize(
-    ("machines", "asked", "expected"),
+    ("machines", "arguments", "expected"),
     [
         ([{"CPU": 8}], (None, None), (1, 8, 0)),
         ([{"CPU": 8}], (3, None), (3, 2, 0)),
@@ -252,17 +252,17 @@ def test_the_ledger_blames_a_track_only_for_workers_it_had():
         ([{"CPU": 8}], (5, "cuda"), (5, 1, 1)),
     ],
 )
-def test_how_a_cluster_is_shared(monkeypatch, machines, asked, expected):
+def test_workers_share_the_cluster_evenly(monkeypatch, machines, arguments, expected):
     import ray
 
     nodes = [{"Alive": True, "Resources": machine} for machine in machines]
     nodes.append({"Alive": False, "Resources": {"CPU": 64, "GPU": 8}})
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    assert cluster.share_out(*asked) == cluster.Workers(*expected)
+    assert cluster.share_out(*arguments) == cluster.Workers(*expected)
 
 
 @pytest.mark.parametrize(("machines", "device"), [([{"CPU": 8}], "cuda"), ([{}], None)])
-def test_a_cluster_without_a_place(monkeypatch, machines, device):
+def test_a_cluster_without_devices_is_an_error(monkeypatch, machines, device):
     import ray
 
     nodes = [{"Alive": True, "Resources": machine} for machine in machines]
@@ -278,7 +278,7 @@ def fail(run, *words):
     return str(result.exception)
 
 
-def test_what_is_wrong_is_told_before_ray_starts(run, album, tmp_path, monkeypatch):
+def test_impossible_requests_fail_before_ray_starts(run, album, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "session", None)
     out = tmp_path / "out"
     (tmp_path / "empty").mkdir()
@@ -300,7 +300,7 @@ def test_missing_packages_are_named(run, album, tmp_path, monkeypatch):
     assert "pip install 'htdemucs[batch]'" in fail(run, album, tmp_path / "out")
 
 
-def test_no_cluster_at_an_address(monkeypatch):
+def test_a_cluster_that_does_not_answer_is_named(monkeypatch):
     import ray
 
     def refuse(**settings):
@@ -324,7 +324,7 @@ def test_heavy_packages_are_imported_late():
     subprocess.run([sys.executable, "-c", start + code], check=True)
 
 
-def test_tags_can_name_local_files(tmp_path):
+def test_tags_of_remote_files_cannot_name_stems(tmp_path):
     plan = Plan("m", None, OutputOptions(filename="{artist}/{stem}.{ext}"), None, {}, "s3://o")
     with pytest.raises(SeparationError, match="are not known here"):
         cluster.place_all([Track("s3://b/a.flac")], plan)

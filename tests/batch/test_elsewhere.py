@@ -1,4 +1,4 @@
-"""Tracks and stems elsewhere, without a cluster: fetched, put and skipped."""
+"""Remote tracks and stems, without a cluster."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def plan(model_folder, tmp_path):
 
 @pytest.fixture
 def expected(tiny_model, model_folder, song, tmp_path):
-    """What `htdemucs separate` makes of the song."""
+    """Return the stems of the song as `htdemucs separate` writes them."""
     library = Library(tmp_path / "expected")
     separator = Separator(model_folder, device="cpu", **SETTINGS)
     outcome = library.separate(library.place(Track(str(song))), separator)
@@ -66,7 +66,7 @@ def expected(tiny_model, model_folder, song, tmp_path):
 
 
 class Worker:
-    """A plan at work, as in a worker of Ray."""
+    """Does the work of a plan, like a worker of Ray."""
 
     def __init__(self, plan):
         self.separator, self.library = plan.separator("cpu"), plan.library()
@@ -76,8 +76,8 @@ class Worker:
 
 
 def source():
-    [found] = find_sources("memory://b")
-    return found
+    [track] = find_sources("memory://b")
+    return track
 
 
 def contents(outcome):
@@ -94,7 +94,9 @@ def scratch(tmp_path):
 
 @pytest.mark.parametrize("to", ["memory://out", "out"])
 @pytest.mark.parametrize("remote", [True, False])
-def test_wherever_tracks_and_stems_are(plan, bucket, song, expected, tmp_path, to, remote):
+def test_stems_are_the_same_wherever_tracks_and_stems_are(
+    plan, bucket, song, expected, tmp_path, to, remote
+):
     out = to if "://" in to else tmp_path / to
     track = source() if remote else Track(str(song), "cd 1")
     outcome = Worker(plan(out)).separate(track)
@@ -102,11 +104,11 @@ def test_wherever_tracks_and_stems_are(plan, bucket, song, expected, tmp_path, t
     assert outcome.manifest == f"{out}/tiny/cd 1/song/htdemucs.json"
     assert contents(outcome) == expected
     with fsspec.open(outcome.manifest) as file:
-        made_of = json.load(file)["source"]
-    assert made_of["path"] == track.location
+        origin = json.load(file)["source"]
+    assert origin["path"] == track.location
     if remote:
-        assert made_of["version"] == track.stored.version
-        assert made_of["bytes"] == track.stored.bytes
+        assert origin["version"] == track.stored.version
+        assert origin["bytes"] == track.stored.bytes
     again = Worker(plan(out)).separate(track)
     assert again.status == "skipped"
     assert (again.files, again.manifest, again.duration) == (
@@ -115,13 +117,13 @@ def test_wherever_tracks_and_stems_are(plan, bucket, song, expected, tmp_path, t
     assert remote + ("://" in to) == 0 or scratch(tmp_path) == []
 
 
-def test_what_is_known_is_not_fetched(plan, bucket, tmp_path, monkeypatch):
+def test_finished_tracks_are_skipped_without_a_download(plan, bucket, tmp_path, monkeypatch):
     worker = Worker(plan("memory://out"))
     assert worker.separate(source()).status == "separated"
     monkeypatch.setattr(storage, "fetch", None)
     assert worker.separate(source()).status == "skipped"
-    listed = Track(source().location, source().folder)  # as of a list, which tells no sizes
-    assert worker.separate(listed).status == "skipped"
+    unsized = Track(source().location, source().folder)  # as from a list, which has no sizes
+    assert worker.separate(unsized).status == "skipped"
     monkeypatch.undo()
     bucket.pipe_file("b/cd 1/song.flac", bucket.cat_file("b/cd 1/song.flac"))
     assert worker.separate(source()).status == "skipped"  # touched only
@@ -153,7 +155,7 @@ def no_manifest(bucket):
 @pytest.mark.parametrize(
     "change", [lost_stem, shorter_stem, lost_manifest, hostile_manifest, no_manifest]
 )
-def test_what_is_not_whole_is_made_again(plan, bucket, expected, change):
+def test_incomplete_work_is_done_again(plan, bucket, expected, change):
     worker = Worker(plan("memory://out"))
     worker.separate(source())
     change(bucket)
@@ -163,7 +165,7 @@ def test_what_is_not_whole_is_made_again(plan, bucket, expected, change):
     assert worker.separate(source()).status == "skipped"
 
 
-def test_other_work_is_not_skipped(plan, bucket, tmp_path, write_song):
+def test_other_settings_and_other_contents_are_separated_again(plan, bucket, tmp_path, write_song):
     assert Worker(plan("memory://out")).separate(source()).status == "separated"
     deep = OutputOptions(AudioEncoding(bit_depth=24))
     assert Worker(plan("memory://out", deep)).separate(source()).status == "separated"
@@ -174,7 +176,7 @@ def test_other_work_is_not_skipped(plan, bucket, tmp_path, write_song):
     assert Worker(plan("memory://out", deep)).separate(source()).status == "separated"
 
 
-def test_the_manifest_comes_last(plan, bucket, monkeypatch, tmp_path):
+def test_the_manifest_is_written_last(plan, bucket, monkeypatch, tmp_path):
     put = storage.put
     names = []
 
@@ -193,8 +195,10 @@ def test_the_manifest_comes_last(plan, bucket, monkeypatch, tmp_path):
     assert names[-1] == "htdemucs.json"
 
 
-def test_a_killed_worker_is_gone_on_from(plan, bucket, expected, monkeypatch, tmp_path):
-    """Its scratch folder is found again, with the spool in it."""
+def test_another_worker_resumes_the_track_of_a_killed_one(
+    plan, bucket, expected, monkeypatch, tmp_path
+):
+    """It finds the scratch folder and the spool in it."""
 
     write = Spool.write
 
@@ -221,21 +225,21 @@ def test_failures_name_the_track_as_the_user_does(plan, bucket, tmp_path, to):
     outcome = Worker(plan(out)).separate(source())
     assert outcome.status == "failed"
     assert outcome.reason.startswith("memory://b/cd 1/song.flac ")
-    gone = Worker(plan(out)).separate(Track("memory://b/gone.flac"))
-    assert gone.reason.startswith("memory://b/gone.flac cannot be read: it does not exist")
+    missing = Worker(plan(out)).separate(Track("memory://b/gone.flac"))
+    assert missing.reason.startswith("memory://b/gone.flac cannot be read: it does not exist")
 
 
-def test_what_nobody_expected_stops_nothing(plan, song, tmp_path, monkeypatch):
+def test_an_unexpected_error_fails_its_track_only(plan, song, tmp_path, monkeypatch):
     worker = Worker(plan(tmp_path / "out"))
     monkeypatch.setattr(manifest, "fingerprint", lambda *_: 1 / 0)
     outcome = worker.separate(Track(str(song)))
     assert outcome.status == "failed"
-    told = "unexpected ZeroDivisionError (division by zero); please report it"
-    assert outcome.reason == f"{song}: {told}"
+    message = "unexpected ZeroDivisionError (division by zero); please report it"
+    assert outcome.reason == f"{song}: {message}"
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="no users here")
-def test_scratch_of_another_user_is_refused(plan, bucket, monkeypatch, tmp_path):
+def test_a_scratch_folder_of_another_user_is_refused(plan, bucket, monkeypatch, tmp_path):
     worker = Worker(plan("memory://out"))
     (tmp_path / "scratch").mkdir()
     mine = os.getuid()

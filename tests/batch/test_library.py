@@ -20,10 +20,10 @@ def separator(tiny_model, tmp_path):
 
 
 def origin(sha256):
-    """Where a model came from whose one file has this hash."""
-    made = Origin("tiny", ())
-    made.__dict__["sha256"] = {"model": sha256}
-    return made
+    """Return the origin of a model from one file with this hash."""
+    result = Origin("tiny", ())
+    result.__dict__["sha256"] = {"model": sha256}
+    return result
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_the_manifest_says_how_stems_were_made(separator, song, tmp_path):
         assert path.stat().st_size == file["bytes"]
 
 
-def test_what_is_done_is_skipped(separator, song, tmp_path):
+def test_finished_tracks_are_skipped(separator, song, tmp_path):
     first = separate(Library(tmp_path / "out"), separator, song)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
     second = separate(Library(tmp_path / "out"), separator, song)
@@ -142,7 +142,9 @@ def hostile_manifest(song, out, write_song):
         (hostile_manifest, "separated"),
     ],
 )
-def test_skipping_goes_by_contents(separator, song, tmp_path, write_song, change, status):
+def test_a_track_is_skipped_if_it_and_its_stems_have_the_same_contents(
+    separator, song, tmp_path, write_song, change, status
+):
     out = tmp_path / "out"
     first = stems_of(separate(Library(out), separator, song))
     change(song, out, write_song)
@@ -151,7 +153,7 @@ def test_skipping_goes_by_contents(separator, song, tmp_path, write_song, change
     assert (stems_of(outcome) == first) == (change is not other_song)
 
 
-def test_other_settings_are_other_work(tiny_model, song, tmp_path):
+def test_with_other_settings_a_track_is_separated_again(tiny_model, song, tmp_path):
     out = tmp_path / "out"
     options = OutputOptions()
 
@@ -169,7 +171,7 @@ def test_other_settings_are_other_work(tiny_model, song, tmp_path):
     assert status(options=OutputOptions(AudioEncoding(bit_depth=24))) == "skipped"
 
 
-def test_stopped_work_is_gone_on_with_in_any_format(separator, song, tmp_path):
+def test_stopped_work_is_resumed_in_any_format(separator, song, tmp_path):
     whole = stems_of(separate(Library(tmp_path / "whole"), separator, song))
     lib = Library(tmp_path / "out")
     track = lib.place(Track(str(song)))
@@ -205,7 +207,7 @@ def test_a_failure_is_an_outcome_and_changes_nothing(separator, song, tmp_path):
     json.dumps(counts)
 
 
-def test_a_track_that_changes_meanwhile_is_not_called_finished(separator, song, tmp_path):
+def test_a_track_that_changes_meanwhile_fails(separator, song, tmp_path):
     lib = Library(tmp_path / "out")
     track = lib.place(Track(str(song)))
     outcome = lib.separate(track, separator, lambda *_: os.truncate(song, song.stat().st_size - 1))
@@ -214,7 +216,7 @@ def test_a_track_that_changes_meanwhile_is_not_called_finished(separator, song, 
     assert not places_of(lib, track).manifest.exists()
 
 
-def test_a_track_that_vanishes_meanwhile(separator, song, tmp_path):
+def test_a_track_that_vanishes_meanwhile_fails(separator, song, tmp_path):
     lib = Library(tmp_path / "out")
     outcome = lib.separate(
         lib.place(Track(str(song))), separator, lambda *_: song.unlink(missing_ok=True)
@@ -252,19 +254,19 @@ def test_a_full_disk_ends_in_one_line_and_loses_nothing(separator, song, tmp_pat
 def test_two_at_the_same_track_do_not_disturb_each_other(separator, song, tmp_path):
     lib = Library(tmp_path / "out")
     track = lib.place(Track(str(song)))
-    told = []
+    outcomes = []
 
     def other(*_):
-        if not told:
-            told.append(Library(tmp_path / "out").separate(track, separator))
+        if not outcomes:
+            outcomes.append(Library(tmp_path / "out").separate(track, separator))
 
     assert lib.separate(track, separator, other).status == "separated"
-    assert told[0].status == "failed"
-    assert "another htdemucs" in told[0].reason
+    assert outcomes[0].status == "failed"
+    assert "another htdemucs" in outcomes[0].reason
 
 
 def test_a_manifest_appears_only_when_all_stems_are_there(separator, song, tmp_path, monkeypatch):
-    """Killed between stems and manifest, the next run only encodes."""
+    """After a kill between stems and manifest, the next run only encodes."""
     lib = Library(tmp_path / "out")
     track = lib.place(Track(str(song)))
     close = stems_output._FileEach.close
@@ -282,9 +284,7 @@ def test_a_manifest_appears_only_when_all_stems_are_there(separator, song, tmp_p
     assert outcome.resumed == 1.5
 
 
-def test_even_what_nobody_expects_is_one_line_and_stops_nothing(
-    separator, song, tmp_path, monkeypatch
-):
+def test_an_unexpected_error_is_one_line_and_stops_nothing(separator, song, tmp_path, monkeypatch):
     def broken(*_):
         raise RuntimeError("DefaultCPUAllocator:\nnot enough memory")
 
@@ -299,7 +299,7 @@ def test_even_what_nobody_expects_is_one_line_and_stops_nothing(
 
 
 def test_the_manifest_remembers_every_kind_of_output(separator, song, tmp_path):
-    """wav, then two stems in mp3, then again either of them: nothing is separated anew."""
+    """Write wav, then two stems in mp3, then either of them again: nothing is separated twice."""
     out = tmp_path / "out"
     kinds = [
         OutputOptions(),
@@ -339,7 +339,7 @@ def test_separate_all_yields_every_outcome(separator, song, tmp_path, write_song
     }
 
 
-def test_a_model_that_came_from_no_file_is_known_by_its_parameters(tiny_model, song, tmp_path):
+def test_a_model_from_no_file_is_identified_by_its_parameters(tiny_model, song, tmp_path):
     out = tmp_path / "out"
     assert separate(Library(out), Separator(tiny_model), song).status == "separated"
     assert separate(Library(out), Separator(tiny_model), song).status == "skipped"

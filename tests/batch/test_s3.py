@@ -1,4 +1,4 @@
-"""`htdemucs batch` from one S3 bucket to another, on a server of this machine's own."""
+"""`htdemucs batch` from one S3 bucket to another, on a local S3 server."""
 
 import os
 
@@ -73,7 +73,7 @@ def test_from_bucket_to_bucket(buckets, tiny_model, tmp_path):
     assert not list((tmp_path / "s").iterdir())
 
 
-def test_what_s3_refuses_is_one_line(buckets, monkeypatch):
+def test_errors_of_s3_are_one_line(buckets, monkeypatch):
     with pytest.raises(StorageError, match="does not exist"):
         storage.below("s3://nobody/x")
     with pytest.raises(StorageError, match="cannot be written"):

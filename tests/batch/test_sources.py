@@ -25,7 +25,7 @@ def places(word, **options):
     return [(source.location, source.folder) for source in found(word, **options)]
 
 
-def test_a_local_folder(tmp_path, write_song):
+def test_a_local_folder_gives_its_tracks(tmp_path, write_song):
     write_song(tmp_path / "a" / "x.wav")
     write_song(tmp_path / "a" / "b" / "y.wav")
     assert places(tmp_path / "a") == [
@@ -35,7 +35,7 @@ def test_a_local_folder(tmp_path, write_song):
     assert places(f"{tmp_path}/a/*.wav") == [(str(tmp_path / "a" / "x.wav"), "")]
 
 
-def test_a_bucket(bucket):
+def test_a_bucket_gives_its_tracks(bucket):
     tracks = found(bucket, without="memory://b/out")
     assert [(track.location, track.folder) for track in tracks] == [
         ("memory://b/cd 2/one.mp3", "cd 2"),
@@ -44,24 +44,24 @@ def test_a_bucket(bucket):
     assert tracks[1].stored.bytes == 8
     assert tracks[0].path.name == "one.mp3"
     assert tracks[0].folder == "cd 2"
-    [named] = found("memory://b/cover.jpg")  # what is named is tried
-    assert (named.location, named.folder) == ("memory://b/cover.jpg", "")
+    [track] = found("memory://b/cover.jpg")  # a file is tried if its own URL is given
+    assert (track.location, track.folder) == ("memory://b/cover.jpg", "")
 
 
-def test_a_list(tmp_path):
+def test_a_list_gives_its_tracks(tmp_path):
     lines = ["# a comment", "a.flac", "/music/b.flac", "", " s3://b/c.flac ", "a.flac"]
     (tmp_path / "tracks.txt").write_text("\r\n".join(lines), encoding="utf-8-sig")
     expected = [f"{tmp_path}/a.flac", "/music/b.flac", "s3://b/c.flac"]
     assert found(tmp_path / "tracks.txt") == [Track(path) for path in expected]
 
 
-def test_a_list_elsewhere(bucket):
+def test_paths_in_a_remote_list_are_relative_to_it(bucket):
     fsspec.filesystem("memory").pipe_file("b/lists/tracks.txt", b"a.flac\n/music/b.flac\n")
     paths = [source.location for source in found("memory://b/lists/tracks.txt")]
     assert paths == ["memory://b/lists/a.flac", "/music/b.flac"]
 
 
-def test_a_table(tmp_path, bucket):
+def test_a_table_gives_the_tracks_in_its_column(tmp_path, bucket):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -91,7 +91,7 @@ def test_a_table(tmp_path, bucket):
         ("nothing.parquet", None, "cannot be read as Parquet"),
     ],
 )
-def test_what_cannot_be_read_is_told_in_one_line(tmp_path, name, data, match):
+def test_a_source_that_cannot_be_read_is_reported_in_one_line(tmp_path, name, data, match):
     if data is not None:
         (tmp_path / name).write_bytes(data)
     with pytest.raises(HTDemucsError, match=match) as failure:
@@ -99,11 +99,11 @@ def test_what_cannot_be_read_is_told_in_one_line(tmp_path, name, data, match):
     assert "\n" not in str(failure.value)
 
 
-def test_a_track_that_is_missing_is_an_error_of_its_own(tmp_path):
+def test_a_missing_track_is_an_error(tmp_path):
     [error] = found(tmp_path / "nothing.flac")
     assert "does not exist" in str(error)
 
 
-def test_a_bucket_without_music(bucket):
+def test_a_bucket_without_music_is_an_error(bucket):
     with pytest.raises(StorageError, match="holds no audio files"):
         found("memory://b/out/m/zzz")

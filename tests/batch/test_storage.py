@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["bucket", "folder"])
-def test_what_is_below_a_url(place, request):
+def test_files_below_a_url_are_listed(place, request):
     url = request.getfixturevalue(place)
     found = storage.below(url)
     assert [file.url for file in found] == [
@@ -40,7 +40,7 @@ def test_what_is_below_a_url(place, request):
 
 
 @pytest.mark.parametrize("place", ["bucket", "folder"])
-def test_there_and_back(place, request, tmp_path):
+def test_files_are_fetched_and_put(place, request, tmp_path):
     url = request.getfixturevalue(place)
     path = tmp_path / "here" / "copy"
     storage.fetch(f"{url}/one.flac", path)
@@ -94,7 +94,7 @@ def test_a_missing_package_is_named(monkeypatch):
         storage.stat("gs://bucket/song.flac")
 
 
-def test_names():
+def test_urls_are_told_from_paths_and_have_names():
     assert storage.is_url("s3://b/x")
     assert not storage.is_url("/home/a://b")
     assert not storage.is_url("C:\\music")

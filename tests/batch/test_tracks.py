@@ -17,15 +17,15 @@ def touch(*paths):
 
 
 def found(*words, without=()):
-    """Paths of the tracks, and messages of what leads nowhere."""
-    made = list(find_tracks(words, without))
+    """Return the paths of the tracks, and the messages about words without any."""
+    items = list(find_tracks(words, without))
     return (
-        [track.path for track in made if isinstance(track, Track)],
-        [str(error) for error in made if isinstance(error, AudioError)],
+        [track.path for track in items if isinstance(track, Track)],
+        [str(error) for error in items if isinstance(error, AudioError)],
     )
 
 
-def test_a_folder_gives_its_audio_files_in_order_with_their_place(tmp_path):
+def test_a_folder_gives_its_audio_files_in_order_with_their_folders(tmp_path):
     names = ["b.mp3", "a.FLAC", "cd1/x.wav", "cd2/deep/y.m4a", "notes.txt", ".hidden.mp3", "c.jpg"]
     touch(*(tmp_path / name for name in names), tmp_path / ".git" / "z.mp3")
     tracks = list(find_tracks([tmp_path]))
@@ -37,7 +37,7 @@ def test_a_folder_gives_its_audio_files_in_order_with_their_place(tmp_path):
     ]
 
 
-def test_a_file_that_is_named_is_taken_whatever_it_is_called(tmp_path):
+def test_a_file_may_have_any_extension(tmp_path):
     touch(tmp_path / "song.bin")
     assert found(tmp_path / "song.bin") == ([tmp_path / "song.bin"], [])
 
@@ -55,14 +55,14 @@ def test_urls_are_not_fetched(url):
         assert "URL; download the file" in error
 
 
-def test_every_file_once(tmp_path):
+def test_every_file_is_found_once(tmp_path):
     touch(tmp_path / "a.mp3", tmp_path / "b.mp3")
     (tmp_path / "c.mp3").symlink_to(tmp_path / "a.mp3")
     paths, _ = found(tmp_path / "b.mp3", tmp_path, tmp_path / "a.mp3")
     assert paths == [tmp_path / "b.mp3", tmp_path / "a.mp3"]
 
 
-def test_links_in_circles_devices_and_dead_links(tmp_path):
+def test_links_in_circles_devices_and_dead_links_are_left_out(tmp_path):
     touch(tmp_path / "in" / "a.mp3")
     (tmp_path / "in" / "again").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "up").symlink_to(tmp_path)
@@ -82,7 +82,7 @@ def test_the_stems_folder_is_left_out(tmp_path):
     assert len(found(tmp_path)[0]) == 2
 
 
-def test_patterns(tmp_path, monkeypatch):
+def test_patterns_find_files(tmp_path, monkeypatch):
     touch(tmp_path / "a1.mp3", tmp_path / "a2.mp3", tmp_path / "b.mp3", tmp_path / "d" / "a3.mp3")
     assert [p.name for p in found(tmp_path / "a*.mp3")[0]] == ["a1.mp3", "a2.mp3"]
     assert [p.name for p in found(tmp_path / "**" / "a?.mp3")[0]] == ["a1.mp3", "a2.mp3", "a3.mp3"]
@@ -97,7 +97,7 @@ def test_a_name_with_brackets_that_exists_is_no_pattern(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
-def test_playlists(tmp_path, encoding):
+def test_playlists_give_their_tracks(tmp_path, encoding):
     touch(tmp_path / "lists" / "é.mp3", tmp_path / "b.mp3")
     lines = ["#EXTM3U", "#EXTINF:1,x", "é.mp3", "", "../b.mp3", str(tmp_path / "gone.mp3")]
     lines += ["http://radio/x.mp3", "other.m3u8", ".."]
@@ -109,7 +109,7 @@ def test_playlists(tmp_path, encoding):
     assert "download" in errors[0]
 
 
-def test_what_leads_nowhere_is_told_and_stops_nothing(tmp_path):
+def test_words_without_tracks_are_reported_and_stop_nothing(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.m3u").write_text("# nothing")
     touch(tmp_path / "a.mp3")
@@ -121,7 +121,7 @@ def test_what_leads_nowhere_is_told_and_stops_nothing(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_without_permission(tmp_path):
+def test_a_folder_without_permission_is_reported(tmp_path):
     touch(tmp_path / "a.mp3", tmp_path / "closed" / "b.mp3")
     (tmp_path / "closed").chmod(0)
     try:
@@ -134,7 +134,7 @@ def test_a_folder_without_permission(tmp_path):
 
 @pytest.fixture
 def earlier(tmp_path, write_song, tiny_model):
-    """An album with a song, and the stems of another song in a folder of it."""
+    """Return the one song of an album that also holds stems of another song, in a folder."""
     song = write_song(tmp_path / "album" / "song.wav")
     library = Library(tmp_path / "album" / "practice" / "stems")
     other = library.place(Track(str(write_song(tmp_path / "elsewhere" / "other.wav", 2))))
@@ -151,7 +151,7 @@ def test_stems_that_a_manifest_says_we_wrote_are_no_tracks(earlier, word):
     assert "only stems" in found(earlier.parent / word)[1][0]
 
 
-def test_stems_beside_songs_under_any_template(tmp_path, write_song, tiny_model):
+def test_stems_of_any_template_beside_songs_are_no_tracks(tmp_path, write_song, tiny_model):
     song = write_song(tmp_path / "song.wav")
     for template in ("{track}_{stem}.{ext}", "{stem}/{track}.{ext}"):
         library = Library(tmp_path, OutputOptions(filename=template))
@@ -160,14 +160,14 @@ def test_stems_beside_songs_under_any_template(tmp_path, write_song, tiny_model)
         assert found(tmp_path)[0] == [song]
 
 
-def test_a_stem_that_is_named_is_a_track(earlier):
+def test_a_stem_is_a_track_if_its_own_path_is_given(earlier):
     [stem] = (earlier.parent / "practice").rglob("vocals.wav")
     assert found(stem)[0] == [stem]
 
 
 @pytest.mark.parametrize("word", [".", "*.mp3", "list.m3u8"])
 def test_only_the_stems_own_folder_is_no_input(tmp_path, word):
-    """The output folder may be the songs' own: `-o .`"""
+    """The output folder may be the folder of the songs: `-o .`"""
     touch(tmp_path / "a.mp3", tmp_path / "mini" / "a" / "bass.mp3")
     (tmp_path / "list.m3u8").write_text("a.mp3\nmini/a/bass.mp3\n")
     assert found(tmp_path / word, without=[tmp_path, tmp_path / "mini"]) == (
@@ -238,13 +238,13 @@ def test_playlists_as_players_of_every_system_write_them(tmp_path, entry, name, 
 @pytest.mark.parametrize(
     ("name", "encoding"), [("Don’t.mp3", "cp1252"), ("歌曲.mp3", "gbk"), ("曲.mp3", "cp932")]
 )
-def test_playlists_in_older_encodings(tmp_path, name, encoding):
+def test_playlists_in_older_encodings_are_read(tmp_path, name, encoding):
     touch(tmp_path / name)
     (tmp_path / "list.m3u").write_bytes(name.encode(encoding))
     assert found(tmp_path / "list.m3u")[0] == [tmp_path / name]
 
 
-def test_names_that_are_no_text_in_a_playlist(tmp_path):
+def test_a_playlist_may_hold_names_that_are_no_text(tmp_path):
     path = tmp_path / os.fsdecode(b"\xe9t\xe9.mp3")  # written by a system without Unicode
     touch(path)
     (tmp_path / "list.m3u").write_bytes(b"\xe9t\xe9.mp3\n")
@@ -255,6 +255,6 @@ NAMES = "aifc dff ts m2ts mts vob weba m4r 3g2 wave bwf rf64 voc shn mxf f4v asf
 
 
 @pytest.mark.parametrize("name", NAMES.split())
-def test_extensions_that_people_have(tmp_path, name):
+def test_files_with_rare_extensions_are_found(tmp_path, name):
     touch(tmp_path / f"a.{name.upper()}")
     assert len(found(tmp_path)[0]) == 1

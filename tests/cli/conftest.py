@@ -10,7 +10,7 @@ from htdemucs.cli.main import app
 
 @pytest.fixture
 def run():
-    """Run a command line; give its result, with standard output and error apart."""
+    """Return a function that runs a command line and returns its result."""
 
     def invoke(*words):
         return CliRunner().invoke(app, [str(word) for word in words])

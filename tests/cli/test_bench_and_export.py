@@ -27,14 +27,14 @@ def test_bench_needs_no_weights(run, monkeypatch):
 
 
 @pytest.mark.parametrize("word", ["bf16", "auto", "fp32"])
-def test_separate_takes_a_precision(run, model_folder, song, tmp_path, word):
+def test_separate_has_a_precision(run, model_folder, song, tmp_path, word):
     result = run("separate", song, "-n", model_folder, "-o", tmp_path, "--precision", word)
     assert result.exit_code == 0
-    chosen = "fp32" if word == "auto" else word  # the tiny network has no kernels
-    assert f"on cpu, {chosen}" in result.stderr
+    precision = "fp32" if word == "auto" else word  # the tiny network has no kernels
+    assert f"on cpu, {precision}" in result.stderr
 
 
-def test_export_writes_a_file_and_says_how_well_it_agrees(run, model_folder, tmp_path):
+def test_export_writes_a_file_and_prints_its_agreement_with_torch(run, model_folder, tmp_path):
     target = tmp_path / "deep" / "tiny.onnx"
     result = run("export", model_folder, target)
     assert result.exit_code == 0
@@ -42,7 +42,7 @@ def test_export_writes_a_file_and_says_how_well_it_agrees(run, model_folder, tmp
     assert "agrees with torch" in " ".join(result.stderr.split())
 
 
-def test_export_refuses_another_kind_of_file(run, model_folder, tmp_path):
+def test_export_refuses_another_extension(run, model_folder, tmp_path):
     result = run("export", model_folder, tmp_path / "model.pt")
     assert result.exit_code == 1
     assert "must end in .onnx" in str(result.exception)

@@ -17,7 +17,7 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
-def test_a_model(run, data, model_folder, tmp_path):
+def test_a_model_is_scored(run, data, model_folder, tmp_path):
     out, report = tmp_path / "new" / "scores.json", tmp_path / "report.html"
     result = run(
         "evaluate", model_folder, data, "--json", out, "--report", report, "-d", "cpu",
@@ -44,7 +44,7 @@ def test_a_model(run, data, model_folder, tmp_path):
     assert f"{document['mean']['all']['nsdr']:.2f}" in result.stdout
 
 
-def test_estimates_with_and_without_a_name(run, data, tmp_path):
+def test_estimates_are_scored_with_and_without_a_name(run, data, tmp_path):
     words = ("--estimates", data, "--json", tmp_path / "scores.json", "--no-oracle")
     result = run("evaluate", "spleeter", data, *words)
     assert result.exit_code == 0, result.output
@@ -62,7 +62,7 @@ def test_estimates_with_and_without_a_name(run, data, tmp_path):
 
 
 def test_names_that_are_not_utf8(data, tmp_path):
-    """As a whole process, because what standard output can hold is a matter of the process."""
+    """A process of its own runs the command, because it sets up its standard output."""
     name = os.fsdecode(b"caf\xe9")
     try:
         (data / "one").rename(data / name)
@@ -158,7 +158,7 @@ def test_impossible_requests_end_with_one_line(run, data, model_folder, words, m
     assert "\n" not in str(result.exception)
 
 
-def test_words_that_make_no_sense(run, model_folder):
+def test_wrong_arguments_exit_with_2(run, model_folder):
     assert run("evaluate", model_folder).exit_code == 2
     assert run("evaluate").exit_code == 2
     assert run("evaluate", model_folder, "x", "--workers", "0").exit_code == 2

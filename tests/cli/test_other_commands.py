@@ -19,25 +19,25 @@ def test_trace_prints_the_founding_table(run):
     assert rows[24] == {"stage": "算法输出(时域输出+频域输出)", "shape": [1, 4, 2, 258602]}
 
 
-def test_trace_as_a_table_of_another_model(run):
+def test_trace_prints_a_table_of_any_model(run):
     result = run("trace", "-n", "htdemucs_6s")
     assert result.exit_code == 0
     assert "1, 6, 2, 343980" in result.stdout
     assert "27,414,996" in result.stdout
 
 
-def test_trace_of_a_signature_and_of_a_folder(run, model_folder):
+def test_trace_accepts_a_signature_and_a_folder(run, model_folder):
     assert "41,984,456" in run("trace", "-n", "955717e8").stdout
     assert "1, 4, 2, 8000" in run("trace", "-n", model_folder).stdout
 
 
-def test_trace_refuses_what_it_would_have_to_download(run):
+def test_trace_downloads_nothing(run):
     result = run("trace", "-n", "hf://someone/model")
     assert result.exit_code == 1
     assert "hf://" in str(result.exception)
 
 
-def test_models(run):
+def test_models_lists_every_model(run):
     rows = {row["name"]: row for row in json.loads(run("models", "--json").stdout)}
     assert rows["htdemucs_ft"]["members"] == ["f7e0c4bc", "d12395a8", "92cfc3b6", "04573f0d"]
     assert rows["htdemucs"]["sources"] == ["drums", "bass", "other", "vocals"]
@@ -48,7 +48,7 @@ def test_models(run):
     assert "not yet" in table
 
 
-def test_convert_there_and_back(run, model_folder, tmp_path):
+def test_convert_writes_both_formats(run, model_folder, tmp_path):
     official_file = tmp_path / "0a1b2c3d.safetensors"
     assert run("convert", model_folder, official_file).exit_code == 0
     assert run("convert", official_file, tmp_path / "again").exit_code == 0
@@ -59,7 +59,7 @@ def test_convert_there_and_back(run, model_folder, tmp_path):
         assert torch.equal(again.state_dict()[name], value)
 
 
-def test_convert_a_bag(run, model_folder, tmp_path):
+def test_convert_writes_a_bag_to_a_folder_only(run, model_folder, tmp_path):
     for signature in ("aaaaaaaa", "bbbbbbbb"):
         run("convert", model_folder, tmp_path / "repo" / f"{signature}.safetensors")
     bag = tmp_path / "repo" / "both.yaml"
@@ -91,8 +91,8 @@ def test_help_and_the_package_import_no_torch():
     assert done.returncode == 0, done.stderr
 
 
-def test_ctrl_c_before_anything_has_begun_is_one_line(tmp_path):
-    """Sent while the command imports and loads."""
+def test_ctrl_c_during_the_start_is_one_line(tmp_path):
+    """The signal comes while the command imports and loads."""
     process = subprocess.Popen(
         [sys.executable, "-m", "htdemucs", "bench", "--repeat", "1000"],
         stdout=subprocess.PIPE,

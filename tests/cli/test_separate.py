@@ -13,12 +13,12 @@ STEMS = ["bass", "drums", "other", "vocals"]
 
 
 def files(folder):
-    """Everything written, the manifests apart."""
+    """Return the paths of all files in a folder, except manifests."""
     found = [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".json"]
     return sorted(str(p.relative_to(folder)) for p in found)
 
 
-def test_default_names_and_format(run, model_folder, song, tmp_path):
+def test_names_and_format_have_defaults(run, model_folder, song, tmp_path):
     out = tmp_path / "out"
     result = run("separate", song, "-n", model_folder, "-o", out, "-d", "cpu")
     assert result.exit_code == 0, result.output
@@ -46,7 +46,7 @@ def test_default_names_and_format(run, model_folder, song, tmp_path):
     ],
     ids=" ".join,
 )
-def test_flags(run, model_folder, song, tmp_path, flags, expected, codec):
+def test_flags_choose_stems_and_codec(run, model_folder, song, tmp_path, flags, expected, codec):
     out = tmp_path / "out"
     result = run("separate", song, "-n", model_folder, "-o", out, "-d", "cpu", *flags)
     assert result.exit_code == 0, result.output
@@ -60,7 +60,9 @@ def _codec(path):
     return {"mp3float": "mp3", "libopus": "opus"}.get(codec, codec)
 
 
-def test_stems_line_up_and_are_the_same_twice(run, model_folder, song, tmp_path):
+def test_stems_line_up_with_the_track_and_are_the_same_in_every_run(
+    run, model_folder, song, tmp_path
+):
     for out in ("one", "two"):
         assert run("separate", song, "-n", model_folder, "-o", tmp_path / out).exit_code == 0
     for stem in STEMS:
@@ -70,7 +72,7 @@ def test_stems_line_up_and_are_the_same_twice(run, model_folder, song, tmp_path)
         assert first.read_bytes() == second.read_bytes()
 
 
-def test_filename_template(run, model_folder, song, tmp_path):
+def test_the_filename_is_a_template(run, model_folder, song, tmp_path):
     template = "{stem}/{track} ({trackext}).{ext}"
     out = tmp_path / "out"
     run("separate", song, "-n", model_folder, "-o", out, "--filename", template)
@@ -145,7 +147,9 @@ def test_impossible_requests_end_with_one_line(run, words, match):
     ],
     ids=" ".join,
 )
-def test_requests_the_model_cannot_fulfil(run, model_folder, song, tmp_path, flags, match):
+def test_requests_that_the_model_cannot_fulfil_are_refused(
+    run, model_folder, song, tmp_path, flags, match
+):
     result = run("separate", song, "-n", model_folder, "-o", tmp_path / "out", *flags)
     assert result.exit_code == 1
     assert match in str(result.exception)
@@ -157,7 +161,7 @@ def test_no_split_refuses_a_long_track(run, model_folder, song, tmp_path):
     assert "no-split" in result.stderr
 
 
-def test_list_models(run, tmp_path):
+def test_list_models_prints_names(run, tmp_path):
     assert "htdemucs_6s" in run("separate", "--list-models").stdout
     (tmp_path / "abc123-ffffffff.th").touch()
     (tmp_path / "mine.yaml").touch()
@@ -175,16 +179,16 @@ def test_quiet_prints_nothing_but_each_error_once(run, model_folder, song, tmp_p
     assert " ".join(result.output.split()).count("broken.flac") == 1
 
 
-def test_a_space_in_the_list_of_stems(run, model_folder, song, tmp_path):
-    """The shell makes a track of what follows it: that is what is missing."""
+def test_a_space_in_the_list_of_stems_makes_a_missing_track(run, model_folder, song, tmp_path):
+    """For the shell, the word after the space is another argument: a track."""
     words = ("separate", song, "-n", model_folder, "-o", tmp_path / "out")
     result = run(*words, "--stems", "vocals,", "drums")
     assert "drums does not exist" in result.stderr
     assert files(tmp_path / "out") == ["tiny/A song/vocals.wav"]
 
 
-def test_as_a_process(model_folder, song, tmp_path):
-    """Without a terminal, by `python -m`, and with an error: one line and exit code 1."""
+def test_python_m_htdemucs_runs_the_command(model_folder, song, tmp_path):
+    """There is no terminal. An error is one line, with exit code 1."""
     command = [sys.executable, "-m", "htdemucs", "separate", "-n", str(model_folder), "-d", "cpu"]
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     good = subprocess.run(
@@ -201,8 +205,7 @@ def test_as_a_process(model_folder, song, tmp_path):
     assert len(bad.stderr.strip().splitlines()) == 1
 
 
-def test_stems_sum_as_the_model_says(run, model_folder, song, tmp_path):
-    """no_vocals is the sum of the others, not another estimate."""
+def test_no_vocals_is_the_sum_of_the_other_stems(run, model_folder, song, tmp_path):
     flags = ["--float32", "--clip-mode", "none"]
     run("separate", song, "-n", model_folder, "-o", tmp_path / "a", *flags)
     run("separate", song, "-n", model_folder, "-o", tmp_path / "b", "--two-stems", "vocals", *flags)
@@ -234,7 +237,7 @@ def test_several_devices_share_the_tracks(run, model_folder, song, tmp_path):
         assert (one / path).read_bytes() == (two / path).read_bytes()
 
 
-def test_places_do_not_depend_on_what_fails(run, model_folder, song, tmp_path):
+def test_a_track_that_fails_keeps_its_place(run, model_folder, song, tmp_path):
     other = tmp_path / "elsewhere" / song.name
     other.parent.mkdir()
     other.write_bytes(b"nothing")
@@ -243,9 +246,7 @@ def test_places_do_not_depend_on_what_fails(run, model_folder, song, tmp_path):
     assert files(tmp_path / "out") == [f"tiny/A song (2)/{stem}.wav" for stem in STEMS]
 
 
-def test_a_template_that_leaves_the_folder_is_told_for_every_track(
-    run, model_folder, song, tmp_path
-):
+def test_a_template_that_leaves_the_folder_fails_for_every_track(run, model_folder, song, tmp_path):
     other = tmp_path / "other.flac"
     other.write_bytes(song.read_bytes())
     words = ("-n", model_folder, "-o", tmp_path / "out", "--filename", "../../../{stem}.{ext}")
@@ -254,8 +255,8 @@ def test_a_template_that_leaves_the_folder_is_told_for_every_track(
     assert "2 tracks: 2 failed" in " ".join(result.stderr.split())
 
 
-def test_the_published_command_s_other_flags(run, model_folder, song, tmp_path):
-    """`-s SIG` names one network; `-v` says more on standard error."""
+def test_flags_of_the_published_command_are_accepted(run, model_folder, song, tmp_path):
+    """`-s SIG` names one network; `-v` prints more on standard error."""
     words = ("separate", song, "--repo", model_folder.parent, "-o", tmp_path / "out", "-d", "cpu")
     result = run(*words, "-s", model_folder.name, "--verbose")
     assert result.exit_code == 0, result.output
@@ -264,7 +265,7 @@ def test_the_published_command_s_other_flags(run, model_folder, song, tmp_path):
     assert "model.safetensors" not in run(*words, "--sig", model_folder.name).stderr
 
 
-def test_a_song_in_the_place_of_the_command(run, song):
+def test_a_song_in_the_place_of_the_command_gives_a_hint(run, song):
     result = run(song, "-n", "mini")
     assert result.exit_code == 2
     assert f"htdemucs separate '{song}' -n mini" in " ".join(result.stderr.split())
@@ -276,8 +277,8 @@ def test_a_url_is_not_fetched(run, model_folder):
     assert "download the file" in result.stderr
 
 
-def test_stems_beside_the_songs_themselves(run, model_folder, song, monkeypatch):
-    """Patterns, playlists and folders with `-o .`"""
+def test_the_folder_of_the_songs_may_be_the_output_folder(run, model_folder, song, monkeypatch):
+    """`-o .` works with patterns, playlists and folders."""
     monkeypatch.chdir(song.parent)
     (song.parent / "list.m3u").write_text(song.name)
     for word, status in (("*.flac", "A song"), ("list.m3u", "already"), (".", "already")):

@@ -22,7 +22,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """As in the processes that are started: bits depend on how many there are."""
+    """Use one thread, as the started processes do: the last bits depend on the number."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -39,7 +39,7 @@ def config(tmp_path, data):
 
 
 def start(*words):
-    """The command in a process of its own."""
+    """Start the command in a process of its own."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", *map(str, words)],
@@ -48,7 +48,7 @@ def start(*words):
 
 
 def wait_for_step(folder, step):
-    """Until the log tells of `step`."""
+    """Wait until the log has `step`."""
     path = folder / "log.jsonl"
     for _ in range(1200):
         if path.exists() and any(
@@ -68,7 +68,7 @@ def same_model(first, second):
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_a_run_from_beginning_to_end(run, config, tmp_path, song):
+def test_a_run_trains_validates_and_saves_a_model(run, config, tmp_path, song):
     path = config()
     result = run("train", path, "steps=4", "optim.lr=1e-2")
     assert result.exit_code == 0, result.output
@@ -81,11 +81,11 @@ def test_a_run_from_beginning_to_end(run, config, tmp_path, song):
     result = run("separate", "-n", folder, song, "-o", tmp_path / "stems")
     assert result.exit_code == 0, result.output
     again = run("train", path, "steps=4")
-    assert "going on after step 4 of 4" in again.stderr
+    assert "resuming after step 4 of 4" in again.stderr
     assert again.exit_code == 0
 
 
-def test_a_dry_run_says_what_a_step_costs_and_leaves_nothing(run, config, tmp_path):
+def test_a_dry_run_prints_the_cost_of_a_step_and_writes_no_model(run, config, tmp_path):
     result = run("train", config(), "--dry-run")
     assert result.exit_code == 0, result.output
     for words in ("M parameters for drums", "one step of 4 examples", "peak memory", "all 6 steps"):
@@ -149,7 +149,7 @@ def test_a_missing_extra_is_named(run, config, monkeypatch, module, instead):
     )
 
 
-def test_kill_9_and_the_same_command_again(config, tmp_path, run):
+def test_after_kill_9_the_same_command_resumes_to_the_same_model(config, tmp_path, run):
     changes = {"steps": 9, "save_every": 2, "log_every": 1, "valid_every": 100}
     process = start("htdemucs", "train", config("cut", **changes | {"steps": 100_000}))
     wait_for_step(tmp_path / "cut", 5)
@@ -172,13 +172,13 @@ def test_a_signal_ends_a_run_with_a_checkpoint(config, tmp_path, number):
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number
-    assert "run the same command to go on" in errors
+    assert "run the same command to resume" in errors
     assert "Traceback" not in errors
     assert load(tmp_path / "run")["step"] >= 2
 
 
-def test_two_processes_are_one(config, tmp_path, run):
-    """`accelerate launch` on two CPU processes: the same batches, the same steps."""
+def test_two_processes_train_the_same_model_as_one(config, tmp_path, run):
+    """`accelerate launch` starts two CPU processes: the batches and steps are the same."""
     changes = {"steps": 4, "valid_every": 2, "optim": {"lr": 1e-3, "ema": [0.9], "clip": 1.0}}
     launcher = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
                 "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",

@@ -25,13 +25,13 @@ def exported(tmp_path_factory):
 
 def run(path, model, mixture):
     spectrogram = (model.members[0] if isinstance(model, Bag) else model).spectrogram(mixture)
-    given = {"mixture": mixture.numpy(), "spectrogram": spectrogram.numpy()}
-    time, spectral = onnxruntime.InferenceSession(path).run(["time", "spectral"], given)
+    inputs = {"mixture": mixture.numpy(), "spectrogram": spectrogram.numpy()}
+    time, spectral = onnxruntime.InferenceSession(path).run(["time", "spectral"], inputs)
     return torch.from_numpy(time), torch.from_numpy(spectral)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_it_computes_what_torch_does_in_batches_of_any_size(exported, batch):
+def test_the_file_equals_torch_in_batches_of_any_size(exported, batch):
     model, path, agreement = exported
     assert agreement > 80
     mixture = torch.randn(batch, 2, 4000)
@@ -40,7 +40,7 @@ def test_it_computes_what_torch_does_in_batches_of_any_size(exported, batch):
         assert snr(model(mixture), time + model.spectrogram.inverse(spectral, 4000)) > 90
 
 
-def test_the_metadata_say_what_a_program_must_know(exported):
+def test_the_metadata_hold_everything_a_program_needs(exported):
     _, path, _ = exported
     about = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert json.loads(about["sources"]) == ["drums", "bass", "other", "vocals"]
@@ -59,7 +59,7 @@ def test_the_example_without_torch_separates_as_the_engine_does(exported):
         assert snr(expected[name], stem) > 80
 
 
-def test_a_bag_is_exported_as_its_mean(tmp_path):
+def test_a_bag_is_exported_as_its_weighted_mean(tmp_path):
     bag = Bag([network(1), network(2)], [[1, 0, 0.3, 1], [0, 1, 0.7, 1]]).eval()
     export_onnx(bag, tmp_path / "bag.onnx")
     mixture = torch.randn(1, 2, 4000)
@@ -69,14 +69,14 @@ def test_a_bag_is_exported_as_its_mean(tmp_path):
     assert snr(expected, time + bag.members[0].spectrogram.inverse(spectral, 4000)) > 90
 
 
-def test_a_file_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):
+def test_a_file_that_differs_from_torch_is_deleted(tmp_path, monkeypatch):
     monkeypatch.setattr(exporter, "AGREEMENT", 1000.0)
     with pytest.raises(ExportError, match="differ from torch"):
         export_onnx(network(), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_package_is_told(tmp_path, monkeypatch):
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     with pytest.raises(ExportError, match=r"needs onnxscript; install .*htdemucs\[export\]"):
         export_onnx(network(), tmp_path / "model.onnx")

@@ -1,4 +1,4 @@
-"""Kernels for every instruction set this CPU has."""
+"""A fixture for tests of the kernels on every instruction set of this CPU."""
 
 import ctypes
 

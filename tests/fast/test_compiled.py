@@ -1,4 +1,4 @@
-"""Networks compiled by torch. Its compiler takes a minute, so that only a slow test runs it."""
+"""Networks compiled by torch. Its compiler takes a minute, so only a slow test runs all of it."""
 
 import os
 from functools import partial
@@ -12,7 +12,7 @@ from htdemucs import Bag, HTDemucs, HTDemucsConfig, Separator
 from htdemucs.errors import ConfigError
 from htdemucs.fast import prepare
 
-# What torch's compiler says about its own parts.
+# torch's compiler warns about its own parts.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 
@@ -23,7 +23,7 @@ def network():
 
 @pytest.fixture
 def traced(monkeypatch):
-    """The compiler's front half only: what it traces is run as it is."""
+    """Let torch trace networks but not compile them; the traced operations run one by one."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
 
 
@@ -43,7 +43,7 @@ def test_the_members_of_a_bag_are_compiled(traced, network):
         assert snr(bag(mixture), ready(mixture)) > 100
 
 
-def test_the_separator_compiles_if_asked(traced, network):
+def test_the_separator_has_an_option_to_compile(traced, network):
     waveform = torch.randn(2, 3 * network.config.segment_length)
     plain, compiled = Separator(network), Separator(network, compiled=True, batch_size=2)
     expected = plain.separate(waveform, network.sample_rate)
@@ -52,7 +52,7 @@ def test_the_separator_compiles_if_asked(traced, network):
     assert plain.settings() != compiled.settings()
 
 
-def test_where_torch_cannot_compile_one_line_says_so(monkeypatch, network):
+def test_a_failure_to_compile_is_one_line(monkeypatch, network):
     def broken(graph, inputs):
         raise RuntimeError("no compiler\nand a long story")
 
@@ -63,7 +63,7 @@ def test_where_torch_cannot_compile_one_line_says_so(monkeypatch, network):
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_compiled_is_kept_in_the_users_cache(monkeypatch, network, tmp_path):
+def test_compiled_networks_are_kept_in_the_user_s_cache(monkeypatch, network, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
@@ -73,7 +73,7 @@ def test_what_is_compiled_is_kept_in_the_users_cache(monkeypatch, network, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_torch_compiles_the_network(monkeypatch, network, tmp_path, precision):
+def test_the_whole_compiler_gives_the_same_network(monkeypatch, network, tmp_path, precision):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     ready = prepare(network, precision, compiled=True)
     mixture = torch.randn(2, 2, network.config.segment_length)

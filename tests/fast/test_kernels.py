@@ -12,7 +12,7 @@ from htdemucs.fast import kernels
 from htdemucs.fast.layers import PackedDConv
 from htdemucs.model.layers import DConv, GlobalNorm, SpectralDConv
 
-TYPES = {torch.float32: 100, torch.bfloat16: 40}  # with the least agreement in dB
+TYPES = {torch.float32: 100, torch.bfloat16: 40}  # element type -> least agreement in dB
 property_test = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -33,7 +33,7 @@ def test_kernels_exist_where_a_compiler_does():
     st.integers(1, 2), st.integers(1, 200), st.integers(1, 300), st.integers(1, 3),
     st.sampled_from([16, 32, 48, 64, 80, 128]),
 )  # fmt: skip
-def test_attention(each_build, batch, queries, keys, heads, size):
+def test_attention_equals_torch(each_build, batch, queries, keys, heads, size):
     for dtype, least in types(each_build).items():
         q = (2 * torch.randn(batch, queries, heads * size)).to(dtype)
         k, v = torch.randn(batch, keys, 2 * heads * size).to(dtype).chunk(2, dim=-1)
@@ -42,7 +42,7 @@ def test_attention(each_build, batch, queries, keys, heads, size):
         assert snr(expected, kernels.attention(q, k, v, heads)) > least
 
 
-def test_attention_with_scores_far_apart(each_build):
+def test_attention_is_exact_when_scores_are_far_apart(each_build):
     q = torch.full((1, 3, 16), 30.0)
     k = torch.zeros(1, 70, 16)
     k[:, 5], k[:, 6] = 30.0, -30.0
@@ -52,7 +52,7 @@ def test_attention_with_scores_far_apart(each_build):
 
 @property_test
 @given(st.integers(1, 200), st.floats(-1000, 1000))
-def test_attention_with_all_scores_far_from_zero(each_build, keys, level):
+def test_attention_is_exact_when_all_scores_are_far_from_zero(each_build, keys, level):
     q, k, v = torch.ones(1, 9, 16), torch.randn(1, keys, 16), torch.randn(1, keys, 16)
     k += level / 16
     expected = F.scaled_dot_product_attention(q, k, v)
@@ -64,7 +64,7 @@ def test_attention_with_all_scores_far_from_zero(each_build, keys, level):
     st.integers(1, 2), st.integers(1, 40), st.integers(1, 9), st.sampled_from([16, 48, 96, 384]),
     st.integers(1, 3), st.booleans(),
 )  # fmt: skip
-def test_spectral_dconv(each_build, batch, frames, bins, channels, depth, glu):
+def test_spectral_dconv_equals_the_reference(each_build, batch, frames, bins, channels, depth, glu):
     torch.manual_seed(0)
     dconv = awake(SpectralDConv(channels, 8, depth, 1e-3)).requires_grad_(False)
     for dtype, least in types(each_build).items():
@@ -78,7 +78,7 @@ def test_spectral_dconv(each_build, batch, frames, bins, channels, depth, glu):
 
 @property_test
 @given(st.integers(1, 2), st.integers(1, 1500), st.sampled_from([16, 48, 384]), st.booleans())
-def test_time_dconv(each_build, batch, length, channels, glu):
+def test_time_dconv_equals_the_reference(each_build, batch, length, channels, glu):
     torch.manual_seed(0)
     dconv = awake(DConv(channels, 8, 2, 1e-3)).requires_grad_(False)
     for dtype, least in types(each_build).items():
@@ -105,7 +105,7 @@ def test_the_number_of_threads_changes_nothing(each_build):
 
 @property_test
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 300), st.integers(0, 3))
-def test_glu(each_build, batch, frames, bins, tail):
+def test_glu_equals_torch_and_its_margins_are_silent(each_build, batch, frames, bins, tail):
     for dtype, least in types(each_build).items():
         x, table = torch.randn(batch, frames, bins, 64).to(dtype), torch.randn(bins, 32)
         y = kernels.glu(x, 2, tail, table)
@@ -115,7 +115,7 @@ def test_glu(each_build, batch, frames, bins, tail):
         assert y.shape[2] == bins + tail + 4
 
 
-def test_gates_far_from_zero(each_build):
+def test_glu_is_exact_when_gates_are_far_from_zero(each_build):
     x = torch.tensor([-1e30, -200.0, -90.0, 0.0, 90.0, 200.0, 1e30, 20.0]).repeat(4)
     gated = kernels.glu(torch.cat([torch.ones(32), x]).view(1, 1, 1, 64))
     assert torch.allclose(gated.flatten(), x.sigmoid(), rtol=1e-6, atol=1e-30)
@@ -123,7 +123,7 @@ def test_gates_far_from_zero(each_build):
 
 @property_test
 @given(st.integers(1, 2), st.integers(1, 150), st.sampled_from([16, 64, 512]))
-def test_norms(each_build, batch, tokens, channels):
+def test_norms_equal_the_reference(each_build, batch, tokens, channels):
     gain, offset = torch.randn(channels), torch.randn(channels)
     norm = GlobalNorm(channels)
     norm.weight.data, norm.bias.data = gain, offset

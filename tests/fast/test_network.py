@@ -63,7 +63,7 @@ _cache = {}
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(length=st.integers(1, 3000), level=st.floats(-6, 3))
-def test_any_length_and_level(length, level):
+def test_any_length_and_level_equals_the_reference(length, level):
     if not _cache:
         _cache["model"] = model = network()
         _cache["fast"] = FastHTDemucs(model)
@@ -78,20 +78,20 @@ def test_silence_stays_finite():
     assert fast(torch.zeros(1, 2, 4000)).isfinite().all()
 
 
-def test_twice_the_same():
+def test_the_same_input_gives_the_same_output():
     fast = FastHTDemucs(network())
     mixture = torch.randn(1, 2, 4000)
     assert torch.equal(fast(mixture), fast(mixture))
 
 
-def test_a_batch_is_its_items():
+def test_a_batch_equals_its_items_one_by_one():
     fast = FastHTDemucs(network())
     mixture = torch.randn(3, 2, 4000)
     each = torch.cat([fast(item[None]) for item in mixture])
     assert snr(each, fast(mixture)) > 110
 
 
-def test_the_model_is_left_as_it_was():
+def test_the_model_is_not_changed():
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     FastHTDemucs(model)(torch.randn(1, 2, 4000))
@@ -107,7 +107,7 @@ def test_dilations_beyond_the_kernels_are_not_supported():
     assert not supports(HTDemucs(HTDemucsConfig(**SMALL | {"dconv_depth": 7})))
 
 
-def test_no_kernels_no_support(monkeypatch):
+def test_without_kernels_nothing_is_supported(monkeypatch):
     monkeypatch.setattr(kernels, "library", lambda: None)
     assert not supports(HTDemucs(HTDemucsConfig(**SMALL)))
 

@@ -34,7 +34,7 @@ def pretend(monkeypatch, *, bf16, supported=True):
         (16, True, True, "fp32"),
     ],
 )
-def test_auto_on_a_cpu_is_bf16_where_that_is_fast(monkeypatch, channels, bf16, supported, chosen):
+def test_auto_on_a_cpu_is_bf16_if_that_is_fast(monkeypatch, channels, bf16, supported, chosen):
     pretend(monkeypatch, bf16=bf16, supported=supported)
     network = model(channels)
     assert choose_precision(network) == chosen
@@ -61,7 +61,7 @@ def test_an_unknown_precision_and_fp16_on_a_cpu_are_refused(small_model):
         Separator(small_model, precision="fp16")
 
 
-def test_what_runs_is_what_was_chosen(monkeypatch, small_model):
+def test_prepare_returns_the_network_of_the_precision(monkeypatch, small_model):
     pretend(monkeypatch, bf16=False, supported=False)
     assert prepare(small_model, "fp32") is small_model
     assert isinstance(prepare(small_model, "bf16"), AutocastHTDemucs)
@@ -81,8 +81,8 @@ def test_autocast_is_near_the_reference(small_model, dtype, least):
     assert snr(expected, estimate) > least
 
 
-def test_float16_survives_what_it_cannot_hold(small_model):
-    """A spectral branch whose activations exceed 65504."""
+def test_activations_beyond_float16_stay_finite(small_model):
+    """The spectral branch's activations exceed 65504."""
     with torch.no_grad():
         small_model.spectral_encoder[0].conv.weight.mul_(1e5)
         small_model.spectral_encoder[0].rewrite.weight.mul_(1e-5)
@@ -96,7 +96,7 @@ def test_float16_survives_what_it_cannot_hold(small_model):
     assert snr(expected, estimate) > 40
 
 
-def test_the_separator_uses_it(small_model):
+def test_the_separator_uses_the_precision(small_model):
     waveform = 0.1 * torch.randn(2, 20000)
     exact = Separator(small_model, precision="fp32")
     half = Separator(small_model, precision="bf16")

@@ -20,7 +20,7 @@ def test_one_thread_is_set_for_the_calling_thread_alone():
         assert pool.submit(torch.get_num_threads).result() == before
 
 
-def test_keeping_memory_can_be_asked_for_twice():
+def test_keep_freed_memory_can_be_called_twice():
     keep_freed_memory()
     keep_freed_memory()
     assert torch.randn(1000, 1000).isfinite().all()

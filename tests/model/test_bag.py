@@ -10,7 +10,7 @@ def members(tiny_config):
     return [awake(HTDemucs(tiny_config)).eval() for _ in range(3)]
 
 
-def test_weighted_mean_of_its_members(members):
+def test_a_bag_is_the_weighted_mean_of_its_members(members):
     weights = [[1, 0, 2, 0], [0, 1, 1, 1], [1, 0, 1, 3]]
     mixture = torch.randn(2, 2, 4000)
     with torch.no_grad():
@@ -22,14 +22,14 @@ def test_weighted_mean_of_its_members(members):
         torch.testing.assert_close(whole[:, s], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_equal_weights_by_default(members):
+def test_weights_are_equal_by_default(members):
     mixture = torch.randn(1, 2, 2000)
     with torch.no_grad():
         mean = torch.stack([member(mixture) for member in members]).mean(0)
         torch.testing.assert_close(Bag(members)(mixture), mean, rtol=1e-5, atol=1e-6)
 
 
-def test_only_runs_the_members_a_source_needs(members):
+def test_only_the_members_that_a_source_needs_are_run(members):
     identity = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]]
     bag = Bag(members, identity)
     mixture = torch.randn(1, 2, 2000)
@@ -47,13 +47,13 @@ def test_only_runs_the_members_a_source_needs(members):
         torch.testing.assert_close(again(mixture)[:, 0], whole[:, 0], rtol=0, atol=0)
 
 
-def test_segment_is_the_shortest(members):
+def test_the_segment_is_the_shortest_of_all(members):
     assert Bag(members).segment == 1
     assert float(Bag(members, segment=0.5).segment) == 0.5
     assert Bag(members, segment=44).segment == 1
 
 
-def test_refuses_what_makes_no_bag(members):
+def test_impossible_bags_are_refused(members):
     other = HTDemucs(HTDemucsConfig(**TINY | {"sources": ["a", "b", "c", "d"]}))
     with pytest.raises(ConfigError, match="member"):
         Bag([])

@@ -13,7 +13,7 @@ def test_defaults_are_the_released_htdemucs():
     assert config.transformer_channels == 512
 
 
-def test_transformer_takes_the_innermost_width_without_bottom_channels():
+def test_without_bottom_channels_the_transformer_has_the_innermost_width():
     assert HTDemucsConfig(bottom_channels=0).transformer_channels == 384
 
 
@@ -48,11 +48,11 @@ def test_impossible_values_are_refused_by_name(fields, named):
         HTDemucsConfig(**fields)
 
 
-def test_a_decimal_segment_is_taken_as_written():
+def test_a_decimal_segment_is_exact():
     assert HTDemucsConfig(segment=7.8).segment_length == 343_980
 
 
-def test_survives_a_dictionary():
+def test_from_dict_is_the_inverse_of_to_dict():
     config = HTDemucsConfig(sources=("a", "b"), segment=Fraction(39, 5), channels=16)
     assert HTDemucsConfig.from_dict(config.to_dict()) == config
 

@@ -86,7 +86,7 @@ def test_the_level_of_the_mixture_scales_the_sources(tiny_model):
         assert snr(8 * tiny_model(mixture), tiny_model(8 * mixture)) > 60
 
 
-def test_forward_leaves_model_and_input_alone(tiny_model):
+def test_forward_changes_neither_model_nor_input(tiny_model):
     before = {name: value.clone() for name, value in tiny_model.state_dict().items()}
     attributes = set(vars(tiny_model))
     mixture = torch.randn(1, 2, 4000)
@@ -107,7 +107,7 @@ def test_every_parameter_reaches_the_output(tiny_config):
     assert [n for n in dead if not n.endswith("bias")] == []
 
 
-def test_dropout_only_while_training(tiny_config):
+def test_dropout_works_only_while_training(tiny_config):
     model = awake(HTDemucs(HTDemucsConfig(**TINY | {"t_dropout": 0.5})))
     mixture = torch.randn(1, 2, 4000)
     with torch.no_grad():
@@ -115,7 +115,7 @@ def test_dropout_only_while_training(tiny_config):
         torch.testing.assert_close(model.eval()(mixture), model(mixture), rtol=0, atol=0)
 
 
-def test_same_seed_same_parameters(tiny_config):
+def test_the_same_seed_gives_the_same_parameters(tiny_config):
     torch.manual_seed(7)
     first = HTDemucs(tiny_config).state_dict()
     torch.manual_seed(7)
@@ -123,7 +123,7 @@ def test_same_seed_same_parameters(tiny_config):
         assert torch.equal(value, first[name])
 
 
-def test_released_sizes():
+def test_released_sizes_have_the_published_number_of_parameters():
     with torch.device("meta"):
         four = HTDemucs()
         six = HTDemucs(HTDemucsConfig(sources=list("abcdef"), bottom_channels=0))

@@ -7,7 +7,7 @@ from htdemucs.model.spectrogram import Spectrogram
 
 
 @given(length=st.integers(1, 5000), n_fft=st.sampled_from([64, 256, 1024]))
-def test_any_length_gives_a_frame_a_hop_and_comes_back(length, n_fft):
+def test_any_length_has_one_frame_a_hop_and_an_inverse_of_its_length(length, n_fft):
     spectrogram = Spectrogram(n_fft)
     waveform = torch.randn(1, 2, length, generator=torch.Generator().manual_seed(length))
     frames = spectrogram(waveform)
@@ -15,7 +15,7 @@ def test_any_length_gives_a_frame_a_hop_and_comes_back(length, n_fft):
     assert spectrogram.inverse(frames, length).shape == waveform.shape
 
 
-def test_gives_back_what_lies_under_four_frames():
+def test_samples_under_four_frames_come_back():
     spectrogram = Spectrogram(1024)
     t = torch.arange(20_000) / 44_100
     waveform = torch.sin(2 * torch.pi * 440 * t)[None, None]
@@ -38,7 +38,7 @@ def test_equals_the_framework_stft_on_interior_frames():
 
 
 def test_energy_is_kept_by_the_orthonormal_transform():
-    """Four squared Hann windows a quarter apart sum to 3/2, over all bins and their mirror."""
+    """Four squared Hann windows sum to 3/2; the mirrored bins hold the other half of the energy."""
     waveform = torch.randn(1, 1, 256 * 400)
     spectrum = Spectrogram(1024)(waveform)
     energy = 2 * spectrum.square().sum() / (1.5 * waveform.square().sum())

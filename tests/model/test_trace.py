@@ -34,7 +34,7 @@ FOUNDING_TABLE = [
 ]
 
 
-def test_the_founding_table():
+def test_stages_are_those_of_the_founding_table():
     stages = trace(HTDemucsConfig(), 258_602, "zh")
     assert [(stage.label, stage.shape) for stage in stages] == FOUNDING_TABLE
 
@@ -65,6 +65,6 @@ def test_without_a_transformer_there_are_no_transformer_rows():
     assert not any("transformer" in stage.label for stage in trace(config, 100))
 
 
-def test_refuses_a_length_of_nothing():
+def test_a_length_of_zero_is_refused():
     with pytest.raises(ConfigError, match="samples"):
         trace(HTDemucsConfig(), 0)

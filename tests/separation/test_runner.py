@@ -9,7 +9,7 @@ from htdemucs.separation.runner import Runner, default_batch_size
 
 
 class Cramped(nn.Module):
-    """Has memory for so many items at once."""
+    """Has memory for `most` items at once."""
 
     def __init__(self, network, most):
         super().__init__()
@@ -61,7 +61,7 @@ def test_a_device_too_small_for_one_hands_over_to_the_cpu(monkeypatch, tiny_mode
     monkeypatch.setattr(runner, "choose_precision", lambda model, wanted: f"chosen for {wanted}")
     with torch.no_grad():
         expected = tiny_model(mixture)
-        with pytest.warns(UserWarning, match="going on with the CPU"):
+        with pytest.warns(UserWarning, match="continuing on the CPU"):
             answer = run(mixture)
     assert torch.equal(answer, expected)
     assert run.device.type == "cpu"
@@ -71,7 +71,7 @@ def test_a_device_too_small_for_one_hands_over_to_the_cpu(monkeypatch, tiny_mode
 
 
 class Overflowing(nn.Module):
-    """Gives what is not finite for the loud."""
+    """Returns values that are not finite for loud items."""
 
     def __init__(self, network):
         super().__init__()
@@ -88,7 +88,7 @@ def test_what_is_not_finite_is_computed_by_the_reference(monkeypatch, tiny_model
     run = Runner(tiny_model, "fp32", 2, 8000)
     mixture = torch.randn(2, 2, 8000).clamp(-3, 3)
     mixture[1, 0, 100] = 5
-    with pytest.warns(UserWarning, match="computed in full"):
+    with pytest.warns(UserWarning, match="computes it again in fp32"):
         answer = run(mixture)
     with torch.no_grad():
         assert torch.equal(answer, tiny_model(mixture))
@@ -99,7 +99,7 @@ def test_a_model_that_gives_no_numbers_is_refused(tiny_model):
         next(tiny_model.parameters()).fill_(torch.nan)
     separator = Separator(tiny_model)
     with (
-        pytest.warns(UserWarning, match="in full"),
+        pytest.warns(UserWarning, match="again in fp32"),
         pytest.raises(SeparationError, match="not finite"),
     ):
         separator.separate(torch.randn(2, 9000), 8000)

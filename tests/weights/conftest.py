@@ -1,4 +1,4 @@
-"""Fixtures of the weights' tests: small models, and a network that is not there."""
+"""Fixtures of the weights' tests: small models, empty caches, and a stand-in for the internet."""
 
 import copy
 import os
@@ -28,7 +28,7 @@ def model() -> HTDemucs:
 
 @pytest.fixture(scope="session")
 def originals(model, tmp_path_factory) -> dict[str, Any]:
-    """Official files of the model, made once."""
+    """Return official files of the model, written once."""
     folder = tmp_path_factory.mktemp("originals")
     contents = package(model)
     return {
@@ -40,7 +40,7 @@ def originals(model, tmp_path_factory) -> dict[str, Any]:
 
 @pytest.fixture
 def contents(originals) -> dict[str, Any]:
-    """What an official `.th` of the model holds, for a test to change."""
+    """Return the contents of an official `.th` of the model, for a test to change."""
     return copy.deepcopy(originals["contents"])
 
 
@@ -56,7 +56,7 @@ def st(originals, tmp_path) -> Path:
 
 @pytest.fixture
 def refused() -> Callable[..., str]:
-    """Asserts that reading an official file fails as it should, and gives the message."""
+    """Return a function that asserts that a file is refused in one line, and returns that line."""
 
     def check(path: Path, *words: str) -> str:
         with pytest.raises(CheckpointError) as caught:
@@ -73,7 +73,7 @@ def refused() -> Callable[..., str]:
 
 @pytest.fixture
 def caches(tmp_path, monkeypatch) -> dict[str, Path]:
-    """Empty caches, and none of the environment's own settings."""
+    """Return empty caches, and hide the environment's own settings."""
     for name in list(os.environ):
         if name.startswith(("HF_", "HUGGINGFACE_", "HUGGING_FACE_", "TRANSFORMERS_", "HTDEMUCS_")):
             monkeypatch.delenv(name)
@@ -95,7 +95,7 @@ def caches(tmp_path, monkeypatch) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def hub_client() -> Iterator[None]:
-    """The hub's client, made anew without the proxies that the environment may name."""
+    """Give the hub's client a new session that ignores the environment's proxies."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NO_PROXY", "127.0.0.1")
         close_session()
@@ -106,7 +106,7 @@ def hub_client() -> Iterator[None]:
 
 @pytest.fixture
 def internet(caches, hub_client, monkeypatch) -> Iterator[StandIn]:
-    """A stand-in for the hub and the legacy root. The hub's client does not wait to try again."""
+    """Yield a stand-in for the hub and the legacy root; the hub's client retries without pause."""
     with running() as server:
         address = server.address
         monkeypatch.setattr(hub_settings, "ENDPOINT", address)

@@ -21,8 +21,8 @@ from helpers import TINY, awake
 from htdemucs import HTDemucs, HTDemucsConfig
 from htdemucs.weights import official
 
-# The keywords of the released htdemucs that are not sizes, as its files hold them: all of the
-# constructor's, several at values that are not its defaults but have no effect.
+# The keywords of the released htdemucs that are not sizes, as its files hold them. Several are not
+# at the constructor's defaults, but have no effect.
 RELEASED = {
     "channels_time": None,
     "growth": 2,
@@ -79,7 +79,7 @@ RELEASED = {
 
 
 def tiny(**changes: Any) -> HTDemucs:
-    """A small network whose parameters float16 holds exactly, as those of released files."""
+    """Return a small network whose parameters are exact in float16, as in released files."""
     model = awake(HTDemucs(HTDemucsConfig(**TINY | changes))).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -88,7 +88,7 @@ def tiny(**changes: Any) -> HTDemucs:
 
 
 def keywords(config: HTDemucsConfig) -> dict[str, Any]:
-    """What the published constructor would have been called with."""
+    """Return the arguments of the published constructor for this configuration."""
     sizes = ("audio_channels", "channels", "depth", "dconv_depth", "bottom_channels")
     return {
         "sources": list(config.sources),
@@ -101,14 +101,14 @@ def keywords(config: HTDemucsConfig) -> dict[str, Any]:
 
 
 def published_state(model: HTDemucs) -> dict[str, Tensor]:
-    """The parameters by their published names, float16."""
+    """Return the parameters by their published names, in float16."""
     with TemporaryDirectory() as folder:
         official.write(model, Path(folder, "state.safetensors"))
         return load_file(Path(folder, "state.safetensors"))
 
 
 def package(model: HTDemucs) -> dict[str, Any]:
-    """The contents of a `.th` file, but for its class."""
+    """Return the contents of a `.th` file without its class."""
     return {
         "args": (),
         "kwargs": keywords(model.config),
@@ -119,7 +119,7 @@ def package(model: HTDemucs) -> dict[str, Any]:
 
 
 def save_th(contents: dict[str, Any], path: Path, klass: str = official.CLASS_NAME, **options: Any):
-    """Save as the published package does, under a stand-in for one of its classes."""
+    """Write a `.th` file as the published package does, with a stand-in for its class."""
     with standing_in(klass) as stand_in:
         torch.save({"klass": stand_in, **contents}, path, **options)
     return path
@@ -127,16 +127,16 @@ def save_th(contents: dict[str, Any], path: Path, klass: str = official.CLASS_NA
 
 @contextmanager
 def standing_in(name: str, **members: Any):
-    """A class importable by a name whose module does not exist."""
+    """Yield a class that can be imported by this name, though its module does not exist."""
     module, _, qualified = name.rpartition(".")
-    made = type(qualified, (), {"__module__": module, **members})
+    stand_in = type(qualified, (), {"__module__": module, **members})
     parents = [".".join(module.split(".")[: i + 1]) for i in range(module.count(".") + 1)]
     earlier = {parent: sys.modules.get(parent) for parent in parents}
     for parent in parents:
         sys.modules[parent] = types.ModuleType(parent)
-    setattr(sys.modules[module], qualified, made)
+    setattr(sys.modules[module], qualified, stand_in)
     try:
-        yield made
+        yield stand_in
     finally:
         for parent, before in earlier.items():
             del sys.modules[parent]
@@ -145,16 +145,16 @@ def standing_in(name: str, **members: Any):
 
 
 def save_safetensors(model: HTDemucs, path: Path, **kwargs: Any) -> Path:
-    """The official `.safetensors` layout, with more (or other) keywords."""
+    """Write the official `.safetensors` layout, with added or changed keywords."""
     state = published_state(model)
-    described = keywords(model.config) | kwargs
-    metadata = {"klass": official.CLASS_NAME, "args": "[]", "kwargs": as_json(described)}
+    changed = keywords(model.config) | kwargs
+    metadata = {"klass": official.CLASS_NAME, "args": "[]", "kwargs": as_json(changed)}
     save_file(state, path, metadata)
     return path
 
 
 def rewrite(path: Path, state: dict[str, Tensor] | None = None, **metadata: str | None) -> Path:
-    """Change the tensors or entries of the metadata (None removes one) of a `.safetensors` file."""
+    """Change the tensors or the metadata of a `.safetensors` file; None removes an entry."""
     with safe_open(path, framework="pt") as file:
         old = file.metadata()
     new = {k: v for k, v in ({**old, **metadata}).items() if v is not None}
@@ -171,7 +171,7 @@ def as_json(values: Any) -> str:
 
 
 def replace_pickle(path: Path, data: bytes) -> Path:
-    """Put another pickle into a `.th` archive, with the checksums of the archive made right."""
+    """Put another pickle into a `.th` archive and correct the archive's checksums."""
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w") as archive:
@@ -191,7 +191,7 @@ def write_bag(path: Path, **fields: Any) -> Path:
 
 
 def assert_same(model: torch.nn.Module, other: torch.nn.Module) -> None:
-    """Every parameter equal, to the bit."""
+    """Assert that all parameters are equal to the bit."""
     state, others = model.state_dict(), other.state_dict()
     assert state.keys() == others.keys()
     for name, value in state.items():

@@ -1,4 +1,4 @@
-"""A small HTTP server in the place of the hub and of the legacy root, with faults on demand."""
+"""A small HTTP server that stands in for the hub and the legacy root, with faults on demand."""
 
 import contextlib
 import hashlib
@@ -13,9 +13,9 @@ HUB = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/[^/]+/(?P<name>.+)")
 class StandIn(ThreadingHTTPServer):
     """Serves `files` by path: `/NAMESPACE/REPO/resolve/main/FILE` or `/legacy/FOLDER/FILE`.
 
-    `faults` maps a part of a path to what goes wrong there: a status (404, 500), "cut" (the
-    connection breaks in the middle of the body), "wrong" (the last byte differs), "no ranges" (the
-    whole file whatever was asked for), "no length" (its length is not told), "nonsense" (not HTTP).
+    `faults` maps a part of a path to a fault: a status (404, 500), "cut" (the connection breaks in
+    the middle of the body), "wrong" (the last byte differs), "no ranges" (a request for a range
+    gets the whole file), "no length" (no Content-Length), "nonsense" (not HTTP).
     """
 
     daemon_threads = True
@@ -35,11 +35,11 @@ class StandIn(ThreadingHTTPServer):
             self.files[f"/{repository}/resolve/main/{name}"] = content
 
     def downloads(self) -> list[str]:
-        """The names of the files whose content was asked for."""
+        """Return the names of the files that clients downloaded."""
         return [path.rpartition("/")[2] for method, path, _ in self.log if method == "GET"]
 
     def handle_error(self, request, client_address) -> None:
-        """Clients that hang up are part of the tests."""
+        """Ignore clients that hang up: some tests do that."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -53,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(with_body=True)
 
     def answer(self, with_body: bool) -> None:
-        if self.path.startswith("/api/"):  # the hub's client asks for a list of no concern here
+        if self.path.startswith("/api/"):  # a list that the tests do not need
             return self.fail(404, {})
         self.server.log.append((self.command, self.path, self.headers.get("Range")))
         fault = next((f for part, f in self.server.faults.items() if part in self.path), None)
@@ -93,13 +93,13 @@ class Handler(BaseHTTPRequestHandler):
         return None
 
     def wanted(self, content: bytes, fault: str | None) -> tuple[int, int]:
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-        if not asked or fault == "no ranges":
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if not span or fault == "no ranges":
             return 0, len(content)
-        return int(asked[1]), int(asked[2]) + 1 if asked[2] else len(content)
+        return int(span[1]), int(span[2]) + 1 if span[2] else len(content)
 
     def why_missing(self) -> dict[str, str]:
-        """As the hub tells a repository that does not exist from a file that does not."""
+        """Return the hub's headers: they say whether the repository or the file is missing."""
         place = HUB.fullmatch(self.path)
         if not place:
             return {}
@@ -120,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def running():
-    """A stand-in at an address of its own."""
+    """Run a stand-in at a free address."""
     with StandIn() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()

@@ -1,4 +1,4 @@
-"""What `htdemucs separate` asks the hub for, and when."""
+"""`htdemucs separate` and the hub: it downloads only what it needs, after checking its inputs."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def song(tmp_path):
 
 @pytest.fixture
 def hub(internet, tmp_path):
-    """The stand-in with htdemucs_ft on the hub."""
+    """Return the stand-in with htdemucs_ft on the hub."""
     for signature in FT.values():
         member = tiny(depth=1, t_layers=0, bottom_channels=0)
         content = save_safetensors(member, tmp_path / "member.safetensors").read_bytes()
@@ -32,14 +32,14 @@ def hub(internet, tmp_path):
 
 
 def separate(song, tmp_path, *words):
-    given = ("separate", song, "-n", "htdemucs_ft", "-d", "cpu", "-o", tmp_path / "out", *words)
-    return CliRunner().invoke(app, [str(word) for word in given])
+    command = ("separate", song, "-n", "htdemucs_ft", "-d", "cpu", "-o", tmp_path / "out", *words)
+    return CliRunner().invoke(app, [str(word) for word in command])
 
 
 @pytest.mark.parametrize(
     "words", [("--stems", "vocals"), ("--two-stems", "vocals", "--other-method", "minus")]
 )
-def test_one_stem_of_a_bag_asks_for_one_network(hub, song, tmp_path, monkeypatch, words):
+def test_one_stem_of_a_bag_downloads_one_network(hub, song, tmp_path, monkeypatch, words):
     result = separate(song, tmp_path, *words)
     assert result.exit_code == 0, result.output
     assert set(hub.downloads()) == {f"{FT['vocals']}.safetensors"}
@@ -53,7 +53,7 @@ def test_one_stem_of_a_bag_asks_for_one_network(hub, song, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("content", [None, b"no audio", "folder"])
-def test_inputs_are_looked_at_before_the_model(hub, tmp_path, content):
+def test_inputs_are_checked_before_the_model_is_downloaded(hub, tmp_path, content):
     song = tmp_path / "song.mp3"
     if content == "folder":
         song.mkdir()
@@ -65,9 +65,7 @@ def test_inputs_are_looked_at_before_the_model(hub, tmp_path, content):
     assert hub.log == []
 
 
-def test_where_there_is_no_network_the_hub_is_not_asked_twice(
-    internet, song, tmp_path, monkeypatch
-):
+def test_an_unreachable_hub_is_given_up_at_once(internet, song, tmp_path, monkeypatch):
     """The hub's client alone tries six times and waits 23 seconds."""
     address = internet.address
     internet.server_close()  # nobody listens there any more

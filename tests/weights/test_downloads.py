@@ -1,4 +1,4 @@
-"""Official models by name, from a stand-in for the hub and the legacy root."""
+"""Downloads of models, from a stand-in for the hub and the legacy root."""
 
 import contextlib
 import hashlib
@@ -31,7 +31,7 @@ def one_line(error: pytest.ExceptionInfo, *words: str) -> str:
 
 @pytest.fixture
 def hub(internet, originals):
-    """The stand-in with htdemucs on the hub."""
+    """Return the stand-in with htdemucs on the hub."""
     content = originals["safetensors"].read_bytes()
     internet.on_hub("adefossez/HTDemucs", {f"{SIGNATURE}.safetensors": content})
     return internet
@@ -39,13 +39,13 @@ def hub(internet, originals):
 
 @pytest.fixture
 def legacy(internet, originals, monkeypatch):
-    """The stand-in with htdemucs on the legacy root only."""
+    """Return the stand-in with htdemucs on the legacy root only."""
     publish_legacy(internet, SIGNATURE, originals["th"].read_bytes(), monkeypatch)
     return internet
 
 
 def publish_legacy(server, signature: str, content: bytes, monkeypatch) -> None:
-    """With the checksum of the stand-in's file in place of the genuine one's."""
+    """Put a file on the legacy root, and let the registry expect its checksum."""
     checksum = hashlib.sha256(content).hexdigest()[:8]
     monkeypatch.setitem(registry._table()["signatures"][signature], "checksum", checksum)
     server.files[f"/legacy/hybrid_transformer/{signature}-{checksum}.th"] = content
@@ -56,7 +56,7 @@ def legacy_name(server) -> str:
 
 
 @pytest.mark.parametrize("name", ["htdemucs", SIGNATURE])
-def test_from_the_hub_once(name, hub, model, caches):
+def test_a_model_is_downloaded_from_the_hub_once(name, hub, model, caches):
     assert_same(load(name), model)
     assert hub.downloads() == [f"{SIGNATURE}.safetensors"]
     assert list((caches["HF_HOME"] / "hub").rglob(f"{SIGNATURE}.safetensors"))
@@ -65,7 +65,7 @@ def test_from_the_hub_once(name, hub, model, caches):
     assert hub.log == []
 
 
-def test_a_bag_from_the_hub(internet, tmp_path):
+def test_a_bag_is_downloaded_from_the_hub(internet, tmp_path):
     members = []
     for signature in FT:
         members.append(tiny(depth=1, t_layers=0, bottom_channels=0))
@@ -91,7 +91,7 @@ def test_only_the_members_that_a_stem_needs_are_fetched(internet, tmp_path):
     assert not any(FT[0] in str(entry) for entry in internet.log)
 
 
-def test_into_a_folder_of_ones_own(hub, legacy, model, caches, tmp_path):
+def test_cache_dir_holds_all_downloads(hub, legacy, model, caches, tmp_path):
     assert_same(load(cache_dir=tmp_path / "here"), model)
     assert list((tmp_path / "here").rglob(f"{SIGNATURE}.safetensors"))
     assert not (caches["HF_HOME"] / "hub").exists()
@@ -104,19 +104,19 @@ def test_into_a_folder_of_ones_own(hub, legacy, model, caches, tmp_path):
 
 
 @pytest.mark.parametrize("fault", [404, 401, 500, "nonsense"])
-def test_the_legacy_root_where_the_hub_fails(fault, hub, legacy, model, caches):
+def test_the_legacy_root_serves_when_the_hub_fails(fault, hub, legacy, model, caches):
     hub.faults["/resolve/"] = fault
     assert_same(load(), model)
-    kept = list(caches["HTDEMUCS_CACHE"].iterdir())
-    assert [path.suffix for path in kept if path.suffix != ".lock"] == [".th"]
+    files = list(caches["HTDEMUCS_CACHE"].iterdir())
+    assert [path.suffix for path in files if path.suffix != ".lock"] == [".th"]
     hub.log.clear()
     assert_same(load(), model)
     assert hub.log == []
 
 
-@pytest.mark.parametrize(("on_legacy", "asked"), [(4, 1), (1, 2)])
-def test_a_hub_that_fails_is_asked_last(on_legacy, asked, internet, originals, monkeypatch):
-    """Its client tries again and again, and each member of a bag would wait as long."""
+@pytest.mark.parametrize(("on_legacy", "requests"), [(4, 1), (1, 2)])
+def test_a_hub_that_fails_comes_last(on_legacy, requests, internet, originals, monkeypatch):
+    """The hub's client retries for long, and every member of a bag would wait for it again."""
     for signature in FT[:on_legacy]:
         publish_legacy(internet, signature, originals["th"].read_bytes(), monkeypatch)
     internet.faults["/resolve/"] = 500
@@ -126,17 +126,17 @@ def test_a_hub_that_fails_is_asked_last(on_legacy, asked, internet, originals, m
     with outcome:
         assert len(load("htdemucs_ft").members) == 4
     paths = {path.rpartition("/")[2] for _, path, _ in internet.log if "/resolve/" in path}
-    assert paths == {f"{signature}.safetensors" for signature in FT[:asked]}
+    assert paths == {f"{signature}.safetensors" for signature in FT[:requests]}
 
 
-def test_the_hub_answers_with_half_a_file(hub, legacy, model):
-    """Its client does not take it, nor leave it in its cache."""
+def test_half_a_file_from_the_hub_is_a_failure(hub, legacy, model):
+    """The hub's client neither returns such a file nor keeps it in its cache."""
     hub.faults[".safetensors"] = "cut"
     assert_same(load(), model)
     assert hub.downloads()[-1].endswith(".th")
 
 
-def test_a_mirror_of_the_legacy_root(legacy, model, monkeypatch):
+def test_the_environment_can_name_a_mirror_of_the_legacy_root(legacy, model, monkeypatch):
     for ending in ("/legacy", "/legacy/"):
         monkeypatch.setenv("HTDEMUCS_LEGACY_ROOT", legacy.address + ending)
         assert registry._legacy_root() == legacy.address + "/legacy/"
@@ -145,7 +145,7 @@ def test_a_mirror_of_the_legacy_root(legacy, model, monkeypatch):
     assert registry._legacy_root() == "https://dl.fbaipublicfiles.com/demucs/"
 
 
-def test_a_wrong_checksum(legacy, caches):
+def test_a_download_with_a_wrong_checksum_is_deleted(legacy, caches):
     legacy.faults[".th"] = "wrong"
     with pytest.raises(DownloadError) as error:
         load()
@@ -169,7 +169,7 @@ def test_an_interrupted_download_resumes(fault, legacy, model, caches, originals
     )
 
 
-def test_a_server_that_does_not_resume(legacy, model):
+def test_a_download_starts_again_when_the_server_cannot_resume(legacy, model):
     legacy.faults[".th"] = "cut"
     with pytest.raises(DownloadError):
         load()
@@ -177,8 +177,8 @@ def test_a_server_that_does_not_resume(legacy, model):
     assert_same(load(), model)
 
 
-def test_complete_but_not_yet_renamed(legacy, model, caches, originals):
-    """What is left when the process ends between the last byte and the renaming."""
+def test_a_complete_partial_file_is_used(legacy, model, caches, originals):
+    """A process that ends between the last byte and the renaming leaves such a file."""
     name = legacy_name(legacy)
     caches["HTDEMUCS_CACHE"].mkdir()
     (caches["HTDEMUCS_CACHE"] / f"{name}.part").write_bytes(originals["th"].read_bytes())
@@ -186,7 +186,7 @@ def test_complete_but_not_yet_renamed(legacy, model, caches, originals):
     assert (caches["HTDEMUCS_CACHE"] / name).is_file()
 
 
-def test_damaged_where_it_was_left_off(legacy, model, caches):
+def test_a_damaged_partial_file_is_refused_once(legacy, model, caches):
     name = legacy_name(legacy)
     caches["HTDEMUCS_CACHE"].mkdir()
     (caches["HTDEMUCS_CACHE"] / f"{name}.part").write_bytes(b"something else")
@@ -195,7 +195,7 @@ def test_damaged_where_it_was_left_off(legacy, model, caches):
     assert_same(load(), model)
 
 
-def test_two_at_once_download_once(legacy, model):
+def test_several_loads_at_once_download_once(legacy, model):
     loaded = []
     threads = [threading.Thread(target=lambda: loaded.append(load())) for _ in range(3)]
     for thread in threads:
@@ -208,7 +208,7 @@ def test_two_at_once_download_once(legacy, model):
 
 
 @pytest.mark.parametrize("fault", [404, 500, "nonsense", None])
-def test_nothing_anywhere(fault, internet, caches):
+def test_a_failed_download_says_what_to_copy_where(fault, internet, caches):
     if fault:
         internet.faults["/"] = fault
     with pytest.raises(DownloadError) as error:
@@ -217,14 +217,14 @@ def test_nothing_anywhere(fault, internet, caches):
 
 
 @pytest.mark.parametrize("root", ["nonsense", "http://[", "file:///nowhere"])
-def test_a_legacy_root_that_is_none(root, internet, monkeypatch):
+def test_a_legacy_root_that_is_no_url_is_named(root, internet, monkeypatch):
     monkeypatch.setenv("HTDEMUCS_LEGACY_ROOT", root)
     with pytest.raises(DownloadError) as error:
         load()
     one_line(error, root)
 
 
-def test_a_cache_that_cannot_be_written(legacy, caches):
+def test_a_cache_that_cannot_be_written_is_reported_in_one_line(legacy, caches):
     caches["HTDEMUCS_CACHE"].write_text("in the way")
     with pytest.raises(DownloadError) as error:
         load()
@@ -254,7 +254,9 @@ def test_files_copied_there_by_hand_are_found(kind, legacy, originals, model, ca
 
 
 @pytest.mark.parametrize("where", ["torch/hub/checkpoints", "xdg/torch/hub/checkpoints"])
-def test_what_the_published_package_left(where, legacy, originals, model, tmp_path, monkeypatch):
+def test_files_in_the_published_package_s_cache_are_found(
+    where, legacy, originals, model, tmp_path, monkeypatch
+):
     if where.startswith("xdg"):
         monkeypatch.delenv("TORCH_HOME")
     (tmp_path / where).mkdir(parents=True)
@@ -263,7 +265,7 @@ def test_what_the_published_package_left(where, legacy, originals, model, tmp_pa
     assert legacy.log == []
 
 
-def test_a_damaged_legacy_file_in_the_cache_is_fetched_again(legacy, model, caches):
+def test_a_damaged_legacy_file_in_the_cache_is_downloaded_again(legacy, model, caches):
     name = legacy_name(legacy)
     caches["HTDEMUCS_CACHE"].mkdir()
     (caches["HTDEMUCS_CACHE"] / name).write_bytes(b"damaged")
@@ -273,7 +275,9 @@ def test_a_damaged_legacy_file_in_the_cache_is_fetched_again(legacy, model, cach
 
 @pytest.mark.parametrize(("name", "repository"), [("htdemucs", "HTDemucs"), ("mix", "Demucs-mix")])
 @pytest.mark.parametrize("namespace", ["", "someone/"])
-def test_hub_models_in_the_published_layout(name, repository, namespace, internet, model, tmp_path):
+def test_hub_models_in_the_published_layout_are_loaded(
+    name, repository, namespace, internet, model, tmp_path
+):
     content = save_safetensors(model, tmp_path / "m.safetensors").read_bytes()
     bag = write_bag(tmp_path / "b.yaml", models=["0a", "0b"], weights=[[1] * 4] * 2, segment=0.7)
     files = {f"{name}.yaml": bag.read_bytes(), "0a.safetensors": content, "0b.safetensors": content}
@@ -284,7 +288,9 @@ def test_hub_models_in_the_published_layout(name, repository, namespace, interne
     assert_same(loaded.members[1], model)
 
 
-def test_hub_models_offline_after_once(internet, originals, model, tmp_path, monkeypatch):
+def test_hub_models_are_loaded_offline_after_one_download(
+    internet, originals, model, tmp_path, monkeypatch
+):
     bag = write_bag(tmp_path / "b.yaml", models=["0a"])
     files = {"mix.yaml": bag.read_bytes(), "0a.safetensors": originals["safetensors"].read_bytes()}
     internet.on_hub("someone/Demucs-mix", files)
@@ -295,7 +301,7 @@ def test_hub_models_offline_after_once(internet, originals, model, tmp_path, mon
     assert internet.log == []
 
 
-def test_hub_models_in_our_own_layout(internet, model, tmp_path):
+def test_hub_models_in_our_own_layout_are_loaded(internet, model, tmp_path):
     save_model(model, tmp_path / "ours")
     files = {path.name: path.read_bytes() for path in (tmp_path / "ours").iterdir()}
     internet.on_hub("someone/my-model", files)
@@ -306,21 +312,21 @@ def test_hub_models_in_our_own_layout(internet, model, tmp_path):
     one_line(error, "model.safetensors")
 
 
-def test_hub_models_that_are_not_there(internet):
+def test_a_hub_model_that_does_not_exist_is_named(internet):
     with pytest.raises(DownloadError) as error:
         load("hf://someone/nothing")
     one_line(error, "someone/Demucs-nothing/nothing.yaml")
 
 
 @pytest.mark.parametrize("name", ["", "/", "a/b/c", "../x", "a/../x", "a/..", "a b/x", "a/", "x?"])
-def test_hub_names_that_are_none(name, internet):
+def test_impossible_hub_names_are_refused(name, internet):
     with pytest.raises(ModelNotFoundError, match="hf://namespace/name"):
         load(f"hf://{name}")
     assert internet.log == []
 
 
 @pytest.mark.parametrize("signature", ["../../x", "x/y", ".x", "", "a b"])
-def test_a_hub_bag_may_name_no_paths(signature, internet, tmp_path):
+def test_a_hub_bag_must_not_name_paths(signature, internet, tmp_path):
     bag = write_bag(tmp_path / "b.yaml", models=[signature])
     internet.on_hub("someone/Demucs-mix", {"mix.yaml": bag.read_bytes()})
     with pytest.raises(CheckpointError, match="no signature"):
@@ -328,7 +334,7 @@ def test_a_hub_bag_may_name_no_paths(signature, internet, tmp_path):
     assert internet.downloads() == ["mix.yaml"]
 
 
-def test_damaged_files_on_the_hub(internet):
+def test_damaged_files_on_the_hub_are_refused(internet):
     content = b"\x80\x02cos\nsystem\n."
     internet.on_hub("adefossez/HTDemucs", {f"{SIGNATURE}.safetensors": content})
     with pytest.raises(CheckpointError) as error:
@@ -336,7 +342,7 @@ def test_damaged_files_on_the_hub(internet):
     one_line(error, SIGNATURE, "damaged")
 
 
-def test_older_names_download_nothing(internet):
+def test_unsupported_models_download_nothing(internet):
     for model in registry.official_models().values():
         for name in (model.name, *model.members) if model.unsupported else ():
             with pytest.raises(ModelNotFoundError, match="cannot run yet"):
@@ -361,7 +367,7 @@ except htdemucs.DownloadError as error:
 
 
 def test_the_environment_is_respected(hub, caches, tmp_path):
-    """HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE, which the hub's client reads when it is imported."""
+    """The hub's client reads HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE when it is imported."""
     settings = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")}
     done = subprocess.run(
         [sys.executable, "-c", IN_A_PROCESS_OF_ITS_OWN],

@@ -29,7 +29,7 @@ def bag() -> Bag:
 
 
 def failure(path: Path, *words: str) -> str:
-    """What loading a folder fails with: one line, with the words in it."""
+    """Assert that loading a folder fails in one line with these words; return the line."""
     with pytest.raises(CheckpointError) as caught:
         load_model(path, device="cpu")
     message = str(caught.value)
@@ -52,7 +52,7 @@ def change_state(path: Path, change) -> Path:
     return path
 
 
-def test_network_comes_back_to_the_bit(model, saved):
+def test_a_network_is_saved_and_loaded_to_the_bit(model, saved):
     again = load_model(saved, device="cpu")
     assert isinstance(again, HTDemucs)
     assert again.config == model.config
@@ -63,7 +63,7 @@ def test_network_comes_back_to_the_bit(model, saved):
         assert torch.equal(model(mixture), again(mixture))
 
 
-def test_bag_comes_back_to_the_bit(bag, tmp_path):
+def test_a_bag_is_saved_and_loaded_to_the_bit(bag, tmp_path):
     save_model(bag, str(tmp_path / "bag"))
     again = load_model(str(tmp_path / "bag"), device="cpu")
     assert isinstance(again, Bag)
@@ -74,7 +74,7 @@ def test_bag_comes_back_to_the_bit(bag, tmp_path):
 
 
 @pytest.mark.parametrize("segment", [7.8, 0.1, Fraction(39, 5), 12])
-def test_segments_come_back_exactly(segment, tmp_path):
+def test_segments_are_saved_and_loaded_exactly(segment, tmp_path):
     model = tiny(depth=1, t_layers=0, bottom_channels=0, segment=segment)
     save_model(model, tmp_path / "one")
     assert load_model(tmp_path / "one", device="cpu").config == model.config
@@ -96,7 +96,7 @@ def test_stored_as_float16_where_that_loses_nothing(model, saved, tmp_path):
     assert_same(finer, load_model(tmp_path / "finer", device="cpu"))
 
 
-def test_one_network_twice_in_a_bag(model, tmp_path):
+def test_a_bag_may_hold_one_network_twice(model, tmp_path):
     finer = HTDemucs(model.config)
     save_model(Bag([finer, finer]), tmp_path / "twice")
     again = load_model(tmp_path / "twice", device="cpu")
@@ -110,7 +110,7 @@ def test_part_of_a_bag_is_not_saved(bag, tmp_path):
     assert not (tmp_path / "part").exists()
 
 
-def test_missing_files(saved, tmp_path):
+def test_missing_files_are_named(saved, tmp_path):
     (saved / WEIGHTS).unlink()
     failure(saved, WEIGHTS)
     (tmp_path / "empty").mkdir()
@@ -122,17 +122,17 @@ def test_missing_files(saved, tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "null", "\x00", '{"format": "other"}', "[" * 100_000, "9" * 5000]
 )
-def test_damaged_config(text, saved):
+def test_a_damaged_config_is_refused(text, saved):
     (saved / CONFIG).write_text(text, encoding="utf-8")
     failure(saved)
 
 
-def test_config_that_is_no_text(saved):
+def test_a_config_that_is_no_text_is_refused(saved):
     (saved / CONFIG).write_bytes(b"\xff\xfe{}")
     failure(saved, "JSON")
 
 
-def test_config_of_a_later_version(saved):
+def test_a_config_of_a_later_version_is_refused(saved):
     failure(change_config(saved, lambda c: c.update(version=2)), "version", "update htdemucs")
     failure(change_config(saved, lambda c: c.pop("version")), "version")
 
@@ -162,7 +162,7 @@ def test_config_of_a_later_version(saved):
         {"segment": None},
     ],
 )
-def test_config_that_makes_no_sense(fields, saved):
+def test_an_impossible_config_is_refused(fields, saved):
     failure(change_config(saved, lambda c: c.update(fields)))
 
 
@@ -187,7 +187,7 @@ def test_config_that_makes_no_sense(fields, saved):
         ("wiener_iters", 0),
     ],
 )
-def test_members_that_do_not_fit_their_weights(name, value, saved):
+def test_a_member_that_does_not_fit_its_parameters_is_refused(name, value, saved):
     failure(change_config(saved, lambda c: c["members"][0].update({name: value})))
 
 
@@ -215,11 +215,11 @@ FIRST = "members.0.spectral_encoder.0.conv.weight"
         (lambda s: s.clear(), ["0 values"]),
     ],
 )
-def test_weights_that_do_not_fit_the_config(change, words, saved):
+def test_parameters_that_do_not_fit_the_config_are_refused(change, words, saved):
     failure(change_state(saved, change), *words)
 
 
-def test_truncated_weights(saved):
+def test_truncated_weights_are_refused(saved):
     whole = (saved / WEIGHTS).read_bytes()
     for end in (0, 1, 7, 8, 9, 100, len(whole) // 2, len(whole) - 1):
         (saved / WEIGHTS).write_bytes(whole[:end])
@@ -247,7 +247,7 @@ def test_a_failing_save_leaves_the_earlier_model(where, step, saved, bag, monkey
 
 @pytest.mark.parametrize("survived", [0, 1])
 def test_a_save_cut_short_never_mixes_two_models(survived, saved, monkeypatch):
-    """The same shapes, but the sources in another order: mixed, it would swap stems unnoticed."""
+    """The sources are in another order: a mixed model would swap stems, and nobody would notice."""
     other = tiny(depth=1, dconv_depth=1, sources=("vocals", "other", "bass", "drums"))
     replace, done = Path.replace, []
 
@@ -267,7 +267,7 @@ def test_a_save_cut_short_never_mixes_two_models(survived, saved, monkeypatch):
 
 
 def test_saving_again_keeps_the_folder_a_model_throughout(model, saved, monkeypatch):
-    """As when training saves again and again: only the weights change."""
+    """Training does this: the configuration stays, only the weights change."""
     replace, seen = Path.replace, []
 
     def look(self, target):
@@ -279,11 +279,11 @@ def test_saving_again_keeps_the_folder_a_model_throughout(model, saved, monkeypa
     assert seen == [True, True]
 
 
-def test_nothing_beside_the_two_files(saved):
+def test_a_saved_model_is_two_files(saved):
     assert sorted(contents(saved)) == [CONFIG, WEIGHTS]
 
 
-def test_a_folder_that_cannot_be_written(model, tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported(model, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match="cannot write"):
         save_model(model, tmp_path / "file")
@@ -322,6 +322,6 @@ def test_replacing_is_all_or_nothing(tmp_path):
     assert path.read_text() == "outer"
 
 
-def test_who_can_read_the_configuration_can_read_the_parameters(saved):
+def test_both_files_have_the_same_permissions(saved):
     modes = {path.stat().st_mode for path in saved.iterdir()}
     assert len(modes) == 1

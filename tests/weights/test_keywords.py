@@ -10,7 +10,7 @@ from weights.makers import as_json, assert_same, keywords, rewrite, save_th
 
 
 def nested_twins(levels: int) -> list:
-    """A few lines of pickle that say more than could ever be compared or printed."""
+    """Return lists in lists: small in a file, but endless to compare or to print."""
     value: list = [0]
     for _ in range(levels):
         value = [value, value]
@@ -50,15 +50,15 @@ def nested_twins(levels: int) -> list:
         ("made_up", Fraction(1, 2)),
     ],
 )
-def test_refuses_by_name_what_matters(name, value):
-    said = f"sets {name}={value}" if isinstance(value, int | float | str) else f"sets {name}="
+def test_unsupported_keywords_are_refused_by_name(name, value):
+    words = f"sets {name}={value}" if isinstance(value, int | float | str) else f"sets {name}="
     with pytest.raises(CheckpointError) as caught:
         to_config([], keywords(HTDemucsConfig()) | {name: value})
-    assert said in str(caught.value)
+    assert words in str(caught.value)
     assert "released htdemucs family" in str(caught.value)
 
 
-def test_refuses_by_name_in_both_layouts(contents, model, st, tmp_path, refused):
+def test_unsupported_keywords_are_refused_in_both_layouts(contents, model, st, tmp_path, refused):
     contents["kwargs"]["t_emb"] = "cape"
     refused(save_th(contents, tmp_path / "cape.th"), "sets t_emb=cape")
     kwargs = as_json(keywords(model.config) | {"t_emb": "cape"})
@@ -85,12 +85,12 @@ def test_refuses_by_name_in_both_layouts(contents, model, st, tmp_path, refused)
         ("made_up", 0),
     ],
 )
-def test_accepts_what_has_no_effect(name, value, model):
-    given = keywords(model.config)
-    assert to_config([], given | {name: value}) == to_config([], given)
+def test_keywords_without_effect_are_accepted(name, value, model):
+    kwargs = keywords(model.config)
+    assert to_config([], kwargs | {name: value}) == to_config([], kwargs)
 
 
-def test_accepts_what_has_no_effect_in_both_layouts(contents, model, st, tmp_path):
+def test_keywords_without_effect_are_accepted_in_both_layouts(contents, model, st, tmp_path):
     contents["kwargs"] |= {"made_up": (), "multi_freqs": (), "t_lr": 0.5}
     assert_same(model, official.read(save_th(contents, tmp_path / "inert.th")))
     kwargs = as_json(keywords(model.config) | {"made_up": {}, "t_mask_type": "random"})
@@ -131,10 +131,10 @@ def test_accepts_what_has_no_effect_in_both_layouts(contents, model, st, tmp_pat
         ("freq_emb", "0.2"),
     ],
 )
-def test_refuses_impossible_values(name, value):
-    given = DEFAULTS | keywords(HTDemucsConfig()) | {name: value}
+def test_impossible_values_are_refused_in_one_short_line(name, value):
+    kwargs = DEFAULTS | keywords(HTDemucsConfig()) | {name: value}
     with pytest.raises(CheckpointError) as caught:
-        to_config([], given)
+        to_config([], kwargs)
     assert len(str(caught.value).splitlines()) == 1
     assert len(str(caught.value)) < 300
 
@@ -143,35 +143,35 @@ def test_refuses_impossible_values(name, value):
 @pytest.mark.parametrize(
     "name", ["made_up", "wiener_iters", "sources", "segment", "channels", "norm_starts"]
 )
-def test_refuses_values_that_are_not_simple(name, value):
+def test_values_of_other_types_are_refused(name, value):
     with pytest.raises(CheckpointError, match=name):
         to_config([], keywords(HTDemucsConfig()) | {name: value})
 
 
-def test_refuses_an_argument_given_twice():
+def test_an_argument_passed_twice_is_refused():
     with pytest.raises(CheckpointError, match="sources twice"):
         to_config([["vocals"]], keywords(HTDemucsConfig()))
 
 
-def test_refuses_to_grow_beyond_its_file():
+def test_a_network_larger_than_its_file_is_refused():
     config = to_config([], keywords(HTDemucsConfig()) | {"growth": 1 << 19})
     with pytest.raises(CheckpointError, match="too few"):
         assembly.network(config, {"encoder.0.conv.weight": torch.ones(9)}, str)
 
 
-def test_compares_no_twins_with_twins():
-    given = {"channels": nested_twins(60), "channels_time": nested_twins(60)}
+def test_two_values_that_are_endless_to_compare_are_not_compared():
+    kwargs = {"channels": nested_twins(60), "channels_time": nested_twins(60)}
     with pytest.raises(CheckpointError, match="channels"):
-        to_config([["vocals"]], given)
+        to_config([["vocals"]], kwargs)
 
 
-def test_ignores_inert_values_of_any_kind():
+def test_inert_keywords_may_have_any_value():
     for value in ("x", -1, nested_twins(60), torch.ones(2)):
-        given = keywords(HTDemucsConfig()) | dict.fromkeys(INERT, value)
-        assert to_config([], given) == HTDemucsConfig(t_dropout=0.02)
+        kwargs = keywords(HTDemucsConfig()) | dict.fromkeys(INERT, value)
+        assert to_config([], kwargs) == HTDemucsConfig(t_dropout=0.02)
 
 
-def test_from_config_and_back():
+def test_to_config_is_the_inverse_of_from_config():
     config = HTDemucsConfig(
         sources=("a", "b"), depth=3, channels=16, n_fft=2048, segment=Fraction(7, 3), t_heads=4
     )
@@ -179,7 +179,7 @@ def test_from_config_and_back():
 
 
 def test_each_keyword_is_accounted_for():
-    """One way each: a field, inert, harmless when off, or refused unless at its default."""
+    """Each is a field, inert, harmless when off, or refused unless at its default."""
     assert not set(FIELDS) & INERT
     assert not (set(FIELDS) | INERT) & set(HARMLESS)
     assert set(FIELDS) | INERT | set(HARMLESS) <= set(DEFAULTS)

@@ -24,7 +24,7 @@ def test_it_is_small_and_has_the_four_sources():
 
 
 def test_it_needs_no_network(tmp_path):
-    """In a process in which every connection fails and nothing is cached."""
+    """The process has empty caches, and every connection fails."""
     code = (
         "import socket\n"
         "def refuse(*_): raise AssertionError('a connection was tried')\n"
@@ -41,7 +41,7 @@ def test_it_needs_no_network(tmp_path):
 
 
 def test_drums_and_bass_of_the_example_are_nearer_than_the_song():
-    """By far: 7 and 11 dB with the first weights, of which a song that goes silent has 4 and 8."""
+    """The first weights improved nsdr by 7 and 11 dB; silence would improve it by 4 and 8."""
     model = load_model("mini", device="cpu")
     stems = example.stems()
     mixture = torch.stack(list(stems.values())).sum(0)

@@ -33,7 +33,7 @@ from weights.makers import (
         {"t_layers": 11, "channels": 4, "bottom_channels": 4, "dconv_comp": 2},
     ],
 )
-def test_written_and_read_back(changes, tmp_path):
+def test_a_network_is_written_and_read_back(changes, tmp_path):
     model = tiny(**changes)
     official.write(model, tmp_path / "model.safetensors")
     again = official.read(tmp_path / "model.safetensors")
@@ -73,14 +73,14 @@ def test_names_and_shapes_are_the_published_ones():
         assert list(state[name].shape) == shape, name
 
 
-def test_reads_th_as_released(th, model):
+def test_a_th_file_as_released_is_read(th, model):
     again = official.read(th)
     assert again.config == HTDemucsConfig(**model.config.to_dict() | {"t_dropout": 0.02})
     assert all(parameter.dtype == torch.float32 for parameter in again.parameters())
     assert_same(model, again)
 
 
-def test_reads_safetensors_as_released(st, model):
+def test_a_safetensors_file_as_released_is_read(st, model):
     again = official.read(st)
     assert again.config.segment == 1
     assert again.config.t_dropout == 0.02
@@ -88,26 +88,26 @@ def test_reads_safetensors_as_released(st, model):
 
 
 @pytest.mark.parametrize("count", [1, 9, len(DEFAULTS)])
-def test_reads_positional_arguments(contents, count, model, tmp_path):
+def test_positional_arguments_are_read(contents, count, model, tmp_path):
     everything = DEFAULTS | contents["kwargs"]
     contents["args"] = tuple(list(everything.values())[:count])
     contents["kwargs"] = {name: everything[name] for name in list(everything)[count:]}
     assert_same(model, official.read(save_th(contents, tmp_path / "args.th")))
 
 
-def test_too_many_arguments(contents, tmp_path, refused):
+def test_too_many_arguments_are_refused(contents, tmp_path, refused):
     contents["args"] = (0,) * (len(DEFAULTS) + 1)
     refused(save_th(contents, tmp_path / "args.th"), "too many")
 
 
-def test_fraction_segment(contents, model, tmp_path):
+def test_a_segment_may_be_a_fraction(contents, model, tmp_path):
     contents["kwargs"]["segment"] = Fraction(39, 5)
     assert official.read(save_th(contents, tmp_path / "f.th")).segment == Fraction(39, 5)
     st = save_safetensors(model, tmp_path / "f.safetensors", segment=Fraction(39, 5))
     assert official.read(st).segment == Fraction(39, 5)
 
 
-def test_fractions_of_older_pythons_are_text(contents, tmp_path):
+def test_fractions_pickled_by_older_pythons_are_read(contents, tmp_path):
     class OldFraction:
         def __reduce__(self):
             return Fraction, ("39/5",)
@@ -119,15 +119,15 @@ def test_fractions_of_older_pythons_are_text(contents, tmp_path):
 def test_missing_keywords_are_the_published_defaults(tmp_path):
     model = tiny(dconv_mode=1, bottom_channels=0, segment=10, t_heads=8, sample_rate=44100)
     sizes = ("channels", "depth", "t_layers")
-    given = {"sources": list(model.sources), "nfft": 512}
-    given |= {name: getattr(model.config, name) for name in sizes}
-    contents = {"args": (), "kwargs": given, "state": published_state(model)}
+    kwargs = {"sources": list(model.sources), "nfft": 512}
+    kwargs |= {name: getattr(model.config, name) for name in sizes}
+    contents = {"args": (), "kwargs": kwargs, "state": published_state(model)}
     again = official.read(save_th(contents, tmp_path / "few.th"))
     assert again.config == model.config
     assert_same(model, again)
 
 
-def test_shares_no_memory_with_another_parameter(contents, tmp_path):
+def test_parameters_that_share_memory_in_a_file_are_separate_here(contents, tmp_path):
     state = contents["state"]
     state["encoder.0.rewrite.bias"] = state["tencoder.0.rewrite.bias"] = torch.ones(16)
     model = official.read(save_th(contents, tmp_path / "tied.th"))
@@ -136,7 +136,7 @@ def test_shares_no_memory_with_another_parameter(contents, tmp_path):
     assert model.time_encoder[0].rewrite.bias.eq(1).all()
 
 
-def test_reads_other_floats_and_layouts(contents, model, tmp_path):
+def test_other_floats_and_memory_layouts_are_read(contents, model, tmp_path):
     state = contents["state"]
     transposed = state["channel_upsampler.weight"].transpose(0, 1).contiguous().transpose(0, 1)
     state |= {
@@ -161,7 +161,9 @@ def test_reads_other_floats_and_layouts(contents, model, tmp_path):
         ("tencoder.0.conv.bias", torch.ones(8, dtype=torch.int64), ["tencoder.0"]),
     ],
 )
-def test_refuses_other_parameters(kind, name, change, words, contents, st, tmp_path, refused):
+def test_missing_unknown_and_impossible_parameters_are_refused(
+    kind, name, change, words, contents, st, tmp_path, refused
+):
     state = contents["state"]
     if change is None:
         del state[name]
@@ -185,24 +187,24 @@ def test_refuses_other_parameters(kind, name, change, words, contents, st, tmp_p
     ],
 )
 @pytest.mark.filterwarnings("ignore")  # of torch, about the kinds of tensor that are saved here
-def test_refuses_parameters_that_are_no_plain_tensors(make, contents, tmp_path, refused):
+def test_parameters_that_are_no_plain_tensors_are_refused(make, contents, tmp_path, refused):
     contents["state"]["tencoder.0.conv.bias"] = make()
     refused(save_th(contents, tmp_path / "bad.th"))
 
 
 @pytest.mark.parametrize("klass", ["demucs.hdemucs.HDemucs", "demucs.demucs.Demucs"])
-def test_refuses_older_networks(klass, contents, st, tmp_path, refused):
+def test_older_networks_are_refused(klass, contents, st, tmp_path, refused):
     refused(save_th(contents, tmp_path / "old.th", klass), "this version runs HTDemucs")
     refused(rewrite(st, klass=klass), klass, "this version runs HTDemucs")
 
 
-def test_refuses_quantised_networks(contents, st, tmp_path, refused):
+def test_quantised_networks_are_refused(contents, st, tmp_path, refused):
     contents["state"] = {"__quantized": True, "quantized": [], "float16": [], "others": []}
     refused(save_th(contents, tmp_path / "q.th"), "quantised")
     refused(rewrite(st, structure="{}"), "quantised")
 
 
-def test_refuses_objects_of_the_quantiser(contents, tmp_path, refused):
+def test_objects_of_the_quantiser_are_refused(contents, tmp_path, refused):
     with standing_in("diffq.uniform.Packed") as packed:
         contents["state"] = {"__quantized": True, "quantized": packed()}
         refused(save_th(contents, tmp_path / "q.th"), "quantised")
@@ -213,7 +215,7 @@ def test_refuses_objects_of_the_quantiser(contents, tmp_path, refused):
     "content",
     [b"", b"\0" * 4096, b"<html>404</html>", b"PK\x03\x04", pickle.dumps({}, protocol=2)],
 )
-def test_refuses_what_is_no_checkpoint(suffix, content, tmp_path, refused):
+def test_files_that_are_no_checkpoint_are_refused(suffix, content, tmp_path, refused):
     path = tmp_path / f"model{suffix}"
     path.write_bytes(content)
     refused(path)
@@ -232,7 +234,7 @@ def test_refuses_what_is_no_checkpoint(suffix, content, tmp_path, refused):
         {"klass": None},
     ],
 )
-def test_refuses_other_torch_files(change, contents, tmp_path, refused):
+def test_other_torch_files_are_refused(change, contents, tmp_path, refused):
     path = save_th(contents | change, tmp_path / "other.th")
     refused(path)
     torch.save([1, 2], path)
@@ -253,12 +255,12 @@ def test_refuses_other_torch_files(change, contents, tmp_path, refused):
         {"klass": "os.system\nand more"},
     ],
 )
-def test_refuses_other_metadata(metadata, st, refused):
+def test_other_metadata_are_refused(metadata, st, refused):
     refused(rewrite(st, **metadata))
 
 
 @pytest.mark.parametrize("kind", ["th", "st"])
-def test_refuses_truncated_files(kind, request, tmp_path, refused):
+def test_truncated_files_are_refused(kind, request, tmp_path, refused):
     whole = request.getfixturevalue(kind).read_bytes()
     path = tmp_path / f"cut.{'th' if kind == 'th' else 'safetensors'}"
     ends = {*range(0, len(whole), len(whole) // 40), *range(len(whole) - 20, len(whole))}
@@ -267,7 +269,7 @@ def test_refuses_truncated_files(kind, request, tmp_path, refused):
         refused(path)
 
 
-def test_missing_file(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     for suffix in (".th", ".safetensors"):
         with pytest.raises(CheckpointError, match=r"cannot read .*: No such file"):
             official.read(tmp_path / f"no{suffix}")
@@ -286,13 +288,13 @@ def test_missing_file(tmp_path):
         ("sources", [str(i) for i in range(1000)]),
     ],
 )
-def test_too_large_for_its_file(name, value, model, st, refused):
-    """Refused before the memory for it is taken."""
+def test_a_network_too_large_for_its_file_is_refused(name, value, model, st, refused):
+    """No memory is allocated for it."""
     kwargs = keywords(model.config) | {name: value}
     refused(rewrite(st, kwargs=as_json(kwargs)), "too few")
 
 
-def test_refuses_to_write_what_float16_cannot_hold(model, tmp_path):
+def test_parameters_beyond_float16_are_not_written(model, tmp_path):
     large = HTDemucs(model.config)
     with torch.no_grad():
         large.spectral_encoder[0].conv.bias.fill_(1e5)
@@ -301,13 +303,13 @@ def test_refuses_to_write_what_float16_cannot_hold(model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_refuses_to_write_where_it_cannot(model, tmp_path):
+def test_a_path_that_cannot_be_written_is_reported(model, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match="cannot write"):
         official.write(model, tmp_path / "file" / "model.safetensors")
 
 
-def test_write_replaces_and_leaves_nothing_beside(model, tmp_path):
+def test_write_replaces_the_file_and_adds_no_other(model, tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_text("something else")
     official.write(model, path)

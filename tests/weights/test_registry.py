@@ -1,4 +1,4 @@
-"""Names and paths on this machine. Nothing here may reach for a network."""
+"""Models on this machine, by name and by path. No test here may use the network."""
 
 import hashlib
 from fractions import Fraction
@@ -34,7 +34,7 @@ def _no_network(caches, monkeypatch):
 
 @pytest.fixture
 def repo(th, st, tmp_path) -> Path:
-    """A folder as people pass to --repo."""
+    """Return a folder such as people pass to --repo."""
     folder = tmp_path / "repo"
     folder.mkdir()
     checksum = hashlib.sha256(th.read_bytes()).hexdigest()[:8]
@@ -62,12 +62,12 @@ def message_of(error: type[Exception], name, **options) -> str:
 
 
 @pytest.mark.parametrize("name", ["0000000a", "0000000b", "0000000d"])
-def test_members_of_a_repo(name, repo, model):
+def test_a_member_of_a_repo_is_loaded(name, repo, model):
     assert_same(load(name, repo=repo), model)
     assert_same(load(name, repo=str(repo)), model)
 
 
-def test_a_bag_of_a_repo(repo, model):
+def test_a_bag_of_a_repo_is_loaded(repo, model):
     bag = load("mix", repo=repo)
     assert isinstance(bag, Bag)
     assert bag.weights.tolist() == [[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1]]
@@ -79,7 +79,7 @@ def test_a_bag_of_a_repo(repo, model):
 @pytest.mark.parametrize(
     ("stems", "members"), [(["drums"], 1), (["other", "drums"], 2), (["vocals"], 3)]
 )
-def test_a_bag_for_some_stems_reads_what_they_need(stems, members, repo):
+def test_a_bag_for_some_stems_reads_only_the_members_they_need(stems, members, repo):
     mixture = torch.randn(1, 2, 3000)
     part, whole = load("mix", repo=repo, stems=stems), load("mix", repo=repo)
     assert part.sources == tuple(stems)
@@ -88,28 +88,28 @@ def test_a_bag_for_some_stems_reads_what_they_need(stems, members, repo):
         assert torch.equal(part(mixture), whole.only(stems)(mixture))
 
 
-def test_stems_a_bag_does_not_have_leave_it_whole(repo, model):
+def test_unknown_stems_do_not_limit_a_bag(repo, model):
     assert load("mix", repo=repo, stems=["piano"]).sources == model.sources
     assert_same(load("0000000a", repo=repo, stems=["vocals"]), model)
 
 
-def test_a_wrong_checksum_in_a_repo(repo):
+def test_a_file_with_a_wrong_checksum_is_refused(repo):
     for name in ("0000000c", "broken"):
         message = message_of(CheckpointError, name, repo=repo)
         assert "0000000c-12345678.th is damaged: its checksum differs" in message
 
 
-def test_two_files_for_one_signature(repo):
+def test_two_files_for_one_signature_are_refused(repo):
     (repo / "0000000c-87654321.th").write_bytes(b"another")
     assert "delete all but one" in message_of(CheckpointError, "0000000c", repo=repo)
 
 
-def test_a_folder_of_ours_in_a_repo(repo, model):
+def test_a_folder_in_our_format_is_found_in_a_repo(repo, model):
     save_model(model, repo / "mine")
     assert_same(load("mine", repo=repo), model)
 
 
-def test_names_a_repo_does_not_have(repo, tmp_path):
+def test_a_repo_without_the_name_is_described(repo, tmp_path):
     message = message_of(ModelNotFoundError, "htdemucs", repo=repo)
     assert "0000000a" in message
     assert "mix" in message
@@ -122,11 +122,11 @@ def test_names_a_repo_does_not_have(repo, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../repo/0000000a", "/0000000a", "", ".", "..", "a/b", "a\\b"])
-def test_names_that_would_leave_a_repo(name, repo):
+def test_names_that_would_leave_a_repo_are_refused(name, repo):
     message_of(ModelNotFoundError, name, repo=repo)
 
 
-def test_paths(th, st, model, tmp_path, monkeypatch):
+def test_models_are_loaded_by_path(th, st, model, tmp_path, monkeypatch):
     save_model(model, tmp_path / "folder")
     for path in (th, str(th), st, str(st), tmp_path / "folder"):
         assert_same(load(path), model)
@@ -137,7 +137,7 @@ def test_paths(th, st, model, tmp_path, monkeypatch):
 
 
 def test_an_official_name_is_not_a_path(tmp_path, monkeypatch):
-    """Whatever lies in the working folder."""
+    """A folder of that name in the working folder changes nothing."""
     (tmp_path / "mdx").mkdir()
     monkeypatch.chdir(tmp_path)
     assert "cannot run yet" in message_of(ModelNotFoundError, "mdx")
@@ -147,7 +147,7 @@ def test_an_official_name_is_not_a_path(tmp_path, monkeypatch):
     "name",
     ["no/such.th", "~nobody/x.th", "x" * 5000, "a\0b", "", "  ", "two\nlines", "\x1b[31m"],
 )
-def test_paths_that_lead_nowhere(name, tmp_path, monkeypatch):
+def test_impossible_paths_are_refused_in_one_line(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises((ModelNotFoundError, CheckpointError)) as caught:
         load(name)
@@ -155,7 +155,7 @@ def test_paths_that_lead_nowhere(name, tmp_path, monkeypatch):
     assert str(caught.value).isprintable()
 
 
-def test_paths_to_other_things(tmp_path):
+def test_paths_that_are_no_model_are_refused(tmp_path):
     (tmp_path / "song.mp3").write_bytes(b"ID3")
     assert "it must be a .th" in message_of(ModelNotFoundError, tmp_path / "song.mp3")
     assert "`repo`" in message_of(CheckpointError, tmp_path)
@@ -167,21 +167,21 @@ def test_paths_to_other_things(tmp_path):
     ("name", "meant"),
     [("htdemuc", "htdemucs"), ("htdemucs_tf", "htdemucs_ft"), ("htdemucs6s", "htdemucs_6s")],
 )
-def test_suggests_the_closest_name(name, meant):
+def test_the_closest_name_is_suggested(name, meant):
     assert f"did you mean {meant}?" in message_of(ModelNotFoundError, name)
 
 
-def test_lists_the_names_where_none_is_close():
+def test_all_names_are_listed_if_none_is_close():
     message = message_of(ModelNotFoundError, "spleeter")
     assert "htdemucs, htdemucs_ft, htdemucs_6s" in message
 
 
 @pytest.mark.parametrize("name", ["hdemucs_mmi", "mdx", "mdx_extra", "mdx_q", "mdx_extra_q"])
-def test_older_models_are_not_yet_there(name):
+def test_unsupported_models_are_refused_by_name(name):
     members = registry.official_models()[name].members
-    for given in (name, *members):
-        message = message_of(ModelNotFoundError, given)
-        assert given in message
+    for word in (name, *members):
+        message = message_of(ModelNotFoundError, word)
+        assert word in message
         assert "cannot run yet" in message
         assert "use htdemucs" in message
 
@@ -235,7 +235,7 @@ def test_older_models_are_not_yet_there(name):
         "models: [\ud800]",
     ],
 )
-def test_yaml_that_is_no_bag(text, repo, tmp_path):
+def test_yaml_that_is_no_bag_is_refused(text, repo, tmp_path):
     marker = tmp_path / "it_ran"
     text = text.replace("{marker}", str(marker))
     (repo / "evil.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -244,7 +244,7 @@ def test_yaml_that_is_no_bag(text, repo, tmp_path):
 
 
 @pytest.mark.parametrize("key", ["models", "weights", "segment"])
-def test_yaml_that_says_more_than_could_be_read(key, repo):
+def test_yaml_that_is_endless_to_read_is_refused(key, repo):
     anchors = "&a0 [x, x]"
     for i in range(1, 60):
         anchors = f"&a{i} [{anchors}, *a{i - 1}]"
@@ -254,7 +254,7 @@ def test_yaml_that_says_more_than_could_be_read(key, repo):
     assert "bomb.yaml" in message_of(CheckpointError, "bomb", repo=repo)
 
 
-def test_a_bag_of_networks_that_differ(repo, tmp_path):
+def test_a_bag_of_networks_with_other_sources_is_refused(repo, tmp_path):
     other = tiny(depth=1, t_layers=0, bottom_channels=0, sources=["a", "b", "c", "d"])
     save_safetensors(other, repo / "0000000e.safetensors")
     write_bag(repo / "odd.yaml", models=["0000000a", "0000000e"])
@@ -262,16 +262,15 @@ def test_a_bag_of_networks_that_differ(repo, tmp_path):
 
 
 @pytest.mark.parametrize(("segment", "exact"), [(0.7, Fraction(7, 10)), (44, 1), (1, 1)])
-def test_segment_of_a_bag(segment, exact, repo):
-    """As it is written, and never longer than its members'."""
+def test_the_segment_of_a_bag_is_exact_and_never_longer_than_its_members_own(segment, exact, repo):
     write_bag(repo / "short.yaml", models=["0000000a"], segment=segment)
     bag = load("short", repo=repo)
     assert bag.segment == exact
     assert isinstance(bag, Bag)
 
 
-def test_a_bag_of_one_is_that_one(repo, model):
-    """As the published names are bags of one."""
+def test_a_bag_of_one_network_is_loaded_as_that_network(repo, model):
+    """The published package describes every model as a bag."""
     write_bag(repo / "single.yaml", models=["0000000a"])
     loaded = load("single", repo=repo)
     assert isinstance(loaded, HTDemucs)
@@ -318,19 +317,18 @@ def test_known_configurations_need_no_weights(st):
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense", "cpu:x"])
-def test_devices_that_are_not_there(device):
-    """Said before anything is looked for or downloaded."""
+def test_a_missing_device_is_reported_before_the_model_is_looked_for(device):
     with pytest.raises(ConfigError, match="no device"):
         load_model("htdemucs", device=device)
 
 
-def test_devices(th):
+def test_a_model_is_loaded_to_the_device(th):
     assert choose_device(torch.device("cpu")) == torch.device("cpu")
     assert choose_device(None).type in ("cpu", "cuda", "mps")
     assert next(load_model(th, device="cpu").parameters()).device.type == "cpu"
 
 
-def test_the_cache_is_where_the_environment_says(caches, monkeypatch):
+def test_the_environment_chooses_the_cache(caches, monkeypatch):
     assert downloads.default_cache() == caches["HTDEMUCS_CACHE"]
     monkeypatch.delenv("HTDEMUCS_CACHE")
     assert downloads.default_cache() == caches["XDG_CACHE_HOME"] / "htdemucs"

@@ -1,4 +1,4 @@
-"""Files made to do harm: none of them may do anything but fail with one clear line."""
+"""Malicious files: each must fail with one clear line and do nothing else."""
 
 import contextlib
 import functools
@@ -41,7 +41,7 @@ class Reduced:
 
 
 def attack(name: str, marker: pathlib.Path) -> object:
-    """Something that creates the marker when an ordinary pickle loader meets it."""
+    """Return an object that creates the marker when an ordinary pickle loader reads it."""
     touch = f"{sys.executable} -c \"open(r'{marker}', 'w')\""
     python = f"open(r'{marker}', 'w').close()"
     script = marker.with_suffix(".py")
@@ -90,14 +90,14 @@ def marker(tmp_path) -> pathlib.Path:
 
 @pytest.mark.parametrize("name", ["os.system", "exec", "touch", "numpy", "torch.load"])
 def test_the_attacks_are_real(name, marker):
-    """Or the tests below would show nothing."""
+    """Otherwise the tests below would prove nothing."""
     with contextlib.suppress(RuntimeError):  # of torch.load, after the harm is done
         pickle.loads(pickle.dumps(attack(name, marker)))
     assert marker.exists()
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_runs_nothing_from_the_metrics(name, contents, marker, tmp_path, refused):
+def test_nothing_in_the_metrics_is_run(name, contents, marker, tmp_path, refused):
     contents["metrics"]["nested"] = [{"deep": (1, [attack(name, marker)])}]
     refused(save_th(contents, tmp_path / "evil.th"), "refused", "no genuine checkpoint")
     assert not marker.exists()
@@ -123,23 +123,23 @@ def at(place: str, contents: dict, evil: object) -> dict:
     "place", ["args", "a key", "kwargs", "state", "instead of kwargs", "beside"]
 )
 @pytest.mark.parametrize("name", ["os.system", "eval"])
-def test_runs_nothing_wherever_it_is(name, place, contents, marker, tmp_path, refused):
+def test_nothing_is_run_wherever_it_stands(name, place, contents, marker, tmp_path, refused):
     evil = at(place, contents, attack(name, marker))
     refused(save_th(evil, tmp_path / "evil.th"), "refused")
     assert not marker.exists()
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "function"),
     [("run_path", "runpy.run_path"), ("os.system", ".system"), ("touch", "getattr")],
 )
-def test_names_what_it_refuses(name, said, contents, tmp_path, marker, refused):
+def test_the_message_names_the_function(name, function, contents, tmp_path, marker, refused):
     contents["metrics"] = attack(name, marker)
-    refused(save_th(contents, tmp_path / "evil.th"), "wants to run or create", said)
+    refused(save_th(contents, tmp_path / "evil.th"), "wants to run or create", function)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_runs_nothing_from_whole_files(zipped, contents, marker, tmp_path, refused):
+def test_nothing_is_run_in_either_kind_of_archive(zipped, contents, marker, tmp_path, refused):
     path = tmp_path / "evil.th"
     torch.save(attack("os.system", marker), path, _use_new_zipfile_serialization=zipped)
     refused(path, "refused")
@@ -148,15 +148,15 @@ def test_runs_nothing_from_whole_files(zipped, contents, marker, tmp_path, refus
     assert not marker.exists()
 
 
-def test_reads_the_older_archive(contents, model, tmp_path):
-    """So that the test above refuses its files for what they hold."""
+def test_the_older_kind_of_archive_is_read(contents, model, tmp_path):
+    """So the test above refuses the contents of its files, not their kind."""
     path = save_th(contents, tmp_path / "old.th", _use_new_zipfile_serialization=False)
     assert_same(model, official.read(path))
 
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("suffix", [".th", ".safetensors"])
-def test_runs_nothing_from_raw_pickles(protocol, suffix, marker, tmp_path, refused):
+def test_nothing_in_raw_pickles_is_run(protocol, suffix, marker, tmp_path, refused):
     path = tmp_path / f"raw{suffix}"
     path.write_bytes(pickle.dumps(attack("os.system", marker), protocol))
     refused(path)
@@ -166,19 +166,19 @@ def test_runs_nothing_from_raw_pickles(protocol, suffix, marker, tmp_path, refus
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_runs_nothing_from_other_protocols(protocol, th, marker, refused):
+def test_nothing_in_pickles_of_other_protocols_is_run(protocol, th, marker, refused):
     refused(replace_pickle(th, pickle.dumps(attack("os.system", marker), protocol)))
     assert not marker.exists()
 
 
 @pytest.mark.parametrize("opcodes", [b"(S'touch {}'\nios\nsystem\n.", b"cos\nsystem\n(V{}\ntR."])
-def test_runs_nothing_from_handmade_opcodes(opcodes, th, marker, refused):
+def test_nothing_in_handmade_pickles_is_run(opcodes, th, marker, refused):
     refused(replace_pickle(th, opcodes.replace(b"{}", str(marker).encode())), "refused")
     assert not marker.exists()
 
 
 @pytest.mark.parametrize("kind", ["__setstate__", "__init__", "__new__", "__reduce__"])
-def test_makes_no_object_of_another_class(kind, contents, marker, tmp_path, refused):
+def test_no_object_of_a_foreign_class_is_created(kind, contents, marker, tmp_path, refused):
     def strike(*_):
         marker.touch()
         return object.__new__(_[0]) if kind == "__new__" else None
@@ -198,8 +198,8 @@ def test_makes_no_object_of_another_class(kind, contents, marker, tmp_path, refu
     assert not marker.exists()
 
 
-def test_runs_no_code_of_the_published_class(contents, marker, tmp_path, model):
-    """The class is a name: even where a module of that name exists, it is left alone."""
+def test_no_code_of_the_published_class_is_run(contents, marker, tmp_path, model):
+    """Only the class's name matters: even an installed module of that name is not imported."""
     path = save_th(contents, tmp_path / "model.th")
     with standing_in(official.CLASS_NAME, __init__=lambda *_, **__: marker.touch()):
         assert_same(model, official.read(path))
@@ -217,7 +217,7 @@ def test_stand_ins_are_inert(name, call, contents, tmp_path, refused):
 
 
 @pytest.mark.parametrize("text", ["1e999999999", "9" * 5000, "1/0", "39/5/2", "NaN", "", "a/b"])
-def test_slow_and_damaged_fractions(text, contents, model, st, tmp_path, refused):
+def test_slow_and_damaged_fractions_are_refused(text, contents, model, st, tmp_path, refused):
     contents["kwargs"]["segment"] = Reduced(Fraction, text)
     refused(save_th(contents, tmp_path / "slow.th"), "fraction")
     contents["kwargs"]["segment"] = text
@@ -226,13 +226,13 @@ def test_slow_and_damaged_fractions(text, contents, model, st, tmp_path, refused
 
 
 @pytest.mark.parametrize("parts", [{}, {"numerator": "1e999999999"}, {"numerator": 7.5}])
-def test_damaged_fractions_as_json(parts, model, st, refused):
+def test_damaged_fractions_in_json_are_refused(parts, model, st, refused):
     segment = {"_type": "fraction", "denominator": 1} | parts
     refused(rewrite(st, kwargs=as_json(keywords(model.config) | {"segment": segment})), "fraction")
 
 
-def test_deep_nesting(th, refused):
-    """Tuples can be keys, and to hash 50000 inside each other would overflow the stack."""
+def test_deep_nesting_is_refused(th, refused):
+    """Tuples can be keys, and hashing 50000 tuples inside each other overflows the stack."""
     refused(replace_pickle(th, b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b"."), "lacks klass")
     refused(replace_pickle(th, b"\x80\x02}N" + b"\x85" * 50_000 + b"Ns."), "nested")
     refused(replace_pickle(th, b"\x80\x02}" + b"(" * 2000 + b"N" + b"t" * 2000 + b"Ns."), "nested")
@@ -240,7 +240,7 @@ def test_deep_nesting(th, refused):
     refused(replace_pickle(th, b"\x80\x02}N" + twins + b"Ns."), "nested")
 
 
-def test_dictionaries_with_methods_of_their_own(contents, model, tmp_path):
+def test_dictionaries_whose_methods_are_hidden_are_read(contents, model, tmp_path):
     """An ordered dictionary's pickle may set attributes that hide its methods."""
     for name in ("state", "kwargs"):
         contents[name] = OrderedDict(contents[name])
@@ -249,7 +249,7 @@ def test_dictionaries_with_methods_of_their_own(contents, model, tmp_path):
     assert_same(model, official.read(path))
 
 
-def test_parameters_with_methods_of_their_own(contents, tmp_path, refused):
+def test_parameters_whose_methods_are_hidden_are_refused(contents, tmp_path, refused):
     parameter = torch.nn.Parameter(torch.full((8,), torch.nan))
     parameter.isfinite = parameter.is_floating_point = parameter.float = [1]
     contents["state"]["encoder.0.conv.bias"] = parameter
@@ -257,7 +257,7 @@ def test_parameters_with_methods_of_their_own(contents, tmp_path, refused):
 
 
 def survives(path: pathlib.Path) -> bool:
-    """Whether a damaged file loads. If not, the error is one of ours, in one line."""
+    """Whether a damaged file loads; if not, assert that the error is ours and one line."""
     model = failure = None
     try:
         model = official.read(path)
@@ -272,7 +272,7 @@ def survives(path: pathlib.Path) -> bool:
 
 
 def mutated(data: bytes, choose: random.Random) -> bytes:
-    """A few bytes changed, inserted, removed or repeated."""
+    """Return the data with a few bytes changed, inserted, removed or repeated."""
     changed = bytearray(data)
     for _ in range(choose.randint(1, 3)):
         where = choose.randrange(len(changed))
@@ -288,8 +288,8 @@ def mutated(data: bytes, choose: random.Random) -> bytes:
     return bytes(changed)
 
 
-def test_mutated_pickles(th):
-    """The pickle is changed inside an archive whose own checksums are right."""
+def test_mutated_pickles_are_loaded_or_refused(th):
+    """The archive's checksums are right; only the pickle in it is damaged."""
     choose = random.Random(7)
     original = pickle_in(th)
     loaded = 0
@@ -298,7 +298,7 @@ def test_mutated_pickles(th):
     assert 0 < loaded < 60
 
 
-def test_mutated_archives(th):
+def test_mutated_archives_are_loaded_or_refused(th):
     choose = random.Random(8)
     original = th.read_bytes()
     loaded = 0
@@ -308,7 +308,7 @@ def test_mutated_archives(th):
     assert loaded < 60
 
 
-def test_mutated_safetensors(st):
+def test_mutated_safetensors_are_loaded_or_refused(st):
     choose = random.Random(9)
     original = st.read_bytes()
     header = 8 + int.from_bytes(original[:8], "little")
@@ -320,8 +320,8 @@ def test_mutated_safetensors(st):
     assert 0 < loaded < 200
 
 
-def test_mutated_keywords(st):
-    """Digits above all: sizes that are wrong, absurd, or by chance right."""
+def test_mutated_sizes_are_loaded_or_refused(st):
+    """Changed digits make sizes that are wrong, absurd, or by chance right."""
     choose = random.Random(10)
     original = st.read_bytes()
     start = original.index(b"audio_channels")

@@ -1,4 +1,4 @@
-"""A large run: Ray Data shares tracks among workers that each keep a model."""
+"""Separate many tracks on a Ray cluster: Ray Data shares them among workers with a model each."""
 
 import json
 import logging
@@ -27,29 +27,29 @@ from htdemucs.stems import OutputOptions
 from htdemucs.stems.naming import TAGS, template_fields
 from htdemucs.weights import load_model
 
-MAX_DEATHS = 3  # of workers, until the track that they had is blamed
+MAX_DEATHS = 3  # workers that may die over a track before it fails
 OBJECT_STORE = 512 << 20  # bytes; only lists and outcomes go through it
-MOST_AT_ONCE = 64  # tracks handed to a worker in one piece
-SHARES = 32  # pieces a worker gets at least, so that all end at about the same time
-STANDARD_ERROR = 2  # the file that C writes to
+MOST_AT_ONCE = 64  # tracks that a worker gets in one piece
+SHARES = 32  # least number of pieces for each worker, so that all end at about the same time
+STANDARD_ERROR = 2  # file descriptor
 ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # nobody is told of the run
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what stops a run is raised; the rest is in Ray's log files
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning
+    "RAY_USAGE_STATS_ENABLED": "0",  # send no statistics
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # fatal errors are raised; all others are in Ray's log files
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # avoids a warning
 }
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is done with each track, in a form that can be sent to another machine.
+    """The work on each track, in a form that can be sent to another machine.
 
     Attributes:
-        name, repo: of the model.
-        options: which files are written, and how.
-        stems: limit the model to these.
+        name, repo: the model, as for `load_model`.
+        options: the files to write.
+        stems: limit the model to these stems.
         settings: arguments of the `Separator`.
-        out: folder of the stems, or its URL.
-        device: where to run; by default the best there is.
+        out: path or URL of the folder for the stems.
+        device: the device of each worker; by default the best that it has.
         skip_existing, scratch: as for `Library`.
     """
 
@@ -64,31 +64,31 @@ class Plan:
     scratch: Path | None = None
 
     def separator(self, device: str | None, **changes: Any) -> Separator:
-        """Load the model.
+        """Load the model and return its separator, with `changes` to the settings.
 
         Raises:
             ModelNotFoundError, DownloadError, CheckpointError: the model cannot be loaded.
-            ConfigError, SeparationError: it cannot run with these settings.
+            ConfigError, SeparationError: the model cannot run with these settings.
         """
-        wanted = self.stems or self.options.only_stem
-        model = load_model(self.name, repo=self.repo, device=device, stems=wanted)
+        stems = self.stems or self.options.only_stem
+        model = load_model(self.name, repo=self.repo, device=device, stems=stems)
         needed = self.stems or self.options.needed_stems(model.sources)
         return Separator(model, stems=needed, **{**self.settings, **changes})
 
     def library(self) -> Library:
-        """Return the library that tracks are separated into."""
+        """Return the library that receives the stems."""
         return Library(
             self.out, self.options, skip_existing=self.skip_existing, scratch=self.scratch
         )
 
     def check(self) -> None:
-        """Raise now what every worker would raise."""
+        """Raise the errors that every worker would raise."""
         self.separator("cpu", precision="fp32")
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How many workers there are, and each one's share of the cluster."""
+    """The number of workers, and each one's share of the cluster."""
 
     count: int
     cpus: float
@@ -105,18 +105,18 @@ def require() -> None:
 
 
 def place_all(
-    found: Sequence[Track | HTDemucsError], plan: Plan
+    tracks: Sequence[Track | HTDemucsError], plan: Plan
 ) -> tuple[dict[int, Track], dict[int, Outcome]]:
-    """Give every track its place; return those that have one and the failures, by position.
+    """Find a place for every track; return placed tracks and failures, by position in the list.
 
     Raises:
-        HTDemucsError: nothing has one.
+        HTDemucsError: the only item of `tracks` is an error, or `plan` needs tags of remote files.
     """
     library = plan.library()
     placed: dict[int, Track] = {}
     failures: dict[int, Outcome] = {}
     tags = set(template_fields(plan.options.filename)) & set(TAGS)
-    for position, track in enumerate(found):
+    for position, track in enumerate(tracks):
         if tags and isinstance(track, Track) and not track.is_local:
             raise SeparationError(f"the tags of {track.location} are not known here; use {{track}}")
         try:
@@ -126,17 +126,17 @@ def place_all(
         except HTDemucsError as error:
             location = None if isinstance(track, HTDemucsError) else track.location
             failures[position] = failed(location, error)
-    if not placed and len(found) == 1 and isinstance(found[0], HTDemucsError):
-        raise found[0]
+    if not placed and len(tracks) == 1 and isinstance(tracks[0], HTDemucsError):
+        raise tracks[0]
     return placed, failures
 
 
 @contextmanager
 def session(address: str | None) -> Iterator[None]:
-    """Connect to Ray's cluster at an address or, without one, start one of this machine alone.
+    """Connect to Ray's cluster at `address` or, without one, start a cluster of this machine alone.
 
     Raises:
-        ClusterError: there is no cluster.
+        ClusterError: the cluster does not answer.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -164,15 +164,16 @@ def session(address: str | None) -> Iterator[None]:
 
 
 def share_out(workers: int | None, device: str | None, gpu_sharing: int = 1) -> Workers:
-    """Return how the cluster is shared among workers.
+    """Return each worker's share of the cluster.
 
     Args:
-        workers: how many; by default one a GPU or, without any, one a machine.
-        device: cpu leaves GPUs alone.
+        workers: the number of workers; by default one for each GPU or, without GPUs, for each
+            machine.
+        device: "cpu" uses no GPUs.
         gpu_sharing: workers on each GPU.
 
     Raises:
-        ClusterError: there is no device left for any.
+        ClusterError: the cluster has no device for workers.
     """
     import ray
 
@@ -180,7 +181,9 @@ def share_out(workers: int | None, device: str | None, gpu_sharing: int = 1) -> 
     gpus = int(sum(machine.get("GPU", 0) for machine in machines))
     if device != "cpu" and (gpus or (device or "").startswith("cuda")):
         if not (gpus or workers):
-            raise ClusterError("the cluster has no GPU; say how many there will be, as `workers`")
+            raise ClusterError(
+                "the cluster has no GPU; add one, or set `workers` if some will come"
+            )
         return Workers(workers or gpus * gpu_sharing, 1, 1 / gpu_sharing)
     cpus = [machine["CPU"] for machine in machines if machine.get("CPU")]
     if not cpus:
@@ -191,9 +194,9 @@ def share_out(workers: int | None, device: str | None, gpu_sharing: int = 1) -> 
 
 
 def separate_all(placed: Mapping[int, Track], plan: Plan, workers: Workers) -> Generator[Row]:
-    """Separate placed tracks on the cluster; yield a row for each as soon as it ends.
+    """Separate placed tracks on the cluster; yield a row for each track as soon as it ends.
 
-    A track whose worker dies is given to another one, until it has cost `MAX_DEATHS` of them.
+    If a worker dies, another one gets its track. A track fails after `MAX_DEATHS` dead workers.
 
     Raises:
         ClusterError: the workers cannot start, or Ray fails.
@@ -227,14 +230,14 @@ def separate_all(placed: Mapping[int, Track], plan: Plan, workers: Workers) -> G
 
 
 class _Ledger:
-    """Which tracks were begun: an actor that outlives the workers."""
+    """An actor that outlives the workers and remembers which tracks they started and ended."""
 
     def __init__(self) -> None:
         self._begun: dict[int, int] = {}
         self._ended: dict[int, str] = {}
 
     def begin(self, position: int) -> tuple[int, str | None]:
-        """Return how often this track was begun before and not ended, and its row if it ended."""
+        """Return how often workers started this track before, and its row if one ended it."""
         before = self._begun.get(position, 0)
         if position not in self._ended:
             self._begun[position] = before + 1
@@ -267,7 +270,7 @@ class _Worker:
             self._problem = f"{socket.gethostname()} cannot separate: {error}"
 
     def __call__(self, packed: dict[str, Any]) -> dict[str, Any]:
-        """Separate a track, unless a worker did it that died before it could report."""
+        """Separate a track, unless another worker did and died before it could report."""
         import ray
 
         if self._problem is not None:
@@ -291,14 +294,14 @@ class _Worker:
 
 
 def _threads(workers: Workers) -> int | None:
-    """Return a worker's share of the threads of `htdemucs separate`; None on a GPU.
+    """Return a worker's share of the threads that `htdemucs separate` uses; None on a GPU.
 
-    Ray counts what the system calls processors, torch only the cores.
+    Ray counts logical processors, but torch uses a thread for each core.
     """
     if workers.gpus:
         return None
-    a_processor = torch.get_num_threads() / (os.cpu_count() or 1)
-    return max(1, round(workers.cpus * min(1.0, a_processor)))
+    threads_per_processor = torch.get_num_threads() / (os.cpu_count() or 1)
+    return max(1, round(workers.cpus * min(1.0, threads_per_processor)))
 
 
 def _unpacked(text: str) -> Row:
@@ -310,16 +313,16 @@ def _unpacked(text: str) -> Row:
 
 @contextmanager
 def _mute() -> Iterator[None]:
-    """Drop what Ray's C++ code writes to standard error although its log level forbids it."""
+    """Drop the lines that Ray's C++ code writes to standard error in spite of its log level."""
     sys.stderr.flush()
-    kept = os.dup(STANDARD_ERROR)
+    original = os.dup(STANDARD_ERROR)
     with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), STANDARD_ERROR)
     try:
         yield
     finally:
-        os.dup2(kept, STANDARD_ERROR)
-        os.close(kept)
+        os.dup2(original, STANDARD_ERROR)
+        os.close(original)
 
 
 def _quiet() -> None:

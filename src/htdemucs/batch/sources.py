@@ -1,4 +1,4 @@
-"""From the source of a large run to its tracks: folders, lists, tables, stores."""
+"""Find the tracks of a large run: in folders, lists, tables and stores."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,25 +11,25 @@ from htdemucs.batch.tracks import EXTENSIONS, Track, find_tracks
 from htdemucs.errors import HTDemucsError, StorageError
 
 LIST, TABLE = ".txt", ".parquet"
-COLUMN = "path"  # of a table, unless another is named
+COLUMN = "path"  # the default column of a table
 
 
 def find_sources(
     word: str, without: Sequence[str] = (), column: str | None = None
 ) -> Iterator[Track | HTDemucsError]:
-    """Yield the tracks that a word names, each once, in order.
-
-    A word is anything that `find_tracks` takes; a text file (.txt) of one path or URL a line; a
-    table (.parquet, a file or a folder) with a column of them; or the URL of a file, a list, a
-    table, or a folder. Paths in lists and tables are relative to their folder.
+    """Yield the tracks that `word` names, each once, in order.
 
     Args:
-        word: what to separate.
-        without: paths or URLs of stems, whose files are no tracks where they lie below `word`.
-        column: of a table; with it a folder of any name is one.
+        word: anything that `find_tracks` accepts; a text file (.txt) with a path or URL on each
+            line; a table (.parquet, a file or a folder) with a column of paths or URLs; or the URL
+            of a file, a list, a table or a folder. Paths in lists and tables are relative to the
+            folder of the list or table.
+        without: paths or URLs of folders for stems; files in those that lie below `word` are no
+            tracks.
+        column: the column of a table; with it `word` is a table, whatever its name.
 
     Raises:
-        StorageError: it does not exist, cannot be read, or names no tracks.
+        StorageError: `word` does not exist, cannot be read, or names no tracks.
     """
     suffix = PurePosixPath(word).suffix.lower()
     if column is not None or suffix == TABLE:
@@ -113,5 +113,7 @@ def _in_table(word: str, column: str) -> Iterator[str | None]:
             for value in batch.column(0).to_pylist():
                 yield None if value is None else str(value)
     except (ArrowException, OSError) as error:
-        told = " ".join(str(error).split())
-        raise StorageError(f"{printable(Path(word))} cannot be read as Parquet ({told})") from error
+        message = " ".join(str(error).split())
+        raise StorageError(
+            f"{printable(Path(word))} cannot be read as Parquet; check the file ({message})"
+        ) from error

@@ -1,4 +1,4 @@
-"""Files elsewhere: object stores and anything else that fsspec can reach, by URL."""
+"""Read and write files by URL, in object stores and everything else that fsspec can reach."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from htdemucs.errors import HTDemucsError, StorageError
 from htdemucs.files import replacing
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-# What fsspec needs for a kind of URL; it is the user's to install.
+# The package that fsspec needs for a kind of URL; users install it.
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs"}
 _LOCAL = ("file", "local")
 
@@ -24,9 +24,9 @@ class Stored:
     """A file in a store.
 
     Attributes:
-        url: where it is.
+        url: its URL.
         bytes: its size.
-        version: changes with its contents: the store's ETag, else the time of modification.
+        version: the store's ETag, else the time of modification; changes when the file does.
     """
 
     url: str
@@ -35,28 +35,28 @@ class Stored:
 
 
 def is_url(place: str) -> bool:
-    """Whether this is a URL, not a path."""
+    """Whether `place` is a URL; if not, it is a path."""
     return _URL.match(place) is not None
 
 
 def join(url: str, path: str | PurePosixPath) -> str:
-    """Return the URL of a relative path below another URL."""
+    """Return the URL of a relative path below `url`."""
     return f"{url.rstrip('/')}/{path}"
 
 
 def name(url: str) -> str:
     """Return the name of the file at a URL."""
     parts = urlsplit(url)
-    if parts.scheme.lower() in ("http", "https"):  # only here a query is none of the name
+    if parts.scheme.lower() in ("http", "https"):  # only these have queries after the name
         return unquote(PurePosixPath(parts.path).name)
     return PurePosixPath(url).name
 
 
 def stat(url: str) -> Stored:
-    """Return size and version of the file at a URL.
+    """Return the size and version of the file at a URL.
 
     Raises:
-        StorageError: there is none that can be read.
+        StorageError: the file does not exist or cannot be read.
     """
     with _reporting(url, "cannot be read"):
         files, path = filesystem(url)
@@ -67,41 +67,41 @@ def below(url: str) -> list[Stored]:
     """Return the file at a URL or, if there is none, all files below it, sorted by path.
 
     Raises:
-        StorageError: it cannot be listed.
+        StorageError: the URL cannot be listed.
     """
     with _reporting(url, "cannot be listed"):
         files, root = filesystem(url)
         if files.isfile(root):
             return [_stored(url, files.info(root))]
-        found = sorted(files.find(root, detail=True).items())
+        listing = sorted(files.find(root, detail=True).items())
         top = root.rstrip("/")
-        return [_stored(join(url, path[len(top) + 1 :]), about) for path, about in found]
+        return [_stored(join(url, path[len(top) + 1 :]), about) for path, about in listing]
 
 
 def sizes(folder: str) -> dict[str, int]:
-    """Return bytes by name of the files right in a folder; empty if there is no such folder.
+    """Return the sizes of a folder's own files, by name; empty if there is no such folder.
 
     Raises:
-        StorageError: it cannot be listed.
+        StorageError: the folder cannot be listed.
     """
     with _reporting(folder, "cannot be listed"):
         files, path = filesystem(folder)
         try:
-            found = files.ls(path, detail=True)
+            listing = files.ls(path, detail=True)
         except FileNotFoundError:
             return {}
         return {
             PurePosixPath(about["name"]).name: int(about["size"])
-            for about in found
+            for about in listing
             if about["type"] == "file"
         }
 
 
 def read(url: str, most: int) -> bytes | None:
-    """Return a small file's contents; None if there is none, or it has more than `most` bytes.
+    """Return a file's contents; None if it does not exist or has more than `most` bytes.
 
     Raises:
-        StorageError: it cannot be read.
+        StorageError: the file cannot be read.
     """
     with _reporting(url, "cannot be read"):
         files, path = filesystem(url)
@@ -112,10 +112,10 @@ def read(url: str, most: int) -> bytes | None:
 
 
 def fetch(url: str, path: Path) -> None:
-    """Copy the file at a URL to a path; it appears there only when whole.
+    """Copy the file at a URL to a path; the copy appears there only when it is whole.
 
     Raises:
-        StorageError: it cannot be read, or its copy not be written.
+        StorageError: the file cannot be read, or the copy cannot be written.
     """
     with _reporting(url, "cannot be fetched"), replacing(path) as partial:
         files, remote = filesystem(url)
@@ -126,7 +126,7 @@ def put(path: Path, url: str) -> None:
     """Copy a file to a URL.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the URL cannot be written.
     """
     with _reporting(url, "cannot be written"):
         files, remote = filesystem(url)
@@ -134,10 +134,10 @@ def put(path: Path, url: str) -> None:
 
 
 def check_writable(place: str) -> None:
-    """Raise now, not after hours of work, if nothing can be written below a path or URL.
+    """Write and delete a small file, so that a place without permission is found before the work.
 
     Raises:
-        AudioError, StorageError: nothing can.
+        AudioError, StorageError: no file can be written below this path or URL.
     """
     if not is_url(place):
         with (
@@ -151,7 +151,7 @@ def check_writable(place: str) -> None:
     with _reporting(place, "cannot be written to"):
         files, path = filesystem(probe)
         files.pipe_file(path, b"written to see whether it can be\n")
-        with suppress(Exception):  # some may write and not delete
+        with suppress(Exception):  # some users may write but not delete
             files.rm_file(path)
 
 
@@ -159,7 +159,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     """Return fsspec's file system for a URL, and the path in it.
 
     Raises:
-        StorageError: a package for this kind of URL is missing, or there is no such kind.
+        StorageError: a package for this kind of URL is missing, or the kind is unknown.
     """
     try:
         from fsspec.core import url_to_fs
@@ -170,7 +170,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     kind = url.partition("://")[0].lower()
     options: Mapping[str, Any] = {"auto_mkdir": True} if kind in _LOCAL else {}
     try:
-        # Listings are not kept: they grow with the store, and others may write to it.
+        # No cache of listings: it would grow with the store, and others may write to the store.
         files, path = url_to_fs(url, use_listings_cache=False, **options)
     except ImportError:
         package = _PACKAGES.get(kind, "what fsspec needs for it")
@@ -182,7 +182,7 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def _reporting(url: str, problem: str) -> Iterator[None]:
-    """Raise the error of any store as one line."""
+    """Turn an error of any store into a StorageError of one line."""
     try:
         yield
     except HTDemucsError:
@@ -200,7 +200,7 @@ def _stored(url: str, about: Mapping[str, Any]) -> Stored:
         raise StorageError(f"{url} is a folder; name an audio file inside it")
     tag = about.get("ETag") or about.get("etag") or about.get("md5Hash")
     changed = about.get("LastModified") or about.get("mtime") or about.get("created")
-    if isinstance(changed, datetime):  # stores have both, some in one call the one
+    if isinstance(changed, datetime):  # one call of a store returns a date, another one seconds
         changed = changed.timestamp()
     if isinstance(changed, float):
         changed = f"{changed:.6f}"

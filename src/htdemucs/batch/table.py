@@ -1,4 +1,4 @@
-"""The outcomes of a large run as a Parquet file, one row a track."""
+"""The outcomes of a large run as a Parquet file, with a row for each track."""
 
 import tempfile
 from collections import Counter
@@ -11,7 +11,7 @@ from htdemucs.batch import storage
 from htdemucs.batch.outcomes import Outcome
 from htdemucs.files import replacing
 
-CHUNK = 10_000  # rows kept as Python objects
+CHUNK = 10_000  # rows that are Python objects; more are packed into Arrow tables
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class Row:
     """A track of a run.
 
     Attributes:
-        position: in the list of tracks, from 0.
-        outcome: how the work on it ended.
-        worker: host and process that separated it; None if none had to.
-        device: where it ran.
-        deaths: how many workers died while they had it.
+        position: the track's number in the list of tracks, from 0.
+        outcome: the outcome of its separation.
+        worker: the host and process that worked on it; None if it never reached a worker.
+        device: the worker's device.
+        deaths: how many workers died while they worked on it.
     """
 
     position: int
@@ -34,7 +34,7 @@ class Row:
 
 
 class OutcomeTable:
-    """Takes rows in any order, and writes a file in the order of the list."""
+    """Collects rows in any order, and writes them to a file in the order of the list."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -43,7 +43,7 @@ class OutcomeTable:
         self._tables: list[Any] = []
 
     def add(self, row: Row) -> None:
-        """Take a row."""
+        """Add a row."""
         outcome = row.outcome
         self.counts[outcome.status] += 1
         if outcome.status == "separated":
@@ -70,10 +70,10 @@ class OutcomeTable:
             self._pack()
 
     def write(self, place: str) -> None:
-        """Write the file to a path or URL; it appears there only when whole.
+        """Write the table to a path or URL; the file appears there only when it is whole.
 
         Raises:
-            AudioError, StorageError: it cannot be written.
+            AudioError, StorageError: the file cannot be written.
         """
         from pyarrow import concat_tables, parquet
 
@@ -126,5 +126,5 @@ def _schema() -> Any:
 
 
 def _text(value: str | None) -> str | None:
-    """Replace what Parquet's UTF-8 cannot hold; file names can hold anything."""
+    """Return text that UTF-8 can hold, as Parquet needs it; file names can hold any bytes."""
     return None if value is None else printable(Path(value)) if value else ""

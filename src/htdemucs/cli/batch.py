@@ -1,4 +1,4 @@
-"""`htdemucs batch`: libraries of any size, on all of a machine or of a Ray cluster."""
+"""`htdemucs batch`: separate libraries of any size, on this machine or on a Ray cluster."""
 
 import json
 import os
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from htdemucs.batch.table import Row
 
 TABLE = "outcomes.parquet"
-PRINTED = 20  # failures printed one by one
+PRINTED = 20  # failures that are printed one by one
 
 
 def batch(
@@ -45,14 +45,16 @@ def batch(
     name: opt.Name = "htdemucs",
     repo: opt.Repo = None,
     column: Annotated[
-        str | None, typer.Option(help="Column of a table that holds the paths; by default path.")
+        str | None, typer.Option(help="Column of a table with the paths; by default path.")
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="By default one a GPU or, without any, one a machine.", min=1),
+        typer.Option(
+            help="Number of workers; by default one for each GPU or, without GPUs, machine.", min=1
+        ),
     ] = None,
     gpu_sharing: Annotated[
-        int, typer.Option(help="Workers on each GPU; 2 hide the time of transfers.", min=1)
+        int, typer.Option(help="Workers on each GPU; with 2 a GPU works during transfers.", min=1)
     ] = 1,
     device: Annotated[
         str | None, typer.Option("-d", "--device", help="cuda or cpu; by default cuda if there.")
@@ -61,19 +63,19 @@ def batch(
         str | None,
         typer.Option(
             envvar="RAY_ADDRESS",
-            help="Ray cluster, such as auto on one of its machines; by default this machine.",
+            help="Ray cluster: auto on one of its machines; by default this machine alone.",
         ),
     ] = None,
     table: Annotated[
         str | None,
         typer.Option(
-            help=f"File or URL for a table with a row a track; by default OUT/{TABLE}.",
+            help=f"File or URL for a table with a row for each track; by default OUT/{TABLE}.",
             metavar="PATH",
         ),
     ] = None,
     scratch: Annotated[
         Path | None,
-        typer.Option(help="Folder on each machine for copies of files from elsewhere."),
+        typer.Option(help="Folder on each machine for copies of remote files."),
     ] = None,
     *,
     engine: opt.EngineOptions,
@@ -83,7 +85,7 @@ def batch(
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Separate thousands of songs or millions; the same command again resumes."""
+    """Separate thousands or millions of songs; the same command again resumes."""
     set_verbosity(quiet)
     options, stems = output.options(), output.wanted_stems()
     from htdemucs.batch.cluster import Plan
@@ -106,7 +108,7 @@ def batch(
 
 
 class _Run:
-    """Prints how a large run goes, and keeps its outcomes for the table."""
+    """Prints the progress of a large run, and collects its outcomes for the table."""
 
     def __init__(self, plan: "Plan", place: str) -> None:
         from htdemucs.batch.table import OutcomeTable
@@ -118,15 +120,15 @@ class _Run:
         self.started = time.monotonic()
 
     def prepare(self, source: str, without: list[str], column: str | None) -> None:
-        """Find the tracks, and whatever would stop the work after it began."""
+        """Find the tracks, and raise errors now that would otherwise stop the work later."""
         from htdemucs.batch.cluster import place_all, require
         from htdemucs.batch.sources import find_sources
         from htdemucs.batch.storage import check_writable
         from htdemucs.batch.table import Row
 
         require()
-        found = list(find_sources(source, without, column))
-        self.placed, failures = place_all(found, self.plan)
+        tracks = list(find_sources(source, without, column))
+        self.placed, failures = place_all(tracks, self.plan)
         for place in (self.plan.out, self.place):
             check_writable(_above(place))
         with download_bars(shown=not messages().quiet):
@@ -138,7 +140,7 @@ class _Run:
         """Separate all tracks, until a signal; then write the table."""
         from htdemucs.batch.cluster import separate_all, session, share_out
 
-        # Ray writes messages to standard output, which is for results; it has log files too.
+        # Ray also prints its log on standard output, which is for results.
         with (
             Path(os.devnull).open("w") as nowhere,
             redirect_stdout(nowhere),
@@ -161,7 +163,7 @@ class _Run:
                 self.table.write(self.place)
 
     def conclude(self, as_json: bool) -> None:
-        """Print the counts; exit unless every track is separated."""
+        """Print the counts; exit with an error if a track failed or a signal stopped the run."""
         from htdemucs.batch.outcomes import STATUSES
 
         counts: dict[str, int] = {status: self.table.counts[status] for status in STATUSES}
@@ -194,7 +196,7 @@ class _Run:
 
     @contextmanager
     def _bar(self) -> Iterator[Callable[[], None]]:
-        """Show a bar of tracks on standard error; give the function to call after each."""
+        """Show a bar of tracks on standard error; yield the function to call after each track."""
         from rich import progress
 
         columns = (

@@ -1,4 +1,4 @@
-"""`htdemucs bench`: how fast this machine separates."""
+"""`htdemucs bench`: measure how fast this machine separates."""
 
 import os
 import time
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from htdemucs.model import HTDemucs
 
-OVERLAP = 0.25  # the separator's default: so much of each segment is computed twice
+OVERLAP = 0.25  # the separator's default; this part of each segment is computed twice
 BATCH_SIZES = {"cpu": (1, 2), "cuda": (1, 4, 16)}
 
 
@@ -62,7 +62,7 @@ def bench(
 def _measure(
     network: "HTDemucs", place: "torch.device", compiled: bool, repeat: int
 ) -> Iterator[tuple[str, int, float]]:
-    """Precision, batch size, and seconds for each segment of a batch."""
+    """Yield the precision, the batch size and the seconds for each segment of a batch."""
     import torch
 
     from htdemucs.fast import PRECISIONS, prepare
@@ -75,10 +75,10 @@ def _measure(
             length = network.config.segment_length
             mixture = torch.randn(batch, network.audio_channels, length).to(place)
             try:
-                taken = [_seconds(ready, mixture) for _ in range(repeat + 1)]
+                seconds = [_seconds(ready, mixture) for _ in range(repeat + 1)]
             except torch.OutOfMemoryError:
                 continue
-            yield precision, batch, median(taken[1:]) / batch
+            yield precision, batch, median(seconds[1:]) / batch
 
 
 def _seconds(network: "nn.Module", mixture: "torch.Tensor") -> float:
@@ -86,5 +86,5 @@ def _seconds(network: "nn.Module", mixture: "torch.Tensor") -> float:
 
     start = time.perf_counter()
     with torch.inference_mode():
-        network(mixture).cpu()  # which waits for a GPU
+        network(mixture).cpu()  # waits for a GPU
     return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""`htdemucs convert`: any loadable model into a folder of our own format."""
+"""`htdemucs convert`: write any model in our format or in the official one."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,12 +17,12 @@ def convert(
         Path,
         typer.Argument(
             help="Folder for config.json and model.safetensors; or, for a single network, a file "
-            "ending in .safetensors, which is then written as the published package reads it."
+            "ending in .safetensors, in the format that the published package reads."
         ),
     ],
     repo: Repo = None,
 ) -> None:
-    """Convert a model, an official one for instance, into another format."""
+    """Convert a model, an official one for instance, to another format."""
     from htdemucs.errors import CheckpointError
     from htdemucs.model import Bag
     from htdemucs.weights import load_model, official, save_model
@@ -30,7 +30,7 @@ def convert(
     model = load_model(source, repo=repo, device="cpu")
     if target.suffix == ".safetensors":
         if isinstance(model, Bag):
-            raise CheckpointError("a bag fills a folder; give a folder's name to convert to")
+            raise CheckpointError("a bag cannot be a single file; name a folder as TARGET")
         official.write(model, target)
     else:
         save_model(model, target)

@@ -1,4 +1,4 @@
-"""`htdemucs evaluate`: scores of a model, or of stems on disk, against the true stems."""
+"""`htdemucs evaluate`: score a model, or stems on disk, against the true stems."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoredEngine(opt.EngineOptions):
-    """The engine in a precision that gives the same scores on every machine."""
+    """The engine's options; by default in fp32, so that scores are the same on every machine."""
 
     precision: opt.Precision = "fp32"
 
@@ -36,7 +36,7 @@ def evaluate(
         str,
         typer.Argument(
             help="Model: an official name or signature, hf://namespace/name, or a path. With "
-            "--estimates only a name for them, which may be left out."
+            "--estimates: any name for them, or nothing."
         ),
     ],
     data: Annotated[
@@ -46,11 +46,11 @@ def evaluate(
     repo: opt.Repo = None,
     estimates: Annotated[
         Path | None,
-        typer.Option(help="Score the stems in this folder instead of separating.", metavar="DIR"),
+        typer.Option(help="Score the stems in this folder; separate nothing.", metavar="DIR"),
     ] = None,
     json_path: Annotated[
         Path | None,
-        typer.Option("--json", metavar="OUT", help="Write every score, and what it depends on."),
+        typer.Option("--json", metavar="OUT", help="Write every score and all settings."),
     ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write a page with pictures.")
@@ -62,7 +62,7 @@ def evaluate(
         int, typer.Option(min=1, help="Processes that share the tracks; the result is the same.")
     ] = 1,
     no_oracle: Annotated[
-        bool, typer.Option("--no-oracle", help="Leave out the ideal ratio mask.")
+        bool, typer.Option("--no-oracle", help="Do not score the ideal ratio mask.")
     ] = False,
     device: opt.Device = None,
     *,
@@ -112,7 +112,7 @@ def _evaluate(data: Path, options: "EvaluationOptions") -> "Evaluation":
 
 
 def _check_target(path: Path | None) -> None:
-    """Refuse a file that cannot be written before hours are spent on what goes into it."""
+    """Raise EvaluationError now, not after hours of work, if a file cannot be written."""
     if path is None:
         return
     if path.is_dir():
@@ -158,7 +158,7 @@ def _print_scores(evaluation: "Evaluation") -> None:
 
 
 def _remarks(document: Mapping[str, Any]) -> Iterator[str]:
-    """Below the table: how sure the means are, what is undefined, and what it took."""
+    """Yield the lines below the table: intervals of means, undefined scores, time and memory."""
     from htdemucs.evaluation import METRICS
 
     bounds = {metric: document["mean_interval"]["all"][metric] for metric in METRICS}
@@ -170,14 +170,14 @@ def _remarks(document: Mapping[str, Any]) -> Iterator[str]:
     if known:
         yield f"95 % interval of the mean of all stems: {', '.join(known)}"
     for metric in METRICS:
-        found = [
+        counts = [
             f"{stem} in {count} ({kind})"
             for stem, metrics in document["undefined"]["model"].items()
             for kind, count in metrics[metric].items()
             if count
         ]
-        if found:
-            yield f"tracks left out of {metric}: {', '.join(found)}"
+        if counts:
+            yield f"tracks left out of {metric}: {', '.join(counts)}"
     tracks = document["data"]["tracks"]
     silent = [
         f"{s} in {count} of {tracks} tracks" for s, count in document["silent"].items() if count
@@ -185,14 +185,14 @@ def _remarks(document: Mapping[str, Any]) -> Iterator[str]:
     if silent:
         yield f"silent, and left out of the averages: {', '.join(silent)}"
     run = document["run"]
-    took = [f"{document['data']['duration'] / 60:.1f} minutes of audio in {run['seconds']:.0f} s"]
+    usage = [f"{document['data']['duration'] / 60:.1f} minutes of audio in {run['seconds']:.0f} s"]
     if run["real_time_factor"] is not None:
-        took.append(f"real-time factor of the separation {run['real_time_factor']:.3g}")
+        usage.append(f"real-time factor of the separation {run['real_time_factor']:.3g}")
     if run["peak_memory"]:
-        took.append(f"peak memory {run['peak_memory'] / 1e9:.2f} GB")
+        usage.append(f"peak memory {run['peak_memory'] / 1e9:.2f} GB")
     if run["peak_device_memory"]:
-        took.append(f"of the GPU {run['peak_device_memory'] / 1e9:.2f} GB")
-    yield "; ".join(took)
+        usage.append(f"peak GPU memory {run['peak_device_memory'] / 1e9:.2f} GB")
+    yield "; ".join(usage)
 
 
 def _conclude(evaluation: "Evaluation") -> None:

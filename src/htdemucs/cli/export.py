@@ -1,4 +1,4 @@
-"""`htdemucs export`: a model for other runtimes."""
+"""`htdemucs export`: write a model for other runtimes."""
 
 from pathlib import Path
 from typing import Annotated

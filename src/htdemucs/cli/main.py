@@ -30,7 +30,7 @@ from htdemucs.version import __version__
 
 
 class _Commands(TyperGroup):
-    """Commands by name; where a song stands in a command's place, a hint."""
+    """The commands, with a hint if a song stands in the place of a command."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that the first word names."""
@@ -47,7 +47,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help: importing Rich would take longer than showing it
+    rich_markup_mode=None,  # plain help, because importing Rich is slow
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for function in (separate, batch, evaluate, models, convert, export, trace, bench, train):
@@ -75,7 +75,7 @@ def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 def main() -> None:
     """Run the command; an expected failure ends it with one line and exit code 1."""
-    if isinstance(sys.stdout, TextIOWrapper):  # file names may hold what a terminal cannot show
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal cannot show every file name
         sys.stdout.reconfigure(errors="backslashreplace")
     warnings.showwarning = _print_warning
     try:
@@ -91,7 +91,7 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def run() -> NoReturn:
-    """Run the command as a whole process, and leave it without taking everything down first.
+    """Run the command as a process of its own, and exit without freeing memory.
 
     Python would free the network's memory piece by piece, which takes a quarter of a second.
     """
@@ -104,7 +104,7 @@ def run() -> NoReturn:
     if isinstance(code, str):
         print(code, file=sys.stderr)
     atexit._run_exitfuncs()
-    with suppress(OSError):  # a reader such as `head` may have left
+    with suppress(OSError):  # a reader such as `head` may have closed the pipe
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code if isinstance(code, int) else 1 if code else 0)

@@ -1,4 +1,4 @@
-"""`htdemucs models`: what can be named with -n."""
+"""`htdemucs models`: list the names for -n."""
 
 import json
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ from htdemucs.cli.shared import table_console
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
-    """List the models that have names: sources, size, and whether they are on this machine."""
+    """List the models with names: sources, size, and whether they are on this machine."""
     rows = model_rows()
     if as_json:
         print(json.dumps(rows, indent=2))
@@ -32,7 +32,7 @@ def models(
 
 
 def model_rows() -> list[dict[str, Any]]:
-    """One dictionary a model; `bytes` is the size of a download, float16 as released."""
+    """Return a dictionary for each model; `bytes` is the size of a download in float16."""
     import torch
 
     from htdemucs.model import HTDemucs, HTDemucsConfig

@@ -1,6 +1,6 @@
-"""Options that several commands share, each written once.
+"""Options that several commands share.
 
-A command takes a group of options as one parameter; `command` shows Typer the group's fields.
+A group of options is one parameter of a command; `command` shows the group's fields to Typer.
 """
 
 import inspect
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 KEEP = "keep"
 SAMPLE_RATES = range(8_000, 384_001)  # Hz
-_FLAGS = {"split=False": "--no-split", "compiled": "--compile"}  # where the rule does not hold
+_FLAGS = {"split=False": "--no-split", "compiled": "--compile"}  # exceptions to the rule
 
 Name = Annotated[
     str,
@@ -32,18 +32,18 @@ Name = Annotated[
 ]
 Repo = Annotated[
     Path | None,
-    typer.Option("--repo", help="Folder of .th/.safetensors and .yaml files to take NAME from."),
+    typer.Option("--repo", help="Folder of .th/.safetensors and .yaml files that has NAME."),
 ]
 Device = Annotated[
     str | None, typer.Option("-d", "--device", help="By default cuda, else mps, else cpu.")
 ]
 Compile = Annotated[
     bool,
-    typer.Option("--compile", help="Let torch compile the network, for GPUs: slow to start."),
+    typer.Option("--compile", help="Let torch compile the network, for GPUs; the start is slow."),
 ]
 SkipExisting = Annotated[
     bool,
-    typer.Option(help="Leave out tracks that htdemucs.json says were separated in the same way."),
+    typer.Option(help="Skip tracks whose htdemucs.json says that they are done in the same way."),
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print a summary for programs on standard output.")
@@ -51,26 +51,26 @@ AsJson = Annotated[
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],
-    typer.Option(help="Of the network's products; auto is the fastest that the device has."),
+    typer.Option(help="Precision of the network's products; auto: the device's fastest."),
 ]
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How the network is run over a track: arguments of the `Separator`."""
+    """Options of the engine: arguments of the `Separator`."""
 
     shifts: Annotated[
-        int, typer.Option(help="Average this many runs over random lead-ins; 0 for none.")
+        int, typer.Option(help="Average this many runs with random lead-ins; 0: one run without.")
     ] = 1
     overlap: Annotated[float, typer.Option(help="Shared fraction of neighbouring segments.")] = 0.25
     segment: Annotated[
-        float | None, typer.Option(help="Seconds of a segment; less needs less memory.")
+        float | None, typer.Option(help="Seconds of a segment; a shorter one needs less memory.")
     ] = None
     batch_size: Annotated[
-        int | None, typer.Option(help="Segments run at once on any device.", min=1)
+        int | None, typer.Option(help="Segments in a batch, on any device.", min=1)
     ] = None
     precision: Precision = "auto"
-    seed: Annotated[int, typer.Option(help="Of the random lead-ins.")] = 0
+    seed: Annotated[int, typer.Option(help="Seed of the random lead-ins.")] = 0
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments of the `Separator`."""
@@ -79,13 +79,13 @@ class EngineOptions:
 
 @dataclass(frozen=True)
 class OutputFlags:
-    """Which files are written of each track, and how."""
+    """Options of the files that are written for each track."""
 
     filename: Annotated[
         str,
         typer.Option(
-            help="Template below OUT/MODEL, of {track}, {trackext}, {stem}, {ext}, {artist}, "
-            "{title} and {album}."
+            help="Template of paths below OUT/MODEL, with {track}, {trackext}, {stem}, {ext}, "
+            "{artist}, {title} and {album}."
         ),
     ] = "{track}/{stem}.{ext}"
     stems: Annotated[str | None, typer.Option(help="Only these stems, such as vocals,drums.")] = (
@@ -96,19 +96,19 @@ class OutputFlags:
     ] = None
     other_method: Annotated[
         Literal["add", "minus", "none"],
-        typer.Option(help="The rest: sum of the other stems, mixture minus STEM, or not written."),
+        typer.Option(help="The rest: sum of the other stems, mixture minus STEM, or no file."),
     ] = "add"
     residual: Annotated[
         Literal["none", "spread", "write"],
-        typer.Option(help="Mixture minus stems: left out, shared among the stems, or written."),
+        typer.Option(help="Mixture minus stems: no file, shared among the stems, or a file."),
     ] = "none"
     sample_rate: Annotated[
-        str, typer.Option(help="Hz of the stems; keep is each track's own.", metavar="HZ|keep")
+        str, typer.Option(help="Hz of the stems; keep: the track's own.", metavar="HZ|keep")
     ] = KEEP
     bit_depth: Annotated[
         str | None,
         typer.Option(
-            help="16, 24 or 32 (floats) in wav and flac; keep is each track's own.",
+            help="Bits in wav and flac: 16, 24 or 32 (floats); keep: the track's own.",
             metavar="BITS|keep",
         ),
     ] = None
@@ -118,7 +118,7 @@ class OutputFlags:
     ] = "rescale"
     file_format: Annotated[
         Literal["wav", "flac", "mp3", "ogg", "opus", "m4a"] | None,
-        typer.Option("--format", help="By default wav."),
+        typer.Option("--format", help="Format of the files; by default wav."),
     ] = None
     bitrate: Annotated[
         int | None, typer.Option(help="kbit/s of mp3 (320), opus (192) and m4a (256).")
@@ -136,10 +136,10 @@ class OutputFlags:
     ] = False
 
     def options(self, **others: Any) -> "OutputOptions":
-        """Return what these flags and `others` mean together.
+        """Return the `OutputOptions` of these flags, with `others` as further fields.
 
         Raises:
-            SeparationError: one contradicts another, or makes no sense.
+            SeparationError: a flag is impossible or contradicts another one.
         """
         from htdemucs.audio import AudioEncoding
         from htdemucs.stems import OutputOptions
@@ -202,7 +202,7 @@ class OutputFlags:
 
 @dataclass(frozen=True)
 class DemucsFlags(OutputFlags):
-    """The same, and the flags of the published `demucs` command that say it in another way."""
+    """The same options, and the flags of the published `demucs` command for them."""
 
     int24: Annotated[bool, typer.Option("--int24", help="Same as --bit-depth 24.")] = False
     float32: Annotated[
@@ -219,7 +219,7 @@ class DemucsFlags(OutputFlags):
 
     def _format(self) -> str:
         wanted = {"flac": self.flac, "mp3": self.mp3, self.file_format: self.file_format}
-        formats = [name for name, given in wanted.items() if given and name]
+        formats = [name for name, flag in wanted.items() if flag and name]
         if len(formats) > 1:
             raise SeparationError(f"choose one format, not {' and '.join(formats)}")
         return formats[0] if formats else super()._format()
@@ -229,7 +229,7 @@ class DemucsFlags(OutputFlags):
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Return a command for Typer: groups of options become their fields, library words flags."""
+    """Return a command for Typer. Groups of options become their fields, and errors name flags."""
     hints = get_type_hints(function, include_extras=True)
     signature = inspect.signature(function)
     groups = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
@@ -263,12 +263,12 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def in_flags(message: str) -> str:
-    """Return a library's message with its arguments as flags: `two_stems=vocals` in backticks."""
+    """Return a library's message with its arguments, such as `two_stems=vocals`, as flags."""
 
-    def flag(found: re.Match[str]) -> str:
-        if found[1] in _FLAGS:
-            return _FLAGS[found[1]]
-        name, _, value = found[1].partition("=")
+    def flag(argument: re.Match[str]) -> str:
+        if argument[1] in _FLAGS:
+            return _FLAGS[argument[1]]
+        name, _, value = argument[1].partition("=")
         flags = f"--{name.replace('_', '-')}"
         return f"{flags} {value}" if value and value != "True" else flags
 

@@ -1,4 +1,4 @@
-"""`htdemucs separate`: songs into stems."""
+"""`htdemucs separate`: separate songs into stems."""
 
 import json
 import math
@@ -43,7 +43,8 @@ def separate(
     ] = None,
     name: opt.Name = "htdemucs",
     sig: Annotated[
-        str | None, typer.Option("-s", "--sig", help="One network by its signature; same as -n.")
+        str | None,
+        typer.Option("-s", "--sig", help="One network by its signature; the same as -n."),
     ] = None,
     repo: opt.Repo = None,
     list_models: Annotated[
@@ -55,8 +56,8 @@ def separate(
             "-o",
             "--out",
             "--output",
-            help="Folder; stems go to OUT/MODEL/TRACK/STEM.EXT. With - the one stem that is "
-            "written goes to standard output.",
+            help="Folder; stems go to OUT/MODEL/TRACK/STEM.EXT. With - a single stem goes to "
+            "standard output.",
         ),
     ] = Path("separated"),
     device: Annotated[
@@ -74,7 +75,7 @@ def separate(
     *,
     engine: opt.EngineOptions,
     jobs: Annotated[
-        int, typer.Option("-j", "--jobs", help="Segments run at once on a CPU.", min=0)
+        int, typer.Option("-j", "--jobs", help="Segments in a batch, on a CPU.", min=0)
     ] = 0,
     compiled: opt.Compile = False,
     output: opt.DemucsFlags,
@@ -108,7 +109,7 @@ def separate(
         if to_stream:
             out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="htdemucs-")))
         library_folder = out / folder_name(name)
-        found = _find(tracks, [out, library_folder], stack)
+        inputs = _find(tracks, [out, library_folder], stack)
         settings = engine.settings() | {"split": not no_split, "compiled": compiled}
         settings["batch_size"] = engine.batch_size or jobs or None
         separators = _load(name, repo, device, stems, options, settings)
@@ -119,24 +120,24 @@ def separate(
         library = Library(library_folder, options, skip_existing=skip_existing)
         run = _Run(library, separators, to_stream)
         if dry_run:
-            run.list(found)
+            run.list(inputs)
         else:
-            run.separate(found)
+            run.separate(inputs)
             run.conclude(as_json)
 
 
 def _find(
     words: list[Path], without: list[Path], stack: ExitStack
 ) -> "list[Track | HTDemucsError]":
-    """Return the tracks; where none can be read, say why and exit before any model is loaded."""
+    """Return the tracks; if none can be read, print why and exit before a model is loaded."""
     from htdemucs.audio import AudioFile
     from htdemucs.batch import Track, find_tracks
 
     if STANDARD_STREAM in words:
         words = [_standard_input(stack) if word == STANDARD_STREAM else word for word in words]
-    found: list[Track | HTDemucsError] = list(find_tracks(words, without))
+    tracks: list[Track | HTDemucsError] = list(find_tracks(words, without))
     reasons = []
-    for item in found:
+    for item in tracks:
         try:
             if isinstance(item, HTDemucsError):
                 raise item
@@ -144,7 +145,7 @@ def _find(
         except HTDemucsError as error:
             reasons.append(str(error))
         else:
-            return found
+            return tracks
     for reason in reasons:
         print_error(reason)
     raise typer.Exit(1)
@@ -158,7 +159,7 @@ def _load(
     options: "OutputOptions",
     settings: dict[str, Any],
 ) -> "list[Separator]":
-    """Load no more of the model than the files need, once for each device."""
+    """Return a separator for each device, with only those networks that the files need."""
     from htdemucs.fast import keep_freed_memory
     from htdemucs.separation import Separator
     from htdemucs.weights import load_model
@@ -176,7 +177,7 @@ def _load(
 
 
 def _check_one_output(options: "OutputOptions", separator: "Separator", words: list[Path]) -> None:
-    """Refuse what is not one file, since standard output is one."""
+    """Refuse several tracks and several stems: standard output is a single file."""
     if not options.stem_file and len(options.output_names(separator.stems)) != 1:
         raise SeparationError(
             "standard output takes one stem: add --stems or --two-stems STEM --other-method none"
@@ -186,7 +187,7 @@ def _check_one_output(options: "OutputOptions", separator: "Separator", words: l
 
 
 class _Run:
-    """Prints what a library does with tracks, and remembers it for the end."""
+    """Prints the progress of a library's work, and collects its outcomes for the summary."""
 
     def __init__(self, library: "Library", separators: "list[Separator]", to_stream: bool) -> None:
         self.library, self.separators, self.to_stream = library, separators, to_stream
@@ -225,7 +226,7 @@ class _Run:
             raise typer.Exit(1)
 
     def conclude(self, as_json: bool) -> None:
-        """Print the summary; exit unless every track is separated."""
+        """Print the summary; exit with an error if a track failed or a signal stopped the run."""
         from htdemucs.batch.outcomes import STATUSES, summary
 
         counts = summary(self.outcomes)
@@ -255,8 +256,8 @@ class _Run:
         folders = sorted({str(Path(path).parent) for path in outcome.files.values()})
         if self.to_stream:
             folders = ["standard output"]
-        done = "  already there: " if outcome.status == "skipped" else "  "
-        say(f"{done}{', '.join(outcome.files)} -> {', '.join(folders)}")
+        prefix = "  already there: " if outcome.status == "skipped" else "  "
+        say(f"{prefix}{', '.join(outcome.files)} -> {', '.join(folders)}")
         for warning in outcome.warnings:
             say(f"  warning: {in_flags(warning)}")
         if outcome.gain not in (None, 1.0):
@@ -265,7 +266,7 @@ class _Run:
 
 
 class _Bars:
-    """The bar of the track that is being separated."""
+    """The progress bar of the current track."""
 
     def __init__(self) -> None:
         self._track: Track | None = None
@@ -278,7 +279,7 @@ class _Bars:
         self.close()
 
     def update(self, track: "Track", progress: "Progress") -> None:
-        """Show how far a track is."""
+        """Show the progress of a track."""
         if track != self._track:
             self.close()
             self._track = track
@@ -286,13 +287,13 @@ class _Bars:
         self._report(progress)
 
     def close(self) -> None:
-        """Take the bar down."""
+        """Remove the bar."""
         self._track = None
         self._bar.close()
 
 
 def _standard_input(stack: ExitStack) -> Path:
-    """Save all of standard input to a file."""
+    """Save standard input to a file, and return its path."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="htdemucs-"))
     path = Path(folder) / "stdin"
     with path.open("wb") as file:

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 @cache
 def messages() -> "Console":
-    """Return standard error: everything that is said beside the results."""
+    """Return the console on standard error, for everything except results."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
 def say(text: str) -> None:
-    """Print a line on standard error, unless quiet."""
+    """Print a line on standard error, unless the command is quiet."""
     messages().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_error(message: str) -> None:
-    """Print one line on standard error, even when quiet; library words become flags."""
+    """Print an error on standard error, even if the command is quiet; arguments become flags."""
     from rich.console import Console
 
     from htdemucs.cli.options import in_flags
@@ -46,7 +46,7 @@ class _Handler(logging.Handler):
 
 
 def set_verbosity(quiet: bool, verbose: bool = False) -> None:
-    """Print the package's log: downloads, with `verbose` everything, with `quiet` nothing."""
+    """Print the package's log: downloads; with `verbose` everything, with `quiet` nothing."""
     messages().quiet = quiet
     log = logging.getLogger("htdemucs")
     if not any(isinstance(handler, _Handler) for handler in log.handlers):
@@ -55,7 +55,7 @@ def set_verbosity(quiet: bool, verbose: bool = False) -> None:
 
 
 def table_console() -> "Console":
-    """Return a console on standard output that cuts no table where that is no terminal."""
+    """Return a console on standard output; if that is no terminal, it is wide enough for tables."""
     from rich.console import Console
 
     output = Console()
@@ -64,7 +64,7 @@ def table_console() -> "Console":
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Any]:
-    """Show a bar on standard error; give the function that moves it."""
+    """Show a progress bar on standard error; yield the function that updates it."""
     from rich import progress as rich_progress
     from rich.text import Text
 
@@ -88,7 +88,7 @@ def progress_bar(label: str) -> Iterator[Any]:
 
 @contextmanager
 def download_bars(shown: bool) -> Iterator[None]:
-    """Show or hide the bars of the hub's client."""
+    """Show or hide the progress bars of the hub's client."""
     from huggingface_hub.utils import (
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -106,14 +106,14 @@ def download_bars(shown: bool) -> Iterator[None]:
 
 
 class Interruption:
-    """Within it, the first SIGINT or SIGTERM raises KeyboardInterrupt; `signal` is its number."""
+    """Turns the first SIGINT or SIGTERM into KeyboardInterrupt; `signal` is then its number."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python refuses
+        if threading.current_thread() is threading.main_thread():  # Python allows it only there
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._handle)
         return self
@@ -129,7 +129,7 @@ class Interruption:
 
 
 def folder_name(name: str) -> str:
-    """Return the folder for a model's stems: its name without what a file name cannot hold."""
+    """Return the name of a model's folder of stems: its name, fit for a path."""
     if not name.startswith("hf://") and Path(name).exists():
         return Path(name).resolve().stem or "model"
     return name.removeprefix("hf://").replace("/", "_").lstrip(".") or "model"

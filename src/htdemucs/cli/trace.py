@@ -1,4 +1,4 @@
-"""`htdemucs trace`: the size of the data at every stage."""
+"""`htdemucs trace`: show the size of the data at every stage."""
 
 import json
 from typing import Annotated, Literal
@@ -15,7 +15,7 @@ def trace(
         int | None,
         typer.Option(help="Length of the mixture; by default one segment of the model."),
     ] = None,
-    language: Annotated[Literal["en", "zh"], typer.Option(help="Of the stages' names.")] = "en",
+    language: Annotated[Literal["en", "zh"], typer.Option(help="Language of the stages.")] = "en",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
     """Show the size of the data at every stage of the network. Needs no weights."""

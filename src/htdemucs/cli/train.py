@@ -88,7 +88,7 @@ def _introduce(run: "Run") -> None:
     if not corpus.valid:
         say("note: nothing to validate with; the last model is the result")
     if run.resumed:
-        say(f"going on after step {run.trainer.step} of {run.config.steps}")
+        say(f"resuming after step {run.trainer.step} of {run.config.steps}")
 
 
 def _rehearse(run: "Run") -> None:
@@ -137,7 +137,7 @@ def _follow(run: "Run") -> None:
                 console.print(line, soft_wrap=True)
     if received and trainer.step < total:
         if main:
-            console.print(f"stopped after step {trainer.step}; run the same command to go on")
+            console.print(f"stopped after step {trainer.step}; run the same command to resume")
         raise typer.Exit(128 + received[0])
 
 

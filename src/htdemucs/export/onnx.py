@@ -1,9 +1,9 @@
-"""A model as an ONNX file: its core, with the STFT left outside.
+"""Write a model's core, without its STFT, as an ONNX file.
 
 The file has the inputs `mixture` (B, C, L) and `spectrogram` (B, 2C, F, T) and the outputs `time`
-(B, S, C, L) and `spectral` (B, S, 2C, F, T), all float32, with B free and the other sizes those of
-one segment. What a program must know to use it is in its metadata: `sources`, `sample_rate`,
-`audio_channels`, `segment_length` and `n_fft`. `examples/onnx_separate.py` does without torch.
+(B, S, C, L) and `spectral` (B, S, 2C, F, T), all float32. B is free; the other sizes are those of
+one segment. Its metadata hold everything a program needs to use it: `sources`, `sample_rate`,
+`audio_channels`, `segment_length` and `n_fft`. `examples/onnx_separate.py` uses it without torch.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ INPUTS, OUTPUTS = ("mixture", "spectrogram"), ("time", "spectral")
 
 
 class Core(nn.Module):
-    """What is exported: the core of a network, or the weighted mean of a bag's cores."""
+    """The exported module: a network's core, or the weighted mean of a bag's cores."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -45,15 +45,14 @@ class Core(nn.Module):
 
 
 def export_onnx(model: Model, path: Path) -> float:
-    """Write `path`, and check it with ONNX Runtime.
+    """Write a model to a file, check it with ONNX Runtime, and return the agreement with torch.
 
-    Returns:
-        by how many dB the outputs exceed their difference to torch's, on noise, the worse of a
-        batch of one and a batch of two.
+    The agreement is the ratio, in dB, of the outputs to their difference from torch's. The input is
+    noise, in a batch of one and in a batch of two; the smaller ratio counts.
 
     Raises:
-        ExportError: `htdemucs[export]` is not installed, the folder cannot be written, or the
-            outputs differ; then there is no file.
+        ExportError: `htdemucs[export]` is not installed, the file cannot be written, or its outputs
+            differ from torch's; then no file is written.
     """
     _require_packages()
     model = model.cpu().eval()
@@ -108,8 +107,8 @@ def _agreement(core: Core, path: Path, example: tuple[Tensor, Tensor]) -> float:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    given = {name: x.numpy() for name, x in zip(INPUTS, example, strict=True)}
-    answers = session.run(OUTPUTS, given)
+    inputs = {name: x.numpy() for name, x in zip(INPUTS, example, strict=True)}
+    answers = session.run(OUTPUTS, inputs)
     worst = math.inf
     for expected, answer in zip(core(*example), answers, strict=True):
         noise = (expected - torch.from_numpy(answer)).double().norm()
@@ -130,7 +129,7 @@ def _require_packages() -> None:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep the exporter's progress and advice, meant for its authors, from the console."""
+    """Keep the exporter's progress and advice, which are for its authors, off the console."""
     level = logging.root.manager.disable
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

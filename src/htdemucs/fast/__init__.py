@@ -1,4 +1,4 @@
-"""The network made fast for the machine it runs on."""
+"""The same network, faster on the machine it runs on."""
 
 from htdemucs.fast.allocation import keep_freed_memory
 from htdemucs.fast.precision import PRECISIONS, choose_precision, prepare

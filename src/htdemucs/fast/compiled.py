@@ -1,4 +1,4 @@
-"""Networks compiled by torch, with what was compiled kept on disk."""
+"""Compile networks with torch, and keep the results on disk."""
 
 import os
 from collections.abc import Callable
@@ -13,12 +13,12 @@ Core = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def compile_core(core: Core) -> Core:
-    """`HTDemucs.core`, compiled when it first runs, for the device its inputs are on.
+    """Return a function that compiles `HTDemucs.core` on its first call and then runs it.
 
-    That takes a minute or more; the next process reads what came out from TORCHINDUCTOR_CACHE_DIR,
-    by default a folder in the user's cache.
+    It compiles for the device of its inputs, which takes a minute or more. The next process reads
+    the result from TORCHINDUCTOR_CACHE_DIR, by default a folder in the user's cache.
 
-    Calling it raises `ConfigError` where torch cannot compile.
+    Calling the function raises `ConfigError` if torch cannot compile on this machine.
     """
     from torch._dynamo.exc import TorchDynamoException  # half a second to import
 

@@ -1,6 +1,6 @@
-"""The compiled kernels (`native/`), called with tensors.
+"""Call the compiled kernels (`native/`) with tensors.
 
-They run on a CPU, on contiguous tensors of float32 or bfloat16, with as many threads as torch has.
+They run on a CPU, on contiguous tensors of float32 or bfloat16, with as many threads as torch uses.
 Shapes: B batch, T frame, F bin, L sample, N token, C channel, S source times audio channel.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LANES = 16  # numbers of channels must be multiples of this
+LANES = 16  # the number of channels must be a multiple of this
 FOLDER = Path(__file__).parent
 BUILDS = {"avx512_bf16": "avx512bf16", "avx512_dq": "avx512", "avx2": "avx2"}  # best first
 
@@ -48,21 +48,21 @@ class _Tokens(ctypes.Structure):
 
 
 def cpu_has(feature: str) -> bool:
-    """Whether this CPU has an instruction set, by torch's name for it."""
-    found: Any = getattr(torch.cpu, "get_capabilities", dict)  # newer than our oldest torch
-    return bool(found().get(feature))
+    """Whether this CPU has an instruction set; `feature` is torch's name for it."""
+    capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)  # not in our oldest torch
+    return bool(capabilities().get(feature))
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The kernels made for this CPU, or None where there are none."""
+    """Return the kernels for this CPU, or None if there are none."""
     build = next((name for feature, name in BUILDS.items() if cpu_has(feature)), None)
     path = FOLDER / f"kernels_{build}.so"
     if not path.exists():
         return None
     try:
         return declare(ctypes.CDLL(str(path)))
-    except OSError:  # made for another system, or torch without OpenMP
+    except OSError:  # compiled on another system, or torch has no OpenMP
         return None
 
 
@@ -74,9 +74,9 @@ def has_bf16() -> bool:
 def dconv_rows(
     layers: "ctypes.Array[DConvParameters]", x: Tensor, channels: int, *, glu: bool
 ) -> Tensor:
-    """A DConv with a norm for each frequency row: (B, T, F, C) -> (B, T, F, C).
+    """Apply a DConv that normalises each frequency row: (B, T, F, C) -> (B, T, F, C).
 
-    With `glu`, x is (B, T, F, 2C), and a gated linear unit comes first.
+    With `glu`, x is (B, T, F, 2C), and a gated linear unit is applied to it first.
     """
     x = x.contiguous()
     y = x.new_empty(*x.shape[:-1], channels)
@@ -88,7 +88,10 @@ def dconv_rows(
 
 
 def dconv_line(layers: "ctypes.Array[DConvParameters]", x: Tensor) -> Tensor:
-    """A DConv with a norm over all samples: (B, 1, L, C) -> (B, 1, L, C), in place if it can be."""
+    """Apply a DConv that normalises over all samples: (B, 1, L, C) -> (B, 1, L, C).
+
+    A contiguous x is changed in place.
+    """
     x = x.contiguous()
     for item in x:
         _call("dconv_line", x, layers, len(layers), item.data_ptr(), x.shape[2])
@@ -96,14 +99,14 @@ def dconv_line(layers: "ctypes.Array[DConvParameters]", x: Tensor) -> Tensor:
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """(B, N, C), (B, M, C), (B, M, C), which may be slices of a wider last axis -> (B, N, C)."""
+    """(B, N, C), (B, M, C), (B, M, C) -> (B, N, C); inputs may be slices of a wider last axis."""
     batch, tokens, channels = query.shape
     for x in (query, key, value):
         assert x.stride(2) == 1, "channels must be neighbours"
         assert batch == 1 or x.stride(0) == x.shape[1] * x.stride(1), "items must follow each other"
     y = query.new_empty(batch, tokens, channels)
-    given = (_Tokens(x.data_ptr(), x.shape[1], x.stride(1)) for x in (query, key, value))
-    pointers = (ctypes.byref(x) for x in given)
+    inputs = (_Tokens(x.data_ptr(), x.shape[1], x.stride(1)) for x in (query, key, value))
+    pointers = (ctypes.byref(x) for x in inputs)
     _call("attention", query, *pointers, y.data_ptr(), batch, heads, channels // heads)
     return y
 
@@ -111,7 +114,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
 def glu(x: Tensor, margin: int = 0, tail: int = 0, embedding: Tensor | None = None) -> Tensor:
     """(B, T, F, 2C) -> (B, T, margin + F + tail + margin, C), silent outside F.
 
-    An embedding (F, C) of float32 is added, where given.
+    `embedding`, (F, C) of float32, is added to every frame.
     """
     x = x.contiguous()
     batch, frames, bins, channels = x.shape[0], x.shape[1], x.shape[2], x.shape[3] // 2
@@ -139,12 +142,12 @@ def layer_norm(x: Tensor, gain: Tensor, offset: Tensor, dtype: torch.dtype) -> T
 
 
 def add(x: Tensor, y: Tensor) -> None:
-    """Add y, of any type, to x, of float32."""
+    """Add y, in either element type, to x, in float32 and in place."""
     _call("add", y, x.data_ptr(), y.data_ptr(), x.numel())
 
 
 def add_and_norm(x: Tensor, y: Tensor, gain: Tensor, offset: Tensor) -> None:
-    """Add y (B, N, C) to x (B, N, C) of float32, then a norm over all tokens of an item."""
+    """Add y (B, N, C) to x (B, N, C), in float32 and in place; normalise over an item's tokens."""
     for a, b in zip(x, y, strict=True):
         _call(
             "add_and_norm", y, a.data_ptr(), b.data_ptr(), *a.shape,
@@ -153,9 +156,10 @@ def add_and_norm(x: Tensor, y: Tensor, gain: Tensor, offset: Tensor) -> None:
 
 
 def pack_spectrum(spectrum: Tensor, margin: int, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
-    """Complex (B, C, T, F + 1) -> (B, T, margin + F + margin, 2C) and each item's mean, deviation.
+    """Complex (B, C, T, F + 1) -> (B, T, margin + F + margin, 2C) and each item's level.
 
-    The last bin is left out; items have zero mean and unit deviation; margins are silent.
+    Every item is brought to zero mean and unit deviation; its level is the earlier mean and
+    deviation. The last bin is dropped. The margins are silent.
     """
     batch, channels, frames, bins = spectrum.shape
     y = torch.empty(batch, frames, bins - 1 + 2 * margin, 2 * channels, dtype=dtype)
@@ -169,7 +173,10 @@ def pack_spectrum(spectrum: Tensor, margin: int, dtype: torch.dtype) -> tuple[Te
 
 
 def unpack_spectrum(x: Tensor, levels: list[Tensor]) -> Tensor:
-    """(B, T, F, 2S), frames at any distance -> complex (B, S, T, F + 1), the last bin silent."""
+    """(B, T, F, 2S), with any stride of T -> complex (B, S, T, F + 1) at its level.
+
+    The last bin is silent.
+    """
     batch, frames, bins, width = x.shape
     y = torch.empty(batch, width // 2, frames, bins + 1, dtype=torch.complex64)
     for item, level, out in zip(x, levels, y, strict=True):
@@ -182,7 +189,7 @@ def unpack_spectrum(x: Tensor, levels: list[Tensor]) -> Tensor:
 
 
 def overlap_add(frames: Tensor, window: Tensor, time: Tensor, levels: list[Tensor]) -> Tensor:
-    """Frames (B, S, T, 4H), windowed and added up, plus time (B, L, S) at its level: (B, S, L)."""
+    """(B, S, T, 4H), (B, L, S) -> (B, S, L): windowed frames added up, plus `time` at its level."""
     batch, signals, count, size = frames.shape
     length = time.shape[1]
     y = torch.empty(batch, signals, length)
@@ -203,7 +210,7 @@ def _call(name: str, like: Tensor, *arguments: object) -> None:
 
 
 def declare(kernels: ctypes.CDLL) -> ctypes.CDLL:
-    """Tell ctypes the arguments of every kernel: p pointer, n int64, i int, f float."""
+    """Declare the arguments of every kernel to ctypes: p pointer, n int64, i int, f float."""
     kinds = {
         "p": ctypes.c_void_p,
         "n": ctypes.c_int64,

@@ -12,11 +12,11 @@ from htdemucs.fast.products import Convolution
 from htdemucs.model.config import STRIDE
 from htdemucs.model.layers import DConv
 
-MARGIN = 2  # silent bins that a strided convolution's kernel meets on each side
+MARGIN = 2  # silent bins on each side, for the kernel of a strided convolution
 
 
 class Encoder:
-    """A layer of either encoder: (B, T, F + 4, C) with its margins -> (B, T, F / 4 + 4, C')."""
+    """A layer of either encoder: (B, T, F + 4, C) -> (B, T, F / 4 + 4, C'), both with margins."""
 
     def __init__(self, layer: Any, size: tuple[int, int], dtype: torch.dtype) -> None:
         frames, bins = size  # of the output
@@ -41,7 +41,7 @@ class Encoder:
 
 
 class Decoder:
-    """A layer of either decoder: (B, T, F, C), its skip -> (B, T, 4 F + 4, C'), with margins."""
+    """A layer of either decoder: (B, T, F, C) and its skip -> (B, T, 4 F + 4, C') with margins."""
 
     def __init__(self, layer: Any, size: tuple[int, int], dtype: torch.dtype) -> None:
         weight = layer.rewrite.weight  # (O, I, 3) or (O, I, F, T)
@@ -67,11 +67,11 @@ class Decoder:
 
 
 class PackedDConv:
-    """A DConv, with a norm for each frequency row or, in the time branch, over all samples."""
+    """A DConv that normalises each frequency row or, in the time branch, over all samples."""
 
     def __init__(self, dconv: DConv, channels: int, rows: bool, dtype: torch.dtype) -> None:
         self._channels, self._rows = channels, rows
-        self._kept: list[Tensor] = []  # what the parameters point to
+        self._memory: list[Tensor] = []  # the parameters are pointers into these tensors
         layers = [self._parameters(layer, dtype) for layer in dconv]
         self._layers = (DConvParameters * len(layers))(*layers)
 
@@ -92,8 +92,8 @@ class PackedDConv:
         exact, bias = expand.detach().double(), layer.expand.bias.detach().double()
 
         def pointer(x: Tensor, to: torch.dtype = torch.float32) -> int:
-            self._kept.append(x.detach().to(to).contiguous())
-            return self._kept[-1].data_ptr()
+            self._memory.append(x.detach().to(to).contiguous())
+            return self._memory[-1].data_ptr()
 
         def padded(x: Tensor) -> int:
             return pointer(F.pad(x, (0, padding)))

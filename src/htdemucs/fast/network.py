@@ -1,11 +1,11 @@
-"""The network made fast for a CPU: the same arithmetic in another layout.
+"""The same network, faster on a CPU: the same arithmetic in another layout.
 
-Both branches hold (B, T, F, C): frame, bin, channel, with one frame in the time branch, whose bins
-are samples. In this order a strided convolution is one with a kernel of 2 over groups of four
-bins, a transposed convolution is one with a kernel of 2 that gives groups of four bins, and the
-innermost layer's bins are the transformer's tokens: no number moves between these views.
-Convolutions and linears are oneDNN's, with weights it has packed once; what is between them is in
-`kernels`. `htdemucs.model.HTDemucs` remains the definition: `tests/fast` compares the two.
+Tensors of both branches are (B, T, F, C): batch, frame, bin, channel. The time branch has one
+frame, whose bins are samples. In this layout a strided convolution is a convolution with kernel 2
+over groups of four bins, a transposed convolution is one with kernel 2 that gives groups of four
+bins, and the innermost layer's bins are the transformer's tokens. All these are views of the same
+memory. oneDNN computes convolutions and linears, with weights in its own order; `kernels` has the
+rest. `htdemucs.model.HTDemucs` remains the definition: `tests/fast` compares the two.
 """
 
 import torch
@@ -20,7 +20,7 @@ from htdemucs.model.config import STRIDE
 from htdemucs.model.htdemucs import EPSILON
 from htdemucs.model.layers import FrequencyEmbedding
 
-MOST_DCONV_LAYERS = 6  # the kernels' scratch memory ends there: a dilation of 32
+MOST_DCONV_LAYERS = 6  # a dilation of 32; the kernels' scratch memory holds no more
 Size = tuple[int, int]  # (T, F)
 
 
@@ -43,8 +43,8 @@ class FastHTDemucs(nn.Module):
 
     Args:
         model: the network; its parameters are copied.
-        dtype: of weights and activations, torch.float32 or torch.bfloat16. Sums, norms, the
-            transformer's residual stream and the STFT are float32 in any case.
+        dtype: the type of weights and activations, torch.float32 or torch.bfloat16. Sums, norms,
+            the transformer's residual stream and the STFT are float32 in any case.
     """
 
     def __init__(self, model: HTDemucs, dtype: torch.dtype = torch.float32) -> None:
@@ -109,14 +109,14 @@ def _decoder(layers: nn.ModuleList, sizes: list[Size], dtype: torch.dtype) -> li
 
 
 def _table(embedding: nn.Module) -> Tensor | None:
-    """What is added to every frame: (F, C)."""
+    """Return the frequency embedding (F, C) that is added to every frame; None without one."""
     if not isinstance(embedding, FrequencyEmbedding):
         return None
     return (embedding.gain * embedding.table).float().contiguous()
 
 
 def _sizes(model: HTDemucs) -> tuple[list[Size], list[Size]]:
-    """(T, F) after each layer of the encoders, spectral and time, for a whole segment."""
+    """Return (T, F) after each spectral and each time encoder layer, for a whole segment."""
     config = model.config
     frames, bins = model.spectrogram.frames(config.segment_length), config.bins
     length = config.segment_length
@@ -129,7 +129,7 @@ def _sizes(model: HTDemucs) -> tuple[list[Size], list[Size]]:
 
 
 def _pack_waveform(mixture: Tensor, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
-    """(B, C, L) -> (B, 1, MARGIN + a multiple of 4 + MARGIN, C) and each item's mean, deviation."""
+    """(B, C, L) -> (B, 1, MARGIN + a multiple of 4 + MARGIN, C) and each item's level."""
     correction = int(mixture[0].numel() > 1)
     std, mean = torch.std_mean(mixture, dim=(1, 2), keepdim=True, correction=correction)
     x = ((mixture - mean) / (EPSILON + std)).mT.to(dtype)

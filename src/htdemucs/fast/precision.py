@@ -1,4 +1,4 @@
-"""Which precision a device is fast in, and networks made ready to run in it."""
+"""Choose the precision that a device is fast in, and prepare networks to run in it."""
 
 import copy
 from collections.abc import Sequence
@@ -15,19 +15,18 @@ from htdemucs.model import Bag, HTDemucs, Model
 from htdemucs.model.bag import networks
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-NARROW = 32  # outermost channels below which a CPU spends little time in products
+NARROW = 32  # outermost channels; below this a CPU spends little time in products
 
 
 def choose_precision(model: Model, wanted: str = "auto") -> str:
-    """`wanted`, or for "auto" the fastest of `PRECISIONS` that the model's device is made for.
+    """Return `wanted` or, for "auto", the fastest precision that the model's device supports well.
 
-    That is bf16 on CPUs with AVX512-BF16 (those with AMX among them) where there are kernels for
-    them and the model, and on CUDA devices from Ampere on; fp16 on CUDA devices with older tensor
-    cores; else fp32. On CPUs it is fp32 for narrow networks too, which gain too little from bf16
-    for what it costs them in accuracy.
+    On a CPU that is bf16 if the CPU has AVX512-BF16 (those with AMX have it), kernels exist for it
+    and for the model, and the network is not narrow: a narrow one would gain little speed and lose
+    accuracy. On CUDA it is bf16 from Ampere on, and fp16 with older tensor cores. Else it is fp32.
 
     Raises:
-        ConfigError: the name is unknown, or the device cannot compute in it.
+        ConfigError: the precision is unknown, or the device cannot compute in it.
     """
     device = next(model.parameters()).device
     if wanted == "auto":
@@ -35,16 +34,16 @@ def choose_precision(model: Model, wanted: str = "auto") -> str:
     if wanted not in PRECISIONS:
         raise ConfigError(f"precision must be auto, {', '.join(PRECISIONS)}, not {wanted!r}")
     if wanted == "fp16" and device.type == "cpu":
-        raise ConfigError("fp16 needs a GPU; on a CPU use precision bf16 or auto")
+        raise ConfigError("fp16 needs a GPU; on a CPU use `precision` bf16 or auto")
     return wanted
 
 
 def prepare(model: Model, precision: str, compiled: bool = False) -> nn.Module:
-    """The model, ready to run where it is, in one of `PRECISIONS`.
+    """Return a module that runs the model on its device, in one of `PRECISIONS`.
 
-    What comes back takes a mixture (B, C, L) and gives the sources (B, S, C, L) in float32. It may
-    hold parameters of its own; the model is not changed. `compiled` is by torch, and then instead
-    of the kernels.
+    The module takes a mixture (B, C, L) and returns the sources (B, S, C, L) in float32. It may
+    have its own copy of the parameters; the model is not changed. With `compiled`, torch compiles
+    the network and the kernels are not used.
     """
     if isinstance(model, Bag):
         return model.mapped(lambda member: _prepare(member, precision, compiled))
@@ -65,7 +64,7 @@ def _has_kernels(network: HTDemucs) -> bool:
 
 
 def fastest(networks: Sequence[HTDemucs], device: torch.device) -> str:
-    """What "auto" is for these networks on a device."""
+    """Return the precision that "auto" stands for with these networks on this device."""
     if device.type == "cpu":
         worth = all(_has_kernels(n) and n.config.channels >= NARROW for n in networks)
         return "bf16" if worth and kernels.has_bf16() else "fp32"
@@ -76,10 +75,10 @@ def fastest(networks: Sequence[HTDemucs], device: torch.device) -> str:
 
 
 class AutocastHTDemucs(nn.Module):
-    """A network whose products torch computes in another precision, its STFT in float32.
+    """A network whose products torch computes in another precision; the STFT stays in float32.
 
-    The spectral branch's outer layers carry values beyond what float16 can hold (a pure tone is
-    thousands of deviations loud in its bin), so with float16 they stay in float32.
+    With float16 the spectral branch's layers stay in float32 too: some of their values exceed the
+    range of float16 (a pure tone is thousands of deviations loud in its bin).
     """
 
     def __init__(self, network: HTDemucs, dtype: torch.dtype, compiled: bool = False) -> None:
@@ -112,7 +111,7 @@ class _Float32(nn.Module):
 
 
 def _with_spectral_float32(network: HTDemucs) -> HTDemucs:
-    """The same network, sharing its parameters, with spectral layers that ignore autocast."""
+    """Return the network, with the same parameters, but spectral layers that ignore autocast."""
     twin = copy.copy(network)
     twin._modules = dict(network._modules)
     twin.spectral_encoder = nn.ModuleList(_Float32(x) for x in network.spectral_encoder)

@@ -1,11 +1,12 @@
-"""Products of matrices by oneDNN, with weights brought into its own order once."""
+"""Products of matrices by oneDNN. Weights are brought into its own order once."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# torch keeps these for its compiler, without types or a promise; `available` looks before use.
+# torch has these for its compiler, without types and without a promise to keep them: call
+# `available` before use.
 _ops: Any = torch.ops.mkldnn
 _reorder: Any = getattr(torch._C._nn, "mkldnn_reorder_conv2d_weight", None)
 _GELU: tuple[Any, ...] = ("gelu", [], "none")
@@ -22,7 +23,8 @@ def available() -> bool:
 class Convolution:
     """A convolution over (T, F) of (B, T, F, C), by oneDNN.
 
-    Weights are stored in the order that suits inputs of the size (T, F) given; other sizes work.
+    Weights are stored in the order that is fastest for inputs of `size`, (T, F); inputs of other
+    sizes work too.
     """
 
     def __init__(

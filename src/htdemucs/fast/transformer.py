@@ -72,7 +72,10 @@ class _TransformerLayer:
         self._norm_out = _Norm(layer.norm_out)
 
     def context(self, x: Tensor) -> Tensor | None:
-        """What the other branch is heard as, before either changes."""
+        """Return the other branch's tokens, normalised for cross-attention; None in self-attention.
+
+        Call this in both branches before either changes.
+        """
         return None if self._context_norm is None else self._context_norm(x, self._dtype)
 
     def __call__(self, x: Tensor, context: Tensor | None) -> None:

@@ -1,4 +1,4 @@
-"""What the network is. Knows torch and nothing of files, devices or checkpoints."""
+"""The network. This room knows torch, but no files, devices or checkpoints."""
 
 from htdemucs.model.bag import Bag, Model
 from htdemucs.model.config import HTDemucsConfig

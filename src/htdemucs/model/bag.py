@@ -1,4 +1,4 @@
-"""Several models behaving as one."""
+"""Several networks that behave as one model."""
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
@@ -17,13 +17,13 @@ class Bag(nn.Module):
     """A weighted mean of members, with a weight for each member and source.
 
     Args:
-        members: models with the same sources, channels and sample rate.
-        weights: one row a member, one column a source; equal weights by default.
+        members: networks with the same sources, channels and sample rate.
+        weights: one row for each member, one column for each source; equal by default.
         segment: seconds; shortens the members' own segment, never lengthens it.
-        sources: what the bag gives, of what its members give; by default all.
+        sources: the bag's outputs, chosen from its members' sources; by default all of them.
 
     Raises:
-        ConfigError: members differ, the weights do not fit them, or they lack a source.
+        ConfigError: the members differ, the weights do not fit them, or they lack a source.
     """
 
     weights: Tensor
@@ -48,12 +48,12 @@ class Bag(nn.Module):
 
     @property
     def members(self) -> list[HTDemucs]:
-        """The networks, in order."""
+        """The bag's networks, in order."""
         return [cast(HTDemucs, network) for network in self._networks]
 
     @property
     def origin(self) -> Origin | None:
-        """The files that the members were read from; None if one of them was not."""
+        """The files that the members were read from; None if a member was not read from a file."""
         origins = [getattr(member, "origin", None) for member in self.members]
         known = [origin for origin in origins if origin is not None]
         if len(known) < len(origins):
@@ -62,7 +62,7 @@ class Bag(nn.Module):
         return Origin(known[0].name, tuple(files))
 
     def only(self, sources: Sequence[str]) -> "Bag":
-        """A bag that gives just these sources, in this order, running only members they need."""
+        """Return a bag with only these sources, in this order, and only the members they need."""
         columns = _columns(sources, self.sources)
         weights = self.weights[:, columns]
         needed = needed_members(self.weights.tolist(), columns)
@@ -73,7 +73,7 @@ class Bag(nn.Module):
         return bag
 
     def mapped(self, change: Callable[[HTDemucs], nn.Module]) -> "Bag":
-        """The same bag with other networks in its members' places."""
+        """Return the same bag with each member replaced by `change(member)`."""
         bag = copy.copy(self)
         bag._modules = {**self._modules, "_networks": nn.ModuleList(map(change, self.members))}
         return bag
@@ -83,23 +83,23 @@ class Bag(nn.Module):
         return self.weighted_mean(member(mixture) for member in self.members)
 
     def weighted_mean(self, answers: Iterable[Tensor]) -> Tensor:
-        """What each member gives, (B, S', ...), to what the bag gives, (B, S, ...)."""
+        """Each member's answer (B, S', ...) -> the bag's answer (B, S, ...)."""
         total = torch.zeros((), device=self.weights.device)
         for answer, weights in zip(answers, self.weights / self.weights.sum(0), strict=True):
             total = total + weights.view(-1, *[1] * (answer.dim() - 2)) * answer[:, self._outputs]
         return total
 
 
-Model = HTDemucs | Bag  # what can be separated with
+Model = HTDemucs | Bag  # everything that can separate
 
 
 def networks(model: Model) -> list[HTDemucs]:
-    """What a model is made of: a bag's members, or the one network itself."""
+    """Return the networks of a model: a bag's members, or the one network itself."""
     return model.members if isinstance(model, Bag) else [model]
 
 
 def needed_members(weights: Sequence[Sequence[float]], columns: Sequence[int]) -> list[int]:
-    """The members, by number, that have a part in these sources."""
+    """Return the numbers of the members whose weight for any of these sources is not 0."""
     return [i for i, row in enumerate(weights) if any(row[column] for column in columns)]
 
 
@@ -124,7 +124,7 @@ def _check_members(members: Sequence[HTDemucs]) -> None:
 def _checked_weights(
     weights: Sequence[Sequence[float]] | None, members: int, sources: int, columns: list[int]
 ) -> Tensor:
-    """The weights of the sources that count: (member, column)."""
+    """Return the weights of the bag's sources, (member, source), after checking them."""
     if weights is None:
         return torch.ones(members, len(columns))
     if len(weights) != members or any(len(row) != sources for row in weights):

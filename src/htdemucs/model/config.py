@@ -1,4 +1,4 @@
-"""What can be chosen about the network, and the sizes that follow from it."""
+"""The configuration of the network, and the sizes that follow from it."""
 
 import math
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from typing import Any
 from htdemucs.errors import ConfigError
 
 KERNEL_SIZE = 8  # of the outer convolutions: frequency bins, or samples
-STRIDE = 4  # each encoder layer divides frequencies (or samples) by this
+STRIDE = 4  # each encoder layer divides the number of bins (or samples) by this
 
 
 def exact_seconds(value: float | str | Fraction) -> Fraction:
-    """Seconds as they are written: 7.8 is 39/5, which its nearest binary float is not."""
+    """Return seconds as the decimal says: 7.8 becomes 39/5, which no binary float equals."""
     return Fraction(str(value) if isinstance(value, float) else value)
 
 
@@ -21,30 +21,30 @@ def exact_seconds(value: float | str | Fraction) -> Fraction:
 class HTDemucsConfig:
     """One Hybrid Transformer Demucs, as published (arXiv 2211.08553).
 
-    Field names follow the released checkpoints' keywords where those have one. The defaults are
-    the released `htdemucs`. Impossible values raise `ConfigError`.
+    Fields have the names of the released checkpoints' keywords, if there is one. The defaults are
+    those of the released `htdemucs`. Impossible values raise `ConfigError`.
 
     Attributes:
         sources: names of the model's outputs, in order.
         audio_channels: 1 or 2.
         sample_rate: Hz.
-        segment: seconds of one training segment, the longest the engine feeds. Kept exact.
+        segment: seconds of one training segment, the longest the engine uses; an exact fraction.
         channels: width of the outermost layer, in both branches.
-        growth: each layer is this much wider than the one outside it.
+        growth: ratio of a layer's width to the width of the next layer outwards.
         depth: encoder layers (and decoder layers) in each branch.
         n_fft: samples in an STFT frame; the hop is a quarter of it.
-        freq_emb: weight of the frequency embedding after the first spectral layer; 0 leaves it out.
+        freq_emb: weight of the frequency embedding after the first spectral layer; 0: no embedding.
         emb_scale: the embedding is stored divided by this, which multiplies its learning rate.
         dconv_mode: 1 puts a DConv in encoder layers only, 3 in encoder and decoder layers.
         dconv_depth: residual layers in a DConv.
         dconv_comp: a DConv's hidden width is its width divided by this.
         dconv_init: initial LayerScale of a DConv.
         bottom_channels: width of the transformer; 0 means the width of the innermost layer.
-        t_layers: transformer layers in each branch; 0 leaves the transformer out.
+        t_layers: transformer layers in each branch; 0: no transformer.
         t_heads: attention heads.
-        t_hidden_scale: width of a feed-forward block, relative to the transformer.
+        t_hidden_scale: hidden width of a feed-forward block, relative to the transformer's width.
         t_dropout: dropout probability inside the transformer while training.
-        rescale: reference standard deviation for the initial convolution weights; 0 leaves them.
+        rescale: reference standard deviation of the initial convolution weights; 0: no rescaling.
     """
 
     sources: tuple[str, ...] = ("drums", "bass", "other", "vocals")
@@ -104,16 +104,16 @@ class HTDemucsConfig:
     def _require(
         self, name: str, kind: type, minimum: float | None = None, above: float | None = None
     ) -> None:
-        given: Any = getattr(self, name)
-        numeric = isinstance(given, kind) and not isinstance(given, bool)
-        value = float(given) if numeric else math.nan
-        if not math.isfinite(value):
-            wanted = "a whole number" if kind is int else "a number"
-            raise ConfigError(f"{name} must be {wanted}, not {given!r}")
-        if minimum is not None and value < minimum:
-            raise ConfigError(f"{name} must be at least {minimum}, not {given}")
-        if above is not None and value <= above:
-            raise ConfigError(f"{name} must be more than {above}, not {given}")
+        value: Any = getattr(self, name)
+        numeric = isinstance(value, kind) and not isinstance(value, bool)
+        number = float(value) if numeric else math.nan
+        if not math.isfinite(number):
+            noun = "a whole number" if kind is int else "a number"
+            raise ConfigError(f"{name} must be {noun}, not {value!r}")
+        if minimum is not None and number < minimum:
+            raise ConfigError(f"{name} must be at least {minimum}, not {value}")
+        if above is not None and number <= above:
+            raise ConfigError(f"{name} must be more than {above}, not {value}")
 
     def _check_choices(self) -> None:
         if self.audio_channels not in (1, 2):
@@ -131,7 +131,7 @@ class HTDemucsConfig:
                 f"n_fft must be a multiple of {max(8, 2 * STRIDE**self.depth)} "
                 f"for depth {self.depth}, not {self.n_fft}"
             )
-        # Where a layer sees no more bins than its kernel, older networks merge the branches.
+        # Older networks merge the branches where a layer has no more bins than its kernel.
         if self.bins // STRIDE ** (self.depth - 1) <= KERNEL_SIZE:
             raise ConfigError(
                 f"depth {self.depth} leaves the innermost layer too few frequencies with n_fft "
@@ -165,7 +165,7 @@ class HTDemucsConfig:
 
     @property
     def bins(self) -> int:
-        """Frequency bins the network sees (the Nyquist bin is dropped)."""
+        """Frequency bins that the network uses (the Nyquist bin is dropped)."""
         return self.n_fft // 2
 
     @property
@@ -184,13 +184,13 @@ class HTDemucsConfig:
         return self.bottom_channels or self.widths[-1]
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them; `segment` as "numerator/denominator"."""
+        """Return the fields in types that JSON has; `segment` is "numerator/denominator"."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return fields | {"sources": list(self.sources), "segment": str(self.segment)}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "HTDemucsConfig":
-        """The inverse of `to_dict`. Unknown fields raise `ConfigError`."""
+        """Return the configuration with these fields. Unknown fields raise `ConfigError`."""
         unknown = sorted(set(fields) - set(cls.__dataclass_fields__))
         if unknown:
             raise ConfigError(f"unknown configuration fields: {', '.join(unknown)}")

@@ -32,13 +32,13 @@ EPSILON = 1e-5  # keeps silence finite when inputs are normalised
 class HTDemucs(nn.Module):
     """Two U-Nets, one on the spectrogram and one on the waveform, joined by a transformer.
 
+    The parameters are initialised for training from scratch, from torch's global generator.
+
     Args:
         config: every size of the network; the default is the released `htdemucs`.
 
-    The parameters are initialised for training from scratch, from torch's global generator.
-
     Attributes:
-        origin: the files that the parameters were read from; None if they were not.
+        origin: the files that the parameters were read from; None if they are from no file.
     """
 
     origin: Origin | None = None
@@ -55,10 +55,10 @@ class HTDemucs(nn.Module):
 
     @classmethod
     def blank(cls, config: HTDemucsConfig) -> "HTDemucs":
-        """A network whose parameters hold no values yet, to be filled from a file.
+        """Return a network whose parameters have no values yet; a checkpoint is to fill them.
 
-        Drawing initial values takes longer than reading a checkpoint, and here none are drawn,
-        from torch's global generator neither.
+        No initial values are drawn, because that takes longer than reading a checkpoint. Torch's
+        global generator does not change.
         """
         with torch.random.fork_rng(devices=[]), _NoInitialValues():
             network = cls(dataclasses.replace(config, rescale=0))
@@ -77,12 +77,12 @@ class HTDemucs(nn.Module):
 
     @property
     def sample_rate(self) -> int:
-        """Hz."""
+        """Sample rate of mixture and sources, in Hz."""
         return self.config.sample_rate
 
     @property
     def segment(self) -> Fraction:
-        """Seconds the network was trained on, the longest the engine feeds it."""
+        """Seconds of one training segment, the longest that the engine uses."""
         return self.config.segment
 
     def forward(self, mixture: Tensor) -> Tensor:
@@ -91,10 +91,10 @@ class HTDemucs(nn.Module):
         return time + self.spectrogram.inverse(spectral, mixture.shape[-1])
 
     def core(self, mixture: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """The network without its STFT, as it is exported.
+        """(B, C, L), (B, 2C, F, T) -> (B, S, C, L), (B, S, 2C, F, T), without any STFT.
 
-        (B, C, L), (B, 2C, F, T) -> the time estimate (B, S, C, L) and the spectral estimate
-        (B, S, 2C, F, T); their sum, the latter through `spectrogram.inverse`, is the output.
+        The results are the time estimate and the spectral estimate. The network's output is the
+        first plus `spectrogram.inverse` of the second. Exported models are this function.
         """
         x, restore_spectral = _normalise(spectrogram)
         y, restore_time = _normalise(mixture)
@@ -125,7 +125,7 @@ class HTDemucs(nn.Module):
 
 
 class _Restore:
-    """Undoes a normalisation, for every source alike."""
+    """Undoes a normalisation, in the same way for every source."""
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
         self.mean, self.std = mean.unsqueeze(1), std.unsqueeze(1)
@@ -136,7 +136,7 @@ class _Restore:
 
 
 def _normalise(x: Tensor) -> tuple[Tensor, _Restore]:
-    """Zero mean and unit deviation over each item of the batch."""
+    """Return x with zero mean and unit deviation in each item of the batch, and the way back."""
     dims = tuple(range(1, x.dim()))
     correction = int(x[0].numel() > 1)  # a lone value deviates by 0, not by 0 / 0
     std, mean = torch.std_mean(x, dim=dims, keepdim=True, correction=correction)
@@ -144,7 +144,7 @@ def _normalise(x: Tensor) -> tuple[Tensor, _Restore]:
 
 
 def _encoders(config: HTDemucsConfig) -> tuple[nn.ModuleList, nn.ModuleList]:
-    """Spectral and time encoder, outermost layer first."""
+    """Return the spectral and the time encoder, outermost layer first."""
     spectral, time = nn.ModuleList(), nn.ModuleList()
     spectral_in, time_in = 2 * config.audio_channels, config.audio_channels
     for width in config.widths:
@@ -156,7 +156,10 @@ def _encoders(config: HTDemucsConfig) -> tuple[nn.ModuleList, nn.ModuleList]:
 
 
 def _decoders(config: HTDemucsConfig) -> tuple[nn.ModuleList, nn.ModuleList]:
-    """Spectral and time decoder, innermost layer first; the outermost ends without activation."""
+    """Return the spectral and the time decoder, innermost layer first.
+
+    The outermost layer has no activation at its end.
+    """
     spectral, time = nn.ModuleList(), nn.ModuleList()
     outputs = len(config.sources) * config.audio_channels
     dconv_depth = config.dconv_depth if config.dconv_mode == 3 else 0
@@ -180,7 +183,7 @@ def _frequency_embedding(config: HTDemucsConfig) -> nn.Module:
 
 
 class _NoInitialValues(TorchFunctionMode):
-    """Leaves out what gives the parameters of torch's layers random values."""
+    """Skips the functions that give the parameters of torch's layers random values."""
 
     DRAWS = frozenset(
         {nn.init.kaiming_uniform_, nn.init.xavier_uniform_, Tensor.uniform_, Tensor.normal_}

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from htdemucs.model.config import KERNEL_SIZE, STRIDE
 
-EDGE = (KERNEL_SIZE - STRIDE) // 2  # what a strided kernel reaches beyond its stride, on each side
+EDGE = (KERNEL_SIZE - STRIDE) // 2  # bins of a strided kernel beyond its stride, on each side
 
 
 class LayerScale(nn.Module):
@@ -29,7 +29,7 @@ class GlobalNorm(nn.GroupNorm):
         super().__init__(1, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, ...) -> (B, C, ...), also where an item is a single value."""
+        """(B, C, ...) -> (B, C, ...); an item may be a single value."""
         return torch.group_norm(x, 1, self.weight, self.bias, self.eps)
 
 
@@ -52,7 +52,7 @@ class DConvLayer(nn.Module):
 
 
 class DConv(nn.Sequential):
-    """Residual layers with dilations 1, 2, 4, …; no layers make it the identity."""
+    """Residual layers with dilations 1, 2, 4, …; without layers it is the identity."""
 
     def __init__(self, channels: int, compression: float, depth: int, init: float) -> None:
         hidden = int(channels / compression)
@@ -71,7 +71,7 @@ class SpectralDConv(DConv):
 
 
 class SpectralEncoderLayer(nn.Module):
-    """Divides frequencies by four; time is left alone."""
+    """Divides the number of bins by four; frames are not changed."""
 
     def __init__(self, in_channels: int, out_channels: int, dconv: nn.Module) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class SpectralEncoderLayer(nn.Module):
 
 
 class TimeEncoderLayer(nn.Module):
-    """Divides samples by four, rounding up."""
+    """Divides the number of samples by four, rounding up."""
 
     def __init__(self, in_channels: int, out_channels: int, dconv: nn.Module) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class TimeEncoderLayer(nn.Module):
 
 
 class SpectralDecoderLayer(nn.Module):
-    """Mirrors a spectral encoder layer: multiplies frequencies by four."""
+    """Mirrors a spectral encoder layer: multiplies the number of bins by four."""
 
     def __init__(
         self, in_channels: int, out_channels: int, dconv: nn.Module, activation: nn.Module
@@ -124,7 +124,7 @@ class SpectralDecoderLayer(nn.Module):
 
 
 class TimeDecoderLayer(nn.Module):
-    """Mirrors a time encoder layer: back to the number of samples that layer was given."""
+    """Mirrors a time encoder layer: returns to the length of that layer's input."""
 
     def __init__(
         self, in_channels: int, out_channels: int, dconv: nn.Module, activation: nn.Module
@@ -144,9 +144,9 @@ class TimeDecoderLayer(nn.Module):
 
 
 class FrequencyEmbedding(nn.Module):
-    """A learnt vector for each frequency row, stored divided by `scale` (a larger learning rate).
+    """A learnt vector for each frequency bin, stored divided by `scale` (a larger learning rate).
 
-    It starts smooth: each row is the running sum of random vectors, brought back to unit variance.
+    Initial vectors are smooth: each is the running sum of random ones, scaled to unit variance.
     """
 
     def __init__(self, rows: int, channels: int, scale: float, weight: float) -> None:

@@ -1,4 +1,4 @@
-"""The aligned STFT pair. This module alone knows about frames, windows and their padding."""
+"""The STFT and its inverse. Only this module knows about frames, windows and their padding."""
 
 import math
 from functools import reduce
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class Spectrogram(nn.Module):
-    """Waveforms to complex-as-channels spectrograms and back.
+    """Turns waveforms into complex-as-channels spectrograms, and back.
 
     Frames are aligned with hops: L samples give exactly ceil(L / hop_length) frames, and frame i is
     centred on the middle of hop i. The Nyquist bin is dropped, so there are n_fft / 2 bins. The
@@ -23,11 +23,11 @@ class Spectrogram(nn.Module):
         super().__init__()
         self.n_fft = n_fft
         self.hop_length = n_fft // 4
-        self.edge = 3 * self.hop_length // 2  # samples a frame reaches beyond its own hop
+        self.edge = 3 * self.hop_length // 2  # samples of a frame on each side of its own hop
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def frames(self, length: int) -> int:
-        """How many frames `length` samples give."""
+        """Return how many frames `length` samples give."""
         return math.ceil(length / self.hop_length)
 
     def forward(self, waveform: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class Spectrogram(nn.Module):
         return rearrange(torch.view_as_real(spectrum), "b c t f ri -> b (c ri) f t")
 
     def analyse(self, waveform: Tensor) -> Tensor:
-        """(B, C, L) -> complex (B, C, T, F + 1), the Nyquist bin among them."""
+        """(B, C, L) -> complex (B, C, T, F + 1), with the Nyquist bin."""
         missing = self.frames(waveform.shape[-1]) * self.hop_length - waveform.shape[-1]
         padded = _reflect(waveform, self.edge, self.edge + missing)
         frames = padded.unfold(-1, self.n_fft, self.hop_length) * self.window
@@ -45,9 +45,9 @@ class Spectrogram(nn.Module):
     def inverse(self, spectrogram: Tensor, length: int) -> Tensor:
         """(..., 2C, F, T) -> (..., C, L), the first `length` samples.
 
-        Frames that lie half outside the signal are not kept, so that a spectrogram gives its
-        waveform back except for the first and last `edge` samples, which fade. Four squared Hann
-        windows a quarter apart sum to 3/2 everywhere.
+        A spectrogram has no frames centred outside the signal, so the first and last `edge` samples
+        fade. Every other sample lies under four Hann windows, a quarter apart, whose squares sum to
+        3/2.
         """
         parts = rearrange(spectrogram, "... (c ri) f t -> ... c t f ri", ri=2)
         spectrum = F.pad(torch.view_as_complex(parts.contiguous()), (0, 1))  # Nyquist: silent
@@ -55,10 +55,10 @@ class Spectrogram(nn.Module):
         return self._overlap_add(frames)[..., self.edge : self.edge + length]
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
-        """(..., T, n_fft) -> (..., (T + 3) * hop_length).
+        """(..., T, n_fft) -> (..., (T + 3) * hop_length)
 
-        Each sample that `inverse` keeps lies under four frames (silent ones where no frame was
-        kept).
+        Each sample that `inverse` returns lies under four frames; those outside the spectrogram are
+        silent.
         """
         quarters = rearrange(frames, "... t (q h) -> ... t q h", q=4).unbind(-2)
         hops = reduce(
@@ -70,8 +70,8 @@ class Spectrogram(nn.Module):
 def _reflect(waveform: Tensor, left: int, right: int) -> Tensor:
     """Pad the last axis by reflection.
 
-    A waveform too short to reflect is first extended with silence, on the right as far as the
-    padding goes and only then on the left, so that exactly one sample too many is there to mirror.
+    Reflection needs one sample more than it pads. A shorter waveform is first extended with silence
+    to just that length: on the right, as far as the padding goes, and then on the left.
     """
     shortage = max(left, right) + 1 - waveform.shape[-1]
     if shortage > 0:

@@ -1,4 +1,4 @@
-"""The size of the data at every stage, for one mixture of a given length."""
+"""The size of the data at every stage of the network, for a mixture of any length."""
 
 import math
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ _LABELS: dict[Language, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Stage:
-    """One row of the table: what leaves a stage, and what it took to make it."""
+    """One row of the table: the shape of a stage's output, its parameters and its arithmetic."""
 
     label: str
     shape: tuple[int, ...]
@@ -60,10 +60,10 @@ class Stage:
 
 
 def trace(config: HTDemucsConfig, samples: int, language: Language = "en") -> list[Stage]:
-    """The stages a mixture (1, C, samples) goes through, in order; computes no audio.
+    """Return the stages of a mixture (1, C, samples), in order; no audio is computed.
 
-    Arithmetic is counted for matrix products, convolutions and FFTs (5/2 N log2 N for a real one);
-    elementwise work is not.
+    The arithmetic is that of matrix products, convolutions and FFTs (5/2 N log2 N for a real one).
+    Elementwise operations are not counted.
     """
     if samples < 1:
         raise ConfigError(f"samples must be at least 1, not {samples}")
@@ -94,7 +94,7 @@ def trace(config: HTDemucsConfig, samples: int, language: Language = "en") -> li
 
 
 class _Recorder:
-    """Notes what enters and leaves the layers of a model, and their arithmetic, while it runs."""
+    """Records the inputs, outputs and arithmetic of a model's layers while the model runs."""
 
     def __init__(self, model: HTDemucs) -> None:
         self.model = model
@@ -124,7 +124,7 @@ class _Recorder:
         self._flop[module] += self._counter.get_total_flops()
 
     def stages(self, labels: dict[str, str]) -> Iterator[Stage]:
-        """Everything between the STFT and the two outputs."""
+        """Yield the stages between the STFT and the two outputs."""
         model = self.model
         for key, encoder in (
             ("spectral_input", model.spectral_encoder),

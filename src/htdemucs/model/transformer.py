@@ -15,7 +15,7 @@ LAYER_SCALE_INIT = 1e-4
 
 
 def time_positions(length: int, channels: int, device: torch.device) -> Tensor:
-    """() -> (length, channels): cosines, then sines, at periods spread up to `MAX_PERIOD`."""
+    """() -> (length, channels): cosines, then sines, with periods up to `MAX_PERIOD`."""
     half = channels // 2
     period = MAX_PERIOD ** (torch.arange(half, device=device) / (half - 1))
     phase = torch.arange(length, device=device)[:, None] / period
@@ -23,10 +23,10 @@ def time_positions(length: int, channels: int, device: torch.device) -> Tensor:
 
 
 def spectral_positions(bins: int, frames: int, channels: int, device: torch.device) -> Tensor:
-    """() -> (frames * bins, channels), time-major.
+    """() -> (frames * bins, channels), frame by frame.
 
-    The first half of the channels tells the frame, the second half the bin, each with sines and
-    cosines in turn.
+    The first half of the channels encodes the frame, the second half the bin. In each half sines
+    and cosines alternate.
     """
     half = channels // 2
     rate = torch.exp(torch.arange(0, half, 2, device=device) * (-math.log(MAX_PERIOD) / half))
@@ -41,7 +41,7 @@ def spectral_positions(bins: int, frames: int, channels: int, device: torch.devi
 
 
 class Attention(nn.Module):
-    """Multi-head attention with queries, keys and values projected by one packed matrix."""
+    """Multi-head attention; one matrix projects queries, keys and values."""
 
     def __init__(self, channels: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class CrossDomainTransformer(nn.Module):
 
 
 def _projections(config: HTDemucsConfig) -> tuple[nn.Module, nn.Module]:
-    """Into the transformer's own width and back, where it has one."""
+    """Return the linears into the transformer's own width and back, or identities without one."""
     if not config.bottom_channels:
         return nn.Identity(), nn.Identity()
     inner, width = config.widths[-1], config.bottom_channels

@@ -1,4 +1,4 @@
-"""The level of a whole track, found in one pass over its blocks."""
+"""The level of a whole track, measured in one pass over its blocks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,28 +8,28 @@ from torch import Tensor
 from htdemucs.audio import reblock
 
 EPSILON = 1e-8  # keeps a silent track finite
-CHUNK = 1 << 16  # samples summed at a time, whatever the blocks, so that blocks change no bit
+CHUNK = 1 << 16  # samples added up at a time; with the blocks' own lengths the sum would differ
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """Mean and deviation of a track's mono mix; the model hears tracks with 0 and 1."""
+    """Mean and deviation of a track's mono mix; for the model they are brought to 0 and 1."""
 
     mean: float
     std: float
     length: int  # samples in the track
 
     def apply(self, waveform: Tensor) -> Tensor:
-        """(..., L) -> (..., L), to the model's level."""
+        """(..., L) -> (..., L), from the track's level to the model's."""
         return (waveform - self.mean) / self.std
 
     def undo(self, waveform: Tensor) -> Tensor:
-        """(..., L) -> (..., L), back to the track's level."""
+        """(..., L) -> (..., L), from the model's level back to the track's."""
         return waveform * self.std + self.mean
 
 
 def measure(blocks: Iterable[Tensor]) -> Normalization:
-    """The normalisation of a track given as blocks (C, L), with the deviation of a sample."""
+    """Return the normalisation of a track in blocks (C, L), with the sample standard deviation."""
     length, total, squares = 0, 0.0, 0.0
     for chunk in reblock(blocks, CHUNK):
         mono = chunk.mean(0).double()

@@ -1,6 +1,7 @@
-"""Cutting a stream into overlapping segments, and adding the model's answers together again.
+"""Cut a stream into overlapping segments, and add the model's answers together again.
 
-Positions are samples from the start of the track; the track is silent outside its own length.
+Positions are samples from the start of the track. Before its start and after its end the track is
+silent.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 class Segment:
     """A model-sized excerpt.
 
-    `window` (C, segment_length) is what the model hears. Of its answer only the middle `length`
+    The model's input is `window` (C, segment_length). Of its answer only the middle `length`
     samples count; they belong at position `start`.
     """
 
@@ -27,8 +28,9 @@ class Segment:
 class SegmentGrid:
     """Cuts a stream into segments that start every `stride` samples, from `start` on.
 
-    A segment that the end of the track cuts short is centred in its window: the real audio before
-    it fills the window's beginning, silence its end. So half a segment of history is kept.
+    If the track ends inside a segment, the segment is shorter and lies in the middle of its window:
+    the audio before it fills the window's beginning, silence its end. For this, half a segment of
+    history stays in memory.
     """
 
     def __init__(self, segment_length: int, stride: int, start: int = 0) -> None:
@@ -39,7 +41,7 @@ class SegmentGrid:
         self._history_start = 0
 
     def push(self, block: Tensor) -> Iterator[Segment]:
-        """Take (C, L); give the segments that are complete with it."""
+        """Add a block (C, L) and yield the segments that it completes."""
         history = self._history
         self._history = block if history is None else torch.cat([history, block], dim=-1)
         while self._next + self.segment_length <= self._received:
@@ -47,7 +49,7 @@ class SegmentGrid:
         self._forget(self._next - self.segment_length // 2)
 
     def flush(self) -> Iterator[Segment]:
-        """The stream has ended: give the segments that its end cuts short."""
+        """End the stream and yield the segments that its end cuts short."""
         while self._history is not None and self._next < self._received:
             yield self._segment(min(self.segment_length, self._received - self._next))
 
@@ -65,7 +67,7 @@ class SegmentGrid:
     def _excerpt(self, begin: int, end: int) -> Tensor:
         assert self._history is not None
         first, last = max(begin, self._history_start), min(end, self._received)
-        if first >= last:  # a lead-in longer than a segment: nothing of the track is in it
+        if first >= last:  # the segment lies in a shift's lead-in, before the track
             return self._history.new_zeros(*self._history.shape[:-1], end - begin)
         inside = self._history[..., first - self._history_start : last - self._history_start]
         return F.pad(inside, (first - begin, end - last))
@@ -79,19 +81,19 @@ class SegmentGrid:
 class OverlapAdd:
     """Weighs answers with a triangle, adds them, and divides by the sum of the weights.
 
-    What lies before the next segment's start can no longer change and is given out at once, so
-    that no more than a segment is held.
+    Samples before the start of the next segment can no longer change, so they are returned at once.
+    At most one segment stays in memory.
     """
 
     def __init__(self, segment_length: int, stride: int, start: int = 0) -> None:
         self.stride = stride
         self._weight = triangle(segment_length)
-        self._start = start  # position of the first sample held
+        self._start = start  # position of the first sample in memory
         self._sum: Tensor | None = None  # (S, C, samples)
         self._weight_sum = torch.zeros(0)  # (samples,)
 
     def push(self, start: int, answer: Tensor) -> Tensor:
-        """Add (S, C, L) at position `start`; give what is finished, (S, C, samples)."""
+        """Add an answer (S, C, L) at position `start`; return finished samples (S, C, samples)."""
         length = answer.shape[-1]
         weight = self._weight[:length].to(answer.device)
         if self._sum is None:
@@ -106,7 +108,7 @@ class OverlapAdd:
         return self._take(start + self.stride - self._start)
 
     def flush(self) -> Tensor | None:
-        """The stream has ended: give the rest."""
+        """End the stream and return the rest of its samples; None if there was no answer."""
         return None if self._sum is None else self._take(self._sum.shape[-1])
 
     def _take(self, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Running the network in batches that fit into the device's memory."""
+"""Run the network in batches that fit into the device's memory."""
 
 import warnings
 
@@ -10,21 +10,21 @@ from htdemucs.fast import choose_precision, prepare
 from htdemucs.model import Model
 from htdemucs.model.bag import networks
 
-ACTIVATIONS = 16  # of the size of the outermost layer's widest, float32: what a segment may need
-SHARE = 0.7  # of the free memory
+ACTIVATIONS = 16  # float32 tensors of the outermost layer's largest size: a segment's memory
+SHARE = 0.7  # of the free memory, for batches
 MOST_AT_ONCE = 16  # segments
 
 
 class Runner:
-    """A model prepared for its device; where memory runs out it halves batches, then moves.
+    """A model prepared for its device. When memory runs out, it halves batches, then uses the CPU.
 
     Args:
-        model: where it is, it is run.
+        model: the network or bag; it is run on its own device.
         precision: as for `choose_precision`.
-        compiled: by torch, as for `prepare`; not on the CPU that is moved to.
-        batch_size: of the batches asked for; by default 1 on a CPU and what should fit on a GPU.
-        segment_length: samples in each item.
-    """  # fmt: skip
+        compiled: as for `prepare`; not used after a change to the CPU.
+        batch_size: segments in a batch; by default 1 on a CPU and as many as should fit on a GPU.
+        segment_length: samples in a segment.
+    """
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Runner:
         self.batch_size = batch_size or default_batch_size(model, self.device, segment_length)
 
     def _prepare(self, precision: str, compiled: bool = False) -> None:
-        """Be ready to run where the model is."""
+        """Prepare the network for the device that the model is on."""
         self.device = next(self._model.parameters()).device
         self.precision = choose_precision(self._model, precision)
         self._network = prepare(self._model, self.precision, compiled)
@@ -48,14 +48,14 @@ class Runner:
         """(B, C, L) -> (B, S, C, L), on the mixture's device.
 
         Raises:
-            SeparationError: the model gives numbers that are not finite.
+            SeparationError: the model's answer is not finite, even in float32.
         """
         try:
             return self._finite(mixture.to(self.device)).to(mixture.device)
         except torch.OutOfMemoryError:
             if len(mixture) == 1 and self.device.type == "cpu":
                 raise
-        # Only here is what the failed attempt held free again.
+        # The memory of the failed attempt is free only after the `except` block.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(mixture) > 1:
@@ -65,12 +65,12 @@ class Runner:
         return self(mixture)
 
     def _finite(self, mixture: Tensor) -> Tensor:
-        """What the network gives, by the reference in float32 where it is not finite otherwise."""
+        """Return the network's answer or, if that is not finite, the reference's in float32."""
         if _is_finite(answer := self._network(mixture)):
             return answer
         warnings.warn(
-            f"a segment is beyond what {self.precision} holds here: it is computed in full, which "
-            "is slower",
+            f"a segment is not finite in {self.precision}: the reference network computes it again "
+            "in fp32, which is slower",
             stacklevel=2,
         )
         with torch.no_grad():
@@ -83,7 +83,7 @@ class Runner:
 
     def _move_to_cpu(self) -> None:
         warnings.warn(
-            f"{self.device} has too little memory for one segment: going on with the CPU, which is "
+            f"{self.device} has too little memory for one segment: continuing on the CPU, which is "
             "slower; a shorter `segment` needs less memory",
             stacklevel=2,
         )
@@ -97,7 +97,7 @@ def _is_finite(answer: Tensor) -> bool:
 
 
 def default_batch_size(model: Model, device: torch.device, segment_length: int) -> int:
-    """Segments that should fit into the device's free memory; 1 where more is not faster."""
+    """Return how many segments should fit into a GPU's free memory; 1 for other devices."""
     if device.type != "cuda":
         return 1
     need = max(

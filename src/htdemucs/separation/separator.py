@@ -24,13 +24,13 @@ from htdemucs.separation.overlap_add import OverlapAdd, Segment, SegmentGrid
 from htdemucs.separation.runner import Runner
 from htdemucs.weights import load_model
 
-MAX_SHIFT = 0.5  # seconds of the longest random lead-in
+MAX_SHIFT = 0.5  # seconds; no random lead-in is longer
 Stems = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a track is, in seconds of it."""
+    """Seconds of a track that are finished, and its length in seconds."""
 
     done: float
     total: float
@@ -42,25 +42,25 @@ class Separator:
     Args:
         model: a network or a bag, or any name or path that `load_model` takes.
         overlap: shared fraction of neighbouring segments, from 0 to below 1.
-        shifts: average this many runs over random lead-ins of up to half a second; 0 runs once,
-            without any.
-        segment: seconds, at most the model's own (its default).
-        batch_size: segments run at once; by default 1 on a CPU and as many as should fit on a GPU.
-            When memory runs out there are fewer, and a GPU with too little for one hands over to
-            the CPU with a warning.
+        shifts: average this many runs, each with a random lead-in of up to half a second; 0: one
+            run without a lead-in.
+        segment: seconds; at most the model's own segment, which is the default.
+        batch_size: segments in a batch; by default 1 on a CPU and as many as should fit on a GPU.
+            When memory runs out, batches become smaller; if a GPU has too little memory for one
+            segment, the CPU takes over, with a warning.
         stems: only these sources, in this order; members of a bag they do not need are not run.
-        seed: of the random lead-ins. The same seed gives the same result.
-        device: where to run; the model is moved there. By default where the model is, and for a
-            name a GPU where there is one, else the CPU.
+        seed: seed of the random lead-ins. The same seed gives the same result.
+        device: the device to run on; the model is moved to it. By default the model's own device
+            or, if `model` is a name or path, a GPU if there is one, else the CPU.
         split: False refuses tracks longer than one segment instead of cutting them.
-        precision: of the network's products: fp32, bf16, fp16, or auto for the fastest the device
-            is made for.
-        compiled: let torch compile the network, for GPUs: slow to start, more so the first time.
+        precision: precision of the network's products: fp32, bf16, fp16, or auto for the fastest
+            one that the device supports well.
+        compiled: let torch compile the network, for GPUs. The start is slow, the first one most.
 
     Raises:
-        SeparationError: an option is out of range, or a stem unknown.
+        SeparationError: an option is out of range, or a stem is unknown.
         ModelNotFoundError, DownloadError, CheckpointError: the named model cannot be loaded.
-        ConfigError: this machine has no such device, or the device no such precision.
+        ConfigError: this machine lacks the device, or the device lacks the precision.
         SegmentTooLongError: the segment is longer than the model's own.
     """
 
@@ -95,26 +95,26 @@ class Separator:
         self.compiled = compiled
         self._run = Runner(self.model, precision, batch_size, self.segment_length, compiled)
         if not 0 <= overlap < 1:
-            raise SeparationError(f"overlap must be at least 0 and below 1, not {overlap}")
+            raise SeparationError(f"`overlap` must be at least 0 and below 1, not {overlap}")
         self.stride = max(1, int((1 - overlap) * self.segment_length))
 
     @property
     def precision(self) -> str:
-        """Of the network's products: fp32, bf16 or fp16."""
+        """Precision of the network's products: fp32, bf16 or fp16."""
         return self._run.precision
 
     @property
     def batch_size(self) -> int:
-        """Segments run at once."""
+        """Segments in a batch."""
         return self._run.batch_size
 
     @cached_property
     def origin(self) -> Origin | None:
-        """The files that the model was read from; None if it was not."""
+        """The files that the model was read from; None if it is from no file."""
         return getattr(self.model, "origin", None)
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that stems depend on beside the track, the model and the device."""
+        """Return everything that stems depend on, except the track, the model and the device."""
         return {
             "segment_length": self.segment_length,
             "stride": self.stride,
@@ -133,7 +133,7 @@ class Separator:
         A mono waveform is copied to all of the model's channels; stems have the model's channels.
 
         Raises:
-            SeparationError: the waveform is empty, not finite, or has too many channels, or the
+            SeparationError: the waveform is empty, is not finite or has too many channels, or the
                 sample rate is no whole number of Hz.
         """
         waveform = self._checked_waveform(waveform)
@@ -158,35 +158,36 @@ class Separator:
     ) -> Iterator[Stems]:
         """Blocks (C, L) of any lengths at the model's rate -> blocks of stems as they finish.
 
-        The stems' blocks have other lengths than those given, but line up with them to the
-        sample, and are as long in all. Without `normalization` the blocks are read twice, first
-        to `measure` the track: give a list, an `AudioFile`, or anything else that can be.
+        The blocks of stems have other lengths than the input's, but together they line up with the
+        track to the sample. Without `normalization` the blocks are read twice, first to `measure`
+        the track: pass a list, an `AudioFile`, or anything else that can be read twice.
 
-        The first `skip` samples are not given, and what only they need is not computed; those
-        after them are the same to the bit (on a GPU, as long as its memory suffices).
+        The first `skip` samples are left out, and segments that only they need are not computed.
+        The other samples are the same to the bit (on a GPU, as long as its memory suffices).
 
         Raises:
-            SeparationError: the blocks can be read only once and no normalisation is given.
+            SeparationError: the blocks can be read only once, and there is no `normalization`.
+            SegmentTooLongError: the track is longer than a segment, and `split` is False.
         """
         if normalization is None:
             if iter(blocks) is blocks:
                 raise SeparationError(
-                    "these blocks can be read only once; give a list, or normalization=measure(...)"
+                    "these blocks can be read only once; pass a list, or normalization=measure(...)"
                 )
             normalization = measure(blocks)
         self.check_length(normalization.length)
-        given = 0
+        finished = 0
         for stems in self._separated(blocks, normalization, skip):
             length = next(iter(stems.values())).shape[-1]
-            first = max(0, skip - given)
-            given += length
+            first = max(0, skip - finished)
+            finished += length
             if first < length:
                 yield {name: stem[..., first:] for name, stem in stems.items()}
 
     def _separated(
         self, blocks: Iterable[Tensor], normalization: Normalization, skip: int
     ) -> Iterator[Stems]:
-        """Blocks of stems from the start on, those before `skip` worthless."""
+        """Yield blocks of stems from the track's start on; those before `skip` may be zeros."""
         lanes = [_Lane(self.segment_length, self.stride, start) for start in self._starts()]
         level = normalization.apply
         segments = _cut((level(block.to(self.device)) for block in blocks), lanes)
@@ -200,14 +201,14 @@ class Separator:
         yield from self._finished(lanes, normalization)
 
     def _answers(self, segments: list[Segment], skip: int) -> Tensor:
-        """(B, S, C, L) of the network, or zeros where all of it lies before `skip`."""
+        """Return the network's answers (B, S, C, L), or zeros if all of them end before `skip`."""
         windows = torch.stack([segment.window for segment in segments])
         if all(segment.start + segment.length <= skip for segment in segments):
             return windows.new_zeros(len(windows), len(self.stems), *windows.shape[1:])
         return self._run(windows)
 
     def progress(self, done: int, total: int) -> Progress:
-        """Return `done` of `total` samples as seconds."""
+        """Return the progress of `done` of `total` samples, in seconds."""
         return Progress(done / self.sample_rate, total / self.sample_rate)
 
     def shift_offsets(self) -> list[int]:
@@ -217,7 +218,7 @@ class Separator:
         return torch.randint(0, longest + 1, (self.shifts,), generator=generator).tolist()
 
     def _starts(self) -> list[int]:
-        """Where each run's segments start: before the track, by what its lead-in leaves."""
+        """Return each run's position of the first segment: `longest - offset` before the track."""
         longest = int(MAX_SHIFT * self.sample_rate)
         return [offset - longest for offset in self.shift_offsets()] or [0]
 
@@ -232,16 +233,15 @@ class Separator:
         """Raise SegmentTooLongError if `length` samples must be split and `split` is False."""
         if not self.split and length > self.segment_length:
             raise SegmentTooLongError(
-                f"the track has {length / self.sample_rate:.1f} s, more than the "
-                f"{self.segment_length / self.sample_rate:.1f} s this model takes at once; "
-                "leave out `split=False`"
+                f"the track lasts {length / self.sample_rate:.1f} s, longer than one segment of "
+                f"{self.segment_length / self.sample_rate:.1f} s; leave out `split=False`"
             )
 
-    def _checked_waveform(self, given: Tensor | NDArray[Any]) -> Tensor:
+    def _checked_waveform(self, samples: Tensor | NDArray[Any]) -> Tensor:
         try:
-            waveform = torch.as_tensor(given)
+            waveform = torch.as_tensor(samples)
         except (TypeError, ValueError, RuntimeError) as error:
-            kind = type(given).__name__
+            kind = type(samples).__name__
             raise SeparationError(f"a waveform must be a tensor or array, not {kind}") from error
         if waveform.dim() == 1:
             waveform = waveform[None]
@@ -263,7 +263,7 @@ class Separator:
 
 
 class _Lane:
-    """One run over the track: its grid, its overlap-add, and what it has finished."""
+    """One run over the track: its grid, its overlap-add, and its finished samples."""
 
     def __init__(self, segment_length: int, stride: int, start: int) -> None:
         self.grid = SegmentGrid(segment_length, stride, start)
@@ -271,31 +271,31 @@ class _Lane:
         self._done: list[Tensor] = []
 
     def add(self, segment: Segment, answer: Tensor) -> None:
-        """Take the model's answer (S, C, segment_length) to one of this lane's segments."""
+        """Add the model's answer (S, C, segment_length) to one of this lane's segments."""
         edge = (answer.shape[-1] - segment.length) // 2
         answer = answer[..., edge : edge + segment.length]
         self._done.append(self._overlap_add.push(segment.start, answer))
 
     def finish(self) -> None:
-        """No more answers come."""
+        """End the run: no more answers come."""
         rest = self._overlap_add.flush()
         if rest is not None:
             self._done.append(rest)
 
     @property
     def ready(self) -> int:
-        """Samples finished and not yet taken."""
+        """Finished samples that `take` has not returned yet."""
         return sum(piece.shape[-1] for piece in self._done)
 
     def take(self, count: int) -> Tensor:
-        """(S, C, count), the next finished samples."""
+        """Remove and return the next finished samples, (S, C, count)."""
         whole = torch.cat(self._done, dim=-1)
         self._done = [whole[..., count:]]
         return whole[..., :count]
 
 
 def _cut(blocks: Iterable[Tensor], lanes: list[_Lane]) -> Iterator[tuple[_Lane, Segment]]:
-    """Every lane's segments, as soon as the blocks complete them."""
+    """Yield every lane's segments, each as soon as the blocks complete it."""
     for block in blocks:
         for lane in lanes:
             yield from ((lane, segment) for segment in lane.grid.push(block))
@@ -323,7 +323,7 @@ def _checked_segment(model: Model, segment: float | Fraction | None) -> Fraction
             "was trained for; lower `segment`"
         )
     if segment * model.sample_rate < 1:
-        raise SeparationError(f"segment must be longer than 0 s, not {float(segment):g}")
+        raise SeparationError(f"`segment` must be longer than 0 s, not {float(segment):g}")
     return segment
 
 
@@ -332,14 +332,14 @@ def _whole(name: str, value: Any, minimum: int) -> int:
     try:
         whole = int(value)
     except (TypeError, ValueError, OverflowError):
-        raise SeparationError(f"{name} must be a whole number, not {value!r}") from None
+        raise SeparationError(f"`{name}` must be a whole number, not {value!r}") from None
     if whole != value or isinstance(value, str):
-        raise SeparationError(f"{name} must be a whole number, not {value!r}")
+        raise SeparationError(f"`{name}` must be a whole number, not {value!r}")
     if whole < minimum:
-        raise SeparationError(f"{name} must be at least {minimum}, not {whole}")
+        raise SeparationError(f"`{name}` must be at least {minimum}, not {whole}")
     return whole
 
 
 def _fit(stem: Tensor, length: int) -> Tensor:
-    """Return exactly `length` samples: resampling there and back may round to one more or less."""
+    """Return exactly `length` samples; resampling there and back may give one more or less."""
     return F.pad(stem, (0, length - stem.shape[-1]))

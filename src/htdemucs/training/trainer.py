@@ -212,7 +212,7 @@ class Trainer:
             torch.save({"step": self.step + 1, "batch": batch.cpu()}, partial)
         raise TrainingError(
             f"the loss of step {self.step + 1} is not finite; its batch is in {path}; lower "
-            "optim.lr or set optim.clip, then run again to go on from the last checkpoint"
+            "optim.lr or set optim.clip, then run again to resume from the last checkpoint"
         )
 
     def _validated(self) -> dict[str, dict[str, float]]:

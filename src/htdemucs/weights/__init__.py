@@ -1,4 +1,4 @@
-"""Where parameters come from: official checkpoints, the hub, folders of our own format."""
+"""Find, read and write weights: official checkpoints, hub repositories, folders in our format."""
 
 from htdemucs.weights.folder import save_model
 from htdemucs.weights.loading import load_model

@@ -1,6 +1,7 @@
-"""What a file claims, a configuration and parameters, checked and put together into a network.
+"""Check the configuration and the parameters in a file, and build a network from them.
 
-Nothing here trusts the file: sizes are compared with what it holds before memory is taken.
+No file is trusted: the sizes in its configuration are compared with its tensors before any memory
+is allocated for them.
 """
 
 import re
@@ -22,10 +23,10 @@ _FRACTION = re.compile(r"\d{1,30}(/\d{1,30})?", re.ASCII)
 
 
 def configuration(fields: Mapping[str, Any]) -> HTDemucsConfig:
-    """The configuration with these fields.
+    """Return the configuration with these fields.
 
     Raises:
-        CheckpointError: a field is unknown or its value impossible.
+        CheckpointError: a field is unknown, or its value is impossible.
     """
     for name, value in fields.items():
         if not (_are_names(value) if name == "sources" else _is_number(value)):
@@ -41,12 +42,12 @@ def configuration(fields: Mapping[str, Any]) -> HTDemucsConfig:
 def network(
     config: HTDemucsConfig, parameters: Mapping[str, Any], rename: Callable[[str], str]
 ) -> HTDemucs:
-    """The network in evaluation mode: every parameter there, of the right shape, none beside.
+    """Return the network in evaluation mode. The file must hold all its parameters and no others.
 
     Args:
-        config: its sizes.
-        parameters: tensors by the file's names.
-        rename: from this package's names to the file's.
+        config: the sizes of the network.
+        parameters: the file's tensors, by their names in the file.
+        rename: returns the name in the file for a parameter's name in this package.
 
     Raises:
         CheckpointError: a parameter is missing, unknown, of the wrong shape, or not finite.
@@ -60,19 +61,22 @@ def network(
     names = {ours: rename(ours) for ours in state}
     missing = [theirs for theirs in names.values() if theirs not in parameters]
     unknown = sorted(parameters.keys() - set(names.values()))
-    for problem, found in (("lacks", missing), ("has unknown", unknown)):
-        if found:
-            listed = ", ".join(shown(name) for name in found[:3])
-            raise CheckpointError(f"it {problem} parameters: {listed} ({len(found)})")
+    for problem, culprits in (("lacks", missing), ("has unknown", unknown)):
+        if culprits:
+            examples = ", ".join(shown(name) for name in culprits[:3])
+            raise CheckpointError(f"it {problem} parameters ({len(culprits)}): {examples}")
     for ours, value in state.items():
         _fill(value, names[ours], parameters[names[ours]])
     return model.eval()
 
 
 def exact_fraction(*parts: object) -> Fraction:
-    """From a numerator and a denominator, or from "39/5".
+    """Return the fraction of a numerator and a denominator, or of a string such as "39/5".
 
-    `Fraction` itself would take very long over a string such as "1e999999999".
+    `Fraction` itself takes very long to parse a string such as "1e999999999".
+
+    Raises:
+        CheckpointError: they make no fraction.
     """
     if len(parts) == 1 and isinstance(parts[0], str) and _FRACTION.fullmatch(parts[0]):
         parts = tuple(int(part) for part in parts[0].split("/"))
@@ -83,14 +87,14 @@ def exact_fraction(*parts: object) -> Fraction:
 
 
 def are_weights(rows: object) -> bool:
-    """Whether this is a list of lists of numbers; a bag checks their counts."""
+    """Whether `rows` is a list of lists of numbers; `Bag` checks how many."""
     return isinstance(rows, list) and all(
         isinstance(row, list) and all(map(_is_number, row)) for row in rows
     )
 
 
 def shown(value: object) -> str:
-    """A short, printable form of a value from a file, whatever the file put there."""
+    """Return a short, printable form of any value that a file may hold."""
     if isinstance(value, str) and value.isprintable() and len(value) <= 80:
         return value
     try:
@@ -101,26 +105,26 @@ def shown(value: object) -> str:
 
 def _fill(parameter: Tensor, name: str, value: Any) -> None:
     if not isinstance(value, Tensor) or value.shape != parameter.shape:
-        found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise CheckpointError(f"its {name} is {found}, not {list(parameter.shape)}")
+        actual = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise CheckpointError(f"its {name} is {actual}, not {list(parameter.shape)}")
     if value.dtype not in FLOATS:
-        raise CheckpointError(f"its {name} holds {value.dtype}, which is of no use here")
+        raise CheckpointError(f"its {name} holds {value.dtype}; it must hold floats")
     parameter.copy_(value)
     if value.numel() and not torch.stack(torch.aminmax(parameter)).isfinite().all():
         raise CheckpointError(f"its {name} holds values that are not finite numbers")
 
 
 def _check_room(config: HTDemucsConfig, parameters: Mapping[str, Any]) -> None:
-    """Refuse a network that needs more values than the file holds, by a lower bound."""
+    """Refuse a network that needs more values than the file holds; `least` is a lower bound."""
     width = config.transformer_channels
     least = 2 * config.t_layers * width**2 * (4 + 2 * config.t_hidden_scale)
     least += 16 * config.channels * config.audio_channels * len(config.sources)
     least += config.channels * config.bins // 4 if config.freq_emb else 0
     for width in config.widths:
         least += width**2 * (4 + 5 * config.dconv_depth / config.dconv_comp)
-    held = sum(value.numel() for value in parameters.values() if isinstance(value, Tensor))
-    if least > held:
-        raise CheckpointError(f"it holds {held} values, too few for the network it describes")
+    count = sum(value.numel() for value in parameters.values() if isinstance(value, Tensor))
+    if least > count:
+        raise CheckpointError(f"it holds {count} values, too few for the network it describes")
 
 
 def _is_number(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""Fetching files from the hub and from the legacy root, atomically, into a cache."""
+"""Download files from the hub and from the legacy root into a cache, each whole or not at all."""
 
 import hashlib
 import http.client
@@ -21,32 +21,34 @@ TIMEOUT = 30  # seconds without a byte
 
 
 def default_cache() -> Path:
-    """Where legacy files are kept: HTDEMUCS_CACHE, else a folder in the user's cache."""
-    if chosen := os.environ.get("HTDEMUCS_CACHE"):
-        return Path(chosen).expanduser()
+    """Return the folder for legacy files: HTDEMUCS_CACHE, else a folder in the user's cache."""
+    if folder := os.environ.get("HTDEMUCS_CACHE"):
+        return Path(folder).expanduser()
     return user_cache() / "htdemucs"
 
 
 def offline() -> bool:
-    """Whether the user asked for no network at all (HF_HUB_OFFLINE)."""
+    """Whether the user has switched the network off (HF_HUB_OFFLINE)."""
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
 
 
 def cached_from_hub(repository: str, filename: str, cache_dir: Path | None) -> Path | None:
-    """The file as an earlier download left it, without touching the network."""
+    """Return a file's path in the hub's cache, or None. The network is not used."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repository, filename, cache_dir=cache_dir)
-    return Path(found) if isinstance(found, str) else None
+    path = try_to_load_from_cache(repository, filename, cache_dir=cache_dir)
+    return Path(path) if isinstance(path, str) else None
 
 
 def from_hub(repository: str, filename: str, cache_dir: Path | None) -> Path:
-    """Download through the hub's own client: its cache, its resumption, its environment variables.
+    """Download a file into the hub's cache and return its path.
+
+    The hub's own client does this: it resumes, and its environment variables apply.
 
     Raises:
-        DownloadError: offline, unreachable, or no such file.
+        DownloadError: the network is off, the hub is unreachable, or it has no such file.
     """
     from huggingface_hub import constants, hf_hub_download
 
@@ -56,17 +58,19 @@ def from_hub(repository: str, filename: str, cache_dir: Path | None) -> Path:
             _check_reachable(constants.ENDPOINT)
         with _silenced(logging.getLogger("huggingface_hub")):
             return Path(hf_hub_download(repository, filename, cache_dir=cache_dir))
-    except Exception as error:  # the client raises its own, its transport's and the system's
+    except Exception as error:  # the client's own errors, its transport's, the system's
         raise DownloadError(f"{repository}/{filename}: {_first_sentence(error)}") from error
 
 
 def from_url(url: str, target: Path, checksum: str) -> Path:
-    """Download a file whose sha256 starts with `checksum`, resuming what an earlier try left.
+    """Download a file whose SHA-256 starts with `checksum`, and return its path.
 
-    Several processes may ask for the same file: one downloads, the others wait for it.
+    An interrupted download resumes. When several processes want the same file, one downloads it
+    and the others wait.
 
     Raises:
-        DownloadError: unreachable, refused, or the checksum differs (the file is then removed).
+        DownloadError: the server is unreachable or refuses, the file cannot be written, or its
+            checksum differs (it is then deleted).
     """
     from huggingface_hub.utils import WeakFileLock
 
@@ -85,13 +89,13 @@ def from_url(url: str, target: Path, checksum: str) -> Path:
 
 
 def matches(path: Path, checksum: str) -> bool:
-    """Whether the file's sha256 starts with these hex digits."""
+    """Whether the file's SHA-256 starts with these hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest().startswith(checksum)
 
 
 def _check_reachable(url: str) -> None:
-    """Raise OSError at once where there is no network: the hub's client retries for 23 seconds."""
+    """Raise OSError at once if the hub is unreachable; its client would retry for 23 seconds."""
     parts = urllib.parse.urlsplit(url)
     if not parts.hostname or parts.scheme in urllib.request.getproxies():
         return
@@ -104,7 +108,7 @@ def _check_reachable(url: str) -> None:
 
 @contextmanager
 def _silenced(logger: logging.Logger) -> Iterator[None]:
-    """The hub's client reports each of its retries; what comes of them is reported here."""
+    """Silence a logger: the hub's client logs each retry, but only the last failure is news."""
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
@@ -136,17 +140,17 @@ def _download(url: str, partial: Path) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and start:  # nothing is missing: the checksum will tell
+        if error.code == 416 and start:  # the file is complete; the caller checks it
             return
         raise
     with response:
         if response.status != 206:  # the server sends the whole file again
             start = 0
-        left = int(response.headers.get("Content-Length") or 0)
+        remaining = int(response.headers.get("Content-Length") or 0)
         with (
             partial.open("ab" if start else "wb") as file,
             tqdm(  # type: ignore[no-untyped-call]
-                total=(start + left) or None,
+                total=(start + remaining) or None,
                 initial=start,
                 unit="B",
                 unit_scale=True,
@@ -158,5 +162,7 @@ def _download(url: str, partial: Path) -> None:
                 file.write(chunk)
                 received += len(chunk)
                 bar.update(len(chunk))
-    if received < left:
-        raise OSError(f"the connection broke after {received} of {left} bytes; try again to resume")
+    if received < remaining:
+        raise OSError(
+            f"the connection broke after {received} of {remaining} bytes; try again to resume"
+        )

@@ -24,28 +24,28 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class _Description:
-    """What `config.json` says: one configuration a member, and how members are weighed."""
+    """The contents of `config.json`: the members' configurations, and their weights in the bag."""
 
     members: list[HTDemucsConfig]
-    weights: list[list[float]] | None  # None where the folder holds a single network, no bag
-    segment: Fraction | None  # seconds; a bag's own
+    weights: list[list[float]] | None  # None for a single network, which is no bag
+    segment: Fraction | None  # seconds; only a bag has it
 
 
 def save_model(model: Model, folder: str | Path) -> None:
-    """Write a network or a bag. A model that is there stays whole until the new one is written.
+    """Write a network or a bag to a folder. It replaces an earlier model; the two are never mixed.
 
-    Parameters are stored in float16 where that loses nothing (released checkpoints are float16),
-    else in float32.
+    Each parameter is stored in float16 if that is exact (released checkpoints are float16), else
+    in float32.
 
     Raises:
-        CheckpointError: the folder cannot be written, or the bag is a part of another.
+        CheckpointError: the folder cannot be written, or the bag lacks sources of its members.
     """
     folder = Path(folder)
     networks = list(model.members) if isinstance(model, Bag) else [model]
     config: dict[str, Any] = {"format": "htdemucs", "version": FORMAT_VERSION}
     if isinstance(model, Bag):
         if model.sources != networks[0].sources:
-            raise CheckpointError("a bag limited to some sources cannot be saved; save the whole")
+            raise CheckpointError("a bag limited to some stems cannot be saved; save the whole bag")
         config |= {"weights": model.weights.tolist(), "segment": str(Fraction(model.segment))}
     config["members"] = [network.config.to_dict() for network in networks]
     state = {
@@ -61,17 +61,17 @@ def save_model(model: Model, folder: str | Path) -> None:
 
 
 def load_folder(folder: Path) -> Model:
-    """The network or bag in a folder, on the CPU, as float32.
+    """Return the network or bag in a folder, on the CPU, in float32.
 
     Raises:
-        CheckpointError: a file is missing, damaged, or does not fit the other.
+        CheckpointError: a file is missing or damaged, or does not fit the other one.
     """
     description = _read_config(folder / CONFIG_FILE)
     path = folder / WEIGHTS_FILE
     try:
         state = load_file(path)
     except FileNotFoundError:
-        raise CheckpointError(f"{folder} has no {WEIGHTS_FILE}") from None
+        raise CheckpointError(f"{folder} has no {WEIGHTS_FILE}; copy it there") from None
     except Exception as error:  # a damaged file surfaces as almost anything
         raise CheckpointError(f"{path} is damaged or incomplete; copy it there again") from error
     try:
@@ -81,12 +81,12 @@ def load_folder(folder: Path) -> Model:
 
 
 def is_model_folder(path: Path) -> bool:
-    """Whether `path` looks like a folder of ours."""
+    """Whether `path` is a folder in our format."""
     return (path / CONFIG_FILE).is_file()
 
 
 def _write(folder: Path, config: str, state: dict[str, Tensor]) -> None:
-    """Both files, so that the weights are never found beside another model's configuration."""
+    """Write both files. Weights never lie beside the configuration of another model."""
     path = folder / CONFIG_FILE
     with replacing(path) as config_partial, replacing(folder / WEIGHTS_FILE) as weights_partial:
         # Not save_file: it makes files that only their owner can read.
@@ -101,7 +101,7 @@ def _model(description: _Description, state: dict[str, Tensor]) -> Model:
     for name, value in state.items():
         member = re.match(r"members\.(\d{1,6})\.", name, re.ASCII)
         if not member or int(member[1]) >= len(parameters):
-            raise CheckpointError(f"it has unknown parameter {assembly.shown(name)}")
+            raise CheckpointError(f"it has an unknown parameter: {assembly.shown(name)}")
         parameters[int(member[1])][name] = value
     members = [
         assembly.network(config, parameters[i], f"members.{i}.{{}}".format)
@@ -118,14 +118,14 @@ def _read_config(path: Path) -> _Description:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError):
-        raise CheckpointError(f"{path} is not valid JSON") from None
+        raise CheckpointError(f"{path} is not valid JSON; copy it there again") from None
     if not isinstance(fields, dict) or fields.get("format") != "htdemucs":
         raise CheckpointError(f"{path} does not describe an htdemucs model")
     if fields.get("version") != FORMAT_VERSION:
         raise CheckpointError(f"{path} is of another version; update htdemucs to read it")
     members, weights = fields.get("members"), fields.get("weights")
     if not isinstance(members, list) or not members or (len(members) > 1 and weights is None):
-        raise CheckpointError(f"{path} must list its members, and weights where there are several")
+        raise CheckpointError(f"{path} must list its members and, if there are several, weights")
     if weights is not None and not assembly.are_weights(weights):
         raise CheckpointError(f"{path}: its weights must be a list of numbers for each member")
     try:
@@ -138,7 +138,7 @@ def _read_config(path: Path) -> _Description:
 
 def _member_config(fields: Any) -> HTDemucsConfig:
     if not isinstance(fields, dict):
-        raise CheckpointError(f"a member must be described by fields, not {assembly.shown(fields)}")
+        raise CheckpointError(f"each member must be a JSON object, not {assembly.shown(fields)}")
     if isinstance(fields.get("segment"), str):
         fields = fields | {"segment": assembly.exact_fraction(fields["segment"])}
     return assembly.configuration(fields)

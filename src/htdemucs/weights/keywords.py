@@ -1,4 +1,4 @@
-"""The published network's keywords, and which of them our configuration can express."""
+"""The published network's keywords, and their translation into our configuration."""
 
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
@@ -8,8 +8,8 @@ from htdemucs.errors import CheckpointError
 from htdemucs.model import HTDemucsConfig
 from htdemucs.weights import assembly
 
-# The published constructor's keywords, in order (a checkpoint may pass them by position), with
-# the values it takes where a checkpoint says nothing.
+# The published constructor's keywords and their defaults, in order: a checkpoint may pass them by
+# position.
 DEFAULTS: dict[str, Any] = {
     "sources": None,
     "audio_channels": 2,
@@ -76,7 +76,7 @@ DEFAULTS: dict[str, Any] = {
     "use_train_segment": True,
 }
 
-# Keyword -> field of HTDemucsConfig, where one expresses the other.
+# Keyword -> field of HTDemucsConfig with the same meaning.
 FIELDS = {
     name: {"nfft": "n_fft", "samplerate": "sample_rate"}.get(name, name)
     for name in DEFAULTS
@@ -84,8 +84,8 @@ FIELDS = {
 }
 
 # Keywords without effect on a trained network whose other keywords are all supported: settings of
-# features that are off, of the initial values, or of the optimiser. Released checkpoints hold
-# other values than the defaults here (a sparse attention window of 400, for one).
+# features that are off, of the initial values, or of the optimiser. They are not compared with the
+# defaults, because released checkpoints have others (a sparse attention window of 400, for one).
 INERT = {
     "multi_freqs_depth",  # multi_freqs is off
     "emb_smooth",  # initial values
@@ -106,11 +106,11 @@ INERT = {
     "t_auto_sparsity",
 }
 
-# Keywords that may take other values than the default as long as these keep the feature off.
+# Keywords that may differ from the default as long as the feature stays off.
 HARMLESS: dict[str, Callable[[Any, Mapping[str, Any]], bool]] = {
-    "channels_time": lambda value, given: value in (None, given["channels"]),
+    "channels_time": lambda value, values: value in (None, values["channels"]),
     "multi_freqs": lambda value, _: not value,
-    "norm_starts": lambda value, given: bool(value >= given["depth"]),
+    "norm_starts": lambda value, values: bool(value >= values["depth"]),
 }
 
 
@@ -118,10 +118,10 @@ _SCALARS = (type(None), bool, int, float, str, Fraction)
 
 
 def to_config(args: Sequence[Any], keywords: Mapping[str, Any]) -> HTDemucsConfig:
-    """The configuration that a checkpoint's constructor arguments describe.
+    """Return the configuration that a checkpoint's constructor arguments describe.
 
     Raises:
-        CheckpointError: a keyword asks for something this network does not have; it is named.
+        CheckpointError: a keyword asks for a feature that this network lacks; the message names it.
     """
     if len(args) > len(DEFAULTS):
         raise CheckpointError(
@@ -130,9 +130,9 @@ def to_config(args: Sequence[Any], keywords: Mapping[str, Any]) -> HTDemucsConfi
     by_position = dict(zip(DEFAULTS, args, strict=False))
     if twice := sorted(by_position.keys() & keywords.keys()):
         raise CheckpointError(f"the checkpoint passes {twice[0]} twice; download it again")
-    given = {name: _simple(value) for name, value in (by_position | dict(keywords)).items()}
-    values = DEFAULTS | given
-    for name in given:
+    arguments = {name: _simple(value) for name, value in (by_position | dict(keywords)).items()}
+    values = DEFAULTS | arguments
+    for name in arguments:
         if not _supported(name, values):
             raise CheckpointError(
                 f"the checkpoint sets {assembly.shown(name)}={assembly.shown(values[name])}, which "
@@ -142,7 +142,7 @@ def to_config(args: Sequence[Any], keywords: Mapping[str, Any]) -> HTDemucsConfi
 
 
 def from_config(config: HTDemucsConfig) -> dict[str, Any]:
-    """The constructor keywords of the published network for this configuration."""
+    """Return the published constructor's keywords for this configuration."""
     values = {name: getattr(config, field) for name, field in FIELDS.items()}
     return values | {"sources": list(config.sources), "norm_starts": max(4, config.depth)}
 
@@ -152,7 +152,7 @@ def _supported(name: str, values: Mapping[str, Any]) -> bool:
         return True
     value = values[name]
     if name not in DEFAULTS:
-        return value in (None, False, 0, "", [], {}, ())  # switched off, whatever it was
+        return value in (None, False, 0, "", [], {}, ())  # an unknown feature, switched off
     if name in HARMLESS:
         try:
             return HARMLESS[name](value, values)
@@ -162,7 +162,7 @@ def _supported(name: str, values: Mapping[str, Any]) -> bool:
 
 
 def _simple(value: Any) -> Any:
-    """A value that is safe to compare and to print; whatever else the file holds, its type."""
+    """Return a simple value, or else its type, which is safe to compare and to print."""
     if type(value) in _SCALARS or (isinstance(value, dict) and not value):
         return value
     if isinstance(value, list | tuple) and all(type(item) in _SCALARS for item in value):
@@ -171,5 +171,5 @@ def _simple(value: Any) -> Any:
 
 
 def _whole(value: Any) -> Any:
-    """Whole floats as integers, so that growth=2.0 is growth=2."""
+    """Return a whole float as an integer, so that growth=2.0 is growth=2."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,4 +1,4 @@
-"""From any name or path to a model that is ready to run."""
+"""Load a model by any name or path, ready to run."""
 
 import logging
 from collections.abc import Sequence
@@ -24,24 +24,29 @@ def load_model(
     cache_dir: str | Path | None = None,
     stems: Sequence[str] | None = None,
 ) -> Model:
-    """Load a model, in evaluation mode; its `origin` names the files it was read from.
+    """Return a model in evaluation mode. Its `origin` names the files it was read from.
+
+    Nothing in a file is ever executed.
 
     Args:
         name_or_path: `htdemucs`, `htdemucs_ft`, `htdemucs_6s`; `mini`, which comes with this
             package; an official signature such as `955717e8`; `hf://namespace/name`; or a path to
             an official `.th` or `.safetensors`, a bag's `.yaml`, or a folder written by
             `save_model`.
-        repo: a folder of `.th`/`.safetensors` and `.yaml` files to take the name from instead.
-        device: where to put it; by default a GPU where there is one, else the CPU.
-        cache_dir: keep downloads here instead of in the usual caches.
-        stems: limit a bag to these; networks that they do not need are neither downloaded nor
-            read.
+        repo: look for the name only in this folder, among its `.th`, `.safetensors` and `.yaml`
+            files.
+        device: the device for the model; by default a GPU if there is one, else the CPU.
+        cache_dir: the folder for downloads; by default the usual caches.
+        stems: limit a bag to these stems; networks that they do not need are neither downloaded
+            nor read.
 
     Raises:
-        ModelNotFoundError, DownloadError, CheckpointError: see `registry.locate`; reading a file
-            never executes anything from it.
+        ModelNotFoundError: nothing has that name.
+        DownloadError: the model is not on this machine and cannot be downloaded.
+        CheckpointError: a file is damaged, unsafe, or of a network this package cannot run.
+        ConfigError: this machine has no such device.
     """
-    chosen = choose_device(device)
+    place = choose_device(device)
     name = str(name_or_path)
     files = registry.locate(name, _path(repo), _path(cache_dir), stems)
     first = read_member(files.members[0], name)
@@ -54,7 +59,7 @@ def load_model(
             model = _bag(first, files, name, stems).eval()
         except ConfigError as error:
             raise CheckpointError(f"{name}: {error}") from error
-    return model.to(chosen)
+    return model.to(place)
 
 
 def _path(path: str | Path | None) -> Path | None:
@@ -64,10 +69,10 @@ def _path(path: str | Path | None) -> Path | None:
 def _bag(
     first: HTDemucs, files: registry.ModelFiles, name: str, stems: Sequence[str] | None
 ) -> Bag:
-    """Make a bag of its first member, read already, and the others that the stems need."""
+    """Return a bag of `first`, its first member, and of the other members that the stems need."""
     paths, rows = list(files.members), files.weights
     if not stems or not set(stems) <= set(first.sources):
-        stems = None  # whoever asked for an unknown stem reports it
+        stems = None  # the caller refuses unknown stems
     elif rows and [len(row) for row in rows] == [len(first.sources)] * len(paths):
         needed = needed_members(rows, [first.sources.index(stem) for stem in stems])
         paths, rows = [paths[i] for i in needed], [rows[i] for i in needed]
@@ -76,24 +81,29 @@ def _bag(
 
 
 def read_member(path: Path, name: str) -> Model:
-    """Read the network in an official file, or the network or bag in a folder of our format.
+    """Read the network in an official file, or the network or bag in a folder in our format.
 
     Args:
-        path: of the file or folder.
+        path: the file or folder.
         name: the model's name, for its `origin`.
+
+    Raises:
+        CheckpointError: the file or folder is damaged or unsafe, or is no model.
     """
     if not path.is_dir():
         model: Model = official.read(path)
-        read: tuple[Path, ...] = (path,)
+        files: tuple[Path, ...] = (path,)
     elif folder.is_model_folder(path):
         model = folder.load_folder(path)
-        read = (path / folder.CONFIG_FILE, path / folder.WEIGHTS_FILE)
+        files = (path / folder.CONFIG_FILE, path / folder.WEIGHTS_FILE)
     else:
-        raise CheckpointError(f"{path} has no config.json; name a model inside it, with `repo`")
-    for path in read:
+        raise CheckpointError(
+            f"{path} has no config.json; for a model inside it, pass the folder as `repo`"
+        )
+    for path in files:
         LOG.debug("read %s", path)
     for network in networks(model):
-        network.origin = Origin(name, read)
+        network.origin = Origin(name, files)
     return model
 
 
@@ -101,13 +111,14 @@ def known_config(name: str) -> HTDemucsConfig:
     """Return a model's configuration without a download; for a bag, that of its first member.
 
     Raises:
-        ModelNotFoundError: neither an official name or signature nor a file or folder here.
+        ModelNotFoundError: the model is neither official nor on this machine.
+        CheckpointError: its files are damaged.
     """
     for model in registry.official_models().values():
         if name == model.name or name in model.members:
             registry.check_supported(model, name)
             return HTDemucsConfig(**model.config)
     if name.startswith("hf://"):
-        raise ModelNotFoundError(f"{name} would have to be downloaded; give a path to it instead")
+        raise ModelNotFoundError(f"{name} must be downloaded first; give a path to it instead")
     loaded = load_model(name, device="cpu")
     return loaded.members[0].config if isinstance(loaded, Bag) else loaded.config

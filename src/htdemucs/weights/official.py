@@ -1,6 +1,6 @@
-"""Official checkpoints (`.th` and `.safetensors`) to configuration and parameters, and back.
+"""Read and write official checkpoints (`.th` and `.safetensors`).
 
-Reading one executes nothing from it; `pickles` sees to that for `.th` files.
+Nothing in a file is ever executed; for `.th` files, which are pickles, `pickles` sees to that.
 """
 
 import json
@@ -23,7 +23,7 @@ from htdemucs.weights.pickles import CLASS_NAME, QUANTISED, Contents, class_mess
 from htdemucs.weights.pickles import read as read_pickle
 
 # Our parameter names -> the published ones, applied in order. Layers of the transformer alternate:
-# even ones attend to themselves, odd ones to the other branch.
+# even ones attend to their own branch, odd ones to the other branch.
 _RENAMES = (
     (r"^(spectral|time)_(en|de)coder\.", r"\1 \2coder."),
     (r"^spectral ", ""),
@@ -58,10 +58,10 @@ _RENAMES = (
 
 
 def read(path: Path) -> HTDemucs:
-    """The network in an official file, on the CPU, as float32.
+    """Return the network in an official file, on the CPU, in float32.
 
     Raises:
-        CheckpointError: damaged, unsafe, or not a network this package can run.
+        CheckpointError: the file is damaged or unsafe, or of a network this package cannot run.
     """
     reader = _read_safetensors if path.suffix == ".safetensors" else read_pickle
     try:
@@ -77,7 +77,7 @@ def read(path: Path) -> HTDemucs:
 
 
 def write(model: HTDemucs, path: Path) -> None:
-    """Write the official `.safetensors` layout, float16 as released.
+    """Write a network in the official `.safetensors` layout, in float16 as released.
 
     Raises:
         CheckpointError: the file cannot be written, or float16 cannot hold the parameters.
@@ -87,7 +87,7 @@ def write(model: HTDemucs, path: Path) -> None:
         theirs = _published_name(name)
         half = value.detach().to("cpu", torch.float16)
         if not half.isfinite().all():
-            raise CheckpointError(f"{name} is beyond float16; convert to a folder instead")
+            raise CheckpointError(f"{name} is too large for float16; convert to a folder instead")
         state[theirs] = _as_convolution(theirs, half).contiguous()
     metadata = {
         "klass": CLASS_NAME,
@@ -148,7 +148,7 @@ def _published_name(name: str) -> str:
 
 
 def _as_convolution(name: str, value: Tensor) -> Tensor:
-    """Their 1x1 convolutions are our linears around the transformer."""
+    """Turn a linear around the transformer into a 1x1 convolution, as published."""
     return value[..., None] if name.startswith("channel_") and value.dim() == 2 else value
 
 

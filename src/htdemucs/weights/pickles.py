@@ -1,8 +1,8 @@
-"""Official `.th` files, which are pickles, to plain values, executing nothing from them.
+"""Read official `.th` files, which are pickles, and execute nothing in them.
 
-A pickle is a program. Here it is first read without being run, and refused unless every name in it
-is one that genuine files hold; then torch's restricted loader runs it, with inert stand-ins for all
-names that are not its own.
+A pickle is a program that may name functions and classes. First its instructions are read, not run:
+a file is refused if it has a name that no genuine file has. Then torch's restricted loader runs it,
+with an inert stand-in for every name that is not torch's.
 """
 
 import io
@@ -25,13 +25,13 @@ OTHER_CLASSES = ("demucs.hdemucs.HDemucs", "demucs.demucs.Demucs")
 QUANTISED = "quantised checkpoints cannot be loaded yet; use htdemucs"
 Contents = tuple[list[Any], dict[str, Any], dict[str, Any]]  # args, kwargs, tensors by name
 
-MAX_PICKLE = 64 << 20  # bytes, without the tensors; a released file's has 0.1 MB
+MAX_PICKLE = 64 << 20  # bytes, without the tensors; released files have 0.1 MB
 MAX_TUPLE = 1000  # values in a tuple and the tuples inside it
-LEGACY_PICKLES = 5  # in a file of torch before 1.6: three headers, the contents, the tensors' names
+LEGACY_PICKLES = 5  # in files of torch before 1.6: three headers, the contents, the tensors' names
 
 
 class _Class:
-    """Stands in for the network's class reference in a pickle; only its identity matters."""
+    """Stands in for the network's class; only its identity matters."""
 
 
 class _OtherClass:
@@ -39,13 +39,13 @@ class _OtherClass:
 
 
 class _Numbers:
-    """Stands in for numpy's values and types, which official files hold among their metrics."""
+    """Stands in for NumPy's values and types, which official files hold among their metrics."""
 
     def __init__(self, *args: object) -> None:
-        """Keep nothing."""
+        """Drop the arguments."""
 
     def __setstate__(self, state: object) -> None:
-        """Keep nothing."""
+        """Drop the state."""
 
 
 class _FractionParts:
@@ -89,10 +89,10 @@ _unpickling = threading.Lock()  # torch's list of allowed names is global
 
 
 def read(path: Path) -> Contents:
-    """The constructor's arguments and the parameters in a `.th` file.
+    """Return the constructor's arguments and the parameters in a `.th` file.
 
     Raises:
-        CheckpointError: damaged, unsafe, or no official checkpoint.
+        CheckpointError: the file is damaged, unsafe, or no official checkpoint.
     """
     try:
         _vet(path)
@@ -109,12 +109,12 @@ def read(path: Path) -> Contents:
 
 
 def damaged(error: Exception) -> str:
-    """What to say of a file that could not be parsed."""
+    """Return the message for a file that cannot be parsed."""
     return f"damaged or incomplete ({type(error).__name__}); download it again"
 
 
 def class_message(name: str) -> str:
-    """What to say of a network of another kind."""
+    """Return the message for a network of another class."""
     return f"its network is {name}; this version runs HTDemucs (htdemucs, htdemucs_ft, htdemucs_6s)"
 
 
@@ -134,16 +134,17 @@ def _vet(path: Path) -> None:
 
 
 def _vet_pickle(file: IO[bytes]) -> None:
-    """Follow a pickle's stack without creating anything but the sizes of its tuples.
+    """Raise CheckpointError if a pickle has unknown instructions, unknown names or huge tuples.
 
-    Tuples may be keys: to hash one that is very deep, or one that holds the same tuple twice, which
-    holds the same tuple twice, and so on, would end the process or never end.
+    This follows the pickle's stack and keeps only the size of each value. Tuples matter because
+    they may be keys of dictionaries: hashing a very deep tuple crashes the process, and hashing a
+    tuple that holds another one twice, which again holds another one twice, and so on, never ends.
     """
     stack: list[int | None] = []  # None is a mark
     memo: dict[Any, int | None] = {}
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name not in _OPCODES:
-            raise CheckpointError("refused: it holds instructions that no genuine checkpoint does")
+            raise CheckpointError("refused: it has instructions that no genuine checkpoint has")
         if opcode.name == "GLOBAL":
             _vet_name(str(argument).replace(" ", "."))
         if opcode.name.endswith("BINPUT"):
@@ -161,7 +162,7 @@ def _vet_pickle(file: IO[bytes]) -> None:
 
 
 def _popped(stack: list[int | None], before: Sequence[pickletools.StackObject]) -> list[int]:
-    """What an instruction takes from the stack."""
+    """Pop the sizes of the values that an instruction takes from the stack."""
     parts = []
     for kind in reversed(before):
         if kind is pickletools.stackslice:
@@ -183,7 +184,7 @@ def _vet_name(name: str) -> None:
 
 
 def _unpack(package: Any) -> Contents:
-    """Plain containers and tensors, so that nothing after this meets an object of the file's."""
+    """Return plain containers and tensors; no object of the file's own is used after this."""
     if not isinstance(package, dict) or not {"klass", "kwargs", "state"} <= set(package):
         raise CheckpointError("not an official checkpoint: it lacks klass, kwargs or state")
     if package["klass"] is not _Class:
@@ -207,7 +208,7 @@ def _decoded(value: Any) -> Any:
 
 
 def _plain_tensor(value: Any) -> Any:
-    """A parameter as the tensor it is; None for what is no ordinary tensor."""
+    """Return a parameter as a plain tensor; None if it is anything unusual."""
     if type(value) not in (Tensor, torch.nn.Parameter):
         return None
     value = Tensor.detach(value)

@@ -1,4 +1,4 @@
-"""Names to files: official names and signatures, hub repositories, folders and paths."""
+"""Find a model's files by an official name or signature, a hub repository, a folder or a path."""
 
 import contextlib
 import difflib
@@ -29,7 +29,7 @@ _SAFE_NAME = re.compile(r"[\w][\w.-]*")
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where a model's parameters are: one file a member, or a single folder of our own format."""
+    """A model's files: one for each member, or a single folder in our own format."""
 
     members: tuple[Path, ...]
     weights: list[list[float]] | None = None
@@ -38,15 +38,15 @@ class ModelFiles:
 
 @dataclass(frozen=True)
 class OfficialModel:
-    """What is known of an official model before anything is downloaded."""
+    """An official model, as known without a download."""
 
     name: str
     repository: str  # on the hub
     members: tuple[str, ...]  # signatures
     weights: list[list[float]] | None
     about: str
-    unsupported: str | None  # the kind of network it is, where this version cannot run it
-    config: dict[str, Any]  # what differs from the released htdemucs
+    unsupported: str | None  # the kind of network, if this version cannot run it
+    config: dict[str, Any]  # fields that differ from the released htdemucs
 
 
 @cache
@@ -56,7 +56,7 @@ def _table() -> dict[str, Any]:
 
 @cache
 def official_models() -> dict[str, OfficialModel]:
-    """Every official model, by name."""
+    """Return every official model, by name."""
     namespace = _table()["hub"]["namespace"]
     return {
         name: OfficialModel(
@@ -78,19 +78,19 @@ def locate(
     cache_dir: Path | None = None,
     stems: Sequence[str] | None = None,
 ) -> ModelFiles:
-    """The files of a model, downloading what is missing.
+    """Return the files of a model; download those that are missing.
 
     Args:
         name: an official name or signature, `mini`, `hf://[namespace/]name`, or a path to a `.th`,
-            a `.safetensors`, a bag's `.yaml`, or a folder of our own format.
-        repo: look for the name in this folder only.
-        cache_dir: keep downloads here rather than in the hub's and this package's own cache.
-        stems: all that is wanted of an official bag; members they do not need are left out.
+            a `.safetensors`, a bag's `.yaml`, or a folder in our own format.
+        repo: look for the name only in this folder.
+        cache_dir: the folder for downloads; by default the hub's cache and this package's own.
+        stems: limit an official bag to the members that these stems need.
 
     Raises:
         ModelNotFoundError: nothing has that name.
-        DownloadError: it is not on this machine and could not be fetched.
-        CheckpointError: a bag's yaml makes no sense, or a file's checksum differs.
+        DownloadError: a file is not on this machine and cannot be downloaded.
+        CheckpointError: a bag's yaml is damaged, or a file's checksum differs.
     """
     try:
         return _locate(name, repo, cache_dir, stems)
@@ -115,7 +115,7 @@ def _locate(
     if name == SHIPPED_MODEL:
         return ModelFiles((shipped_folder(),))
     path = Path(name)
-    with contextlib.suppress(RuntimeError):  # ~ and the name of no user
+    with contextlib.suppress(RuntimeError):  # ~name, but no user has that name
         path = path.expanduser()
     if path.exists():
         return _at_path(path)
@@ -123,12 +123,12 @@ def _locate(
 
 
 def shipped_folder() -> Path:
-    """Where the model that comes with this package is."""
+    """Return the folder of the model that comes with this package."""
     return Path(__file__).parent / SHIPPED_MODEL
 
 
 def cached_members(model: OfficialModel, cache_dir: Path | None = None) -> int:
-    """How many of an official model's members are on this machine."""
+    """Return how many of an official model's members are on this machine."""
     return sum(_cached_member(model, member, cache_dir) is not None for member in model.members)
 
 
@@ -148,29 +148,29 @@ def _in_folder(name: str, folder: Path) -> ModelFiles:
         raise ModelNotFoundError(f"`repo` {folder} is not a folder")
     if not _SAFE_NAME.fullmatch(name):
         raise ModelNotFoundError(f"{name!r} cannot be the name of a model in {folder}")
-    if found := _member_in_folder(name, folder):
-        return ModelFiles((found,))
+    if member := _member_in_folder(name, folder):
+        return ModelFiles((member,))
     for suffix in (".yaml", ".yml"):
         if (path := folder / (name + suffix)).is_file():
             return _bag(path, folder)
     if (folder / name).is_dir():
         return ModelFiles((folder / name,))
     suffixes = (".yaml", ".yml", ".th", ".safetensors")
-    there = sorted({p.stem for p in folder.iterdir() if p.suffix in suffixes})
+    names = sorted({p.stem for p in folder.iterdir() if p.suffix in suffixes})
     raise ModelNotFoundError(
-        f"no model {name} in {folder}; it has {', '.join(there[:20]) or 'no models'}"
+        f"no model {name} in {folder}; it has {', '.join(names[:20]) or 'no models'}"
     )
 
 
 def _member_in_folder(signature: str, folder: Path) -> Path | None:
-    """SIG.safetensors, SIG.th, or SIG-CHECKSUM.th, whose checksum is then verified."""
+    """Return SIG.safetensors, SIG.th or SIG-CHECKSUM.th, whose checksum is verified; else None."""
     for suffix in (".safetensors", ".th"):
         if (path := folder / (signature + suffix)).is_file():
             return path
-    named = [p for p in folder.glob("*-*.th") if p.stem.rpartition("-")[0] == signature]
-    if len(named) > 1:
+    candidates = [p for p in folder.glob("*-*.th") if p.stem.rpartition("-")[0] == signature]
+    if len(candidates) > 1:
         raise CheckpointError(f"{folder} has several files for {signature}; delete all but one")
-    for path in named:
+    for path in candidates:
         if not downloads.matches(path, path.stem.rpartition("-")[2]):
             raise CheckpointError(f"{path} is damaged: its checksum differs; copy it there again")
         return path
@@ -178,16 +178,16 @@ def _member_in_folder(signature: str, folder: Path) -> Path | None:
 
 
 def _bag(path: Path, folder: Path) -> ModelFiles:
-    """The bag that a yaml file describes, with its members from `folder`."""
+    """Return the files of the bag that a yaml file describes; `folder` holds its members."""
     signatures, weights, segment = _read_bag(path)
     members = []
     for signature in signatures:
-        found = _member_in_folder(signature, folder)
-        if found is None:
+        member = _member_in_folder(signature, folder)
+        if member is None:
             raise ModelNotFoundError(
                 f"{path.name} needs {signature}.th or {signature}.safetensors in {folder}"
             )
-        members.append(found)
+        members.append(member)
     return ModelFiles(tuple(members), weights, segment)
 
 
@@ -223,7 +223,7 @@ def _seconds(value: Any, path: Path) -> Fraction | None:
 
 
 def _on_hub(name: str, cache_dir: Path | None) -> ModelFiles:
-    """A repository in the published layout (a bag's yaml and its members), or in our own."""
+    """Download a repository in the published layout (a bag's yaml and members) or in our own."""
     namespace, _, name = name.rpartition("/")
     namespace = namespace or _table()["hub"]["namespace"]
     if not _SAFE_NAME.fullmatch(namespace) or not _SAFE_NAME.fullmatch(name):
@@ -263,7 +263,7 @@ def _official(
         weights = [weights[i] for i in needed]
     members: list[Path] = []
     for signature in (model.members[i] for i in needed):
-        # Where the hub failed once, it is not waited for again.
+        # If the hub failed for one member, do not wait for it again.
         legacy_first = bool(members) and members[-1].suffix == ".th"
         members.append(_official_member(model, signature, cache_dir, legacy_first))
     return ModelFiles(tuple(members), weights)
@@ -272,10 +272,10 @@ def _official(
 def _official_member(
     model: OfficialModel, signature: str, cache_dir: Path | None, legacy_first: bool = False
 ) -> Path:
-    """Cached, else from the hub, else from the legacy root."""
+    """Return a member's file: cached, else from the hub, else from the legacy root."""
     check_supported(model, signature)
-    if found := _cached_member(model, signature, cache_dir):
-        return found
+    if path := _cached_member(model, signature, cache_dir):
+        return path
     reasons = []
     for fetch in (_from_legacy, _from_hub) if legacy_first else (_from_hub, _from_legacy):
         try:
@@ -300,9 +300,9 @@ def _from_legacy(_: OfficialModel, signature: str, cache_dir: Path | None) -> Pa
 
 
 def _cached_member(model: OfficialModel, signature: str, cache_dir: Path | None) -> Path | None:
-    """From the hub's cache, our own, or the one the published package leaves behind."""
-    if found := downloads.cached_from_hub(model.repository, f"{signature}.safetensors", cache_dir):
-        return found
+    """Return a member's file in the hub's cache, ours or the published package's; else None."""
+    if cached := downloads.cached_from_hub(model.repository, f"{signature}.safetensors", cache_dir):
+        return cached
     own = cache_dir or downloads.default_cache()
     if (path := own / f"{signature}.safetensors").is_file():
         return path
@@ -315,7 +315,7 @@ def _cached_member(model: OfficialModel, signature: str, cache_dir: Path | None)
 
 
 def _legacy_root() -> str:
-    """HTDEMUCS_LEGACY_ROOT names a mirror."""
+    """Return the URL of the legacy root, or of its mirror in HTDEMUCS_LEGACY_ROOT."""
     root: str = os.environ.get("HTDEMUCS_LEGACY_ROOT") or _table()["legacy"]["root"]
     return root if root.endswith("/") else root + "/"
 
@@ -326,10 +326,10 @@ def _legacy_file(signature: str) -> tuple[dict[str, str], str]:
 
 
 def check_supported(model: OfficialModel, name: str) -> None:
-    """Refuse kinds of network this version cannot run.
+    """Refuse an official model that this version cannot run; `name` is the user's word for it.
 
     Raises:
-        ModelNotFoundError: it is one of them.
+        ModelNotFoundError: the model is of an older kind.
     """
     if model.unsupported:
         raise ModelNotFoundError(

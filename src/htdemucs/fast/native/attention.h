@@ -1,7 +1,7 @@
 // Multi-head attention whose scores never leave the cache.
 //
-// Keys and values are first laid out as the tiles of a matrix product want them. Then a few
-// queries at a time meet all keys: scores, their softmax, and its product with the values.
+// Keys and values are first copied into the tiles that a matrix product needs. Then a few queries
+// at a time meet all keys: scores, their softmax, and its product with the values.
 #pragma once
 
 #include <algorithm>
@@ -24,7 +24,7 @@ constexpr int64_t KEYS = COLUMNS * LANES;  // in a tile
 
 inline int64_t rounded_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// tile[c / STEP][key][STEP], the last key again beyond it: the largest score is that of a real one
+// tile[c / STEP][key][STEP]; copies of the last key fill the rest, so the largest score is real
 template <class T>
 void pack_keys(const Tokens& keys, int64_t item, int64_t head, int64_t size, int64_t first, T* tile) {
     for (int64_t j = 0; j < KEYS; j++) {

@@ -1,8 +1,8 @@
 // DConv: residual layers of squeeze -> norm -> GELU -> expand -> norm -> GLU -> scale.
 //
-// Positions are C contiguous channels each; the hidden channels are few (an eighth of them). Only
-// those are stored in between: the outputs of `expand` are computed once, when their norm is known,
-// which follows from the products of hidden channels.
+// A position is C contiguous channels. The hidden channels are few (C / 8), and only they are stored
+// between steps: the norm of `expand`'s outputs follows from the products of the hidden channels, so
+// the outputs themselves are computed once, after their norm is known.
 #pragma once
 
 #include <memory>
@@ -10,7 +10,7 @@
 #include "simd.h"
 
 // The parameters of one layer, as htdemucs.fast.layers packs them. `pitch` is `hidden` rounded up
-// to a multiple of LANES, `taps_pitch` likewise of 3 * hidden; what lies between is zero.
+// to a multiple of LANES, and `taps_pitch` is 3 * hidden rounded up; the padding is zero.
 struct DConvLayer {
     const void* squeeze;  // (channels / STEP, taps_pitch, STEP): all channels of a tap, next tap
     const float* squeeze_bias;  // (pitch), as the next three
@@ -21,9 +21,8 @@ struct DConvLayer {
     const float* expand_gain;
     const float* expand_offset;
     const float* layer_scale;  // (channels)
-    // What the moments of `expand`'s outputs, over all channels, follow from: the sum of weights
-    // (pitch), of weight times bias (pitch), of weight times weight (hidden, pitch), and of biases
-    // and their squares.
+    // For the moments of `expand`'s outputs over all channels: the sums of weights (pitch), of
+    // weight times bias (pitch), of weight times weight (hidden, pitch), of biases and their squares.
     const float *weight_sum, *weight_bias, *weight_product;
     double bias_sum, bias_square;
     int64_t channels, hidden, pitch, taps_pitch, dilation;
@@ -32,8 +31,8 @@ struct DConvLayer {
 constexpr int AT_ONCE = LANES == 16 ? 8 : 4;  // positions
 constexpr int64_t PIECE = 512;                // positions worked on at a time, in the cache
 
-// What a thread works with: the three taps of a piece of positions, with neighbours on each side,
-// and products of hidden channels.
+// A thread's memory: the three taps of a piece of positions, with neighbours on each side, and
+// products of hidden channels.
 struct DConvScratch {
     std::unique_ptr<float[]> taps, products;
 
@@ -208,8 +207,8 @@ inline void glu_position(const T* x, int64_t channels, T* y) {
         store(y + v, load(x + v) * sigmoid<T>(load(x + channels + v)));
 }
 
-// A DConv over `length` positions, whose moments are added up piece by piece, in order. `each`
-// runs its argument for all pieces, (number, from, to), in one thread or several.
+// A DConv over `length` positions. Moments are added up piece by piece, in order. `each` calls its
+// argument with (number, from, to) for every piece, in one thread or several.
 template <class T, class Each>
 void dconv_layers(const DConvLayer* layers, int64_t depth, T* x, int64_t length, float* hidden,
                   T* active, Moments* moments, Each each) {
@@ -237,7 +236,7 @@ void dconv_layers(const DConvLayer* layers, int64_t depth, T* x, int64_t length,
     }
 }
 
-// One norm over each frequency row: x (batch, frames, bins, C) or, where a GLU comes before,
+// One norm over each frequency row: x (batch, frames, bins, C) or, if a GLU comes first,
 // (batch, frames, bins, 2 C) -> y (batch, frames, bins, C). A task is a few neighbouring rows.
 template <class T>
 void dconv_rows(const DConvLayer* layers, int64_t depth, const T* x, bool glu, T* y, int64_t batch,

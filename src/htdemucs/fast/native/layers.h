@@ -1,12 +1,12 @@
-// The small steps between the large products: gates, norms, and the way into and out of spectra.
+// The small steps between the large products: gates, norms, and conversions of spectra.
 #pragma once
 
 #include <memory>
 
 #include "simd.h"
 
-// Lines of positions of 2 C channels -> positions of C channels, lines `pitch` apart. An embedding
-// (positions, C), where given, is added.
+// (lines, positions, 2 C) -> (lines, positions, C), the output's lines `pitch` apart. An embedding
+// (positions, C) is added unless it is null.
 template <class T>
 void glu(const T* x, int64_t lines, int64_t positions, int64_t channels, const float* embedding,
          T* y, int64_t pitch) {
@@ -88,9 +88,9 @@ void add_and_norm(float* x, const T* y, int64_t tokens, int64_t channels, const 
         }
 }
 
-// A complex spectrum (channels, frames, bins + 1), its Nyquist bin left out -> zero mean and unit
-// deviation, (frames, margin + bins + margin, 2 channels), with silent margins. `moments` becomes
-// the mean and deviation.
+// A complex spectrum (channels, frames, bins + 1) -> (frames, margin + bins + margin, 2 channels)
+// without its Nyquist bin, at zero mean and unit deviation, with silent margins. Writes the earlier
+// mean and deviation to `moments`.
 template <class T>
 void pack_spectrum(const float* spectrum, int64_t channels, int64_t frames, int64_t bins,
                    float* moments, T* y, int64_t margin) {
@@ -155,9 +155,9 @@ void unpack_spectrum(const T* x, int64_t pitch, int64_t signals, int64_t frames,
     }
 }
 
-// Frames (signals, count, 4 hop) of an inverse FFT, windowed and added up, each sample under four
-// of them (those outside are silent), plus the time branch's (length, signals), times scale plus
-// shift -> (signals, length). `window` holds what a frame's samples are multiplied by.
+// Frames (signals, count, 4 hop) of an inverse FFT, multiplied by `window` and added up, plus the
+// time branch's (length, signals) times scale plus shift -> (signals, length). Each sample lies
+// under four frames; those outside the signal are silent.
 template <class T>
 void overlap_add(const float* frames, const float* window, int64_t signals, int64_t count,
                  int64_t hop, const T* time, float scale, float shift, float* y, int64_t length) {
