@@ -1,4 +1,4 @@
-"""What a data set was made from, for people (`ATTRIBUTION.md`) and programs (`manifest.json`)."""
+"""Write what a data set was made from: `ATTRIBUTION.md` for people, `manifest.json` for code."""
 
 import json
 from itertools import chain

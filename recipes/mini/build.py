@@ -5,9 +5,7 @@ was stopped, and training may start on the songs that are there.
 """
 
 import argparse
-import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -16,13 +14,12 @@ from functools import partial
 from pathlib import Path
 
 from recipes.mini import attribution, plan, sources
-from recipes.mini.files import write_atomically
 
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and build; 0 when everything is there."""
+    """Parse the command line and build. Return 0 when everything is there."""
     options = _parser().parse_args(arguments)
     try:
         versions = sources.check()
@@ -49,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _build_bank(bank: Path, options: argparse.Namespace) -> None:
-    from recipes.mini import voices
+    from recipes.mini.singing import voices
 
     missing = [entry for entry in voices.bank_paths(bank) if not entry[2].exists()]
     if missing:
@@ -71,32 +68,22 @@ def _build_split(split: str, bank: Path, options: argparse.Namespace) -> None:
     )
 
 
-def _build_song(song: plan.SongPlan, bank: Path, folder: Path) -> float:
-    """Make one song and move it into place; its length in seconds."""
-    import soundfile
-
-    from recipes.mini import mixing, songs
-    from recipes.mini.audio import SAMPLE_RATE
+def _build_song(song: plan.SongPlan, bank: Path, folder: Path) -> None:
+    """Make one song and move it into place."""
+    from recipes.mini import songs
+    from recipes.mini.mixing import audio, mixdown
+    from recipes.mini.tracks import write_track
 
     track = songs.make(song, bank)
-    partial_folder = folder / f".{song.name}.partial"
-    shutil.rmtree(partial_folder, ignore_errors=True)
-    partial_folder.mkdir(parents=True)
     written = dict(track.stems)
     if song.held_out:
-        written["mixture"] = mixing.exact_mixture(track.stems)
-    for name, samples in written.items():
-        soundfile.write(partial_folder / f"{name}.wav", samples, SAMPLE_RATE, subtype="PCM_16")
+        written["mixture"] = mixdown.exact_mixture(track.stems)
     about = {
         "split": song.split, "index": song.index, "seed": song.seed, "kind": song.kind,
-        "seconds": round(len(track.stems["drums"]) / SAMPLE_RATE, 3), "made_with": track.made_with,
+        "seconds": round(len(track.stems["drums"]) / audio.SAMPLE_RATE, 3),
+        "made_with": track.made_with,
     }  # fmt: skip
-    write_atomically(
-        partial_folder / "track.json",
-        lambda file: file.write(json.dumps(about, indent=1, ensure_ascii=False).encode()),
-    )
-    partial_folder.rename(folder / song.name)
-    return about["seconds"]
+    write_track(folder / song.name, written, about)
 
 
 def _run(work: Iterable[Callable[[], object]], what: str, jobs: int) -> None:

@@ -23,7 +23,7 @@ SETS = {"heldout": "held-out synthetic songs", "real": "real songs"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Evaluate what is named, and write the card from all scores so far; 0 when it is written."""
+    """Evaluate the sets that are named and write the card. Return 0 when it is written."""
     parser = argparse.ArgumentParser(prog="python -m recipes.mini.evaluate", description=__doc__)
     parser.add_argument("--data", type=Path, help="the data set that recipes.mini.build made")
     parser.add_argument("--real", type=Path, help="folder of recordings, TRACK/STEM.wav or .flac")
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def scored(data: Path, model: str) -> dict[str, Any]:
-    """What one set says about the model."""
+    """Evaluate the model on one set and return the scores to keep."""
     document = to_document(evaluate(data, EvaluationOptions(model=model, seed=0)))
     keys = ("tracks", "mean", "mean_interval", "median", "mixture", "mixture_tracks", "oracle")
     kept = {key: document[key] for key in (*keys, "options", "versions")}
@@ -54,7 +54,7 @@ def scored(data: Path, model: str) -> dict[str, Any]:
 
 
 def table(scores: dict[str, Any]) -> str:
-    """Markdown: nsdr of model, mixture and ideal mask, by set and stem."""
+    """Return a Markdown table: nsdr of model, mixture and ideal mask, by set and stem."""
     lines = [
         "| nsdr, dB | " + " | ".join(STEMS) + " | mean |",
         "|---|" + "---|" * (len(STEMS) + 1),
@@ -75,7 +75,7 @@ def _cells(row: dict[str, Any]) -> str:
 
 
 def written(scores: dict[str, Any]) -> str:
-    """The model card."""
+    """Return the model card's text."""
     model = load_model(SHIPPED_MODEL, device="cpu")
     parameters = sum(p.numel() for p in model.parameters())
     template = (HERE / "card.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Which songs a data set holds: everything that is decided before anything sounds.
+"""Which songs a data set holds: every decision that is made before anything sounds.
 
 Plans depend on (seed, split, index) alone, so any song can be made on its own, in any order, and
 every prefix of a split is a fair sample of it.
@@ -42,13 +42,13 @@ class SongPlan:
         return self.split == "heldout"
 
     def generator(self, purpose: str) -> np.random.Generator:
-        """Random numbers for one purpose, independent of every other one."""
+        """Return random numbers for one purpose, independent of those for every other one."""
         letters = int.from_bytes(purpose.encode()[:8], "little")
         return np.random.default_rng([self.seed, SPLITS.index(self.split), self.index, letters])
 
 
 def song(seed: int, split: str, index: int) -> SongPlan:
-    """The plan of one song."""
+    """Return the plan of one song."""
     turn = _HELD_OUT_TURN if split == "heldout" else _TRAINING_TURN
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     lengths = {"train": (60, 120), "valid": (28, 36), "heldout": (38, 44)}[split]
@@ -59,7 +59,7 @@ def song(seed: int, split: str, index: int) -> SongPlan:
 
 
 def songs(seed: int, split: str, hours: float) -> Iterator[SongPlan]:
-    """Plans of a split; `hours` is the training set's length."""
+    """Yield the plans of a split; `hours` is the training set's length."""
     if split != "train":
         count = VALID_TRACKS if split == "valid" else HELD_OUT_TRACKS
         yield from (song(seed, split, index) for index in range(count))

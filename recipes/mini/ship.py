@@ -16,7 +16,7 @@ LARGEST = 12_000_000  # bytes: what a package may carry
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Round the model and write it to the package's folder; 0 when it is there."""
+    """Round the model and write it to the package's folder. Return 0 when it is there."""
     parser = argparse.ArgumentParser(prog="python -m recipes.mini.ship", description=__doc__)
     parser.add_argument("model", type=Path, help="folder of the trained model")
     parser.add_argument("--to", type=Path, default=shipped_folder(), help="folder to write to")
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def ship(source: Path, target: Path) -> int:
-    """Bytes of the parameters written.
+    """Round and write the model; return the bytes of its parameters.
 
     Raises:
         HTDemucsError: the model cannot be read, or is too large to ship.

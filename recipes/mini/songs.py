@@ -3,16 +3,18 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipes.mini import band, effects, mixing, players, produced, vocals, voices
+from recipes.mini.composing.score import compose
+from recipes.mini.mixing import effects, mixdown
 from recipes.mini.plan import SongPlan
-from recipes.mini.score import compose
+from recipes.mini.playing import band, players, produced
+from recipes.mini.singing import vocals, voices
 
 
 @dataclass(frozen=True)
 class Track:
     """Four stems as int16 (L, 2), and what each was made with."""
 
-    stems: mixing.Stems
+    stems: mixdown.Stems
     made_with: dict[str, list[str]]
 
 
@@ -30,5 +32,5 @@ def make(plan: SongPlan, bank: Path) -> Track:
     rng = plan.generator("vocals")
     sung, made_with["vocals"] = vocals.vocal_stem(rng, score, bank, role, genre)
     stems["vocals"] = effects.vocals(rng, sung, score.beat, genre)
-    mixed = mixing.master(plan.generator("mix"), stems)
-    return Track(mixing.quantise(mixed), made_with)
+    mixed = mixdown.master(plan.generator("mix"), stems)
+    return Track(mixdown.quantise(mixed), made_with)

@@ -69,7 +69,7 @@ PACKAGES = (
 
 
 def version(package: Package) -> str | None:
-    """The installed version, None if the package is not there."""
+    """Return the installed version, None if the package is not there."""
     if package.kind == "python":
         try:
             return importlib.metadata.version(package.name)
@@ -88,7 +88,7 @@ def version(package: Package) -> str | None:
 
 
 def check(packages: tuple[Package, ...] = PACKAGES) -> dict[str, str]:
-    """Versions by package name.
+    """Return versions by package name.
 
     Raises `MissingPackageError`, naming every missing package and the commands that install them.
     """
@@ -109,7 +109,7 @@ def check(packages: tuple[Package, ...] = PACKAGES) -> dict[str, str]:
 
 @cache
 def free_samples() -> dict[str, Path]:
-    """Samples that the package's copyright file lists as CC0, by name without suffix."""
+    """Return the samples that the package's copyright file lists as CC0, by name without suffix."""
     paragraphs = re.split(r"\n\s*\n", SAMPLES_LICENCES.read_text(encoding="utf-8"))
     names = [
         name

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from recipes.mini import audio, mixing
-from recipes.mini.audio import SAMPLE_RATE
+from recipes.mini.mixing import audio, mixdown
+from recipes.mini.mixing.audio import SAMPLE_RATE
 
 
 def stems(seed, seconds=2):
@@ -12,46 +12,46 @@ def stems(seed, seconds=2):
     shape = (seconds * SAMPLE_RATE, 2)
     return {
         name: (gain * rng.standard_normal(shape)).astype(np.float32)
-        for name, gain in zip(mixing.STEMS, (0.5, 0.1, 0.02, 1.5), strict=True)
+        for name, gain in zip(mixdown.STEMS, (0.5, 0.1, 0.02, 1.5), strict=True)
     }
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_stems_sum_to_the_mixture_and_nothing_clips(seed):
-    mixed = mixing.quantise(mixing.master(np.random.default_rng(seed), stems(seed)))
-    mixture = mixing.exact_mixture(mixed)
-    total = sum(mixed[name].astype(np.int32) for name in mixing.STEMS)
+    mixed = mixdown.quantise(mixdown.master(np.random.default_rng(seed), stems(seed)))
+    mixture = mixdown.exact_mixture(mixed)
+    total = sum(mixed[name].astype(np.int32) for name in mixdown.STEMS)
     assert np.array_equal(mixture, total)
     for sound in (mixture, *mixed.values()):
-        assert np.abs(sound.astype(int)).max() < mixing.FULL_SCALE
+        assert np.abs(sound.astype(int)).max() < mixdown.FULL_SCALE
         assert np.abs(sound.astype(int)).max() > 0
 
 
 def test_balance_brings_stems_within_the_spread():
-    balanced = mixing.balance(np.random.default_rng(0), stems(0))
-    for name, level in mixing.BALANCE.items():
+    balanced = mixdown.balance(np.random.default_rng(0), stems(0))
+    for name, level in mixdown.BALANCE.items():
         decibels = 20 * np.log10(audio.active_rms(balanced[name]) / 0.1)
         assert decibels == pytest.approx(level, abs=4.01)
 
 
 def test_silence_stays_silent():
     quiet = stems(0) | {"vocals": np.zeros((2 * SAMPLE_RATE, 2), dtype=np.float32)}
-    mixed = mixing.quantise(mixing.master(np.random.default_rng(1), quiet))
+    mixed = mixdown.quantise(mixdown.master(np.random.default_rng(1), quiet))
     assert not mixed["vocals"].any()
 
 
 def test_a_bus_gain_turns_down_loud_parts_only():
     mix = np.full((SAMPLE_RATE, 2), 0.1, dtype=np.float32)
     mix[SAMPLE_RATE // 2 :] = 0.8
-    gain = mixing.bus_gain(mix, threshold=0.4, ratio=4, release=0.05)
+    gain = mixdown.bus_gain(mix, threshold=0.4, ratio=4, release=0.05)
     assert gain[SAMPLE_RATE // 8] == pytest.approx(1)
     assert gain[-SAMPLE_RATE // 8] == pytest.approx(2**-0.75, rel=0.01)
 
 
 def test_a_sum_beyond_16_bits_is_refused():
-    loud = {name: np.full((10, 2), 20_000, dtype=np.int16) for name in mixing.STEMS}
+    loud = {name: np.full((10, 2), 20_000, dtype=np.int16) for name in mixdown.STEMS}
     with pytest.raises(ValueError, match="lower peak"):
-        mixing.exact_mixture(loud)
+        mixdown.exact_mixture(loud)
 
 
 def test_small_helpers():

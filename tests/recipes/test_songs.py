@@ -6,9 +6,10 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
-from recipes.mini import charts, plan
-from recipes.mini.notes import melody, nearest, to_hz
-from recipes.mini.score import HELD_OUT_PROGRESSIONS, TRAINING_PROGRESSIONS, compose
+from recipes.mini import plan
+from recipes.mini.composing import charts
+from recipes.mini.composing.notes import melody, nearest, to_hz
+from recipes.mini.composing.score import HELD_OUT_PROGRESSIONS, TRAINING_PROGRESSIONS, compose
 
 
 def rng(seed=0):

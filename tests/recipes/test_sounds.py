@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
-from recipes.mini import audio, drum_machine, patterns, singing, synths
-from recipes.mini.audio import SAMPLE_RATE
-from recipes.mini.notes import collect, to_hz
-from recipes.mini.score import compose
-from recipes.mini.voices import FFT_SIZE, Phrase
+from recipes.mini.composing import drum_keys, patterns
+from recipes.mini.composing.notes import collect, to_hz
+from recipes.mini.composing.score import compose
+from recipes.mini.mixing import audio
+from recipes.mini.mixing.audio import SAMPLE_RATE
+from recipes.mini.playing import drum_machine, synths
+from recipes.mini.singing import vocoder
+from recipes.mini.singing.voices import FFT_SIZE, Phrase
 
 
 def rng(seed=0):
@@ -23,7 +26,7 @@ def strongest(sound):
 @pytest.mark.parametrize("seed", range(4))
 def test_every_hit_is_loud_finite_and_ends_quietly(seed):
     kit = drum_machine.synthetic_kit(rng(seed))
-    assert set(kit) == set(drum_machine.KEYS)
+    assert set(kit) == set(drum_keys.KEYS)
     for hit in kit.values():
         assert np.abs(hit).max() == pytest.approx(1, abs=0.01)
         assert np.abs(hit[-20:]).max() < 0.03
@@ -31,7 +34,7 @@ def test_every_hit_is_loud_finite_and_ends_quietly(seed):
 
 def test_the_same_seed_gives_the_same_kit():
     first, second = (drum_machine.synthetic_kit(rng(5)) for _ in range(2))
-    assert all(np.array_equal(first[key], second[key]) for key in drum_machine.KEYS)
+    assert all(np.array_equal(first[key], second[key]) for key in drum_keys.KEYS)
 
 
 def test_kicks_are_low_and_hats_high():
@@ -43,7 +46,7 @@ def test_kicks_are_low_and_hats_high():
 def test_patterns_play_known_keys_inside_the_song(style):
     score = compose(rng(1), 128, 60)
     notes = patterns.drum_notes(rng(2), score, style)
-    assert set(notes["pitch"].astype(int)) <= set(drum_machine.KEYS)
+    assert set(notes["pitch"].astype(int)) <= set(drum_keys.KEYS)
     assert notes["start"].min() >= 0
     assert notes["start"].max() < score.seconds
     played = drum_machine.play(drum_machine.synthetic_kit(rng(3)), notes, {}, score.seconds)
@@ -108,14 +111,14 @@ def vowel(monkeypatch):
     phrase = Phrase("test", "ah", np.full(frames, 200.0), empty, empty)
     log_power = np.tile(-np.arange(FFT_SIZE // 2 + 1) / 60, (frames, 1)).astype(np.float32)
     noisiness = np.full_like(log_power, 0.05)
-    monkeypatch.setattr(singing, "_spectra", lambda _: (log_power, noisiness))
+    monkeypatch.setattr(vocoder, "_spectra", lambda _: (log_power, noisiness))
     return phrase
 
 
 @pytest.mark.parametrize("pitch", [48, 57, 69])
 def test_singing_hits_the_note(vowel, pitch):
-    still = singing.Delivery(vibrato=0, drift=0)
-    sung = singing.sing(rng(), vowel, collect([(0.0, 2.0, pitch, 1.0)]), still)
+    still = vocoder.Delivery(vibrato=0, drift=0)
+    sung = vocoder.sing(rng(), vowel, collect([(0.0, 2.0, pitch, 1.0)]), still)
     middle = sung[SAMPLE_RATE // 2 : 3 * SAMPLE_RATE // 2].astype(np.float64)
     spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
     fundamental = to_hz(pitch)
@@ -125,8 +128,8 @@ def test_singing_hits_the_note(vowel, pitch):
 
 def test_a_whisper_has_no_pitch_and_a_voice_has_highs(vowel):
     note = collect([(0.0, 2.0, 57, 1.0)])
-    voiced = singing.sing(rng(), vowel, note, singing.Delivery(vibrato=0, drift=0))
-    whispered = singing.sing(rng(), vowel, note, singing.Delivery(breathiness=1))
+    voiced = vocoder.sing(rng(), vowel, note, vocoder.Delivery(vibrato=0, drift=0))
+    whispered = vocoder.sing(rng(), vowel, note, vocoder.Delivery(breathiness=1))
 
     def peakiness(sound):
         spectrum = np.abs(np.fft.rfft(sound[:SAMPLE_RATE]))[200:2000]
@@ -139,7 +142,7 @@ def test_a_whisper_has_no_pitch_and_a_voice_has_highs(vowel):
 def test_a_formant_scale_moves_the_spectrum(vowel):
     note = collect([(0.0, 1.0, 45, 1.0)])
     dark, bright = (
-        singing.sing(rng(), vowel, note, singing.Delivery(formants=scale)) for scale in (0.8, 1.2)
+        vocoder.sing(rng(), vowel, note, vocoder.Delivery(formants=scale)) for scale in (0.8, 1.2)
     )
     share = [
         audio.rms(audio.band(sound, 3000, None)) / audio.rms(sound) for sound in (dark, bright)

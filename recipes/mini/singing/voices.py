@@ -1,6 +1,6 @@
 """The phrase bank: spoken phrases, analysed once into pitch, envelope and noisiness.
 
-A phrase is stored as WORLD parameters (5 ms frames), so that `singing` can give it any melody,
+A phrase is stored as WORLD parameters (5 ms frames), so that `vocoder` can give it any melody,
 rhythm and vocal tract without synthesising speech again.
 """
 
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from recipes.mini import lyrics, sources
+from recipes.mini import sources
 from recipes.mini.files import write_atomically
+from recipes.mini.singing import lyrics
 
 SPEECH_RATE = 24_000  # Hz, of both speech engines
 FRAME_PERIOD = 5.0  # ms between analysis frames
@@ -179,7 +180,7 @@ def add_phrase(voice: Voice, index: int, path: Path, seed: int) -> None:
 
 @cache
 def load_voice(bank: Path, name: str) -> tuple[Phrase, ...]:
-    """Every phrase of one voice."""
+    """Read every phrase of one voice."""
     phrases = []
     for path in sorted((bank / name).glob("*.npz")):
         with np.load(path) as data:

@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from recipes.mini.audio import SAMPLE_RATE, add_at, band, seconds_to_samples
-from recipes.mini.notes import to_hz
+from recipes.mini.composing.notes import to_hz
+from recipes.mini.mixing.audio import SAMPLE_RATE, add_at, band, seconds_to_samples
 
 ChordVoice = Callable[[float, float], np.ndarray]
 """`voice(pitch, duration)`: MIDI pitch and seconds to (L, 2)."""
@@ -18,7 +18,7 @@ SWEEP_STEPS = (180.0, 500.0, 1400.0, 4000.0, 11_000.0)  # Hz, the fixed filters 
 
 
 def saw(frequency: np.ndarray, phase: float = 0.0) -> np.ndarray:
-    """A sawtooth with little aliasing: the differentiated parabola (DPW, Välimäki 2005)."""
+    """Return a sawtooth with little aliasing: the differentiated parabola (DPW, Välimäki 2005)."""
     step = frequency / SAMPLE_RATE
     ramp = 2 * np.mod(phase + np.cumsum(step, dtype=np.float64), 1.0) - 1
     parabola = ramp * ramp
@@ -26,25 +26,25 @@ def saw(frequency: np.ndarray, phase: float = 0.0) -> np.ndarray:
 
 
 def square(frequency: np.ndarray, width: float = 0.5, phase: float = 0.0) -> np.ndarray:
-    """A pulse wave as the difference of two sawtooths `width` of a period apart."""
+    """Return a pulse wave as the difference of two sawtooths `width` of a period apart."""
     return saw(frequency, phase) - saw(frequency, phase + width)
 
 
 def sine(frequency: np.ndarray) -> np.ndarray:
-    """A sine wave."""
+    """Return a sine wave."""
     phase = np.mod(np.cumsum(frequency / SAMPLE_RATE, dtype=np.float64), 1.0)
     return np.sin(2 * np.pi * phase.astype(np.float32))
 
 
 def fm(frequency: np.ndarray, ratio: float, index: np.ndarray | float) -> np.ndarray:
-    """A sine whose phase is moved by another sine at `ratio` times its frequency."""
+    """Return a sine whose phase is moved by another sine at `ratio` times its frequency."""
     phase = np.mod(np.cumsum(frequency / SAMPLE_RATE, dtype=np.float64), 1e6)
     modulator = np.sin(2 * np.pi * np.mod(ratio * phase, 1.0))
     return np.sin(2 * np.pi * np.mod(phase, 1.0) + index * modulator).astype(np.float32)
 
 
 def sweep(sound: np.ndarray, cutoff: np.ndarray) -> np.ndarray:
-    """A low-pass with a moving cutoff (Hz, one a sample): a cross-fade between fixed ones."""
+    """Low-pass with a moving cutoff (Hz, one a sample): a cross-fade between fixed ones."""
     position = np.interp(np.log(cutoff), np.log(SWEEP_STEPS), np.arange(len(SWEEP_STEPS)))
     result = np.zeros_like(sound)
     for index, step in enumerate(SWEEP_STEPS):
@@ -58,7 +58,7 @@ def sweep(sound: np.ndarray, cutoff: np.ndarray) -> np.ndarray:
 def line(
     notes: np.ndarray, seconds: float, glide: float, release: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pitch (Hz) and loudness of a one-voice line, one value a sample.
+    """Return pitch (Hz) and loudness of a one-voice line, one value a sample.
 
     `glide` is the time (s) a pitch takes to the next one, `release` the fade after a note (s).
     """
@@ -94,7 +94,7 @@ def _release(loudness: np.ndarray, frames: float) -> np.ndarray:
 def gate_envelope(
     notes: np.ndarray, seconds: float, decay: float, floor: float = 0.0
 ) -> np.ndarray:
-    """A curve that jumps to 1 at every note and falls towards `floor` in `decay` seconds."""
+    """Return a curve that jumps to 1 at every note and falls towards `floor` in `decay` seconds."""
     length = seconds_to_samples(seconds)
     times = np.arange(length) / SAMPLE_RATE
     index = np.maximum(np.searchsorted(notes["start"], times, side="right") - 1, 0)
@@ -117,7 +117,7 @@ def chords(notes: np.ndarray, seconds: float, voice: ChordVoice) -> np.ndarray:
 def envelope(
     duration: float, attack: float, decay: float, sustain: float, release: float
 ) -> np.ndarray:
-    """Attack, decay to `sustain`, release after `duration`; times in seconds."""
+    """Return attack, decay to `sustain`, and release after `duration`; times in seconds."""
     times = np.arange(seconds_to_samples(duration + release)) / SAMPLE_RATE
     held = np.interp(times, [0, attack, attack + decay], [0, 1, sustain])
     at_end = np.interp(duration, [0, attack, attack + decay], [0, 1, sustain])
@@ -132,7 +132,7 @@ def _steady(pitch: float, length: int) -> np.ndarray:
 def supersaw(
     rng: np.random.Generator, shape: tuple[float, float, float, float], bright: float
 ) -> ChordVoice:
-    """A voice of seven detuned sawtooths; `shape` is the envelope, `bright` a cutoff in Hz."""
+    """Return a voice of seven detuned sawtooths, low-passed at `bright` Hz."""
     detune = rng.uniform(0.05, 0.25) * np.linspace(-1, 1, 7)  # semitones
     phases = rng.random(7)
     sides = rng.permutation(np.linspace(-0.9, 0.9, 7))
@@ -149,7 +149,7 @@ def supersaw(
 
 
 def pluck(rng: np.random.Generator, decay: float) -> ChordVoice:
-    """A voice whose upper harmonics die first; falls by 60 dB in about `decay` seconds."""
+    """Return a voice whose upper harmonics die first; falls by 60 dB in about `decay` seconds."""
     width = rng.uniform(0.2, 0.5)
     wave = saw if rng.random() < 0.5 else partial(square, width=width)
     dark = rng.uniform(500, 1200)
@@ -168,7 +168,7 @@ def pluck(rng: np.random.Generator, decay: float) -> ChordVoice:
 
 
 def bell(rng: np.random.Generator, decay: float) -> ChordVoice:
-    """A voice of frequency modulation with a falling index: bells and electric pianos."""
+    """Return a voice of frequency modulation with a falling index: bells and electric pianos."""
     ratio = float(rng.choice([1, 2, 3, 3.5, 4, 7, 14]))
     depth = rng.uniform(0.5, 4)
 
@@ -186,7 +186,7 @@ def bell(rng: np.random.Generator, decay: float) -> ChordVoice:
 def pulse_keys(
     rng: np.random.Generator, shape: tuple[float, float, float, float], bright: float
 ) -> ChordVoice:
-    """A voice of two pulse waves, one to each side, low-passed at `bright` Hz: organs and stabs."""
+    """Return a voice of two pulse waves, one to each side: organs and stabs below `bright` Hz."""
     width, detune = rng.uniform(0.1, 0.5), rng.uniform(0.02, 0.12)
 
     def voice(pitch: float, duration: float) -> np.ndarray:

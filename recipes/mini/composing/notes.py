@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from recipes.mini.score import Score
+from recipes.mini.composing.score import Score
 
 NOTE = np.dtype([("start", "f8"), ("duration", "f8"), ("pitch", "f8"), ("velocity", "f8")])
 """One note: start and duration in seconds, MIDI pitch, velocity 0 to 1."""
@@ -26,36 +26,36 @@ _RHYTHMS = (
 
 
 def collect(rows: Iterable[tuple[float, float, float, float]]) -> np.ndarray:
-    """Rows of (start, duration, pitch, velocity) as one array of notes, in order of time."""
+    """Return rows of (start, duration, pitch, velocity) as one array, in order of time."""
     return np.sort(np.array(list(rows), dtype=NOTE), order="start")
 
 
 def from_hz(frequency: np.ndarray | float) -> np.ndarray:
-    """MIDI pitch of a frequency in Hz."""
+    """Return the MIDI pitch of a frequency in Hz."""
     return 69 + 12 * np.log2(np.asarray(frequency) / 440)
 
 
 def to_hz(pitch: np.ndarray | float) -> np.ndarray:
-    """Frequency in Hz of a MIDI pitch."""
+    """Return the frequency in Hz of a MIDI pitch."""
     return 440 * 2 ** ((np.asarray(pitch) - 69) / 12)
 
 
 def nearest(pitch: float, pitch_classes: tuple[int, ...]) -> int:
-    """The MIDI pitch nearest to `pitch` among `pitch_classes`."""
+    """Return the MIDI pitch nearest to `pitch` among `pitch_classes`."""
     candidates = np.arange(int(pitch) - 6, int(pitch) + 8)
     allowed = candidates[np.isin(candidates % 12, pitch_classes)]
     return int(allowed[np.argmin(np.abs(allowed - pitch))])
 
 
 def voicing(tones: tuple[int, ...], low: int) -> list[int]:
-    """The chord's tones as the lowest pitches at or above `low`."""
+    """Return the chord's tones as the lowest pitches at or above `low`."""
     return sorted(low + (tone - low) % 12 for tone in tones)
 
 
 def melody_pitches(
     rng: np.random.Generator, score: Score, starts: np.ndarray, centre: float, span: float
 ) -> np.ndarray:
-    """A scale-wise walk around `centre` (± `span` semitones); chord tones on the beats."""
+    """Walk the scale around `centre` (± `span` semitones), with chord tones on the beats."""
     pitches = np.empty(len(starts))
     pitch = centre + rng.uniform(-span, span) / 2
     for index, start in enumerate(starts):
@@ -72,7 +72,7 @@ def melody_pitches(
 
 
 def rhythm(rng: np.random.Generator, beats: float) -> np.ndarray:
-    """Note lengths in beats that add up to at least `beats`, from one or two repeated cells."""
+    """Return note lengths that add up to at least `beats`, from one or two repeated cells."""
     cells = [_RHYTHMS[i] for i in rng.integers(len(_RHYTHMS), size=2)]
     lengths: list[float] = []
     while sum(lengths) < beats:
@@ -83,7 +83,7 @@ def rhythm(rng: np.random.Generator, beats: float) -> np.ndarray:
 def melody(
     rng: np.random.Generator, score: Score, start: float, end: float, centre: float
 ) -> np.ndarray:
-    """An instrumental melody between two times (s), with rests, repeated every other two bars."""
+    """Draw an instrumental melody between two times (s), with rests, repeated every two bars."""
     lengths = rhythm(rng, 8)
     lengths = lengths[: int(np.searchsorted(np.cumsum(lengths), 8 - 1e-6)) + 1]
     sounding = rng.random(len(lengths)) > rng.uniform(0.05, 0.3)

@@ -1,4 +1,4 @@
-"""From stems to a mixture: balance, a bus that treats every stem alike, and 16-bit samples.
+"""Stems to a mixture: balance, a bus that treats every stem alike, and 16-bit samples.
 
 Stems are (L, 2) float32 by name. Whatever happens here is linear across stems, so that stems
 still add up to the mixture.
@@ -7,7 +7,7 @@ still add up to the mixture.
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d
 
-from recipes.mini.audio import SAMPLE_RATE, active_rms, band
+from recipes.mini.mixing.audio import SAMPLE_RATE, active_rms, band
 
 STEMS = ("drums", "bass", "other", "vocals")
 BALANCE = {"drums": 0.0, "bass": -2.0, "other": -2.0, "vocals": 0.0}  # dB of active RMS
@@ -17,7 +17,7 @@ Stems = dict[str, np.ndarray]
 
 
 def mixture(stems: Stems) -> np.ndarray:
-    """The sum of all stems."""
+    """Return the sum of all stems."""
     total = stems[STEMS[0]].astype(np.float32, copy=True)
     for name in STEMS[1:]:
         total += stems[name]
@@ -25,7 +25,7 @@ def mixture(stems: Stems) -> np.ndarray:
 
 
 def balance(rng: np.random.Generator, stems: Stems, spread: float = 4.0) -> Stems:
-    """Stems at their usual levels, each up to `spread` dB off."""
+    """Bring stems to their usual levels, each up to `spread` dB off."""
     balanced = {}
     for name in STEMS:
         level = active_rms(stems[name])
@@ -35,7 +35,7 @@ def balance(rng: np.random.Generator, stems: Stems, spread: float = 4.0) -> Stem
 
 
 def bus_gain(mix: np.ndarray, threshold: float, ratio: float, release: float) -> np.ndarray:
-    """A compressor's gain curve (L,) for a mixture: 1 below `threshold`, less above it.
+    """Return a compressor's gain curve (L,) for a mixture: 1 below `threshold`, less above it.
 
     `release` (s) is about how long the curve takes to move; it moves ahead of peaks.
     """
@@ -54,14 +54,14 @@ def _peak(sound: np.ndarray) -> float:
 
 
 def scale_to_peak(stems: Stems, peak: float) -> Stems:
-    """All stems by one gain, so that neither the mixture nor a stem exceeds `peak`."""
+    """Scale all stems by one gain, so that neither the mixture nor a stem exceeds `peak`."""
     loudest = max(_peak(sound) for sound in (mixture(stems), *stems.values()))
     gain = np.float32(peak / loudest)
     return {name: gain * sound for name, sound in stems.items()}
 
 
 def master(rng: np.random.Generator, stems: Stems) -> Stems:
-    """Balance; in some songs a bus compressor or a band limit; then a random level."""
+    """Balance the stems; in some songs compress or band-limit them; then draw a level."""
     stems = scale_to_peak(balance(rng, stems), 1.0)
     if rng.random() < 0.45:
         threshold, ratio = rng.uniform(0.25, 0.7), rng.choice([2, 4, 20])
@@ -74,12 +74,12 @@ def master(rng: np.random.Generator, stems: Stems) -> Stems:
 
 
 def quantise(stems: Stems) -> Stems:
-    """Stems as int16; silence stays exactly silent."""
+    """Round stems to int16; silence stays exactly silent."""
     return {name: np.round(FULL_SCALE * sound).astype(np.int16) for name, sound in stems.items()}
 
 
 def exact_mixture(stems: Stems) -> np.ndarray:
-    """The sum of int16 stems as int16: exact, since `master` leaves room above the peak."""
+    """Return the sum of int16 stems as int16: exact, since `master` leaves room above the peak."""
     total = np.sum([stems[name] for name in STEMS], axis=0, dtype=np.int32)
     if np.abs(total).max() > FULL_SCALE:
         raise ValueError("the stems' sum exceeds 16 bits; scale them to a lower peak first")

@@ -14,9 +14,9 @@ from scipy import fft
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import find_peaks
 
-from recipes.mini.audio import SAMPLE_RATE
-from recipes.mini.notes import to_hz
-from recipes.mini.voices import FFT_SIZE, FRAME_PERIOD, SPEECH_RATE, Phrase
+from recipes.mini.composing.notes import to_hz
+from recipes.mini.mixing.audio import SAMPLE_RATE
+from recipes.mini.singing.voices import FFT_SIZE, FRAME_PERIOD, SPEECH_RATE, Phrase
 
 HOP = 256  # samples between synthesis frames
 WINDOW = 512  # samples of excitation filtered at once
@@ -46,7 +46,7 @@ class Delivery:
 
 @lru_cache(maxsize=96)
 def _spectra(phrase: Phrase) -> tuple[np.ndarray, np.ndarray]:
-    """Log power envelope and aperiodicity, (F, bins up to 12 kHz)."""
+    """Return log power envelope and aperiodicity, (F, bins up to 12 kHz)."""
     import pyworld
 
     coded = phrase.envelope.astype(np.float64)
@@ -59,7 +59,7 @@ def _spectra(phrase: Phrase) -> tuple[np.ndarray, np.ndarray]:
 
 @lru_cache(maxsize=512)
 def syllables(phrase: Phrase) -> tuple[int, ...]:
-    """Frames where syllables begin, and the phrase's end: one more than there are syllables."""
+    """Return the frames where syllables begin, and the phrase's last: one more than syllables."""
     log_power, _ = _spectra(phrase)
     bins = slice(int(200 / SPEECH_RATE * FFT_SIZE), int(3000 / SPEECH_RATE * FFT_SIZE))
     loudness = DECIBELS * np.logaddexp.reduce(log_power[:, bins], axis=1)  # dB
@@ -72,7 +72,7 @@ def syllables(phrase: Phrase) -> tuple[int, ...]:
 
 
 def _stretch(phrase: Phrase, starts: np.ndarray, ends: np.ndarray, frames: int) -> np.ndarray:
-    """For every synthesis frame the (fractional) phrase frame it shows, -1 for silence.
+    """Return the (fractional) phrase frame that every synthesis frame shows, -1 for silence.
 
     A note longer than its syllable lengthens the syllable's loudest voiced part.
     """
@@ -103,7 +103,7 @@ def _pitch_curve(
     positions: np.ndarray,
     how: Delivery,
 ) -> np.ndarray:
-    """MIDI pitch at every synthesis frame."""
+    """Return the MIDI pitch at every synthesis frame."""
     frames = len(positions)
     times = np.arange(frames) / FRAME_RATE
     index = np.clip(np.searchsorted(notes["start"], times, side="right") - 1, 0, len(notes) - 1)
@@ -123,7 +123,7 @@ def _pitch_curve(
 
 
 def _pulses(frequency: np.ndarray) -> np.ndarray:
-    """A pulse train of unit power without harmonics above 20 kHz, from Hz at every sample."""
+    """Return a pulse train of unit power without harmonics above 20 kHz; `frequency` in Hz."""
     phase = 2 * np.pi * np.mod(np.cumsum(frequency, dtype=np.float64) / SAMPLE_RATE, 1.0)
     harmonics = np.floor(20_000 / frequency)
     below = 2 * np.sin(phase / 2)
@@ -135,14 +135,14 @@ def _pulses(frequency: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _frequency_map(formants: float) -> tuple[np.ndarray, np.ndarray]:
-    """For every filter bin: the phrase's bin that it shows, and the kHz beyond its band."""
+    """Return, for every filter bin, the phrase's bin that it shows and the kHz beyond its band."""
     hertz = np.arange(FILTER_SIZE // 2 + 1) * SAMPLE_RATE / FILTER_SIZE / formants
     beyond = np.maximum(hertz - SPEECH_EDGE, 0) / 1000
     return np.minimum(hertz, SPEECH_EDGE) / SPEECH_RATE * FFT_SIZE, beyond.astype(np.float32)
 
 
 def _filters(phrase: Phrase, positions: np.ndarray, how: Delivery) -> tuple[np.ndarray, np.ndarray]:
-    """Log amplitude and noise share of every synthesis frame: (frames, filter bins) each."""
+    """Return log amplitude and noise share of every synthesis frame: (frames, bins) each."""
     log_power, noisiness = _spectra(phrase)
     bins, beyond = _frequency_map(how.formants)
     low, part = bins.astype(int), (bins % 1).astype(np.float32)
@@ -162,7 +162,7 @@ def _filters(phrase: Phrase, positions: np.ndarray, how: Delivery) -> tuple[np.n
 
 
 def _minimum_phase(log_amplitude: np.ndarray) -> np.ndarray:
-    """Spectra (frames, bins) of the minimum-phase filters with these log amplitudes."""
+    """Return the spectra (frames, bins) of the minimum-phase filters with these log amplitudes."""
     cepstrum = fft.irfft(log_amplitude, FILTER_SIZE, axis=1).astype(np.float32)
     cepstrum[:, 1 : FILTER_SIZE // 2] *= 2
     cepstrum[:, FILTER_SIZE // 2 + 1 :] = 0

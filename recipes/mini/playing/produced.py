@@ -5,19 +5,21 @@ Their drums and bass also complete existing songs that have none.
 
 import numpy as np
 
-from recipes.mini import drum_machine, effects, electronic, fonts, kits, midi, patterns, players
-from recipes.mini.audio import SAMPLE_RATE, add_at, rms, seconds_to_samples, stutter
-from recipes.mini.electronic import Layer
-from recipes.mini.mixing import Stems
+from recipes.mini.composing import drum_keys, midi, patterns
+from recipes.mini.composing.score import Score
+from recipes.mini.mixing import effects
+from recipes.mini.mixing.audio import SAMPLE_RATE, add_at, rms, seconds_to_samples, stutter
+from recipes.mini.mixing.mixdown import Stems
 from recipes.mini.plan import SongPlan
-from recipes.mini.players import Palette
-from recipes.mini.score import Score
+from recipes.mini.playing import drum_machine, electronic, fonts, kits, players
+from recipes.mini.playing.electronic import Layer
+from recipes.mini.playing.players import Palette
 
 _PRESETS = (*range(0, 32), *range(40, 104))  # every program but basses and sound effects
 
 
 def song(plan: SongPlan, score: Score, palette: Palette) -> tuple[Stems, dict[str, list[str]]]:
-    """Drums, bass and other of an electronic song, and what each was made with."""
+    """Return drums, bass and other of an electronic song, and their credits."""
     rng = plan.generator("drums")
     notes, drum_sound, drum_credits = drums(rng, score, palette)
     stems = {"drums": effects.drums(rng, drum_sound, score.beat)}
@@ -28,7 +30,7 @@ def song(plan: SongPlan, score: Score, palette: Palette) -> tuple[Stems, dict[st
     layers = _layers(rng, score, palette)
     stems["other"] = _blend(rng, layers, score)
     if rng.random() < 0.6:
-        kicks = notes["start"][notes["pitch"] == drum_machine.KICK]
+        kicks = notes["start"][notes["pitch"] == drum_keys.KICK]
         gain = electronic.sidechain(rng, kicks, len(drum_sound))[:, None]
         stems["other"] = stems["other"] * gain
         stems["bass"] = stems["bass"] * gain
@@ -39,11 +41,11 @@ def song(plan: SongPlan, score: Score, palette: Palette) -> tuple[Stems, dict[st
 def drums(
     rng: np.random.Generator, score: Score, palette: Palette
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """A programmed drum track: its notes, its sound, what made it."""
+    """Program a drum track; return its notes, its sound and its credits."""
     style = str(rng.choice(list(patterns.STYLES)))
     notes = patterns.drum_notes(rng, score, style)
     kit, names = _kit(rng, palette)
-    pans = {key: float(rng.uniform(-0.5, 0.5)) for key in drum_machine.KEYS[3:]}
+    pans = {key: float(rng.uniform(-0.5, 0.5)) for key in drum_keys.KEYS[3:]}
     sound = drum_machine.play(kit, notes, pans, score.seconds)
     made_with = [f"pattern: {style}", *names]
     if not palette.held_out and rng.random() < 0.3:
@@ -67,7 +69,7 @@ def _kit(rng: np.random.Generator, palette: Palette) -> tuple[dict[int, np.ndarr
 
 
 def _add_loop(rng: np.random.Generator, score: Score, sound: np.ndarray) -> str:
-    """Add a drum loop to some of the sections, in place; its name."""
+    """Add a drum loop to some of the sections, in place; return its name."""
     loop, name = kits.loop(rng, score.beat)
     level = rng.uniform(0.2, 0.9)
     for bar in electronic.active_bars(rng, score, 0.6):
@@ -79,7 +81,7 @@ def _add_loop(rng: np.random.Generator, score: Score, sound: np.ndarray) -> str:
 
 
 def bass(rng: np.random.Generator, score: Score, palette: Palette) -> Layer:
-    """A bass line, on a synthesizer or on a soundfont's bass."""
+    """Play a bass line, on a synthesizer or on a soundfont's bass."""
     if not palette.held_out and rng.random() < 0.85:
         return electronic.bass(rng, score)
     part = midi.Part("bass", 38, midi.note_events(electronic.bass_notes(rng, score)))
@@ -112,7 +114,7 @@ def _sampled_layer(rng: np.random.Generator, score: Score, palette: Palette, kin
 
 
 def _blend(rng: np.random.Generator, layers: list[Layer], score: Score) -> np.ndarray:
-    """Every layer through effects of its own, at levels up to 8 dB apart."""
+    """Send every layer through effects of its own and add them, at levels up to 8 dB apart."""
     total = np.zeros_like(layers[0].sound)
     for layer in layers:
         sound = effects.instrument(rng, layer.sound, score.beat)

@@ -59,7 +59,7 @@ _VOWELS = ("a", "e", "i", "o", "u", "ɔ", "ɛ", "ø")
 
 
 def line(rng: np.random.Generator) -> str:
-    """One line of English words; about one in six is an ad-lib."""
+    """Draw a line of English words; about one in six is an ad-lib."""
     if rng.random() < 0.16:
         return str(rng.choice(_AD_LIBS))
     template = str(rng.choice(_TEMPLATES))
@@ -70,7 +70,7 @@ def line(rng: np.random.Generator) -> str:
 
 
 def syllables(rng: np.random.Generator) -> str:
-    """Phonemes of a line in no particular language, as open syllables."""
+    """Draw the phonemes of a line in no particular language, as open syllables."""
     count = int(rng.integers(4, 10))
     words = [
         f"ˈ{rng.choice(_ONSETS)}{rng.choice(_VOWELS)}" + ("n" if rng.random() < 0.12 else "")

@@ -1,4 +1,4 @@
-"""An electronic drum machine: hits computed from sines and noise, and step patterns.
+"""An electronic drum machine: hits computed from sines and noise.
 
 Hits are (L,) float32 with peaks near 1. Keys are General MIDI's drum keys, so that a pattern can
 also be played by a sampled kit or a soundfont.
@@ -6,12 +6,8 @@ also be played by a sampled kit or a soundfont.
 
 import numpy as np
 
-from recipes.mini.audio import SAMPLE_RATE, add_at, band, pan, seconds_to_samples
-
-KICK, RIM, SNARE, CLAP, CLOSED_HAT, OPEN_HAT = 36, 37, 38, 39, 42, 46
-LOW_TOM, MID_TOM, HIGH_TOM, CRASH, COWBELL, SHAKER = 45, 47, 50, 49, 56, 70
-KEYS = (KICK, RIM, SNARE, CLAP, CLOSED_HAT, OPEN_HAT)
-KEYS += (LOW_TOM, MID_TOM, HIGH_TOM, CRASH, COWBELL, SHAKER)
+from recipes.mini.composing import drum_keys as dk
+from recipes.mini.mixing.audio import SAMPLE_RATE, add_at, band, pan, seconds_to_samples
 
 
 def _times(seconds: float) -> np.ndarray:
@@ -19,18 +15,18 @@ def _times(seconds: float) -> np.ndarray:
 
 
 def _decay(times: np.ndarray, seconds: float) -> np.ndarray:
-    """An exponential that falls by 60 dB in `seconds`."""
+    """Return an exponential that falls by 60 dB in `seconds`."""
     return np.exp(-6.9 * times / seconds)
 
 
 def _swept_sine(times: np.ndarray, high: float, low: float, sweep: float) -> np.ndarray:
-    """A sine falling from `high` to `low` Hz with time constant `sweep` (s)."""
+    """Return a sine falling from `high` to `low` Hz with time constant `sweep` (s)."""
     phase = low * times + (high - low) * sweep * (1 - np.exp(-times / sweep))
     return np.sin(2 * np.pi * phase)
 
 
 def _normalise(sound: np.ndarray) -> np.ndarray:
-    """Peak 1, and an end without a click."""
+    """Scale to a peak of 1, and end without a click."""
     ending = np.minimum(1, np.arange(len(sound), 0, -1) / (0.02 * SAMPLE_RATE))
     return (ending * sound / np.abs(sound).max()).astype(np.float32)
 
@@ -40,7 +36,7 @@ def _noise(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
 
 
 def kick(rng: np.random.Generator) -> np.ndarray:
-    """A falling sine with a click; short and hard to long and booming."""
+    """Return a falling sine with a click, from short and hard to long and booming."""
     length = rng.uniform(0.18, 0.9) if rng.random() < 0.75 else rng.uniform(0.9, 1.6)
     times = _times(length)
     low = rng.uniform(38, 62)
@@ -52,7 +48,7 @@ def kick(rng: np.random.Generator) -> np.ndarray:
 
 
 def snare(rng: np.random.Generator) -> np.ndarray:
-    """Two short tones under band-passed noise."""
+    """Return two short tones under band-passed noise."""
     times = _times(rng.uniform(0.12, 0.45))
     base = rng.uniform(150, 260)
     tone = _swept_sine(times, 1.6 * base, base, 0.01) + 0.6 * np.sin(
@@ -65,7 +61,7 @@ def snare(rng: np.random.Generator) -> np.ndarray:
 
 
 def clap(rng: np.random.Generator) -> np.ndarray:
-    """Four bursts of noise, the last one with a tail."""
+    """Return four bursts of noise, the last one with a tail."""
     times = _times(0.35)
     envelope = rng.uniform(0.3, 0.7) * _decay(times, rng.uniform(0.15, 0.35))
     gap = rng.uniform(0.007, 0.014)
@@ -78,7 +74,7 @@ def clap(rng: np.random.Generator) -> np.ndarray:
 
 
 def hat(rng: np.random.Generator, seconds: float, bright: float) -> np.ndarray:
-    """Metal: six square waves and noise above `bright` Hz, falling in `seconds`."""
+    """Return metal: six square waves and noise above `bright` Hz, falling in `seconds`."""
     times = _times(1.2 * seconds)
     base = rng.uniform(180, 420)
     ratios = np.array([2.0, 3.0, 4.16, 5.43, 6.79, 8.21], dtype=np.float32)
@@ -89,7 +85,7 @@ def hat(rng: np.random.Generator, seconds: float, bright: float) -> np.ndarray:
 
 
 def tom(rng: np.random.Generator, frequency: float) -> np.ndarray:
-    """A falling sine with a little noise."""
+    """Return a falling sine with a little noise."""
     times = _times(rng.uniform(0.25, 0.7))
     body = _swept_sine(times, rng.uniform(1.3, 2) * frequency, frequency, 0.05)
     skin = band(_noise(rng, times), 300, 4000) * _decay(times, 0.06)
@@ -97,7 +93,7 @@ def tom(rng: np.random.Generator, frequency: float) -> np.ndarray:
 
 
 def rim(rng: np.random.Generator) -> np.ndarray:
-    """A woody click of two tones."""
+    """Return a woody click of two tones."""
     times = _times(0.08)
     base = rng.uniform(400, 900)
     sound = np.sin(2 * np.pi * base * times) + np.sin(2 * np.pi * 2.6 * base * times)
@@ -105,7 +101,7 @@ def rim(rng: np.random.Generator) -> np.ndarray:
 
 
 def cowbell(rng: np.random.Generator) -> np.ndarray:
-    """Two square waves a bent fifth apart."""
+    """Return two square waves a bent fifth apart."""
     times = _times(0.35)
     base = rng.uniform(480, 640)
     sound = np.sign(np.sin(2 * np.pi * base * times)) + np.sign(np.sin(3.03 * np.pi * base * times))
@@ -113,24 +109,24 @@ def cowbell(rng: np.random.Generator) -> np.ndarray:
 
 
 def synthetic_kit(rng: np.random.Generator) -> dict[int, np.ndarray]:
-    """One hit for every key."""
+    """Return one hit for every key."""
     bright = rng.uniform(4000, 9000)
     low_tom = rng.uniform(70, 120)
     return {
-        KICK: kick(rng), RIM: rim(rng), SNARE: snare(rng), CLAP: clap(rng),
-        CLOSED_HAT: hat(rng, rng.uniform(0.03, 0.12), bright),
-        OPEN_HAT: hat(rng, rng.uniform(0.25, 0.7), bright),
-        LOW_TOM: tom(rng, low_tom), MID_TOM: tom(rng, 1.4 * low_tom),
-        HIGH_TOM: tom(rng, 1.9 * low_tom),
-        CRASH: hat(rng, rng.uniform(1.2, 2.5), rng.uniform(2000, 4500)),
-        COWBELL: cowbell(rng), SHAKER: hat(rng, 0.06, rng.uniform(5000, 9000)),
+        dk.KICK: kick(rng), dk.RIM: rim(rng), dk.SNARE: snare(rng), dk.CLAP: clap(rng),
+        dk.CLOSED_HAT: hat(rng, rng.uniform(0.03, 0.12), bright),
+        dk.OPEN_HAT: hat(rng, rng.uniform(0.25, 0.7), bright),
+        dk.LOW_TOM: tom(rng, low_tom), dk.MID_TOM: tom(rng, 1.4 * low_tom),
+        dk.HIGH_TOM: tom(rng, 1.9 * low_tom),
+        dk.CRASH: hat(rng, rng.uniform(1.2, 2.5), rng.uniform(2000, 4500)),
+        dk.COWBELL: cowbell(rng), dk.SHAKER: hat(rng, 0.06, rng.uniform(5000, 9000)),
     }  # fmt: skip
 
 
 def play(
     kit: dict[int, np.ndarray], notes: np.ndarray, pans: dict[int, float], seconds: float
 ) -> np.ndarray:
-    """Drum notes played by a kit of (L,) or (L, 2) hits: (L, 2) of `seconds`."""
+    """Play drum notes with a kit of (L,) or (L, 2) hits: (L, 2) of `seconds`."""
     target = np.zeros((seconds_to_samples(seconds), 2), dtype=np.float32)
     placed = {
         key: pan(hit, pans.get(key, 0.0)) if hit.ndim == 1 else hit for key, hit in kit.items()

@@ -1,4 +1,4 @@
-"""Random effect chains: what a mixing engineer might put on each stem.
+"""Random effect chains, such as a mixing engineer might put on each stem.
 
 Every chain keeps the sound's length and roughly its place in time, so that a stem stays aligned.
 """
@@ -6,7 +6,7 @@ Every chain keeps the sound's length and roughly its place in time, so that a st
 import numpy as np
 import pedalboard as pb
 
-from recipes.mini.audio import SAMPLE_RATE, band, rms
+from recipes.mini.mixing.audio import SAMPLE_RATE, band, rms
 
 SUBSONIC = 16  # Hz: what lies below is offset, from asymmetric samples and distortion
 
@@ -22,7 +22,7 @@ def _levelled(sound: np.ndarray, level: float = 0.1) -> np.ndarray:
 
 
 def _equaliser(rng: np.random.Generator, amount: float) -> list[pb.Plugin]:
-    """A tilt and two bells of up to `amount` dB."""
+    """Return a tilt and two bells of up to `amount` dB."""
     tilt = rng.normal(0, amount / 2)
     bells = [
         pb.PeakFilter(float(np.exp(rng.uniform(np.log(120), np.log(9000)))),
@@ -75,7 +75,7 @@ def widen(rng: np.random.Generator, sound: np.ndarray) -> np.ndarray:
 
 
 def drums(rng: np.random.Generator, sound: np.ndarray, beat: float) -> np.ndarray:
-    """Equaliser, compression, saturation, room; rarely crushed or filtered."""
+    """Apply equaliser, compression, saturation, room; rarely a crusher or a delay."""
     chain = _equaliser(rng, 5)
     if rng.random() < 0.6:
         chain.append(_compressor(rng))
@@ -91,7 +91,7 @@ def drums(rng: np.random.Generator, sound: np.ndarray, beat: float) -> np.ndarra
 
 
 def bass(rng: np.random.Generator, sound: np.ndarray) -> np.ndarray:
-    """Equaliser, compression, drive; mostly narrow."""
+    """Apply equaliser, compression, drive; the result is mostly narrow."""
     chain = _equaliser(rng, 4)
     if rng.random() < 0.5:
         chain.append(_compressor(rng))
@@ -108,7 +108,7 @@ def bass(rng: np.random.Generator, sound: np.ndarray) -> np.ndarray:
 
 
 def amplifier(rng: np.random.Generator, sound: np.ndarray) -> np.ndarray:
-    """A guitar amplifier: drive into a loudspeaker that stops near 5 kHz."""
+    """Play the sound through a guitar amplifier: drive, and a loudspeaker that stops near 5 kHz."""
     drive = rng.choice([rng.uniform(4, 14), rng.uniform(16, 38)])
     chain = [pb.HighpassFilter(rng.uniform(70, 160)), pb.Distortion(drive),
              pb.PeakFilter(rng.uniform(600, 3000), rng.uniform(-4, 6), 0.7)]  # fmt: skip
@@ -116,7 +116,7 @@ def amplifier(rng: np.random.Generator, sound: np.ndarray) -> np.ndarray:
 
 
 def instrument(rng: np.random.Generator, sound: np.ndarray, beat: float) -> np.ndarray:
-    """Anything in `other`: colour, space and width, from dry to drowned."""
+    """Give a part of `other` colour, space and width, from dry to drowned."""
     chain = _equaliser(rng, 6)
     if rng.random() < 0.2:
         chain.append(pb.Distortion(rng.uniform(2, 16)))
@@ -137,7 +137,7 @@ def instrument(rng: np.random.Generator, sound: np.ndarray, beat: float) -> np.n
 
 
 def vocals(rng: np.random.Generator, sound: np.ndarray, beat: float, genre: str) -> np.ndarray:
-    """High-pass, compression, de-nosed tilt, echo and hall; stranger in electronic songs."""
+    """Apply high-pass, compression, equaliser, echo and hall; stranger in electronic songs."""
     odd = 2.0 if genre == "electronic" else 0.6
     chain = [pb.HighpassFilter(rng.uniform(70, 180)), *_equaliser(rng, 4.5), _compressor(rng)]
     if rng.random() < 0.3:

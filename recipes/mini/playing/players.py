@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from recipes.mini import drum_machine, effects, fonts, kits, midi, sources
-from recipes.mini.audio import rms, seconds_to_samples
-from recipes.mini.score import Score
+from recipes.mini import sources
+from recipes.mini.composing import midi
+from recipes.mini.composing.score import Score
+from recipes.mini.mixing import effects
+from recipes.mini.mixing.audio import rms, seconds_to_samples
+from recipes.mini.playing import drum_machine, fonts, kits
 
 GUITARS = tuple(range(24, 32))
 DISTORTED = (29, 30)
@@ -17,7 +20,7 @@ _FAMILIES = [tuple(range(first, first + 8)) for first in range(0, 96, 8) if firs
 
 @dataclass(frozen=True)
 class Palette:
-    """What a set of songs may be played with."""
+    """The soundfonts that a set of songs may be played with."""
 
     fonts: tuple[Path, ...]
     held_out: bool
@@ -28,7 +31,7 @@ HELD_OUT = Palette((sources.CSOUND, sources.CSOUND, sources.TIMGM), held_out=Tru
 
 
 def _instrument(rng: np.random.Generator, font: Path, program: int) -> fonts.Preset:
-    """The part's own program, another of its family, or anything."""
+    """Draw the part's own program, another of its family, or anything."""
     chance = rng.random()
     family = next((f for f in _FAMILIES if program in f), (program,))
     if chance > 0.8:
@@ -39,7 +42,7 @@ def _instrument(rng: np.random.Generator, font: Path, program: int) -> fonts.Pre
 def drums(
     rng: np.random.Generator, parts: list[midi.Part], palette: Palette, score: Score
 ) -> tuple[np.ndarray, list[str]]:
-    """Drum parts on a soundfont's kit; sometimes on a drum machine or a recorded kit."""
+    """Play drum parts on a soundfont's kit; sometimes on a drum machine or a recorded kit."""
     if rng.random() < 0.22:
         notes = np.concatenate([midi.notes_of(part) for part in parts])
         if palette.held_out:
@@ -62,7 +65,7 @@ def drums(
 def bass(
     rng: np.random.Generator, parts: list[midi.Part], palette: Palette, score: Score
 ) -> tuple[np.ndarray, str]:
-    """Bass parts on one bass of a soundfont."""
+    """Play bass parts on one bass of a soundfont."""
     font = palette.fonts[rng.integers(len(palette.fonts))]
     programs = (parts[0].program,) if rng.random() < 0.4 else BASSES
     preset = fonts.choose(rng, font, programs)
@@ -72,7 +75,7 @@ def bass(
 def other(
     rng: np.random.Generator, parts: list[midi.Part], palette: Palette, score: Score
 ) -> tuple[np.ndarray, list[str]]:
-    """Every other part, in up to three groups with effects of their own."""
+    """Play every other part, in up to three groups with effects of their own."""
     groups: dict[str, list[tuple[midi.Part, fonts.Preset]]] = {}
     font_of = {
         group: palette.fonts[rng.integers(len(palette.fonts))] for group in ("guitars", "a", "b")
@@ -95,7 +98,7 @@ def _group(
     guitars: bool,
     score: Score,
 ) -> np.ndarray:
-    """Parts that share effects, up to 6 dB below the usual level."""
+    """Play parts that share effects, up to 6 dB below the usual level."""
     parts = [part for part, _ in members]
     presets = [preset for _, preset in members]
     sound = fonts.render(parts, presets, score.seconds)

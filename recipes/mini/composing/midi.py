@@ -9,8 +9,8 @@ from pathlib import Path
 import mido
 import numpy as np
 
-from recipes.mini.notes import collect
-from recipes.mini.score import SCALES, Chord, Score, Section
+from recipes.mini.composing.notes import collect
+from recipes.mini.composing.score import SCALES, Chord, Score, Section
 
 DRUM_CHANNEL = 9
 BASS_PROGRAMS = (*range(32, 40), 43)  # General MIDI basses and the contrabass
@@ -27,7 +27,7 @@ class Part:
 
     @property
     def starts(self) -> list[float]:
-        """When notes begin, s."""
+        """Seconds at which notes begin."""
         return [time for time, message in self.events if _begins_note(message)]
 
 
@@ -36,7 +36,7 @@ def _begins_note(message: mido.Message) -> bool:
 
 
 def read_parts(file: mido.MidiFile, tempo: float | None = None) -> list[Part]:
-    """Parts of a MIDI file; `tempo` (beats a minute), if given, replaces the file's own."""
+    """Read the parts of a MIDI file, at its own tempo or at `tempo` (beats a minute)."""
     programs: dict[int, int] = {}
     names: dict[int, str] = {}
     events: dict[int, list[tuple[float, mido.Message]]] = {}
@@ -88,7 +88,7 @@ def _stem(channel: int, program: int, name: str) -> str:
 
 
 def first_tempo(file: mido.MidiFile) -> float:
-    """Beats a minute of the file's first tempo message, 120 if it has none."""
+    """Return the beats a minute of the file's first tempo message, 120 if it has none."""
     for track in file.tracks:
         for message in track:
             if message.type == "set_tempo":
@@ -97,7 +97,7 @@ def first_tempo(file: mido.MidiFile) -> float:
 
 
 def archive_songs(path: Path) -> dict[str, bytes]:
-    """MIDI songs inside a WAD game archive, by lump name."""
+    """Return the MIDI songs inside a WAD game archive, by lump name."""
     data = path.read_bytes()
     count, directory = struct.unpack_from("<ii", data, 4)
     songs = {}
@@ -110,12 +110,12 @@ def archive_songs(path: Path) -> dict[str, bytes]:
 
 
 def open_song(data: bytes) -> mido.MidiFile:
-    """A MIDI file from its bytes."""
+    """Return a MIDI file from its bytes."""
     return mido.MidiFile(file=io.BytesIO(data), clip=True)
 
 
 def excerpt(parts: list[Part], start: float, end: float, transpose: int) -> list[Part]:
-    """Parts between two times (s), moved to 0 and transposed; drums keep their pitches."""
+    """Return parts between two times (s), moved to 0 and transposed; drums keep their pitches."""
     result = []
     for part in parts:
         shift = 0 if part.stem == "drums" else transpose
@@ -132,7 +132,7 @@ def excerpt(parts: list[Part], start: float, end: float, transpose: int) -> list
 
 
 def note_events(notes: np.ndarray) -> tuple[tuple[float, mido.Message], ...]:
-    """Notes as messages at absolute times (s) on channel 0; pitches are rounded."""
+    """Return notes as messages at absolute times (s) on channel 0; pitches are rounded."""
     events = []
     for start, duration, pitch, velocity in notes.tolist():
         key, strength = round(pitch), int(np.clip(round(127 * velocity), 1, 127))
@@ -142,7 +142,7 @@ def note_events(notes: np.ndarray) -> tuple[tuple[float, mido.Message], ...]:
 
 
 def write(path: Path, parts: list[Part], presets: list[tuple[int, int]]) -> None:
-    """A MIDI file that plays each part with its (bank, program), at 120 beats a minute."""
+    """Write a MIDI file that plays each part with its (bank, program), at 120 beats a minute."""
     ticks_per_beat = 9600
     file = mido.MidiFile(ticks_per_beat=ticks_per_beat)
     free = [channel for channel in range(16) if channel != DRUM_CHANNEL]
@@ -164,7 +164,7 @@ def write(path: Path, parts: list[Part], presets: list[tuple[int, int]]) -> None
 
 
 def estimate_score(parts: list[Part], tempo: float, seconds: float) -> Score:
-    """Chords of a song from its notes: the three strongest pitch classes of every bar."""
+    """Estimate the chords from a song's notes: the three strongest pitch classes of every bar."""
     bar = 240 / tempo
     bars = int(np.ceil(seconds / bar))
     weights = np.full((bars, 12), 1e-6)
@@ -194,7 +194,7 @@ def estimate_score(parts: list[Part], tempo: float, seconds: float) -> Score:
 
 
 def notes_of(part: Part) -> np.ndarray:
-    """The part's notes, without its controllers."""
+    """Return the part's notes, without its controllers."""
     open_notes: dict[int, tuple[float, int]] = {}
     rows = []
     for time, message in part.events:

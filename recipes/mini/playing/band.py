@@ -6,14 +6,17 @@ from functools import partial
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 
-from recipes.mini import charts, effects, midi, players, produced, sources
-from recipes.mini.audio import seconds_to_samples
-from recipes.mini.electronic import active_bars
-from recipes.mini.mixing import STEMS, Stems
-from recipes.mini.notes import melody
+from recipes.mini import sources
+from recipes.mini.composing import charts, midi
+from recipes.mini.composing.notes import melody
+from recipes.mini.composing.score import Score
+from recipes.mini.mixing import effects
+from recipes.mini.mixing.audio import seconds_to_samples
+from recipes.mini.mixing.mixdown import STEMS, Stems
 from recipes.mini.plan import SongPlan
-from recipes.mini.players import Palette
-from recipes.mini.score import Score
+from recipes.mini.playing import players, produced
+from recipes.mini.playing.electronic import active_bars
+from recipes.mini.playing.players import Palette
 
 _LEADS = (26, 27, 29, 30, 40, 52, 53, 54, 56, 64, 65, 66, 67, 71, 73, 75, 80, 81, 82, 85, 87)
 _VOICE_LIKE = (52, 53, 54, 85, 91)  # choirs and voices: `other`, though they sound sung
@@ -31,7 +34,7 @@ class Sheet:
 def song(
     plan: SongPlan, score: Score, palette: Palette
 ) -> tuple[Stems, dict[str, list[str]], Score]:
-    """Drums, bass and other of a MIDI song, what each was made with, and the song's own score."""
+    """Return drums, bass and other of a MIDI song, their credits, and the song's own score."""
     rng = plan.generator("song")
     sheet = _chart(rng, score, palette) if plan.kind == "chart" else _existing(rng, plan, palette)
     score = sheet.score
@@ -59,7 +62,7 @@ def song(
 
 
 def _chart(rng: np.random.Generator, score: Score, palette: Palette) -> Sheet:
-    """What mma makes of the score."""
+    """Let mma accompany the score."""
     grooves = charts.choose_grooves(rng, score, palette.held_out)
     data = charts.accompany(score, grooves, int(rng.integers(2**31)))
     parts = midi.read_parts(midi.open_song(data))
@@ -67,7 +70,7 @@ def _chart(rng: np.random.Generator, score: Score, palette: Palette) -> Sheet:
 
 
 def _existing(rng: np.random.Generator, plan: SongPlan, palette: Palette) -> Sheet:
-    """An excerpt of an existing song; songs in which a stem hardly plays are passed over."""
+    """Return an excerpt of an existing song; songs in which a stem hardly plays are passed over."""
     for _ in range(5):
         sheet = _excerpt(rng, plan, palette)
         if _scarcest(sheet.parts, plan.seconds, 0.0) >= plan.seconds / 4:
@@ -76,7 +79,7 @@ def _existing(rng: np.random.Generator, plan: SongPlan, palette: Palette) -> She
 
 
 def _excerpt(rng: np.random.Generator, plan: SongPlan, palette: Palette) -> Sheet:
-    """An excerpt of a random song, transposed, up to 14 % slower or faster."""
+    """Return an excerpt of a random song, transposed, up to 14 % slower or faster."""
     title, data = _pick(rng, palette)
     file = midi.open_song(data)
     tempo = midi.first_tempo(file) * rng.uniform(0.88, 1.14)
@@ -91,7 +94,7 @@ def _excerpt(rng: np.random.Generator, plan: SongPlan, palette: Palette) -> Shee
 
 
 def _scarcest(parts: list[midi.Part], seconds: float, start: float) -> int:
-    """In how many seconds of an excerpt the stem that plays least begins a note."""
+    """Count, for the stem that plays least, the seconds of an excerpt in which it begins a note."""
     busy: dict[str, set[int]] = {part.stem: set() for part in parts}
     for part in parts:
         busy[part.stem].update(int(time) for time in part.starts if start <= time < start + seconds)
@@ -99,7 +102,7 @@ def _scarcest(parts: list[midi.Part], seconds: float, start: float) -> int:
 
 
 def _pick(rng: np.random.Generator, palette: Palette) -> tuple[str, bytes]:
-    """A song's name and its MIDI file."""
+    """Return a song's name and its MIDI file."""
     if palette.held_out:
         paths = sorted(sources.OPENMSX.glob("*.mid"))
         path = paths[rng.integers(len(paths))]
@@ -113,7 +116,7 @@ def _pick(rng: np.random.Generator, palette: Palette) -> tuple[str, bytes]:
 
 
 def _lead(rng: np.random.Generator, score: Score) -> midi.Part:
-    """A melody for a solo instrument, in some of the sections."""
+    """Draw a melody for a solo instrument, in some of the sections."""
     program = int(rng.choice(_VOICE_LIKE if rng.random() < 0.25 else _LEADS))
     seed, centre = rng.integers(2**32), rng.uniform(62, 80)
     bars = active_bars(rng, score, rng.uniform(0.3, 0.9))
@@ -125,7 +128,7 @@ def _lead(rng: np.random.Generator, score: Score) -> midi.Part:
 
 
 def _drop_outs(rng: np.random.Generator, score: Score, stems: Stems) -> Stems:
-    """In some songs, stems that rest for a section now and then."""
+    """In some songs, let stems rest for a section now and then."""
     share = rng.choice([0.0, 0.12, 0.3], p=[0.5, 0.3, 0.2])
     result = {}
     for name, sound in stems.items():

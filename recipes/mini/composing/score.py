@@ -1,4 +1,4 @@
-"""What a song is before it sounds: tempo, key, sections and chords, all in seconds."""
+"""A song before it sounds: tempo, key, sections and chords, all in seconds."""
 
 from dataclasses import dataclass
 
@@ -69,12 +69,12 @@ class Score:
         return 4 * self.beat
 
     def chord_at(self, time: float) -> Chord:
-        """The chord sounding at `time` (s); the last one after the end."""
+        """Return the chord sounding at `time` (s); the last one after the end."""
         index = np.searchsorted([chord.end for chord in self.chords], time, side="right")
         return self.chords[min(int(index), len(self.chords) - 1)]
 
     def section_at(self, time: float) -> Section:
-        """The section that `time` (s) falls in."""
+        """Return the section that `time` (s) falls in."""
         bar = int(time / self.bar + 1e-6)
         ends = [section.first_bar + section.bars for section in self.sections]
         return self.sections[min(int(np.searchsorted(ends, bar, "right")), len(ends) - 1)]
@@ -103,7 +103,7 @@ def plan_sections(rng: np.random.Generator, bars: int) -> tuple[Section, ...]:
 def compose(
     rng: np.random.Generator, tempo: float, seconds: float, held_out: bool = False
 ) -> Score:
-    """A song's key, form and chords; choruses and verses each keep one progression."""
+    """Draw a song's key, form and chords; choruses and verses each keep one progression."""
     mode = str(rng.choice(list(SCALES), p=[0.42, 0.45, 0.13]))
     key = int(rng.integers(12))
     scale = tuple((key + step) % 12 for step in SCALES[mode])

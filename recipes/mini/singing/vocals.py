@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from recipes.mini import singing, voices
-from recipes.mini.audio import add_at, fade, pan, seconds_to_samples, stutter
-from recipes.mini.notes import collect, from_hz, melody_pitches, nearest, rhythm, voicing
-from recipes.mini.score import Score
-from recipes.mini.singing import Delivery
+from recipes.mini.composing.notes import collect, from_hz, melody_pitches, nearest, rhythm, voicing
+from recipes.mini.composing.score import Score
+from recipes.mini.mixing.audio import add_at, fade, pan, seconds_to_samples, stutter
+from recipes.mini.singing import vocoder, voices
+from recipes.mini.singing.vocoder import Delivery
 
 STYLES = ("sung", "tuned", "rap", "whisper", "chops", "robot")
 _STYLE_SHARES = {
@@ -32,7 +32,7 @@ class Singer:
 
 
 def choose_singer(rng: np.random.Generator, bank: Path, role: str, style: str) -> Singer:
-    """A random voice of the role, its vocal tract scaled and its range moved."""
+    """Draw a voice of the role, scale its vocal tract and move its range."""
     cast = [voice for voice in voices.VOICES if voice.role == role]
     weights = np.array([3.0 if voice.engine == "hibari" else 1.2 for voice in cast])
     voice = cast[rng.choice(len(cast), p=weights / weights.sum())]
@@ -64,18 +64,18 @@ class Line:
 
     @property
     def start(self) -> float:
-        """When the first note begins, s."""
+        """Seconds at which the first note begins."""
         return float(self.notes["start"][0])
 
     def again(self, seconds: float) -> "Line":
-        """The same line, later."""
+        """Return the same line, `seconds` later."""
         return replace(self, notes=_moved(self.notes, seconds))
 
 
 def _compose_line(
     rng: np.random.Generator, score: Score, singer: Singer, style: str, start: float, room: float
 ) -> Line:
-    """A random phrase from `start` (s) or up to 1.5 beats later, within `room` (s)."""
+    """Draw a phrase that begins at `start` (s) or up to 1.5 beats later, within `room` (s)."""
     phrase = singer.phrases[rng.integers(len(singer.phrases))]
     late = rng.choice([0, 0.5, 1, 1.5]) * score.beat
     notes = _line_notes(rng, score, singer, phrase, start + late, room - late, style)
@@ -86,8 +86,8 @@ def _line_notes(
     rng: np.random.Generator, score: Score, singer: Singer, phrase: voices.Phrase, start: float,
     room: float, style: str,
 ) -> np.ndarray:  # fmt: skip
-    """Notes for the phrase's syllables from `start` (s), as many as fit into `room` (s)."""
-    count = len(singing.syllables(phrase)) - 1
+    """Draw notes for the phrase's syllables from `start` (s), as many as fit into `room` (s)."""
+    count = len(vocoder.syllables(phrase)) - 1
     if style == "rap":
         lengths = rng.choice([0.25, 0.5, 0.5, 0.75], size=count)
     else:
@@ -123,7 +123,7 @@ def _harmony(score: Score, notes: np.ndarray, above: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """How a song's lines are thickened; shares of lines that get each voice."""
+    """How a song's lines are thickened: the share of lines that get each extra voice."""
 
     doubles: float
     harmonies: float
@@ -141,11 +141,11 @@ def _arrangement(rng: np.random.Generator) -> Arrangement:
 def _sing_line(
     rng: np.random.Generator, score: Score, line: Line, extras: Arrangement
 ) -> np.ndarray:
-    """The line with its doubles and harmonies: (L, 2) from the line's start."""
+    """Sing the line with its doubles and harmonies: (L, 2) from the line's start."""
     notes, how = _moved(line.notes, -line.start), line.singer.how
 
     def voice(notes: np.ndarray, how: Delivery) -> np.ndarray:
-        return singing.sing(rng, line.phrase, notes, how)
+        return vocoder.sing(rng, line.phrase, notes, how)
 
     layers = [pan(voice(notes, how), rng.uniform(-0.12, 0.12))]
     if rng.random() < extras.doubles:
@@ -169,17 +169,17 @@ def _sing_line(
 
 
 def _breath(rng: np.random.Generator, singer: Singer) -> np.ndarray:
-    """A breath before a line, noise through the voice's own vocal tract."""
+    """Return a breath before a line: noise through the voice's own vocal tract."""
     phrase = singer.phrases[rng.integers(len(singer.phrases))]
     notes = collect([(0.0, rng.uniform(0.2, 0.45), 60, 1.0)])
-    sound = singing.sing(rng, phrase, notes, replace(singer.how, breathiness=1.0))
+    sound = vocoder.sing(rng, phrase, notes, replace(singer.how, breathiness=1.0))
     return pan(fade(rng.uniform(0.03, 0.15) * sound, 0.08), 0.0)
 
 
 def _chops(
     rng: np.random.Generator, score: Score, singer: Singer, start: float, bars: int
 ) -> np.ndarray:
-    """Short pieces of sung syllables in a repeated rhythm on chord tones: (L, 2)."""
+    """Return short pieces of sung syllables in a repeated rhythm on chord tones: (L, 2)."""
     step = score.beat / 4
     total = np.zeros((seconds_to_samples(bars * score.bar), 2), dtype=np.float32)
     phrase = singer.phrases[rng.integers(len(singer.phrases))]
@@ -198,7 +198,7 @@ def _chops(
             key = (tones[choice % len(tones)], round(float(length), 3))
             if key not in cache:
                 note = collect([(0.0, max(key[1], 0.06), key[0], 1.0)])
-                cache[key] = fade(singing.sing(rng, phrase, note, singer.how), 0.004)
+                cache[key] = fade(vocoder.sing(rng, phrase, note, singer.how), 0.004)
             at = seconds_to_samples(bar * score.bar + i * step)
             add_at(total, pan(cache[key], float(rng.uniform(-0.6, 0.6))), at)
     return total
@@ -207,7 +207,7 @@ def _chops(
 def vocal_stem(
     rng: np.random.Generator, score: Score, bank: Path, role: str, genre: str
 ) -> tuple[np.ndarray, list[str]]:
-    """A song's vocals (L, 2) without effects, and a line about each singer."""
+    """Return a song's vocals (L, 2) without effects, and a credit for each singer."""
     style = str(rng.choice(STYLES, p=_STYLE_SHARES[genre]))
     lead = choose_singer(rng, bank, role, style)
     guest = choose_singer(rng, bank, role, "sung") if rng.random() < 0.35 else lead
@@ -241,7 +241,7 @@ def vocal_stem(
 
 
 def _lines(rng: np.random.Generator, score: Score) -> list[tuple[str, int, int]]:
-    """(section kind, first bar, bars) of every line, so that someone sings most of the time."""
+    """Draw (section kind, first bar, bars) of every line; someone sings most of the time."""
     chance = {"intro": 0.35, "verse": 0.9, "build": 0.6, "chorus": 0.95, "break": 0.5}
     span = max(1, round(rng.uniform(2.2, 5) / score.bar))
     rest = rng.uniform(0.05, 0.3)

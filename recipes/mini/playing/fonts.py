@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from recipes.mini import midi
-from recipes.mini.audio import SAMPLE_RATE
+from recipes.mini.composing import midi
+from recipes.mini.mixing.audio import SAMPLE_RATE
 
 DRUM_BANK = 128
 MELODIC_BANKS = range(100)  # 127 holds an older instrument's presets in an order of their own
@@ -32,7 +32,7 @@ class Preset:
 
 @cache
 def presets(font: Path) -> tuple[Preset, ...]:
-    """Every preset of a soundfont, read from its `phdr` chunk."""
+    """Read every preset of a soundfont from its `phdr` chunk."""
     with font.open("rb") as file:
         data = file.read(12)
         found: list[Preset] = []
@@ -53,18 +53,18 @@ def presets(font: Path) -> tuple[Preset, ...]:
 
 
 def kits(font: Path) -> list[Preset]:
-    """The font's drum kits."""
+    """Return the font's drum kits."""
     return [p for p in presets(font) if p.bank == DRUM_BANK and p.program in KIT_PROGRAMS]
 
 
 def choose(rng: np.random.Generator, font: Path, programs: tuple[int, ...]) -> Preset:
-    """A random instrument among the font's presets with one of these General MIDI programs."""
+    """Draw an instrument among the font's presets with one of these General MIDI programs."""
     found = [p for p in presets(font) if p.program in programs and p.bank in MELODIC_BANKS]
     return found[rng.integers(len(found))]
 
 
 def render(parts: list[midi.Part], instruments: list[Preset], seconds: float) -> np.ndarray:
-    """Play parts of one font: (L, 2) float32 of exactly `seconds`, without reverb or chorus."""
+    """Play parts with one font: (L, 2) float32 of exactly `seconds`, without reverb or chorus."""
     length = round(seconds * SAMPLE_RATE)
     with tempfile.TemporaryDirectory() as folder:
         song, sound = Path(folder, "song.mid"), Path(folder, "song.raw")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recipes.mini.score import Score
+from recipes.mini.composing.score import Score
 from recipes.mini.sources import MMA_HOME
 
 _NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
@@ -28,7 +28,7 @@ HELD_OUT_FILES = (
 
 @cache
 def grooves(held_out: bool) -> dict[str, tuple[str, ...]]:
-    """Grooves in 4/4 by library file, e.g. {"ballad": ("Ballad", "BalladSus", ...)}."""
+    """Return grooves in 4/4 by library file, e.g. {"ballad": ("Ballad", "BalladSus", ...)}."""
     library: dict[str, tuple[str, ...]] = {}
     for path in sorted((MMA_HOME / "lib" / "stdlib").glob("*.mma")):
         if _NOT_IN_FOUR.search(path.stem) or (path.stem in HELD_OUT_FILES) != held_out:
@@ -41,7 +41,7 @@ def grooves(held_out: bool) -> dict[str, tuple[str, ...]]:
 
 
 def choose_grooves(rng: np.random.Generator, score: Score, held_out: bool) -> list[str]:
-    """A groove for every section, all of one library file, the same for sections of a kind."""
+    """Draw a groove for each kind of section, all of one library file; return each section's."""
     library = grooves(held_out)
     file = str(rng.choice(list(library)))
     of_kind = {
@@ -58,7 +58,7 @@ def _chord_name(tones: tuple[int, ...]) -> str:
 
 
 def chart(score: Score, section_grooves: list[str], seed: int) -> str:
-    """The song in mma's language; `seed` decides what its grooves leave to chance."""
+    """Return the song in mma's language; `seed` decides what its grooves leave to chance."""
     lines = [f"RndSeed {seed}", f"Tempo {score.tempo:.2f}"]
     number = 1
     for section, groove in zip(score.sections, section_grooves, strict=True):
@@ -70,7 +70,7 @@ def chart(score: Score, section_grooves: list[str], seed: int) -> str:
 
 
 def accompany(score: Score, section_grooves: list[str], seed: int) -> bytes:
-    """The MIDI file that mma makes of the score's chart.
+    """Return the MIDI file that mma makes of the score's chart.
 
     Raises `subprocess.CalledProcessError` if mma refuses the chart.
     """

@@ -1,13 +1,13 @@
-"""Electronic pop: which parts play when, and what each is played with."""
+"""Electronic pop: which parts play when, and which sounds play them."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from recipes.mini import synths
-from recipes.mini.audio import SAMPLE_RATE, band, pan, seconds_to_samples
-from recipes.mini.notes import collect, melody, nearest, voicing
-from recipes.mini.score import Score
+from recipes.mini.composing.notes import collect, melody, nearest, voicing
+from recipes.mini.composing.score import Score
+from recipes.mini.mixing.audio import SAMPLE_RATE, band, pan, seconds_to_samples
+from recipes.mini.playing import synths
 
 BASS_KINDS = ("sub", "saw", "square", "reese", "growl", "808", "fm")
 PART_KINDS = ("pad", "stabs", "pluck", "arpeggio", "bells", "lead", "keys")
@@ -24,7 +24,7 @@ _STAB_STEPS = (
 
 @dataclass(frozen=True)
 class Layer:
-    """A part with a sound: (L, 2), and what made it."""
+    """A part's sound, (L, 2), and its credit."""
 
     sound: np.ndarray
     credit: str
@@ -32,7 +32,7 @@ class Layer:
 
 
 def active_bars(rng: np.random.Generator, score: Score, busy: float) -> list[int]:
-    """Bars in which a part plays: whole sections, mostly the loud ones."""
+    """Draw the bars in which a part plays: whole sections, mostly the loud ones."""
     chance = {"intro": 0.5, "verse": 0.8, "build": 0.7, "chorus": 1.0, "break": 0.4}
     bars: list[int] = []
     for section in score.sections:
@@ -45,7 +45,7 @@ def active_bars(rng: np.random.Generator, score: Score, busy: float) -> list[int
 
 
 def bass_notes(rng: np.random.Generator, score: Score) -> np.ndarray:
-    """Roots in a step pattern, with octaves, fifths and passing notes now and then."""
+    """Draw roots in a step pattern, with octaves, fifths and passing notes now and then."""
     steps = str(rng.choice(_BASS_STEPS))
     low = int(rng.integers(26, 34))
     octaves, others = rng.uniform(0, 0.3), rng.uniform(0, 0.25)
@@ -66,7 +66,7 @@ def bass_notes(rng: np.random.Generator, score: Score) -> np.ndarray:
 
 
 def bass(rng: np.random.Generator, score: Score) -> Layer:
-    """A synthesized bass line."""
+    """Play a bass line on a synthesizer."""
     kind = str(rng.choice(BASS_KINDS, p=[0.18, 0.2, 0.12, 0.12, 0.12, 0.16, 0.1]))
     notes = bass_notes(rng, score)
     if kind in ("growl", "fm", "square") and rng.random() < 0.5:
@@ -117,7 +117,7 @@ def _reese(rng: np.random.Generator, frequency: np.ndarray) -> np.ndarray:
 
 
 def _growl(rng: np.random.Generator, frequency: np.ndarray, score: Score) -> np.ndarray:
-    """A wobbling band of frequency modulation over a sub; sometimes only the band."""
+    """Return a wobbling band of frequency modulation over a sub; sometimes only the band."""
     times = np.arange(len(frequency)) / SAMPLE_RATE
     rate = rng.choice([0.5, 1, 2, 3, 4]) / score.beat
     wobble = 0.5 - 0.5 * np.cos(2 * np.pi * rate * times)
@@ -132,7 +132,7 @@ def _growl(rng: np.random.Generator, frequency: np.ndarray, score: Score) -> np.
 
 
 def part_notes(rng: np.random.Generator, score: Score, kind: str) -> np.ndarray:
-    """The notes of an accompanying part."""
+    """Draw the notes of an accompanying part."""
     bars = active_bars(rng, score, rng.uniform(0.25, 1.0))
     if kind == "lead":
         spans = [(bar * score.bar, (bar + 2) * score.bar) for bar in bars[::2]]
@@ -167,7 +167,7 @@ def part_notes(rng: np.random.Generator, score: Score, kind: str) -> np.ndarray:
 
 
 def synth_part(rng: np.random.Generator, score: Score, kind: str) -> Layer:
-    """An accompanying part on a synthesizer."""
+    """Play an accompanying part on a synthesizer."""
     notes = part_notes(rng, score, kind)
     if kind == "lead":
         sound = _lead_sound(rng, notes, score.seconds)
@@ -211,7 +211,7 @@ def _lead_sound(rng: np.random.Generator, notes: np.ndarray, seconds: float) -> 
 
 
 def riser(rng: np.random.Generator, score: Score) -> Layer | None:
-    """Noise that rises through every build, as transitions do; None if the song has no build."""
+    """Return noise that rises through every build; None if the song has no build."""
     builds = [section for section in score.sections if section.kind == "build"]
     if not builds:
         return None
@@ -228,7 +228,7 @@ def riser(rng: np.random.Generator, score: Score) -> Layer | None:
 
 
 def sidechain(rng: np.random.Generator, kicks: np.ndarray, length: int) -> np.ndarray:
-    """A gain curve (L,) that ducks at every kick time (s) and recovers before the next."""
+    """Return a gain curve (L,) that ducks at every kick time (s) and recovers before the next."""
     if not len(kicks):
         return np.ones(length, dtype=np.float32)
     times = np.arange(length) / SAMPLE_RATE

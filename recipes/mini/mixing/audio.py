@@ -1,4 +1,4 @@
-"""What every sound here is: (L, 2) float32 at 44.1 kHz; and small things done to it."""
+"""The form of every sound here, (L, 2) float32 at 44.1 kHz, and small operations on it."""
 
 import numpy as np
 from scipy import signal
@@ -7,12 +7,12 @@ SAMPLE_RATE = 44_100  # Hz
 
 
 def seconds_to_samples(seconds: float) -> int:
-    """The nearest whole number of samples."""
+    """Return the nearest whole number of samples."""
     return round(seconds * SAMPLE_RATE)
 
 
 def add_at(target: np.ndarray, sound: np.ndarray, start: int, gain: float = 1.0) -> None:
-    """Add `sound` into `target` from sample `start`, in place; what sticks out is cut off."""
+    """Add `sound` into `target` from sample `start`, in place; cut off whatever sticks out."""
     first = max(0, -start)
     last = min(len(sound), len(target) - start)
     if first < last:
@@ -20,7 +20,7 @@ def add_at(target: np.ndarray, sound: np.ndarray, start: int, gain: float = 1.0)
 
 
 def fade(sound: np.ndarray, seconds: float) -> np.ndarray:
-    """The sound with linear fades of `seconds` at both ends."""
+    """Return the sound with linear fades of `seconds` at both ends."""
     length = min(seconds_to_samples(seconds), len(sound) // 2)
     ramp = np.linspace(0, 1, length, endpoint=False, dtype=np.float32)
     envelope = np.ones(len(sound), dtype=np.float32)
@@ -30,13 +30,13 @@ def fade(sound: np.ndarray, seconds: float) -> np.ndarray:
 
 
 def pan(sound: np.ndarray, position: float) -> np.ndarray:
-    """A mono (L,) sound placed between left (-1) and right (1) at constant power: (L, 2)."""
+    """Place a mono (L,) sound between left (-1) and right (1) at constant power: (L, 2)."""
     angle = (position + 1) * np.pi / 4
     return sound[:, None] * np.array([np.cos(angle), np.sin(angle)], dtype=np.float32)
 
 
 def band(sound: np.ndarray, low: float | None, high: float | None, order: int = 2) -> np.ndarray:
-    """Butterworth high-pass at `low` and low-pass at `high` (Hz) along the first axis."""
+    """Filter along the first axis: Butterworth high-pass at `low`, low-pass at `high` (Hz)."""
     nyquist = SAMPLE_RATE / 2
     high = None if high is not None and high >= 0.98 * nyquist else high
     if low and high:
@@ -51,13 +51,13 @@ def band(sound: np.ndarray, low: float | None, high: float | None, order: int = 
 
 
 def rms(sound: np.ndarray) -> float:
-    """Root mean square over everything."""
+    """Return the root mean square of all samples."""
     flat = sound.reshape(-1)
     return float(np.sqrt(np.dot(flat, flat) / len(flat)))
 
 
 def active_rms(sound: np.ndarray, window: int = SAMPLE_RATE // 10) -> float:
-    """RMS over the windows within 25 dB of the loudest one, so that rests do not count."""
+    """Return the RMS of the windows within 25 dB of the loudest one, so that rests do not count."""
     frames = sound[: len(sound) // window * window].reshape(-1, window * sound.shape[1])
     power = np.einsum("fs,fs->f", frames, frames) / frames.shape[1]
     if power.max() == 0:
@@ -66,7 +66,7 @@ def active_rms(sound: np.ndarray, window: int = SAMPLE_RATE // 10) -> float:
 
 
 def resample(sound: np.ndarray, ratio: float) -> np.ndarray:
-    """Linear interpolation to `ratio` times the length, like a tape at another speed."""
+    """Interpolate linearly to `ratio` times the length, like a tape at another speed."""
     length = max(1, round(len(sound) * ratio))
     positions = np.linspace(0, len(sound) - 1, length)
     index = np.minimum(positions.astype(int), len(sound) - 2)
@@ -76,7 +76,7 @@ def resample(sound: np.ndarray, ratio: float) -> np.ndarray:
 
 
 def stutter(rng: np.random.Generator, sound: np.ndarray, step: float) -> np.ndarray:
-    """The sound with one moment repeated every 1, 2 or 4 `step` seconds, or played backwards."""
+    """Repeat one moment of the sound, 1, 2 or 4 `step` seconds long, or play it backwards."""
     length = seconds_to_samples(step * rng.choice([1, 2, 4]))
     if len(sound) < 3 * length:
         return sound

@@ -8,26 +8,26 @@ from xml.etree import ElementTree
 import numpy as np
 import soundfile
 
-from recipes.mini import drum_machine as dm
 from recipes.mini import sources
-from recipes.mini.audio import SAMPLE_RATE, fade, resample, seconds_to_samples
+from recipes.mini.composing import drum_keys as dk
+from recipes.mini.mixing.audio import SAMPLE_RATE, fade, resample, seconds_to_samples
 
 _SAMPLE_PATTERNS = {
-    dm.KICK: r"bd_|elec_hollow_kick|elec_soft_kick|drum_heavy_kick|drum_bass_",
-    dm.SNARE: r"sn_|drum_snare|elec_(hi_|lo_|mid_|filt_)?snare",
-    dm.CLOSED_HAT: r"drum_cymbal_(closed|pedal)|elec_tick|elec_cymbal",
-    dm.OPEN_HAT: r"drum_cymbal_open",
-    dm.RIM: r"elec_wood|perc_snap|elec_pop|elec_blip2|elec_tick|glitch_perc",
-    dm.CLAP: r"perc_snap|sn_zome|elec_flip|glitch_perc",
-    dm.LOW_TOM: r"drum_tom_lo|elec_fuzz_tom", dm.MID_TOM: r"drum_tom_mid|elec_fuzz_tom",
-    dm.HIGH_TOM: r"drum_tom_hi|elec_fuzz_tom", dm.CRASH: r"drum_cymbal_hard|drum_splash",
-    dm.COWBELL: r"drum_cowbell|elec_plip|elec_twip", dm.SHAKER: r"drum_cymbal_pedal|elec_tick",
+    dk.KICK: r"bd_|elec_hollow_kick|elec_soft_kick|drum_heavy_kick|drum_bass_",
+    dk.SNARE: r"sn_|drum_snare|elec_(hi_|lo_|mid_|filt_)?snare",
+    dk.CLOSED_HAT: r"drum_cymbal_(closed|pedal)|elec_tick|elec_cymbal",
+    dk.OPEN_HAT: r"drum_cymbal_open",
+    dk.RIM: r"elec_wood|perc_snap|elec_pop|elec_blip2|elec_tick|glitch_perc",
+    dk.CLAP: r"perc_snap|sn_zome|elec_flip|glitch_perc",
+    dk.LOW_TOM: r"drum_tom_lo|elec_fuzz_tom", dk.MID_TOM: r"drum_tom_mid|elec_fuzz_tom",
+    dk.HIGH_TOM: r"drum_tom_hi|elec_fuzz_tom", dk.CRASH: r"drum_cymbal_hard|drum_splash",
+    dk.COWBELL: r"drum_cowbell|elec_plip|elec_twip", dk.SHAKER: r"drum_cymbal_pedal|elec_tick",
 }  # fmt: skip
 _INSTRUMENT_PATTERNS = {
-    dm.KICK: r"kick|bass ?drum|^bd", dm.SNARE: r"snare|^sd|^sn", dm.RIM: r"rim|stick",
-    dm.CLAP: r"clap", dm.CLOSED_HAT: r"clos|hh ?c|hat", dm.OPEN_HAT: r"open|hh ?o",
-    dm.LOW_TOM: r"tom", dm.MID_TOM: r"tom", dm.HIGH_TOM: r"tom", dm.CRASH: r"crash|cymbal|ride",
-    dm.COWBELL: r"bell|perc|conga", dm.SHAKER: r"shak|tamb|hat",
+    dk.KICK: r"kick|bass ?drum|^bd", dk.SNARE: r"snare|^sd|^sn", dk.RIM: r"rim|stick",
+    dk.CLAP: r"clap", dk.CLOSED_HAT: r"clos|hh ?c|hat", dk.OPEN_HAT: r"open|hh ?o",
+    dk.LOW_TOM: r"tom", dk.MID_TOM: r"tom", dk.HIGH_TOM: r"tom", dk.CRASH: r"crash|cymbal|ride",
+    dk.COWBELL: r"bell|perc|conga", dk.SHAKER: r"shak|tamb|hat",
 }  # fmt: skip
 _LOOPS = (
     "loop_amen", "loop_amen_full", "loop_breakbeat", "loop_compus", "loop_industrial",
@@ -38,7 +38,7 @@ _LOOPS = (
 
 @cache
 def _read(path: Path) -> np.ndarray:
-    """A sample file at this project's rate: (L, 2), peak 1."""
+    """Read a sample file at this project's rate: (L, 2), peak 1."""
     sound, rate = soundfile.read(path, dtype="float32", always_2d=True)
     sound = np.repeat(sound, 2, axis=1) if sound.shape[1] == 1 else sound[:, :2]
     sound = sound if rate == SAMPLE_RATE else resample(sound, SAMPLE_RATE / rate)
@@ -51,7 +51,7 @@ def _hit(rng: np.random.Generator, path: Path) -> np.ndarray:
 
 
 def sampled_kit(rng: np.random.Generator) -> tuple[dict[int, np.ndarray], list[str]]:
-    """A kit of CC0 one-shots, and their names."""
+    """Draw a kit of CC0 one-shots; return it and the samples' names."""
     samples = sources.free_samples()
     kit, names = {}, []
     for key, pattern in _SAMPLE_PATTERNS.items():
@@ -65,7 +65,7 @@ def sampled_kit(rng: np.random.Generator) -> tuple[dict[int, np.ndarray], list[s
 
 @cache
 def _kit_files(folder: Path) -> dict[str, Path]:
-    """A Hydrogen kit's instruments: one existing sample each."""
+    """Return a Hydrogen kit's instruments, one existing sample each."""
     tree = ElementTree.fromstring(
         re.sub(
             r'\sxmlns(:\w+)?="[^"]*"|\sxsi:\w+="[^"]*"',
@@ -83,7 +83,7 @@ def _kit_files(folder: Path) -> dict[str, Path]:
 
 
 def recorded_kits() -> list[str]:
-    """Names of the installed Hydrogen kits that have a kick and a snare."""
+    """Return the names of the installed Hydrogen kits that have a kick and a snare."""
     names = []
     for folder in sorted(sources.DRUMKITS.iterdir()):
         if (folder / "drumkit.xml").exists():
@@ -94,7 +94,7 @@ def recorded_kits() -> list[str]:
 
 
 def recorded_kit(rng: np.random.Generator, name: str) -> dict[int, np.ndarray]:
-    """A Hydrogen kit."""
+    """Read a Hydrogen kit."""
     files = _kit_files(sources.DRUMKITS / name)
     kit = {}
     for key, pattern in _INSTRUMENT_PATTERNS.items():
@@ -105,7 +105,7 @@ def recorded_kit(rng: np.random.Generator, name: str) -> dict[int, np.ndarray]:
 
 
 def loop(rng: np.random.Generator, beat: float) -> tuple[np.ndarray, str]:
-    """A drum loop resampled to a whole number of beats of `beat` seconds, and its name."""
+    """Return a drum loop, resampled to whole beats of `beat` seconds, and its name."""
     samples = sources.free_samples()
     names = [name for name in _LOOPS if name in samples]
     name = names[rng.integers(len(names))]

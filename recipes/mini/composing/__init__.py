@@ -1,0 +1,1 @@
+"""What is played: scores, notes, drum patterns, chord charts and MIDI. Nothing sounds yet."""

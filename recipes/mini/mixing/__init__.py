@@ -1,0 +1,1 @@
+"""Sounds become stems: effects, balance, a mixture without clipping."""

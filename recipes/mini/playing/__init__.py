@@ -1,0 +1,1 @@
+"""Notes become drums, bass and other: soundfonts, drum kits, synthesizers."""

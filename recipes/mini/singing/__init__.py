@@ -1,0 +1,1 @@
+"""Words become vocals: spoken phrases, sung to melodies."""
