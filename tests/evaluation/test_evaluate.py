@@ -328,7 +328,7 @@ def test_estimates_that_are_not_numbers_are_counted(data, estimates, model_folde
     assert "the estimate bass: 10 invalid samples" in info["notes"][0]
 
 
-@pytest.mark.filterwarnings("ignore:a segment is beyond")
+@pytest.mark.filterwarnings("ignore:a segment is not finite")
 def test_a_model_that_gives_no_numbers_is_refused(data, model_folder):
     class Broken(torch.nn.Module):
         """A model that gives NaN."""
