@@ -1,1 +1,1 @@
-"""Measurements beside peers: whole processes, in turn, on the same files with the same weights."""
+"""Comparisons with other programs, which take turns on the same files with the same weights."""

@@ -19,11 +19,11 @@ RELEASED = {
 }
 NAME = "random00"
 BAG = "random_ft"  # like htdemucs_ft: a member for each stem
-LAYER_SCALE = 0.1  # at its initial 1e-4 most of the network would count for nothing
+LAYER_SCALE = 0.1  # at the initial 1e-4 most of the network would hardly affect its output
 
 
 def network() -> HTDemucs:
-    """The published implementation, as large as the released htdemucs."""
+    """Return a published network of the released htdemucs' size."""
     torch.manual_seed(0)
     model = HTDemucs(**RELEASED)
     with torch.no_grad():
@@ -34,7 +34,7 @@ def network() -> HTDemucs:
 
 
 def released_size(folder: Path) -> Path:
-    """A folder for --repo in which `NAME` is such a network, and `BAG` a bag of four."""
+    """Write the network `NAME` and a bag of four, `BAG`, and return the folder for --repo."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"random0{i}" for i in range(4)]
     model = network()

@@ -1,9 +1,10 @@
-"""Our package beside the published one, in turn, on the same files with the same weights.
+"""Compare this package with the published one on the same files with the same weights.
 
     python -m benchmarks.compare SONG... [--rounds 3] [--json OUT] [--plot OUT.svg]
 
-Prints medians and ratios of: one segment through the network (OpenVINO and ONNX Runtime too, where
-installed), whole files to four stems, one stem of a bag of four, and peak memory.
+The programs take turns. Prints medians, ratios and peak memory for one segment through the network
+(also with OpenVINO and ONNX Runtime, if installed), whole files to four stems, and one stem of a
+bag of four.
 """
 
 import argparse
@@ -26,7 +27,7 @@ ONE_STEM = ("--two-stems", "vocals", "--other-method", "none")
 
 
 def separations(songs: list[Path], repo: Path, out: Path) -> dict[str, dict[str, Command]]:
-    """The commands of each comparison: the same words for both programs."""
+    """Return the commands of each comparison; both programs get the same arguments."""
 
     def program(module: str, *words: str | Path) -> Command:
         command: Command = [sys.executable, "-m", *module.split(), *words]
@@ -53,7 +54,7 @@ def separations(songs: list[Path], repo: Path, out: Path) -> dict[str, dict[str,
 
 
 def run(songs: list[Path], rounds: int) -> dict[str, Any]:
-    """Every measurement, as JSON can hold it."""
+    """Run all measurements and return them, in types that JSON has."""
     result: dict[str, Any] = {"machine": machine(), "songs": len(songs), "rounds": rounds}
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -71,24 +72,24 @@ def run(songs: list[Path], rounds: int) -> dict[str, Any]:
                     usages[label].append(measure(command))
             result[title] = {
                 label: {
-                    "seconds": median(usage.seconds for usage in taken),
-                    "peak_mib": median(usage.peak_mib for usage in taken),
+                    "seconds": median(usage.seconds for usage in usages[label]),
+                    "peak_mib": median(usage.peak_mib for usage in usages[label]),
                 }
-                for label, taken in usages.items()
+                for label in usages
             }
             _print_files(title, result[title])
     return result
 
 
 def _print_forward(forward: Mapping[str, Any]) -> None:
-    seconds, rates = forward["seconds"], forward["matrix_rate"]
+    times, rates = forward["seconds"], forward["matrix_rate"]
     print("\n| one segment (7.8 s) | s | speed | difference | of the matrix rate |")
     print("|---|---|---|---|---|")
-    for name, taken in seconds.items():
+    for name, seconds in times.items():
         rate = rates["bf16" if "bf16" in name else "fp32"]
         print(
-            f"| {name} | {taken:.2f} | {seconds[PUBLISHED] / taken:.2f}x "
-            f"| {forward['error_db'][name]:.0f} dB | {forward['flop'] / taken / rate:.0%} |"
+            f"| {name} | {seconds:.2f} | {times[PUBLISHED] / seconds:.2f}x "
+            f"| {forward['error_db'][name]:.0f} dB | {forward['flop'] / seconds / rate:.0%} |"
         )
     print(
         f"\n{forward['flop'] / 1e9:.0f} GFLOP; measured matrix rate "
@@ -99,17 +100,17 @@ def _print_forward(forward: Mapping[str, Any]) -> None:
 
 def _print_files(title: str, runs: Mapping[str, Mapping[str, float]]) -> None:
     print(f"\n| {title} | s | speed | peak |\n|---|---|---|---|")
-    for label, taken in runs.items():
-        ratio = runs[PUBLISHED]["seconds"] / taken["seconds"] if PUBLISHED in runs else None
+    for label, usage in runs.items():
+        ratio = runs[PUBLISHED]["seconds"] / usage["seconds"] if PUBLISHED in runs else None
         speed = f"{ratio:.2f}x" if ratio else ""
         print(
-            f"| {label} | {taken['seconds']:.1f} | {speed} | {taken['peak_mib']:.0f} MiB |",
+            f"| {label} | {usage['seconds']:.1f} | {speed} | {usage['peak_mib']:.0f} MiB |",
             flush=True,
         )
 
 
 def main() -> None:
-    """Run, print tables, and write what was asked for."""
+    """Run all measurements, print tables, and write the files of --json and --plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("songs", nargs="+", type=Path)
     parser.add_argument("--rounds", type=int, default=3)

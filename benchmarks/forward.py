@@ -1,4 +1,4 @@
-"""One segment through the network, each way in turn, in one process."""
+"""One segment through the network, by several implementations in turn, in one process."""
 
 import json
 import time
@@ -21,7 +21,7 @@ PUBLISHED = "demucs 4.1.0"
 
 
 def ways(repo: Path, folder: Path) -> dict[str, Forward]:
-    """Everything that computes the same stems from a segment (1, 2, L), the published one first."""
+    """Return all implementations, (1, 2, L) -> (1, S, 2, L), the published one first."""
     model = load_model(NAME, repo=repo, device="cpu")
     assert isinstance(model, HTDemucs)
     theirs = network()
@@ -31,23 +31,23 @@ def ways(repo: Path, folder: Path) -> dict[str, Forward]:
         with torch.autocast("cpu", torch.bfloat16):
             return theirs(mixture)
 
-    found: dict[str, Forward] = {PUBLISHED: theirs}
-    found[f"{PUBLISHED}, autocast bf16"] = autocast
-    found["htdemucs, reference"] = model
+    forwards: dict[str, Forward] = {PUBLISHED: theirs}
+    forwards[f"{PUBLISHED}, autocast bf16"] = autocast
+    forwards["htdemucs, reference"] = model
     for precision in ("fp32", "bf16"):
-        found[f"htdemucs, {precision}"] = prepare(model, precision)
-    return found | _runtimes(model, folder)
+        forwards[f"htdemucs, {precision}"] = prepare(model, precision)
+    return forwards | _runtimes(model, folder)
 
 
 def _runtimes(model: HTDemucs, folder: Path) -> dict[str, Forward]:
-    """Other programs running the exported core, where they are installed."""
-    found: dict[str, Forward] = {}
+    """Return the runtimes that are installed, with the exported core."""
+    forwards: dict[str, Forward] = {}
     try:
         import onnxruntime
 
         from htdemucs.export import export_onnx
     except ImportError:
-        return found
+        return forwards
     path = folder / "core.onnx"
     export_onnx(model, path)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -55,62 +55,64 @@ def _runtimes(model: HTDemucs, folder: Path) -> dict[str, Forward]:
     def with_stft(run: Callable[[dict[str, Any]], tuple[Any, Any]]) -> Forward:
         def forward(mixture: Tensor) -> Tensor:
             spectrogram = model.spectrogram(mixture)
-            given = {"mixture": mixture.numpy(), "spectrogram": spectrogram.contiguous().numpy()}
-            answers = [torch.as_tensor(x).float() for x in run(given)]
+            inputs = {"mixture": mixture.numpy(), "spectrogram": spectrogram.contiguous().numpy()}
+            answers = [torch.as_tensor(x).float() for x in run(inputs)]
             return answers[0] + model.spectrogram.inverse(answers[1], mixture.shape[-1])
 
         return forward
 
     names = ["time", "spectral"]
-    found["ONNX Runtime, fp32"] = with_stft(lambda given: session.run(names, given))
+    forwards["ONNX Runtime, fp32"] = with_stft(lambda inputs: session.run(names, inputs))
     try:
         import openvino
     except ImportError:
-        return found
+        return forwards
     core = openvino.Core()
     for precision in ("f32", "bf16"):
         compiled = core.compile_model(
             core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": precision}
         )
-        found[f"OpenVINO, {precision.replace('f32', 'fp32')}"] = with_stft(_runner(compiled, names))
-    return found
+        name = f"OpenVINO, {precision.replace('f32', 'fp32')}"
+        forwards[name] = with_stft(_runner(compiled, names))
+    return forwards
 
 
 def _runner(compiled: Any, names: list[str]) -> Callable[[dict[str, Any]], tuple[Any, Any]]:
-    def run(given: dict[str, Any]) -> tuple[Any, Any]:
-        answers = compiled(given)
+    def run(inputs: dict[str, Any]) -> tuple[Any, Any]:
+        answers = compiled(inputs)
         return answers[names[0]], answers[names[1]]
 
     return run
 
 
 def matrix_rate(dtype: torch.dtype) -> float:
-    """FLOP/s of a large product on this machine, the best of many."""
+    """Return the FLOP/s of a large product of matrices on this machine, the best of many."""
     x = torch.randn(1, 2048, 2048).to(dtype)
     product = Linear(torch.randn(2048, 2048), torch.zeros(2048), dtype)
     return 2 * 2048**3 / min(_seconds(product, x) for _ in range(30))
 
 
 def measure(repo: Path, folder: Path, rounds: int) -> dict[str, Any]:
-    """Median seconds of each way, its error against the published one, and what they compute.
+    """Return each implementation's median seconds and its error against the published one.
 
-    All of them profit from `keep_freed_memory`, the published network as well, which on its own
-    does not ask for it: comparisons of whole programs are in `compare`.
+    The result also has the FLOP of a segment and the machine's matrix rates. `keep_freed_memory`
+    holds for the whole process, so the published network profits from it too, though its own
+    program does not call it. `compare` measures whole programs.
     """
     keep_freed_memory()
     model = load_model(NAME, repo=repo, device="cpu")
     assert isinstance(model, HTDemucs)
     length = model.config.segment_length
     mixture = 0.1 * torch.randn(1, 2, length, generator=torch.Generator().manual_seed(0))
-    found = ways(repo, folder)
-    seconds: dict[str, list[float]] = {name: [] for name in found}
+    forwards = ways(repo, folder)
+    seconds: dict[str, list[float]] = {name: [] for name in forwards}
     errors = {}
     with torch.inference_mode():
-        expected = found[PUBLISHED](mixture)
-        for name, forward in found.items():
+        expected = forwards[PUBLISHED](mixture)
+        for name, forward in forwards.items():
             errors[name] = _decibels(forward(mixture), expected)
         for _ in range(rounds):
-            for name, forward in found.items():
+            for name, forward in forwards.items():
                 seconds[name].append(_seconds(forward, mixture))
         rates = {"fp32": matrix_rate(torch.float32), "bf16": matrix_rate(torch.bfloat16)}
     return {

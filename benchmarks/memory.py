@@ -1,8 +1,8 @@
-"""Peak memory against the length of the track, with a network of the released size.
+"""Measure peak memory for tracks of several lengths, with a network of the released size.
 
     python -m benchmarks.memory SONG [--minutes 5 60]
 
-The song is repeated to fill the minutes.
+Each track is the song, repeated to fill the minutes.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from htdemucs.audio import AudioWriter
 
 
 def repeat(song: Path, minutes: int, target: Path) -> Path:
-    """Write `minutes` of a song, over and over, as FLAC."""
+    """Write a FLAC of `minutes` that repeats a song, and return its path."""
     audio = AudioFile(song)
     missing = minutes * 60 * audio.sample_rate
     with AudioWriter(target, audio.sample_rate, audio.channels, AudioEncoding("flac")) as writer:
@@ -29,7 +29,7 @@ def repeat(song: Path, minutes: int, target: Path) -> Path:
 
 
 def main() -> None:
-    """Run, and print a row for each length."""
+    """Run the command on each length and print a row for it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("song", type=Path)
     parser.add_argument("--minutes", type=int, nargs="+", default=[5, 60])

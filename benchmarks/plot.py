@@ -1,4 +1,4 @@
-"""Speeds as bars, in one SVG file."""
+"""Draw speeds as bars in an SVG file."""
 
 from collections.abc import Mapping
 from html import escape
@@ -11,7 +11,7 @@ THEIRS, OURS, OTHERS = "#8a8f98", "#2f6fde", "#c9a227"
 
 
 def draw(result: Mapping[str, Any]) -> str:
-    """How many times as fast as the published package each is, for every comparison."""
+    """Return an SVG of each comparison's speeds relative to the published package."""
     groups = {"one segment through the network": result["forward"]["seconds"]}
     for title, runs in result.items():
         if isinstance(runs, dict) and PUBLISHED in runs:
@@ -22,8 +22,8 @@ def draw(result: Mapping[str, Any]) -> str:
     for title, seconds in groups.items():
         parts.append(f'<text x="8" y="{y}" class="title">{escape(title)}</text>')
         y += 12
-        for name, taken in seconds.items():
-            speed = seconds[PUBLISHED] / taken
+        for name, time in seconds.items():
+            speed = seconds[PUBLISHED] / time
             colour = THEIRS if PUBLISHED in name else OURS if "htdemucs" in name else OTHERS
             middle = y + BAR * 0.72
             parts += [

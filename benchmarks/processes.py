@@ -1,4 +1,4 @@
-"""Running a command and asking the operating system what it took."""
+"""Run a command and measure its time and memory."""
 
 import os
 import subprocess
@@ -10,17 +10,17 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Usage:
-    """What one process took."""
+    """Time and memory of one process."""
 
     seconds: float
     peak_mib: float  # greatest resident memory
 
 
 def measure(command: Sequence[str | Path]) -> Usage:
-    """Run a command to its end.
+    """Run a command to its end and return its usage.
 
     Raises:
-        RuntimeError: it failed; what it printed is in the message.
+        RuntimeError: the command failed; the message holds its output.
     """
     start = time.perf_counter()
     with subprocess.Popen(
@@ -37,7 +37,7 @@ def measure(command: Sequence[str | Path]) -> Usage:
 
 
 def machine() -> str:
-    """The processor, its cores, and the versions that matter."""
+    """Return a line with the processor, its cores, and the packages' versions."""
     from importlib.metadata import version
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Separates the example song, offline, with the small model that comes with the package."""
+"""Separate the example song, offline, with the small model that comes with the package."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ BUILD = EXAMPLES.parent / "build" / "demo"
 
 
 def main() -> None:
-    """Run the command people use, and say what came out."""
+    """Run the command and list the stems."""
     command = ["separate", str(EXAMPLES / "song.flac"), "-n", "mini", "-o", str(BUILD)]
     print("$ htdemucs " + " ".join(command))
     subprocess.run([sys.executable, "-m", "htdemucs", *command], check=True)

@@ -1,10 +1,10 @@
-"""Separates a song with an exported model, without torch: numpy, ONNX Runtime and soundfile.
+"""Separate a song with an exported model, without torch: NumPy, ONNX Runtime and soundfile.
 
     htdemucs export mini mini.onnx
     python examples/onnx_separate.py mini.onnx song.flac stems
 
-What the network's core leaves outside is here in full: the aligned STFT and its inverse, the
-track's level, and segments that overlap by a quarter.
+The exported file holds the network's core. Everything else is here: the aligned STFT and its
+inverse, the track's level, and segments that overlap by a quarter.
 """
 
 import json
@@ -19,7 +19,7 @@ OVERLAP = 0.25
 
 
 class Core:
-    """The exported file and what its metadata say."""
+    """The exported core and its metadata."""
 
     def __init__(self, path: str) -> None:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -35,8 +35,8 @@ class Core:
 
     def __call__(self, mixture: np.ndarray) -> np.ndarray:
         """(C, segment_length) -> (S, C, segment_length)"""
-        given = {"mixture": mixture[None], "spectrogram": self.spectrogram(mixture)[None]}
-        time, spectral = self.session.run(["time", "spectral"], given)
+        inputs = {"mixture": mixture[None], "spectrogram": self.spectrogram(mixture)[None]}
+        time, spectral = self.session.run(["time", "spectral"], inputs)
         return time[0] + self.waveform(spectral[0])
 
     def spectrogram(self, mixture: np.ndarray) -> np.ndarray:
@@ -60,7 +60,8 @@ class Core:
         for i in range(count):
             total[..., i * self.hop :][..., : self.n_fft] += frames[:, :, i]
         edge = 3 * self.hop // 2
-        return total[..., edge : edge + self.segment_length] * (2 / 3)  # four windows squared: 3/2
+        # The squares of the four windows over each sample sum to 3/2.
+        return total[..., edge : edge + self.segment_length] * (2 / 3)
 
 
 def separate(core: Core, track: np.ndarray) -> np.ndarray:
@@ -76,14 +77,14 @@ def separate(core: Core, track: np.ndarray) -> np.ndarray:
     total = np.zeros((len(core.sources), *track.shape), dtype="f")
     weights = np.zeros(length, dtype="f")
     for start in range(0, length, int((1 - OVERLAP) * segment)):
-        kept = min(segment, length - start)
-        first = start - (segment - kept) // 2  # a short last segment lies in the window's middle
+        count = min(segment, length - start)
+        first = start - (segment - count) // 2  # a short last segment lies in the window's middle
         window = np.zeros((core.channels, segment), dtype="f")
         begin, end = max(first, 0), min(first + segment, length)
         window[:, begin - first : end - first] = track[:, begin:end]
-        answer = core(window)[..., start - first : start - first + kept]
-        total[..., start : start + kept] += answer * weight[:kept]
-        weights[start : start + kept] += weight[:kept]
+        answer = core(window)[..., start - first : start - first + count]
+        total[..., start : start + count] += answer * weight[:count]
+        weights[start : start + count] += weight[:count]
     return total / weights * deviation + level
 
 

@@ -1,4 +1,4 @@
-"""Draws what `make demo` makes: spectrograms of the song and its stems, as `docs/stems.svg`."""
+"""Draw `docs/stems.svg`: spectrograms of the example song and of its stems from `make demo`."""
 
 import math
 import sys
@@ -14,13 +14,13 @@ ROOT = Path(__file__).parents[1]
 STEMS = ROOT / "build" / "demo" / "mini" / "song"
 NAMES = ("drums", "bass", "other", "vocals")
 N_FFT, HOP_LENGTH = 4096, 1024
-ROWS = 160  # of a picture, in equal ratios of frequency
+ROWS = 160  # of a picture, spaced by equal ratios of frequency
 LOWEST, HIGHEST = 40.0, 16_000.0  # Hz
 WIDTH, HEIGHT, GAP, LABEL = 420, 130, 8, 70  # pixels
 
 
 def main() -> None:
-    """Write the picture of the stems that lie there."""
+    """Write the picture."""
     if not STEMS.is_dir():
         sys.exit("run make demo first")
     paths = {"song": ROOT / "examples" / "song.flac"}
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def rows(path: Path) -> Tensor:
-    """(ROWS, frames) of power, low frequencies first."""
+    """Return the power of a file, (ROWS, frames), low frequencies first."""
     file = AudioFile(path)
     waveform = torch.cat(list(file), dim=-1)
     window = torch.hann_window(N_FFT)

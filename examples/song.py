@@ -1,6 +1,6 @@
-"""Synthesises the example song, so that nobody's music needs to be shipped.
+"""Synthesise the example song, so that the repository holds nobody else's music.
 
-Run it to write `examples/song.flac` anew: the same bytes every time.
+Running this file writes `examples/song.flac` again, with the same bytes.
 """
 
 import math
@@ -20,7 +20,7 @@ SECONDS = 16 * BEAT + 1
 
 
 def frequency(note: int) -> float:
-    """Hz of a MIDI note."""
+    """Return the frequency of a MIDI note in Hz."""
     return float(440 * 2 ** ((note - 69) / 12))
 
 
@@ -37,7 +37,7 @@ def place(track: Tensor, start: float, sound: Tensor) -> None:
 
 
 def drums(generator: torch.Generator) -> Tensor:
-    """Kick on 1 and 3, snare on 2 and 4, a hat every half beat."""
+    """Return drums: kick on 1 and 3, snare on 2 and 4, a hat every half beat."""
     track = torch.zeros(int(SECONDS * SAMPLE_RATE))
     t = times(0.3)
     noise = torch.rand(len(t), generator=generator) * 2 - 1
@@ -52,7 +52,7 @@ def drums(generator: torch.Generator) -> Tensor:
 
 
 def tone(note: int, seconds: float, harmonics: int, decay: float) -> Tensor:
-    """A note with falling harmonics, softly attacked and released."""
+    """Return a note with falling harmonics and a soft start and end."""
     t = times(seconds)
     waves = [torch.sin(2 * math.pi * frequency(note) * k * t) / k for k in range(1, harmonics + 1)]
     ramp = (t / 0.01).clamp(max=1) * ((seconds - t) / 0.03).clamp(0, 1)
@@ -60,7 +60,7 @@ def tone(note: int, seconds: float, harmonics: int, decay: float) -> Tensor:
 
 
 def bass() -> Tensor:
-    """The chords' roots, two octaves down, on every half beat."""
+    """Return a bass: the chords' roots, two octaves down, on every half beat."""
     track = torch.zeros(int(SECONDS * SAMPLE_RATE))
     for step in range(32):
         root = CHORDS[step // 8][0] - 24
@@ -69,7 +69,7 @@ def bass() -> Tensor:
 
 
 def chords() -> Tensor:
-    """Each chord held for a bar."""
+    """Return the chords, each for a bar."""
     track = torch.zeros(int(SECONDS * SAMPLE_RATE))
     for bar, chord in enumerate(CHORDS):
         for note in chord:
@@ -78,7 +78,7 @@ def chords() -> Tensor:
 
 
 def voice() -> Tensor:
-    """A sung-like melody: vibrato, and two formants that move between vowels."""
+    """Return a melody as if sung: with vibrato, and two formants that move between vowels."""
     track = torch.zeros(int(SECONDS * SAMPLE_RATE))
     for i, note in enumerate(MELODY):
         t = times(2 * BEAT * 0.95)
@@ -97,7 +97,7 @@ def voice() -> Tensor:
 
 
 def stems() -> dict[str, Tensor]:
-    """Each (2, L), by name."""
+    """Return the stems, each (2, L), by name."""
     placed = {
         "drums": (drums(torch.Generator().manual_seed(0)), 0.35, 0.5),
         "bass": (bass(), 0.14, 0.5),
