@@ -161,19 +161,18 @@ def test_a_name_of_dots_stays_inside(library, separator, tmp_path):
     assert {Path(p).parent for p in outcome.files.values()} == {tmp_path / "out" / "_"}
 
 
-def test_hours_of_silence_take_the_memory_of_seconds(tmp_path):
-    """Three hours in a small file: a bomb, if anything holds all of it."""
-
+def test_an_hour_of_silence_takes_the_memory_of_seconds(tmp_path):
+    """A small file is a bomb if anything holds all of its samples."""
     path = tmp_path / "silence.flac"
     with AudioWriter(path, 8000, 2, AudioEncoding("flac")) as writer:
-        for _ in range(180):
+        for _ in range(60):
             writer.write(torch.zeros(2, 60 * 8000))
-    assert path.stat().st_size < 4 << 20
+    assert path.stat().st_size < 2 << 20
     tracemalloc.start()
     normalization = measure(AudioFile(path))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert normalization.length == 3 * 3600 * 8000
+    assert normalization.length == 3600 * 8000
     assert peak < 16 << 20
 
 
