@@ -2,9 +2,9 @@
 
     python -m tests.fuzz [--count 2000] [--seed 0] [--keep FOLDER]
 
-Prints counts by format and outcome. A traceback, a hang, a crash, memory that grows, output outside
-the output folder, or stems that are not what they should be, is a violation: its file is kept, and
-the exit code is 1.
+Prints counts by format and outcome. A violation is a traceback, a hang, a crash, memory that grows,
+a file outside the output folder, or wrong stems. Its input is copied to the --keep folder, and the
+exit code is 1.
 """
 
 import argparse
@@ -32,9 +32,9 @@ def main() -> int:
         seeds = make_seeds(Path(name) / "seeds")
         for case in cases(seeds, arguments.count, arguments.seed):
             path = case.write(Path(name) / "case")
-            begun = time.monotonic()
+            start = time.monotonic()
             outcome, message = judge(path)
-            slowest = max(slowest, time.monotonic() - begun)
+            slowest = max(slowest, time.monotonic() - start)
             counts[case.format, outcome] += 1
             if outcome == "VIOLATION":
                 violations += 1

@@ -1,4 +1,4 @@
-"""The files of a run: which seed, damaged how, called what. The same seed gives the same files."""
+"""The damaged files of a run. The same seed number gives the same files."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ WRONG_NAMES = 0.1  # chance of another format's extension
 
 @dataclass(frozen=True)
 class Case:
-    """One file."""
+    """A damaged file."""
 
     number: int
     source: str
@@ -23,7 +23,7 @@ class Case:
 
     @property
     def format(self) -> str:
-        """What it was before it was damaged."""
+        """The extension of the file before the damage."""
         return self.source.rpartition(".")[2]
 
     def write(self, folder: Path) -> Path:
@@ -34,18 +34,18 @@ class Case:
 
 
 def cases(seeds: Sequence[Path], count: int, seed: int) -> Iterator[Case]:
-    """`count` files, every seed and every mutation in turn; often more than one mutation."""
+    """Yield `count` cases: all seed files and mutations in turn, some with a second mutation."""
     names = list(MUTATIONS)
     extensions = sorted({path.suffix for path in seeds})
     for number in range(count):
         draw = np.random.default_rng([seed, number])
         source = seeds[number % len(seeds)]
-        chosen = [names[(number // len(seeds)) % len(names)]]
+        mutations = [names[(number // len(seeds)) % len(names)]]
         if draw.random() < 0.3:
-            chosen.append(str(draw.choice(names)))
+            mutations.append(str(draw.choice(names)))
         data = source.read_bytes()
-        for name in chosen:
+        for name in mutations:
             data = MUTATIONS[name](data, draw) if data else data
         wrong = draw.random() < WRONG_NAMES
         suffix = str(draw.choice(extensions)) if wrong else source.suffix
-        yield Case(number, source.name, "+".join(chosen), f"case{suffix}", data)
+        yield Case(number, source.name, "+".join(mutations), f"case{suffix}", data)

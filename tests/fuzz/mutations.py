@@ -6,7 +6,7 @@ import numpy as np
 
 Mutation = Callable[[bytes, np.random.Generator], bytes]
 _ODD_NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-_HEADER = 120  # bytes in which most formats say what follows
+_HEADER = 120  # bytes; most formats describe their contents in these
 
 
 def _span(data: bytes, draw: np.random.Generator) -> tuple[int, int]:
@@ -39,7 +39,7 @@ def flipped_header(data: bytes, draw: np.random.Generator) -> bytes:
 
 
 def odd_numbers(data: bytes, draw: np.random.Generator) -> bytes:
-    """Absurd sample rates, channel counts, sizes: wherever the header holds a number."""
+    """Write absurd numbers into the header: sample rates, channel counts, sizes."""
     changed = bytearray(data)
     for _ in range(int(draw.integers(1, 4))):
         size = int(draw.choice([1, 2, 4, 8]))
@@ -80,7 +80,7 @@ def doubled(data: bytes, draw: np.random.Generator) -> bytes:
 
 
 def header_only(data: bytes, draw: np.random.Generator) -> bytes:
-    """A stream of length zero, as most formats put it."""
+    """Return the header alone, which in most formats is a stream of length zero."""
     return data[: int(draw.integers(8, _HEADER))]
 
 

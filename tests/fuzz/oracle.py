@@ -1,4 +1,4 @@
-"""What must hold of any file that is handed to the program, tried in a process of its own."""
+"""Separates files in a process of its own, and checks what must hold for any file."""
 
 import multiprocessing
 import resource
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 LIMIT = 60.0  # seconds a file may take
-MEMORY = 3 << 30  # bytes of address space beyond what the process has when it is ready
-GROWTH = 400 << 20  # bytes that no file of this size may add
+MEMORY = 3 << 30  # bytes of address space that the ready process may add
+GROWTH = 400 << 20  # bytes of memory that one file may add
 
 
 class Judge:
-    """A process that tries files, one after another; begun anew when one of them ends it."""
+    """Tries files in another process, one by one, and starts a new process if a file ends it."""
 
     def __enter__(self) -> "Judge":
         self._start()
@@ -27,7 +27,7 @@ class Judge:
         self._process.join()
 
     def __call__(self, path: Path) -> tuple[str, str]:
-        """("separated" or "refused", message), or ("VIOLATION", what happened)."""
+        """Return ("separated", message), ("refused", message) or ("VIOLATION", reason)."""
         self._pipe.send(path)
         if not self._pipe.poll(LIMIT):
             self._restart()
@@ -86,16 +86,16 @@ def _judged(path: Path, separator: Any, options: Any) -> tuple[str, str]:
         except Exception as error:
             return _refusal(error)
         outcome = library.separate(track, separator)
-        grown = _resident() - before
-        if grown > GROWTH:
-            return "VIOLATION", f"it took {grown >> 20} MiB more memory"
+        growth = _resident() - before
+        if growth > GROWTH:
+            return "VIOLATION", f"it took {growth >> 20} MiB more memory"
         written = [p for p in folder.rglob("*") if p.is_file()]
         if any(not p.resolve().is_relative_to(out.resolve()) for p in written):
             return "VIOLATION", f"files outside the output folder: {written}"
         if outcome.status == "failed":
-            left = [p for p in written if not p.name.startswith(".")]
-            if left:
-                return "VIOLATION", f"it failed but left {left}"
+            remains = [p for p in written if not p.name.startswith(".")]
+            if remains:
+                return "VIOLATION", f"it failed but left {remains}"
             return _checked_reason(outcome.reason or "")
         return _checked_stems({n: Path(p) for n, p in outcome.files.items()}, written)
 

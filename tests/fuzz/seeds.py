@@ -1,4 +1,4 @@
-"""Small valid files in every container and codec that FFmpeg's libraries here can write."""
+"""Small valid files in every container and codec that PyAV's FFmpeg can write."""
 
 import struct
 from fractions import Fraction
@@ -57,21 +57,21 @@ VIDEO = ("x.mkv", "x.mp4", "x.mov", "x.avi")  # with pictures
 
 
 def make_seeds(folder: Path) -> list[Path]:
-    """Write them all; what this FFmpeg cannot encode is left out."""
+    """Write all seed files that this FFmpeg can encode, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = []
+    paths = []
     for name, (container, codec, rate) in AUDIO.items():
         if codec in av.codecs_available:
-            made.append(_audio(folder / name, container, codec, rate))
+            paths.append(_audio(folder / name, container, codec, rate))
     for name in VIDEO:
-        made.append(_media(folder / f"video {name}", pictures=True, tracks=1))
-    made.append(_media(folder / "silent film.mkv", pictures=True, tracks=0))
-    made.append(_media(folder / "three streams.mka", pictures=False, tracks=3))
-    made += [_tagged_mp3(folder, folder / "x.mp3"), _tagged_flac(folder, folder / "x.flac")]
-    made += [_chain(folder / name) for name in CHAINS]
-    made += [_dsf(folder / "x.dsf"), _unplaced(folder / "six channels.wav")]
-    made += [_floats(folder / f"{name}.wav", value) for name, value in _ODD_FLOATS.items()]
-    return made
+        paths.append(_media(folder / f"video {name}", pictures=True, tracks=1))
+    paths.append(_media(folder / "silent film.mkv", pictures=True, tracks=0))
+    paths.append(_media(folder / "three streams.mka", pictures=False, tracks=3))
+    paths += [_tagged_mp3(folder, folder / "x.mp3"), _tagged_flac(folder, folder / "x.flac")]
+    paths += [_chain(folder / name) for name in CHAINS]
+    paths += [_dsf(folder / "x.dsf"), _unplaced(folder / "six channels.wav")]
+    paths += [_floats(folder / f"{name}.wav", value) for name, value in _ODD_FLOATS.items()]
+    return paths
 
 
 def _waveform(rate: int) -> np.ndarray:

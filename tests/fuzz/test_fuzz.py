@@ -1,4 +1,4 @@
-"""A short run of the fuzzer, and what is better tried by name. Long: `python -m tests.fuzz`."""
+"""A short run of the fuzzer, and single cases by name. `python -m tests.fuzz` runs longer."""
 
 import os
 import socket
@@ -75,7 +75,7 @@ def test_damaged_files_are_separated_or_refused_in_one_line(seeds, tmp_path):
     assert len(outcomes["refused"]) > COUNT / 4
 
 
-def test_every_seed_is_sound_as_it_is(seeds):
+def test_undamaged_files_are_separated(seeds):
     assert {path.name for path in seeds} >= set(AUDIO)
     with Judge() as judge:
         refused = {path.name for path in seeds if judge(path)[0] != "separated"}
@@ -83,16 +83,16 @@ def test_every_seed_is_sound_as_it_is(seeds):
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_mutations_are_their_draw(name):
+def test_mutations_depend_on_the_seed_alone(name):
     data = bytes(range(256)) * 20
-    made = [MUTATIONS[name](data, np.random.default_rng(i)) for i in range(20)]
+    first = [MUTATIONS[name](data, np.random.default_rng(i)) for i in range(20)]
     again = [MUTATIONS[name](data, np.random.default_rng(i)) for i in range(20)]
-    assert made == again
-    assert (len(set(made)) > 1 or made[0] != data) == (name != "unchanged")
+    assert first == again
+    assert (len(set(first)) > 1 or first[0] != data) == (name != "unchanged")
 
 
 @pytest.mark.parametrize(
-    ("trouble", "told"),
+    ("trouble", "words"),
     [
         ("raise ValueError('x')", "unexpected ValueError (x)"),
         ("import os; os._exit(139)", "ended with 139"),
@@ -101,8 +101,8 @@ def test_mutations_are_their_draw(name):
         ("raise AudioError('two\\nlines')", "not one printable line"),
     ],
 )
-def test_the_oracle_sees_what_is_wrong(tmp_path, monkeypatch, trouble, told):
-    """Its process imports a library that misbehaves."""
+def test_the_oracle_reports_violations(tmp_path, monkeypatch, trouble, words):
+    """The oracle's process imports a library that misbehaves."""
     (tmp_path / "sitecustomize.py").write_text(
         "import htdemucs.batch.library as library\n"
         "from htdemucs import AudioError\n"
@@ -118,11 +118,11 @@ def test_the_oracle_sees_what_is_wrong(tmp_path, monkeypatch, trouble, told):
     with Judge() as judge:
         outcome, message = judge(store(tmp_path / "a.wav"))
         assert outcome == "VIOLATION"
-        assert told in message
+        assert words in message
 
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
-def test_names(name, library, separator, tmp_path):
+def test_a_track_with_any_name_is_separated_and_then_skipped(name, library, separator, tmp_path):
     path = store(tmp_path / name)
     outcome = library.separate(library.place(Track(str(path))), separator)
     assert outcome.status == "separated", outcome.reason
@@ -135,7 +135,7 @@ def test_names(name, library, separator, tmp_path):
 
 
 @pytest.mark.parametrize("make", ["fifo", "/dev/zero", "/dev/null", "folder", "loop", "socket"])
-def test_what_is_no_file(make, library, separator, tmp_path, monkeypatch):
+def test_paths_that_are_no_file_are_refused(make, library, separator, tmp_path, monkeypatch):
     path = tmp_path / "x.wav"
     match make:
         case "fifo":
@@ -146,8 +146,8 @@ def test_what_is_no_file(make, library, separator, tmp_path, monkeypatch):
             path.symlink_to(path)
         case "socket":
             monkeypatch.chdir(tmp_path)  # a socket's path has to be short
-            with socket.socket(socket.AF_UNIX) as made:
-                made.bind("x.wav")
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind("x.wav")
         case _:
             path.symlink_to(make)
     outcome = library.separate(library.place(Track(str(path))), separator)
@@ -156,13 +156,14 @@ def test_what_is_no_file(make, library, separator, tmp_path, monkeypatch):
     assert not any(isinstance(track, Track) for track in find_tracks([tmp_path]))
 
 
-def test_a_name_of_dots_stays_inside(library, separator, tmp_path):
+def test_stems_of_a_track_named_with_dots_stay_in_the_folder(library, separator, tmp_path):
     outcome = library.separate(library.place(Track(str(store(tmp_path / "...")))), separator)
     assert {Path(p).parent for p in outcome.files.values()} == {tmp_path / "out" / "_"}
 
 
-def test_an_hour_of_silence_takes_the_memory_of_seconds(tmp_path):
-    """A small file is a bomb if anything holds all of its samples."""
+def test_an_hour_of_silence_needs_little_memory(tmp_path):
+    """The file is below 2 MiB, but its hour would take 230 MB if decoded at once."""
+
     path = tmp_path / "silence.flac"
     with AudioWriter(path, 8000, 2, AudioEncoding("flac")) as writer:
         for _ in range(60):
@@ -177,14 +178,14 @@ def test_an_hour_of_silence_takes_the_memory_of_seconds(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_files_without_permission(library, separator, tmp_path):
+def test_a_file_without_permission_is_refused(library, separator, tmp_path):
     path = store(tmp_path / "x.wav")
     path.chmod(0)
     outcome = library.separate(library.place(Track(str(path))), separator)
     assert "permission" in outcome.reason
 
 
-def test_a_folder_that_cannot_be_written(separator, tmp_path):
+def test_an_output_folder_that_cannot_be_written_is_reported(separator, tmp_path):
     path = store(tmp_path / "x.wav")
     (tmp_path / "file").write_text("in the way")
     library = Library(tmp_path / "file" / "out")

@@ -1,4 +1,4 @@
-"""Randomly initialised networks of the published package, and its own checkpoint layouts."""
+"""Networks of the published package with random parameters, in its own checkpoint layouts."""
 
 import json
 from fractions import Fraction
@@ -14,7 +14,7 @@ from demucs.htdemucs import HTDemucs as PublishedHTDemucs  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 SOURCES = ["drums", "bass", "other", "vocals"]
-# What released checkpoints hold beside the sizes: values that training configurations set.
+# Keywords of released checkpoints beside the sizes: values from training configurations.
 COMMON = {
     "sources": SOURCES,
     "audio_channels": 2,
@@ -41,7 +41,7 @@ RELEASED = {
 
 
 def build(keywords, seed=0):
-    """A published network whose every parameter matters, with values float16 can hold."""
+    """Return a published network whose parameters all have an effect and are exact in float16."""
     torch.manual_seed(seed)
     network = PublishedHTDemucs(**keywords).eval()
     with torch.no_grad():
@@ -55,7 +55,7 @@ def build(keywords, seed=0):
 
 
 def save_th(network, keywords, path: Path) -> Path:
-    """The published pickle, with the numpy scalars that real ones hold among their metrics."""
+    """Write the published pickle, with NumPy scalars among its metrics as in released files."""
     package = {
         "klass": type(network),
         "args": (),
@@ -69,7 +69,7 @@ def save_th(network, keywords, path: Path) -> Path:
 
 
 def save_safetensors(network, keywords, path: Path) -> Path:
-    """The hub's layout."""
+    """Write the hub's layout."""
 
     def encode(value):
         return {

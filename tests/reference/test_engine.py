@@ -1,4 +1,4 @@
-"""Whole tracks against the published engine, with the same lead-ins."""
+"""The engine equals the published one on whole tracks with the same lead-ins."""
 
 import demucs.apply
 import pytest
@@ -35,7 +35,7 @@ def by_the_published_engine(model, waveform, shifts, overlap=0.25):
 
 
 def track(length):
-    """Louder towards the end, and not centred, so that normalisation matters."""
+    """Return noise that gets louder and has an offset, so that normalisation has an effect."""
     return torch.randn(2, length) * torch.linspace(0.01, 0.3, length) + 0.02
 
 
@@ -47,7 +47,7 @@ def replay(monkeypatch, offsets):
 
 @pytest.mark.parametrize("segments", [0.07, 1, 1.01, 2.3, 10])
 @pytest.mark.parametrize("shifts", [0, 1, 2])
-def test_tracks_of_any_length(networks, segments, shifts, monkeypatch):
+def test_tracks_of_any_length_agree(networks, segments, shifts, monkeypatch):
     published, ours = networks[0][0], networks[1][0]
     separator = Separator(ours, shifts=shifts, seed=11, precision="fp32")
     replay(monkeypatch, separator.shift_offsets())
@@ -58,7 +58,7 @@ def test_tracks_of_any_length(networks, segments, shifts, monkeypatch):
 
 
 @pytest.mark.parametrize("overlap", [0, 0.1, 0.5, 0.9])
-def test_overlaps(networks, overlap):
+def test_all_overlaps_agree(networks, overlap):
     waveform = track(int(1.7 * RATE))
     expected = by_the_published_engine(networks[0][0], waveform, 0, overlap)
     stems = Separator(networks[1][0], overlap=overlap, precision="fp32").separate(waveform, RATE)
@@ -67,7 +67,7 @@ def test_overlaps(networks, overlap):
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_bags(networks, weights, monkeypatch):
+def test_bags_agree(networks, weights, monkeypatch):
     published, ours = networks
     separator = Separator(Bag(ours, weights), shifts=1, seed=4, precision="fp32")
     replay(monkeypatch, separator.shift_offsets() * 3)
@@ -77,8 +77,7 @@ def test_bags(networks, weights, monkeypatch):
         assert snr(reference, stem) >= 100
 
 
-def test_a_repository_folder_as_people_have_it(networks, tmp_path, monkeypatch):
-    """The same folder of files, through the published API and through ours."""
+def test_both_packages_read_the_same_repository_folder(networks, tmp_path, monkeypatch):
     published, _ = networks
     for i, network in enumerate(published):
         save_th(network, KEYWORDS, tmp_path / f"aaaaaaa{i}.th")

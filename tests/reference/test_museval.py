@@ -1,4 +1,4 @@
-"""BSS Eval v4's SDR against the museval package."""
+"""The SDR of BSS Eval v4 equals that of the museval package."""
 
 import importlib.metadata
 import importlib.util
@@ -16,7 +16,7 @@ FILTERS = 16  # taps of museval's distortion filters, which cost most of its tim
 
 @pytest.fixture(scope="module")
 def bss_eval():
-    """museval's metrics alone: the package as a whole asks for a system ffmpeg when imported."""
+    """Return museval's metrics without importing the rest, which needs a system ffmpeg."""
     pytest.importorskip("scipy")
     try:
         files = importlib.metadata.files("museval")
@@ -39,7 +39,7 @@ def bss_eval():
 
 
 def pair(seed, length, stems=3, channels=2):
-    """Coloured stems, and estimates with leaks, filtering and noise."""
+    """Return coloured stems, and estimates of them with leaks, filtering and noise."""
     generator = torch.Generator().manual_seed(seed)
     stems = torch.randn(stems, channels, length, generator=generator, dtype=torch.float64)
     references = stems + 0.9 * stems.roll(1, -1)
@@ -60,20 +60,20 @@ def check(bss_eval, references, estimates, **options):
 
 
 @pytest.mark.parametrize("length", [600, 1999, 2000, 2001, 3999, 4000, 9000])
-def test_any_length(bss_eval, length):
+def test_any_length_agrees(bss_eval, length):
     check(bss_eval, *pair(length, length))
 
 
 @pytest.mark.parametrize(("stems", "channels"), [(1, 2), (2, 1), (4, 2)])
-def test_stems_and_channels(bss_eval, stems, channels):
+def test_any_number_of_stems_and_channels_agrees(bss_eval, stems, channels):
     check(bss_eval, *pair(7, 5000, stems, channels))
 
 
-def test_with_filters_of_the_usual_length(bss_eval):
+def test_filters_of_the_usual_length_agree(bss_eval):
     check(bss_eval, *pair(8, 2 * RATE, stems=2), filters_len=512)
 
 
-def test_silent_frames(bss_eval):
+def test_silent_frames_agree(bss_eval):
     references, estimates = pair(1, 5 * RATE + 700)
     references[0, :, RATE : 2 * RATE] = 0
     estimates[2, :, 2 * RATE : 3 * RATE] = 0
@@ -89,12 +89,12 @@ def test_opposite_channels_are_silent_to_museval(bss_eval):
     assert np.isnan(expected[:, 0]).all()
 
 
-def test_frames_without_error(bss_eval):
+def test_frames_without_error_are_infinite_in_both(bss_eval):
     references, _ = pair(3, 3 * RATE)
     assert np.isinf(check(bss_eval, references, references.clone())).all()
 
 
-def test_nearly_perfect_and_hopeless_estimates(bss_eval):
+def test_nearly_perfect_and_hopeless_estimates_agree(bss_eval):
     references, _ = pair(4, 3 * RATE)
     noise = torch.randn(references.shape, dtype=torch.float64)
     for scale in (1e-6, 1e-3, 1e3):

@@ -73,7 +73,7 @@ def test_keywords_and_their_defaults_are_the_published_ones():
 
 
 def test_initial_values_have_the_published_distribution():
-    """Parameter by parameter: the same deviation, over enough values to tell."""
+    """Every parameter with many values has the same deviation."""
     keyword = SMALL | {"channels": 32, "bottom_channels": 128}
     torch.manual_seed(1)
     theirs = PublishedHTDemucs(**keyword).state_dict()

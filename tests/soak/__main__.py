@@ -1,10 +1,10 @@
-"""Separate a folder again and again, killed at random moments, until nothing is missing.
+"""Separate a folder again and again, and kill the command at random moments, until all is finished.
 
     python -m tests.soak FOLDER [--kills 20] [--seed 0] [-n mini] [-- OPTIONS OF separate]
 
-First once without disturbance, then with `kill -9` at random moments. Prints what happened, and
-exits with 1 if a single byte of a single file differs, or anything is left over. Where a folder is
-finished before it was killed often enough, it is begun again.
+The first run is not disturbed; the others meet `kill -9` at random moments. If a folder is finished
+before enough kills, it is separated again from the start. Prints every kill and the comparisons,
+and exits with 1 if a byte of a file differs from the first run, or if there is a file too many.
 """
 
 import argparse
@@ -37,13 +37,13 @@ def summary(process: "subprocess.Popen[bytes]") -> dict[str, Any]:
 
 
 def stems(out: Path) -> dict[str, str]:
-    """Of every file but the manifests, which hold times: its hash."""
-    found = sorted(p for p in out.rglob("*") if p.is_file() and p.name != MANIFEST)
-    return {str(p.relative_to(out)): sha256(p.read_bytes()).hexdigest() for p in found}
+    """Return the hash of every file by its path, except manifests, which hold times."""
+    files = sorted(p for p in out.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return {str(p.relative_to(out)): sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 def disturb(folder: Path, out: Path, words: list[str], delays: Iterator[float]) -> int:
-    """Start the command and kill it, until it once ends by itself; give how often it was killed."""
+    """Start and kill the command until it ends by itself once; return the number of kills."""
     kills = 0
     for delay in delays:
         process = separate(folder, out, words)
@@ -56,7 +56,7 @@ def disturb(folder: Path, out: Path, words: list[str], delays: Iterator[float]) 
             break
         kills += 1
         done, begun = (len(list(out.rglob(name))) for name in (MANIFEST, ".htdemucs-*.work"))
-        print(f"kill after {delay:.1f} s: {done} tracks finished, {begun} begun", flush=True)
+        print(f"kill after {delay:.1f} s: {done} tracks finished, {begun} started", flush=True)
     return kills
 
 
@@ -76,7 +76,7 @@ def main() -> int:
         seconds = time.monotonic() - started
         count, duration = first["separated"], first["duration"]
         print(f"undisturbed: {count} tracks of {duration:.0f} s in {seconds:.0f} s", flush=True)
-        # From before the first file is opened to where many tracks are done.
+        # Some kills come before the first file is opened, some when many tracks are done.
         delays = iter(lambda: draw.uniform(0, 3 * seconds / arguments.kills + 3), None)
         kills = rounds = wrong = 0
         while kills < arguments.kills:
@@ -85,21 +85,21 @@ def main() -> int:
             kills += disturb(arguments.folder, disturbed, words, delays)
             wrong += judge(arguments.folder, whole, disturbed, words, first)
             shutil.rmtree(disturbed)
-        print(f"{rounds} rounds, {kills} kills, {wrong} of them not the same in the end")
+        print(f"{rounds} rounds with {kills} kills; {wrong} rounds ended with other files")
         return int(wrong > 0)
 
 
 def judge(
     folder: Path, whole: Path, disturbed: Path, words: list[str], first: dict[str, Any]
 ) -> bool:
-    """Finish what was disturbed, and say whether it differs from what was not."""
+    """Finish the disturbed run, and return whether it differs from the first run."""
     last = summary(separate(folder, disturbed, words))
     again = summary(separate(folder, disturbed, words))
-    expected, found = stems(whole), stems(disturbed)
-    differing = [path for path in expected | found if expected.get(path) != found.get(path)]
+    expected, actual = stems(whole), stems(disturbed)
+    differing = [path for path in expected | actual if expected.get(path) != actual.get(path)]
     print(
-        f"in the end {last['skipped']} tracks skipped, {last['separated']} separated, "
-        f"{last['failed']} failed; the next time {again['skipped']} skipped; "
+        f"last run: {last['skipped']} tracks skipped, {last['separated']} separated, "
+        f"{last['failed']} failed; another run: {again['skipped']} skipped; "
         f"{len(expected)} files compared, {len(differing)} differ or are too many: {differing}",
         flush=True,
     )
