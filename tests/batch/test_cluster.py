@@ -131,7 +131,7 @@ def holder(pattern, folder):
 
 
 def kill(folder, times, stop):
-    """Kill the processes that work in a folder, one after the other, this many times."""
+    """Kill processes that work in a folder, up to `times`, and return their numbers."""
     killed = set()
     while len(killed) < times and not stop.is_set():
         process = holder(".htdemucs-*.work", folder)

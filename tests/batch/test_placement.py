@@ -1,4 +1,4 @@
-"""Which place each track gets."""
+"""The place of each track in the output folder."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def stems_of(outcome):
     return {name: Path(path).read_bytes() for name, path in outcome.files.items()}
 
 
-def test_tracks_of_a_name_get_places_of_their_own(separator, tmp_path, write_song):
+def test_tracks_of_the_same_name_get_different_places(separator, tmp_path, write_song):
     lib = Library(tmp_path / "out")
     paths = [
         write_song(tmp_path / "x" / "a.wav", 1),
@@ -47,14 +47,14 @@ def test_folders_are_kept(separator, song, tmp_path):
 def test_a_track_of_the_same_name_from_elsewhere_gets_another_place(
     separator, tmp_path, write_song
 ):
-    """In a later run too: `separate a/song.wav -o out`, then `separate b/song.wav -o out`."""
+    """This holds in a later run too: `separate a/song.wav -o out`, then `b/song.wav -o out`."""
     out = tmp_path / "out"
     first = write_song(tmp_path / "a" / "song.wav", 1)
     second = write_song(tmp_path / "b" / "song.wav", 2)
-    kept = stems_of(separate(Library(out), separator, first))
+    before = stems_of(separate(Library(out), separator, first))
     outcome = separate(Library(out), separator, second)
     assert Path(outcome.manifest).parent.name == "song (2)"
-    assert stems_of(outcome) != kept
+    assert stems_of(outcome) != before
     for path, name in ((second, "song (2)"), (first, "song")):
         again = separate(Library(out), separator, path)
         assert again.status == "skipped"

@@ -28,13 +28,13 @@ def folder(tmp_path):
 @pytest.mark.parametrize("place", ["bucket", "folder"])
 def test_files_below_a_url_are_listed(place, request):
     url = request.getfixturevalue(place)
-    found = storage.below(url)
-    assert [file.url for file in found] == [
+    files = storage.below(url)
+    assert [file.url for file in files] == [
         f"{url}/{name}" for name in ("cd 2/one.flac", "one.flac", "two.wav")
     ]
-    assert found[0] == storage.stat(f"{url}/cd 2/one.flac")
-    assert (found[0].bytes, bool(found[0].version)) == (len("b/cd 2/one.flac"), True)
-    assert storage.below(f"{url}/one.flac") == [found[1]]
+    assert files[0] == storage.stat(f"{url}/cd 2/one.flac")
+    assert (files[0].bytes, bool(files[0].version)) == (len("b/cd 2/one.flac"), True)
+    assert storage.below(f"{url}/one.flac") == [files[1]]
     assert storage.sizes(url) == {"one.flac": 10, "two.wav": 9}
     assert storage.below(f"{url}/nothing") == []
 

@@ -65,11 +65,11 @@ def test_a_summary_for_programs(run, model_folder, album, tmp_path):
     words = ("separate", album, "-n", model_folder, "-o", tmp_path / "out", "--json")
     result = run(*words)
     assert result.exit_code == 1
-    told = json.loads(result.stdout)
-    assert (told["separated"], told["skipped"], told["failed"]) == (4, 0, 1)
-    assert told["stopped"] is False
-    assert told["duration"] == pytest.approx(6, abs=0.1)
-    by_name = {os.path.relpath(track["track"], album): track for track in told["tracks"]}
+    summary = json.loads(result.stdout)
+    assert (summary["separated"], summary["skipped"], summary["failed"]) == (4, 0, 1)
+    assert summary["stopped"] is False
+    assert summary["duration"] == pytest.approx(6, abs=0.1)
+    by_name = {os.path.relpath(track["track"], album): track for track in summary["tracks"]}
     assert by_name["broken.mp3"]["status"] == "failed"
     assert "broken.mp3" in by_name["broken.mp3"]["reason"]
     done = by_name["one.flac"]

@@ -14,8 +14,8 @@ STEMS = ["bass", "drums", "other", "vocals"]
 
 def files(folder):
     """Return the paths of all files in a folder, except manifests."""
-    found = [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".json"]
-    return sorted(str(p.relative_to(folder)) for p in found)
+    paths = [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".json"]
+    return sorted(str(p.relative_to(folder)) for p in paths)
 
 
 def test_names_and_format_have_defaults(run, model_folder, song, tmp_path):

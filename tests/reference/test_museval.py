@@ -50,8 +50,8 @@ def pair(seed, length, stems=3, channels=2):
 
 def check(bss_eval, references, estimates, **options):
     expected = bss_eval(references, estimates, **options)
-    found = museval_frames(references, estimates, RATE).numpy()
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    frames = museval_frames(references, estimates, RATE).numpy()
+    np.testing.assert_allclose(frames, expected, rtol=0, atol=1e-6)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         medians = np.nanmedian(np.where(np.isinf(expected), np.nan, expected), axis=1)

@@ -134,7 +134,7 @@ def put(path: Path, url: str) -> None:
 
 
 def check_writable(place: str) -> None:
-    """Write and delete a small file, so that a place without permission is found before the work.
+    """Write and delete a small file, to notice a lack of permission before the work starts.
 
     Raises:
         AudioError, StorageError: no file can be written below this path or URL.

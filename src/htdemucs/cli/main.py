@@ -66,7 +66,7 @@ def options(
         False, "--version", help="Print the version.", callback=_print_version, is_eager=True
     ),
 ) -> None:
-    """Options before the command."""
+    """Handle the options before the command."""
 
 
 def _print_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -144,13 +144,13 @@ class OutputFlags:
         from htdemucs.audio import AudioEncoding
         from htdemucs.stems import OutputOptions
 
-        chosen = self._format()
+        file_format = self._format()
         depth = self._depth()
         return OutputOptions(
             encoding=AudioEncoding(
-                format=chosen,
-                bit_depth=min(depth, 24) if chosen == "flac" else depth,
-                bitrate=self._bitrate(chosen),
+                format=file_format,
+                bit_depth=min(depth, 24) if file_format == "flac" else depth,
+                bitrate=self._bitrate(file_format),
                 mp3_preset=self.mp3_preset,
             ),
             filename=self.filename,
@@ -196,7 +196,7 @@ class OutputFlags:
     def _format(self) -> str:
         return self.file_format or "wav"
 
-    def _bitrate(self, chosen: str) -> int | None:  # noqa: ARG002  other flags depend on it
+    def _bitrate(self, file_format: str) -> int | None:  # noqa: ARG002  other flags depend on it
         return self.bitrate
 
 
@@ -224,8 +224,8 @@ class DemucsFlags(OutputFlags):
             raise SeparationError(f"choose one format, not {' and '.join(formats)}")
         return formats[0] if formats else super()._format()
 
-    def _bitrate(self, chosen: str) -> int | None:
-        return self.bitrate or (self.mp3_bitrate if chosen == "mp3" else None)
+    def _bitrate(self, file_format: str) -> int | None:
+        return self.bitrate or (self.mp3_bitrate if file_format == "mp3" else None)
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""`htdemucs train`"""
+"""`htdemucs train`: train or fine-tune a model."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -21,12 +21,15 @@ REHEARSED_STEPS = 2
 
 def train(
     config: Annotated[
-        Path, typer.Argument(help="YAML file: what to train, on what, and how.", show_default=False)
+        Path,
+        typer.Argument(
+            help="YAML file with the data, the model and the training.", show_default=False
+        ),
     ],
     changes: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...", help="Laid over the file, as in optim.lr=1e-4 steps=2000."
+            metavar="[KEY=VALUE]...", help="Replaces keys of the file: optim.lr=1e-4 steps=2000."
         ),
     ] = None,
     dry_run: Annotated[
@@ -57,7 +60,7 @@ def train(
 
 
 def _require(*packages: str, else_set: str = "") -> None:
-    """End with one line where a package is not installed."""
+    """Raise TrainingError if a package is not installed."""
     from importlib.util import find_spec
 
     from htdemucs.errors import TrainingError
@@ -86,13 +89,13 @@ def _introduce(run: "Run") -> None:
     for note in corpus.notes:
         say(f"note: {note}")
     if not corpus.valid:
-        say("note: nothing to validate with; the last model is the result")
+        say("note: no tracks to validate with; the last model is the result")
     if run.resumed:
         say(f"resuming after step {run.trainer.step} of {run.config.steps}")
 
 
 def _rehearse(run: "Run") -> None:
-    """Time a few steps and print their cost."""
+    """Run a few steps and print their time and memory."""
     import resource
 
     import torch
@@ -115,7 +118,7 @@ def _rehearse(run: "Run") -> None:
 
 
 def _follow(run: "Run") -> None:
-    """Train to the end and print the log; a signal ends it with a checkpoint."""
+    """Train to the end and print the log; after a signal, write a checkpoint and exit."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = messages()
@@ -143,11 +146,11 @@ def _follow(run: "Run") -> None:
 
 def _line(entry: "LogEntry", run: "Run") -> str:
     config = run.config
-    left = (config.steps - entry.step) * config.batch_size / entry.examples_per_second
+    remaining = (config.steps - entry.step) * config.batch_size / entry.examples_per_second
     line = (
         f"step {entry.step}/{config.steps}  loss {entry.loss:.5f}  "
         f"{entry.examples_per_second:.2f} examples/s  {entry.waiting:.0%} waiting  "
-        f"{_duration(left)} left"
+        f"{_duration(remaining)} left"
     )
     for model, scores in entry.valid.items():
         line += f"\n  valid {model}: " + "  ".join(f"{k} {v:.4g}" for k, v in scores.items())

@@ -16,8 +16,8 @@ _NOTHING: tuple[Any, ...] = ("none", [], "")
 def available() -> bool:
     """Whether this torch has oneDNN and the operations used here."""
     names = ("_convolution_pointwise", "_linear_pointwise", "_reorder_linear_weight")
-    found = _reorder is not None and all(hasattr(_ops, name) for name in names)
-    return found and torch.backends.mkldnn.is_available()
+    complete = _reorder is not None and all(hasattr(_ops, name) for name in names)
+    return complete and torch.backends.mkldnn.is_available()
 
 
 class Convolution:

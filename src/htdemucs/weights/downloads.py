@@ -108,7 +108,7 @@ def _check_reachable(url: str) -> None:
 
 @contextmanager
 def _silenced(logger: logging.Logger) -> Iterator[None]:
-    """Silence a logger: the hub's client logs each retry, but only the last failure is news."""
+    """Silence a logger, because the hub's client logs every retry as a warning."""
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
