@@ -16,6 +16,7 @@ from htdemucs.errors import (
     ModelNotFoundError,
     SegmentTooLongError,
     SeparationError,
+    UploadError,
 )
 from htdemucs.version import __version__
 
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
     from htdemucs.stems import OutputOptions, SeparatedFile, separate_file
     from htdemucs.weights import load_model, save_model
 
+# Models come from the room above theirs, which enables them to read and write themselves.
 _ROOMS = {
     "AudioEncoding": "audio",
     "AudioFile": "audio",
-    "Bag": "model",
-    "HTDemucs": "model",
+    "Bag": "weights",
+    "HTDemucs": "weights",
     "HTDemucsConfig": "model",
     "Library": "batch",
     "Outcome": "batch",
@@ -68,6 +70,7 @@ __all__ = [
     "SeparationError",
     "Separator",
     "Track",
+    "UploadError",
     "__version__",
     "find_tracks",
     "load_model",

@@ -21,6 +21,10 @@ class DownloadError(HTDemucsError):
     """Weights could not be downloaded, or arrived damaged."""
 
 
+class UploadError(HTDemucsError):
+    """A model could not be uploaded."""
+
+
 class AudioError(HTDemucsError):
     """An audio file cannot be read or written."""
 

@@ -90,6 +90,8 @@ def caches(tmp_path, monkeypatch) -> dict[str, Path]:
     monkeypatch.setattr(hub_settings, "HF_HUB_CACHE", str(folders["HF_HOME"] / "hub"))
     monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub_settings, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+    monkeypatch.setattr(hub_settings, "HF_HUB_DISABLE_XET", True)  # the stand-in has no such store
+    monkeypatch.setattr(hub_settings, "HF_TOKEN_PATH", str(folders["HF_HOME"] / "token"))
     return folders
 
 

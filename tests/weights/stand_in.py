@@ -1,13 +1,16 @@
 """A small HTTP server that stands in for the hub and the legacy root, with faults on demand."""
 
+import base64
 import contextlib
 import hashlib
+import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-HUB = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/[^/]+/(?P<name>.+)")
+HUB = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
+TOKEN = "hf_writer"
 
 
 class StandIn(ThreadingHTTPServer):
@@ -16,6 +19,9 @@ class StandIn(ThreadingHTTPServer):
     `faults` maps a part of a path to a fault: a status (404, 500), "cut" (the connection breaks in
     the middle of the body), "wrong" (the last byte differs), "no ranges" (a request for a range
     gets the whole file), "no length" (no Content-Length), "nonsense" (not HTTP).
+
+    With TOKEN, clients can make repositories (`repositories`: what they asked for, by name) and
+    commit to them (`commits`). A `private` repository cannot be read without it.
     """
 
     daemon_threads = True
@@ -25,14 +31,17 @@ class StandIn(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, int | str] = {}
         self.log: list[tuple[str, str, str | None]] = []  # method, path, range
+        self.repositories: dict[str, dict] = {}
+        self.commits: list[dict] = []
+        self.large: dict[str, bytes] = {}  # large files by their hash, uploaded before the commit
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
-    def on_hub(self, repository: str, files: dict[str, bytes]) -> None:
+    def on_hub(self, repository: str, files: dict[str, bytes], revision: str = "main") -> None:
         for name, content in files.items():
-            self.files[f"/{repository}/resolve/main/{name}"] = content
+            self.files[f"/{repository}/resolve/{revision}/{name}"] = content
 
     def downloads(self) -> list[str]:
         """Return the names of the files that clients downloaded."""
@@ -52,9 +61,90 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.answer(with_body=True)
 
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = next((f for part, f in self.server.faults.items() if part in self.path), None)
+        if isinstance(fault, int) or not self.may_write():
+            return self.fail(fault or 401, {})
+        for pattern, reply in REPLIES.items():
+            if place := re.fullmatch(pattern, self.path.partition("?")[0]):
+                return reply(self, body, *place.groups())
+        return self.fail(404, {})
+
+    def do_PUT(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.large[hashlib.sha256(content).hexdigest()] = content
+        self.reply({})
+
+    def may_write(self) -> bool:
+        return self.headers.get("Authorization") == f"Bearer {TOKEN}"
+
+    def reply(self, value: object, status: int = 200) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def create(self, body: bytes) -> None:
+        wanted = json.loads(body)
+        name = f"{wanted['organization']}/{wanted['name']}"
+        known = name in self.server.repositories
+        self.server.repositories.setdefault(name, wanted)
+        self.reply({"url": f"{self.server.address}/{name}"}, 409 if known else 200)
+
+    def validate(self, body: bytes) -> None:
+        """Say, as the hub does, whether a card's metadata names one of its licences."""
+        known = "license: mit" in json.loads(body)["content"]
+        errors = [] if known else [{"message": '"license" must be one of [mit]'}]
+        self.reply({"errors": errors, "warnings": []}, 400 if errors else 200)
+
+    def branch(self, _: bytes, repository: str, name: str) -> None:
+        self.server.repositories[repository].setdefault("branches", []).append(name)
+        self.reply({})
+
+    def preupload(self, body: bytes, _: str) -> None:
+        modes = [
+            {
+                "path": file["path"],
+                "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                "shouldIgnore": False,
+            }
+            for file in json.loads(body)["files"]
+        ]
+        self.reply({"files": modes})
+
+    def batch(self, body: bytes) -> None:
+        href = f"{self.server.address}/large"
+        objects = [
+            {**file, "actions": {"upload": {"href": href}}} for file in json.loads(body)["objects"]
+        ]
+        self.reply({"objects": objects})
+
+    def commit(self, body: bytes, repository: str, revision: str) -> None:
+        lines = [json.loads(line) for line in body.splitlines()]
+        commit = {line["key"]: line["value"] for line in lines if line["key"] == "header"}
+        files = {
+            line["value"]["path"]: base64.b64decode(line["value"]["content"])
+            if line["key"] == "file"
+            else self.server.large[line["value"]["oid"]]
+            for line in lines
+            if line["key"] != "header"
+        }
+        self.server.on_hub(repository, files, revision)
+        proposed = self.path.endswith("create_pr=1")
+        self.server.commits.append(
+            {**commit["header"], "files": sorted(files), "revision": revision, "proposed": proposed}
+        )
+        address = f"{self.server.address}/{repository}"
+        done = {"commitOid": COMMIT, "commitUrl": f"{address}/commit/{COMMIT}"}
+        self.reply(done | ({"pullRequestUrl": f"{address}/discussions/1"} if proposed else {}))
+
     def answer(self, with_body: bool) -> None:
+        if self.path == "/api/whoami-v2" and self.may_write():
+            return self.reply({"name": "someone"})
         if self.path.startswith("/api/"):  # a list that the tests do not need
-            return self.fail(404, {})
+            return self.fail(401 if "whoami" in self.path else 404, {})
         self.server.log.append((self.command, self.path, self.headers.get("Range")))
         fault = next((f for part, f in self.server.faults.items() if part in self.path), None)
         if isinstance(fault, int):
@@ -63,6 +153,10 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return self.wfile.write(b"220 mail.example ready\r\n\r\n")
         content = self.server.files.get(self.path)
+        place = HUB.fullmatch(self.path)
+        repository = self.server.repositories.get(place["repository"], {}) if place else {}
+        if repository.get("visibility") == "private" and not self.may_write():
+            return self.fail(401, {"X-Error-Code": "RepoNotFound"})
         if content is None:
             return self.fail(404, self.why_missing())
         return self.send(content, fault, with_body)
@@ -77,8 +171,10 @@ class Handler(BaseHTTPRequestHandler):
         body = content[start:end]
         self.send_response(206 if (start, end) != (0, len(content)) else 200)
         self.send_header("ETag", f'"{etag}"')
-        if HUB.fullmatch(self.path):
-            self.send_header("X-Repo-Commit", COMMIT)
+        if place := HUB.fullmatch(self.path):
+            revision = place["revision"]
+            commit = COMMIT if revision == "main" else hashlib.sha1(revision.encode()).hexdigest()
+            self.send_header("X-Repo-Commit", commit)
         if (start, end) != (0, len(content)):
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
         if fault == "no length":
@@ -116,6 +212,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Print nothing."""
+
+
+REPLIES = {
+    "/api/repos/create": Handler.create,
+    "/api/validate-yaml": Handler.validate,
+    "/api/models/([^/]+/[^/]+)/branch/(.+)": Handler.branch,
+    "/api/models/([^/]+/[^/]+)/preupload/.+": Handler.preupload,
+    "/[^/]+/[^/]+.git/info/lfs/objects/batch": Handler.batch,
+    "/api/models/([^/]+/[^/]+)/commit/(.+)": Handler.commit,
+}
 
 
 @contextlib.contextmanager

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from htdemucs.errors import ConfigError
 from htdemucs.model.htdemucs import HTDemucs
+from htdemucs.model.pretrained import Pretrained
 from htdemucs.provenance import Origin
 
 
-class Bag(nn.Module):
+class Bag(Pretrained, nn.Module):
     """A weighted mean of members, with a weight for each member and source.
 
     Args:

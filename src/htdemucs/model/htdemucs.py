@@ -22,6 +22,7 @@ from htdemucs.model.layers import (
     TimeDecoderLayer,
     TimeEncoderLayer,
 )
+from htdemucs.model.pretrained import Pretrained
 from htdemucs.model.spectrogram import Spectrogram
 from htdemucs.model.transformer import CrossDomainTransformer
 from htdemucs.provenance import Origin
@@ -29,7 +30,7 @@ from htdemucs.provenance import Origin
 EPSILON = 1e-5  # keeps silence finite when inputs are normalised
 
 
-class HTDemucs(nn.Module):
+class HTDemucs(Pretrained, nn.Module):
     """Two U-Nets, one on the spectrogram and one on the waveform, joined by a transformer.
 
     The parameters are initialised for training from scratch, from torch's global generator.

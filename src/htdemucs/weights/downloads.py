@@ -10,14 +10,26 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from htdemucs.errors import DownloadError
+from htdemucs.errors import DownloadError, HTDemucsError, UploadError
 from htdemucs.files import user_cache
 
 LOG = logging.getLogger(__name__)
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # seconds without a byte
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to use the hub, in the words of its client."""
+
+    cache_dir: Path | None = None  # for downloads; by default the hub's cache and our own
+    revision: str | None = None
+    token: str | bool | None = None
+    force_download: bool = False
+    local_files_only: bool = False
 
 
 def default_cache() -> Path:
@@ -34,15 +46,17 @@ def offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def cached_from_hub(repository: str, filename: str, cache_dir: Path | None) -> Path | None:
+def cached_from_hub(repository: str, filename: str, access: Access) -> Path | None:
     """Return a file's path in the hub's cache, or None. The network is not used."""
     from huggingface_hub import try_to_load_from_cache
 
-    path = try_to_load_from_cache(repository, filename, cache_dir=cache_dir)
+    path = try_to_load_from_cache(
+        repository, filename, cache_dir=access.cache_dir, revision=access.revision
+    )
     return Path(path) if isinstance(path, str) else None
 
 
-def from_hub(repository: str, filename: str, cache_dir: Path | None) -> Path:
+def from_hub(repository: str, filename: str, access: Access) -> Path:
     """Download a file into the hub's cache and return its path.
 
     The hub's own client does this: it resumes, and its environment variables apply.
@@ -50,16 +64,30 @@ def from_hub(repository: str, filename: str, cache_dir: Path | None) -> Path:
     Raises:
         DownloadError: the network is off, the hub is unreachable, or it has no such file.
     """
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import hf_hub_download
 
     LOG.info("fetching %s/%s", repository, filename)
+    online = not access.local_files_only
+    with hub_client(f"{repository}/{filename}", DownloadError, online=online):
+        return Path(hf_hub_download(repository, filename, **vars(access)))
+
+
+@contextmanager
+def hub_client(what: str, kind: type[HTDemucsError], *, online: bool = True) -> Iterator[None]:
+    """Turn every failure of the hub's client into an error of this kind, in one line.
+
+    A download's says in a sentence why; an upload's says all, for it is the hub that checks cards.
+    """
+    from huggingface_hub import constants
+
     try:
-        if not constants.HF_HUB_OFFLINE:
+        if online and not constants.HF_HUB_OFFLINE:
             _check_reachable(constants.ENDPOINT)
         with _silenced(logging.getLogger("huggingface_hub")):
-            return Path(hf_hub_download(repository, filename, cache_dir=cache_dir))
+            yield
     except Exception as error:  # the client's own errors, its transport's, the system's
-        raise DownloadError(f"{repository}/{filename}: {_first_sentence(error)}") from error
+        reason = " ".join(str(error).split()) if kind is UploadError else _first_sentence(error)
+        raise kind(f"{what}: {reason}") from error
 
 
 def from_url(url: str, target: Path, checksum: str) -> Path:

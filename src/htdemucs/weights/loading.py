@@ -12,6 +12,7 @@ from htdemucs.model import Bag, HTDemucs, HTDemucsConfig, Model
 from htdemucs.model.bag import needed_members, networks
 from htdemucs.provenance import Origin
 from htdemucs.weights import folder, official, registry
+from htdemucs.weights.downloads import Access
 
 LOG = logging.getLogger(__name__)
 
@@ -47,19 +48,28 @@ def load_model(
         ConfigError: this machine has no such device.
     """
     place = choose_device(device)
-    name = str(name_or_path)
-    files = registry.locate(name, _path(repo), _path(cache_dir), stems)
+    access = Access(_path(cache_dir))
+    return read_model(str(name_or_path), access, repo=_path(repo), stems=stems).to(place)
+
+
+def read_model(
+    name: str,
+    access: Access,
+    *,
+    repo: Path | None = None,
+    stems: Sequence[str] | None = None,
+) -> Model:
+    """Return a model on the CPU; the arguments and errors are those of `load_model`."""
+    files = registry.locate(name, repo, access, stems)
     first = read_member(files.members[0], name)
     if isinstance(first, Bag):
-        model: Model = first
-    elif len(files.members) == 1 and files.weights is None and files.segment is None:
-        model = first
-    else:
-        try:
-            model = _bag(first, files, name, stems).eval()
-        except ConfigError as error:
-            raise CheckpointError(f"{name}: {error}") from error
-    return model.to(place)
+        return first
+    if len(files.members) == 1 and files.weights is None and files.segment is None:
+        return first
+    try:
+        return _bag(first, files, name, stems).eval()
+    except ConfigError as error:
+        raise CheckpointError(f"{name}: {error}") from error
 
 
 def _path(path: str | Path | None) -> Path | None:

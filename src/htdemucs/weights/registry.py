@@ -21,6 +21,7 @@ from htdemucs.model import HTDemucsConfig
 from htdemucs.model.bag import needed_members
 from htdemucs.model.config import exact_seconds
 from htdemucs.weights import assembly, downloads
+from htdemucs.weights.downloads import Access
 
 DEFAULT_MODEL = "htdemucs"
 SHIPPED_MODEL = "mini"  # a folder of our own format beside this file
@@ -75,7 +76,7 @@ def official_models() -> dict[str, OfficialModel]:
 def locate(
     name: str,
     repo: Path | None = None,
-    cache_dir: Path | None = None,
+    access: Access | None = None,
     stems: Sequence[str] | None = None,
 ) -> ModelFiles:
     """Return the files of a model; download those that are missing.
@@ -84,7 +85,7 @@ def locate(
         name: an official name or signature, `mini`, `hf://[namespace/]name`, or a path to a `.th`,
             a `.safetensors`, a bag's `.yaml`, or a folder in our own format.
         repo: look for the name only in this folder.
-        cache_dir: the folder for downloads; by default the hub's cache and this package's own.
+        access: how to use the hub; its `cache_dir` is for legacy files too.
         stems: limit an official bag to the members that these stems need.
 
     Raises:
@@ -93,7 +94,7 @@ def locate(
         CheckpointError: a bag's yaml is damaged, or a file's checksum differs.
     """
     try:
-        return _locate(name, repo, cache_dir, stems)
+        return _locate(name, repo, access or Access(), stems)
     except OSError as error:
         raise ModelNotFoundError(
             f"cannot look for {assembly.shown(name)}: {error.strerror or error}"
@@ -101,17 +102,17 @@ def locate(
 
 
 def _locate(
-    name: str, repo: Path | None, cache_dir: Path | None, stems: Sequence[str] | None
+    name: str, repo: Path | None, access: Access, stems: Sequence[str] | None
 ) -> ModelFiles:
     if repo is not None:
         return _in_folder(name, repo)
     if name.startswith("hf://"):
-        return _on_hub(name.removeprefix("hf://"), cache_dir)
+        return _on_hub(name.removeprefix("hf://"), access)
     if name in official_models():
-        return _official(official_models()[name], cache_dir, stems)
+        return _official(official_models()[name], access, stems)
     if name in _table()["signatures"]:
         model = next(m for m in official_models().values() if name in m.members)
-        return ModelFiles((_official_member(model, name, cache_dir),))
+        return ModelFiles((_official_member(model, name, access),))
     if name == SHIPPED_MODEL:
         return ModelFiles((shipped_folder(),))
     path = Path(name)
@@ -127,9 +128,9 @@ def shipped_folder() -> Path:
     return Path(__file__).parent / SHIPPED_MODEL
 
 
-def cached_members(model: OfficialModel, cache_dir: Path | None = None) -> int:
+def cached_members(model: OfficialModel) -> int:
     """Return how many of an official model's members are on this machine."""
-    return sum(_cached_member(model, member, cache_dir) is not None for member in model.members)
+    return sum(_cached_member(model, member, Access()) is not None for member in model.members)
 
 
 def _at_path(path: Path) -> ModelFiles:
@@ -222,24 +223,25 @@ def _seconds(value: Any, path: Path) -> Fraction | None:
     return exact_seconds(value)
 
 
-def _on_hub(name: str, cache_dir: Path | None) -> ModelFiles:
+def _on_hub(name: str, access: Access) -> ModelFiles:
     """Download a repository in the published layout (a bag's yaml and members) or in our own."""
     namespace, _, name = name.rpartition("/")
     namespace = namespace or _table()["hub"]["namespace"]
     if not _SAFE_NAME.fullmatch(namespace) or not _SAFE_NAME.fullmatch(name):
         raise ModelNotFoundError("a hub model is named hf://namespace/name or hf://name")
-    repository = f"{namespace}/{_repository_name(name)}"
+    published = _published_name(name)
+    repository = f"{namespace}/{_repository_name(published)}"
     try:
-        description = downloads.from_hub(repository, f"{name}.yaml", cache_dir)
+        description = downloads.from_hub(repository, f"{published}.yaml", access)
     except DownloadError as error:
         try:
-            config = downloads.from_hub(f"{namespace}/{name}", "config.json", cache_dir)
-        except DownloadError:
-            raise error from None
-        downloads.from_hub(f"{namespace}/{name}", "model.safetensors", cache_dir)
+            config = downloads.from_hub(f"{namespace}/{name}", "config.json", access)
+        except DownloadError as second:
+            raise DownloadError(f"{second}; {error}") from None
+        downloads.from_hub(f"{namespace}/{name}", "model.safetensors", access)
         return ModelFiles((config.parent,))
     signatures, weights, segment = _read_bag(description)
-    files = [downloads.from_hub(repository, f"{s}.safetensors", cache_dir) for s in signatures]
+    files = [downloads.from_hub(repository, f"{s}.safetensors", access) for s in signatures]
     return ModelFiles(tuple(files), weights, segment)
 
 
@@ -251,9 +253,15 @@ def _repository_name(name: str) -> str:
     return "Demucs-" + name
 
 
-def _official(
-    model: OfficialModel, cache_dir: Path | None, stems: Sequence[str] | None
-) -> ModelFiles:
+def _published_name(name: str) -> str:
+    """Return the model's name if this is the name of its repository, else the name itself."""
+    for start, published in (("HTDemucs-", "htdemucs_"), ("Demucs-", "")):
+        if name.startswith(start) and name != start:
+            return published + name.removeprefix(start)
+    return "htdemucs" if name == "HTDemucs" else name
+
+
+def _official(model: OfficialModel, access: Access, stems: Sequence[str] | None) -> ModelFiles:
     check_supported(model, model.name)
     weights = model.weights
     sources = HTDemucsConfig(**model.config).sources
@@ -265,45 +273,51 @@ def _official(
     for signature in (model.members[i] for i in needed):
         # If the hub failed for one member, do not wait for it again.
         legacy_first = bool(members) and members[-1].suffix == ".th"
-        members.append(_official_member(model, signature, cache_dir, legacy_first))
+        members.append(_official_member(model, signature, access, legacy_first))
     return ModelFiles(tuple(members), weights)
 
 
 def _official_member(
-    model: OfficialModel, signature: str, cache_dir: Path | None, legacy_first: bool = False
+    model: OfficialModel, signature: str, access: Access, legacy_first: bool = False
 ) -> Path:
     """Return a member's file: cached, else from the hub, else from the legacy root."""
     check_supported(model, signature)
-    if path := _cached_member(model, signature, cache_dir):
+    if path := _cached_member(model, signature, access):
         return path
     reasons = []
     for fetch in (_from_legacy, _from_hub) if legacy_first else (_from_hub, _from_legacy):
         try:
-            return fetch(model, signature, cache_dir)
+            return fetch(model, signature, access)
         except DownloadError as error:
             reasons.append(str(error))
-    raise DownloadError(_unreachable(model, signature, cache_dir, reasons))
+    raise DownloadError(_unreachable(model, signature, access, reasons))
 
 
-def _from_hub(model: OfficialModel, signature: str, cache_dir: Path | None) -> Path:
-    return downloads.from_hub(model.repository, f"{signature}.safetensors", cache_dir)
+def _from_hub(model: OfficialModel, signature: str, access: Access) -> Path:
+    return downloads.from_hub(model.repository, f"{signature}.safetensors", access)
 
 
-def _from_legacy(_: OfficialModel, signature: str, cache_dir: Path | None) -> Path:
+def _from_legacy(_: OfficialModel, signature: str, access: Access) -> Path:
     if downloads.offline():
         raise DownloadError("HF_HUB_OFFLINE is set")
+    if access.local_files_only or access.revision:
+        raise DownloadError("`local_files_only` or `revision` rules out other places")
     entry, filename = _legacy_file(signature)
-    target = (cache_dir or downloads.default_cache()) / filename
+    target = (access.cache_dir or downloads.default_cache()) / filename
     return downloads.from_url(
         f"{_legacy_root()}{entry['folder']}/{filename}", target, entry["checksum"]
     )
 
 
-def _cached_member(model: OfficialModel, signature: str, cache_dir: Path | None) -> Path | None:
+def _cached_member(model: OfficialModel, signature: str, access: Access) -> Path | None:
     """Return a member's file in the hub's cache, ours or the published package's; else None."""
-    if cached := downloads.cached_from_hub(model.repository, f"{signature}.safetensors", cache_dir):
+    if access.force_download:
+        return None
+    if cached := downloads.cached_from_hub(model.repository, f"{signature}.safetensors", access):
         return cached
-    own = cache_dir or downloads.default_cache()
+    if access.revision:
+        return None
+    own = access.cache_dir or downloads.default_cache()
     if (path := own / f"{signature}.safetensors").is_file():
         return path
     entry, filename = _legacy_file(signature)
@@ -338,13 +352,12 @@ def check_supported(model: OfficialModel, name: str) -> None:
         )
 
 
-def _unreachable(
-    model: OfficialModel, signature: str, cache_dir: Path | None, reasons: list[str]
-) -> str:
+def _unreachable(model: OfficialModel, signature: str, access: Access, reasons: list[str]) -> str:
     _, filename = _legacy_file(signature)
+    folder = access.cache_dir or downloads.default_cache()
     return (
         f"the weights of {model.name} are not on this machine and could not be downloaded; copy "
-        f"{signature}.safetensors or {filename} to {cache_dir or downloads.default_cache()}, "
+        f"{signature}.safetensors or {filename} to {folder}, "
         f"or use the small model inside this package, `name={SHIPPED_MODEL}` "
         f"({'; '.join(reasons)})"
     )
