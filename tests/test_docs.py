@@ -108,6 +108,13 @@ def test_every_official_model_is_documented():
         assert f"`{name}`" in text
 
 
+def test_the_documents_date_the_licences_as_the_registry_does():
+    for model in official_models().values():
+        assert model.license.name is None
+        for document in ("README.md", "README.zh-CN.md", "docs/models.md"):
+            assert str(model.license.read) in read(document)
+
+
 def test_the_chinese_readme_keeps_step():
     """The same commands, links and code in both, whatever the words between them."""
     english, chinese = read("README.md"), read("README.zh-CN.md")

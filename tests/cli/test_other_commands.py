@@ -48,6 +48,17 @@ def test_models_lists_every_model(run):
     assert "not yet" in table
 
 
+def test_models_states_licences_and_guesses_none(run):
+    rows = json.loads(run("models", "--json").stdout)
+    for row in rows:
+        ours = row["name"] == "mini"
+        assert row["license"] == ("mit" if ours else None)
+        assert (row["license_read"] is None) == ours
+    table = run("models").stdout
+    assert table.count("not stated (read 2026-") == len(rows) - 1
+    assert table.count("MIT tag") == 1
+
+
 def test_convert_writes_both_formats(run, model_folder, tmp_path):
     official_file = tmp_path / "0a1b2c3d.safetensors"
     assert run("convert", model_folder, official_file).exit_code == 0

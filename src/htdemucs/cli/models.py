@@ -1,33 +1,49 @@
 """`htdemucs models`: list the names for -n."""
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from htdemucs.cli.shared import table_console
 
+if TYPE_CHECKING:
+    from rich.console import JustifyMethod
+
+    from htdemucs.weights.registry import License
+
 
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
-    """List the models with names: sources, size, and whether they are on this machine."""
+    """List the models with names: sources, size, licence, and whether they are on this machine."""
     rows = model_rows()
     if as_json:
         print(json.dumps(rows, indent=2))
         return
     from rich.table import Table
 
-    table = Table()
-    for header in ("name", "sources", "members", "download", "here", "about"):
-        table.add_column(header, justify="right" if header == "download" else "left")
+    table = Table(caption="\n".join(dict.fromkeys(filter(None, (r["license_note"] for r in rows)))))
+    for header in (
+        "name",
+        "sources",
+        "members",
+        "download",
+        "here",
+        "licence of the weights",
+        "about",
+    ):
+        justify: JustifyMethod = "right" if header == "download" else "left"
+        table.add_column(header, justify=justify, max_width=17 if header == "members" else None)
     for row in rows:
         size = f"{row['bytes'] / 1e6:.0f} MB" if row["bytes"] else ""
         about = row["about"] if row["supported"] else f"not yet: {row['about']}"
         here = {True: "yes", False: "no", None: ""}[row["cached"]]
-        table.add_row(
-            row["name"], ", ".join(row["sources"]), " ".join(row["members"]), size, here, about
-        )
+        licence = row["license"] or "not stated"
+        if row["license_read"]:
+            licence += f" (read {row['license_read']})"
+        sources, members = ", ".join(row["sources"]), " ".join(row["members"])
+        table.add_row(row["name"], sources, members, size, here, licence, about)
     table_console().print(table)
 
 
@@ -56,6 +72,7 @@ def model_rows() -> list[dict[str, Any]]:
                 "cached": cached_members(model) == len(model.members) if supported else None,
                 "supported": supported,
                 "about": model.unsupported or model.about,
+                **_license(model.license),
             }
         )
     return rows
@@ -63,7 +80,7 @@ def model_rows() -> list[dict[str, Any]]:
 
 def _shipped_row() -> dict[str, Any]:
     from htdemucs.weights.loading import known_config
-    from htdemucs.weights.registry import SHIPPED_MODEL, shipped_folder
+    from htdemucs.weights.registry import SHIPPED_MODEL, shipped_folder, shipped_license
 
     return {
         "name": SHIPPED_MODEL,
@@ -73,4 +90,11 @@ def _shipped_row() -> dict[str, Any]:
         "cached": True,
         "supported": True,
         "about": "small, comes with this package: to try things, not for listening",
+        **_license(shipped_license()),
     }
+
+
+def _license(license: "License") -> dict[str, str | None]:
+    """Return what a source states, and when it was read; None for a licence that none states."""
+    read = license.read.isoformat() if license.read else None
+    return {"license": license.name, "license_read": read, "license_note": license.note}

@@ -99,14 +99,15 @@ def text(model: Model, place: str, fields: CardFields, *, on_hub: bool) -> str:
     )
 
 
-def states_licence(card: str) -> bool:
-    """Whether a card's metadata states a licence."""
+def stated_license(card: str) -> str | None:
+    """Return the licence in a card's metadata; None if it states none."""
     metadata = re.match(r"---\r?\n(.*?)\r?\n---", card, re.DOTALL)
     try:
         fields = yaml.safe_load(metadata[1]) if metadata else None
     except yaml.YAMLError:
-        return False
-    return isinstance(fields, dict) and bool(fields.get("license"))
+        return None
+    licence = fields.get("license") if isinstance(fields, dict) else None
+    return licence if isinstance(licence, str) and licence else None
 
 
 def _one_line(licence: object) -> str:

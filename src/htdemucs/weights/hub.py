@@ -49,7 +49,7 @@ def push(
         api = HfApi(token=token)
         if "/" not in repo_id:
             repo_id = f"{api.whoami()['name']}/{repo_id}"
-    if not fields.get("license") and (fields or not _states_licence(repo_id, token, revision)):
+    if not fields.get("license") and (fields or not _states_license(repo_id, token, revision)):
         raise CheckpointError(
             f"state the licence of {repo_id}, such as `license=mit` or `license=cc-by-nc-4.0`"
         )
@@ -69,14 +69,14 @@ def push(
     return str(done.commit_url)
 
 
-def _states_licence(repo_id: str, token: str | bool | None, revision: str | None) -> bool:
+def _states_license(repo_id: str, token: str | bool | None, revision: str | None) -> bool:
     """Whether the card that is on the hub already states a licence."""
     access = downloads.Access(revision=revision, token=token, force_download=True)
     try:
         path = downloads.from_hub(repo_id, card.CARD_FILE, access)
     except DownloadError:
         return False
-    return card.states_licence(path.read_text(encoding="utf-8", errors="replace"))
+    return bool(card.stated_license(path.read_text(encoding="utf-8", errors="replace")))
 
 
 def _write_card(text: str, path: Path) -> None:

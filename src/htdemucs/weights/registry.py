@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from fractions import Fraction
 from functools import cache
 from importlib import resources
@@ -20,7 +21,7 @@ from htdemucs.files import user_cache
 from htdemucs.model import HTDemucsConfig
 from htdemucs.model.bag import needed_members
 from htdemucs.model.config import exact_seconds
-from htdemucs.weights import assembly, downloads
+from htdemucs.weights import assembly, card, downloads
 from htdemucs.weights.downloads import Access
 
 DEFAULT_MODEL = "htdemucs"
@@ -38,6 +39,15 @@ class ModelFiles:
 
 
 @dataclass(frozen=True)
+class License:
+    """The licence of weights, as their source states it."""
+
+    name: str | None  # None: not stated
+    read: date | None = None  # when the source was looked at
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class OfficialModel:
     """An official model, as known without a download."""
 
@@ -48,6 +58,7 @@ class OfficialModel:
     about: str
     unsupported: str | None  # the kind of network, if this version cannot run it
     config: dict[str, Any]  # fields that differ from the released htdemucs
+    license: License
 
 
 @cache
@@ -68,6 +79,7 @@ def official_models() -> dict[str, OfficialModel]:
             about=entry.get("about", ""),
             unsupported=entry.get("unsupported"),
             config=entry.get("config", {}),
+            license=License(**{"name": None} | _table()["license"]),
         )
         for name, entry in _table()["models"].items()
     }
@@ -126,6 +138,11 @@ def _locate(
 def shipped_folder() -> Path:
     """Return the folder of the model that comes with this package."""
     return Path(__file__).parent / SHIPPED_MODEL
+
+
+def shipped_license() -> License:
+    """Return the licence that the card of the shipped model states."""
+    return License(card.stated_license((shipped_folder() / card.CARD_FILE).read_text("utf-8")))
 
 
 def cached_members(model: OfficialModel) -> int:
