@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DIFFQ := $(VENV)/.diffq
 
 .PHONY: demo test lint slow bench clean
 SONG ?= examples/song.flac
@@ -13,7 +14,7 @@ SONG ?= examples/song.flac
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
-test: lint
+test: lint $(DIFFQ)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 lint: $(READY)
@@ -30,6 +31,11 @@ slow: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(DIFFQ): $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt diffq \
+		|| echo "without a C compiler there is no diffq, and the tests of parity with it are skipped"
 	touch $@
 
 clean:

@@ -1,6 +1,7 @@
 """Checkpoints in the official layouts, made without the published package."""
 
 import json
+import random
 import sys
 import types
 import zipfile
@@ -183,6 +184,23 @@ def replace_pickle(path: Path, data: bytes) -> Path:
 def pickle_in(path: Path) -> bytes:
     with zipfile.ZipFile(path) as archive:
         return archive.read(next(n for n in archive.namelist() if n.endswith("/data.pkl")))
+
+
+def mutated(data: bytes, choose: random.Random) -> bytes:
+    """Return the data with a few bytes changed, inserted, removed or repeated."""
+    changed = bytearray(data)
+    for _ in range(choose.randint(1, 3)):
+        where = choose.randrange(len(changed))
+        kind = choose.randrange(4)
+        if kind == 0:
+            changed[where] = choose.randrange(256)
+        elif kind == 1:
+            changed[where] ^= 1 << choose.randrange(8)
+        elif kind == 2:
+            del changed[where : where + choose.randint(1, 9)]
+        else:
+            changed[where:where] = changed[where : where + choose.randint(1, 9)]
+    return bytes(changed)
 
 
 def write_bag(path: Path, **fields: Any) -> Path:

@@ -16,7 +16,6 @@ from weights.makers import (
     rewrite,
     save_safetensors,
     save_th,
-    standing_in,
     tiny,
 )
 
@@ -196,18 +195,6 @@ def test_parameters_that_are_no_plain_tensors_are_refused(make, contents, tmp_pa
 def test_older_networks_are_refused(klass, contents, st, tmp_path, refused):
     refused(save_th(contents, tmp_path / "old.th", klass), "this version runs HTDemucs")
     refused(rewrite(st, klass=klass), klass, "this version runs HTDemucs")
-
-
-def test_quantised_networks_are_refused(contents, st, tmp_path, refused):
-    contents["state"] = {"__quantized": True, "quantized": [], "float16": [], "others": []}
-    refused(save_th(contents, tmp_path / "q.th"), "quantised")
-    refused(rewrite(st, structure="{}"), "quantised")
-
-
-def test_objects_of_the_quantiser_are_refused(contents, tmp_path, refused):
-    with standing_in("diffq.uniform.Packed") as packed:
-        contents["state"] = {"__quantized": True, "quantized": packed()}
-        refused(save_th(contents, tmp_path / "q.th"), "quantised")
 
 
 @pytest.mark.parametrize("suffix", [".th", ".safetensors"])

@@ -22,6 +22,7 @@ from weights.makers import (
     as_json,
     assert_same,
     keywords,
+    mutated,
     pickle_in,
     replace_pickle,
     rewrite,
@@ -269,23 +270,6 @@ def survives(path: pathlib.Path) -> bool:
         assert isinstance(model, HTDemucs)
         assert all(parameter.isfinite().all() for parameter in model.parameters())
     return model is not None
-
-
-def mutated(data: bytes, choose: random.Random) -> bytes:
-    """Return the data with a few bytes changed, inserted, removed or repeated."""
-    changed = bytearray(data)
-    for _ in range(choose.randint(1, 3)):
-        where = choose.randrange(len(changed))
-        kind = choose.randrange(4)
-        if kind == 0:
-            changed[where] = choose.randrange(256)
-        elif kind == 1:
-            changed[where] ^= 1 << choose.randrange(8)
-        elif kind == 2:
-            del changed[where : where + choose.randint(1, 9)]
-        else:
-            changed[where:where] = changed[where : where + choose.randint(1, 9)]
-    return bytes(changed)
 
 
 def test_mutated_pickles_are_loaded_or_refused(th):

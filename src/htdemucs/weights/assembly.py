@@ -52,11 +52,8 @@ def network(
     Raises:
         CheckpointError: a parameter is missing, unknown, of the wrong shape, or not finite.
     """
-    _check_room(config, parameters)
-    try:
-        model = HTDemucs.blank(config)
-    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"it describes an impossible network: {shown(error)}") from error
+    count = sum(value.numel() for value in parameters.values() if isinstance(value, Tensor))
+    model = blank(config, count)
     state = model.state_dict()
     names = {ours: rename(ours) for ours in state}
     missing = [theirs for theirs in names.values() if theirs not in parameters]
@@ -68,6 +65,28 @@ def network(
     for ours, value in state.items():
         _fill(value, names[ours], parameters[names[ours]])
     return model.eval()
+
+
+def blank(config: HTDemucsConfig, count: int) -> HTDemucs:
+    """Return a network without values, for a file that holds so many.
+
+    Raises:
+        CheckpointError: the network is impossible, or needs more values.
+    """
+    _check_room(config, count)
+    try:
+        return HTDemucs.blank(config)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"it describes an impossible network: {shown(error)}") from error
+
+
+def plain_tensor(value: Any) -> Tensor | None:
+    """Return a value of a file as a plain tensor; None if it is anything unusual."""
+    if type(value) not in (Tensor, torch.nn.Parameter):
+        return None
+    value = Tensor.detach(value)
+    usable = value.layout == torch.strided and value.device.type == "cpu"
+    return value if usable and not value.is_quantized else None
 
 
 def exact_fraction(*parts: object) -> Fraction:
@@ -114,7 +133,7 @@ def _fill(parameter: Tensor, name: str, value: Any) -> None:
         raise CheckpointError(f"its {name} holds values that are not finite numbers")
 
 
-def _check_room(config: HTDemucsConfig, parameters: Mapping[str, Any]) -> None:
+def _check_room(config: HTDemucsConfig, count: int) -> None:
     """Refuse a network that needs more values than the file holds; `least` is a lower bound."""
     width = config.transformer_channels
     least = 2 * config.t_layers * width**2 * (4 + 2 * config.t_hidden_scale)
@@ -122,7 +141,6 @@ def _check_room(config: HTDemucsConfig, parameters: Mapping[str, Any]) -> None:
     least += config.channels * config.bins // 4 if config.freq_emb else 0
     for width in config.widths:
         least += width**2 * (4 + 5 * config.dconv_depth / config.dconv_comp)
-    count = sum(value.numel() for value in parameters.values() if isinstance(value, Tensor))
     if least > count:
         raise CheckpointError(f"it holds {count} values, too few for the network it describes")
 

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from htdemucs.errors import CheckpointError
 from htdemucs.files import replacing
-from htdemucs.model import HTDemucs
+from htdemucs.model import HTDemucs, HTDemucsConfig
 from htdemucs.weights import assembly, keywords
-from htdemucs.weights.pickles import CLASS_NAME, QUANTISED, Contents, class_message, damaged
+from htdemucs.weights.pickles import CLASS_NAME, Contents, class_message, damaged
 from htdemucs.weights.pickles import read as read_pickle
+from htdemucs.weights.quantised import Quantised
 
 # Our parameter names -> the published ones, applied in order. Layers of the transformer alternate:
 # even ones attend to their own branch, odd ones to the other branch.
@@ -70,8 +71,11 @@ def read(path: Path) -> HTDemucs:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     try:
         args, kwargs, state = reader(path)
+        config = keywords.to_config(args, kwargs)
+        if isinstance(state, Quantised):
+            state = state.parameters(_shapes(config, state.capacity))
         parameters = {name: _from_convolution(name, value) for name, value in state.items()}
-        return assembly.network(keywords.to_config(args, kwargs), parameters, _published_name)
+        return assembly.network(config, parameters, _published_name)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
 
@@ -102,12 +106,24 @@ def write(model: HTDemucs, path: Path) -> None:
         raise CheckpointError(f"cannot write {path}: {reason}") from error
 
 
+def _shapes(config: HTDemucsConfig, count: int) -> dict[str, torch.Size]:
+    """Return the shapes of the published network's parameters, of a file with so many values."""
+    with torch.device("meta"):
+        state = assembly.blank(config, count).state_dict()
+    names = {_published_name(ours): value for ours, value in state.items()}
+    return {name: _as_convolution(name, value).shape for name, value in names.items()}
+
+
 def _read_safetensors(path: Path) -> Contents:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return *_decode_metadata(metadata), state
+        args, kwargs = _decode_metadata(metadata)
+        if "structure" not in metadata:
+            return args, kwargs, state
+        nested = _nested(json.loads(metadata["structure"]), state)
+        return args, kwargs, Quantised(nested, nested["meta"]["klass"])
     except CheckpointError:
         raise
     except Exception as error:  # a damaged file surfaces as almost anything
@@ -119,13 +135,23 @@ def _decode_metadata(metadata: dict[str, str]) -> tuple[list[Any], dict[str, Any
         raise CheckpointError("not an official checkpoint: its metadata lacks klass or kwargs")
     if metadata["klass"] != CLASS_NAME:
         raise CheckpointError(class_message(assembly.shown(metadata["klass"])))
-    if "structure" in metadata:
-        raise CheckpointError(QUANTISED)
     args = json.loads(metadata["args"], object_hook=_decode_fraction)
     kwargs = json.loads(metadata["kwargs"], object_hook=_decode_fraction)
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         raise CheckpointError("not an official checkpoint: its args or kwargs are damaged")
     return args, kwargs
+
+
+def _nested(node: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return what a node of a quantised file's structure describes; a class is its name."""
+    if not isinstance(node, dict):
+        return node
+    ((kind, value),) = node.items()
+    if kind == "_dict":
+        return {key: _nested(item, tensors) for key, item in value}
+    if kind in ("_list", "_tuple"):
+        return [_nested(item, tensors) for item in value]
+    return tensors[value] if kind == "_tensor" else {"_class": value}[kind]
 
 
 def _decode_fraction(value: dict[str, Any]) -> Any:

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from torch import Tensor
 
 from htdemucs.errors import CheckpointError
 from htdemucs.weights import assembly
+from htdemucs.weights.quantised import DIFFERENTIABLE, UNIFORM, Quantised
 
 CLASS_NAME = "demucs.htdemucs.HTDemucs"
 OTHER_CLASSES = ("demucs.hdemucs.HDemucs", "demucs.demucs.Demucs")
-QUANTISED = "quantised checkpoints cannot be loaded yet; use htdemucs"
-Contents = tuple[list[Any], dict[str, Any], dict[str, Any]]  # args, kwargs, tensors by name
+# Arguments, keywords, and the tensors by name or quantised.
+Contents = tuple[list[Any], dict[str, Any], dict[str, Any] | Quantised]
 
 MAX_PICKLE = 64 << 20  # bytes, without the tensors; released files have 0.1 MB
 MAX_TUPLE = 1000  # values in a tuple and the tuples inside it
@@ -57,7 +57,10 @@ class _FractionParts:
         self.parts = parts
 
 
+# Stand-ins for the classes of quantisers -> their names.
+_QUANTISERS = {type("Quantiser", (), {}): name for name in (DIFFERENTIABLE, UNIFORM)}
 _STAND_INS: dict[str, type] = {
+    **{name: stand_in for stand_in, name in _QUANTISERS.items()},
     CLASS_NAME: _Class,
     **dict.fromkeys(OTHER_CLASSES, _OtherClass),
     "fractions.Fraction": _FractionParts,
@@ -174,8 +177,6 @@ def _popped(stack: list[int | None], before: Sequence[pickletools.StackObject]) 
 
 
 def _vet_name(name: str) -> None:
-    if name.startswith("diffq."):
-        raise CheckpointError(QUANTISED)
     if name not in _STAND_INS and name not in _TORCH_NAMES:
         name = assembly.shown(name)
         raise CheckpointError(
@@ -194,23 +195,24 @@ def _unpack(package: Any) -> Contents:
     containers = isinstance(args, list | tuple) and isinstance(kwargs, dict)
     if not containers or not isinstance(state, dict) or {*map(type, (*kwargs, *state))} - {str}:
         raise CheckpointError("not an official checkpoint: its args, kwargs or state is damaged")
-    if dict.get(state, "__quantized"):
-        raise CheckpointError(QUANTISED)
+    parameters: dict[str, Any] | Quantised
+    if dict.get(state, "__quantized") is True:
+        parameters = _quantised(state)
+    else:
+        parameters = {name: assembly.plain_tensor(state[name]) for name in state}
     return (
         [_decoded(value) for value in args],
         {name: _decoded(kwargs[name]) for name in kwargs},
-        {name: _plain_tensor(state[name]) for name in state},
+        parameters,
     )
+
+
+def _quantised(state: dict[str, Any]) -> Quantised:
+    meta = dict.get(state, "meta")
+    stand_in = dict.get(meta, "klass") if isinstance(meta, dict) else None
+    name = next((name for kind, name in _QUANTISERS.items() if kind is stand_in), "")
+    return Quantised(state, name)
 
 
 def _decoded(value: Any) -> Any:
     return assembly.exact_fraction(*value.parts) if isinstance(value, _FractionParts) else value
-
-
-def _plain_tensor(value: Any) -> Any:
-    """Return a parameter as a plain tensor; None if it is anything unusual."""
-    if type(value) not in (Tensor, torch.nn.Parameter):
-        return None
-    value = Tensor.detach(value)
-    usable = value.layout == torch.strided and value.device.type == "cpu"
-    return value if usable and not value.is_quantized else None
