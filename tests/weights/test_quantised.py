@@ -27,19 +27,19 @@ SMALLEST = 0.001  # MB; parameters above this size are quantised
 GROUP = 4
 
 
-def pack(levels, bits, block=32):
+def pack(levels, bits):
     """Pack levels one by one, straight from the format's description."""
-    lines = -(-len(levels) // (64 * block))
-    words = [[[0] * block for _ in range(bits)] for _ in range(lines)]
+    lines = -(-len(levels) // (64 * 32))
+    words = [[[0] * 32 for _ in range(bits)] for _ in range(lines)]
     for number, level in enumerate(levels):
-        line, rest = divmod(number, 64 * block)
-        place, column = divmod(rest, block)
+        line, rest = divmod(number, 64 * 32)
+        place, column = divmod(rest, 32)
         for bit in range(bits):
             words[line][bit][column] |= ((level >> bit) & 1) << place
     signed = [
         [[w - (1 << 64) if w >> 63 else w for w in row] for row in line] for line in words
     ]  # as int64
-    return torch.tensor(signed, dtype=torch.int64).view(lines, bits, block)
+    return torch.tensor(signed, dtype=torch.int64).view(lines, bits, 32)
 
 
 def quantise(values, bits):
@@ -143,12 +143,11 @@ def test_both_quantisers_are_read_in_both_layouts(kind, suffix, states, model, t
         assert torch.equal(ours[name], value.view_as(ours[name])), name
 
 
-@pytest.mark.parametrize("block", [1, 32])
 @pytest.mark.parametrize("bits", [0, 1, 7, 15])
 @pytest.mark.parametrize("count", [0, 1, 2047, 2048, 2049])
-def test_levels_are_unpacked(count, bits, block):
+def test_levels_are_unpacked(count, bits):
     levels = torch.randint(0, 2**bits, (count,))
-    assert torch.equal(unpack(pack(levels.tolist(), bits, block), count), levels.short())
+    assert torch.equal(unpack(pack(levels.tolist(), bits), count), levels.short())
 
 
 def first(state):
@@ -174,6 +173,9 @@ FAULTS = {
     "patterns": lambda s: s["meta"]["init_kwargs"].update(exclude=["*bias"]),
     "a size of words": lambda s: s["meta"]["init_kwargs"].update(min_size="1"),
     "no size": lambda s: s["meta"]["init_kwargs"].update(min_size=math.nan),
+    "huge bits": lambda s: s["meta"]["init_kwargs"].update(min_bits=1 << 40, bits=1 << 40),
+    "whole ends": with_first(lambda levels, ends, *rest: (levels, (0, 10**400), *rest)),
+    "no whole bits": lambda s: s["meta"]["init_kwargs"].update(min_bits=2.5, bits="5"),
     "impossible bits": lambda s: s["meta"]["init_kwargs"].update(bits=0),
     "a size of another network": lambda s: s["meta"]["init_kwargs"].update(min_size=0.01),
     "too few codes": lambda s: s["quantized"].pop(),
@@ -215,6 +217,7 @@ LEVELS = {
     "floats": lambda t: t.float(),
     "two dimensions": lambda t: t[0],
     "no block": lambda t: t[..., :0],
+    "a huge block of nothing": lambda t: t.new_zeros(1, 0, 1 << 40),
 }
 
 

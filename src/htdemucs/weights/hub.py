@@ -10,16 +10,15 @@ from htdemucs.errors import CheckpointError, DownloadError, UploadError
 from htdemucs.files import replacing
 from htdemucs.model import Model
 from htdemucs.model.pretrained import CardFields
-from htdemucs.weights import card, downloads, folder, loading, registry
+from htdemucs.weights import card, downloads, folder, loading
 
 LOG = logging.getLogger(__name__)
-_REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+_REPOSITORY = re.compile(r"\w[\w.-]{,95}/\w[\w.-]{,95}")
 
 
 def load(name: str, /, **download: Any) -> Model:
     """Return the model of a name, repository or folder, on the CPU."""
-    known = name in registry.official_models() or Path(name).exists()
-    if not known and _REPOSITORY.fullmatch(name):
+    if _REPOSITORY.fullmatch(name) and not Path(name).exists():
         name = f"hf://{name}"
     return loading.read_model(name, downloads.Access(**download))
 

@@ -20,6 +20,7 @@ from htdemucs.weights.assembly import plain_tensor, shown
 
 UNIFORM, DIFFERENTIABLE = "diffq.uniform.UniformQuantizer", "diffq.diffq.DiffQuantizer"
 WORD = 64  # bits of the integers that levels are packed into
+BLOCK = 32  # integers beside each other
 MAX_BITS = 15
 
 # The quantisers' arguments that matter here, with their defaults; the others are for training.
@@ -30,6 +31,14 @@ _DEFAULTS = {
     "bits": 8.0,
     "group_size": 1,
     "min_bits": 2,
+}
+
+_RANGES = {
+    "min_size": (0.0, 1e9),
+    "float16": (False, True),
+    "bits": (1.0, MAX_BITS),
+    "group_size": (1, 1 << 20),
+    "min_bits": (1, MAX_BITS),
 }
 
 # Parts of published names, each after those that the published modules hold before it.
@@ -111,13 +120,11 @@ class Quantised:
             if name == "exclude":
                 possible = not value  # patterns of names, which no official file has
             else:
-                whole = name in ("group_size", "min_bits")
-                number = type(value) in ((int,) if whole else (bool, int, float))
-                possible = number and 0 <= value <= 1 << 20
+                low, high = _RANGES[name]
+                kinds = (type(low), int)
+                possible = type(value) in kinds and low <= value <= high
             if not possible:
                 raise CheckpointError(f"its quantiser's {name} cannot be {shown(value)}")
-        if not 1 <= self._settings["bits"] <= MAX_BITS or self._settings["group_size"] < 1:
-            raise CheckpointError("its quantiser's bits or group_size is impossible")
 
     def _packed_levels(self, code: Any) -> list[Tensor]:
         """Return the packed tensors of a parameter; none if it is damaged."""
@@ -141,10 +148,10 @@ class Quantised:
 
 
 def unpack(packed: Any, count: int) -> Tensor:
-    """Return `count` levels, (count,), from their bits, (lines, bits, block).
+    """Return `count` levels, (count,), from their bits, (lines, bits, 32).
 
-    A line holds 64 times `block` levels: bit i of word [line, b, j] is bit b of its level
-    i * block + j. Levels beyond `count` are padding.
+    A line holds 64 times 32 levels: bit i of word [line, b, j] is bit b of its level 32 i + j.
+    Levels beyond `count` are padding.
 
     Raises:
         CheckpointError: it is no such tensor, or not of this many levels.
@@ -152,14 +159,14 @@ def unpack(packed: Any, count: int) -> Tensor:
     if type(packed) is not Tensor or packed.dtype != torch.int64 or packed.dim() != 3:
         raise CheckpointError("its codes are no packed levels")
     lines, bits, block = packed.shape
-    if not packed.is_contiguous() or not block or bits > MAX_BITS:
+    if not packed.is_contiguous() or block != BLOCK or bits > MAX_BITS:
         raise CheckpointError("its codes are packed as in no official file")
-    if lines != -(-count // (WORD * block)):
+    if lines != -(-count // (WORD * BLOCK)):
         raise CheckpointError(f"its codes are not those of {count} levels")
-    levels = torch.zeros(lines, WORD // 8, 8, block, dtype=torch.int16)
+    levels = torch.zeros(lines, WORD // 8, 8, BLOCK, dtype=torch.int16)
     places = torch.arange(8, dtype=torch.uint8).view(8, 1)
     for bit in range(bits):
-        octets = packed[:, bit].contiguous().view(torch.uint8).view(lines, block, WORD // 8)
+        octets = packed[:, bit].contiguous().view(torch.uint8).view(lines, BLOCK, WORD // 8)
         flags = (octets.mT[:, :, None] >> places) & 1
         levels |= flags.to(torch.int16) << bit
     return levels.flatten()[:count]
@@ -172,7 +179,7 @@ def _grouped(packed: list[Any], bits: Tensor, group_size: int) -> Tensor:
     """
     levels = torch.empty(len(bits), group_size, dtype=torch.int16)
     found = 0
-    for number, codes in enumerate(packed, 1):
+    for number, codes in enumerate(packed[:MAX_BITS], 1):
         groups = bits == number
         count = int(groups.sum())
         if count or codes is not None:
@@ -186,7 +193,7 @@ def _grouped(packed: list[Any], bits: Tensor, group_size: int) -> Tensor:
 def _values(levels: Tensor, ends: Any, bits: Tensor) -> Tensor:
     """Return the values between both ends that levels of so many bits stand for."""
     numbers = _list(ends)
-    if len(numbers) != 2 or {*map(type, numbers)} - {int, float}:
+    if len(numbers) != 2 or {*map(type, numbers)} != {float}:
         raise CheckpointError("its lowest and highest value are missing")
     low, high = numbers
     return levels.float() * (1 / (2**bits - 1)) * (high - low) + low
