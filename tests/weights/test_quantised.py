@@ -189,6 +189,8 @@ FAULTS = {
     "one end": with_first(lambda levels, ends, *rest: (levels, ends[:1], *rest)),
     "ends of words": with_first(lambda levels, ends, *rest: (levels, ("0", "1"), *rest)),
     "endless": with_first(lambda levels, ends, *rest: (levels, (0.0, 1e300), *rest)),
+    "levels of one tensor": with_first(lambda levels, *rest: (torch.ones(3), *rest)),
+    "levels of a number": with_first(lambda levels, *rest: (7, *rest)),
     "levels of words": with_first(lambda levels, *rest: ("levels", *rest)),
     "no small parameter": lambda s: s["others"].__setitem__(0, None),
     "a small parameter of another shape": lambda s: s["others"].__setitem__(0, torch.ones(2, 2)),
@@ -258,6 +260,8 @@ def test_one_tensor_named_many_times_is_not_room_for_a_large_network(states):
     state = copy.deepcopy(states["uniform"][0])
     before = Quantised(state, UNIFORM).capacity
     state["quantized"] += [first(state)] * 1000
+    state["float16"] += [torch.ones(1).expand(1 << 40)] * 2
+    before += 1
     assert Quantised(state, UNIFORM).capacity == before
     with pytest.raises(CheckpointError, match="fewer"):
         Quantised(state, UNIFORM).parameters({"encoder.0.conv.weight": torch.Size([before, 2])})

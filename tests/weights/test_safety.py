@@ -257,6 +257,14 @@ def test_parameters_whose_methods_are_hidden_are_refused(contents, tmp_path, ref
     refused(save_th(contents, tmp_path / "shadow.th"), "_with_state")
 
 
+def test_one_value_repeated_is_not_room_for_a_large_network(contents, tmp_path, refused):
+    """Strides may be 0, and tensors may share their memory: a small file, a large network."""
+    state = contents["state"]
+    for name, value in state.items():
+        state[name] = torch.zeros(1, dtype=torch.half).expand(value.shape)
+    refused(save_th(contents, tmp_path / "small.th"), "too few")
+
+
 def survives(path: pathlib.Path) -> bool:
     """Whether a damaged file loads; if not, assert that the error is ours and one line."""
     model = failure = None

@@ -6,7 +6,7 @@ is allocated for them.
 
 import re
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -52,8 +52,7 @@ def network(
     Raises:
         CheckpointError: a parameter is missing, unknown, of the wrong shape, or not finite.
     """
-    count = sum(value.numel() for value in parameters.values() if isinstance(value, Tensor))
-    model = blank(config, count)
+    model = blank(config, stored(parameters.values()))
     state = model.state_dict()
     names = {ours: rename(ours) for ours in state}
     missing = [theirs for theirs in names.values() if theirs not in parameters]
@@ -87,6 +86,16 @@ def plain_tensor(value: Any) -> Tensor | None:
     value = Tensor.detach(value)
     usable = value.layout == torch.strided and value.device.type == "cpu"
     return value if usable and not value.is_quantized else None
+
+
+def stored(values: Iterable[Any]) -> int:
+    """Return how many numbers are in memory for a file's tensors; what they share counts once."""
+    memory: dict[int, int] = {}
+    for value in values:
+        if isinstance(value, Tensor):
+            storage = value.untyped_storage()
+            memory[storage.data_ptr()] = storage.nbytes() // value.element_size()
+    return sum(memory.values())
 
 
 def exact_fraction(*parts: object) -> Fraction:

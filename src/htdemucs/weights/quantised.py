@@ -9,14 +9,14 @@ name: they come in the order in which the published network's modules were made.
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from htdemucs.errors import CheckpointError
-from htdemucs.weights.assembly import plain_tensor, shown
+from htdemucs.weights.assembly import plain_tensor, shown, stored
 
 UNIFORM, DIFFERENTIABLE = "diffq.uniform.UniformQuantizer", "diffq.diffq.DiffQuantizer"
 WORD = 64  # bits of the integers that levels are packed into
@@ -82,10 +82,10 @@ class Quantised:
 
     @property
     def capacity(self) -> int:
-        """The most values that the file can hold; a tensor that is named twice counts once."""
-        tensors = {id(t): t for t in (*self._halves, *self._others) if type(t) is Tensor}
-        packed = {id(t): t for code in self._codes for t in self._packed_levels(code)}
-        return sum(t.numel() for t in tensors.values()) + sum(map(_room, packed.values()))
+        """The most values that the file can hold: a level takes at least a bit."""
+        packed = itertools.chain.from_iterable(map(_packed_levels, self._codes))
+        small = map(plain_tensor, (*self._halves, *self._others))
+        return stored(small) + WORD * stored(packed)
 
     def parameters(self, shapes: Mapping[str, torch.Size]) -> dict[str, Any]:
         """Return every parameter.
@@ -125,11 +125,6 @@ class Quantised:
                 possible = type(value) in kinds and low <= value <= high
             if not possible:
                 raise CheckpointError(f"its quantiser's {name} cannot be {shown(value)}")
-
-    def _packed_levels(self, code: Any) -> list[Tensor]:
-        """Return the packed tensors of a parameter; none if it is damaged."""
-        levels = code[0] if type(code) in (tuple, list) and code else None
-        return [t for t in ([levels] if self._uniform else levels or ()) if type(t) is Tensor]
 
     def _decoded(self, code: Any, shape: torch.Size) -> Tensor:
         count = math.prod(shape)
@@ -199,9 +194,11 @@ def _values(levels: Tensor, ends: Any, bits: Tensor) -> Tensor:
     return levels.float() * (1 / (2**bits - 1)) * (high - low) + low
 
 
-def _room(packed: Tensor) -> int:
-    """Return how many levels a packed tensor has room for."""
-    return packed.numel() and packed.shape[0] * WORD * packed.shape[-1]
+def _packed_levels(code: Any) -> list[Tensor]:
+    """Return the packed tensors of a parameter; none if it is damaged."""
+    levels = code[0] if type(code) in (tuple, list) and code else None
+    tensors: Sequence[Any] = levels if isinstance(levels, tuple | list) else [levels]
+    return [tensor for tensor in map(plain_tensor, tensors) if tensor is not None]
 
 
 def _list(value: Any) -> list[Any]:
