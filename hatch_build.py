@@ -9,17 +9,45 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOM = Path("src/htdemucs/fast")
-FLAGS = ["-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-fopenmp"]
+FLAGS = ["-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC"]
 AVX512 = ["-mfma", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
-BUILDS = {
-    "avx2": ["-mfma", "-mavx2"],
-    "avx512": AVX512,
-    "avx512bf16": [*AVX512, "-mavx512bf16"],
+MACOS = "11.0"  # the oldest with Apple's own processors
+
+
+class Target(NamedTuple):
+    """One kind of machine: flags by instruction set, for OpenMP, for linking; the wheel's tag."""
+
+    builds: dict[str, list[str]]
+    openmp: list[str]
+    link: list[str]
+    tag: str
+
+
+# Not linked to an OpenMP library: the kernels use the one that torch has loaded, so that there is
+# one pool of threads. Elsewhere, as on Windows, torch's operations are used.
+TARGETS = {
+    ("linux", "x86_64"): Target(
+        {
+            "avx2": ["-mfma", "-mavx2"],
+            "avx512": AVX512,
+            "avx512bf16": [*AVX512, "-mavx512bf16"],
+        },
+        ["-fopenmp"],
+        ["-shared"],
+        "linux_x86_64",
+    ),
+    ("linux", "aarch64"): Target({"neon": []}, ["-fopenmp"], ["-shared"], "linux_aarch64"),
+    ("darwin", "arm64"): Target(
+        {"neon": [f"-mmacosx-version-min={MACOS}"]},
+        ["-Xclang", "-fopenmp"],
+        ["-shared", "-undefined", "dynamic_lookup"],
+        f"macosx_{MACOS.replace('.', '_')}_arm64",
+    ),
 }
 
 
@@ -28,38 +56,34 @@ class KernelsBuildHook(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
         """Compile the kernels and add them to the wheel. Hatchling calls this before it packs."""
-        if self.target_name != "wheel" or platform.machine() not in ("x86_64", "AMD64"):
-            return
-        if sys.platform != "linux":
+        target = TARGETS.get((sys.platform, platform.machine()))
+        if self.target_name != "wheel" or target is None:
             return
         with ThreadPoolExecutor() as pool:
-            libraries = [path for path in pool.map(self._compile, BUILDS) if path]
+            built = pool.map(lambda build: self._compile(build, target), target.builds)
+            libraries = [path for path in built if path]
         if libraries:
             build_data["pure_python"] = False
-            build_data["tag"] = f"py3-none-linux_{platform.machine()}"
+            build_data["tag"] = f"py3-none-{target.tag}"
             build_data["force_include"] |= {
                 str(path): f"htdemucs/fast/{path.name}" for path in libraries
             }
 
-    def _compile(self, build: str) -> Path | None:
+    def _compile(self, build: str, target: Target) -> Path | None:
         room = Path(self.root) / ROOM
-        target = room / f"kernels_{build}.so"
-        partial = target.with_suffix(f".{os.getpid()}.partial")
+        library = room / f"kernels_{build}.so"
+        partial = library.with_suffix(f".{os.getpid()}.partial")
+        object_file = partial.with_suffix(".o")
         compiler = os.environ.get("CXX", "c++")
         source = room / "native" / "kernels.cpp"
-        # Not linked to an OpenMP library: the kernels use the one that torch has loaded, so that
-        # there is one pool of threads.
-        object_file = partial.with_suffix(".o")
+        flags = [*FLAGS, *target.openmp, *target.builds[build]]
         try:
-            subprocess.run(
-                [compiler, *FLAGS, *BUILDS[build], "-c", source, "-o", object_file],
-                check=True, capture_output=True, text=True,
-            )  # fmt: skip
-            subprocess.run(
-                [compiler, "-shared", object_file, "-o", partial],
-                check=True, capture_output=True, text=True,
-            )  # fmt: skip
-            partial.replace(target)
+            for command in (
+                [compiler, *flags, "-c", source, "-o", object_file],
+                [compiler, *target.link, object_file, "-o", partial],
+            ):
+                subprocess.run(command, check=True, capture_output=True, text=True)
+            partial.replace(library)
         except (OSError, subprocess.CalledProcessError) as error:
             reason = getattr(error, "stderr", None) or error
             self.app.display_warning(
@@ -69,4 +93,4 @@ class KernelsBuildHook(BuildHookInterface):
         finally:
             object_file.unlink(missing_ok=True)
             partial.unlink(missing_ok=True)
-        return target
+        return library

@@ -40,7 +40,7 @@ def machine() -> str:
     """Return a line with the processor, its cores, and the packages' versions."""
     from importlib.metadata import version
 
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     name = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "?")
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "htdemucs", "demucs"))
     return f"{name}, {os.cpu_count()} cores; {packages}"

@@ -69,7 +69,7 @@ def machine(device: str | None) -> dict[str, Any]:
 def peak_memory() -> int | None:
     """Return the peak of this process in bytes of main memory; None where the system hides it."""
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return 1024 * int(line.split()[1])
     except OSError:
@@ -91,7 +91,7 @@ def peak_device_memory() -> int | None:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()

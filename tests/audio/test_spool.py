@@ -1,3 +1,8 @@
+import errno
+import os
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -113,3 +118,42 @@ def test_a_write_that_is_interrupted_at_its_end_is_kept(tmp_path, noise):
         spool._file = file
     with Spool.kept(path, 2, "key") as spool:
         assert torch.equal(torch.cat(list(spool.blocks(99)), dim=1), waveform)
+
+
+@pytest.fixture(params=["here", "as on Windows"])
+def system(request, monkeypatch):
+    """The lock of this system, and that of Windows: it has no fcntl, and locks ranges of bytes."""
+    if request.param == "here":
+        return
+    locked = {}
+
+    def locking(descriptor, mode, count):
+        assert (mode, count) == (2, 1)
+        byte = (os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR))
+        holder = locked.get(byte)
+        if holder not in (None, descriptor) and _is_open(holder, byte[0]):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        locked[byte] = descriptor
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(LK_NBLCK=2, locking=locking))
+
+
+def _is_open(descriptor, inode):
+    try:
+        return os.fstat(descriptor).st_ino == inode
+    except OSError:
+        return False
+
+
+def test_a_kept_spool_is_one_process_s_alone(tmp_path, noise, system):
+    waveform = noise(500)
+    with Spool.kept(tmp_path / "work", 2, "key") as spool:
+        spool.write(waveform)
+        with pytest.raises(AudioError, match="written by another htdemucs"):
+            Spool.kept(tmp_path / "work", 2, "key")
+        assert spool.length == 500
+    with Spool.kept(tmp_path / "work", 2, "key") as spool:
+        assert torch.equal(torch.cat(list(spool.blocks(128)), dim=1), waveform)
+    with Spool.kept(tmp_path / "work", 2, "another key") as spool:
+        assert spool.length == 0

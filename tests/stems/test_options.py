@@ -160,6 +160,10 @@ def test_a_second_track_of_a_name_is_numbered(template, expected):
         ("歌" * 100, "歌" * 50),
         ("a" * 149 + "é", "a" * 149),
         ("\udc80x", "_x"),
+        ("AUX", "_AUX"),  # a device on Windows, with any extension
+        ("nul.live", "_nul.live"),
+        ("com1", "_com1"),
+        ("Con te partirò", "Con te partirò"),
     ],
 )
 def test_tags_as_parts_of_a_path(text, expected):

@@ -76,7 +76,7 @@ def accompany(score: Score, section_grooves: list[str], seed: int) -> bytes:
     """
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "song.mma"), Path(folder, "song.mid")
-        source.write_text(chart(score, section_grooves, seed))
+        source.write_text(chart(score, section_grooves, seed), encoding="utf-8")
         subprocess.run(
             ["mma", "-f", str(target), str(source)],
             check=True, capture_output=True, env=os.environ | {"MMA_HOME": str(MMA_HOME)},

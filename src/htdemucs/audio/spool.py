@@ -16,6 +16,7 @@ from htdemucs.audio.failures import printable, reporting
 from htdemucs.errors import AudioError
 
 _BYTES = 4  # of a float32 sample
+_LOCKED_BYTE = 1 << 40  # behind all samples: Windows lets nobody else read what is locked
 
 
 class Spool:
@@ -87,7 +88,8 @@ class Spool:
         with self._reporting():
             # Not by `length`: an interrupted write may have reached the disk and not that.
             if self._head and self._file.seek(0, SEEK_END) <= self._head:
-                self._place.unlink(missing_ok=True)
+                with suppress(PermissionError):  # Windows deletes no open file; there it stays
+                    self._place.unlink(missing_ok=True)
             self._file.close()
 
     def write(self, block: Tensor) -> None:
@@ -119,13 +121,19 @@ class Spool:
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
-    """Let no other process use the file while this one has it open, where the system can."""
-    with suppress(ImportError):  # Windows has no fcntl
-        import fcntl
-
+    """Let no other process use the file while this one has it open."""
+    try:
         try:
+            import fcntl
+        except ImportError:  # Windows
+            import msvcrt
+
+            file.seek(_LOCKED_BYTE)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+            file.seek(0)
+        else:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AudioError(
-                f"{printable(path.parent)} is being written by another htdemucs; wait for it"
-            ) from None
+    except (BlockingIOError, PermissionError):
+        raise AudioError(
+            f"{printable(path.parent)} is being written by another htdemucs; wait for it"
+        ) from None

@@ -140,8 +140,7 @@ def session(address: str | None) -> Iterator[None]:
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    import ray
-    import ray.data
+    import ray.data  # binds `ray` too
 
     if ray.is_initialized():
         yield

@@ -142,7 +142,7 @@ class _Run:
 
         # Ray also prints its log on standard output, which is for results.
         with (
-            Path(os.devnull).open("w") as nowhere,
+            Path(os.devnull).open("w", encoding="utf-8") as nowhere,
             redirect_stdout(nowhere),
             session(address),
             self.interruption,

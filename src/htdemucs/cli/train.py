@@ -96,9 +96,9 @@ def _introduce(run: "Run") -> None:
 
 def _rehearse(run: "Run") -> None:
     """Run a few steps and print their time and memory."""
-    import resource
-
     import torch
+
+    from htdemucs.provenance import peak_device_memory, peak_memory
 
     entry = run.trainer.rehearse(REHEARSED_STEPS)
     if not run.trainer.accelerator.is_main_process:
@@ -106,14 +106,15 @@ def _rehearse(run: "Run") -> None:
     network, config = run.trainer.network, run.config
     size = sum(p.numel() * p.element_size() for p in network.parameters())
     if torch.cuda.is_available() and run.trainer.accelerator.device.type == "cuda":
-        memory, where = torch.cuda.max_memory_allocated(), "GPU memory"
+        memory, where = peak_device_memory(), "GPU memory"
     else:
-        memory, where = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "memory"
+        memory, where = peak_memory(), "memory"
     seconds = config.batch_size / entry.examples_per_second
     say = messages().print
     say(f"model: {size / 2**20:.1f} MiB of parameters")
     say(f"one step of {config.batch_size} examples: {seconds:.2f} s, {entry.waiting:.0%} waiting")
-    say(f"peak {where}: {memory / 2**20:.0f} MiB")
+    if memory is not None:
+        say(f"peak {where}: {memory / 2**20:.0f} MiB")
     say(f"all {config.steps} steps: {_duration(seconds * config.steps)} without validation")
 
 

@@ -5,6 +5,7 @@ Shapes: B batch, T frame, F bin, L sample, N token, C channel, S source times au
 """
 
 import ctypes
+import platform
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ from torch import Tensor
 
 LANES = 16  # the number of channels must be a multiple of this
 FOLDER = Path(__file__).parent
-BUILDS = {"avx512_bf16": "avx512bf16", "avx512_dq": "avx512", "avx2": "avx2"}  # best first
+BUILDS = {  # by instruction set, best first
+    "avx512_bf16": "avx512bf16",
+    "avx512_dq": "avx512",
+    "avx2": "avx2",
+    "neon": "neon",
+}
 
 
 class DConvParameters(ctypes.Structure):
@@ -49,6 +55,8 @@ class _Tokens(ctypes.Structure):
 
 def cpu_has(feature: str) -> bool:
     """Whether this CPU has an instruction set; `feature` is torch's name for it."""
+    if feature == "neon":  # every 64-bit ARM has it
+        return platform.machine() in ("aarch64", "arm64")
     capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)  # not in our oldest torch
     return bool(capabilities().get(feature))
 
@@ -61,6 +69,8 @@ def library() -> ctypes.CDLL | None:
     if not path.exists():
         return None
     try:
+        for openmp in Path(torch.__file__).parents[1].glob("torch.libs/libgomp*"):  # on aarch64
+            ctypes.CDLL(str(openmp), ctypes.RTLD_GLOBAL)  # torch has loaded it for itself alone
         return declare(ctypes.CDLL(str(path)))
     except OSError:  # compiled on another system, or torch has no OpenMP
         return None

@@ -103,7 +103,7 @@ def write_manifest(
     """
     here = places.manifest.parent
     files = {
-        name: {"path": os.path.relpath(path, here), **fingerprint(path)}
+        name: {"path": Path(os.path.relpath(path, here)).as_posix(), **fingerprint(path)}
         for name, path in separated.files.items()
     }
     document = {

@@ -1,6 +1,7 @@
 """Where the files of a track go."""
 
 import hashlib
+import re
 import string
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ FIELDS = ("track", "trackext", "stem", "ext", *TAGS)
 NUMBERED = ("track", *TAGS)  # the first of these in the template gets the " (2)" of a copy
 LONGEST = 150  # bytes of a name made from a tag
 _UNSAFE = frozenset('<>:"/\\|?*')  # in a file name, on one system or another
+_DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE)  # Windows'
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,14 @@ def places(track: Path, folder: Path, template: str, extension: str, copy: int =
 
 
 def file_name(text: str) -> str:
-    """Return a tag's text as one part of a path: no separators, no control characters, short."""
+    """Return a tag's text as one part of a path.
+
+    It has no separators and no control characters, is short, and names no device of Windows.
+    """
     safe = "".join("_" if c in _UNSAFE or not c.isprintable() else c for c in text).strip(" .")
-    return safe.encode("utf-8", "replace")[:LONGEST].decode("utf-8", "ignore").rstrip()
+    if _DEVICE.fullmatch(safe):
+        safe = f"_{safe}"
+    return safe.encode("utf-8", "replace")[:LONGEST].decode("utf-8", "ignore").rstrip(" .")
 
 
 def template_fields(template: str) -> list[str]:

@@ -63,7 +63,9 @@ class OfficialModel:
 
 @cache
 def _table() -> dict[str, Any]:
-    return tomllib.loads(resources.files("htdemucs.weights").joinpath("models.toml").read_text())
+    return tomllib.loads(
+        resources.files("htdemucs.weights").joinpath("models.toml").read_text("utf-8")
+    )
 
 
 @cache
