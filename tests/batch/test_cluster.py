@@ -92,7 +92,7 @@ def test_batch_writes_the_same_files_as_separate(ray, run, album, tmp_path):
     names = ["broken.flac", "one.flac", "two.wav", "cd 2/one.flac", "cd 2/three.mp3"]
     assert [row["path"] for row in table] == [f"{album}/{name}" for name in names]
     assert [row["status"] for row in table] == ["failed"] + 4 * ["separated"]
-    assert len({row["worker"] for row in table}) == 2
+    assert len({row["worker"] for row in table}) <= 2  # one may start when nothing is left to do
     assert dict(table[1]["files"])["bass"] == f"{out}/tiny/one/bass.wav"
     # Each command skips the other's finished tracks.
     (out / "tiny" / "two" / "bass.wav").unlink()
