@@ -1,0 +1,1 @@
+"""Programs written for the published `demucs` package, run by this one."""

@@ -1,0 +1,5 @@
+"""`demucs.demucs`."""
+
+from htdemucs.compat.networks import Demucs
+
+__all__ = ["Demucs"]

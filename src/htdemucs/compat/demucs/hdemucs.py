@@ -1,0 +1,5 @@
+"""`demucs.hdemucs`."""
+
+from htdemucs.compat.networks import HDemucs
+
+__all__ = ["HDemucs"]

@@ -1,0 +1,5 @@
+"""`demucs.htdemucs`."""
+
+from htdemucs.compat.networks import HTDemucs
+
+__all__ = ["HTDemucs"]

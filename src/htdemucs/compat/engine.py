@@ -1,0 +1,76 @@
+"""The engine, with the published package's lead-ins, padding and reports."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from htdemucs.model import Model
+from htdemucs.separation import Separator
+from htdemucs.separation.overlap_add import Segment
+
+PRECISION = "fp32"  # programs compare results, so none is rounded to the device's fastest numbers
+OnSegment = Callable[[Segment, str], None]
+
+
+def padded_length(model: Model, segment: float | Fraction) -> int:
+    """Return the samples that a model's shorter windows are padded to; 0 if it takes any length."""
+    if getattr(model, "longest_segment", model.segment) is None:
+        return 0
+    return int(model.sample_rate * segment)
+
+
+class Engine(Separator):
+    """A separator that tells when it begins and ends a segment.
+
+    Segments that are shorter than the longest one are followed by silence up to that length, as in
+    the published package: this costs the time of the longest, but gives the same numbers.
+
+    Args:
+        model: a network or a bag.
+        longest: samples; shorter windows are padded to it.
+        on_segment: called with each segment and "start" or "end".
+        segment: seconds, rounded to samples as in the published package.
+        settings: of the `Separator`.
+
+    Attributes:
+        lead_in: 0 to half a second, in samples, for each run over a track with `shifts=1`. Without
+            it the separator draws its own.
+    """
+
+    lead_in: int | None = None
+
+    def __init__(
+        self,
+        model: Model,
+        longest: int,
+        on_segment: OnSegment | None = None,
+        segment: float | Fraction | None = None,
+        **settings: Any,
+    ) -> None:
+        rate = model.sample_rate
+        exact = Fraction(int(rate * segment), rate) if segment else None  # 0.7 s is 30 869 samples
+        super().__init__(model, precision=PRECISION, segment=exact, **settings)
+        self._longest = longest
+        self._on_segment = on_segment
+
+    def shift_offsets(self) -> list[int]:
+        """Return the lead-ins in samples."""
+        return super().shift_offsets() if self.lead_in is None else [self.lead_in]
+
+    def _answers(self, segments: list[Segment], skip: int) -> Tensor:
+        length = segments[0].window.shape[-1]
+        silence = (0, max(0, self._longest - length))
+        self._tell(segments, "start")
+        padded = [replace(segment, window=F.pad(segment.window, silence)) for segment in segments]
+        answers = super()._answers(padded, skip)[..., :length]
+        self._tell(segments, "end")
+        return answers
+
+    def _tell(self, segments: list[Segment], state: str) -> None:
+        if self._on_segment is not None:
+            for segment in segments:
+                self._on_segment(segment, state)
