@@ -63,8 +63,9 @@ def test_apply_model_returns_what_the_published_one_returns(name, options):
     assert_same(expected, actual)
 
 
-def test_without_split_a_short_mixture_is_padded():
-    mix = noise(0.3)[None]
+@pytest.mark.parametrize("seconds", [0.3, 1])
+def test_without_split_a_short_mixture_is_padded(seconds):
+    mix = noise(seconds)[None]
     options = {"split": False, "shifts": 0}
     assert_same(
         *both(lambda _, apply, get: apply.apply_model(get.get_model("htdemucs"), mix, **options))

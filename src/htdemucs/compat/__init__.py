@@ -1,1 +1,78 @@
-"""Programs written for the published `demucs` package, run by this one."""
+"""Programs written for the published `demucs` package, run by this one.
+
+`install()` makes `import demucs` give the modules of `htdemucs.compat.demucs`; `python -m
+htdemucs.compat program.py` does so for a program that cannot be changed.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import CodeType, ModuleType
+from typing import Any
+
+from htdemucs.errors import ConfigError
+
+__all__ = ["install"]
+_NAME = "demucs"
+
+
+def install(replace: bool = False) -> None:
+    """Make `import demucs` give this package's modules, in this process.
+
+    Args:
+        replace: do so even if another `demucs` is installed or imported.
+
+    Raises:
+        ConfigError: another `demucs` is installed, and `replace` is False.
+    """
+    other = None if any(isinstance(f, _Finder) for f in sys.meta_path) else find_spec(_NAME)
+    if other is not None and not replace:
+        place = other.origin or "an unknown place"
+        raise ConfigError(f"another demucs is at {place}; uninstall it, or say `replace=True`")
+    for name in [name for name in sys.modules if _is_ours(name)]:
+        del sys.modules[name]
+    sys.meta_path[:] = [_Finder(), *(f for f in sys.meta_path if not isinstance(f, _Finder))]
+
+
+def _is_ours(name: str) -> bool:
+    return name.partition(".")[0] == _NAME
+
+
+class _Finder(MetaPathFinder, Loader):
+    """Gives the modules of `htdemucs.compat.demucs` under the published names."""
+
+    def __init__(self) -> None:
+        self._specs: dict[str, ModuleSpec | None] = {}
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        """Return the module's specification; None if it is not ours."""
+        ours = find_spec(f"{__name__}.{fullname}") if _is_ours(fullname) else None
+        if ours is None:
+            return None
+        package = ours.submodule_search_locations is not None
+        return ModuleSpec(fullname, self, origin=ours.origin, is_package=package)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Return our module itself."""
+        module = import_module(f"{__name__}.{spec.name}")
+        self._specs[spec.name] = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Give our module its own specification back; it has run already."""
+        assert module.__spec__ is not None
+        module.__spec__ = self._specs.pop(module.__spec__.name)
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Return the module's code, for `python -m`."""
+        ours: Any = find_spec(f"{__name__}.{fullname}")
+        code: CodeType = ours.loader.get_code(ours.name)
+        return code

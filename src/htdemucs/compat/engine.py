@@ -53,6 +53,8 @@ class Engine(Separator):
     ) -> None:
         rate = model.sample_rate
         exact = Fraction(int(rate * segment), rate) if segment else None  # 0.7 s is 30 869 samples
+        if not settings["split"]:
+            settings["overlap"] = 0  # one segment
         super().__init__(model, precision=PRECISION, segment=exact, **settings)
         self._longest = longest
         self._on_segment = on_segment

@@ -136,3 +136,7 @@ def _bar() -> Iterator[Callable[[Any], None]]:
                 bar.update(event.done - bar.n)
 
         yield on_progress
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""In the PYTHONPATH of the processes that a program starts."""

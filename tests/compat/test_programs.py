@@ -1,0 +1,131 @@
+"""Programs as people write them for `demucs` write the same files with this package."""
+
+import json
+import random
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import snr
+from htdemucs import ConfigError
+from htdemucs.audio import AudioFile
+from htdemucs.compat import install
+
+PROGRAMS = sorted((Path(__file__).parent / "programs").glob("*.py"))
+ROUNDING = 2**-21  # of full scale: a step of 24 bits, and the other way to round
+
+
+@pytest.fixture
+def modules():
+    """Restore the modules named `demucs`, and who finds them."""
+
+    def named():
+        return {name: module for name, module in sys.modules.items() if name[:6] == "demucs"}
+
+    saved, finders = named(), list(sys.meta_path)
+    yield
+    sys.meta_path[:] = finders
+    for name in named():
+        del sys.modules[name]
+    sys.modules.update(saved)
+
+
+def run(program, words, monkeypatch):
+    """Run a program in this process."""
+    with monkeypatch.context() as patch:
+        patch.setattr(random, "randint", random.Random(3).randint)
+        patch.setattr(sys, "argv", [str(program), *map(str, words)])
+        patch.setattr("tqdm.tqdm", sys.modules["tqdm"].tqdm)  # some replace it
+        runpy.run_path(str(program), run_name="__main__")
+
+
+def assert_same_files(expected, actual):
+    names = sorted(path.relative_to(expected) for path in expected.rglob("*.*"))
+    assert names
+    assert sorted(path.relative_to(actual) for path in actual.rglob("*.*")) == names
+    for name in names:
+        if name.suffix == ".json":
+            assert json.loads((actual / name).read_text()) == json.loads(
+                (expected / name).read_text()
+            )
+        elif name.name != "text.wav":
+            theirs, ours = AudioFile(expected / name), AudioFile(actual / name)
+            assert (ours.codec, ours.sample_rate) == (theirs.codec, theirs.sample_rate)
+            wanted, got = (torch.cat(list(reader), dim=-1) for reader in (theirs, ours))
+            if theirs.bit_depth == 32:
+                assert snr(wanted, got) >= 100, name
+            else:
+                assert (got - wanted).abs().max() <= ROUNDING
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
+def test_programs_write_the_same_files(program, song, repo, tmp_path, modules, monkeypatch):
+    for name in ("theirs", "ours"):
+        (tmp_path / name).mkdir()
+    if program.stem == "subprocesses":  # processes, in which no module can be exchanged
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(Path(__file__).parent)
+            words = [str(program), str(song)]
+            subprocess.run([sys.executable, *words, str(tmp_path / "theirs")], check=True)
+            ours = [sys.executable, "-m", "htdemucs.compat", "--replace", *words]
+            subprocess.run([*ours, str(tmp_path / "ours")], check=True)
+    else:
+        run(program, [song, tmp_path / "theirs", repo], monkeypatch)
+        install(replace=True)
+        run(program, [song, tmp_path / "ours", repo], monkeypatch)
+    assert_same_files(tmp_path / "theirs", tmp_path / "ours")
+
+
+def test_an_installed_demucs_is_not_hidden_by_accident(modules):
+    with pytest.raises(ConfigError, match=r"another demucs is at .*demucs/__init__\.py"):
+        install()
+    import demucs
+
+    assert "htdemucs" not in demucs.__file__
+
+
+def test_installing_gives_the_modules_themselves(modules):
+    install(replace=True)
+    install()  # again: there is no other one now
+    import demucs.api
+    from demucs.apply import BagOfModels
+
+    import htdemucs.compat.demucs.api
+    import htdemucs.compat.networks
+
+    assert demucs.api is htdemucs.compat.demucs.api
+    assert BagOfModels is htdemucs.compat.networks.BagOfModels
+    assert demucs.api.__spec__.name == "htdemucs.compat.demucs.api"
+    with pytest.raises(ModuleNotFoundError, match=r"demucs\.solver"):
+        import demucs.solver
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name a program"),
+        (["program.py"], "say --replace"),
+        (["--replace", "-m", "demucs", "--nonsense"], "unrecognized arguments"),
+        (["--replace", "-m", "demucs.separate"], "no tracks given"),
+    ],
+)
+def test_what_cannot_be_run_says_why(words, message):
+    command = [sys.executable, "-m", "htdemucs.compat", *words]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert ended.returncode
+    assert message in ended.stderr
+
+
+def test_processes_without_this_package_find_their_own_demucs(tmp_path):
+    """As a program does that starts the Python of another environment."""
+    (tmp_path / "demucs.py").write_text("print('their own')")
+    children = Path(sys.modules["htdemucs.compat"].__file__).parent / "children"
+    code = f"import sys; sys.path[:0] = [{str(children)!r}, {str(tmp_path)!r}]; import demucs"
+    ended = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == "their own\n"
