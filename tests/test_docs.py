@@ -135,14 +135,14 @@ def test_the_chinese_readme_keeps_step():
     assert english.count("\n- ") == chinese.count("\n- ")
 
 
-def test_the_python_of_the_readme_and_of_many_tracks_runs(tmp_path, monkeypatch):
+def test_the_python_in_the_documents_runs(tmp_path, monkeypatch):
     """With the shipped model, on a song and an album of this test's own."""
     (tmp_path / "album").mkdir()
     for path in (tmp_path / "song.mp3", tmp_path / "album" / "song.mp3"):
         with AudioWriter(path, 44_100, 2, AudioEncoding("mp3")) as writer:
             writer.write(0.1 * torch.randn(2, 30_000))
     monkeypatch.chdir(tmp_path)
-    for document in ("README.md", "docs/library.md"):
+    for document in ("README.md", "docs/library.md", "docs/migrating.md"):
         for code in re.findall(r"```python\n(.*?)```", read(document), re.S):
             names = {"waveform": 0.1 * torch.randn(2, 44_100), "sample_rate": 44_100}
             exec(code, names)
