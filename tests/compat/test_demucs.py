@@ -14,7 +14,7 @@ from helpers import snr
 from htdemucs import load_model
 from htdemucs.audio import AudioFile as Reader
 from htdemucs.compat.demucs import api, apply, audio, pretrained, repo, separate
-from htdemucs.errors import AudioError, SeparationError
+from htdemucs.errors import AudioError, CheckpointError, ConfigError, SeparationError
 
 from .conftest import RATE, noise
 
@@ -109,6 +109,18 @@ def test_models_show_the_published_attributes(name, repo):
     else:
         assert ours.segment == theirs.segment
         assert_same(theirs(noise(0.4)[None]).detach(), ours(noise(0.4)[None]).detach())
+
+
+def test_only_networks_of_this_kind_are_built():
+    from htdemucs.compat.demucs.hdemucs import HDemucs
+    from htdemucs.compat.demucs.htdemucs import HTDemucs
+
+    network = HTDemucs(["a", "b"], channels=8, depth=2, t_layers=1, t_heads=2, segment=1)
+    assert network(noise(0.1)[None]).shape == (1, 2, 2, RATE // 10)
+    with pytest.raises(ConfigError, match="HDemucs networks cannot be built"):
+        HDemucs(sources=["a"])
+    with pytest.raises(CheckpointError, match="too few for the network"):
+        network.load_state_dict({})
 
 
 def test_a_bag_can_be_made_of_models(repo):

@@ -1,18 +1,26 @@
 """Our networks and bags under the published names of their classes and attributes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any, cast
+from typing import Any, ClassVar, Self, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from htdemucs.compat.engine import padded_length
+from htdemucs.errors import ConfigError
 from htdemucs.model import Bag, Model
+from htdemucs.model import HTDemucs as Network
+from htdemucs.weights.keywords import to_config
+from htdemucs.weights.official import assemble
 
 
 class Published(nn.Module):
     """A network with the attributes of the published ones.
+
+    Args:
+        args: of the published constructor, for a network with initial values.
+        keywords: too.
 
     Attributes:
         network: our network.
@@ -20,8 +28,21 @@ class Published(nn.Module):
         segment: seconds; may be lowered.
     """
 
-    def __init__(self, network: Any) -> None:
+    kind: ClassVar[str]
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__()
+        self._hold(_new(self.kind, args, keywords))
+
+    @classmethod
+    def around(cls, network: Any) -> Self:
+        """Return our network under the published names."""
+        published = cls.__new__(cls)
+        nn.Module.__init__(published)
+        published._hold(network)
+        return published
+
+    def _hold(self, network: Any) -> None:
         self.network = network
         self.sources = list(network.sources)
         self.samplerate: int = network.sample_rate
@@ -33,6 +54,12 @@ class Published(nn.Module):
         """Samples to which shorter waveforms are padded; 0 for networks that take any length."""
         return padded_length(self.network, self.segment)
 
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Take parameters under their published names; all must be there, whatever `strict`."""
+        del strict, assign
+        device = next(self.network.parameters()).device
+        self.network = assemble(self.network.config, state_dict).to(device)
+
     def forward(self, mix: Tensor) -> Tensor:
         """(B, C, L) -> (B, S, C, L)"""
         length = mix.shape[-1]
@@ -43,13 +70,19 @@ class Published(nn.Module):
 class HTDemucs(Published):
     """Hybrid Transformer Demucs."""
 
+    kind = "HTDemucs"
+
 
 class HDemucs(Published):
     """Hybrid Demucs."""
 
+    kind = "HDemucs"
+
 
 class Demucs(Published):
     """Time-domain Demucs."""
+
+    kind = "Demucs"
 
 
 class BagOfModels(nn.Module):
@@ -93,6 +126,13 @@ class BagOfModels(nn.Module):
         raise NotImplementedError("call `apply_model` with this bag")
 
 
+def _new(kind: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> Model:
+    """Return a network of ours with initial values."""
+    if kind != "HTDemucs":
+        raise ConfigError(f"{kind} networks cannot be built here; HTDemucs ones can")
+    return Network(to_config(args, keywords))
+
+
 AnyModel = Published | BagOfModels
 
 
@@ -103,8 +143,8 @@ def published(model: AnyModel | Model) -> AnyModel:
     if isinstance(model, Bag):
         members = [cast(Published, published(member)) for member in model.members]
         return BagOfModels(members, model.weights.tolist(), model.segment)
-    kinds: dict[str, type[Published]] = {kind.__name__: kind for kind in (HDemucs, Demucs)}
-    return kinds.get(type(model).__name__, HTDemucs)(model)
+    names: dict[str, type[Published]] = {named.kind: named for named in (HDemucs, Demucs)}
+    return names.get(type(model).__name__, HTDemucs).around(model)
 
 
 def bag(model: AnyModel) -> tuple[list[Published], Bag]:

@@ -5,6 +5,7 @@ Nothing in a file is ever executed; for `.th` files, which are pickles, `pickles
 
 import json
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -74,10 +75,19 @@ def read(path: Path) -> HTDemucs:
         config = keywords.to_config(args, kwargs)
         if isinstance(state, Quantised):
             state = state.parameters(_shapes(config, state.capacity))
-        parameters = {name: _from_convolution(name, value) for name, value in state.items()}
-        return assembly.network(config, parameters, _published_name)
+        return assemble(config, state)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def assemble(config: HTDemucsConfig, state: Mapping[str, Any]) -> HTDemucs:
+    """Return a network in evaluation mode with parameters under their published names.
+
+    Raises:
+        CheckpointError: a parameter is missing, unknown, of the wrong shape, or not finite.
+    """
+    parameters = {name: _from_convolution(name, value) for name, value in state.items()}
+    return assembly.network(config, parameters, _published_name)
 
 
 def write(model: HTDemucs, path: Path) -> None:

@@ -22,6 +22,19 @@ class LoadAudioError(HTDemucsError):
     """An audio file cannot be read."""
 
 
+_PARAMETERS = (
+    "device",
+    "shifts",
+    "overlap",
+    "split",
+    "segment",
+    "jobs",
+    "progress",
+    "callback",
+    "callback_arg",
+)
+
+
 class Separator:
     """Separates files and tensors with one model.
 
@@ -35,6 +48,8 @@ class Separator:
     Raises:
         LoadModelError: nothing has that name, or it cannot be downloaded or read.
     """
+
+    _model: AnyModel  # subclasses set it, and update the parameters
 
     def __init__(
         self,
@@ -51,25 +66,26 @@ class Separator:
         callback_arg: dict[str, Any] | None = None,
     ) -> None:
         self._model = get_model(model, repo)
-        self._parameters: dict[str, Any] = {
-            "device": device or ("cuda" if torch.cuda.is_available() else "cpu"),
-            "shifts": shifts,
-            "overlap": overlap,
-            "split": split,
-            "segment": segment,
-            "jobs": jobs,
-            "progress": progress,
-            "callback": callback,
-            "callback_arg": callback_arg,
-        }
+        self.update_parameter(
+            device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            shifts=shifts,
+            overlap=overlap,
+            split=split,
+            segment=segment,
+            jobs=jobs,
+            progress=progress,
+            callback=callback,
+            callback_arg=callback_arg,
+        )
 
     def update_parameter(self, **parameters: Any) -> None:
         """Change any of the constructor's parameters, except `model` and `repo`."""
-        if unknown := parameters.keys() - self._parameters.keys():
+        if unknown := parameters.keys() - set(_PARAMETERS):
             raise TypeError(
                 f"update_parameter() got an unexpected keyword argument {unknown.pop()!r}"
             )
-        self._parameters |= parameters
+        for name, value in parameters.items():
+            setattr(self, f"_{name}", value)
 
     @property
     def samplerate(self) -> int:
@@ -98,7 +114,7 @@ class Separator:
         if sr is not None and sr != self.samplerate:
             wav = convert_audio(wav, sr, self.samplerate, self.audio_channels)
         level = measure([wav])
-        parameters = dict(self._parameters)
+        parameters: dict[str, Any] = {name: getattr(self, f"_{name}") for name in _PARAMETERS}
         told = {**(parameters.pop("callback_arg") or {}), "audio_length": wav.shape[-1]}
         workers = parameters.pop("jobs")
         mix = level.apply(wav)[None]

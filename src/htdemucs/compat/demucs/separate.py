@@ -12,7 +12,7 @@ from torch import Tensor
 
 from htdemucs import Progress
 from htdemucs.audio import AudioEncoding
-from htdemucs.compat.demucs.api import list_models
+from htdemucs.compat.demucs.api import Separator, list_models, save_audio
 from htdemucs.compat.demucs.audio import AudioFile
 from htdemucs.compat.demucs.pretrained import add_model_flags
 from htdemucs.compat.engine import Engine, padded_length
@@ -20,7 +20,7 @@ from htdemucs.errors import HTDemucsError
 from htdemucs.stems import OutputOptions, separate_file
 from htdemucs.weights import load_model
 
-__all__ = ["get_parser", "load_track", "main"]
+__all__ = ["Separator", "get_parser", "list_models", "load_track", "main", "save_audio"]
 
 
 def main(opts: Sequence[str | Path] | None = None) -> None:
