@@ -8,16 +8,21 @@ import socket
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from inspect import signature
 from pathlib import Path
+from typing import Any, Self
 
 from htdemucs.errors import DownloadError
+from htdemucs.events import Downloading, Listener
 from htdemucs.files import user_cache
 
 LOG = logging.getLogger(__name__)
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # seconds without a byte
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 def default_cache() -> Path:
@@ -25,6 +30,16 @@ def default_cache() -> Path:
     if folder := os.environ.get("HTDEMUCS_CACHE"):
         return Path(folder).expanduser()
     return user_cache() / "htdemucs"
+
+
+@contextmanager
+def told_to(listener: Listener | None) -> Iterator[None]:
+    """Tell a listener of the bytes that arrive meanwhile; without one the hub's bars show them."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
 
 
 def offline() -> bool:
@@ -57,7 +72,9 @@ def from_hub(repository: str, filename: str, cache_dir: Path | None) -> Path:
         if not constants.HF_HUB_OFFLINE:
             _check_reachable(constants.ENDPOINT)
         with _silenced(logging.getLogger("huggingface_hub")):
-            return Path(hf_hub_download(repository, filename, cache_dir=cache_dir))
+            known = signature(hf_hub_download).parameters  # clients before 1.0 lack `tqdm_class`
+            bar: dict[str, Any] = {"tqdm_class": _bar(filename)} if "tqdm_class" in known else {}
+            return Path(hf_hub_download(repository, filename, cache_dir=cache_dir, **bar))
     except Exception as error:  # the client's own errors, its transport's, the system's
         raise DownloadError(f"{repository}/{filename}: {_first_sentence(error)}") from error
 
@@ -132,9 +149,40 @@ def _accept(partial: Path, target: Path, checksum: str) -> None:
     partial.replace(target)
 
 
-def _download(url: str, partial: Path) -> None:
+def _bar(file: str) -> type[Any]:
+    """Return the class of bars that count a download: the hub's, or one that tells the listener."""
     from huggingface_hub.utils import tqdm
 
+    listener = _listener.get()
+    if listener is None:
+        return tqdm
+    tell = listener
+
+    class Counter:
+        """Counts as the hub's bars do, but shows nothing."""
+
+        def __init__(self, *, total: int | None = None, initial: int = 0, **_: Any) -> None:
+            self.n, self.total = initial, total
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def update(self, n: int) -> None:
+            self.n += n
+            tell(Downloading(file, self.n, self.total))
+
+        def update_transfer(self, n: int) -> None:
+            """Count nothing: bytes on the wire come as bytes of the file too."""
+
+        def __getattr__(self, name: str) -> Callable[..., None]:  # all that only draws
+            return lambda *_, **__: None
+
+    return Counter
+
+
+def _download(url: str, partial: Path) -> None:
     start = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
@@ -149,7 +197,7 @@ def _download(url: str, partial: Path) -> None:
         remaining = int(response.headers.get("Content-Length") or 0)
         with (
             partial.open("ab" if start else "wb") as file,
-            tqdm(  # type: ignore[no-untyped-call]
+            _bar(partial.stem)(
                 total=(start + remaining) or None,
                 initial=start,
                 unit="B",

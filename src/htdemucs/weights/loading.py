@@ -8,10 +8,11 @@ import torch
 
 from htdemucs.devices import choose_device
 from htdemucs.errors import CheckpointError, ConfigError, ModelNotFoundError
+from htdemucs.events import Listener, Loaded, Loading, nobody
 from htdemucs.model import Bag, HTDemucs, HTDemucsConfig, Model
 from htdemucs.model.bag import needed_members, networks
 from htdemucs.provenance import Origin
-from htdemucs.weights import folder, official, registry
+from htdemucs.weights import downloads, folder, official, registry
 
 LOG = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ def load_model(
     device: str | torch.device | None = None,
     cache_dir: str | Path | None = None,
     stems: Sequence[str] | None = None,
+    on_progress: Listener | None = None,
 ) -> Model:
     """Return a model in evaluation mode. Its `origin` names the files it was read from.
 
@@ -39,6 +41,8 @@ def load_model(
         cache_dir: the folder for downloads; by default the usual caches.
         stems: limit a bag to these stems; networks that they do not need are neither downloaded
             nor read.
+        on_progress: called with the events (`htdemucs.events`) Loading, Downloading and Loaded;
+            without it downloads show the hub's own progress bars.
 
     Raises:
         ModelNotFoundError: nothing has that name.
@@ -48,7 +52,10 @@ def load_model(
     """
     place = choose_device(device)
     name = str(name_or_path)
-    files = registry.locate(name, _path(repo), _path(cache_dir), stems)
+    tell = on_progress or nobody
+    tell(Loading(name))
+    with downloads.told_to(on_progress):
+        files = registry.locate(name, _path(repo), _path(cache_dir), stems)
     first = read_member(files.members[0], name)
     if isinstance(first, Bag):
         model: Model = first
@@ -59,7 +66,9 @@ def load_model(
             model = _bag(first, files, name, stems).eval()
         except ConfigError as error:
             raise CheckpointError(f"{name}: {error}") from error
-    return model.to(place)
+    model = model.to(place)
+    tell(Loaded(name, str(place)))
+    return model
 
 
 def _path(path: str | Path | None) -> Path | None:
