@@ -1,13 +1,14 @@
 """The documents say what the program does."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 import typer
 
-from htdemucs import AudioEncoding
+from htdemucs import AudioEncoding, events
 from htdemucs.audio import AudioWriter
 from htdemucs.cli.main import app
 from htdemucs.model import HTDemucsConfig
@@ -103,6 +104,15 @@ def test_the_files_to_read_first_are_there_and_short():
         assert lines <= 350, f"{name} has {lines} lines"
 
 
+def test_every_event_is_documented():
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| ", read("docs/events.md"), re.M)
+    documented = {kind: re.findall(r"`(\w+)`", names) for kind, names in rows}
+    assert documented == {
+        kind.__name__.lower(): [field.name for field in fields(kind)]
+        for kind in events.Event.__subclasses__()
+    }
+
+
 def test_every_official_model_is_documented():
     text = read("docs/models.md")
     for name in official_models():
@@ -135,16 +145,20 @@ def test_the_chinese_readme_keeps_step():
     assert english.count("\n- ") == chinese.count("\n- ")
 
 
-def test_the_python_in_the_documents_runs(tmp_path, monkeypatch):
+def test_the_python_in_the_documents_runs(tmp_path, monkeypatch, capsys):
     """With the shipped model, on a song and an album of this test's own."""
     (tmp_path / "album").mkdir()
     for path in (tmp_path / "song.mp3", tmp_path / "album" / "song.mp3"):
         with AudioWriter(path, 44_100, 2, AudioEncoding("mp3")) as writer:
             writer.write(0.1 * torch.randn(2, 30_000))
     monkeypatch.chdir(tmp_path)
-    for document in ("README.md", "docs/library.md", "docs/migrating.md"):
+    for document in ("README.md", "docs/library.md", "docs/migrating.md", "docs/events.md"):
         for code in re.findall(r"```python\n(.*?)```", read(document), re.S):
             names = {"waveform": 0.1 * torch.randn(2, 44_100), "sample_rate": 44_100}
             exec(code, names)
+    shown = capsys.readouterr().out
+    assert "progress: 100 %\n" in shown
+    assert "vocals: separated/mini/song/vocals.wav\ndone\n" in shown
+    assert "vocals is in out/song/vocals.wav\n" in shown
     assert (tmp_path / "out" / "song" / "drums.wav").exists()
     assert (tmp_path / "separated" / "mini" / "song" / "htdemucs.json").exists()

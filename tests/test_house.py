@@ -13,7 +13,7 @@ SOURCE = Path(htdemucs.__file__).parent
 ROOT = SOURCE.parents[1]
 LEVELS = [
     {"errors", "version"},
-    {"files", "devices", "provenance"},
+    {"files", "devices", "provenance", "events"},
     {"model"},
     {"weights", "audio", "fast", "export"},
     {"separation"},

@@ -23,8 +23,9 @@ from htdemucs.version import __version__
 if TYPE_CHECKING:
     from htdemucs.audio import AudioEncoding, AudioFile
     from htdemucs.batch import Library, Outcome, Track, find_tracks
+    from htdemucs.events import Progress
     from htdemucs.model import Bag, HTDemucs, HTDemucsConfig
-    from htdemucs.separation import Progress, Separator
+    from htdemucs.separation import Separator
     from htdemucs.stems import OutputOptions, SeparatedFile, separate_file
     from htdemucs.weights import load_model, save_model
 
@@ -38,7 +39,7 @@ _ROOMS = {
     "Library": "batch",
     "Outcome": "batch",
     "OutputOptions": "stems",
-    "Progress": "separation",
+    "Progress": "events",
     "SeparatedFile": "stems",
     "Separator": "separation",
     "Track": "batch",

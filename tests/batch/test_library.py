@@ -1,5 +1,6 @@
 import json
 import os
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from htdemucs import AudioEncoding, OutputOptions, Separator
 from htdemucs.audio import Spool
 from htdemucs.batch import Library, Track, find_tracks, read_manifest
 from htdemucs.batch.outcomes import summary
+from htdemucs.events import Finished, Progress, Written
 from htdemucs.provenance import Origin
 from htdemucs.stems import output as stems_output
 
@@ -176,8 +178,8 @@ def test_stopped_work_is_resumed_in_any_format(separator, song, tmp_path):
     lib = Library(tmp_path / "out")
     track = lib.place(Track(str(song)))
 
-    def stop(_, progress):
-        if progress.done > 0.7:
+    def stop(event):
+        if isinstance(event, Progress) and event.done > 0.7:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -256,8 +258,8 @@ def test_two_at_the_same_track_do_not_disturb_each_other(separator, song, tmp_pa
     track = lib.place(Track(str(song)))
     outcomes = []
 
-    def other(*_):
-        if not outcomes:
+    def other(event):
+        if isinstance(event, Progress) and not outcomes:
             outcomes.append(Library(tmp_path / "out").separate(track, separator))
 
     assert lib.separate(track, separator, other).status == "separated"
@@ -323,20 +325,46 @@ def test_separate_all_yields_every_outcome(separator, song, tmp_path, write_song
     words = [song.parent, tmp_path / "missing.wav"]
     seen = []
     library = Library(tmp_path / "out")
-    outcomes = list(
-        library.separate_all(find_tracks(words), [separator], lambda *seconds: seen.append(seconds))
-    )
+    outcomes = list(library.separate_all(find_tracks(words), [separator], seen.append))
     assert [(Path(o.track).name, o.status) for o in outcomes] == [
         ("broken.wav", "failed"),
         ("song.flac", "separated"),
         ("two.wav", "separated"),
         ("", "failed"),
     ]
-    ends = {Path(track.location).name: progress for track, progress in seen}
-    assert {name: progress.done for name, progress in ends.items()} == {
-        "song.flac": 1.5,
-        "two.wav": 1.5,
-    }
+    ends = {Path(e.track).name: e.done for e in seen if isinstance(e, Progress)}
+    assert ends == {"song.flac": 1.5, "two.wav": 1.5}
+
+
+def kinds(events, name):
+    """Return the kinds of the events of the track of this name, without repetitions."""
+    of_track = [type(e).__name__ for e in events if e.track and Path(e.track).name == name]
+    return [kind for kind, _ in groupby(of_track)]
+
+
+def test_every_track_tells_its_whole_story(separator, song, tmp_path):
+    """And the same story from several threads, and of tracks that fail or are finished."""
+    (song.parent / "broken.wav").write_bytes(b"nothing")
+    words = [song.parent, tmp_path / "missing.wav"]
+    for separators in ([separator], [separator, separator]):
+        library = Library(tmp_path / str(len(separators)))
+        told = []
+        outcomes = list(library.separate_all(find_tracks(words), separators, told.append))
+        whole = ["Started", "Progress", "Written", "Finished"]
+        assert kinds(told, "song.flac") == whole
+        assert kinds(told, "broken.wav") == ["Started", "Failed"]
+        assert "missing.wav does not exist" in next(e.reason for e in told if e.track is None)
+        separated = next(o for o in outcomes if o.status == "separated")
+        [finished] = [e for e in told if isinstance(e, Finished)]
+        assert finished.files == separated.files
+        assert (finished.duration, finished.status) == (1.5, "separated")
+        assert {e.stem: e.path for e in told if isinstance(e, Written)} == separated.files
+    told.clear()
+    library = Library(library.out)
+    list(library.separate_all(find_tracks([song]), [separator], told.append))
+    assert kinds(told, "song.flac") == ["Started", "Finished"]
+    assert told[-1].status == "skipped"
+    assert told[-1].files == separated.files
 
 
 def test_a_model_from_no_file_is_identified_by_its_parameters(tiny_model, song, tmp_path):

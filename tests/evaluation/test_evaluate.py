@@ -33,6 +33,7 @@ from htdemucs.evaluation import (
     write_document,
 )
 from htdemucs.evaluation.naming import NAMINGS
+from htdemucs.events import Loaded, Loading
 
 ROOT = Path(__file__).parents[2]
 ROWS = ("mean", "median", "mixture", "oracle")
@@ -155,13 +156,14 @@ def test_any_number_of_workers_gives_the_same(data, model_folder):
     assert without_run(shared) == without_run(alone)
     assert to_document(shared)["run"]["workers"] == 2
     assert [result.name for result in shared.results] == ["one", "two"]
-    assert all(0 <= p.done <= p.total for p in told)
+    assert told[:2] == [Loading(str(model_folder)), Loaded(str(model_folder), "cpu")]
+    assert all(0 <= p.done <= p.total for p in told[2:])
 
 
 def test_a_process_that_dies_takes_only_its_track_with_it(data, estimates):
     scoring = DeadlyScoring(EvaluationOptions("x", estimates=estimates), STEMS, "cpu")
     deadly_first = find_multitracks(data)[::-1]
-    results = dict(workers.score_in_processes(scoring, deadly_first, None))
+    results = dict(workers.score_in_processes(scoring, deadly_first))
     outcomes = {folder.name: result for folder, result in results.items()}
     assert outcomes["two"] == workers.DIED
     assert outcomes["one"].scores["model"]["bass"].nsdr > 0

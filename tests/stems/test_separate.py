@@ -6,6 +6,7 @@ import torch
 from helpers import snr
 from htdemucs import AudioEncoding, AudioError, AudioFile, OutputOptions, Separator
 from htdemucs.audio import AudioWriter, Spool, resampled_length
+from htdemucs.events import Progress, Started, Warned, Written
 from htdemucs.stems import separate_file
 from htdemucs.stems.separate import Resumption, separate_to
 
@@ -210,11 +211,24 @@ def test_every_format(identity, tmp_path, file_format):
 
 def test_progress_reaches_the_end(identity, tmp_path):
     track = write(tmp_path / "song.wav", sine(2500))
-    seen = []
-    files_of(Separator(identity), track, tmp_path, on_progress=seen.append)
-    assert [p.total for p in seen] == [2.5] * len(seen)
-    assert seen == sorted(seen, key=lambda p: p.done)
-    assert seen[-1].done == 2.5
+    told = []
+    files = files_of(Separator(identity), track, tmp_path, on_progress=told.append)
+    progress = [event for event in told if isinstance(event, Progress)]
+    assert [p.total for p in progress] == [2.5] * len(progress)
+    assert progress == sorted(progress, key=lambda p: p.done)
+    assert (progress[0].done, progress[0].speed, progress[-1].done) == (0, None, 2.5)
+    assert told[0] == Started(str(track))
+    assert told[-3:-1] == [Written(str(track), stem, str(path)) for stem, path in files.items()]
+    assert (told[-1].track, told[-1].duration) == (str(track), 2.5)
+
+
+def test_what_is_unusual_in_a_track_is_told(identity, tmp_path):
+    samples = sine(2500)
+    samples[0, 100] = torch.nan
+    track = write(tmp_path / "song.wav", samples)
+    told = []
+    files_of(Separator(identity), track, tmp_path, on_progress=told.append)
+    assert Warned(str(track), "1 invalid sample was replaced by 0") in told
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path, identity):

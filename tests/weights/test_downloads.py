@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import constants as hub_settings
 
 from htdemucs import Bag, CheckpointError, DownloadError, ModelNotFoundError, load_model, save_model
+from htdemucs.events import Downloading, Loaded, Loading
 from htdemucs.weights import downloads, registry
 from weights.makers import assert_same, save_safetensors, tiny, write_bag
 
@@ -167,6 +168,34 @@ def test_an_interrupted_download_resumes(fault, legacy, model, caches, originals
     assert [wanted for method, _, wanted in legacy.log if method == "GET"][-1] == (
         f"bytes={size // 2}-"
     )
+
+
+def test_a_listener_is_told_of_every_byte_from_the_hub(hub, model, originals, capfd):
+    told = []
+    assert_same(load(on_progress=told.append), model)
+    size = originals["safetensors"].stat().st_size
+    assert (told[0], told[-1]) == (Loading("htdemucs"), Loaded("htdemucs", "cpu"))
+    assert {(type(e), e.file, e.total) for e in told[1:-1]} == {
+        (Downloading, f"{SIGNATURE}.safetensors", size)
+    }
+    assert told[-2].done == size
+    assert capfd.readouterr().err == ""
+    told.clear()
+    load(on_progress=told.append)  # nothing is downloaded twice
+    assert [type(event) for event in told] == [Loading, Loaded]
+
+
+def test_a_listener_is_told_where_a_download_resumes(legacy, originals):
+    size = originals["th"].stat().st_size
+    legacy.faults[".th"] = "cut"
+    with pytest.raises(DownloadError):
+        load()
+    legacy.faults.clear()
+    told = []
+    load(on_progress=told.append)
+    arrived = [event for event in told if isinstance(event, Downloading)]
+    assert {(e.file, e.total) for e in arrived} == {(legacy_name(legacy), size)}
+    assert size // 2 < arrived[0].done <= arrived[-1].done == size
 
 
 def test_a_download_starts_again_when_the_server_cannot_resume(legacy, model):

@@ -21,6 +21,7 @@ from htdemucs.batch.storage import Stored
 from htdemucs.batch.table import Row
 from htdemucs.batch.tracks import Track
 from htdemucs.errors import ClusterError, HTDemucsError, SeparationError
+from htdemucs.events import Listener
 from htdemucs.fast import keep_freed_memory
 from htdemucs.separation import Separator
 from htdemucs.stems import OutputOptions
@@ -63,7 +64,9 @@ class Plan:
     skip_existing: bool = True
     scratch: Path | None = None
 
-    def separator(self, device: str | None, **changes: Any) -> Separator:
+    def separator(
+        self, device: str | None, tell: Listener | None = None, **changes: Any
+    ) -> Separator:
         """Load the model and return its separator, with `changes` to the settings.
 
         Raises:
@@ -71,7 +74,7 @@ class Plan:
             ConfigError, SeparationError: the model cannot run with these settings.
         """
         stems = self.stems or self.options.only_stem
-        model = load_model(self.name, repo=self.repo, device=device, stems=stems)
+        model = load_model(self.name, repo=self.repo, device=device, stems=stems, on_progress=tell)
         needed = self.stems or self.options.needed_stems(model.sources)
         return Separator(model, stems=needed, **{**self.settings, **changes})
 
@@ -81,9 +84,9 @@ class Plan:
             self.out, self.options, skip_existing=self.skip_existing, scratch=self.scratch
         )
 
-    def check(self) -> None:
+    def check(self, tell: Listener | None = None) -> None:
         """Raise the errors that every worker would raise."""
-        self.separator("cpu", precision="fp32")
+        self.separator("cpu", tell, precision="fp32")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,14 +26,14 @@ from htdemucs.batch.placement import Placement, is_source
 from htdemucs.batch.stores import open_store
 from htdemucs.batch.tracks import Track
 from htdemucs.errors import AudioError, HTDemucsError, SeparationError, StorageError
-from htdemucs.separation import Progress, Separator
+from htdemucs.events import Event, Listener, Progress, Started, nobody
+from htdemucs.separation import Separator
 from htdemucs.stems import manifest
 from htdemucs.stems.naming import Places
 from htdemucs.stems.options import OutputOptions
 from htdemucs.stems.separate import Resumption, separate_to
 
 LOG = logging.getLogger(__name__)
-OnProgress = Callable[[Track, Progress], None]
 
 
 class Library:
@@ -73,37 +73,45 @@ class Library:
         self,
         tracks: Iterable[Track | HTDemucsError],
         separators: Sequence[Separator],
-        on_progress: OnProgress | None = None,
+        on_progress: Listener | None = None,
     ) -> Iterator[Outcome]:
         """Separate tracks, as many at once as there are separators; yield outcomes as they come.
 
         Args:
             tracks: from `find_tracks`; an error among them becomes a failed outcome.
             separators: one for each device, all with the same model and settings.
-            on_progress: called with the track and how far it is, in the thread that separates it.
+            on_progress: called with every event (`htdemucs.events`), in the thread that separates
+                the track.
         """
+        tell = on_progress or nobody
+        placed = self._placed(tracks, tell)
         if len(separators) == 1:
-            for track in self._placed(tracks):
+            for track in placed:
                 if isinstance(track, Outcome):
                     yield track
                 else:
-                    yield self.separate(track, separators[0], on_progress)
+                    yield self.separate(track, separators[0], tell)
         else:
-            yield from self._in_threads(self._placed(tracks), separators, on_progress)
+            yield from self._in_threads(placed, separators, tell)
 
     def separate(
-        self, track: Track, separator: Separator, on_progress: OnProgress | None = None
+        self, track: Track, separator: Separator, on_progress: Listener | None = None
     ) -> Outcome:
         """Separate a placed track, unless it is finished. A failure is an outcome too."""
+        tell = on_progress or nobody
+        tell(Started(track.location))
         started = time.monotonic()
         try:
-            outcome = self._separated(track, separator, on_progress)
+            outcome = self._separated(track, separator, tell)
         except HTDemucsError as error:
             outcome = failed(track.location, error)
         except Exception as error:  # other tracks may be well
             LOG.debug("%s", track.location, exc_info=True)
             outcome = failed_unexpectedly(track.location, error)
-        return replace(outcome, seconds=time.monotonic() - started)
+        outcome = replace(outcome, seconds=time.monotonic() - started)
+        for event in outcome.events():
+            tell(event)
+        return outcome
 
     def preview(self, track: Track, separator: Separator) -> Literal["separate", "resume", "skip"]:
         """Return what `separate` would do with a placed track of this machine.
@@ -124,9 +132,7 @@ class Library:
         targets = self.options.targets(self._places(track), separator.stems)
         return {name: self._store.location(path) for name, path in targets.items()}
 
-    def _separated(
-        self, track: Track, separator: Separator, on_progress: OnProgress | None
-    ) -> Outcome:
+    def _separated(self, track: Track, separator: Separator, tell: Listener) -> Outcome:
         started = time.monotonic()
         if not track.is_local and track.stored is None:
             track = replace(track, stored=storage.stat(track.location))
@@ -143,8 +149,7 @@ class Library:
                     return self._skipped(track, places, separator, run)
             source = {**source, **_identity(track)}
             resumption = Resumption(here.spool, recipe.stems_key(source["sha256"]))
-            progress = (lambda done: on_progress(track, done)) if on_progress else None
-            done = separate_to(separator, path, here, self.options, progress, resumption)
+            done = separate_to(separator, path, here, self.options, _of(track, tell), resumption)
             if not manifest.is_same(path, source):
                 raise AudioError(f"{printable(path)} changed while it was read; separate it again")
             seconds = time.monotonic() - started
@@ -219,20 +224,26 @@ class Library:
         folder = (self._store.top if top is None else top) / track.folder
         return self.options.places(track.path, folder, track.copy)
 
-    def _placed(self, tracks: Iterable[Track | HTDemucsError]) -> Iterator[Track | Outcome]:
+    def _placed(
+        self, tracks: Iterable[Track | HTDemucsError], tell: Listener
+    ) -> Iterator[Track | Outcome]:
         for track in tracks:
             try:
                 if isinstance(track, HTDemucsError):
                     raise track
                 yield self.place(track)
             except HTDemucsError as error:
-                yield failed(None if isinstance(track, HTDemucsError) else track.location, error)
+                location = None if isinstance(track, HTDemucsError) else track.location
+                outcome = failed(location, error)
+                for event in outcome.events():
+                    tell(event)
+                yield outcome
 
     def _in_threads(
         self,
         placed: Iterable[Track | Outcome],
         separators: Sequence[Separator],
-        on_progress: OnProgress | None,
+        tell: Listener,
     ) -> Iterator[Outcome]:
         """Separate each track in the next thread whose separator is idle."""
         idle: Queue[Separator] = Queue()
@@ -240,11 +251,10 @@ class Library:
             idle.put(separator)
         stopping = threading.Event()
 
-        def report(track: Track, progress: Progress) -> None:
-            if stopping.is_set():
+        def report(event: Event) -> None:
+            if stopping.is_set() and isinstance(event, Progress):
                 raise KeyboardInterrupt
-            if on_progress:
-                on_progress(track, progress)
+            tell(event)
 
         def separate(track: Track) -> Outcome:
             separator = idle.get()
@@ -290,6 +300,15 @@ class Library:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _of(track: Track, tell: Listener) -> Listener:
+    """Return a listener to the work on a track's copy: its events name the track."""
+
+    def listener(event: Event) -> None:
+        tell(replace(event, track=track.location) if isinstance(event, Progress) else event)
+
+    return listener
 
 
 @contextmanager

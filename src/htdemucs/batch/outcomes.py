@@ -1,11 +1,12 @@
 """How the work on each track ended."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from htdemucs.audio.failures import printable, reason
+from htdemucs.events import Event, Failed, Finished, results
 
 Status = Literal["separated", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = ("separated", "skipped", "failed")
@@ -38,6 +39,22 @@ class Outcome:
     resumed: float = 0.0
     gain: float | None = None
     warnings: tuple[str, ...] = ()
+
+    def events(self) -> Iterator[Event]:
+        """Yield the events that tell it."""
+        if self.status == "failed":
+            yield Failed(self.track or None, self.reason or "")
+            return
+        finished = Finished(
+            track=self.track,
+            status=self.status,
+            files=dict(self.files),
+            duration=self.duration,
+            seconds=self.seconds,
+            resumed=self.resumed,
+            gain=self.gain,
+        )
+        yield from results(finished, self.warnings)
 
 
 def failed(track: str | None, error: Exception) -> Outcome:

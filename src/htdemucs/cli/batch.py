@@ -11,15 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htdemucs.cli import options as opt
-from htdemucs.cli.shared import (
-    Interruption,
-    download_bars,
-    folder_name,
-    messages,
-    print_error,
-    say,
-    set_verbosity,
-)
+from htdemucs.cli.listeners import Terminal, listening
+from htdemucs.cli.shared import Interruption, folder_name, messages, print_error, say
+from htdemucs.events import Downloading, Event, Failed, Found, Listener, Loaded
 
 if TYPE_CHECKING:
     from htdemucs.batch import Track
@@ -83,10 +77,10 @@ def batch(
     output: opt.OutputFlags,
     skip_existing: opt.SkipExisting = True,
     as_json: opt.AsJson = False,
+    progress: opt.ShowProgress = "bar",  # noqa: ARG001  `wants_json` has read it
     quiet: opt.Quiet = False,
 ) -> None:
     """Separate thousands or millions of songs; the same command again resumes."""
-    set_verbosity(quiet)
     options, stems = output.options(), output.wanted_stems()
     from htdemucs.batch.cluster import Plan
 
@@ -101,19 +95,40 @@ def batch(
         skip_existing=skip_existing,
         scratch=scratch,
     )
-    run = _Run(plan, table or _below(out, TABLE))
-    run.prepare(source, [out, plan.out], column)
-    run.separate(address, workers, gpu_sharing)
-    run.conclude(as_json)
+    with listening(_FewLines(), quiet=quiet) as tell:
+        run = _Run(plan, table or _below(out, TABLE), tell)
+        run.prepare(source, [out, plan.out], column)
+        run.separate(address, workers, gpu_sharing)
+        run.conclude(as_json)
+
+
+class _FewLines(Terminal):
+    """Shows downloads and the first failures: one bar for all tracks shows the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._failures = 0
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        match event:
+            case Failed():
+                self._failures += 1
+                if self._failures <= PRINTED:
+                    super().__call__(event)
+                elif self._failures == PRINTED + 1:
+                    print_error("more tracks failed: their reasons will be in the table")
+            case Downloading() | Loaded():
+                super().__call__(event)
 
 
 class _Run:
-    """Prints the progress of a large run, and collects its outcomes for the table."""
+    """Tells the progress of a large run, and collects its outcomes for the table."""
 
-    def __init__(self, plan: "Plan", place: str) -> None:
+    def __init__(self, plan: "Plan", place: str, tell: Listener) -> None:
         from htdemucs.batch.table import OutcomeTable
 
-        self.plan, self.place = plan, place
+        self.plan, self.place, self.tell = plan, place, tell
         self.table = OutcomeTable()
         self.placed: dict[int, Track] = {}
         self.interruption = Interruption()
@@ -128,11 +143,11 @@ class _Run:
 
         require()
         tracks = list(find_sources(source, without, column))
+        self.tell(Found(len(tracks)))
         self.placed, failures = place_all(tracks, self.plan)
         for place in (self.plan.out, self.place):
             check_writable(_above(place))
-        with download_bars(shown=not messages().quiet):
-            self.plan.check()
+        self.plan.check(self.tell)
         for position, outcome in failures.items():
             self._add(Row(position, outcome))
 
@@ -188,11 +203,8 @@ class _Run:
 
     def _add(self, row: "Row") -> None:
         self.table.add(row)
-        if row.outcome.status == "failed":
-            if self.table.counts["failed"] <= PRINTED:
-                print_error(row.outcome.reason or "")
-            elif self.table.counts["failed"] == PRINTED + 1:
-                print_error("more tracks failed: their reasons will be in the table")
+        for event in row.outcome.events():
+            self.tell(event)
 
     @contextmanager
     def _bar(self) -> Iterator[Callable[[], None]]:

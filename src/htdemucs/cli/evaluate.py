@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from htdemucs.cli import options as opt
-from htdemucs.cli.shared import (
-    download_bars,
-    messages,
-    print_error,
-    progress_bar,
-    say,
-    set_verbosity,
-    table_console,
-)
+from htdemucs.cli.listeners import Terminal
+from htdemucs.cli.shared import print_error, say, set_verbosity, table_console
 from htdemucs.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -107,8 +100,8 @@ def _evaluate(data: Path, options: "EvaluationOptions") -> "Evaluation":
 
     find_multitracks(data)  # a wrong path is refused before anything is downloaded
     label = f"{options.model} on {data.name or data.resolve().name}"
-    with download_bars(shown=not messages().quiet), progress_bar(label) as on_progress:
-        return evaluate_tracks(data, options, on_progress=on_progress)
+    with Terminal(label) as terminal:
+        return evaluate_tracks(data, options, on_progress=terminal)
 
 
 def _check_target(path: Path | None) -> None:

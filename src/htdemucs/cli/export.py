@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from htdemucs.cli.listeners import Terminal
 from htdemucs.cli.options import Repo
-from htdemucs.cli.shared import download_bars, messages
+from htdemucs.cli.shared import messages
 from htdemucs.errors import ExportError
 
 
@@ -23,8 +24,8 @@ def export(
     from htdemucs.export import export_onnx
     from htdemucs.weights import load_model
 
-    with download_bars(shown=True):
-        model = load_model(name, repo=repo, device="cpu")
+    with Terminal() as terminal:
+        model = load_model(name, repo=repo, device="cpu", on_progress=terminal)
     messages().print(f"exporting {name}; this takes up to a minute", highlight=False, markup=False)
     agreement = export_onnx(model, target)
     messages().print(

@@ -5,8 +5,11 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
@@ -20,17 +23,30 @@ from htdemucs.cli.bench import bench
 from htdemucs.cli.convert import convert
 from htdemucs.cli.evaluate import evaluate
 from htdemucs.cli.export import export
+from htdemucs.cli.listeners import only_json, wants_json
 from htdemucs.cli.models import models
 from htdemucs.cli.options import command, in_flags
 from htdemucs.cli.separate import separate
 from htdemucs.cli.trace import trace
 from htdemucs.cli.train import train
 from htdemucs.errors import HTDemucsError
+from htdemucs.events import Failed, Listener, Noted
 from htdemucs.version import __version__
 
 
 class _Commands(TyperGroup):
     """The commands, with a hint if a song stands in the place of a command."""
+
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        """Run a command line; if it asks for JSON lines, whatever happens is one of them."""
+        words = settings.get("args") or (arguments[0] if arguments else sys.argv[1:])
+        if not wants_json(words):
+            return super().main(*arguments, **settings)
+        with only_json() as lines:
+            settings |= {"standalone_mode": False}
+            run = partial(super().main, *arguments, **settings)
+            lines.exit_code = _exit_code(run, lines)
+        sys.exit(lines.exit_code)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that the first word names."""
@@ -52,6 +68,24 @@ app = typer.Typer(
 )
 for function in (separate, batch, evaluate, models, convert, export, trace, bench, train):
     app.command()(command(function))
+
+
+def _exit_code(run: Callable[[], int | None], tell: Listener) -> int:
+    """Return the exit code of a command; if it fails, tell why."""
+    try:
+        return run() or 0
+    except SystemExit as ending:  # a signal
+        return ending.code if isinstance(ending.code, int) else 1
+    except HTDemucsError as error:
+        tell(Failed(None, str(error)))
+    except Exception as error:
+        if explain := getattr(error, "format_message", None):  # the command's words make no sense
+            tell(Failed(None, " ".join(explain().split())))
+            return int(getattr(error, "exit_code", 2))
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            tell(Noted(line))
+        tell(Failed(None, f"unexpected {type(error).__name__} ({error}); please report it"))
+    return 1
 
 
 def _print_version(wanted: bool) -> None:

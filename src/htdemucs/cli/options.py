@@ -48,6 +48,12 @@ SkipExisting = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print a summary for programs on standard output.")
 ]
+ShowProgress = Annotated[
+    Literal["bar", "json"],
+    typer.Option(
+        "--progress", help="On standard error: bars for people, or a line of JSON for each event."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],

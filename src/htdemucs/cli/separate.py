@@ -1,33 +1,25 @@
 """`htdemucs separate`: separate songs into stems."""
 
 import json
-import math
 import shutil
 import sys
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from htdemucs.cli import options as opt
-from htdemucs.cli.options import in_flags
-from htdemucs.cli.shared import (
-    Interruption,
-    download_bars,
-    folder_name,
-    messages,
-    print_error,
-    progress_bar,
-    say,
-    set_verbosity,
-)
+from htdemucs.cli.listeners import Terminal, listening
+from htdemucs.cli.shared import Interruption, folder_name, messages, print_error, say
 from htdemucs.errors import HTDemucsError, SeparationError
+from htdemucs.events import Event, Failed, Finished, Found, Listener, Written
 
 if TYPE_CHECKING:
     from htdemucs.batch import Library, Outcome, Track
-    from htdemucs.separation import Progress, Separator
+    from htdemucs.separation import Separator
     from htdemucs.stems import OutputOptions
 
 STANDARD_STREAM = Path("-")
@@ -87,13 +79,13 @@ def separate(
         bool, typer.Option("--dry-run", help="Only say what would be done with each track.")
     ] = False,
     as_json: opt.AsJson = False,
+    progress: opt.ShowProgress = "bar",  # noqa: ARG001  `wants_json` has read it
     quiet: opt.Quiet = False,
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="Print details on standard error.")
     ] = False,
 ) -> None:
     """Separate songs into stems."""
-    set_verbosity(quiet, verbose)
     if list_models:
         _list_models(repo)
         return
@@ -104,21 +96,23 @@ def separate(
     options = output.options(keep_times=keep_times)
     stems = output.wanted_stems()
     name = sig or name
+    terminal = Terminal(bars="," not in (device or ""))
     with ExitStack() as stack:
+        tell = stack.enter_context(listening(terminal, quiet=quiet, verbose=verbose))
         to_stream = out == STANDARD_STREAM
         if to_stream:
             out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="htdemucs-")))
         library_folder = out / folder_name(name)
-        inputs = _find(tracks, [out, library_folder], stack)
+        inputs = _find(tracks, [out, library_folder], stack, tell)
         settings = engine.settings() | {"split": not no_split, "compiled": compiled}
         settings["batch_size"] = engine.batch_size or jobs or None
-        separators = _load(name, repo, device, stems, options, settings)
+        separators = _load(name, repo, device, stems, options, settings, tell)
         if to_stream:
             _check_one_output(options, separators[0], tracks)
         from htdemucs.batch import Library
 
         library = Library(library_folder, options, skip_existing=skip_existing)
-        run = _Run(library, separators, to_stream)
+        run = _Run(library, separators, to_stream, tell)
         if dry_run:
             run.list(inputs)
         else:
@@ -127,27 +121,29 @@ def separate(
 
 
 def _find(
-    words: list[Path], without: list[Path], stack: ExitStack
+    words: list[Path], without: list[Path], stack: ExitStack, tell: Listener
 ) -> "list[Track | HTDemucsError]":
-    """Return the tracks; if none can be read, print why and exit before a model is loaded."""
+    """Return the tracks; if none can be read, tell why and exit before a model is loaded."""
     from htdemucs.audio import AudioFile
     from htdemucs.batch import Track, find_tracks
 
     if STANDARD_STREAM in words:
         words = [_standard_input(stack) if word == STANDARD_STREAM else word for word in words]
     tracks: list[Track | HTDemucsError] = list(find_tracks(words, without))
-    reasons = []
+    tell(Found(len(tracks)))
+    failures = []
     for item in tracks:
         try:
             if isinstance(item, HTDemucsError):
                 raise item
             AudioFile(item.path)
         except HTDemucsError as error:
-            reasons.append(str(error))
+            location = item.location if isinstance(item, Track) else None
+            failures.append(Failed(location, str(error)))
         else:
             return tracks
-    for reason in reasons:
-        print_error(reason)
+    for failure in failures:
+        tell(failure)
     raise typer.Exit(1)
 
 
@@ -158,6 +154,7 @@ def _load(
     stems: tuple[str, ...] | None,
     options: "OutputOptions",
     settings: dict[str, Any],
+    tell: Listener,
 ) -> "list[Separator]":
     """Return a separator for each device, with only those networks that the files need."""
     from htdemucs.fast import keep_freed_memory
@@ -167,8 +164,8 @@ def _load(
     keep_freed_memory()
     separators = []
     for place in device.split(",") if device else [None]:
-        with download_bars(shown=not messages().quiet):
-            model = load_model(name, repo=repo, device=place, stems=stems or options.only_stem)
+        only = stems or options.only_stem
+        model = load_model(name, repo=repo, device=place, stems=only, on_progress=tell)
         needed = stems or options.needed_stems(model.sources)
         separator = Separator(model, stems=needed, **settings)
         separators.append(separator)
@@ -187,24 +184,27 @@ def _check_one_output(options: "OutputOptions", separator: "Separator", words: l
 
 
 class _Run:
-    """Prints the progress of a library's work, and collects its outcomes for the summary."""
+    """Lets a library work, and collects its outcomes for the summary."""
 
-    def __init__(self, library: "Library", separators: "list[Separator]", to_stream: bool) -> None:
+    def __init__(
+        self,
+        library: "Library",
+        separators: "list[Separator]",
+        to_stream: bool,
+        tell: Listener,
+    ) -> None:
         self.library, self.separators, self.to_stream = library, separators, to_stream
+        self.tell = _to_standard_output(tell) if to_stream else tell
         self.outcomes: list[Outcome] = []
         self.interruption = Interruption()
 
     def separate(self, tracks: "list[Track | HTDemucsError]") -> None:
         """Separate all tracks, until a signal."""
-        bars = _Bars()
-        on_progress = bars.update if len(self.separators) == 1 else None
-        with self.interruption, bars:
+        with self.interruption:
             try:
-                for outcome in self.library.separate_all(tracks, self.separators, on_progress):
-                    bars.close()
-                    self._add(outcome)
+                work = self.library.separate_all(tracks, self.separators, self.tell)
+                self.outcomes.extend(work)
             except KeyboardInterrupt:
-                bars.close()
                 say("stopped; run the same command again to resume")
 
     def list(self, tracks: "list[Track | HTDemucsError]") -> None:
@@ -221,7 +221,8 @@ class _Run:
                 print(f"{step:8}  {placed.location}  ->  {files}")
             except HTDemucsError as error:
                 failures += 1
-                print_error(str(error))
+                location = None if isinstance(track, HTDemucsError) else track.location
+                self.tell(Failed(location, str(error)))
         if failures:
             raise typer.Exit(1)
 
@@ -248,48 +249,18 @@ class _Run:
             with Path(file).open("rb") as stem:
                 shutil.copyfileobj(stem, sys.stdout.buffer)
 
-    def _add(self, outcome: "Outcome") -> None:
-        self.outcomes.append(outcome)
-        if outcome.status == "failed":
-            print_error(outcome.reason or "")
-            return
-        folders = sorted({str(Path(path).parent) for path in outcome.files.values()})
-        if self.to_stream:
-            folders = ["standard output"]
-        prefix = "  already there: " if outcome.status == "skipped" else "  "
-        say(f"{prefix}{', '.join(outcome.files)} -> {', '.join(folders)}")
-        for warning in outcome.warnings:
-            say(f"  warning: {in_flags(warning)}")
-        if outcome.gain not in (None, 1.0):
-            decibels = -20 * math.log10(outcome.gain or 1.0)
-            say(f"  all stems lowered by {decibels:.1f} dB to avoid clipping")
 
+def _to_standard_output(tell: Listener) -> Listener:
+    """Return a listener that names standard output where the stem's file is only on its way."""
 
-class _Bars:
-    """The progress bar of the current track."""
+    def listener(event: Event) -> None:
+        if isinstance(event, Written):
+            event = replace(event, path="-")
+        elif isinstance(event, Finished):
+            event = replace(event, files=dict.fromkeys(event.files, "-"))
+        tell(event)
 
-    def __init__(self) -> None:
-        self._track: Track | None = None
-        self._bar = ExitStack()
-        self._report: Any = None
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def update(self, track: "Track", progress: "Progress") -> None:
-        """Show the progress of a track."""
-        if track != self._track:
-            self.close()
-            self._track = track
-            self._report = self._bar.enter_context(progress_bar(track.path.name))
-        self._report(progress)
-
-    def close(self) -> None:
-        """Remove the bar."""
-        self._track = None
-        self._bar.close()
+    return listener
 
 
 def _standard_input(stack: ExitStack) -> Path:

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from htdemucs.separation import Progress
-
 
 @cache
 def messages() -> "Console":
@@ -78,31 +76,10 @@ def progress_bar(label: str) -> Iterator[Any]:
     with rich_progress.Progress(*columns, console=messages()) as bars:
         task = bars.add_task("", label=Text(label).plain, speed="", total=None)
 
-        def on_progress(progress: "Progress") -> None:
-            elapsed = bars.tasks[task].elapsed or 0
-            speed = f"{progress.done / elapsed:.1f}x" if elapsed else ""
-            bars.update(task, completed=progress.done, total=progress.total, speed=speed)
+        def update(done: float, total: float | None, speed: str) -> None:
+            bars.update(task, completed=done, total=total, speed=speed)
 
-        yield on_progress
-
-
-@contextmanager
-def download_bars(shown: bool) -> Iterator[None]:
-    """Show or hide the progress bars of the hub's client."""
-    from huggingface_hub.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
-    hide = not shown and not are_progress_bars_disabled()
-    if hide:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if hide:
-            enable_progress_bars()
+        yield update
 
 
 class Interruption:

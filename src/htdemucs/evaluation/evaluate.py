@@ -11,12 +11,12 @@ from htdemucs.evaluation.multitracks import find_multitracks, passed_over
 from htdemucs.evaluation.options import EvaluationOptions
 from htdemucs.evaluation.scoring import TrackResult
 from htdemucs.evaluation.workers import (
-    OnProgress,
     Scoring,
     model_estimator,
     score_here,
     score_in_processes,
 )
+from htdemucs.events import Listener, nobody
 from htdemucs.provenance import machine
 
 
@@ -68,12 +68,12 @@ class Evaluation:
 
 
 def evaluate(
-    data: str | Path, options: EvaluationOptions, *, on_progress: OnProgress | None = None
+    data: str | Path, options: EvaluationOptions, *, on_progress: Listener | None = None
 ) -> Evaluation:
     """Score every multitrack of a folder. One that fails is noted; the others are scored.
 
-    Scores do not depend on the number of workers. `on_progress` is called with the seconds of all
-    tracks that are scored so far.
+    Scores do not depend on the number of workers. `on_progress` is called with the events of the
+    model (`htdemucs.events`), and with the progress of all tracks together.
 
     Raises:
         EvaluationError: there are no tracks, or no stems to score.
@@ -82,7 +82,7 @@ def evaluate(
     """
     start = time.perf_counter()
     folders = find_multitracks(Path(data))
-    scoring, weights, scored = _score(options, folders, on_progress)
+    scoring, weights, scored = _score(options, folders, on_progress or nobody)
     results = [scored[folder.name] for folder in folders]
     return Evaluation(
         options=options,
@@ -98,7 +98,7 @@ def evaluate(
 
 
 def _score(
-    options: EvaluationOptions, folders: list[Path], on_progress: OnProgress | None
+    options: EvaluationOptions, folders: list[Path], tell: Listener
 ) -> tuple[Scoring, dict[str, str], dict[str, TrackResult | str]]:
     """Return how it was scored, the weights' hashes, and each track's result or failure by name."""
     several = min(options.workers, len(folders)) > 1
@@ -109,12 +109,12 @@ def _score(
         estimator = scoring.estimator()
     else:
         # With workers, the model is loaded here only to refuse impossible options at once.
-        estimator = model_estimator(options, "cpu" if several else device)
+        estimator = model_estimator(options, "cpu" if several else device, tell)
         scoring = Scoring(options, estimator.stems, device)
     if several:
-        pairs = score_in_processes(scoring, folders, on_progress)
+        pairs = score_in_processes(scoring, folders, tell)
     else:
-        pairs = score_here(scoring, folders, estimator, on_progress)
+        pairs = score_here(scoring, folders, estimator, tell)
     origin = estimator.separator.origin if isinstance(estimator, ModelEstimator) else None
     weights = origin.sha256 if origin else {}
     return scoring, weights, {folder.name: result for folder, result in pairs}

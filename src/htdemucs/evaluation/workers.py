@@ -19,15 +19,14 @@ from htdemucs.evaluation.estimates import Estimator, FileEstimator, ModelEstimat
 from htdemucs.evaluation.multitracks import audio_paths, read_multitrack
 from htdemucs.evaluation.options import EvaluationOptions
 from htdemucs.evaluation.scoring import OnSeconds, TrackResult, score_track
-from htdemucs.separation import Progress, Separator
+from htdemucs.events import Listener, Pace, nobody
+from htdemucs.separation import Separator
 from htdemucs.weights import load_model
 
 POLL = 0.2  # seconds between looks at the workers' progress
 WAIT_POLICY = "OMP_WAIT_POLICY"  # read by OpenMP, with which torch shares out its work
 DIED = "the process that scored it died, perhaps for lack of memory; try fewer workers"
 NO_ROOM = "the device has too little memory; lower the batch size, the segment or the workers"
-
-OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,9 @@ class Scoring:
             return NO_ROOM
 
 
-def model_estimator(options: EvaluationOptions, device: str) -> ModelEstimator:
+def model_estimator(
+    options: EvaluationOptions, device: str, tell: Listener = nobody
+) -> ModelEstimator:
     """Load the model.
 
     Raises:
@@ -68,7 +69,9 @@ def model_estimator(options: EvaluationOptions, device: str) -> ModelEstimator:
             not with these options.
     """
     separator = Separator(
-        load_model(options.model, repo=options.repo, device=device, stems=options.stems),
+        load_model(
+            options.model, repo=options.repo, device=device, stems=options.stems, on_progress=tell
+        ),
         overlap=options.overlap,
         shifts=options.shifts,
         segment=options.segment,
@@ -84,24 +87,23 @@ def score_here(
     scoring: Scoring,
     folders: Sequence[Path],
     estimator: Estimator,
-    on_progress: OnProgress | None,
+    tell: Listener = nobody,
 ) -> Iterator[tuple[Path, TrackResult | str]]:
     """Yield each folder with its result or failure, one after the other, in this process."""
-    total = _total_seconds(folders)
+    pace = Pace(None, _total_seconds(folders))
     done = 0.0
 
     def on_seconds(seconds: float) -> None:
         nonlocal done
         done += seconds
-        if on_progress:
-            on_progress(Progress(done, max(total, done)))
+        tell(pace.at(done))
 
     for folder in folders:
         yield folder, scoring.score(folder, estimator, on_seconds)
 
 
 def score_in_processes(
-    scoring: Scoring, folders: Sequence[Path], on_progress: OnProgress | None
+    scoring: Scoring, folders: Sequence[Path], tell: Listener = nobody
 ) -> Iterator[tuple[Path, TrackResult | str]]:
     """Yield each folder with its result or failure, as they finish, by as many workers as asked.
 
@@ -114,22 +116,22 @@ def score_in_processes(
     """
     again: list[Path] = []
     workers = min(scoring.options.workers, len(folders))
-    for folder, result in _pool(scoring, folders, workers, on_progress):
+    for folder, result in _pool(scoring, folders, workers, tell):
         if result is None:
             again.append(folder)
         else:
             yield folder, result
     for folder in again:
-        for _, result in _pool(scoring, [folder], 1, on_progress):
+        for _, result in _pool(scoring, [folder], 1, tell):
             yield folder, result or DIED
 
 
 def _pool(
-    scoring: Scoring, folders: Sequence[Path], workers: int, on_progress: OnProgress | None
+    scoring: Scoring, folders: Sequence[Path], workers: int, tell: Listener
 ) -> Iterator[tuple[Path, TrackResult | str | None]]:
     """Yield each folder with its result or failure, None where its process died."""
     context = multiprocessing.get_context("spawn")
-    total, done = _total_seconds(folders), context.Value("d", 0.0)
+    pace, done = Pace(None, _total_seconds(folders)), context.Value("d", 0.0)
     pool = ProcessPoolExecutor(
         workers, context, _start_worker, (scoring, torch.get_num_threads(), done)
     )
@@ -138,8 +140,7 @@ def _pool(
             waiting = {pool.submit(_score_in_worker, folder): folder for folder in folders}
         while waiting:
             finished, _ = wait(waiting, POLL, FIRST_COMPLETED)
-            if on_progress:
-                on_progress(Progress(done.value, max(total, done.value)))
+            tell(pace.at(done.value))
             for future in finished:
                 yield waiting.pop(future), _result(future)
     finally:

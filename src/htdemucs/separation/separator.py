@@ -1,7 +1,6 @@
 """The engine: waveform blocks in, stem blocks out, in memory that does not grow with the track."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import islice
@@ -26,14 +25,6 @@ from htdemucs.weights import load_model
 
 MAX_SHIFT = 0.5  # seconds; no random lead-in is longer
 Stems = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Seconds of a track that are finished, and its length in seconds."""
-
-    done: float
-    total: float
 
 
 class Separator:
@@ -206,10 +197,6 @@ class Separator:
         if all(segment.start + segment.length <= skip for segment in segments):
             return windows.new_zeros(len(windows), len(self.stems), *windows.shape[1:])
         return self._run(windows)
-
-    def progress(self, done: int, total: int) -> Progress:
-        """Return the progress of `done` of `total` samples, in seconds."""
-        return Progress(done / self.sample_rate, total / self.sample_rate)
 
     def shift_offsets(self) -> list[int]:
         """Return the random lead-ins in samples: the same for every track."""

@@ -1,7 +1,7 @@
 """From one track to the files of its stems."""
 
 import logging
-from collections.abc import Callable
+import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from os import PathLike
@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 
 from htdemucs.audio import AudioFile, Spool
-from htdemucs.separation import Progress, Separator, measure
+from htdemucs.events import Finished, Listener, Pace, Started, nobody, results
+from htdemucs.separation import Separator, measure
 from htdemucs.stems.naming import Places
 from htdemucs.stems.options import OutputOptions
 from htdemucs.stems.output import WAITING, Output, TrackFiles
@@ -19,7 +20,6 @@ from htdemucs.stems.pipeline import read_ahead
 
 LOG = logging.getLogger(__name__)
 BLOCK_LENGTH = 1 << 18  # samples read back from a spool at a time
-OnProgress = Callable[[Progress], None]
 
 
 class Resumption(NamedTuple):
@@ -61,12 +61,13 @@ def separate_file(
     out_dir: str | PathLike[str],
     *,
     options: OutputOptions | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: Listener | None = None,
 ) -> SeparatedFile:
     """Separate a file into `out_dir`.
 
     Stems have the track's own sample rate and, in lossless formats, exactly its length. See
-    `OutputOptions` for names, formats and levels.
+    `OutputOptions` for names, formats and levels. `on_progress` is called with the events of the
+    track (`htdemucs.events`): Started, Progress, Warned, Written, Finished.
 
     Raises:
         AudioError: the file cannot be read, or a stem cannot be written.
@@ -74,7 +75,20 @@ def separate_file(
     """
     options = options or OutputOptions()
     places = options.places(Path(path), Path(out_dir))
-    return separate_to(separator, Path(path), places, options, on_progress)
+    tell, track, started = on_progress or nobody, str(Path(path)), time.monotonic()
+    tell(Started(track))
+    done = separate_to(separator, Path(path), places, options, tell)
+    finished = Finished(
+        track=track,
+        status="separated",
+        files={stem: str(file) for stem, file in done.files.items()},
+        duration=done.length / done.sample_rate,
+        seconds=time.monotonic() - started,
+        gain=done.gain,
+    )
+    for event in results(finished, done.warnings):
+        tell(event)
+    return done
 
 
 def separate_to(
@@ -82,10 +96,10 @@ def separate_to(
     path: Path,
     places: Places,
     options: OutputOptions,
-    on_progress: OnProgress | None = None,
+    tell: Listener = nobody,
     resumption: Resumption | None = None,
 ) -> SeparatedFile:
-    """Separate a file to the places given; otherwise as `separate_file`.
+    """Separate a file to the places given; otherwise as `separate_file`, but tell only progress.
 
     With a `resumption` finished samples are kept in its spool after every segment, and work that
     the spool holds under the same key is not done again. The stems are bit-identical.
@@ -104,16 +118,16 @@ def separate_to(
     with ExitStack() as stack:
         spool = stack.enter_context(_spool(files, resumption))
         finished = spool.length
-        if on_progress:
-            on_progress(separator.progress(finished, normalization.length))
+        rate = separator.sample_rate
+        pace = Pace(str(path), normalization.length / rate, finished / rate)
+        tell(pace.at(finished / rate))
         output = stack.enter_context(_from_spool(spool, files))
         blocks = stack.enter_context(closing(read_ahead(source, WAITING)))
         for separated in separator.stream(blocks, normalization, skip=finished):
             block = torch.stack([stem.cpu() for stem in separated.values()])
             spool.write(block.flatten(0, 1))
             output.write(block)
-            if on_progress:
-                on_progress(separator.progress(spool.length, normalization.length))
+            tell(pace.at(spool.length / rate))
         peaks = output.finish()
         gain = options.gain(max(peaks.values()), files.encoding)
         if gain != 1:  # seldom: everything is encoded once more

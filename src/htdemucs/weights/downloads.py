@@ -8,17 +8,22 @@ import socket
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
+from typing import Any, Self
 
 from htdemucs.errors import DownloadError, HTDemucsError, UploadError
+from htdemucs.events import Downloading, Listener
 from htdemucs.files import user_cache
 
 LOG = logging.getLogger(__name__)
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # seconds without a byte
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,16 @@ def default_cache() -> Path:
     if folder := os.environ.get("HTDEMUCS_CACHE"):
         return Path(folder).expanduser()
     return user_cache() / "htdemucs"
+
+
+@contextmanager
+def told_to(listener: Listener | None) -> Iterator[None]:
+    """Tell a listener of the bytes that arrive meanwhile; without one the hub's bars show them."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
 
 
 def offline() -> bool:
@@ -68,8 +83,10 @@ def from_hub(repository: str, filename: str, access: Access) -> Path:
 
     LOG.info("fetching %s/%s", repository, filename)
     online = not access.local_files_only
+    known = signature(hf_hub_download).parameters  # clients before 1.0 lack `tqdm_class`
+    bar: dict[str, Any] = {"tqdm_class": _bar(filename)} if "tqdm_class" in known else {}
     with hub_client(f"{repository}/{filename}", DownloadError, online=online):
-        return Path(hf_hub_download(repository, filename, **vars(access)))
+        return Path(hf_hub_download(repository, filename, **vars(access), **bar))
 
 
 @contextmanager
@@ -160,9 +177,40 @@ def _accept(partial: Path, target: Path, checksum: str) -> None:
     partial.replace(target)
 
 
-def _download(url: str, partial: Path) -> None:
+def _bar(file: str) -> type[Any]:
+    """Return the class of bars that count a download: the hub's, or one that tells the listener."""
     from huggingface_hub.utils import tqdm
 
+    listener = _listener.get()
+    if listener is None:
+        return tqdm
+    tell = listener
+
+    class Counter:
+        """Counts as the hub's bars do, but shows nothing."""
+
+        def __init__(self, *, total: int | None = None, initial: int = 0, **_: Any) -> None:
+            self.n, self.total = initial, total
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def update(self, n: int) -> None:
+            self.n += n
+            tell(Downloading(file, self.n, self.total))
+
+        def update_transfer(self, n: int) -> None:
+            """Count nothing: bytes on the wire come as bytes of the file too."""
+
+        def __getattr__(self, name: str) -> Callable[..., None]:  # all that only draws
+            return lambda *_, **__: None
+
+    return Counter
+
+
+def _download(url: str, partial: Path) -> None:
     start = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
@@ -177,7 +225,7 @@ def _download(url: str, partial: Path) -> None:
         remaining = int(response.headers.get("Content-Length") or 0)
         with (
             partial.open("ab" if start else "wb") as file,
-            tqdm(  # type: ignore[no-untyped-call]
+            _bar(partial.stem)(
                 total=(start + remaining) or None,
                 initial=start,
                 unit="B",

@@ -8,11 +8,11 @@ import torch
 
 from htdemucs.devices import choose_device
 from htdemucs.errors import CheckpointError, ConfigError, ModelNotFoundError
+from htdemucs.events import Listener, Loaded, Loading, nobody
 from htdemucs.model import Bag, HTDemucs, HTDemucsConfig, Model
 from htdemucs.model.bag import needed_members, networks
 from htdemucs.provenance import Origin
-from htdemucs.weights import folder, official, registry
-from htdemucs.weights.downloads import Access
+from htdemucs.weights import downloads, folder, official, registry
 
 LOG = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ def load_model(
     device: str | torch.device | None = None,
     cache_dir: str | Path | None = None,
     stems: Sequence[str] | None = None,
+    on_progress: Listener | None = None,
 ) -> Model:
     """Return a model in evaluation mode. Its `origin` names the files it was read from.
 
@@ -40,6 +41,8 @@ def load_model(
         cache_dir: the folder for downloads; by default the usual caches.
         stems: limit a bag to these stems; networks that they do not need are neither downloaded
             nor read.
+        on_progress: called with the events (`htdemucs.events`) Loading, Downloading and Loaded;
+            without it downloads show the hub's own progress bars.
 
     Raises:
         ModelNotFoundError: nothing has that name.
@@ -48,13 +51,18 @@ def load_model(
         ConfigError: this machine has no such device.
     """
     place = choose_device(device)
-    access = Access(_path(cache_dir))
-    return read_model(str(name_or_path), access, repo=_path(repo), stems=stems).to(place)
+    name, access = str(name_or_path), downloads.Access(_path(cache_dir))
+    tell = on_progress or nobody
+    tell(Loading(name))
+    with downloads.told_to(on_progress):
+        model = read_model(name, access, repo=_path(repo), stems=stems).to(place)
+    tell(Loaded(name, str(place)))
+    return model
 
 
 def read_model(
     name: str,
-    access: Access,
+    access: downloads.Access,
     *,
     repo: Path | None = None,
     stems: Sequence[str] | None = None,
