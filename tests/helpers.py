@@ -5,7 +5,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from htdemucs import HTDemucs
+from htdemucs import HTDemucs, HTDemucsConfig
+from htdemucs.model import Network
 
 TINY = {
     "channels": 8,
@@ -34,16 +35,12 @@ def snr(reference: Tensor, estimate: Tensor) -> float:
     return float(10 * torch.log10(reference.double().square().mean() / noise))
 
 
-class Identity(nn.Module):
+class Identity(Network):
     """A model whose sources are the mixture, times 1 and times 2: the engine alone is tested."""
 
-    sources = ("once", "twice")
-    audio_channels = 2
-    sample_rate = 1000
-    segment = Fraction(1, 10)
-
     def __init__(self) -> None:
-        super().__init__()
+        segment = Fraction(1, 10)
+        super().__init__(HTDemucsConfig(("once", "twice"), sample_rate=1000, segment=segment))
         self.unused = nn.Parameter(torch.zeros(1))
         self.shapes: list[tuple[int, ...]] = []
 

@@ -22,7 +22,15 @@ from htdemucs.version import __version__
 if TYPE_CHECKING:
     from htdemucs.audio import AudioEncoding, AudioFile
     from htdemucs.batch import Library, Outcome, Track, find_tracks
-    from htdemucs.model import Bag, HTDemucs, HTDemucsConfig
+    from htdemucs.model import (
+        Bag,
+        Demucs,
+        DemucsConfig,
+        HDemucs,
+        HDemucsConfig,
+        HTDemucs,
+        HTDemucsConfig,
+    )
     from htdemucs.separation import Progress, Separator
     from htdemucs.stems import OutputOptions, SeparatedFile, separate_file
     from htdemucs.weights import load_model, save_model
@@ -31,6 +39,10 @@ _ROOMS = {
     "AudioEncoding": "audio",
     "AudioFile": "audio",
     "Bag": "model",
+    "Demucs": "model",
+    "DemucsConfig": "model",
+    "HDemucs": "model",
+    "HDemucsConfig": "model",
     "HTDemucs": "model",
     "HTDemucsConfig": "model",
     "Library": "batch",
@@ -53,8 +65,12 @@ __all__ = [
     "Bag",
     "CheckpointError",
     "ConfigError",
+    "Demucs",
+    "DemucsConfig",
     "DownloadError",
     "EvaluationError",
+    "HDemucs",
+    "HDemucsConfig",
     "HTDemucs",
     "HTDemucsConfig",
     "HTDemucsError",

@@ -1,6 +1,7 @@
 """`htdemucs models`: list the names for -n."""
 
 import json
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -33,32 +34,35 @@ def models(
 
 def model_rows() -> list[dict[str, Any]]:
     """Return a dictionary for each model; `bytes` is the size of a download in float16."""
-    import torch
-
-    from htdemucs.model import HTDemucs, HTDemucsConfig
     from htdemucs.weights.registry import cached_members, official_models
 
     rows = [_shipped_row()]
     for model in official_models().values():
         supported = not model.unsupported
-        size, sources = 0, []
-        if supported:
-            config = HTDemucsConfig(**model.config)
-            with torch.device("meta"):
-                parameters = sum(p.numel() for p in HTDemucs(config).parameters())
-            size, sources = 2 * parameters * len(model.members), list(config.sources)
         rows.append(
             {
                 "name": model.name,
-                "sources": sources,
+                "sources": list(model.sources) if supported else [],
                 "members": list(model.members),
-                "bytes": size,
+                "bytes": sum(map(_size, set(model.members))) if supported else 0,
                 "cached": cached_members(model) == len(model.members) if supported else None,
                 "supported": supported,
                 "about": model.unsupported or model.about,
             }
         )
     return rows
+
+
+@cache
+def _size(signature: str) -> int:
+    """Return the bytes of an official network in float16, as far as its sizes are known."""
+    import torch
+
+    from htdemucs.model import build
+    from htdemucs.weights.registry import official_config
+
+    with torch.device("meta"):
+        return 2 * sum(p.numel() for p in build(official_config(signature)).parameters())
 
 
 def _shipped_row() -> dict[str, Any]:

@@ -17,9 +17,10 @@ import yaml
 
 from htdemucs.errors import CheckpointError, DownloadError, ModelNotFoundError
 from htdemucs.files import user_cache
-from htdemucs.model import HTDemucsConfig
+from htdemucs.model import NetworkConfig
 from htdemucs.model.bag import needed_members
 from htdemucs.model.config import exact_seconds
+from htdemucs.model.family import CONFIGS
 from htdemucs.weights import assembly, downloads
 
 DEFAULT_MODEL = "htdemucs"
@@ -45,8 +46,9 @@ class OfficialModel:
     members: tuple[str, ...]  # signatures
     weights: list[list[float]] | None
     about: str
+    segment: Fraction | None  # seconds
     unsupported: str | None  # the kind of network, if this version cannot run it
-    config: dict[str, Any]  # fields that differ from the released htdemucs
+    sources: tuple[str, ...]
 
 
 @cache
@@ -65,11 +67,19 @@ def official_models() -> dict[str, OfficialModel]:
             members=tuple(entry["members"]),
             weights=entry.get("weights"),
             about=entry.get("about", ""),
+            segment=Fraction(entry["segment"]) if "segment" in entry else None,
             unsupported=entry.get("unsupported"),
-            config=entry.get("config", {}),
+            sources=official_config(entry["members"][0]).sources,
         )
         for name, entry in _table()["models"].items()
     }
+
+
+@cache
+def official_config(signature: str) -> NetworkConfig:
+    """Return the configuration of an official network, as far as it is known without its file."""
+    entry = _table()["signatures"][signature]
+    return CONFIGS[entry.get("kind", "HTDemucs")].from_dict(entry.get("config", {}))
 
 
 def locate(
@@ -256,17 +266,16 @@ def _official(
 ) -> ModelFiles:
     check_supported(model, model.name)
     weights = model.weights
-    sources = HTDemucsConfig(**model.config).sources
     needed = list(range(len(model.members)))
-    if weights and stems and set(stems) <= set(sources):
-        needed = needed_members(weights, [sources.index(name) for name in stems])
+    if weights and stems and set(stems) <= set(model.sources):
+        needed = needed_members(weights, [model.sources.index(name) for name in stems])
         weights = [weights[i] for i in needed]
     members: list[Path] = []
     for signature in (model.members[i] for i in needed):
         # If the hub failed for one member, do not wait for it again.
         legacy_first = bool(members) and members[-1].suffix == ".th"
         members.append(_official_member(model, signature, cache_dir, legacy_first))
-    return ModelFiles(tuple(members), weights)
+    return ModelFiles(tuple(members), weights, model.segment)
 
 
 def _official_member(
@@ -334,7 +343,7 @@ def check_supported(model: OfficialModel, name: str) -> None:
     if model.unsupported:
         raise ModelNotFoundError(
             f"{name} is a {model.unsupported} model, which this version cannot run yet; "
-            "use htdemucs, htdemucs_ft or htdemucs_6s"
+            f"use {model.name.removesuffix('_q')}"
         )
 
 
