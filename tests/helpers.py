@@ -1,11 +1,12 @@
 """What tests share: small networks whose every parameter matters, and how to compare."""
 
 from fractions import Fraction
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from htdemucs import HTDemucs, HTDemucsConfig
+from htdemucs import DemucsConfig, HDemucsConfig, HTDemucsConfig
 from htdemucs.model import Network
 
 TINY = {
@@ -18,9 +19,23 @@ TINY = {
     "segment": 1,
     "sample_rate": 8000,
 }
+_OLDER = {
+    "channels": 8,
+    "depth": 4,
+    "norm_starts": 2,
+    "dconv_lstm": 2,
+    "dconv_attn": 2,
+    "segment": 1,
+    "sample_rate": 8000,
+}
+OLDER = {  # the innermost two layers have norms, LSTM and attention
+    "HDemucs": HDemucsConfig(n_fft=256, **_OLDER),
+    "Demucs": DemucsConfig(**_OLDER),
+}
+N = TypeVar("N", bound=Network)
 
 
-def awake(model: HTDemucs) -> HTDemucs:
+def awake(model: N) -> N:
     """Lift the layer scales from their tiny initial values, so that no branch is negligible."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():

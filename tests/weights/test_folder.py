@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 from fractions import Fraction
@@ -7,8 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from helpers import OLDER, awake
 from htdemucs import Bag, CheckpointError, HTDemucs, HTDemucsConfig, load_model, save_model
 from htdemucs.files import replacing
+from htdemucs.model import build
 from htdemucs.weights import folder
 from weights.makers import assert_same, tiny
 
@@ -103,6 +106,38 @@ def test_a_network_that_a_bag_holds_twice_is_stored_once(model, tmp_path):
     assert len(again.members) == 1
     assert again.weights.tolist() == [[2.0] * 4]
     assert_same(Bag([finer, finer]), again)
+
+
+@pytest.mark.parametrize("kind", OLDER)
+def test_older_networks_are_saved_and_loaded_to_the_bit(kind, tmp_path):
+    network = awake(build(OLDER[kind])).eval()
+    save_model(network, tmp_path / "older")
+    again = load_model(tmp_path / "older", device="cpu")
+    assert type(again) is type(network)
+    assert again.config == network.config
+    assert_same(network, again)
+
+
+def test_a_bag_of_all_kinds_is_saved_and_loaded(model, tmp_path):
+    rate = {"sample_rate": model.sample_rate}
+    members = [build(dataclasses.replace(config, **rate)) for config in OLDER.values()]
+    bag = Bag([*members, model])
+    save_model(bag, tmp_path / "bag")
+    again = load_model(tmp_path / "bag", device="cpu")
+    assert [type(member).__name__ for member in again.members] == [*OLDER, "HTDemucs"]
+    assert_same(bag, again)
+
+
+def test_a_member_without_a_kind_is_the_first_kind(saved, model):
+    change_config(saved, lambda config: config["members"][0].pop("kind"))
+    assert_same(model, load_model(saved, device="cpu"))
+
+
+def test_members_of_unknown_kinds_are_refused(saved):
+    change_config(saved, lambda config: config["members"][0].update(kind="TasNet"))
+    failure(saved, "its kind is TasNet; known are HTDemucs, HDemucs, Demucs")
+    change_config(saved, lambda config: config["members"][0].update(kind=["HTDemucs"]))
+    failure(saved, "its kind is ['HTDemucs']")
 
 
 def test_part_of_a_bag_is_not_saved(bag, tmp_path):

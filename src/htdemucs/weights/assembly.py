@@ -24,13 +24,13 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _FRACTION = re.compile(r"\d{1,30}(/\d{1,30})?", re.ASCII)
 
 
-def configuration(kind: str, fields: Mapping[str, Any]) -> NetworkConfig:
+def configuration(kind: object, fields: Mapping[str, Any]) -> NetworkConfig:
     """Return the configuration of a kind of network with these fields.
 
     Raises:
         CheckpointError: the kind or a field is unknown, or a value is impossible.
     """
-    if kind not in CONFIGS:
+    if not isinstance(kind, str) or kind not in CONFIGS:
         raise CheckpointError(f"its kind is {shown(kind)}; known are {', '.join(CONFIGS)}")
     known = CONFIGS[kind].__dataclass_fields__
     for name, value in fields.items():
