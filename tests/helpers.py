@@ -1,11 +1,13 @@
 """What tests share: small networks whose every parameter matters, and how to compare."""
 
 from fractions import Fraction
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from htdemucs import HTDemucs
+from htdemucs import DemucsConfig, HDemucsConfig, HTDemucsConfig
+from htdemucs.model import Network
 
 TINY = {
     "channels": 8,
@@ -17,9 +19,23 @@ TINY = {
     "segment": 1,
     "sample_rate": 8000,
 }
+_OLDER = {
+    "channels": 8,
+    "depth": 4,
+    "norm_starts": 2,
+    "dconv_lstm": 2,
+    "dconv_attn": 2,
+    "segment": 1,
+    "sample_rate": 8000,
+}
+OLDER = {  # the innermost two layers have norms, LSTM and attention
+    "HDemucs": HDemucsConfig(n_fft=256, **_OLDER),
+    "Demucs": DemucsConfig(**_OLDER),
+}
+N = TypeVar("N", bound=Network)
 
 
-def awake(model: HTDemucs) -> HTDemucs:
+def awake(model: N) -> N:
     """Lift the layer scales from their tiny initial values, so that no branch is negligible."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -34,16 +50,12 @@ def snr(reference: Tensor, estimate: Tensor) -> float:
     return float(10 * torch.log10(reference.double().square().mean() / noise))
 
 
-class Identity(nn.Module):
+class Identity(Network):
     """A model whose sources are the mixture, times 1 and times 2: the engine alone is tested."""
 
-    sources = ("once", "twice")
-    audio_channels = 2
-    sample_rate = 1000
-    segment = Fraction(1, 10)
-
     def __init__(self) -> None:
-        super().__init__()
+        segment = Fraction(1, 10)
+        super().__init__(HTDemucsConfig(("once", "twice"), sample_rate=1000, segment=segment))
         self.unused = nn.Parameter(torch.zeros(1))
         self.shapes: list[tuple[int, ...]] = []
 

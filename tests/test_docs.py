@@ -147,12 +147,13 @@ def test_the_chinese_readme_keeps_step():
 
 def test_the_python_in_the_documents_runs(tmp_path, monkeypatch, capsys):
     """With the shipped model, on a song and an album of this test's own."""
-    (tmp_path / "album").mkdir()
-    for path in (tmp_path / "song.mp3", tmp_path / "album" / "song.mp3"):
-        with AudioWriter(path, 44_100, 2, AudioEncoding("mp3")) as writer:
-            writer.write(0.1 * torch.randn(2, 30_000))
-    monkeypatch.chdir(tmp_path)
     for document in ("README.md", "docs/library.md", "docs/migrating.md", "docs/events.md"):
+        folder = tmp_path / Path(document).stem
+        (folder / "album").mkdir(parents=True)
+        for path in (folder / "song.mp3", folder / "album" / "song.mp3"):
+            with AudioWriter(path, 44_100, 2, AudioEncoding("mp3")) as writer:
+                writer.write(0.1 * torch.randn(2, 30_000))
+        monkeypatch.chdir(folder)
         for code in re.findall(r"```python\n(.*?)```", read(document), re.S):
             names = {"waveform": 0.1 * torch.randn(2, 44_100), "sample_rate": 44_100}
             exec(code, names)
@@ -160,5 +161,5 @@ def test_the_python_in_the_documents_runs(tmp_path, monkeypatch, capsys):
     assert "progress: 100 %\n" in shown
     assert "vocals: separated/mini/song/vocals.wav\ndone\n" in shown
     assert "vocals is in out/song/vocals.wav\n" in shown
-    assert (tmp_path / "out" / "song" / "drums.wav").exists()
-    assert (tmp_path / "separated" / "mini" / "song" / "htdemucs.json").exists()
+    assert (folder / "out" / "song" / "drums.wav").exists()
+    assert (folder / "separated" / "mini" / "song" / "htdemucs.json").exists()

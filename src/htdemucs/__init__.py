@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from htdemucs.audio import AudioEncoding, AudioFile
     from htdemucs.batch import Library, Outcome, Track, find_tracks
     from htdemucs.events import Progress
-    from htdemucs.model import Bag, HTDemucs, HTDemucsConfig
+    from htdemucs.model import (
+        Bag,
+        Demucs,
+        DemucsConfig,
+        HDemucs,
+        HDemucsConfig,
+        HTDemucs,
+        HTDemucsConfig,
+    )
     from htdemucs.separation import Separator
     from htdemucs.stems import OutputOptions, SeparatedFile, separate_file
     from htdemucs.weights import load_model, save_model
@@ -34,6 +42,10 @@ _ROOMS = {
     "AudioEncoding": "audio",
     "AudioFile": "audio",
     "Bag": "weights",
+    "Demucs": "weights",
+    "DemucsConfig": "model",
+    "HDemucs": "weights",
+    "HDemucsConfig": "model",
     "HTDemucs": "weights",
     "HTDemucsConfig": "model",
     "Library": "batch",
@@ -56,8 +68,12 @@ __all__ = [
     "Bag",
     "CheckpointError",
     "ConfigError",
+    "Demucs",
+    "DemucsConfig",
     "DownloadError",
     "EvaluationError",
+    "HDemucs",
+    "HDemucsConfig",
     "HTDemucs",
     "HTDemucsConfig",
     "HTDemucsError",

@@ -41,10 +41,13 @@ def test_models_lists_every_model(run):
     assert rows["htdemucs_ft"]["members"] == ["f7e0c4bc", "d12395a8", "92cfc3b6", "04573f0d"]
     assert rows["htdemucs"]["sources"] == ["drums", "bass", "other", "vocals"]
     assert rows["htdemucs"]["bytes"] == 2 * 41_984_456
-    assert not rows["mdx"]["supported"]
+    assert rows["mdx_q"]["bytes"] == 0  # quantised
+    assert rows["hdemucs_mmi"]["bytes"] == 2 * 83_637_832
+    hybrid = rows["repro_mdx_a_hybrid_only"]
+    assert hybrid["bytes"] == 2 * rows["hdemucs_mmi"]["bytes"]  # four members, two files
     table = run("models").stdout
     assert "htdemucs_6s" in table
-    assert "not yet" in table
+    assert "mdx_extra_q" in table
 
 
 def test_models_states_licences_and_guesses_none(run):

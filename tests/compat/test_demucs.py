@@ -9,12 +9,16 @@ import demucs.pretrained as published_pretrained
 import demucs.separate as published_separate
 import pytest
 import torch
+from demucs.demucs import Demucs as PublishedDemucs
+from demucs.hdemucs import HDemucs as PublishedHDemucs
 
 from helpers import snr
 from htdemucs import load_model
 from htdemucs.audio import AudioFile as Reader
-from htdemucs.compat.demucs import api, apply, audio, pretrained, repo, separate
-from htdemucs.errors import AudioError, CheckpointError, ConfigError, SeparationError
+from htdemucs.compat import networks
+from htdemucs.compat.demucs import api, apply, audio, pretrained, repo, separate, states
+from htdemucs.errors import AudioError, CheckpointError, SeparationError
+from reference.conftest import SMALL_DEMUCS, SMALL_HDEMUCS, build, save_th
 
 from .conftest import RATE, noise
 
@@ -111,16 +115,61 @@ def test_models_show_the_published_attributes(name, repo):
         assert_same(theirs(noise(0.4)[None]).detach(), ours(noise(0.4)[None]).detach())
 
 
-def test_only_networks_of_this_kind_are_built():
-    from htdemucs.compat.demucs.hdemucs import HDemucs
-    from htdemucs.compat.demucs.htdemucs import HTDemucs
-
-    network = HTDemucs(["a", "b"], channels=8, depth=2, t_layers=1, t_heads=2, segment=1)
+@pytest.mark.parametrize("kind", ["HTDemucs", "HDemucs", "Demucs"])
+def test_networks_take_the_published_keywords(kind):
+    build = getattr(networks, kind)
+    network = build(["a", "b"], channels=8, segment=1)
     assert network(noise(0.1)[None]).shape == (1, 2, 2, RATE // 10)
-    with pytest.raises(ConfigError, match="HDemucs networks cannot be built"):
-        HDemucs(sources=["a"])
     with pytest.raises(CheckpointError, match="too few for the network"):
         network.load_state_dict({})
+
+
+def test_the_name_that_tests_use():
+    theirs, ours = both(lambda _, __, pretrained: pretrained.get_model("demucs_unittest"))
+    assert type(ours).__name__ == type(theirs).__name__ == "HDemucs"
+    assert ours.sources == theirs.sources
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
+    """A network of each older kind, of both packages."""
+    folder, members = tmp_path_factory.mktemp("family"), []
+    for keywords, kind in ((SMALL_HDEMUCS, PublishedHDemucs), (SMALL_DEMUCS, PublishedDemucs)):
+        network = build(keywords, 1, kind)
+        path = save_th(network, keywords, folder / f"{kind.__name__}.th")
+        members.append((network, states.load_model(path)))
+    return members
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shifts": 2},
+        {"shifts": 0, "segment": 1.5},
+        {"shifts": 0, "split": False},
+        {"shifts": 1, "split": False},
+    ],
+)
+def test_older_networks_give_what_the_published_ones_give(family, options):
+    for theirs, ours in family:
+        expected, actual = both(
+            lambda _, module, __, models=(theirs, ours): module.apply_model(
+                models[module is apply], noise(2.3)[None], **options
+            )
+        )
+        assert_same(expected, actual)
+
+
+def test_bags_of_several_kinds_agree(family):
+    expected, actual = both(
+        lambda _, module, __: module.apply_model(
+            module.BagOfModels(
+                [pair[module is apply] for pair in family], [[1, 0, 1, 1], [1, 1, 0, 2]], 0.9
+            ),
+            noise(2.3)[None],
+        )
+    )
+    assert_same(expected, actual)
 
 
 def test_a_bag_can_be_made_of_models(repo):

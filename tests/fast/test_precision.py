@@ -6,7 +6,7 @@ from htdemucs import Bag, HTDemucs, HTDemucsConfig, Separator
 from htdemucs.errors import ConfigError
 from htdemucs.fast import choose_precision, kernels, precision, prepare
 from htdemucs.fast.network import FastHTDemucs
-from htdemucs.fast.precision import AutocastHTDemucs
+from htdemucs.fast.precision import AutocastHybrid
 
 
 def model(channels):
@@ -64,11 +64,11 @@ def test_an_unknown_precision_and_fp16_on_a_cpu_are_refused(small_model):
 def test_prepare_returns_the_network_of_the_precision(monkeypatch, small_model):
     pretend(monkeypatch, bf16=False, supported=False)
     assert prepare(small_model, "fp32") is small_model
-    assert isinstance(prepare(small_model, "bf16"), AutocastHTDemucs)
+    assert isinstance(prepare(small_model, "bf16"), AutocastHybrid)
     pretend(monkeypatch, bf16=False)
     if kernels.library() is not None:
         assert isinstance(prepare(small_model, "fp32"), FastHTDemucs)
-        assert isinstance(prepare(small_model, "bf16"), AutocastHTDemucs)
+        assert isinstance(prepare(small_model, "bf16"), AutocastHybrid)
 
 
 @pytest.mark.parametrize(("dtype", "least"), [(torch.bfloat16, 30), (torch.float16, 50)])
@@ -76,7 +76,7 @@ def test_autocast_is_near_the_reference(small_model, dtype, least):
     mixture = torch.randn(2, 2, 5000)
     with torch.no_grad():
         expected = small_model(mixture)
-    estimate = AutocastHTDemucs(small_model, dtype)(mixture)
+    estimate = AutocastHybrid(small_model, dtype)(mixture)
     assert estimate.dtype == torch.float32
     assert snr(expected, estimate) > least
 
@@ -91,7 +91,7 @@ def test_activations_beyond_float16_stay_finite(small_model):
         layer = small_model.spectral_encoder[0]
         assert layer.conv(small_model.spectrogram(tone)).abs().max() > 65504
         expected = small_model(tone)
-    estimate = AutocastHTDemucs(small_model, torch.float16)(tone)
+    estimate = AutocastHybrid(small_model, torch.float16)(tone)
     assert estimate.isfinite().all()
     assert snr(expected, estimate) > 40
 

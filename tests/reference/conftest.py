@@ -38,12 +38,46 @@ RELEASED = {
     "htdemucs": COMMON | {"dconv_mode": 3, "bottom_channels": 512, "t_dropout": 0.02},
     "htdemucs_6s": COMMON | {"dconv_mode": 3, "sources": [*SOURCES, "guitar", "piano"]},
 }
+# Small networks of the older kinds: the innermost two layers have norms, LSTM and attention.
+SMALL_HDEMUCS = {
+    "sources": SOURCES,
+    "audio_channels": 2,
+    "samplerate": 44100,
+    "segment": 1,
+    "channels": 8,
+    "channels_time": None,
+    "nfft": 256,
+    "depth": 4,
+    "hybrid": True,
+    "hybrid_old": False,
+    "multi_freqs": [],
+    "multi_freqs_depth": 2,
+    "norm_starts": 2,
+    "dconv_lstm": 2,
+    "dconv_attn": 2,
+    "dconv_init": 1e-3,
+}
+SMALL_DEMUCS = {
+    "sources": SOURCES,
+    "audio_channels": 2,
+    "samplerate": 44100,
+    "segment": 1,
+    "channels": 8,
+    "growth": 2.0,
+    "depth": 4,
+    "norm_starts": 2,
+    "dconv_lstm": 2,
+    "dconv_attn": 2,
+    "lstm_layers": 0,
+    "normalize": False,
+    "resample": True,
+}
 
 
-def build(keywords, seed=0):
+def build(keywords, seed=0, kind=PublishedHTDemucs):
     """Return a published network whose parameters all have an effect and are exact in float16."""
     torch.manual_seed(seed)
-    network = PublishedHTDemucs(**keywords).eval()
+    network = kind(**keywords).eval()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if "gamma" in name or name.endswith("scale"):
@@ -79,7 +113,7 @@ def save_safetensors(network, keywords, path: Path) -> Path:
         }
 
     metadata = {
-        "klass": "demucs.htdemucs.HTDemucs",
+        "klass": f"{type(network).__module__}.{type(network).__name__}",
         "args": "[]",
         "kwargs": json.dumps(keywords, default=encode),
     }

@@ -5,6 +5,7 @@ from helpers import snr
 from htdemucs import HTDemucs, HTDemucsConfig, load_model
 from htdemucs.fast import prepare
 from htdemucs.weights import keywords, official
+from htdemucs.weights.renames import renaming
 
 from .conftest import RELEASED, SMALL, PublishedHTDemucs, build, save_safetensors, save_th
 
@@ -65,8 +66,8 @@ def test_keywords_and_their_defaults_are_the_published_ones():
 
     parameters = inspect.signature(PublishedHTDemucs.__init__.__wrapped__).parameters
     published = {name: p.default for name, p in parameters.items() if name != "self"}
-    assert list(published) == list(keywords.DEFAULTS)
-    for name, default in keywords.DEFAULTS.items():
+    assert list(published) == list(keywords.KEYWORDS["HTDemucs"].defaults)
+    for name, default in keywords.KEYWORDS["HTDemucs"].defaults.items():
         if name != "sources":
             expected = published[name]
             assert default == (tuple(expected) if isinstance(expected, list) else expected), name
@@ -78,10 +79,11 @@ def test_initial_values_have_the_published_distribution():
     torch.manual_seed(1)
     theirs = PublishedHTDemucs(**keyword).state_dict()
     torch.manual_seed(2)
-    ours = HTDemucs(keywords.to_config((), keyword)).state_dict()
+    ours = HTDemucs(keywords.to_config("HTDemucs", (), keyword)).state_dict()
     compared = 0
+    published_name = renaming(keywords.to_config("HTDemucs", (), keyword))
     for name, value in ours.items():
-        published = theirs[official._published_name(name)]
+        published = theirs[published_name(name)]
         if value.numel() < 2000:
             assert (value.std() < 1e-6) == (published.std() < 1e-6), name
             continue

@@ -74,7 +74,7 @@ def save_safetensors(state, path):
 
     fraction = {"_type": "fraction", "numerator": 1, "denominator": 1}
     metadata = {
-        "klass": official.CLASS_NAME,
+        "klass": "demucs.htdemucs.HTDemucs",
         "args": "[]",
         "kwargs": json.dumps(KEYWORDS | {"segment": fraction}),
         "structure": json.dumps(node(state)),

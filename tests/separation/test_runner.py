@@ -25,11 +25,11 @@ class Cramped(nn.Module):
 def cramped(monkeypatch, most):
     made = []
 
-    def prepare(model, precision, compiled):
-        made.append(Cramped(model, most))
-        return made[-1]
+    def prepare_bag(bag, precision, compiled):
+        made.append(Cramped(bag.members[0], most))
+        return bag.mapped(lambda _: made[-1])
 
-    monkeypatch.setattr(runner, "prepare", prepare)
+    monkeypatch.setattr(runner, "prepare_bag", prepare_bag)
     return made
 
 
@@ -55,14 +55,14 @@ def test_a_device_too_small_for_one_hands_over_to_the_cpu(monkeypatch, tiny_mode
     made = cramped(monkeypatch, most=0)
     run = Runner(tiny_model, "fp32", 2, 8000)
     run.device = torch.device("meta")  # any that is not the CPU
-    monkeypatch.setattr(run, "_network", Refusing())
+    monkeypatch.setattr(run, "_prepared", run._prepared.mapped(lambda _: Refusing()))
     mixture = torch.randn(1, 2, 8000)
-    monkeypatch.setattr(runner, "prepare", lambda model, precision, compiled: model)
+    monkeypatch.setattr(runner, "prepare_bag", lambda bag, precision, compiled: bag)
     monkeypatch.setattr(runner, "choose_precision", lambda model, wanted: f"chosen for {wanted}")
     with torch.no_grad():
         expected = tiny_model(mixture)
         with pytest.warns(UserWarning, match="continuing on the CPU"):
-            answer = run(mixture)
+            answer = run(mixture, 8000)
     assert torch.equal(answer, expected)
     assert run.device.type == "cpu"
     assert run.batch_size == 1
@@ -84,12 +84,14 @@ class Overflowing(nn.Module):
 
 
 def test_what_is_not_finite_is_computed_by_the_reference(monkeypatch, tiny_model):
-    monkeypatch.setattr(runner, "prepare", lambda model, precision, compiled: Overflowing(model))
+    monkeypatch.setattr(
+        runner, "prepare_bag", lambda bag, precision, compiled: bag.mapped(Overflowing)
+    )
     run = Runner(tiny_model, "fp32", 2, 8000)
     mixture = torch.randn(2, 2, 8000).clamp(-3, 3)
     mixture[1, 0, 100] = 5
     with pytest.warns(UserWarning, match="computes it again in fp32"):
-        answer = run(mixture)
+        answer = run(mixture, 8000)
     with torch.no_grad():
         assert torch.equal(answer, tiny_model(mixture))
 

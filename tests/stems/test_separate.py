@@ -294,12 +294,15 @@ class Counting:
     def __init__(self, network, most):
         self.network, self.left, self.asked = network, most, 0
 
-    def __call__(self, mixture):
+    def __getattr__(self, name):
+        return getattr(self.network, name)
+
+    def __call__(self, mixture, length):
         if self.left == 0:
             raise Stop
         self.left -= 1
         self.asked += 1
-        return self.network(mixture)
+        return self.network(mixture, length)
 
 
 @pytest.mark.parametrize("shifts", [0, 1, 2])
@@ -315,7 +318,6 @@ def test_a_stopped_separation_goes_on_and_ends_the_same(
     def separate(out, asked):
         separator = Separator(tiny_model, shifts=shifts, batch_size=batch_size)
         counting = Counting(separator._run, asked)
-        counting.batch_size = batch_size
         separator._run = counting
         places = options.places(track, tmp_path / out)
         resumption = Resumption(places.spool, "key")

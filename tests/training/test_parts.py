@@ -1,14 +1,16 @@
 """The small pieces of the loop: losses, averages, rates, checkpoints, logs, other sources."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
 from torch import nn
 
-from helpers import TINY, awake, snr
+from helpers import OLDER, TINY, awake, snr
 from htdemucs import HTDemucs, HTDemucsConfig
 from htdemucs.errors import CheckpointError, ConfigError
+from htdemucs.model import build
 from htdemucs.training import optimisation, state
 from htdemucs.training.averaging import Average
 from htdemucs.training.config import OptimConfig
@@ -172,6 +174,19 @@ def test_other_sources(tiny_model):
         with_sources(tiny_model, ("keys",), {"keys": "piano"})
     with pytest.raises(ConfigError, match="different names"):
         with_sources(tiny_model, ("a", "a"))
+
+
+@pytest.mark.parametrize("kind", [*OLDER, "bands"])
+@torch.no_grad()
+def test_other_sources_of_older_networks(kind):
+    bands = dataclasses.replace(OLDER["HDemucs"], multi_freqs=(0.3,), multi_freqs_depth=2)
+    model = awake(build(OLDER.get(kind, bands))).eval()
+    made = with_sources(model, ("vocals", "beat", "drums"), {"beat": "bass"}).eval()
+    x = 0.1 * torch.randn(1, 2, 8000)
+    before = dict(zip(model.sources, model(x).unbind(1), strict=True))
+    after = dict(zip(made.sources, made(x).unbind(1), strict=True))
+    for new, old in (("vocals", "vocals"), ("beat", "bass"), ("drums", "drums")):
+        assert snr(before[old], after[new]) > 100
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 import training_data
-from helpers import TINY, awake, snr
+from helpers import OLDER, TINY, awake, snr
 from htdemucs import HTDemucs, HTDemucsConfig, load_model, save_model
 from htdemucs.errors import CheckpointError, ConfigError, HTDemucsError, TrainingError
 from htdemucs.model import Bag
@@ -57,6 +57,28 @@ def same(ours, theirs):
             else value == theirs[name]
         )
     ]
+
+
+@pytest.mark.parametrize("kind", OLDER)
+def test_older_networks_learn_and_resume_to_the_bit(make_config, kind):
+    fields = OLDER[kind].to_dict() | {"kind": kind, "channels": 4, "dconv_comp": 1}
+    options = {"batch_size": 4, "valid_every": 3, "log_every": 3, "save_every": 3}
+    options |= {"model": fields, "optim": {"lr": 1e-2}, "words": ["data.segment=0.5"]}
+    config = make_config(steps=6, **options)
+    entries = train(config)
+    assert entries[-1].valid["raw"]["loss"] < entries[0].valid["raw"]["loss"]
+    parts_config = make_config("parts", steps=6, **options)
+    train(parts_config, until=3)
+    train(parts_config)
+    assert not same(final(config), final(parts_config))
+    model = load_model(finish(config), device="cpu")
+    assert type(model).__name__ == kind
+    assert model.segment == 1  # of the configuration, not of the examples
+
+
+def test_an_unknown_kind_of_network_is_refused(make_config):
+    with pytest.raises(ConfigError, match=r"model\.kind must be one of HTDemucs, HDemucs, Demucs"):
+        prepare(make_config(model={"kind": "TasNet"}))
 
 
 def test_a_published_style_run_learns(make_config):

@@ -22,6 +22,8 @@ from helpers import TINY, awake
 from htdemucs import HTDemucs, HTDemucsConfig
 from htdemucs.weights import official
 
+CLASS_NAME = "demucs.htdemucs.HTDemucs"
+
 # The keywords of the released htdemucs that are not sizes, as its files hold them. Several are not
 # at the constructor's defaults, but have no effect.
 RELEASED = {
@@ -119,7 +121,7 @@ def package(model: HTDemucs) -> dict[str, Any]:
     }
 
 
-def save_th(contents: dict[str, Any], path: Path, klass: str = official.CLASS_NAME, **options: Any):
+def save_th(contents: dict[str, Any], path: Path, klass: str = CLASS_NAME, **options: Any):
     """Write a `.th` file as the published package does, with a stand-in for its class."""
     with standing_in(klass) as stand_in:
         torch.save({"klass": stand_in, **contents}, path, **options)
@@ -149,7 +151,7 @@ def save_safetensors(model: HTDemucs, path: Path, **kwargs: Any) -> Path:
     """Write the official `.safetensors` layout, with added or changed keywords."""
     state = published_state(model)
     changed = keywords(model.config) | kwargs
-    metadata = {"klass": official.CLASS_NAME, "args": "[]", "kwargs": as_json(changed)}
+    metadata = {"klass": CLASS_NAME, "args": "[]", "kwargs": as_json(changed)}
     save_file(state, path, metadata)
     return path
 

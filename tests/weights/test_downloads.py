@@ -371,14 +371,6 @@ def test_damaged_files_on_the_hub_are_refused(internet):
     one_line(error, SIGNATURE, "damaged")
 
 
-def test_unsupported_models_download_nothing(internet):
-    for model in registry.official_models().values():
-        for name in (model.name, *model.members) if model.unsupported else ():
-            with pytest.raises(ModelNotFoundError, match="cannot run yet"):
-                load(name)
-    assert internet.log == []
-
-
 IN_A_PROCESS_OF_ITS_OWN = """
 import importlib, os
 import huggingface_hub.constants

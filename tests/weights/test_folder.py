@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 from fractions import Fraction
@@ -7,8 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from helpers import OLDER, awake
 from htdemucs import Bag, CheckpointError, HTDemucs, HTDemucsConfig, load_model, save_model
 from htdemucs.files import replacing
+from htdemucs.model import build
 from htdemucs.weights import folder
 from weights.makers import assert_same, tiny
 
@@ -96,12 +99,45 @@ def test_stored_as_float16_where_that_loses_nothing(model, saved, tmp_path):
     assert_same(finer, load_model(tmp_path / "finer", device="cpu"))
 
 
-def test_a_bag_may_hold_one_network_twice(model, tmp_path):
+def test_a_network_that_a_bag_holds_twice_is_stored_once(model, tmp_path):
     finer = HTDemucs(model.config)
     save_model(Bag([finer, finer]), tmp_path / "twice")
     again = load_model(tmp_path / "twice", device="cpu")
-    assert len(again.members) == 2
+    assert len(again.members) == 1
+    assert again.weights.tolist() == [[2.0] * 4]
     assert_same(Bag([finer, finer]), again)
+
+
+@pytest.mark.parametrize("kind", OLDER)
+def test_older_networks_are_saved_and_loaded_to_the_bit(kind, tmp_path):
+    network = awake(build(OLDER[kind])).eval()
+    save_model(network, tmp_path / "older")
+    again = load_model(tmp_path / "older", device="cpu")
+    assert type(again) is type(network)
+    assert again.config == network.config
+    assert_same(network, again)
+
+
+def test_a_bag_of_all_kinds_is_saved_and_loaded(model, tmp_path):
+    rate = {"sample_rate": model.sample_rate}
+    members = [build(dataclasses.replace(config, **rate)) for config in OLDER.values()]
+    bag = Bag([*members, model])
+    save_model(bag, tmp_path / "bag")
+    again = load_model(tmp_path / "bag", device="cpu")
+    assert [type(member).__name__ for member in again.members] == [*OLDER, "HTDemucs"]
+    assert_same(bag, again)
+
+
+def test_a_member_without_a_kind_is_the_first_kind(saved, model):
+    change_config(saved, lambda config: config["members"][0].pop("kind"))
+    assert_same(model, load_model(saved, device="cpu"))
+
+
+def test_members_of_unknown_kinds_are_refused(saved):
+    change_config(saved, lambda config: config["members"][0].update(kind="TasNet"))
+    failure(saved, "its kind is TasNet; known are HTDemucs, HDemucs, Demucs")
+    change_config(saved, lambda config: config["members"][0].update(kind=["HTDemucs"]))
+    failure(saved, "its kind is ['HTDemucs']")
 
 
 def test_part_of_a_bag_is_not_saved(bag, tmp_path):
@@ -298,7 +334,9 @@ def test_the_format_is_the_documented_one(saved, model):
     assert config["format"] == "htdemucs"
     assert config["version"] == 1
     assert "weights" not in config
-    assert HTDemucsConfig.from_dict(config["members"][0]) == model.config
+    (member,) = config["members"]
+    assert member.pop("kind") == "HTDemucs"
+    assert HTDemucsConfig.from_dict(member) == model.config
     assert all(re.match(r"members\.0\.\w", name) for name in load_file(saved / WEIGHTS))
 
 

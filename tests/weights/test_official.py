@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from htdemucs import CheckpointError, HTDemucs, HTDemucsConfig
 from htdemucs.weights import official
-from htdemucs.weights.keywords import DEFAULTS
+from htdemucs.weights.keywords import KEYWORDS
 from weights.makers import (
     as_json,
     assert_same,
@@ -18,6 +18,8 @@ from weights.makers import (
     save_th,
     tiny,
 )
+
+DEFAULTS = KEYWORDS["HTDemucs"].defaults
 
 
 @pytest.mark.parametrize(
@@ -191,10 +193,12 @@ def test_parameters_that_are_no_plain_tensors_are_refused(make, contents, tmp_pa
     refused(save_th(contents, tmp_path / "bad.th"))
 
 
-@pytest.mark.parametrize("klass", ["demucs.hdemucs.HDemucs", "demucs.demucs.Demucs"])
-def test_older_networks_are_refused(klass, contents, st, tmp_path, refused):
-    refused(save_th(contents, tmp_path / "old.th", klass), "this version runs HTDemucs")
-    refused(rewrite(st, klass=klass), klass, "this version runs HTDemucs")
+def test_networks_of_unknown_classes_are_refused(contents, st, tmp_path, refused):
+    klass = "demucs.tasnet.ConvTasNet"
+    refused(save_th(contents, tmp_path / "old.th", klass), "wants to run or create", klass)
+    refused(rewrite(st, klass=klass), klass, "only HTDemucs, HDemucs, Demucs can be run")
+    torch.save(contents | {"klass": "HTDemucs"}, tmp_path / "text.th")
+    refused(tmp_path / "text.th", "of no known class")
 
 
 @pytest.mark.parametrize("suffix", [".th", ".safetensors"])

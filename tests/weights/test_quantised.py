@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 from htdemucs import CheckpointError
 from htdemucs.weights import official
 from htdemucs.weights.quantised import DIFFERENTIABLE, UNIFORM, Quantised, published_order, unpack
+from htdemucs.weights.renames import renaming
 from weights.makers import (
+    CLASS_NAME,
     as_json,
     keywords,
     mutated,
@@ -123,7 +125,7 @@ def write(state, path, model):
         return {"_class": value} if value in (UNIFORM, DIFFERENTIABLE) else value
 
     structure = json.dumps(node(state))
-    metadata = {"klass": official.CLASS_NAME, "args": "[]", "structure": structure}
+    metadata = {"klass": CLASS_NAME, "args": "[]", "structure": structure}
     save_file(tensors, path, metadata | {"kwargs": as_json(keywords(model.config))})
     return path
 
@@ -137,7 +139,8 @@ def test_both_quantisers_are_read_in_both_layouts(kind, suffix, states, model, t
     state, expected = states[kind]
     assert len(state["quantized"]) > 3
     read = official.read(write(state, tmp_path / f"q{suffix}", model))
-    ours = {official._published_name(name): value for name, value in read.state_dict().items()}
+    published_name = renaming(read.config)
+    ours = {published_name(name): value for name, value in read.state_dict().items()}
     assert ours.keys() == expected.keys()
     for name, value in expected.items():
         assert torch.equal(ours[name], value.view_as(ours[name])), name
@@ -274,7 +277,11 @@ def test_other_quantisers_are_refused(name, states, model, tmp_path, refused):
     refused(write(state, tmp_path / "q.th", model), name)
     tensors = {"0": torch.ones(1)}
     structure = {"_dict": [["meta", {"_dict": [["klass", {"_class": name}]]}]]}
-    metadata = {"klass": official.CLASS_NAME, "args": "[]", "structure": json.dumps(structure)}
+    metadata = {
+        "klass": CLASS_NAME,
+        "args": "[]",
+        "structure": json.dumps(structure),
+    }
     path = tmp_path / "q.safetensors"
     save_file(tensors, path, metadata | {"kwargs": as_json(keywords(model.config))})
     refused(path, name)
@@ -312,7 +319,7 @@ def test_no_code_of_a_quantiser_is_run(quantiser, contents, tmp_path, refused):
 )
 def test_damaged_structures_are_refused(structure, model, tmp_path, refused):
     path = tmp_path / "q.safetensors"
-    metadata = {"klass": official.CLASS_NAME, "args": "[]", "structure": structure}
+    metadata = {"klass": CLASS_NAME, "args": "[]", "structure": structure}
     metadata["kwargs"] = as_json(keywords(model.config))
     save_file({"0": torch.ones(1)}, path, metadata)
     refused(path)

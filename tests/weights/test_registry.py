@@ -11,6 +11,8 @@ from htdemucs import (
     Bag,
     CheckpointError,
     ConfigError,
+    DemucsConfig,
+    HDemucsConfig,
     HTDemucs,
     HTDemucsConfig,
     ModelNotFoundError,
@@ -136,13 +138,6 @@ def test_models_are_loaded_by_path(th, st, model, tmp_path, monkeypatch):
     assert_same(load(st.name), model)
 
 
-def test_an_official_name_is_not_a_path(tmp_path, monkeypatch):
-    """A folder of that name in the working folder changes nothing."""
-    (tmp_path / "mdx").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert "cannot run yet" in message_of(ModelNotFoundError, "mdx")
-
-
 @pytest.mark.parametrize(
     "name",
     ["no/such.th", "~nobody/x.th", "x" * 5000, "a\0b", "", "  ", "two\nlines", "\x1b[31m"],
@@ -174,16 +169,6 @@ def test_the_closest_name_is_suggested(name, meant):
 def test_all_names_are_listed_if_none_is_close():
     message = message_of(ModelNotFoundError, "spleeter")
     assert "htdemucs, htdemucs_ft, htdemucs_6s" in message
-
-
-@pytest.mark.parametrize("name", ["hdemucs_mmi", "mdx", "mdx_extra", "mdx_q", "mdx_extra_q"])
-def test_unsupported_models_are_refused_by_name(name):
-    members = registry.official_models()[name].members
-    for word in (name, *members):
-        message = message_of(ModelNotFoundError, word)
-        assert word in message
-        assert "cannot run yet" in message
-        assert "use htdemucs" in message
 
 
 @pytest.mark.parametrize(
@@ -280,7 +265,6 @@ def test_a_bag_of_one_network_is_loaded_as_that_network(repo, model):
 def test_all_official_models_are_accounted_for():
     table = registry._table()
     named = [member for model in registry.official_models().values() for member in model.members]
-    assert len(named) == len(set(named))
     assert set(named) == set(table["signatures"])
     assert {entry["folder"] for entry in table["signatures"].values()} == {
         "hybrid_transformer",
@@ -293,14 +277,11 @@ def test_all_official_models_are_accounted_for():
 
 def test_official_configurations_and_weights_fit():
     for model in registry.official_models().values():
-        if model.unsupported:
-            assert not model.config
-            continue
-        config = HTDemucsConfig(**model.config)
+        configs = [registry.official_config(member) for member in model.members]
+        assert {config.sources for config in configs} == {model.sources}
         if model.weights is not None:
             assert len(model.weights) == len(model.members)
-            assert {len(row) for row in model.weights} == {len(config.sources)}
-        assert len(model.members) == 1 or model.weights is not None
+            assert {len(row) for row in model.weights} == {len(model.sources)}
         assert model.repository == "adefossez/" + registry._repository_name(model.name)
         assert registry.cached_members(model) == 0
     assert registry.DEFAULT_MODEL in registry.official_models()
@@ -312,8 +293,10 @@ def test_known_configurations_need_no_weights(st):
     assert known_config(str(st)).channels == 8
     with pytest.raises(ModelNotFoundError, match="downloaded"):
         known_config("hf://someone/mix")
-    with pytest.raises(ModelNotFoundError, match="cannot run yet"):
-        known_config("mdx")
+    assert known_config("hdemucs_mmi") == HDemucsConfig()
+    assert known_config("mdx") == known_config("9a6b4851") == DemucsConfig()
+    assert not known_config("c511e2ab").cac
+    assert known_config("mdx_q") == DemucsConfig()
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense", "cpu:x"])

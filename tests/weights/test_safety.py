@@ -19,6 +19,7 @@ import torch
 from htdemucs import CheckpointError, HTDemucs
 from htdemucs.weights import official
 from weights.makers import (
+    CLASS_NAME,
     as_json,
     assert_same,
     keywords,
@@ -202,16 +203,16 @@ def test_no_object_of_a_foreign_class_is_created(kind, contents, marker, tmp_pat
 def test_no_code_of_the_published_class_is_run(contents, marker, tmp_path, model):
     """Only the class's name matters: even an installed module of that name is not imported."""
     path = save_th(contents, tmp_path / "model.th")
-    with standing_in(official.CLASS_NAME, __init__=lambda *_, **__: marker.touch()):
+    with standing_in(CLASS_NAME, __init__=lambda *_, **__: marker.touch()):
         assert_same(model, official.read(path))
     assert not marker.exists()
 
 
 @pytest.mark.parametrize("call", [(), ("a", 1), (torch.ones(1),)])
-@pytest.mark.parametrize("name", [official.CLASS_NAME, "numpy.dtype", "fractions.Fraction"])
+@pytest.mark.parametrize("name", [CLASS_NAME, "numpy.dtype", "fractions.Fraction"])
 def test_stand_ins_are_inert(name, call, contents, tmp_path, refused):
     with standing_in("demucs.htdemucs.HTDemucs") as published:
-        functions = {official.CLASS_NAME: published, "numpy.dtype": np.dtype}
+        functions = {CLASS_NAME: published, "numpy.dtype": np.dtype}
         contents["kwargs"] = Reduced(functions.get(name, Fraction), *call)
         torch.save({"klass": published, **contents}, tmp_path / "evil.th")
     refused(tmp_path / "evil.th")

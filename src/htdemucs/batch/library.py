@@ -3,9 +3,7 @@
 import hashlib
 import json
 import logging
-import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +23,7 @@ from htdemucs.batch.outcomes import Outcome, failed, failed_unexpectedly
 from htdemucs.batch.placement import Placement, is_source
 from htdemucs.batch.stores import open_store
 from htdemucs.batch.tracks import Track
-from htdemucs.errors import AudioError, HTDemucsError, SeparationError, StorageError
+from htdemucs.errors import AudioError, HTDemucsError, SeparationError
 from htdemucs.events import Event, Listener, Progress, Started, nobody
 from htdemucs.separation import Separator
 from htdemucs.stems import manifest
@@ -288,7 +286,9 @@ class Library:
             return
         work = json.dumps([self.out, track.location, str(places.manifest), places.template])
         digest = hashlib.sha256(work.encode()).hexdigest()
-        folder = _private(self.scratch) / digest[:24]  # the same again if this work is killed
+        folder = (
+            storage.private(self.scratch) / digest[:24]
+        )  # the same again if this work is killed
         folder.mkdir(exist_ok=True)
         try:
             path = track.path
@@ -339,21 +339,3 @@ def _identity(track: Track) -> dict[str, Any]:
     """Return what a manifest says of a track beside its fingerprint."""
     version = {"version": track.stored.version} if track.stored else {}
     return {"path": track.absolute, **version}
-
-
-def _private(folder: Path | None) -> Path:
-    """Return the folder of all scratch folders, which nobody else can write to.
-
-    Raises:
-        StorageError: it cannot be made, or is somebody else's.
-    """
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    folder = folder or Path(tempfile.gettempdir(), f"htdemucs-{user}")
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = folder.stat().st_uid
-    except OSError as error:
-        raise StorageError(f"{folder} cannot hold temporary files ({error.strerror})") from error
-    if owner != user and hasattr(os, "getuid"):
-        raise StorageError(f"{folder} is another user's; name a folder of yours as `scratch`")
-    return folder

@@ -1,6 +1,8 @@
 """Read and write files by URL, in object stores and everything else that fsspec can reach."""
 
+import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -206,3 +208,21 @@ def _stored(url: str, about: Mapping[str, Any]) -> Stored:
         changed = f"{changed:.6f}"
     version = str(tag).strip('"') if tag else str(changed) if changed else None
     return Stored(url, int(about.get("size") or 0), version)
+
+
+def private(folder: Path | None) -> Path:
+    """Return the folder of all scratch folders, which nobody else can write to.
+
+    Raises:
+        StorageError: it cannot be made, or is somebody else's.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = folder or Path(tempfile.gettempdir(), f"htdemucs-{user}")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = folder.stat().st_uid
+    except OSError as error:
+        raise StorageError(f"{folder} cannot hold temporary files ({error.strerror})") from error
+    if owner != user and hasattr(os, "getuid"):
+        raise StorageError(f"{folder} is another user's; name a folder of yours as `scratch`")
+    return folder

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from htdemucs.model import HTDemucs
+    from htdemucs.model import Network
 
 OVERLAP = 0.25  # the separator's default; this part of each segment is computed twice
 BATCH_SIZES = {"cpu": (1, 2), "cuda": (1, 4, 16)}
@@ -31,15 +31,15 @@ def bench(
     import torch
     from rich.table import Table
 
-    from htdemucs import HTDemucs
     from htdemucs.devices import choose_device
     from htdemucs.fast import choose_precision, keep_freed_memory
+    from htdemucs.model import build
     from htdemucs.provenance import machine
     from htdemucs.version import __version__
     from htdemucs.weights.loading import known_config
 
     keep_freed_memory()
-    network = HTDemucs(known_config(name)).to(choose_device(device)).eval()
+    network = build(known_config(name)).to(choose_device(device)).eval()
     place = next(network.parameters()).device
     segment = float(network.segment)
     how = "random parameters, compiled" if compiled else "random parameters"
@@ -60,7 +60,7 @@ def bench(
 
 
 def _measure(
-    network: "HTDemucs", place: "torch.device", compiled: bool, repeat: int
+    network: "Network", place: "torch.device", compiled: bool, repeat: int
 ) -> Iterator[tuple[str, int, float]]:
     """Yield the precision, the batch size and the seconds for each segment of a batch."""
     import torch

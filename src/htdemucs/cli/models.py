@@ -1,6 +1,7 @@
 """`htdemucs models`: list the names for -n."""
 
 import json
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,45 +38,46 @@ def models(
         table.add_column(header, justify=justify, max_width=17 if header == "members" else None)
     for row in rows:
         size = f"{row['bytes'] / 1e6:.0f} MB" if row["bytes"] else ""
-        about = row["about"] if row["supported"] else f"not yet: {row['about']}"
-        here = {True: "yes", False: "no", None: ""}[row["cached"]]
+        here = "yes" if row["cached"] else "no"
         licence = row["license"] or "not stated"
         if row["license_read"]:
             licence += f" (read {row['license_read']})"
         sources, members = ", ".join(row["sources"]), " ".join(row["members"])
-        table.add_row(row["name"], sources, members, size, here, licence, about)
+        table.add_row(row["name"], sources, members, size, here, licence, row["about"])
     table_console().print(table)
 
 
 def model_rows() -> list[dict[str, Any]]:
-    """Return a dictionary for each model; `bytes` is the size of a download in float16."""
-    import torch
-
-    from htdemucs.model import HTDemucs, HTDemucsConfig
+    """Return a dictionary for each model; `bytes` is its download, 0 where unknown."""
     from htdemucs.weights.registry import cached_members, official_models
 
     rows = [_shipped_row()]
     for model in official_models().values():
-        supported = not model.unsupported
-        size, sources = 0, []
-        if supported:
-            config = HTDemucsConfig(**model.config)
-            with torch.device("meta"):
-                parameters = sum(p.numel() for p in HTDemucs(config).parameters())
-            size, sources = 2 * parameters * len(model.members), list(config.sources)
+        size = 0 if model.quantised else sum(map(_size, set(model.members)))
         rows.append(
             {
                 "name": model.name,
-                "sources": sources,
+                "sources": list(model.sources),
                 "members": list(model.members),
                 "bytes": size,
-                "cached": cached_members(model) == len(model.members) if supported else None,
-                "supported": supported,
-                "about": model.unsupported or model.about,
+                "cached": cached_members(model) == len(model.members),
+                "about": model.about,
                 **_license(model.license),
             }
         )
     return rows
+
+
+@cache
+def _size(signature: str) -> int:
+    """Return the bytes of an official network in float16, as far as its sizes are known."""
+    import torch
+
+    from htdemucs.model import build
+    from htdemucs.weights.registry import official_config
+
+    with torch.device("meta"):
+        return 2 * sum(p.numel() for p in build(official_config(signature)).parameters())
 
 
 def _shipped_row() -> dict[str, Any]:
@@ -88,7 +90,6 @@ def _shipped_row() -> dict[str, Any]:
         "members": [],
         "bytes": (shipped_folder() / "model.safetensors").stat().st_size,
         "cached": True,
-        "supported": True,
         "about": "small, comes with this package: to try things, not for listening",
         **_license(shipped_license()),
     }

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from htdemucs.compat.engine import padded_length
-from htdemucs.errors import ConfigError
 from htdemucs.model import Bag, Model
-from htdemucs.model import HTDemucs as Network
+from htdemucs.model.family import build
 from htdemucs.weights.keywords import to_config
 from htdemucs.weights.official import assemble
 
@@ -128,9 +127,7 @@ class BagOfModels(nn.Module):
 
 def _new(kind: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> Model:
     """Return a network of ours with initial values."""
-    if kind != "HTDemucs":
-        raise ConfigError(f"{kind} networks cannot be built here; HTDemucs ones can")
-    return Network(to_config(args, keywords))
+    return build(to_config(kind, args, keywords))
 
 
 AnyModel = Published | BagOfModels

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from htdemucs.errors import ExportError
 from htdemucs.files import replacing
-from htdemucs.model import Bag, Model
+from htdemucs.model import Bag, HTDemucs, Model
 from htdemucs.model.bag import networks
+from htdemucs.model.family import kind
 
 AGREEMENT = 60.0  # dB by which ONNX Runtime's outputs must exceed their difference to torch's
 INPUTS, OUTPUTS = ("mixture", "spectrogram"), ("time", "spectral")
@@ -33,7 +34,7 @@ class Core(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         self._model = model
-        self._members = networks(model)
+        self._members = _exportable(model)
 
     def forward(self, mixture: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, L), (B, 2C, F, T) -> (B, S, C, L), (B, S, 2C, F, T)"""
@@ -56,7 +57,7 @@ def export_onnx(model: Model, path: Path) -> float:
     """
     _require_packages()
     model = model.cpu().eval()
-    network = networks(model)[0]
+    network = _exportable(model)[0]
     length = int(model.segment * model.sample_rate)
 
     def example(batch: int) -> tuple[Tensor, Tensor]:
@@ -114,6 +115,18 @@ def _agreement(core: Core, path: Path, example: tuple[Tensor, Tensor]) -> float:
         noise = (expected - torch.from_numpy(answer)).double().norm()
         worst = min(worst, float(20 * torch.log10(expected.double().norm() / noise)))
     return worst
+
+
+def _exportable(model: Model) -> list[HTDemucs]:
+    """Return a model's networks, all of them such that can be exported."""
+    members = []
+    for member in networks(model):
+        if not isinstance(member, HTDemucs):
+            raise ExportError(
+                f"a {kind(member.config)} network cannot be exported; only HTDemucs networks can"
+            )
+        members.append(member)
+    return members
 
 
 def _require_packages() -> None:

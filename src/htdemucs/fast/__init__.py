@@ -1,7 +1,7 @@
 """The same network, faster on the machine it runs on."""
 
 from htdemucs.fast.allocation import keep_freed_memory
-from htdemucs.fast.precision import PRECISIONS, choose_precision, prepare
+from htdemucs.fast.precision import PRECISIONS, choose_precision, prepare, prepare_bag
 from htdemucs.fast.threads import use_this_thread_only
 
 __all__ = [
@@ -9,5 +9,6 @@ __all__ = [
     "choose_precision",
     "keep_freed_memory",
     "prepare",
+    "prepare_bag",
     "use_this_thread_only",
 ]

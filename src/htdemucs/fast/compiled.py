@@ -2,18 +2,19 @@
 
 import os
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
 
 from htdemucs.errors import ConfigError
 from htdemucs.files import user_cache
 
-Core = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def compile_core(core: Core) -> Core:
-    """Return a function that compiles `HTDemucs.core` on its first call and then runs it.
+def compile_function(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that compiles `function`, a network's, on its first call and then runs it.
 
     It compiles for the device of its inputs, which takes a minute or more. The next process reads
     the result from TORCHINDUCTOR_CACHE_DIR, by default a folder in the user's cache.
@@ -23,11 +24,11 @@ def compile_core(core: Core) -> Core:
     from torch._dynamo.exc import TorchDynamoException  # half a second to import
 
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache() / "htdemucs" / "compiled"))
-    run = torch.compile(core)
+    run = torch.compile(function)
 
-    def call(mixture: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
+    def call(*inputs: P.args, **options: P.kwargs) -> R:
         try:
-            return run(mixture, spectrogram)
+            return run(*inputs, **options)
         except TorchDynamoException as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ConfigError(

@@ -17,8 +17,8 @@ from htdemucs.fast.layers import MARGIN, Decoder, Encoder
 from htdemucs.fast.transformer import Transformer
 from htdemucs.model import HTDemucs
 from htdemucs.model.config import STRIDE
-from htdemucs.model.htdemucs import EPSILON
 from htdemucs.model.layers import FrequencyEmbedding
+from htdemucs.model.network import EPSILON
 
 MOST_DCONV_LAYERS = 6  # a dilation of 32; the kernels' scratch memory holds no more
 Size = tuple[int, int]  # (T, F)

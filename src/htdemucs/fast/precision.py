@@ -2,17 +2,18 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from htdemucs.errors import ConfigError
 from htdemucs.fast import kernels
-from htdemucs.fast.compiled import compile_core
+from htdemucs.fast.compiled import compile_function
 from htdemucs.fast.network import FastHTDemucs, supports
-from htdemucs.model import Bag, HTDemucs, Model
+from htdemucs.model import Bag, HTDemucs, Model, Network
 from htdemucs.model.bag import networks
+from htdemucs.model.network import HybridNetwork
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NARROW = 32  # outermost channels; below this a CPU spends little time in products
@@ -46,24 +47,31 @@ def prepare(model: Model, precision: str, compiled: bool = False) -> nn.Module:
     the network and the kernels are not used.
     """
     if isinstance(model, Bag):
-        return model.mapped(lambda member: _prepare(member, precision, compiled))
+        return prepare_bag(model, precision, compiled)
     return _prepare(model, precision, compiled)
 
 
-def _prepare(network: HTDemucs, precision: str, compiled: bool) -> nn.Module:
-    if compiled:
-        return AutocastHTDemucs(network, PRECISIONS[precision], compiled)
-    if _has_kernels(network) and (precision == "fp32" or kernels.has_bf16()):
+def prepare_bag(bag: Bag, precision: str, compiled: bool = False) -> Bag:
+    """Return the bag with each member prepared."""
+    return bag.mapped(lambda member: _prepare(member, precision, compiled))
+
+
+def _prepare(network: Network, precision: str, compiled: bool) -> nn.Module:
+    if not compiled and _has_kernels(network) and (precision == "fp32" or kernels.has_bf16()):
         return FastHTDemucs(network, PRECISIONS[precision])
-    return network if precision == "fp32" else AutocastHTDemucs(network, PRECISIONS[precision])
+    if precision == "fp32" and not compiled:
+        return network
+    if isinstance(network, HybridNetwork):
+        return AutocastHybrid(network, PRECISIONS[precision], compiled)
+    return AutocastNetwork(network, PRECISIONS[precision], compiled)
 
 
-def _has_kernels(network: HTDemucs) -> bool:
+def _has_kernels(network: Network) -> TypeGuard[HTDemucs]:
     on_cpu = next(network.parameters()).device.type == "cpu"
     return on_cpu and isinstance(network, HTDemucs) and supports(network)
 
 
-def fastest(networks: Sequence[HTDemucs], device: torch.device) -> str:
+def fastest(networks: Sequence[Network], device: torch.device) -> str:
     """Return the precision that "auto" stands for with these networks on this device."""
     if device.type == "cpu":
         worth = all(_has_kernels(n) and n.config.channels >= NARROW for n in networks)
@@ -74,19 +82,35 @@ def fastest(networks: Sequence[HTDemucs], device: torch.device) -> str:
     return "fp32"
 
 
-class AutocastHTDemucs(nn.Module):
-    """A network whose products torch computes in another precision; the STFT stays in float32.
+class AutocastNetwork(nn.Module):
+    """A network whose products torch computes in another precision."""
+
+    def __init__(self, network: Network, dtype: torch.dtype, compiled: bool = False) -> None:
+        super().__init__()
+        self._dtype = dtype
+        self._network = network
+        self._run = compile_function(network.forward) if compiled else network.forward
+
+    @torch.no_grad()
+    def forward(self, mixture: Tensor) -> Tensor:
+        """(B, C, L) -> (B, S, C, L)"""
+        with torch.autocast(mixture.device.type, self._dtype, enabled=self._dtype != torch.float32):
+            return self._run(mixture).float()
+
+
+class AutocastHybrid(nn.Module):
+    """The same for a network with an STFT, which stays in float32.
 
     With float16 the spectral branch's layers stay in float32 too: some of their values exceed the
     range of float16 (a pure tone is thousands of deviations loud in its bin).
     """
 
-    def __init__(self, network: HTDemucs, dtype: torch.dtype, compiled: bool = False) -> None:
+    def __init__(self, network: HybridNetwork, dtype: torch.dtype, compiled: bool = False) -> None:
         super().__init__()
         self._dtype = dtype
         self._spectrogram = network.spectrogram
         self._network = _with_spectral_float32(network) if dtype == torch.float16 else network
-        self._core = compile_core(self._network.core) if compiled else self._network.core
+        self._core = compile_function(self._network.core) if compiled else self._network.core
 
     @torch.no_grad()
     def forward(self, mixture: Tensor) -> Tensor:
@@ -105,15 +129,18 @@ class _Float32(nn.Module):
         super().__init__()
         self._layer = layer
 
-    def forward(self, *inputs: Tensor) -> Any:
+    def forward(self, *inputs: Any) -> Any:
         with torch.autocast(inputs[0].device.type, enabled=False):
-            return self._layer(*(x.float() for x in inputs))
+            return self._layer(*(x.float() if isinstance(x, Tensor) else x for x in inputs))
 
 
-def _with_spectral_float32(network: HTDemucs) -> HTDemucs:
+def _with_spectral_float32(network: HybridNetwork) -> HybridNetwork:
     """Return the network, with the same parameters, but spectral layers that ignore autocast."""
     twin = copy.copy(network)
     twin._modules = dict(network._modules)
-    twin.spectral_encoder = nn.ModuleList(_Float32(x) for x in network.spectral_encoder)
-    twin.spectral_decoder = nn.ModuleList(_Float32(x) for x in network.spectral_decoder)
+    for name in ("spectral_encoder", "spectral_decoder"):
+        setattr(twin, name, nn.ModuleList(map(_Float32, getattr(network, name))))
+    for name in ("merge", "split"):
+        if hasattr(network, name):
+            setattr(twin, name, _Float32(getattr(network, name)))
     return twin

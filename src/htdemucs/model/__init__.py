@@ -1,7 +1,23 @@
-"""The network. This room knows torch, but no files, devices or checkpoints."""
+"""The networks. This room knows torch, but no files, devices or checkpoints."""
 
 from htdemucs.model.bag import Bag, Model
-from htdemucs.model.config import HTDemucsConfig
+from htdemucs.model.config import HTDemucsConfig, NetworkConfig
+from htdemucs.model.demucs import Demucs, DemucsConfig
+from htdemucs.model.family import build
+from htdemucs.model.hdemucs import HDemucs, HDemucsConfig
 from htdemucs.model.htdemucs import HTDemucs
+from htdemucs.model.network import Network
 
-__all__ = ["Bag", "HTDemucs", "HTDemucsConfig", "Model"]
+__all__ = [
+    "Bag",
+    "Demucs",
+    "DemucsConfig",
+    "HDemucs",
+    "HDemucsConfig",
+    "HTDemucs",
+    "HTDemucsConfig",
+    "Model",
+    "Network",
+    "NetworkConfig",
+    "build",
+]

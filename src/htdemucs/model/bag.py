@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from htdemucs.errors import ConfigError
-from htdemucs.model.htdemucs import HTDemucs
+from htdemucs.model.network import Network
 from htdemucs.model.pretrained import Pretrained
 from htdemucs.provenance import Origin
 
@@ -18,9 +18,11 @@ class Bag(Pretrained, nn.Module):
     """A weighted mean of members, with a weight for each member and source.
 
     Args:
-        members: networks with the same sources, channels and sample rate.
+        members: networks with the same sources, channels and sample rate. One that is given twice
+            is run once, with the sum of its weights.
         weights: one row for each member, one column for each source; equal by default.
-        segment: seconds; shortens the members' own segment, never lengthens it.
+        segment: seconds; replaces the members' own segment, but cannot lengthen it for members that
+            have a longest one. By default the shortest of the members' segments.
         sources: the bag's outputs, chosen from its members' sources; by default all of them.
 
     Raises:
@@ -31,26 +33,30 @@ class Bag(Pretrained, nn.Module):
 
     def __init__(
         self,
-        members: Sequence[HTDemucs],
+        members: Sequence[Network],
         weights: Sequence[Sequence[float]] | None = None,
         segment: Fraction | None = None,
         sources: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         _check_members(members)
-        self._networks = nn.ModuleList(members)
+        once = list(dict.fromkeys(members))
+        self._networks = nn.ModuleList(once)
         self.audio_channels = members[0].audio_channels
         self.sample_rate = members[0].sample_rate
         self.sources = members[0].sources if sources is None else tuple(sources)
         self._outputs = _columns(self.sources, members[0].sources)
-        self.segment = min([m.segment for m in members] + ([segment] if segment else []))
+        limits = [m.longest_segment for m in members if m.longest_segment is not None]
+        self.segment = min([segment, *limits] if segment else [m.segment for m in members])
+        self.longest_segment = self.segment if limits else None
         table = _checked_weights(weights, len(members), len(members[0].sources), self._outputs)
-        self.register_buffer("weights", table, persistent=False)
+        sums = [table[[m is member for m in members]].sum(0) for member in once]
+        self.register_buffer("weights", torch.stack(sums), persistent=False)
 
     @property
-    def members(self) -> list[HTDemucs]:
+    def members(self) -> list[Network]:
         """The bag's networks, in order."""
-        return [cast(HTDemucs, network) for network in self._networks]
+        return [cast(Network, network) for network in self._networks]
 
     @property
     def origin(self) -> Origin | None:
@@ -73,7 +79,7 @@ class Bag(Pretrained, nn.Module):
         bag._outputs = [self._outputs[i] for i in columns]
         return bag
 
-    def mapped(self, change: Callable[[HTDemucs], nn.Module]) -> "Bag":
+    def mapped(self, change: Callable[[Network], nn.Module]) -> "Bag":
         """Return the same bag with each member replaced by `change(member)`."""
         bag = copy.copy(self)
         bag._modules = {**self._modules, "_networks": nn.ModuleList(map(change, self.members))}
@@ -91,10 +97,15 @@ class Bag(Pretrained, nn.Module):
         return total
 
 
-Model = HTDemucs | Bag  # everything that can separate
+Model = Network | Bag  # everything that can separate
 
 
-def networks(model: Model) -> list[HTDemucs]:
+def as_bag(model: Model) -> Bag:
+    """Return a bag, or the bag of one network."""
+    return model if isinstance(model, Bag) else Bag([model]).to(next(model.parameters()).device)
+
+
+def networks(model: Model) -> list[Network]:
     """Return the networks of a model: a bag's members, or the one network itself."""
     return model.members if isinstance(model, Bag) else [model]
 
@@ -113,7 +124,7 @@ def _columns(wanted: Sequence[str], sources: Sequence[str]) -> list[int]:
     return [sources.index(name) for name in wanted]
 
 
-def _check_members(members: Sequence[HTDemucs]) -> None:
+def _check_members(members: Sequence[Network]) -> None:
     if not members:
         raise ConfigError("a bag needs at least one member")
     for name in ("sources", "audio_channels", "sample_rate"):

@@ -1,15 +1,16 @@
-"""The configuration of the network, and the sizes that follow from it."""
+"""The configurations of the networks, and the sizes that follow from it."""
 
 import math
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Real
-from typing import Any
+from typing import Any, Self
 
 from htdemucs.errors import ConfigError
 
 KERNEL_SIZE = 8  # of the outer convolutions: frequency bins, or samples
 STRIDE = 4  # each encoder layer divides the number of bins (or samples) by this
+ATTENTION_HEADS = 4  # of local attention
 
 
 def exact_seconds(value: float | str | Fraction) -> Fraction:
@@ -18,69 +19,62 @@ def exact_seconds(value: float | str | Fraction) -> Fraction:
 
 
 @dataclass(frozen=True)
-class HTDemucsConfig:
-    """One Hybrid Transformer Demucs, as published (arXiv 2211.08553).
+class NetworkConfig:
+    """What the configurations of all networks have in common.
 
-    Fields have the names of the released checkpoints' keywords, if there is one. The defaults are
-    those of the released `htdemucs`. Impossible values raise `ConfigError`.
+    Fields have the names of the released checkpoints' keywords, if there is one. Impossible values
+    raise `ConfigError`.
 
     Attributes:
         sources: names of the model's outputs, in order.
         audio_channels: 1 or 2.
         sample_rate: Hz.
-        segment: seconds of one training segment, the longest the engine uses; an exact fraction.
-        channels: width of the outermost layer, in both branches.
+        segment: seconds of a segment by default; an exact fraction.
+        channels: width of the outermost layer.
         growth: ratio of a layer's width to the width of the next layer outwards.
-        depth: encoder layers (and decoder layers) in each branch.
-        n_fft: samples in an STFT frame; the hop is a quarter of it.
-        freq_emb: weight of the frequency embedding after the first spectral layer; 0: no embedding.
-        emb_scale: the embedding is stored divided by this, which multiplies its learning rate.
+        depth: encoder layers, and decoder layers.
         dconv_mode: 1 puts a DConv in encoder layers only, 3 in encoder and decoder layers.
         dconv_depth: residual layers in a DConv.
         dconv_comp: a DConv's hidden width is its width divided by this.
         dconv_init: initial LayerScale of a DConv.
-        bottom_channels: width of the transformer; 0 means the width of the innermost layer.
-        t_layers: transformer layers in each branch; 0: no transformer.
-        t_heads: attention heads.
-        t_hidden_scale: hidden width of a feed-forward block, relative to the transformer's width.
-        t_dropout: dropout probability inside the transformer while training.
         rescale: reference standard deviation of the initial convolution weights; 0: no rescaling.
     """
 
     sources: tuple[str, ...] = ("drums", "bass", "other", "vocals")
     audio_channels: int = 2
     sample_rate: int = 44100
-    segment: Fraction = Fraction(39, 5)
+    segment: Fraction = Fraction(44)
     channels: int = 48
     growth: int = 2
-    depth: int = 4
-    n_fft: int = 4096
-    freq_emb: float = 0.2
-    emb_scale: float = 10.0
-    dconv_mode: int = 3
+    depth: int = 6
+    dconv_mode: int = 1
     dconv_depth: int = 2
-    dconv_comp: float = 8
+    dconv_comp: float = 4
     dconv_init: float = 1e-3
-    bottom_channels: int = 512
-    t_layers: int = 5
-    t_heads: int = 8
-    t_hidden_scale: float = 4.0
-    t_dropout: float = 0.0
     rescale: float = 0.1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sources", self._checked_sources())
         object.__setattr__(self, "segment", self._checked_segment())
-        for name in ("sample_rate", "channels", "growth", "depth", "n_fft", "t_heads"):
+        for name in ("sample_rate", "channels", "growth", "depth"):
             self._require(name, int, minimum=1)
-        for name in ("dconv_depth", "bottom_channels", "t_layers"):
-            self._require(name, int, minimum=0)
-        for name in ("freq_emb", "t_dropout", "dconv_init", "rescale"):
+        self._require("dconv_depth", int, minimum=0)
+        self._require("dconv_comp", Real, above=0)
+        for name in ("dconv_init", "rescale"):
             self._require(name, Real, minimum=0)
-        for name in ("emb_scale", "dconv_comp", "t_hidden_scale"):
-            self._require(name, Real, above=0)
-        self._check_choices()
-        self._check_derived_sizes()
+        if self.audio_channels not in (1, 2):
+            raise ConfigError(f"audio_channels must be 1 or 2, not {self.audio_channels!r}")
+        if self.dconv_mode not in (1, 3):
+            raise ConfigError(
+                f"dconv_mode must be 1 (encoders) or 3 (decoders too), not {self.dconv_mode!r}"
+            )
+        if self.dconv_depth and self.channels < self.dconv_comp:
+            raise ConfigError(
+                f"dconv_comp {self.dconv_comp} leaves a DConv no channels; "
+                f"use at most {self.channels}, the number of channels"
+            )
+        if self.segment_length < 1:
+            raise ConfigError(f"segment {float(self.segment)} s is shorter than one sample")
 
     def _checked_sources(self) -> tuple[str, ...]:
         names: Any = self.sources
@@ -115,35 +109,171 @@ class HTDemucsConfig:
         if above is not None and number <= above:
             raise ConfigError(f"{name} must be more than {above}, not {value}")
 
-    def _check_choices(self) -> None:
-        if self.audio_channels not in (1, 2):
-            raise ConfigError(f"audio_channels must be 1 or 2, not {self.audio_channels!r}")
-        if self.dconv_mode not in (1, 3):
-            raise ConfigError(
-                f"dconv_mode must be 1 (encoders) or 3 (decoders too), not {self.dconv_mode!r}"
-            )
+    @property
+    def segment_length(self) -> int:
+        """Samples in a segment."""
+        return int(self.segment * self.sample_rate)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels after each encoder layer, outermost first."""
+        return tuple(self.channels * self.growth**i for i in range(self.depth))
+
+    @property
+    def longest_segment(self) -> Fraction | None:
+        """Seconds of the longest segment that the network can separate well; None: any length."""
+        return None
+
+    def window_length(self, length: int, segment_length: int) -> int:  # noqa: ARG002
+        """Return how many samples the network needs to see for `length` samples of a track.
+
+        The samples lie in the middle of this window. The engine cuts a track into segments of
+        `segment_length` samples; only the last ones are shorter.
+        """
+        return length
+
+    def margin(self, segment_length: int) -> int:  # noqa: ARG002
+        """Return the most samples of a window that lie on one side of what it is needed for."""
+        return 0
+
+    def outermost_size(self, length: int) -> int:
+        """Return how many values the outermost encoder layer computes for `length` samples."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields in types that JSON has; `segment` is "numerator/denominator"."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        lists = {name: list(value) for name, value in fields.items() if isinstance(value, tuple)}
+        return fields | lists | {"segment": str(self.segment)}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """Return the configuration with these fields. Unknown fields raise `ConfigError`."""
+        unknown = sorted(set(fields) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ConfigError(f"unknown configuration fields: {', '.join(unknown)}")
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
+class HybridConfig(NetworkConfig):
+    """What the configurations of networks with a spectral and a time branch have in common.
+
+    Attributes:
+        n_fft: samples in an STFT frame; the hop is a quarter of it.
+        freq_emb: weight of the frequency embedding after the first spectral layer; 0: no embedding.
+        emb_scale: the embedding is stored divided by this, which multiplies its learning rate.
+    """
+
+    n_fft: int = 4096
+    freq_emb: float = 0.2
+    emb_scale: float = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("n_fft", int, minimum=1)
+        self._require("freq_emb", Real, minimum=0)
+        self._require("emb_scale", Real, above=0)
+
+    @property
+    def hop_length(self) -> int:
+        """Samples between STFT frames."""
+        return self.n_fft // 4
+
+    @property
+    def bins(self) -> int:
+        """Frequency bins that the network uses (the Nyquist bin is dropped)."""
+        return self.n_fft // 2
+
+    def outermost_size(self, length: int) -> int:
+        """Return how many values the outermost spectral layer computes for `length` samples."""
+        return 2 * self.channels * self.bins // STRIDE * math.ceil(length / self.hop_length)
+
+
+@dataclass(frozen=True)
+class ContextConfig(NetworkConfig):
+    """What the configurations of networks have in common whose inner layers look far along time.
+
+    Attributes:
+        norm_starts: number of the first layer with GroupNorm, from 0 outwards in; in decoders too.
+        norm_groups: groups of these norms.
+        dconv_lstm: number of the first layer whose DConv has an LSTM.
+        dconv_attn: number of the first layer whose DConv has local attention.
+    """
+
+    norm_starts: int = 4
+    norm_groups: int = 4
+    dconv_lstm: int = 4
+    dconv_attn: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("norm_starts", "dconv_lstm", "dconv_attn"):
+            self._require(name, int, minimum=0)
+        self._require("norm_groups", int, minimum=1)
+        for i, width in enumerate(self.widths):
+            hidden = int(width / self.dconv_comp)
+            if i >= self.norm_starts and width % self.norm_groups:
+                raise ConfigError(f"norm_groups {self.norm_groups} must divide {width} channels")
+            if i >= self.dconv_attn and self.dconv_depth and hidden % ATTENTION_HEADS:
+                raise ConfigError(
+                    f"local attention needs a multiple of {ATTENTION_HEADS} channels in a DConv, "
+                    f"not {hidden}; raise dconv_attn or change dconv_comp"
+                )
+
+    def groups(self, layer: int) -> int:
+        """Return the groups of a layer's norms, or 0 if it has none."""
+        return self.norm_groups if layer >= self.norm_starts else 0
+
+
+@dataclass(frozen=True)
+class HTDemucsConfig(HybridConfig):
+    """One Hybrid Transformer Demucs, as published (arXiv 2211.08553).
+
+    The defaults are those of the released `htdemucs`.
+
+    Attributes:
+        segment: seconds of one training segment, the longest that the engine uses.
+        bottom_channels: width of the transformer; 0 means the width of the innermost layer.
+        t_layers: transformer layers in each branch; 0: no transformer.
+        t_heads: attention heads.
+        t_hidden_scale: hidden width of a feed-forward block, relative to the transformer's width.
+        t_dropout: dropout probability inside the transformer while training.
+    """
+
+    segment: Fraction = Fraction(39, 5)
+    depth: int = 4
+    dconv_mode: int = 3
+    dconv_comp: float = 8
+    bottom_channels: int = 512
+    t_layers: int = 5
+    t_heads: int = 8
+    t_hidden_scale: float = 4.0
+    t_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require("t_heads", int, minimum=1)
+        for name in ("bottom_channels", "t_layers"):
+            self._require(name, int, minimum=0)
+        self._require("t_dropout", Real, minimum=0)
+        self._require("t_hidden_scale", Real, above=0)
         if self.t_dropout >= 1:
             raise ConfigError(f"t_dropout must be below 1, not {self.t_dropout}")
+        self._check_sizes()
 
-    def _check_derived_sizes(self) -> None:
+    def _check_sizes(self) -> None:
         if self.n_fft % (2 * STRIDE**self.depth) or self.n_fft % 8:
             raise ConfigError(
                 f"n_fft must be a multiple of {max(8, 2 * STRIDE**self.depth)} "
                 f"for depth {self.depth}, not {self.n_fft}"
             )
-        # Older networks merge the branches where a layer has no more bins than its kernel.
+        # Hybrid Demucs merges the branches where a layer has no more bins than its kernel.
         if self.bins // STRIDE ** (self.depth - 1) <= KERNEL_SIZE:
             raise ConfigError(
                 f"depth {self.depth} leaves the innermost layer too few frequencies with n_fft "
                 f"{self.n_fft}; lower depth, or raise n_fft to {6 * STRIDE**self.depth}"
             )
-        if self.dconv_depth and self.channels < self.dconv_comp:
-            raise ConfigError(
-                f"dconv_comp {self.dconv_comp} leaves a DConv no channels; "
-                f"use at most {self.channels}, the number of channels"
-            )
-        if self.segment_length < 1:
-            raise ConfigError(f"segment {float(self.segment)} s is shorter than one sample")
         if self.t_layers:
             self._check_transformer()
         elif self.bottom_channels:
@@ -168,30 +298,24 @@ class HTDemucsConfig:
         """Frequency bins that the network uses (the Nyquist bin is dropped)."""
         return self.n_fft // 2
 
-    @property
-    def segment_length(self) -> int:
-        """Samples in a segment."""
-        return int(self.segment * self.sample_rate)
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels after each encoder layer, outermost first."""
-        return tuple(self.channels * self.growth**i for i in range(self.depth))
+    def outermost_size(self, length: int) -> int:
+        """Return how many values the outermost spectral layer computes for `length` samples."""
+        return 2 * self.channels * self.bins // STRIDE * math.ceil(length / self.hop_length)
 
     @property
     def transformer_channels(self) -> int:
         """Width of the cross-domain transformer."""
         return self.bottom_channels or self.widths[-1]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields in types that JSON has; `segment` is "numerator/denominator"."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return fields | {"sources": list(self.sources), "segment": str(self.segment)}
+    @property
+    def longest_segment(self) -> Fraction | None:
+        """Seconds of a training segment: attention has seen no longer ones."""
+        return self.segment
 
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "HTDemucsConfig":
-        """Return the configuration with these fields. Unknown fields raise `ConfigError`."""
-        unknown = sorted(set(fields) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise ConfigError(f"unknown configuration fields: {', '.join(unknown)}")
-        return cls(**fields)
+    def window_length(self, length: int, segment_length: int) -> int:  # noqa: ARG002
+        """Return the length of a segment: attention is used to so much context."""
+        return segment_length
+
+    def margin(self, segment_length: int) -> int:
+        """Return half a segment."""
+        return segment_length // 2

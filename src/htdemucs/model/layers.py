@@ -1,11 +1,24 @@
 """The U-Net's building blocks. Spectral tensors are (B, C, F, T), time tensors (B, C, L)."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from htdemucs.model.config import KERNEL_SIZE, STRIDE
+from htdemucs.model.config import KERNEL_SIZE, STRIDE, HybridConfig
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Sizes of a strided convolution; `edge` steps beyond its input on each side are silent."""
+
+    size: int
+    stride: int
+    edge: int
+
 
 EDGE = (KERNEL_SIZE - STRIDE) // 2  # bins of a strided kernel beyond its stride, on each side
 
@@ -22,31 +35,46 @@ class LayerScale(nn.Module):
         return self.scale * x
 
 
-class GlobalNorm(nn.GroupNorm):
-    """Normalises all channels and positions of an item together: GroupNorm with one group."""
+class GroupNorm(nn.GroupNorm):
+    """Normalises the channels of a group and all positions of an item together."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) -> (B, C, ...); a group may be a single value."""
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class GlobalNorm(GroupNorm):
+    """Normalises all channels and positions of an item together."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(1, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, ...) -> (B, C, ...); an item may be a single value."""
-        return torch.group_norm(x, 1, self.weight, self.bias, self.eps)
+
+def norm(channels: int, groups: int) -> nn.Module:
+    """Return a norm with so many groups; an identity if there are none."""
+    return GroupNorm(groups, channels) if groups else nn.Identity()
 
 
 class DConvLayer(nn.Module):
-    """One residual branch of a DConv: a dilated convolution through a bottleneck."""
+    """One residual branch of a DConv: a dilated convolution through a bottleneck.
 
-    def __init__(self, channels: int, hidden: int, dilation: int, init: float) -> None:
+    `context` is a module in the bottleneck, on (B, hidden, T), that looks further along time.
+    """
+
+    def __init__(
+        self, channels: int, hidden: int, dilation: int, init: float, context: nn.Module
+    ) -> None:
         super().__init__()
         self.squeeze = nn.Conv1d(channels, hidden, 3, dilation=dilation, padding=dilation)
         self.squeeze_norm = GlobalNorm(hidden)
+        self.context = context
         self.expand = nn.Conv1d(hidden, 2 * channels, 1)
         self.expand_norm = GlobalNorm(2 * channels)
         self.layer_scale = LayerScale(channels, init)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) -> (B, C, T)"""
-        y = F.gelu(self.squeeze_norm(self.squeeze(x)))
+        y = self.context(F.gelu(self.squeeze_norm(self.squeeze(x))))
         y = F.glu(self.expand_norm(self.expand(y)), dim=1)
         return x + self.layer_scale(y.mT).mT
 
@@ -54,9 +82,18 @@ class DConvLayer(nn.Module):
 class DConv(nn.Sequential):
     """Residual layers with dilations 1, 2, 4, …; without layers it is the identity."""
 
-    def __init__(self, channels: int, compression: float, depth: int, init: float) -> None:
+    def __init__(
+        self,
+        channels: int,
+        compression: float,
+        depth: int,
+        init: float,
+        context: Callable[[int], nn.Module] = nn.Identity,
+    ) -> None:
         hidden = int(channels / compression)
-        super().__init__(*(DConvLayer(channels, hidden, 2**d, init) for d in range(depth)))
+        super().__init__(
+            *(DConvLayer(channels, hidden, 2**d, init, context(hidden)) for d in range(depth))
+        )
 
 
 class SpectralDConv(DConv):
@@ -71,12 +108,17 @@ class SpectralDConv(DConv):
 
 
 class SpectralEncoderLayer(nn.Module):
-    """Divides the number of bins by four; frames are not changed."""
+    """Divides the number of bins by four; frames are not changed.
 
-    def __init__(self, in_channels: int, out_channels: int, dconv: nn.Module) -> None:
+    `edge` is the number of silent bins on each side, for the kernel.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, dconv: nn.Module, edge: int = EDGE
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
-            in_channels, out_channels, (KERNEL_SIZE, 1), (STRIDE, 1), padding=(EDGE, 0)
+            in_channels, out_channels, (KERNEL_SIZE, 1), (STRIDE, 1), padding=(edge, 0)
         )
         self.dconv = dconv
         self.rewrite = nn.Conv2d(out_channels, 2 * out_channels, 1)
@@ -104,16 +146,21 @@ class TimeEncoderLayer(nn.Module):
 
 
 class SpectralDecoderLayer(nn.Module):
-    """Mirrors a spectral encoder layer: multiplies the number of bins by four."""
+    """Mirrors a spectral encoder layer: multiplies the number of bins by four.
+
+    `edge` bins on each side of the result are dropped; `near` bins on each side of a bin are its
+    context.
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, dconv: nn.Module, activation: nn.Module
-    ) -> None:
+        self, in_channels: int, out_channels: int, dconv: nn.Module, activation: nn.Module,
+        *, edge: int = EDGE, near: int = 1,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.rewrite = nn.Conv2d(in_channels, 2 * in_channels, 3, padding=1)
+        self.rewrite = nn.Conv2d(in_channels, 2 * in_channels, (2 * near + 1, 3), padding=(near, 1))
         self.dconv = dconv
         self.conv_transpose = nn.ConvTranspose2d(
-            in_channels, out_channels, (KERNEL_SIZE, 1), (STRIDE, 1), padding=(EDGE, 0)
+            in_channels, out_channels, (KERNEL_SIZE, 1), (STRIDE, 1), padding=(edge, 0)
         )
         self.activation = activation
 
@@ -143,6 +190,57 @@ class TimeDecoderLayer(nn.Module):
         return self.activation(self.conv_transpose(y)[..., :length])
 
 
+class NormedEncoderLayer(nn.Module):
+    """Divides the number of steps by the stride, rounding up; with norms if there are `groups`."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: Kernel, dconv: nn.Module, groups: int
+    ) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.conv = nn.Conv1d(
+            in_channels, out_channels, kernel.size, kernel.stride, padding=kernel.edge
+        )
+        self.norm = norm(out_channels, groups)
+        self.dconv = dconv
+        self.rewrite = nn.Conv1d(out_channels, 2 * out_channels, 1)
+        self.rewrite_norm = norm(2 * out_channels, groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, L) -> (B, C', ceil(L / stride)), one less for each edge that the kernel lacks."""
+        x = F.pad(x, (0, -x.shape[-1] % self.kernel.stride))
+        y = self.dconv(F.gelu(self.norm(self.conv(x))))
+        return F.glu(self.rewrite_norm(self.rewrite(y)), dim=1)
+
+
+class NormedDecoderLayer(nn.Module):
+    """Mirrors a `NormedEncoderLayer`: returns to the length of that layer's input.
+
+    The outermost layer has neither activation nor norm at its end.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: Kernel, dconv: nn.Module, groups: int,
+        outermost: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.kernel = kernel
+        self.rewrite = nn.Conv1d(in_channels, 2 * in_channels, 3, padding=1)
+        self.rewrite_norm = norm(2 * in_channels, groups)
+        self.dconv = dconv
+        self.conv_transpose = nn.ConvTranspose1d(
+            in_channels, out_channels, kernel.size, kernel.stride
+        )
+        self.norm = norm(out_channels, 0 if outermost else groups)
+        self.activation: nn.Module = nn.Identity() if outermost else nn.GELU()
+
+    def forward(self, x: Tensor, skip: Tensor, length: int) -> Tensor:
+        """(B, C, L), (B, C, L) -> (B, C', length)"""
+        y = self.dconv(F.glu(self.rewrite_norm(self.rewrite(x + skip)), dim=1))
+        y = self.norm(self.conv_transpose(y))  # the norm sees the edges too
+        return self.activation(y[..., self.kernel.edge : self.kernel.edge + length])
+
+
 class FrequencyEmbedding(nn.Module):
     """A learnt vector for each frequency bin, stored divided by `scale` (a larger learning rate).
 
@@ -158,3 +256,11 @@ class FrequencyEmbedding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, F, T) -> (B, C, F, T)"""
         return x + self.gain * self.table.T[:, :, None]
+
+
+def frequency_embedding(config: HybridConfig) -> nn.Module:
+    """Return the embedding for the outputs of the first spectral layer; an identity without one."""
+    if not config.freq_emb:
+        return nn.Identity()
+    rows = config.bins // STRIDE
+    return FrequencyEmbedding(rows, config.channels, config.emb_scale, config.freq_emb)

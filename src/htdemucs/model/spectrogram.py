@@ -38,9 +38,12 @@ class Spectrogram(nn.Module):
     def analyse(self, waveform: Tensor) -> Tensor:
         """(B, C, L) -> complex (B, C, T, F + 1), with the Nyquist bin."""
         missing = self.frames(waveform.shape[-1]) * self.hop_length - waveform.shape[-1]
-        padded = _reflect(waveform, self.edge, self.edge + missing)
+        padded = self._pad(waveform, self.edge, self.edge + missing)
         frames = padded.unfold(-1, self.n_fft, self.hop_length) * self.window
         return torch.fft.rfft(frames, norm="ortho")
+
+    def _pad(self, waveform: Tensor, left: int, right: int) -> Tensor:
+        return _reflect(waveform, left, right)
 
     def inverse(self, spectrogram: Tensor, length: int) -> Tensor:
         """(..., 2C, F, T) -> (..., C, L), the first `length` samples.
@@ -49,10 +52,14 @@ class Spectrogram(nn.Module):
         fade. Every other sample lies under four Hann windows, a quarter apart, whose squares sum to
         3/2.
         """
+        frames = self._synthesise(spectrogram)
+        return self._overlap_add(frames)[..., self.edge : self.edge + length]
+
+    def _synthesise(self, spectrogram: Tensor) -> Tensor:
+        """(..., 2C, F, T) -> (..., C, T, n_fft), weighted by the window"""
         parts = rearrange(spectrogram, "... (c ri) f t -> ... c t f ri", ri=2)
         spectrum = F.pad(torch.view_as_complex(parts.contiguous()), (0, 1))  # Nyquist: silent
-        frames = torch.fft.irfft(spectrum, self.n_fft, norm="ortho") * (self.window * (2 / 3))
-        return self._overlap_add(frames)[..., self.edge : self.edge + length]
+        return torch.fft.irfft(spectrum, self.n_fft, norm="ortho") * (self.window * (2 / 3))
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
         """(..., T, n_fft) -> (..., (T + 3) * hop_length)
@@ -65,6 +72,27 @@ class Spectrogram(nn.Module):
             torch.add, (F.pad(quarter, (0, 0, q, 3 - q)) for q, quarter in enumerate(quarters))
         )
         return rearrange(hops, "... t h -> ... (t h)")
+
+
+class LateSpectrogram(Spectrogram):
+    """The transform of some networks for the Music Demixing Challenge of 2021.
+
+    The track is silent beyond its ends instead of reflected, and the inverse is late by `edge`
+    samples. Networks have learnt to make up for this.
+    """
+
+    def _pad(self, waveform: Tensor, left: int, right: int) -> Tensor:
+        return F.pad(waveform, (left, right))
+
+    def inverse(self, spectrogram: Tensor, length: int) -> Tensor:
+        """(..., 2C, F, T) -> (..., C, L)
+
+        Samples of the first hop lie under three windows only, and are divided by their sum.
+        """
+        waveform = self._overlap_add(self._synthesise(spectrogram))[..., :length]
+        fourth = self.window[-self.hop_length :].square()
+        gain = F.pad(1.5 / (1.5 - fourth), (0, max(0, length - self.hop_length)), value=1.0)
+        return waveform * gain[:length]
 
 
 def _reflect(waveform: Tensor, left: int, right: int) -> Tensor:

@@ -4,7 +4,7 @@ Positions are samples from the start of the track. Before its start and after it
 silent.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +16,8 @@ from torch.nn import functional as F
 class Segment:
     """A model-sized excerpt.
 
-    The model's input is `window` (C, segment_length). Of its answer only the middle `length`
-    samples count; they belong at position `start`.
+    The model's input is `window` (C, W). Of its answer only the middle `length` samples count; they
+    belong at position `start`.
     """
 
     start: int
@@ -25,17 +25,34 @@ class Segment:
     window: Tensor
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How a grid cuts.
+
+    Attributes:
+        length: samples in a segment.
+        stride: samples between the starts of neighbouring segments.
+        window: samples that the model sees for so many samples.
+        margin: the most samples of a window on one side of its segment.
+    """
+
+    length: int
+    stride: int
+    window: Callable[[int], int]
+    margin: int
+
+
 class SegmentGrid:
     """Cuts a stream into segments that start every `stride` samples, from `start` on.
 
-    If the track ends inside a segment, the segment is shorter and lies in the middle of its window:
-    the audio before it fills the window's beginning, silence its end. For this, half a segment of
-    history stays in memory.
+    If the track ends inside a segment, the segment is shorter. Each segment lies in the middle of
+    its window. The rest of a window is the audio around the segment; for this, a margin of history
+    stays in memory.
     """
 
-    def __init__(self, segment_length: int, stride: int, start: int = 0) -> None:
-        self.segment_length = segment_length
-        self.stride = stride
+    def __init__(self, cut: Cut, start: int = 0) -> None:
+        self._cut = cut
+        self._after = -((cut.length - cut.window(cut.length)) // 2)  # a whole segment's window
         self._next = start
         self._history: Tensor | None = None  # (C, samples)
         self._history_start = 0
@@ -44,14 +61,14 @@ class SegmentGrid:
         """Add a block (C, L) and yield the segments that it completes."""
         history = self._history
         self._history = block if history is None else torch.cat([history, block], dim=-1)
-        while self._next + self.segment_length <= self._received:
-            yield self._segment(self.segment_length)
-        self._forget(self._next - self.segment_length // 2)
+        while self._next + self._cut.length + self._after <= self._received:
+            yield self._segment(self._cut.length)
+        self._forget(self._next - self._cut.margin)
 
     def flush(self) -> Iterator[Segment]:
         """End the stream and yield the segments that its end cuts short."""
         while self._history is not None and self._next < self._received:
-            yield self._segment(min(self.segment_length, self._received - self._next))
+            yield self._segment(min(self._cut.length, self._received - self._next))
 
     @property
     def _received(self) -> int:
@@ -60,9 +77,10 @@ class SegmentGrid:
 
     def _segment(self, length: int) -> Segment:
         start = self._next
-        self._next += self.stride
-        begin = start - (self.segment_length - length) // 2
-        return Segment(start, length, self._excerpt(begin, begin + self.segment_length))
+        self._next += self._cut.stride
+        window = self._cut.window(length)
+        begin = start - (window - length) // 2
+        return Segment(start, length, self._excerpt(begin, begin + window))
 
     def _excerpt(self, begin: int, end: int) -> Tensor:
         assert self._history is not None

@@ -1,16 +1,21 @@
 """Run the network in batches that fit into the device's memory."""
 
 import warnings
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby, islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from htdemucs.errors import SeparationError
-from htdemucs.fast import choose_precision, prepare
+from htdemucs.fast import choose_precision, prepare_bag
 from htdemucs.model import Model
-from htdemucs.model.bag import networks
+from htdemucs.model.bag import as_bag, networks
+from htdemucs.separation.windows import Windows
 
-ACTIVATIONS = 16  # float32 tensors of the outermost layer's largest size: a segment's memory
+T = TypeVar("T")
+ACTIVATIONS = 16  # float32 tensors of the outermost layer's output: a segment's memory
 SHARE = 0.7  # of the free memory, for batches
 MOST_AT_ONCE = 16  # segments
 
@@ -34,24 +39,33 @@ class Runner:
         segment_length: int,
         compiled: bool = False,
     ) -> None:
-        self._model = model
+        self._model = as_bag(model)
+        self.windows = Windows(self._model, segment_length)
         self._prepare(precision, compiled)
         self.batch_size = batch_size or default_batch_size(model, self.device, segment_length)
+
+    def batches(self, items: Iterable[T], length: Callable[[T], int]) -> Iterator[list[T]]:
+        """Yield batches of segments, in order; `length` returns the length of one."""
+        for _, alike in groupby(items, lambda item: self.windows.group(length(item))):
+            while batch := list(islice(alike, self.batch_size)):
+                yield batch
 
     def _prepare(self, precision: str, compiled: bool = False) -> None:
         """Prepare the network for the device that the model is on."""
         self.device = next(self._model.parameters()).device
         self.precision = choose_precision(self._model, precision)
-        self._network = prepare(self._model, self.precision, compiled)
+        self._prepared = prepare_bag(self._model, self.precision, compiled)
 
-    def __call__(self, mixture: Tensor) -> Tensor:
-        """(B, C, L) -> (B, S, C, L), on the mixture's device.
+    def __call__(self, mixture: Tensor, length: int) -> Tensor:
+        """(B, C, W) -> (B, S, C, W'), on the mixture's device
+
+        Of both, `length` samples in the middle count.
 
         Raises:
             SeparationError: the model's answer is not finite, even in float32.
         """
         try:
-            return self._finite(mixture.to(self.device)).to(mixture.device)
+            return self._finite(mixture.to(self.device), length).to(mixture.device)
         except torch.OutOfMemoryError:
             if len(mixture) == 1 and self.device.type == "cpu":
                 raise
@@ -60,13 +74,13 @@ class Runner:
             torch.cuda.empty_cache()
         if len(mixture) > 1:
             self.batch_size = len(mixture) // 2
-            return torch.cat([self(part) for part in mixture.split(self.batch_size)])
+            return torch.cat([self(part, length) for part in mixture.split(self.batch_size)])
         self._move_to_cpu()
-        return self(mixture)
+        return self(mixture, length)
 
-    def _finite(self, mixture: Tensor) -> Tensor:
+    def _finite(self, mixture: Tensor, length: int) -> Tensor:
         """Return the network's answer or, if that is not finite, the reference's in float32."""
-        if _is_finite(answer := self._network(mixture)):
+        if _is_finite(answer := self.windows.answer(self._prepared, mixture, length)):
             return answer
         warnings.warn(
             f"a segment is not finite in {self.precision}: the reference network computes it again "
@@ -74,7 +88,7 @@ class Runner:
             stacklevel=2,
         )
         with torch.no_grad():
-            if _is_finite(answer := self._model(mixture)):
+            if _is_finite(answer := self.windows.answer(self._model, mixture, length)):
                 return answer
         raise SeparationError(
             "the model gives numbers that are not finite: its weights are damaged, or it was "
@@ -100,10 +114,6 @@ def default_batch_size(model: Model, device: torch.device, segment_length: int) 
     """Return how many segments should fit into a GPU's free memory; 1 for other devices."""
     if device.type != "cuda":
         return 1
-    need = max(
-        ACTIVATIONS * 4 * 2 * n.config.channels * n.config.bins // 4
-        * n.spectrogram.frames(segment_length)
-        for n in networks(model)
-    )  # fmt: skip
+    values = max(n.config.outermost_size(segment_length) for n in networks(model))
     free, _ = torch.cuda.mem_get_info(device)
-    return max(1, min(MOST_AT_ONCE, int(SHARE * free) // need))
+    return max(1, min(MOST_AT_ONCE, int(SHARE * free) // (ACTIVATIONS * 4 * values)))

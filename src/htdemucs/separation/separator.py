@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,12 @@ from torch.nn import functional as F
 from htdemucs.audio import Resampler
 from htdemucs.devices import choose_device
 from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
-from htdemucs.model import Bag, Model
+from htdemucs.model import Model
+from htdemucs.model.bag import as_bag
 from htdemucs.model.config import exact_seconds
 from htdemucs.provenance import Origin
 from htdemucs.separation.normalization import Normalization, measure
-from htdemucs.separation.overlap_add import OverlapAdd, Segment, SegmentGrid
+from htdemucs.separation.overlap_add import Cut, OverlapAdd, Segment, SegmentGrid
 from htdemucs.separation.runner import Runner
 from htdemucs.weights import load_model
 
@@ -35,7 +35,7 @@ class Separator:
         overlap: shared fraction of neighbouring segments, from 0 to below 1.
         shifts: average this many runs, each with a random lead-in of up to half a second; 0: one
             run without a lead-in.
-        segment: seconds; at most the model's own segment, which is the default.
+        segment: seconds; by default the model's own segment, which is the longest for HTDemucs.
         batch_size: segments in a batch; by default 1 on a CPU and as many as should fit on a GPU.
             When memory runs out, batches become smaller; if a GPU has too little memory for one
             segment, the CPU takes over, with a warning.
@@ -179,10 +179,12 @@ class Separator:
         self, blocks: Iterable[Tensor], normalization: Normalization, skip: int
     ) -> Iterator[Stems]:
         """Yield blocks of stems from the track's start on; those before `skip` may be zeros."""
-        lanes = [_Lane(self.segment_length, self.stride, start) for start in self._starts()]
+        windows = self._run.windows
+        cut = Cut(self.segment_length, self.stride, windows.widest, windows.margin)
+        lanes = [_Lane(cut, start) for start in self._starts()]
         level = normalization.apply
-        segments = _cut((level(block.to(self.device)) for block in blocks), lanes)
-        while batch := list(islice(segments, self._run.batch_size)):
+        segments = _segments((level(block.to(self.device)) for block in blocks), lanes)
+        for batch in self._run.batches(segments, lambda pair: pair[1].length):
             answers = self._answers([segment for _, segment in batch], skip)
             for (lane, segment), answer in zip(batch, answers, strict=True):
                 lane.add(segment, answer)
@@ -196,7 +198,7 @@ class Separator:
         windows = torch.stack([segment.window for segment in segments])
         if all(segment.start + segment.length <= skip for segment in segments):
             return windows.new_zeros(len(windows), len(self.stems), *windows.shape[1:])
-        return self._run(windows)
+        return self._run(windows, segments[0].length)
 
     def shift_offsets(self) -> list[int]:
         """Return the random lead-ins in samples: the same for every track."""
@@ -252,13 +254,13 @@ class Separator:
 class _Lane:
     """One run over the track: its grid, its overlap-add, and its finished samples."""
 
-    def __init__(self, segment_length: int, stride: int, start: int) -> None:
-        self.grid = SegmentGrid(segment_length, stride, start)
-        self._overlap_add = OverlapAdd(segment_length, stride, start)
+    def __init__(self, cut: Cut, start: int) -> None:
+        self.grid = SegmentGrid(cut, start)
+        self._overlap_add = OverlapAdd(cut.length, cut.stride, start)
         self._done: list[Tensor] = []
 
     def add(self, segment: Segment, answer: Tensor) -> None:
-        """Add the model's answer (S, C, segment_length) to one of this lane's segments."""
+        """Add the model's answer (S, C, W) to one of this lane's segments."""
         edge = (answer.shape[-1] - segment.length) // 2
         answer = answer[..., edge : edge + segment.length]
         self._done.append(self._overlap_add.push(segment.start, answer))
@@ -281,7 +283,7 @@ class _Lane:
         return whole[..., :count]
 
 
-def _cut(blocks: Iterable[Tensor], lanes: list[_Lane]) -> Iterator[tuple[_Lane, Segment]]:
+def _segments(blocks: Iterable[Tensor], lanes: list[_Lane]) -> Iterator[tuple[_Lane, Segment]]:
     """Yield every lane's segments, each as soon as the blocks complete it."""
     for block in blocks:
         for lane in lanes:
@@ -293,9 +295,8 @@ def _cut(blocks: Iterable[Tensor], lanes: list[_Lane]) -> Iterator[tuple[_Lane, 
 def _with_stems(model: Model, stems: Sequence[str] | None) -> Model:
     if stems is None:
         return model
-    bag = model if isinstance(model, Bag) else Bag([model])
     try:
-        return bag.only(stems)
+        return as_bag(model).only(stems)
     except ConfigError as error:
         raise SeparationError(str(error)) from error
 
@@ -304,9 +305,10 @@ def _checked_segment(model: Model, segment: float | Fraction | None) -> Fraction
     if segment is None:
         return model.segment
     segment = exact_seconds(segment)
-    if segment > model.segment:
+    longest = model.longest_segment
+    if longest is not None and segment > longest:
         raise SegmentTooLongError(
-            f"segment {float(segment):g} s is longer than the {float(model.segment):g} s the model "
+            f"segment {float(segment):g} s is longer than the {float(longest):g} s the model "
             "was trained for; lower `segment`"
         )
     if segment * model.sample_rate < 1:

@@ -169,7 +169,8 @@ class TrainConfig:
 
     Attributes:
         out: folder of the run: checkpoint, log, best and last model.
-        model: fields of `HTDemucsConfig`, to train from scratch.
+        model: `kind` (HTDemucs, the default, HDemucs or Demucs) and fields of its configuration, to
+            train from scratch.
         init_from: a model to start from instead, by any name or path that `load_model` takes.
         sources: names of the stems to separate; by default the model's own. Sources that
             `init_from` has keep their weights, the last layers of the others start anew.

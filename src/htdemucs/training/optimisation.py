@@ -3,14 +3,17 @@
 import math
 
 import torch
+from torch import nn
 
-from htdemucs.model import HTDemucs
+from htdemucs.model import HTDemucs, Network
 from htdemucs.training.config import OptimConfig
 
 
-def optimizer(model: HTDemucs, config: OptimConfig) -> torch.optim.Optimizer:
+def optimizer(model: Network, config: OptimConfig) -> torch.optim.Optimizer:
     """Return Adam or AdamW with the transformer's parameters in a group of their own."""
-    transformer = list(model.transformer.parameters()) if model.transformer else []
+    transformer: list[nn.Parameter] = []
+    if isinstance(model, HTDemucs) and model.transformer is not None:
+        transformer = list(model.transformer.parameters())
     inside = {id(parameter) for parameter in transformer}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in inside]
     groups = [{"params": rest, "transformer": False}, {"params": transformer, "transformer": True}]

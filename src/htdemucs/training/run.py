@@ -13,7 +13,8 @@ from accelerate import Accelerator
 
 from htdemucs.errors import ConfigError, TrainingError
 from htdemucs.files import replacing
-from htdemucs.model import Bag, HTDemucs, HTDemucsConfig
+from htdemucs.model import Bag, Network, build
+from htdemucs.model.family import CONFIGS
 from htdemucs.training.config import TrainConfig
 from htdemucs.training.corpus import Corpus, Recording, read_corpus
 from htdemucs.training.examples import Examples
@@ -121,7 +122,7 @@ def finish(config: TrainConfig) -> Path:
     if not config.per_source:
         return _result(config)
     members = [load_model(_result(part), device="cpu") for part in parts(config)]
-    assert all(isinstance(member, HTDemucs) for member in members)
+    assert all(isinstance(member, Network) for member in members)
     bag = Bag(members, torch.eye(len(members)).tolist())  # type: ignore[arg-type]
     save_model(bag, config.out / BEST)
     return config.out / BEST
@@ -144,16 +145,19 @@ def _accelerator(config: TrainConfig) -> Accelerator:
         ) from error
 
 
-def _network(config: TrainConfig) -> HTDemucs:
+def _network(config: TrainConfig) -> Network:
     """Return the network to train, the same each time for one configuration."""
     seed_torch(config.seed, "network")
     if config.init_from is None:
         fields = dict(config.model)
         if config.sources:
             fields["sources"] = config.sources
-        if config.data.segment is not None:
+        kind = fields.pop("kind", "HTDemucs")
+        if kind not in CONFIGS:
+            raise ConfigError(f"model.kind must be one of {', '.join(CONFIGS)}, not {kind!r}")
+        if config.data.segment is not None and kind == "HTDemucs":
             fields.setdefault("segment", config.data.segment)
-        return HTDemucs(HTDemucsConfig.from_dict(fields))
+        return build(CONFIGS[kind].from_dict(fields))
     model = load_model(config.init_from, device="cpu")
     if isinstance(model, Bag):
         if len(model.members) > 1:
@@ -165,17 +169,16 @@ def _network(config: TrainConfig) -> HTDemucs:
     return model
 
 
-def _examples(config: TrainConfig, network: HTDemucs, recordings: list[Recording]) -> Examples:
+def _examples(config: TrainConfig, network: Network, recordings: list[Recording]) -> Examples:
     sample_rate = network.sample_rate
     length = network.config.segment_length
     if config.data.segment is not None:
         length = int(config.data.segment * sample_rate)
     if length < 1:
         raise ConfigError("data.segment must be more than 0 seconds")
-    if length > network.config.segment_length:
-        raise ConfigError(
-            f"data.segment must be at most the model's {float(network.segment):g} seconds"
-        )
+    longest = network.longest_segment
+    if longest is not None and length > longest * sample_rate:
+        raise ConfigError(f"data.segment must be at most the model's {float(longest):g} seconds")
     reach = math.ceil(config.augment.shift * sample_rate)
     plan = ExcerptPlan(
         [recording.length for recording in recordings],

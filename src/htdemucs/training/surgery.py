@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from htdemucs.errors import ConfigError
-from htdemucs.model import HTDemucs
+from htdemucs.model import Network, build
 
-HEADS = ("spectral_decoder", "time_decoder")  # their outermost layer has channels for each source
+DECODERS = ("spectral_decoder", "time_decoder", "decoder")  # outermost layers serve each source
 
 
 @torch.no_grad()
 def with_sources(
-    model: HTDemucs, sources: Sequence[str], renamed: Mapping[str, str] | None = None
-) -> HTDemucs:
+    model: Network, sources: Sequence[str], renamed: Mapping[str, str] | None = None
+) -> Network:
     """Return the network for other sources.
 
     Sources that it has keep their weights (in the new order), and so do those that `renamed` maps
@@ -27,9 +27,8 @@ def with_sources(
     for old in renamed.values():
         if old not in model.sources:
             raise ConfigError(f"the model has no source {old}; it has {', '.join(model.sources)}")
-    network = HTDemucs(dataclasses.replace(model.config, sources=tuple(sources)))
-    outermost = f"{model.config.depth - 1}.conv_transpose"
-    heads = {f"{head}.{outermost}.{kind}" for head in HEADS for kind in ("weight", "bias")}
+    network = build(dataclasses.replace(model.config, sources=tuple(sources)))
+    heads = _heads(model)
     state = network.state_dict()
     for name, value in model.state_dict().items():
         if name not in heads:
@@ -43,3 +42,14 @@ def with_sources(
             if old in theirs:
                 target.copy_(theirs[old])
     return network
+
+
+def _heads(model: Network) -> set[str]:
+    """Return the names of the parameters with channels for each source."""
+    decoders = {name: getattr(model, name) for name in DECODERS if hasattr(model, name)}
+    return {
+        f"{decoder}.{len(layers) - 1}.{name}"
+        for decoder, layers in decoders.items()
+        for name, _ in layers[-1].named_parameters()
+        if name.rpartition(".")[0].endswith("conv_transpose")
+    }

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from htdemucs.errors import CheckpointError, ConfigError, TrainingError
 from htdemucs.files import replacing
-from htdemucs.model import HTDemucs
+from htdemucs.model import Network
 from htdemucs.training import optimisation, state
 from htdemucs.training.averaging import Average
 from htdemucs.training.config import TrainConfig
@@ -24,7 +24,7 @@ from htdemucs.training.losses import SourceLoss
 from htdemucs.training.randomness import seed_torch
 from htdemucs.weights import save_model
 
-Validate = Callable[[HTDemucs], dict[str, float]]
+Validate = Callable[[Network], dict[str, float]]
 BEST, LAST = "best", "last"  # folders of the run's models
 
 
@@ -45,7 +45,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        network: HTDemucs,
+        network: Network,
         examples: Examples,
         validate: Validate | None,
         accelerator: Accelerator,

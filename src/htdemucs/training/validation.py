@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from htdemucs.errors import TrainingError
 from htdemucs.evaluation import nsdr
 from htdemucs.evaluation.metrics import SILENCE
-from htdemucs.model import HTDemucs
+from htdemucs.model import Network
 from htdemucs.separation import Separator
 from htdemucs.training.corpus import Recording
 from htdemucs.training.examples import read_excerpt
@@ -44,7 +44,7 @@ class Validation:
         self._error = ERRORS[loss]
         self._weights = torch.tensor(weights, dtype=torch.float64)
 
-    def __call__(self, model: HTDemucs) -> Scores:
+    def __call__(self, model: Network) -> Scores:
         """Return means over all tracks: `loss`, `nsdr` (dB), and the nsdr of each source.
 
         A source that is silent in a track counts in the loss alone.
@@ -66,7 +66,7 @@ class Validation:
             "nsdr": float((score.nan_to_num() * heard).sum() / heard.sum()),
         } | {f"nsdr {name}": value for name, value, weight in named if weight}
 
-    def _score(self, model: HTDemucs, recording: Recording) -> list[list[float]]:
+    def _score(self, model: Network, recording: Recording) -> list[list[float]]:
         sources = torch.stack([self._read(model, recording, name) for name in model.sources])
         stems = Separator(model, shifts=0, precision="fp32").separate(
             sources.sum(0), model.sample_rate
@@ -77,7 +77,7 @@ class Validation:
         scores = nsdr(sources, estimates).masked_fill(silent, math.nan)
         return [losses.tolist(), scores.tolist()]
 
-    def _read(self, model: HTDemucs, recording: Recording, name: str) -> Tensor:
+    def _read(self, model: Network, recording: Recording, name: str) -> Tensor:
         length = recording.length
         if self._seconds is not None:
             length = min(length, int(self._seconds * model.sample_rate))

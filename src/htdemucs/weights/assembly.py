@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from htdemucs.errors import CheckpointError, ConfigError
-from htdemucs.model import HTDemucs, HTDemucsConfig
+from htdemucs.model import HTDemucsConfig, Network, NetworkConfig
+from htdemucs.model.config import HybridConfig
+from htdemucs.model.family import CONFIGS, network_class
 
 MAX_DEPTH = 10
 MAX_NUMBER = 1 << 20  # no setting of a genuine network is larger; hertz come closest
@@ -22,26 +24,30 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _FRACTION = re.compile(r"\d{1,30}(/\d{1,30})?", re.ASCII)
 
 
-def configuration(fields: Mapping[str, Any]) -> HTDemucsConfig:
-    """Return the configuration with these fields.
+def configuration(kind: object, fields: Mapping[str, Any]) -> NetworkConfig:
+    """Return the configuration of a kind of network with these fields.
 
     Raises:
-        CheckpointError: a field is unknown, or its value is impossible.
+        CheckpointError: the kind or a field is unknown, or a value is impossible.
     """
+    if not isinstance(kind, str) or kind not in CONFIGS:
+        raise CheckpointError(f"its kind is {shown(kind)}; known are {', '.join(CONFIGS)}")
+    known = CONFIGS[kind].__dataclass_fields__
     for name, value in fields.items():
-        if not (_are_names(value) if name == "sources" else _is_number(value)):
+        default = known[name].default if name in known else None
+        if not _has_type_of(default, value):
             raise CheckpointError(f"its {shown(name)} cannot be {shown(value)}")
     if fields.get("depth", 0) > MAX_DEPTH:  # sizes too large even to compute
         raise CheckpointError(f"its depth is {fields['depth']}; {MAX_DEPTH} is the most")
     try:
-        return HTDemucsConfig.from_dict(dict(fields))
+        return CONFIGS[kind].from_dict(dict(fields))
     except ConfigError as error:
         raise CheckpointError(f"it describes an impossible network: {error}") from error
 
 
 def network(
-    config: HTDemucsConfig, parameters: Mapping[str, Any], rename: Callable[[str], str]
-) -> HTDemucs:
+    config: NetworkConfig, parameters: Mapping[str, Any], rename: Callable[[str], str]
+) -> Network:
     """Return the network in evaluation mode. The file must hold all its parameters and no others.
 
     Args:
@@ -66,7 +72,7 @@ def network(
     return model.eval()
 
 
-def blank(config: HTDemucsConfig, count: int) -> HTDemucs:
+def blank(config: NetworkConfig, count: int) -> Network:
     """Return a network without values, for a file that holds so many.
 
     Raises:
@@ -74,7 +80,7 @@ def blank(config: HTDemucsConfig, count: int) -> HTDemucs:
     """
     _check_room(config, count)
     try:
-        return HTDemucs.blank(config)
+        return network_class(config).blank(config)
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"it describes an impossible network: {shown(error)}") from error
 
@@ -142,21 +148,29 @@ def _fill(parameter: Tensor, name: str, value: Any) -> None:
         raise CheckpointError(f"its {name} holds values that are not finite numbers")
 
 
-def _check_room(config: HTDemucsConfig, count: int) -> None:
+def _check_room(config: NetworkConfig, count: int) -> None:
     """Refuse a network that needs more values than the file holds; `least` is a lower bound."""
-    width = config.transformer_channels
-    least = 2 * config.t_layers * width**2 * (4 + 2 * config.t_hidden_scale)
-    least += 16 * config.channels * config.audio_channels * len(config.sources)
-    least += config.channels * config.bins // 4 if config.freq_emb else 0
+    least: float = 8 * config.channels * config.audio_channels * len(config.sources)
+    if isinstance(config, HTDemucsConfig):
+        width = config.transformer_channels
+        least += 2 * config.t_layers * width**2 * (4 + 2 * config.t_hidden_scale)
+    if isinstance(config, HybridConfig):
+        least += config.channels * config.bins // 4 if config.freq_emb else 0
     for width in config.widths:
         least += width**2 * (4 + 5 * config.dconv_depth / config.dconv_comp)
     if least > count:
         raise CheckpointError(f"it holds {count} values, too few for the network it describes")
 
 
+def _has_type_of(default: object, value: object) -> bool:
+    """Whether a value has the type that a field's default has."""
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    if isinstance(default, tuple):
+        kind = str if default and isinstance(default[0], str) else (int, float)
+        return isinstance(value, list | tuple) and all(isinstance(item, kind) for item in value)
+    return _is_number(value)
+
+
 def _is_number(value: object) -> bool:
     return type(value) in (int, float, Fraction) and abs(value) <= MAX_NUMBER  # type: ignore
-
-
-def _are_names(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)

@@ -83,9 +83,9 @@ def from_hub(repository: str, filename: str, access: Access) -> Path:
 
     LOG.info("fetching %s/%s", repository, filename)
     online = not access.local_files_only
-    known = signature(hf_hub_download).parameters  # clients before 1.0 lack `tqdm_class`
-    bar: dict[str, Any] = {"tqdm_class": _bar(filename)} if "tqdm_class" in known else {}
     with hub_client(f"{repository}/{filename}", DownloadError, online=online):
+        known = signature(hf_hub_download).parameters  # clients before 1.0 lack `tqdm_class`
+        bar: dict[str, Any] = {"tqdm_class": _bar(filename)} if "tqdm_class" in known else {}
         return Path(hf_hub_download(repository, filename, **vars(access), **bar))
 
 

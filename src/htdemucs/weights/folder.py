@@ -14,19 +14,21 @@ from torch import Tensor
 
 from htdemucs.errors import CheckpointError, ConfigError
 from htdemucs.files import replacing
-from htdemucs.model import Bag, HTDemucsConfig, Model
+from htdemucs.model import Bag, Model, NetworkConfig
+from htdemucs.model.family import kind
 from htdemucs.weights import assembly
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT_VERSION = 1
+FIRST_KIND = "HTDemucs"  # of members that name none: folders of the first version have no other
 
 
 @dataclass(frozen=True)
 class _Description:
     """The contents of `config.json`: the members' configurations, and their weights in the bag."""
 
-    members: list[HTDemucsConfig]
+    members: list[NetworkConfig]
     weights: list[list[float]] | None  # None for a single network, which is no bag
     segment: Fraction | None  # seconds; only a bag has it
 
@@ -47,7 +49,9 @@ def save_model(model: Model, folder: str | Path) -> None:
         if model.sources != networks[0].sources:
             raise CheckpointError("a bag limited to some stems cannot be saved; save the whole bag")
         config |= {"weights": model.weights.tolist(), "segment": str(Fraction(model.segment))}
-    config["members"] = [network.config.to_dict() for network in networks]
+    config["members"] = [
+        {"kind": kind(network.config)} | network.config.to_dict() for network in networks
+    ]
     state = {
         f"members.{i}.{name}": _smallest(value.detach().cpu())
         for i, network in enumerate(networks)
@@ -136,12 +140,13 @@ def _read_config(path: Path) -> _Description:
     return _Description(configs, weights, segment)
 
 
-def _member_config(fields: Any) -> HTDemucsConfig:
+def _member_config(fields: Any) -> NetworkConfig:
     if not isinstance(fields, dict):
         raise CheckpointError(f"each member must be a JSON object, not {assembly.shown(fields)}")
     if isinstance(fields.get("segment"), str):
         fields = fields | {"segment": assembly.exact_fraction(fields["segment"])}
-    return assembly.configuration(fields)
+    fields = dict(fields)
+    return assembly.configuration(fields.pop("kind", FIRST_KIND), fields)
 
 
 def _smallest(value: Tensor) -> Tensor:

@@ -1,16 +1,18 @@
-"""The published network's keywords, and their translation into our configuration."""
+"""The published networks' keywords, and their translation into our configurations."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from htdemucs.errors import CheckpointError
-from htdemucs.model import HTDemucsConfig
+from htdemucs.model import NetworkConfig
+from htdemucs.model.family import CONFIGS, kind
 from htdemucs.weights import assembly
 
-# The published constructor's keywords and their defaults, in order: a checkpoint may pass them by
+# The published constructors' keywords and their defaults, in order: a checkpoint may pass them by
 # position.
-DEFAULTS: dict[str, Any] = {
+_HTDEMUCS: dict[str, Any] = {
     "sources": None,
     "audio_channels": 2,
     "channels": 48,
@@ -75,90 +77,200 @@ DEFAULTS: dict[str, Any] = {
     "segment": 10,
     "use_train_segment": True,
 }
-
-# Keyword -> field of HTDemucsConfig with the same meaning.
-FIELDS = {
-    name: {"nfft": "n_fft", "samplerate": "sample_rate"}.get(name, name)
-    for name in DEFAULTS
-    if name in HTDemucsConfig.__dataclass_fields__ or name in ("nfft", "samplerate")
+_HDEMUCS: dict[str, Any] = {
+    "sources": None,
+    "audio_channels": 2,
+    "channels": 48,
+    "channels_time": None,
+    "growth": 2,
+    "nfft": 4096,
+    "wiener_iters": 0,
+    "end_iters": 0,
+    "wiener_residual": False,
+    "cac": True,
+    "depth": 6,
+    "rewrite": True,
+    "hybrid": True,
+    "hybrid_old": False,
+    "multi_freqs": None,
+    "multi_freqs_depth": 2,
+    "freq_emb": 0.2,
+    "emb_scale": 10,
+    "emb_smooth": True,
+    "kernel_size": 8,
+    "time_stride": 2,
+    "stride": 4,
+    "context": 1,
+    "context_enc": 0,
+    "norm_starts": 4,
+    "norm_groups": 4,
+    "dconv_mode": 1,
+    "dconv_depth": 2,
+    "dconv_comp": 4,
+    "dconv_attn": 4,
+    "dconv_lstm": 4,
+    "dconv_init": 1e-4,
+    "rescale": 0.1,
+    "samplerate": 44100,
+    "segment": 40,
+}
+_DEMUCS: dict[str, Any] = {
+    "sources": None,
+    "audio_channels": 2,
+    "channels": 64,
+    "growth": 2.0,
+    "depth": 6,
+    "rewrite": True,
+    "lstm_layers": 0,
+    "kernel_size": 8,
+    "stride": 4,
+    "context": 1,
+    "gelu": True,
+    "glu": True,
+    "norm_starts": 4,
+    "norm_groups": 4,
+    "dconv_mode": 1,
+    "dconv_depth": 2,
+    "dconv_comp": 4,
+    "dconv_attn": 4,
+    "dconv_lstm": 4,
+    "dconv_init": 1e-4,
+    "normalize": True,
+    "resample": True,
+    "rescale": 0.1,
+    "samplerate": 44100,
+    "segment": 40,
 }
 
-# Keywords without effect on a trained network whose other keywords are all supported: settings of
-# features that are off, of the initial values, or of the optimiser. They are not compared with the
-# defaults, because released checkpoints have others (a sparse attention window of 400, for one).
-INERT = {
-    "multi_freqs_depth",  # multi_freqs is off
-    "emb_smooth",  # initial values
-    "time_stride",  # used only where the branches merge, which depth rules out
-    "norm_groups",  # norm_starts keeps these norms out
-    "t_max_positions",  # t_emb is "sin"
-    "t_norm_in_group",  # t_norm_in takes precedence
-    "t_weight_decay",
-    "t_lr",
-    "t_cape_mean_normalize",
-    "t_cape_augment",
-    "t_cape_glob_loc_scale",
-    "t_mask_type",  # attention is dense
-    "t_mask_random_seed",
-    "t_sparse_attn_window",
-    "t_global_window",
-    "t_sparsity",
-    "t_auto_sparsity",
-}
-
-# Keywords that may differ from the default as long as the feature stays off.
-HARMLESS: dict[str, Callable[[Any, Mapping[str, Any]], bool]] = {
-    "channels_time": lambda value, values: value in (None, values["channels"]),
-    "multi_freqs": lambda value, _: not value,
-    "norm_starts": lambda value, values: bool(value >= values["depth"]),
-}
-
-
+Values = Mapping[str, Any]  # every keyword with its value
+_OUR_NAMES = {"nfft": "n_fft", "samplerate": "sample_rate"}
 _SCALARS = (type(None), bool, int, float, str, Fraction)
 
 
-def to_config(args: Sequence[Any], keywords: Mapping[str, Any]) -> HTDemucsConfig:
+@dataclass(frozen=True)
+class Keywords:
+    """The keywords of one kind of network.
+
+    Attributes:
+        kind: the kind's name.
+        defaults: every keyword and its default, in order.
+        inert: keywords without effect on a trained network whose other keywords are all supported:
+            settings of features that are off, of the initial values, or of the optimiser. They are
+            not compared with the defaults, because released checkpoints have others (a sparse
+            attention window of 400, for one).
+        harmless: keywords that may differ from the default as long as the feature stays off.
+    """
+
+    kind: str
+    defaults: Values
+    inert: frozenset[str]
+    harmless: Mapping[str, Callable[[Any, Values], bool]]
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Keyword -> field of the configuration with the same meaning."""
+        names = {name: _OUR_NAMES.get(name, name) for name in self.defaults}
+        known = CONFIGS[self.kind].__dataclass_fields__
+        return {name: field for name, field in names.items() if field in known}
+
+
+KEYWORDS = {
+    keywords.kind: keywords
+    for keywords in (
+        Keywords(
+            "HTDemucs",
+            _HTDEMUCS,
+            inert=frozenset(
+                {
+                    "multi_freqs_depth",  # multi_freqs is off
+                    "emb_smooth",  # initial values
+                    "time_stride",  # used only where the branches merge, which depth rules out
+                    "norm_groups",  # norm_starts keeps these norms out
+                    "t_max_positions",  # t_emb is "sin"
+                    "t_norm_in_group",  # t_norm_in takes precedence
+                    "t_weight_decay",
+                    "t_lr",
+                    "t_cape_mean_normalize",
+                    "t_cape_augment",
+                    "t_cape_glob_loc_scale",
+                    "t_mask_type",  # attention is dense
+                    "t_mask_random_seed",
+                    "t_sparse_attn_window",
+                    "t_global_window",
+                    "t_sparsity",
+                    "t_auto_sparsity",
+                }
+            ),
+            harmless={
+                "channels_time": lambda value, values: value in (None, values["channels"]),
+                "multi_freqs": lambda value, _: not value,
+                "norm_starts": lambda value, values: bool(value >= values["depth"]),
+            },
+        ),
+        Keywords(
+            "HDemucs",
+            _HDEMUCS,
+            inert=frozenset({"emb_smooth", "wiener_residual"}),  # the latter adds up to nothing
+            harmless={
+                "channels_time": lambda value, values: value in (None, values["channels"]),
+                "wiener_iters": lambda value, values: value == 0 or bool(values["cac"]),
+                "end_iters": lambda value, values: value == 0 or bool(values["cac"]),
+            },
+        ),
+        Keywords("Demucs", _DEMUCS, inert=frozenset(), harmless={}),
+    )
+}
+
+
+def to_config(kind: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> NetworkConfig:
     """Return the configuration that a checkpoint's constructor arguments describe.
 
     Raises:
         CheckpointError: a keyword asks for a feature that this network lacks; the message names it.
     """
-    if len(args) > len(DEFAULTS):
+    known = KEYWORDS[kind]
+    if len(args) > len(known.defaults):
         raise CheckpointError(
             f"the checkpoint passes {len(args)} arguments, too many to be genuine"
         )
-    by_position = dict(zip(DEFAULTS, args, strict=False))
+    by_position = dict(zip(known.defaults, args, strict=False))
     if twice := sorted(by_position.keys() & keywords.keys()):
         raise CheckpointError(f"the checkpoint passes {twice[0]} twice; download it again")
     arguments = {name: _simple(value) for name, value in (by_position | dict(keywords)).items()}
-    values = DEFAULTS | arguments
+    values = {**known.defaults, **arguments}
     for name in arguments:
-        if not _supported(name, values):
+        if not _supported(known, name, values):
             raise CheckpointError(
                 f"the checkpoint sets {assembly.shown(name)}={assembly.shown(values[name])}, which "
-                "this network does not have; only the released htdemucs family can be loaded"
+                f"no released {kind} has and this package cannot run"
             )
-    return assembly.configuration({field: _whole(values[name]) for name, field in FIELDS.items()})
+    fields = {field: _whole(values[name]) for name, field in known.fields.items()}
+    if "multi_freqs" in fields:
+        fields["multi_freqs"] = fields["multi_freqs"] or ()
+    return assembly.configuration(kind, fields)
 
 
-def from_config(config: HTDemucsConfig) -> dict[str, Any]:
+def from_config(config: NetworkConfig) -> dict[str, Any]:
     """Return the published constructor's keywords for this configuration."""
-    values = {name: getattr(config, field) for name, field in FIELDS.items()}
-    return values | {"sources": list(config.sources), "norm_starts": max(4, config.depth)}
+    known = KEYWORDS[kind(config)]
+    values = {name: getattr(config, field) for name, field in known.fields.items()}
+    if "norm_starts" not in known.fields and "norm_starts" in known.defaults:
+        values["norm_starts"] = max(4, config.depth)
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
-def _supported(name: str, values: Mapping[str, Any]) -> bool:
-    if name in FIELDS or name in INERT:
+def _supported(known: Keywords, name: str, values: Values) -> bool:
+    if name in known.fields or name in known.inert:
         return True
     value = values[name]
-    if name not in DEFAULTS:
+    if name not in known.defaults:
         return value in (None, False, 0, "", [], {}, ())  # an unknown feature, switched off
-    if name in HARMLESS:
+    if name in known.harmless:
         try:
-            return HARMLESS[name](value, values)
+            return known.harmless[name](value, values)
         except TypeError:
             return False
-    return bool(value == DEFAULTS[name])
+    return bool(value == known.defaults[name])
 
 
 def _simple(value: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 from htdemucs.devices import choose_device
 from htdemucs.errors import CheckpointError, ConfigError, ModelNotFoundError
 from htdemucs.events import Listener, Loaded, Loading, nobody
-from htdemucs.model import Bag, HTDemucs, HTDemucsConfig, Model
+from htdemucs.model import Bag, Model, Network, NetworkConfig
 from htdemucs.model.bag import needed_members, networks
 from htdemucs.provenance import Origin
 from htdemucs.weights import downloads, folder, official, registry
@@ -84,9 +84,7 @@ def _path(path: str | Path | None) -> Path | None:
     return Path(path) if path else None
 
 
-def _bag(
-    first: HTDemucs, files: registry.ModelFiles, name: str, stems: Sequence[str] | None
-) -> Bag:
+def _bag(first: Network, files: registry.ModelFiles, name: str, stems: Sequence[str] | None) -> Bag:
     """Return a bag of `first`, its first member, and of the other members that the stems need."""
     paths, rows = list(files.members), files.weights
     if not stems or not set(stems) <= set(first.sources):
@@ -94,8 +92,11 @@ def _bag(
     elif rows and [len(row) for row in rows] == [len(first.sources)] * len(paths):
         needed = needed_members(rows, [first.sources.index(stem) for stem in stems])
         paths, rows = [paths[i] for i in needed], [rows[i] for i in needed]
-    members = [first if path == files.members[0] else read_member(path, name) for path in paths]
-    return Bag(members, rows, files.segment, stems)  # type: ignore[arg-type]
+    members = {
+        path: first if path == files.members[0] else read_member(path, name)
+        for path in dict.fromkeys(paths)
+    }
+    return Bag([members[path] for path in paths], rows, files.segment, stems)  # type: ignore[misc]
 
 
 def read_member(path: Path, name: str) -> Model:
@@ -125,7 +126,7 @@ def read_member(path: Path, name: str) -> Model:
     return model
 
 
-def known_config(name: str) -> HTDemucsConfig:
+def known_config(name: str) -> NetworkConfig:
     """Return a model's configuration without a download; for a bag, that of its first member.
 
     Raises:
@@ -134,8 +135,7 @@ def known_config(name: str) -> HTDemucsConfig:
     """
     for model in registry.official_models().values():
         if name == model.name or name in model.members:
-            registry.check_supported(model, name)
-            return HTDemucsConfig(**model.config)
+            return registry.official_config(name if name in model.members else model.members[0])
     if name.startswith("hf://"):
         raise ModelNotFoundError(f"{name} must be downloaded first; give a path to it instead")
     loaded = load_model(name, device="cpu")

@@ -4,10 +4,8 @@ Nothing in a file is ever executed; for `.th` files, which are pickles, `pickles
 """
 
 import json
-import re
 from collections.abc import Mapping
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,48 +16,16 @@ from torch import Tensor
 
 from htdemucs.errors import CheckpointError
 from htdemucs.files import replacing
-from htdemucs.model import HTDemucs, HTDemucsConfig
+from htdemucs.model import Network, NetworkConfig
+from htdemucs.model.family import kind
 from htdemucs.weights import assembly, keywords
-from htdemucs.weights.pickles import CLASS_NAME, Contents, class_message, damaged
+from htdemucs.weights.pickles import KINDS, Contents, class_message, damaged
 from htdemucs.weights.pickles import read as read_pickle
 from htdemucs.weights.quantised import Quantised
-
-# Our parameter names -> the published ones, applied in order. Layers of the transformer alternate:
-# even ones attend to their own branch, odd ones to the other branch.
-_RENAMES = (
-    (r"^(spectral|time)_(en|de)coder\.", r"\1 \2coder."),
-    (r"^spectral ", ""),
-    (r"^time ", "t"),
-    (r"\.conv_transpose\.", ".conv_tr."),
-    (r"\.dconv\.(\d+)\.squeeze\.", r".dconv.layers.\1.0."),
-    (r"\.dconv\.(\d+)\.squeeze_norm\.", r".dconv.layers.\1.1."),
-    (r"\.dconv\.(\d+)\.expand\.", r".dconv.layers.\1.3."),
-    (r"\.dconv\.(\d+)\.expand_norm\.", r".dconv.layers.\1.4."),
-    (r"\.dconv\.(\d+)\.layer_scale\.", r".dconv.layers.\1.6."),
-    (r"^frequency_embedding\.table$", "freq_emb.embedding.weight"),
-    (r"^transformer\.spectral_in\.", "channel_upsampler."),
-    (r"^transformer\.spectral_out\.", "channel_downsampler."),
-    (r"^transformer\.time_in\.", "channel_upsampler_t."),
-    (r"^transformer\.time_out\.", "channel_downsampler_t."),
-    (r"^transformer\.spectral_norm\.", "crosstransformer.norm_in."),
-    (r"^transformer\.time_norm\.", "crosstransformer.norm_in_t."),
-    (r"^transformer\.spectral_layers\.", "crosstransformer.layers."),
-    (r"^transformer\.time_layers\.", "crosstransformer.layers_t."),
-    (r"\.(\d*[02468])\.attention\.", r".\1.self_attn."),
-    (r"\.(\d*[13579])\.attention\.", r".\1.cross_attn."),
-    (r"_attn\.projection\.", "_attn.in_proj_"),
-    (r"_attn\.output\.", "_attn.out_proj."),
-    (r"\.attention_norm\.", ".norm1."),
-    (r"\.context_norm\.", ".norm2."),
-    (r"\.(\d*[02468])\.feed_forward_norm\.", r".\1.norm2."),
-    (r"\.(\d*[13579])\.feed_forward_norm\.", r".\1.norm3."),
-    (r"\.feed_forward\.", "."),
-    (r"\.attention_scale\.", ".gamma_1."),
-    (r"\.feed_forward_scale\.", ".gamma_2."),
-)
+from htdemucs.weights.renames import renaming
 
 
-def read(path: Path) -> HTDemucs:
+def read(path: Path) -> Network:
     """Return the network in an official file, on the CPU, in float32.
 
     Raises:
@@ -71,8 +37,8 @@ def read(path: Path) -> HTDemucs:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     try:
-        args, kwargs, state = reader(path)
-        config = keywords.to_config(args, kwargs)
+        kind, args, kwargs, state = reader(path)
+        config = keywords.to_config(kind, args, kwargs)
         if isinstance(state, Quantised):
             state = state.parameters(_shapes(config, state.capacity))
         return assemble(config, state)
@@ -80,31 +46,31 @@ def read(path: Path) -> HTDemucs:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def assemble(config: HTDemucsConfig, state: Mapping[str, Any]) -> HTDemucs:
+def assemble(config: NetworkConfig, state: Mapping[str, Any]) -> Network:
     """Return a network in evaluation mode with parameters under their published names.
 
     Raises:
         CheckpointError: a parameter is missing, unknown, of the wrong shape, or not finite.
     """
     parameters = {name: _from_convolution(name, value) for name, value in state.items()}
-    return assembly.network(config, parameters, _published_name)
+    return assembly.network(config, parameters, renaming(config))
 
 
-def write(model: HTDemucs, path: Path) -> None:
+def write(model: Network, path: Path) -> None:
     """Write a network in the official `.safetensors` layout, in float16 as released.
 
     Raises:
         CheckpointError: the file cannot be written, or float16 cannot hold the parameters.
     """
-    state = {}
+    state, published_name = {}, renaming(model.config)
     for name, value in model.state_dict().items():
-        theirs = _published_name(name)
+        theirs = published_name(name)
         half = value.detach().to("cpu", torch.float16)
         if not half.isfinite().all():
             raise CheckpointError(f"{name} is too large for float16; convert to a folder instead")
         state[theirs] = _as_convolution(theirs, half).contiguous()
     metadata = {
-        "klass": CLASS_NAME,
+        "klass": next(name for name, ours in KINDS.items() if ours == kind(model.config)),
         "args": "[]",
         "kwargs": json.dumps(keywords.from_config(model.config), default=_encode_fraction),
     }
@@ -116,11 +82,12 @@ def write(model: HTDemucs, path: Path) -> None:
         raise CheckpointError(f"cannot write {path}: {reason}") from error
 
 
-def _shapes(config: HTDemucsConfig, count: int) -> dict[str, torch.Size]:
+def _shapes(config: NetworkConfig, count: int) -> dict[str, torch.Size]:
     """Return the shapes of the published network's parameters, of a file with so many values."""
     with torch.device("meta"):
         state = assembly.blank(config, count).state_dict()
-    names = {_published_name(ours): value for ours, value in state.items()}
+    published_name = renaming(config)
+    names = {published_name(ours): value for ours, value in state.items()}
     return {name: _as_convolution(name, value).shape for name, value in names.items()}
 
 
@@ -129,27 +96,27 @@ def _read_safetensors(path: Path) -> Contents:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        args, kwargs = _decode_metadata(metadata)
+        kind, args, kwargs = _decode_metadata(metadata)
         if "structure" not in metadata:
-            return args, kwargs, state
+            return kind, args, kwargs, state
         nested = _nested(json.loads(metadata["structure"]), state)
-        return args, kwargs, Quantised(nested, nested["meta"]["klass"])
+        return kind, args, kwargs, Quantised(nested, nested["meta"]["klass"])
     except CheckpointError:
         raise
     except Exception as error:  # a damaged file surfaces as almost anything
         raise CheckpointError(damaged(error)) from error
 
 
-def _decode_metadata(metadata: dict[str, str]) -> tuple[list[Any], dict[str, Any]]:
+def _decode_metadata(metadata: dict[str, str]) -> tuple[str, list[Any], dict[str, Any]]:
     if not {"klass", "args", "kwargs"} <= set(metadata):
         raise CheckpointError("not an official checkpoint: its metadata lacks klass or kwargs")
-    if metadata["klass"] != CLASS_NAME:
+    if metadata["klass"] not in KINDS:
         raise CheckpointError(class_message(assembly.shown(metadata["klass"])))
     args = json.loads(metadata["args"], object_hook=_decode_fraction)
     kwargs = json.loads(metadata["kwargs"], object_hook=_decode_fraction)
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         raise CheckpointError("not an official checkpoint: its args or kwargs are damaged")
-    return args, kwargs
+    return KINDS[metadata["klass"]], args, kwargs
 
 
 def _nested(node: Any, tensors: dict[str, Tensor]) -> Any:
@@ -174,13 +141,6 @@ def _encode_fraction(value: object) -> dict[str, Any]:
     if not isinstance(value, Fraction):
         raise TypeError(f"cannot write {value!r} as JSON")
     return {"_type": "fraction", "numerator": value.numerator, "denominator": value.denominator}
-
-
-@cache
-def _published_name(name: str) -> str:
-    for ours, theirs in _RENAMES:
-        name = re.sub(ours, theirs, name)
-    return name
 
 
 def _as_convolution(name: str, value: Tensor) -> Tensor:

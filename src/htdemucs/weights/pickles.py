@@ -20,22 +20,18 @@ from htdemucs.errors import CheckpointError
 from htdemucs.weights import assembly
 from htdemucs.weights.quantised import DIFFERENTIABLE, UNIFORM, Quantised
 
-CLASS_NAME = "demucs.htdemucs.HTDemucs"
-OTHER_CLASSES = ("demucs.hdemucs.HDemucs", "demucs.demucs.Demucs")
-# Arguments, keywords, and the tensors by name or quantised.
-Contents = tuple[list[Any], dict[str, Any], dict[str, Any] | Quantised]
+# Published class -> our kind of network.
+KINDS = {
+    "demucs.htdemucs.HTDemucs": "HTDemucs",
+    "demucs.hdemucs.HDemucs": "HDemucs",
+    "demucs.demucs.Demucs": "Demucs",
+}
+# Kind, arguments, keywords, and the tensors by name or quantised.
+Contents = tuple[str, list[Any], dict[str, Any], dict[str, Any] | Quantised]
 
 MAX_PICKLE = 64 << 20  # bytes, without the tensors; released files have 0.1 MB
 MAX_TUPLE = 1000  # values in a tuple and the tuples inside it
 LEGACY_PICKLES = 5  # in files of torch before 1.6: three headers, the contents, the tensors' names
-
-
-class _Class:
-    """Stands in for the network's class; only its identity matters."""
-
-
-class _OtherClass:
-    """Stands in for the classes of older networks."""
 
 
 class _Numbers:
@@ -59,10 +55,10 @@ class _FractionParts:
 
 # Stand-ins for the classes of quantisers -> their names.
 _QUANTISERS = {type("Quantiser", (), {}): name for name in (DIFFERENTIABLE, UNIFORM)}
+_CLASSES = {type(kind, (), {}): kind for kind in KINDS.values()}  # only their identity matters
 _STAND_INS: dict[str, type] = {
     **{name: stand_in for stand_in, name in _QUANTISERS.items()},
-    CLASS_NAME: _Class,
-    **dict.fromkeys(OTHER_CLASSES, _OtherClass),
+    **dict(zip(KINDS, _CLASSES, strict=True)),
     "fractions.Fraction": _FractionParts,
     "numpy.dtype": _Numbers,
     "numpy.ndarray": _Numbers,
@@ -92,7 +88,7 @@ _unpickling = threading.Lock()  # torch's list of allowed names is global
 
 
 def read(path: Path) -> Contents:
-    """Return the constructor's arguments and the parameters in a `.th` file.
+    """Return the kind, the constructor's arguments and the parameters in a `.th` file.
 
     Raises:
         CheckpointError: the file is damaged, unsafe, or no official checkpoint.
@@ -117,8 +113,8 @@ def damaged(error: Exception) -> str:
 
 
 def class_message(name: str) -> str:
-    """Return the message for a network of another class."""
-    return f"its network is {name}; this version runs HTDemucs (htdemucs, htdemucs_ft, htdemucs_6s)"
+    """Return the message for a network of an unknown class."""
+    return f"its network is {name}; only {', '.join(KINDS.values())} can be run"
 
 
 def _vet(path: Path) -> None:
@@ -188,8 +184,8 @@ def _unpack(package: Any) -> Contents:
     """Return plain containers and tensors; no object of the file's own is used after this."""
     if not isinstance(package, dict) or not {"klass", "kwargs", "state"} <= set(package):
         raise CheckpointError("not an official checkpoint: it lacks klass, kwargs or state")
-    if package["klass"] is not _Class:
-        raise CheckpointError(class_message("one of an older kind"))
+    if not isinstance(package["klass"], type) or package["klass"] not in _CLASSES:
+        raise CheckpointError(class_message("of no known class"))
     args = dict.get(package, "args", ())  # an ordered dictionary could bring its own .get
     kwargs, state = package["kwargs"], package["state"]
     containers = isinstance(args, list | tuple) and isinstance(kwargs, dict)
@@ -201,6 +197,7 @@ def _unpack(package: Any) -> Contents:
     else:
         parameters = {name: assembly.plain_tensor(state[name]) for name in state}
     return (
+        _CLASSES[package["klass"]],
         [_decoded(value) for value in args],
         {name: _decoded(kwargs[name]) for name in kwargs},
         parameters,

@@ -18,9 +18,10 @@ import yaml
 
 from htdemucs.errors import CheckpointError, DownloadError, ModelNotFoundError
 from htdemucs.files import user_cache
-from htdemucs.model import HTDemucsConfig
+from htdemucs.model import NetworkConfig
 from htdemucs.model.bag import needed_members
 from htdemucs.model.config import exact_seconds
+from htdemucs.model.family import CONFIGS
 from htdemucs.weights import assembly, card, downloads
 from htdemucs.weights.downloads import Access
 
@@ -56,8 +57,9 @@ class OfficialModel:
     members: tuple[str, ...]  # signatures
     weights: list[list[float]] | None
     about: str
-    unsupported: str | None  # the kind of network, if this version cannot run it
-    config: dict[str, Any]  # fields that differ from the released htdemucs
+    segment: Fraction | None  # seconds
+    quantised: bool
+    sources: tuple[str, ...]
     license: License
 
 
@@ -79,12 +81,20 @@ def official_models() -> dict[str, OfficialModel]:
             members=tuple(entry["members"]),
             weights=entry.get("weights"),
             about=entry.get("about", ""),
-            unsupported=entry.get("unsupported"),
-            config=entry.get("config", {}),
+            segment=Fraction(entry["segment"]) if "segment" in entry else None,
+            quantised=entry.get("quantised", False),
+            sources=official_config(entry["members"][0]).sources,
             license=License(**{"name": None} | _table()["license"]),
         )
         for name, entry in _table()["models"].items()
     }
+
+
+@cache
+def official_config(signature: str) -> NetworkConfig:
+    """Return the configuration of an official network, as far as it is known without its file."""
+    entry = _table()["signatures"][signature]
+    return CONFIGS[entry.get("kind", "HTDemucs")].from_dict(entry.get("config", {}))
 
 
 def locate(
@@ -281,26 +291,23 @@ def _published_name(name: str) -> str:
 
 
 def _official(model: OfficialModel, access: Access, stems: Sequence[str] | None) -> ModelFiles:
-    check_supported(model, model.name)
     weights = model.weights
-    sources = HTDemucsConfig(**model.config).sources
     needed = list(range(len(model.members)))
-    if weights and stems and set(stems) <= set(sources):
-        needed = needed_members(weights, [sources.index(name) for name in stems])
+    if weights and stems and set(stems) <= set(model.sources):
+        needed = needed_members(weights, [model.sources.index(name) for name in stems])
         weights = [weights[i] for i in needed]
     members: list[Path] = []
     for signature in (model.members[i] for i in needed):
         # If the hub failed for one member, do not wait for it again.
         legacy_first = bool(members) and members[-1].suffix == ".th"
         members.append(_official_member(model, signature, access, legacy_first))
-    return ModelFiles(tuple(members), weights)
+    return ModelFiles(tuple(members), weights, model.segment)
 
 
 def _official_member(
     model: OfficialModel, signature: str, access: Access, legacy_first: bool = False
 ) -> Path:
     """Return a member's file: cached, else from the hub, else from the legacy root."""
-    check_supported(model, signature)
     if path := _cached_member(model, signature, access):
         return path
     reasons = []
@@ -358,19 +365,6 @@ def _legacy_file(signature: str) -> tuple[dict[str, str], str]:
     return entry, f"{signature}-{entry['checksum']}.th"
 
 
-def check_supported(model: OfficialModel, name: str) -> None:
-    """Refuse an official model that this version cannot run; `name` is the user's word for it.
-
-    Raises:
-        ModelNotFoundError: the model is of an older kind.
-    """
-    if model.unsupported:
-        raise ModelNotFoundError(
-            f"{name} is a {model.unsupported} model, which this version cannot run yet; "
-            "use htdemucs, htdemucs_ft or htdemucs_6s"
-        )
-
-
 def _unreachable(model: OfficialModel, signature: str, access: Access, reasons: list[str]) -> str:
     _, filename = _legacy_file(signature)
     folder = access.cache_dir or downloads.default_cache()
@@ -383,8 +377,7 @@ def _unreachable(model: OfficialModel, signature: str, access: Access, reasons: 
 
 
 def _not_found(name: str) -> str:
-    usable = [model.name for model in official_models().values() if not model.unsupported]
-    usable.append(SHIPPED_MODEL)
+    usable = [*official_models(), SHIPPED_MODEL]
     close = difflib.get_close_matches(name, usable, n=1)
     hint = f"did you mean {close[0]}?" if close else f"known names: {', '.join(usable)}"
     return f"no model {assembly.shown(name)}; {hint} A path or hf://namespace/name works too."

@@ -115,11 +115,11 @@ class Separator:
             wav = convert_audio(wav, sr, self.samplerate, self.audio_channels)
         level = measure([wav])
         parameters: dict[str, Any] = {name: getattr(self, f"_{name}") for name in _PARAMETERS}
-        told = {**(parameters.pop("callback_arg") or {}), "audio_length": wav.shape[-1]}
+        items = {**(parameters.pop("callback_arg") or {}), "audio_length": wav.shape[-1]}
         workers = parameters.pop("jobs")
         mix = level.apply(wav)[None]
         [stems] = apply_model(
-            self._model, mix, num_workers=workers, callback_arg=told, **parameters
+            self._model, mix, num_workers=workers, callback_arg=items, **parameters
         )
         return wav, dict(zip(self._model.sources, level.undo(stems), strict=True))
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -69,18 +70,12 @@ def apply_model(
     if transition_power != 1:
         raise SeparationError("`transition_power` must be 1: segments fade into each other evenly")
     networks, whole = bag(model)
-    told = {"models": len(networks), **(callback_arg or {})}
-    if isinstance(model, BagOfModels):
-        told["models"] = len(networks)
-    settings = {
-        "overlap": overlap,
-        "split": split,
-        "shifts": bool(shifts),
-        "batch_size": num_workers or None,
-    }
+    items = {**(callback_arg or {}), "models": len(networks)}
+    settings: dict[str, Any] = {"overlap": overlap, "split": split, "shifts": bool(shifts)}
+    settings |= {"batch_size": num_workers or None, "device": device or mix.device}
     answers = (
-        _Passes(network, segment, device or mix.device, settings, progress).run(
-            mix, shifts, _reporter(callback, told | {"model_idx_in_bag": i})
+        _Passes(network, _seconds(network, segment, split, length), settings, progress).run(
+            mix, shifts, _reporter(callback, items | {"model_idx_in_bag": i})
         )
         for i, network in enumerate(networks)
     )
@@ -88,10 +83,19 @@ def apply_model(
     return whole.weighted_mean(answers)
 
 
-def _reporter(callback: Callback | None, told: dict[str, Any]) -> Callable[..., None]:
-    def report(**items: Any) -> None:
+def _seconds(
+    network: Published, segment: float | None, split: bool, length: int
+) -> float | Fraction | None:
+    """Return the seconds of a segment: of the whole mixture where a network takes it at once."""
+    if split or network.padded_length:
+        return segment
+    return Fraction(length, network.samplerate) + Fraction(MAX_SHIFT)
+
+
+def _reporter(callback: Callback | None, items: dict[str, Any]) -> Callable[..., None]:
+    def report(**more: Any) -> None:
         if callback is not None:
-            callback(told | items)
+            callback(items | more)
 
     return report
 
@@ -102,8 +106,7 @@ class _Passes:
     def __init__(
         self,
         network: Published,
-        segment: float | None,
-        device: str | torch.device,
+        segment: float | Fraction | None,
         settings: dict[str, Any],
         progress: bool,
     ) -> None:
@@ -112,7 +115,6 @@ class _Passes:
             network.padded_length,
             self._tell,
             segment=segment or network.segment,
-            device=device,
             **settings,
         )
         self._progress = progress

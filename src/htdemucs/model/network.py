@@ -1,0 +1,138 @@
+"""What all networks have in common: who they are, and how their parameters begin."""
+
+import dataclasses
+from fractions import Fraction
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from htdemucs.model.config import NetworkConfig
+from htdemucs.model.pretrained import Pretrained
+from htdemucs.model.spectrogram import Spectrogram
+from htdemucs.provenance import Origin
+
+EPSILON = 1e-5  # keeps silence finite when inputs are normalised
+
+
+class Network(Pretrained, nn.Module):
+    """A network that separates: (B, C, L) -> (B, S, C, L), for any L of at least 1.
+
+    The parameters are initialised for training from scratch, from torch's global generator.
+
+    Attributes:
+        config: every size of the network.
+        origin: the files that the parameters were read from; None if they are from no file.
+    """
+
+    config: NetworkConfig
+    origin: Origin | None = None
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @classmethod
+    def blank(cls, config: NetworkConfig) -> Self:
+        """Return a network whose parameters have no values yet; a checkpoint is to fill them.
+
+        No initial values are drawn, because that takes longer than reading a checkpoint. Torch's
+        global generator does not change.
+        """
+        with torch.random.fork_rng(devices=[]), _NoInitialValues():
+            network = cls(dataclasses.replace(config, rescale=0))
+        network.config = config
+        return network
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the outputs, in order."""
+        return self.config.sources
+
+    @property
+    def audio_channels(self) -> int:
+        """Channels of mixture and sources."""
+        return self.config.audio_channels
+
+    @property
+    def sample_rate(self) -> int:
+        """Sample rate of mixture and sources, in Hz."""
+        return self.config.sample_rate
+
+    @property
+    def segment(self) -> Fraction:
+        """Seconds of a segment by default."""
+        return self.config.segment
+
+    @property
+    def longest_segment(self) -> Fraction | None:
+        """Seconds of the longest segment that it can separate well; None: any length."""
+        return self.config.longest_segment
+
+
+class HybridNetwork(Network):
+    """A network with a spectral and a time branch. Its core is everything but the STFT.
+
+    The network's output is the core's time estimate plus `spectrogram.inverse` of its spectral
+    estimate. Exported models are the core.
+    """
+
+    spectrogram: Spectrogram
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        """(B, C, L) -> (B, S, C, L), for any L of at least 1."""
+        time, spectral = self.core(mixture, self.spectrogram(mixture))
+        return time + self.spectrogram.inverse(spectral, mixture.shape[-1])
+
+    def core(self, mixture: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, L), (B, 2C, F, T) -> time (B, S, C, L), spectral (B, S, 2C, F, T)"""
+        raise NotImplementedError
+
+
+class Restore:
+    """Undoes a normalisation, in the same way for every source."""
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        self.mean, self.std = mean.unsqueeze(1), std.unsqueeze(1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, S, ...) -> (B, S, ...)"""
+        return x * self.std + self.mean
+
+
+def normalise(x: Tensor) -> tuple[Tensor, Restore]:
+    """Return x with zero mean and unit deviation in each item of the batch, and the way back."""
+    dims = tuple(range(1, x.dim()))
+    correction = int(x[0].numel() > 1)  # a lone value deviates by 0, not by 0 / 0
+    std, mean = torch.std_mean(x, dim=dims, keepdim=True, correction=correction)
+    return (x - mean) / (EPSILON + std), Restore(mean, std)
+
+
+@torch.no_grad()
+def rescale_convolutions(module: nn.Module, reference: float) -> None:
+    """Bring each convolution's initial deviation halfway, in decibels, to `reference`."""
+    if not reference:
+        return
+    kinds = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
+    for conv in (m for m in module.modules() if isinstance(m, kinds)):
+        gain = (reference / conv.weight.std()).sqrt()
+        conv.weight.mul_(gain)
+        if conv.bias is not None:
+            conv.bias.mul_(gain)
+
+
+class _NoInitialValues(TorchFunctionMode):
+    """Skips the functions that give the parameters of torch's layers random values."""
+
+    DRAWS = frozenset(
+        {nn.init.kaiming_uniform_, nn.init.xavier_uniform_, Tensor.uniform_, Tensor.normal_}
+    )
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in self.DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
