@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         HTDemucs,
         HTDemucsConfig,
     )
-    from htdemucs.separation import Separator
+    from htdemucs.separation import Normalization, Separator
     from htdemucs.stems import OutputOptions, SeparatedFile, separate_file
     from htdemucs.weights import load_model, save_model
 
@@ -49,6 +49,7 @@ _ROOMS = {
     "HTDemucs": "weights",
     "HTDemucsConfig": "model",
     "Library": "batch",
+    "Normalization": "separation",
     "Outcome": "batch",
     "OutputOptions": "stems",
     "Progress": "events",
@@ -79,6 +80,7 @@ __all__ = [
     "HTDemucsError",
     "Library",
     "ModelNotFoundError",
+    "Normalization",
     "Outcome",
     "OutputOptions",
     "Progress",

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from helpers import TINY, awake, snr
 from htdemucs import Bag, HTDemucs, HTDemucsConfig, ModelNotFoundError, Separator, save_model
 from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
-from htdemucs.separation import measure
+from htdemucs.separation import Normalization, measure
 
 relaxed = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -260,3 +260,23 @@ def test_numpy_arrays_and_whole_floats(identity, sample_rate, dtype):
 def test_other_inputs_are_one_clear_error(identity, waveform, sample_rate, match):
     with pytest.raises(SeparationError, match=match):
         Separator(identity).separate(waveform, sample_rate)
+
+
+def test_an_endless_track_is_separated_while_it_comes(identity):
+    """With a given level, stems of the first second are there before the second one is read."""
+    read = []
+
+    def endless():
+        while True:
+            read.append(len(read))
+            yield torch.full((2, 50), float(len(read)))
+
+    stream = Separator(identity).stream(endless(), Normalization(0.0, 1.0))
+    pieces, length = [], 0
+    while length < 1000:
+        pieces.append(next(stream)["twice"])
+        length += pieces[-1].shape[-1]
+        assert 50 * len(read) <= length + 3 * Separator(identity).segment_length
+    stream.close()
+    expected = torch.arange(1, len(read) + 1.0).repeat_interleave(50)[:length]
+    torch.testing.assert_close(torch.cat(pieces, dim=-1)[0], 2 * expected)

@@ -17,7 +17,7 @@ class Normalization:
 
     mean: float
     std: float
-    length: int  # samples in the track
+    length: int = 0  # samples in the track, 0 where unknown: `split=False` is not checked then
 
     def apply(self, waveform: Tensor) -> Tensor:
         """(..., L) -> (..., L), from the track's level to the model's."""

@@ -151,7 +151,8 @@ class Separator:
 
         The blocks of stems have other lengths than the input's, but together they line up with the
         track to the sample. Without `normalization` the blocks are read twice, first to `measure`
-        the track: pass a list, an `AudioFile`, or anything else that can be read twice.
+        the track: pass a list, an `AudioFile`, or anything else that can be read twice. With one,
+        they may come from a generator, and never end.
 
         The first `skip` samples are left out, and segments that only they need are not computed.
         The other samples are the same to the bit (on a GPU, as long as its memory suffices).
@@ -163,7 +164,7 @@ class Separator:
         if normalization is None:
             if iter(blocks) is blocks:
                 raise SeparationError(
-                    "these blocks can be read only once; pass a list, or normalization=measure(...)"
+                    "these blocks can be read only once; pass a list, or a `normalization`"
                 )
             normalization = measure(blocks)
         self.check_length(normalization.length)
