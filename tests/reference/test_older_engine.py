@@ -50,8 +50,8 @@ def by_the_published_engine(model, waveform, shifts=0, **options):
     return apply_model(model, level, shifts=shifts, **options)[0] * std + mean
 
 
-def agree(separator, expected, waveform):
-    stems = separator.separate(waveform, RATE)
+def agree(separator, expected, waveform, rate=RATE):
+    stems = separator.separate(waveform, rate)
     for stem, reference in zip(stems.values(), expected, strict=True):
         assert snr(reference, stem) >= 100
 
