@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from helpers import snr
 from htdemucs import Separator, load_model
 from htdemucs.weights import official, quantised
+from htdemucs.weights.renames import renaming
 
 from .conftest import RELEASED, SMALL, SOURCES, build
 from .test_engine import by_the_published_engine, track
@@ -55,7 +56,7 @@ def save_th(state, path, keywords=KEYWORDS):
     return path
 
 
-def save_safetensors(state, path):
+def save_safetensors(state, path, keywords=KEYWORDS, klass="demucs.htdemucs.HTDemucs"):
     """Write the hub's layout: tensors by number, and the structure that holds them as JSON."""
     tensors = {}
 
@@ -72,11 +73,12 @@ def save_safetensors(state, path):
             return {"_class": f"{value.__module__}.{value.__name__}"}
         return value
 
-    fraction = {"_type": "fraction", "numerator": 1, "denominator": 1}
+    numerator, denominator = keywords["segment"].as_integer_ratio()
+    segment = {"_type": "fraction", "numerator": numerator, "denominator": denominator}
     metadata = {
-        "klass": "demucs.htdemucs.HTDemucs",
+        "klass": klass,
         "args": "[]",
-        "kwargs": json.dumps(KEYWORDS | {"segment": fraction}),
+        "kwargs": json.dumps(keywords | {"segment": segment}),
         "structure": json.dumps(node(state)),
     }
     save_file(tensors, path, metadata)
@@ -91,7 +93,9 @@ def test_parameters_are_equal_to_the_bit(settings, tmp_path):
         (save_safetensors(state, tmp_path / "q.safetensors"), hf.load_safetensors_model),
     ):
         expected = published(path).state_dict()
-        ours = {official._published_name(n): v for n, v in official.read(path).state_dict().items()}
+        network = official.read(path)
+        published_name = renaming(network.config)
+        ours = {published_name(name): value for name, value in network.state_dict().items()}
         assert ours.keys() == expected.keys()
         for name, value in expected.items():
             assert torch.equal(ours[name], value.view_as(ours[name])), name
