@@ -142,7 +142,6 @@ def test_impossible_requests_end_with_one_line(run, words, match):
         (["--stems", "bass", "--two-stems", "bass"], "not both"),
         (["-d", "gameboy"], "gameboy"),
         (["-n", "htdemux"], "htdemucs"),
-        (["-n", "mdx_extra_q"], "cannot run yet"),
         (["--repo", "nowhere"], "--repo nowhere is not a folder"),
     ],
     ids=" ".join,
