@@ -4,9 +4,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers import awake, snr
-from htdemucs import Bag, HTDemucs, HTDemucsConfig
+from htdemucs import Bag, Demucs, DemucsConfig, HDemucs, HDemucsConfig, HTDemucs, HTDemucsConfig
 from htdemucs.fast import kernels
-from htdemucs.fast.network import FastHTDemucs, supports
+from htdemucs.fast.network import FastHybrid, supports
 
 SMALL = {
     "channels": 16,
@@ -51,9 +51,55 @@ def test_every_variant_equals_the_reference(each_build, fields):
     mixture = torch.randn(2, model.audio_channels, 3001)
     with torch.no_grad():
         expected = model(mixture)
-    assert snr(expected, FastHTDemucs(model)(mixture)) > 100
+    assert snr(expected, FastHybrid(model)(mixture)) > 100
     if each_build == "avx512bf16":
-        assert snr(expected, FastHTDemucs(model, torch.bfloat16)(mixture)) > 33
+        assert snr(expected, FastHybrid(model, torch.bfloat16)(mixture)) > 33
+
+
+OLDER = {"channels": 16, "depth": 4, "n_fft": 256, "segment": 1, "sample_rate": 8000}
+OLDER |= {"norm_starts": 2, "dconv_lstm": 2, "dconv_attn": 2}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"audio_channels": 1, "dconv_mode": 3},
+        {"sources": list("abcde"), "depth": 3, "channels": 48},
+        {"n_fft": 1024, "depth": 5, "norm_starts": 4, "dconv_lstm": 3, "dconv_attn": 4},
+        {"freq_emb": 0, "norm_starts": 9, "growth": 3},
+    ],
+    ids=str,
+)
+def test_hybrid_demucs_equals_the_reference(each_build, fields):
+    torch.manual_seed(0)
+    model = awake(HDemucs(HDemucsConfig(**OLDER | fields))).eval()
+    if not supports(model):
+        pytest.skip("no kernels for this machine")
+    fast = FastHybrid(model)
+    for length in (1, 1023, 30_001):
+        mixture = torch.randn(2, model.audio_channels, length)
+        with torch.no_grad():
+            expected = model(mixture)
+        assert snr(expected, fast(mixture)) > 100
+    if each_build == "avx512bf16":
+        assert snr(expected, FastHybrid(model, torch.bfloat16)(mixture)) > 33
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"cac": False},
+        {"hybrid_old": True},
+        {"multi_freqs": (0.3,), "multi_freqs_depth": 2},
+        {"dconv_lstm": 1},
+        {"channels": 24},
+    ],
+    ids=str,
+)
+def test_other_hybrid_demucs_are_left_to_the_reference(fields):
+    assert not supports(HDemucs(HDemucsConfig(**OLDER | fields)))
+    assert not supports(Demucs(DemucsConfig(channels=16)))
 
 
 _cache = {}
@@ -66,7 +112,7 @@ _cache = {}
 def test_any_length_and_level_equals_the_reference(length, level):
     if not _cache:
         _cache["model"] = model = network()
-        _cache["fast"] = FastHTDemucs(model)
+        _cache["fast"] = FastHybrid(model)
     mixture = 10**level * torch.randn(1, 2, length)
     with torch.no_grad():
         expected = _cache["model"](mixture)
@@ -74,18 +120,18 @@ def test_any_length_and_level_equals_the_reference(length, level):
 
 
 def test_silence_stays_finite():
-    fast = FastHTDemucs(network())
+    fast = FastHybrid(network())
     assert fast(torch.zeros(1, 2, 4000)).isfinite().all()
 
 
 def test_the_same_input_gives_the_same_output():
-    fast = FastHTDemucs(network())
+    fast = FastHybrid(network())
     mixture = torch.randn(1, 2, 4000)
     assert torch.equal(fast(mixture), fast(mixture))
 
 
 def test_a_batch_equals_its_items_one_by_one():
-    fast = FastHTDemucs(network())
+    fast = FastHybrid(network())
     mixture = torch.randn(3, 2, 4000)
     each = torch.cat([fast(item[None]) for item in mixture])
     assert snr(each, fast(mixture)) > 110
@@ -94,7 +140,7 @@ def test_a_batch_equals_its_items_one_by_one():
 def test_the_model_is_not_changed():
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    FastHTDemucs(model)(torch.randn(1, 2, 4000))
+    FastHybrid(model)(torch.randn(1, 2, 4000))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -118,5 +164,5 @@ def test_a_mapped_bag_weighs_as_before():
     mixture = torch.randn(1, 2, 4000)
     with torch.no_grad():
         expected = bag(mixture)
-        assert snr(expected, bag.mapped(FastHTDemucs)(mixture)) > 100
+        assert snr(expected, bag.mapped(FastHybrid)(mixture)) > 100
     assert bag.members == members

@@ -5,7 +5,7 @@ from helpers import awake, snr
 from htdemucs import Bag, HTDemucs, HTDemucsConfig, Separator
 from htdemucs.errors import ConfigError
 from htdemucs.fast import choose_precision, kernels, precision, prepare
-from htdemucs.fast.network import FastHTDemucs
+from htdemucs.fast.network import FastHybrid
 from htdemucs.fast.precision import AutocastHybrid
 
 
@@ -67,7 +67,7 @@ def test_prepare_returns_the_network_of_the_precision(monkeypatch, small_model):
     assert isinstance(prepare(small_model, "bf16"), AutocastHybrid)
     pretend(monkeypatch, bf16=False)
     if kernels.library() is not None:
-        assert isinstance(prepare(small_model, "fp32"), FastHTDemucs)
+        assert isinstance(prepare(small_model, "fp32"), FastHybrid)
         assert isinstance(prepare(small_model, "bf16"), AutocastHybrid)
 
 

@@ -5,8 +5,12 @@ frame, whose bins are samples. In this layout a strided convolution is a convolu
 over groups of four bins, a transposed convolution is one with kernel 2 that gives groups of four
 bins, and the innermost layer's bins are the transformer's tokens. All these are views of the same
 memory. oneDNN computes convolutions and linears, with weights in its own order; `kernels` has the
-rest. `htdemucs.model.HTDemucs` remains the definition: `tests/fast` compares the two.
+rest. In Hybrid Demucs these are the outer layers; the joint ones, which have few steps, run as they
+are. `htdemucs.model` remains the definition: `tests/fast` compares the two.
 """
+
+from collections.abc import Callable
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +19,7 @@ from torch.nn import functional as F
 from htdemucs.fast import kernels, products
 from htdemucs.fast.layers import MARGIN, Decoder, Encoder
 from htdemucs.fast.transformer import Transformer
-from htdemucs.model import HTDemucs
+from htdemucs.model import HDemucs, HDemucsConfig, HTDemucs, HTDemucsConfig, Network
 from htdemucs.model.config import STRIDE
 from htdemucs.model.layers import FrequencyEmbedding
 from htdemucs.model.network import EPSILON
@@ -24,12 +28,22 @@ MOST_DCONV_LAYERS = 6  # a dilation of 32; the kernels' scratch memory holds no 
 Size = tuple[int, int]  # (T, F)
 
 
-def supports(model: HTDemucs) -> bool:
+def supports(model: Network) -> TypeGuard[HTDemucs | HDemucs]:
     """Whether kernels exist for this network and this CPU."""
     config = model.config
-    widths = [*config.widths]
-    if config.t_layers:
-        widths += [config.transformer_channels, config.transformer_channels // config.t_heads]
+    if isinstance(config, HTDemucsConfig):
+        widths = [*config.widths]
+        if config.t_layers:
+            widths += [config.transformer_channels, config.transformer_channels // config.t_heads]
+    elif isinstance(config, HDemucsConfig):
+        outer = config.outer_depth
+        if not config.cac or config.hybrid_old or config.multi_freqs:
+            return False
+        if min(config.dconv_lstm, config.dconv_attn) < outer:
+            return False
+        widths = [*config.widths[:outer]]
+    else:
+        return False
     return (
         kernels.library() is not None
         and products.available()
@@ -38,8 +52,8 @@ def supports(model: HTDemucs) -> bool:
     )
 
 
-class FastHTDemucs(nn.Module):
-    """`HTDemucs`, prepared once for inference on this CPU.
+class FastHybrid(nn.Module):
+    """`HTDemucs` or `HDemucs`, prepared once for inference on this CPU.
 
     Args:
         model: the network; its parameters are copied.
@@ -47,7 +61,7 @@ class FastHTDemucs(nn.Module):
             the transformer's residual stream and the STFT are float32 in any case.
     """
 
-    def __init__(self, model: HTDemucs, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: HTDemucs | HDemucs, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.config = model.config
         self.sources: tuple[str, ...] = model.sources
@@ -62,8 +76,7 @@ class FastHTDemucs(nn.Module):
             self._time_encoder = _encoder(model.time_encoder, time, dtype)
             self._spectral_decoder = _decoder(model.spectral_decoder, spectral, dtype)
             self._time_decoder = _decoder(model.time_decoder, time, dtype)
-            transformer = model.transformer
-            self._transformer = Transformer(transformer, dtype) if transformer else None
+            self._middle = _middle(model, dtype)
 
     @torch.no_grad()
     def forward(self, mixture: Tensor) -> Tensor:
@@ -86,8 +99,8 @@ class FastHTDemucs(nn.Module):
             time_skips.append(y[:, :, MARGIN : MARGIN + length])
 
         x, y = spectral_skips[-1], time_skips[-1]
-        if self._transformer is not None:
-            x, y = self._transformer(x, y)
+        if self._middle is not None:
+            x, y = self._middle(x, y)
 
         for spectral_up, time_up in zip(self._spectral_decoder, self._time_decoder, strict=True):
             bins, length = bins * STRIDE, lengths.pop()
@@ -98,6 +111,30 @@ class FastHTDemucs(nn.Module):
         frames = torch.fft.irfft(spectrum, self.config.n_fft, norm="ortho")
         waveforms = kernels.overlap_add(frames, self._window, y[:, 0].contiguous(), time_levels)
         return waveforms.unflatten(1, (len(self.sources), self.audio_channels))
+
+
+class _Joint:
+    """The layers of Hybrid Demucs from the merge to the split, in float32."""
+
+    def __init__(self, model: HDemucs, dtype: torch.dtype) -> None:
+        self._model, self._dtype = model, dtype
+
+    def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, F, C), (B, 1, L, C) -> the same shapes"""
+        length = y.shape[2]
+        merged = self._model.merge(x.float().permute(0, 3, 2, 1), y[:, 0].float().mT)
+        spectral, time = self._model.split(self._model.joint(merged), length)
+        x = spectral.permute(0, 3, 2, 1).to(self._dtype).contiguous()
+        return x, time.mT[:, None].to(self._dtype).contiguous()
+
+
+def _middle(
+    model: HTDemucs | HDemucs, dtype: torch.dtype
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+    """Return what lies between the outer encoders and decoders; None if nothing does."""
+    if isinstance(model, HDemucs):
+        return _Joint(model, dtype)
+    return None if model.transformer is None else Transformer(model.transformer, dtype)
 
 
 def _encoder(layers: nn.ModuleList, sizes: list[Size], dtype: torch.dtype) -> list[Encoder]:
@@ -115,13 +152,13 @@ def _table(embedding: nn.Module) -> Tensor | None:
     return (embedding.gain * embedding.table).float().contiguous()
 
 
-def _sizes(model: HTDemucs) -> tuple[list[Size], list[Size]]:
+def _sizes(model: HTDemucs | HDemucs) -> tuple[list[Size], list[Size]]:
     """Return (T, F) after each spectral and each time encoder layer, for a whole segment."""
     config = model.config
     frames, bins = model.spectrogram.frames(config.segment_length), config.bins
     length = config.segment_length
     spectral, time = [], []
-    for _ in range(config.depth):
+    for _ in model.spectral_encoder:
         bins, length = bins // STRIDE, -(-length // STRIDE)
         spectral.append((frames, bins))
         time.append((1, length))

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from htdemucs.errors import ConfigError
 from htdemucs.fast import kernels
 from htdemucs.fast.compiled import compile_function
-from htdemucs.fast.network import FastHTDemucs, supports
-from htdemucs.model import Bag, HTDemucs, Model, Network
+from htdemucs.fast.network import FastHybrid, supports
+from htdemucs.model import Bag, HDemucs, HTDemucs, Model, Network
 from htdemucs.model.bag import networks
 from htdemucs.model.network import HybridNetwork
 
@@ -58,7 +58,7 @@ def prepare_bag(bag: Bag, precision: str, compiled: bool = False) -> Bag:
 
 def _prepare(network: Network, precision: str, compiled: bool) -> nn.Module:
     if not compiled and _has_kernels(network) and (precision == "fp32" or kernels.has_bf16()):
-        return FastHTDemucs(network, PRECISIONS[precision])
+        return FastHybrid(network, PRECISIONS[precision])
     if precision == "fp32" and not compiled:
         return network
     if isinstance(network, HybridNetwork):
@@ -66,9 +66,8 @@ def _prepare(network: Network, precision: str, compiled: bool) -> nn.Module:
     return AutocastNetwork(network, PRECISIONS[precision], compiled)
 
 
-def _has_kernels(network: Network) -> TypeGuard[HTDemucs]:
-    on_cpu = next(network.parameters()).device.type == "cpu"
-    return on_cpu and isinstance(network, HTDemucs) and supports(network)
+def _has_kernels(network: Network) -> TypeGuard[HTDemucs | HDemucs]:
+    return next(network.parameters()).device.type == "cpu" and supports(network)
 
 
 def fastest(networks: Sequence[Network], device: torch.device) -> str:

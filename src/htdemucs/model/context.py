@@ -80,9 +80,10 @@ class LocalAttention(nn.Module):
         slope = fading.sigmoid() @ rates / 2  # (B, H, T)
         step = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
         distance = (step[:, None] - step).abs()
-        scores = query @ key.mT / math.sqrt(key.shape[-1]) - slope[..., None] * distance
-        itself = torch.eye(x.shape[-1], dtype=torch.bool, device=x.device)
-        weights = scores.masked_fill(itself, -100).softmax(-1)  # finite: a step may be alone
+        scores = query @ (key / math.sqrt(key.shape[-1])).mT
+        scores.addcmul_(slope[..., None], distance, value=-1)
+        scores.diagonal(dim1=-2, dim2=-1).fill_(-100)  # finite: a step may be alone
+        weights = scores.softmax(-1)
         return x + self.output(rearrange(weights @ content, "b h t c -> b (h c) t"))
 
 
