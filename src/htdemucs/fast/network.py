@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from htdemucs.fast import kernels, products
 from htdemucs.fast.layers import MARGIN, Decoder, Encoder
 from htdemucs.fast.transformer import Transformer
-from htdemucs.model import HDemucs, HDemucsConfig, HTDemucs, HTDemucsConfig, Network
+from htdemucs.model import HDemucs, HTDemucs, Network
 from htdemucs.model.config import STRIDE
 from htdemucs.model.layers import FrequencyEmbedding
 from htdemucs.model.network import EPSILON
@@ -30,24 +30,24 @@ Size = tuple[int, int]  # (T, F)
 
 def supports(model: Network) -> TypeGuard[HTDemucs | HDemucs]:
     """Whether kernels exist for this network and this CPU."""
-    config = model.config
-    if isinstance(config, HTDemucsConfig):
-        widths = [*config.widths]
-        if config.t_layers:
-            widths += [config.transformer_channels, config.transformer_channels // config.t_heads]
-    elif isinstance(config, HDemucsConfig):
-        outer = config.outer_depth
-        if not config.cac or config.hybrid_old or config.multi_freqs:
+    if isinstance(model, HTDemucs):
+        widths = [*model.config.widths]
+        if model.config.t_layers:
+            width = model.config.transformer_channels
+            widths += [width, width // model.config.t_heads]
+    elif isinstance(model, HDemucs):
+        outer = model.config.outer_depth
+        widths = [*model.config.widths[:outer]]
+        if not model.config.cac or model.config.hybrid_old or model.config.multi_freqs:
             return False
-        if min(config.dconv_lstm, config.dconv_attn) < outer:
+        if min(model.config.dconv_lstm, model.config.dconv_attn) < outer:
             return False
-        widths = [*config.widths[:outer]]
     else:
         return False
     return (
         kernels.library() is not None
         and products.available()
-        and config.dconv_depth <= MOST_DCONV_LAYERS
+        and model.config.dconv_depth <= MOST_DCONV_LAYERS
         and all(width % kernels.LANES == 0 for width in widths)
     )
 
