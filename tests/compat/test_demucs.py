@@ -181,6 +181,14 @@ def test_a_bag_can_be_made_of_models(repo):
     assert_same(*both(stems))
 
 
+def test_a_network_may_be_in_a_bag_twice(repo):
+    def stems(_, apply, pretrained):
+        member = pretrained.get_model("aaaaaaa0", repo)
+        return apply.apply_model(apply.BagOfModels([member, member]), noise(1.5)[None])
+
+    assert_same(*both(stems))
+
+
 def test_models_in_a_folder(repo):
     expected, actual = both(
         lambda _, apply, pretrained: apply.apply_model(

@@ -14,7 +14,15 @@ from htdemucs import Separator, load_model
 from htdemucs.weights import official, quantised
 from htdemucs.weights.renames import renaming
 
-from .conftest import RELEASED, SMALL, SOURCES, build
+from .conftest import (
+    RELEASED,
+    SMALL,
+    SMALL_DEMUCS,
+    SMALL_HDEMUCS,
+    SOURCES,
+    PublishedHTDemucs,
+    build,
+)
 from .test_engine import by_the_published_engine, track
 
 diffq = pytest.importorskip(
@@ -50,9 +58,8 @@ def quantised_state(network, **settings):
     return state
 
 
-def save_th(state, path, keywords=KEYWORDS):
-    network = build(keywords)
-    torch.save({"klass": type(network), "args": (), "kwargs": keywords, "state": state}, path)
+def save_th(state, path, keywords=KEYWORDS, kind=PublishedHTDemucs):
+    torch.save({"klass": kind, "args": (), "kwargs": keywords, "state": state}, path)
     return path
 
 
@@ -83,6 +90,27 @@ def save_safetensors(state, path, keywords=KEYWORDS, klass="demucs.htdemucs.HTDe
     }
     save_file(tensors, path, metadata)
     return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "keywords"),
+    [
+        (PublishedHDemucs, SMALL_HDEMUCS),
+        (PublishedHDemucs, SMALL_HDEMUCS | {"cac": False, "multi_freqs": [0.3]}),
+        (PublishedDemucs, SMALL_DEMUCS),
+    ],
+    ids=["HDemucs", "bands", "Demucs"],
+)
+@pytest.mark.parametrize("settings", [UNIFORM[3], DIFFERENTIABLE[1]], ids=str)
+def test_parameters_of_older_networks_are_equal_to_the_bit(kind, keywords, settings, tmp_path):
+    state = quantised_state(build(keywords, kind=kind), **settings)
+    path = save_th(state, tmp_path / "q.th", keywords, kind)
+    expected, network = states.load_model(path).state_dict(), official.read(path)
+    rename = renaming(network.config)
+    ours = {rename(name): value for name, value in network.state_dict().items()}
+    assert ours.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(ours[name], value), name
 
 
 @pytest.mark.parametrize("settings", [*UNIFORM, *DIFFERENTIABLE], ids=str)

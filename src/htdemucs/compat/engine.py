@@ -18,7 +18,7 @@ OnSegment = Callable[[Segment, str], None]
 
 def padded_length(model: Model, segment: float | Fraction) -> int:
     """Return the samples that a model's shorter windows are padded to; 0 if it takes any length."""
-    if getattr(model, "longest_segment", model.segment) is None:
+    if model.longest_segment is None:
         return 0
     return int(model.sample_rate * segment)
 

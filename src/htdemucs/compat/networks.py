@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, ClassVar, Self, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -149,4 +150,6 @@ def bag(model: AnyModel) -> tuple[list[Published], Bag]:
     if isinstance(model, Published):
         return [model], Bag([model.network])
     members = [cast(Published, member) for member in model.models]
-    return members, Bag([member.network for member in members], model.weights)
+    whole = Bag([member.network for member in members], model.weights)
+    whole.weights = torch.tensor(model.weights)  # a row for each, also where one is there twice
+    return members, whole
