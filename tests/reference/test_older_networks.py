@@ -196,3 +196,16 @@ def test_prepared_networks_agree(kind, precision, tmp_path):
         assert snr(expected, prepare(ours, precision)(mixture)) >= (
             100 if precision == "fp32" else 25
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_released_sizes_agree_at_eleven_seconds(kind, tmp_path):
+    keyword = {"sources": list("abcd"), "segment": 44}
+    published = build(keyword, kind=KINDS[kind][0])
+    ours = load_model(save_th(published, keyword, tmp_path / "model.th"), device="cpu")
+    mixture = 0.1 * torch.randn(1, 2, 11 * 44_100)
+    with torch.no_grad():
+        expected = published(mixture)
+        assert snr(expected, ours(mixture)) >= 100
+        assert snr(expected, prepare(ours, "fp32")(mixture)) >= 100
