@@ -150,6 +150,38 @@ def test_a_generator_needs_its_normalization(identity):
     torch.testing.assert_close(stems["once"], waveform, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("shifts", [0, 2])
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.7])
+def test_the_running_level_depends_on_the_samples_only(tiny_model, shifts, overlap):
+    """Not on the blocks, and to what is finished not on what comes later."""
+    waveform = torch.randn(2, 30_000) + 0.1
+    separator = Separator(tiny_model, shifts=shifts, overlap=overlap)
+    whole = joined(separator.stream([waveform], "running"))
+    pieces = (piece for piece in waveform.split([1, 7000, 23, 12_000, 10_976], dim=-1))
+    for name, stem in joined(separator.stream(pieces, "running")).items():
+        assert torch.equal(stem, whole[name])
+    louder = torch.cat([waveform[:, :16_000], 50 * waveform[:, 16_000:]], dim=-1)
+    for name, stem in joined(separator.stream([louder], "running")).items():
+        assert torch.equal(stem[:, :7000], whole[name][:, :7000])
+    rest = joined(separator.stream([waveform], "running", skip=20_000))
+    for name, stem in rest.items():
+        assert torch.equal(stem, whole[name][:, 20_000:])
+
+
+def test_the_running_level_is_soon_the_level_of_the_whole(tiny_model, identity):
+    waveform = 0.1 * torch.randn(2, 60_000)
+    separator = Separator(tiny_model)
+    whole, running = (joined(separator.stream([waveform], level)) for level in (None, "running"))
+    for name, stem in whole.items():
+        assert snr(stem[:, 30_000:], running[name][:, 30_000:]) > 50
+    for loud in (1e-6, 1.0, 1e6):
+        signal = loud * (torch.randn(2, 1000) + 3)
+        stems = joined(Separator(identity, shifts=1).stream([signal], "running"))
+        torch.testing.assert_close(stems["once"], signal, rtol=1e-4, atol=1e-5 * loud)
+    silence = joined(separator.stream([torch.zeros(2, 9000)], "running"))
+    assert all(stem.isfinite().all() for stem in silence.values())
+
+
 def test_stream_holds_no_more_than_a_few_segments(identity):
     """The stems' blocks come as the track's do, not all at the end."""
     waveform = torch.randn(2, 10_000)

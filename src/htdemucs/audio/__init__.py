@@ -1,6 +1,7 @@
 """Files to waveforms and back, in blocks: memory does not depend on a file's length."""
 
 from htdemucs.audio.encoding import FORMATS, AudioEncoding
+from htdemucs.audio.pipe import AudioPipe, PipeWriter, RawFormat
 from htdemucs.audio.reader import AudioFile, reblock
 from htdemucs.audio.resample import Resampler, resampled_length
 from htdemucs.audio.spool import Spool
@@ -14,7 +15,10 @@ __all__ = [
     "Align",
     "AudioEncoding",
     "AudioFile",
+    "AudioPipe",
     "AudioWriter",
+    "PipeWriter",
+    "RawFormat",
     "Resampler",
     "Spool",
     "StemFileWriter",

@@ -72,8 +72,8 @@ def _probed(
     path: Path, part: Part, container: InputContainer, stream: AudioStream, findings: Findings
 ) -> SourceInfo | None:
     """Return what a part is, but for its duration; None if nothing of it decodes."""
-    decoder = _decoder(stream, part)
-    first = next(_frames(container, stream, decoder, findings), None)
+    decoder = decoder_for(stream, part)
+    first = next(decoded_frames(container, stream, decoder, findings), None)
     if first is None:
         return None
     Timeline(container, stream, findings).missing(first.start, first.seconds)
@@ -147,7 +147,7 @@ def open_audio(
             url, metadata_errors="replace", options={"protocol_whitelist": _PROTOCOLS}
         )
         with container:
-            yield container, _choose_stream(container, path)
+            yield container, choose_stream(container, path)
 
 
 def _duration(container: InputContainer, stream: AudioStream) -> float | None:
@@ -165,8 +165,8 @@ def _aligned(
     container: InputContainer, stream: AudioStream, part: Part, align: Align, findings: Findings
 ) -> Iterator[Decoded]:
     timeline = Timeline(container, stream, findings)
-    decoder = _decoder(stream, part)
-    pieces = _frames(container, stream, decoder, findings)
+    decoder = decoder_for(stream, part)
+    pieces = decoded_frames(container, stream, decoder, findings)
     if part.samples is not None:
         decoder.flags2 |= Flags2.skip_manual
         pieces = _first_samples(pieces, part.samples)
@@ -189,7 +189,7 @@ def _silence(source: SourceFormat, length: int) -> Iterator[Decoded]:
         yield Decoded(source, np.zeros((len(source.channel_names), count), np.float32))
 
 
-def _decoder(stream: AudioStream, part: Part) -> AudioCodecContext:
+def decoder_for(stream: AudioStream, part: Part) -> AudioCodecContext:
     """Return FFmpeg's decoder for the stream, or that of the codec which the part has."""
     chosen = stream.codec_context
     if part.codec in (None, chosen.name):
@@ -200,7 +200,7 @@ def _decoder(stream: AudioStream, part: Part) -> AudioCodecContext:
     return decoder
 
 
-def _frames(
+def decoded_frames(
     container: InputContainer,
     stream: AudioStream,
     decoder: AudioCodecContext,
@@ -273,7 +273,8 @@ def check_regular_file(path: Path) -> None:
         raise AudioError(f"{name} cannot be opened: no permission to read it")
 
 
-def _choose_stream(container: InputContainer, path: Path) -> AudioStream:
+def choose_stream(container: InputContainer, path: Path) -> AudioStream:
+    """Return the default (else first) audio stream. Raises AudioError if there is none to read."""
     name = printable(path)
     if container.format.name in _PLAYLISTS:
         raise AudioError(f"{name} is a playlist; name the audio files themselves")

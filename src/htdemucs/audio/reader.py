@@ -118,27 +118,27 @@ class AudioFile:
 
     def _converted(self, findings: Findings) -> Iterator[Tensor]:
         """Yield blocks at the delivered rate and channels, of any length, also 0."""
-        section: _Section | None = None
-        for piece in _joined(decode(self.path, self.align, findings)):
+        section: Section | None = None
+        for piece in joined(decode(self.path, self.align, findings)):
             if section is None or section.source != piece.format:
                 if section is not None:
                     self._count(section)
                     yield section.flush()
-                section = _Section(piece.format, self.sample_rate, self.channels)
+                section = Section(piece.format, self.sample_rate, self.channels)
                 findings.assumption = findings.assumption or section.assumption
-            yield section.push(torch.from_numpy(_repaired(piece.samples, findings)))
+            yield section.push(torch.from_numpy(repaired(piece.samples, findings)))
         if section is None:
             raise nothing_decoded(self.path, findings)
         self._count(section)
         yield section.flush()
 
-    def _count(self, section: "_Section") -> None:
+    def _count(self, section: "Section") -> None:
         self.source_length += resampled_length(
             section.taken, section.source.sample_rate, self.source_sample_rate
         )
 
 
-class _Section:
+class Section:
     """Converts a run of samples of one source format to the delivered rate and channels."""
 
     def __init__(self, source: SourceFormat, sample_rate: int, channels: int) -> None:
@@ -149,11 +149,13 @@ class _Section:
         self._resampler = Resampler(source.sample_rate, sample_rate, channels)
 
     def push(self, samples: Tensor) -> Tensor:
+        """(C, L) of the source -> (C, L') as delivered; L' may be 0."""
         self.taken += samples.shape[1]
         mixed = samples if self._matrix is None else self._matrix @ samples
         return self._resampler.push(mixed)
 
     def flush(self) -> Tensor:
+        """Give the tail, (C, L')."""
         return self._resampler.flush()
 
 
@@ -175,13 +177,13 @@ def reblock(blocks: Iterable[Tensor], length: int) -> Iterator[Tensor]:
         yield torch.cat(held, dim=1)
 
 
-def _joined(pieces: Iterable[Decoded]) -> Iterator[Decoded]:
-    """Join frames of the same format to about a second: fewer, larger steps from here on."""
+def joined(pieces: Iterable[Decoded], seconds: float = 1) -> Iterator[Decoded]:
+    """Join frames of the same format to about so many seconds: fewer, larger steps from here on."""
     held: list[NDArray[np.float32]] = []
     count = 0
     source: SourceFormat | None = None
     for piece in pieces:
-        if source is not None and (piece.format != source or count >= source.sample_rate):
+        if source is not None and (piece.format != source or count >= seconds * source.sample_rate):
             yield Decoded(source, np.concatenate(held, axis=1))
             held, count = [], 0
         source = piece.format
@@ -191,7 +193,8 @@ def _joined(pieces: Iterable[Decoded]) -> Iterator[Decoded]:
         yield Decoded(source, np.concatenate(held, axis=1))
 
 
-def _repaired(samples: NDArray[np.float32], findings: Findings) -> NDArray[np.float32]:
+def repaired(samples: NDArray[np.float32], findings: Findings) -> NDArray[np.float32]:
+    """Replace samples that are no sound by 0, and count them."""
     sound = np.abs(samples) <= LOUDEST  # false of NaN too
     broken = samples.size - int(np.count_nonzero(sound))
     if not broken:

@@ -8,6 +8,8 @@ import struct
 from typing import BinaryIO
 
 _HEAD = 1 << 16  # bytes in which the format is looked for
+_TWO_GB = 1 << 31  # bytes
+_NEAR = 1 << 16  # bytes
 _EXTENSIBLE = 0xFFFE
 _INTEGERS = bytes.fromhex("0100000000001000800000aa00389b71")  # the format's GUID
 _CODECS = {1: "pcm_u8", 2: "pcm_s16", 3: "pcm_s24", 4: "pcm_s32"}  # by bytes of a container
@@ -35,6 +37,26 @@ def pcm_codec(file: BinaryIO, start: int) -> str | None:
     if codec is None or codec == "pcm_u8":
         return codec
     return codec + ("be" if is_big else "le")
+
+
+def is_endless(head: bytes) -> bool:
+    """Whether a WAV header's length stands for "unknown": its writer could not come back to it.
+
+    sox writes 0x7FFFF000, arecord about 2 GB, FFmpeg and others 0xFFFFFFFF or 0.
+    """
+    order = ">" if head.startswith(b"RIFX") else "<"
+    place = head.find(b"data", 12)
+    if not head.startswith((b"RIFF", b"RIFX")) or not 0 <= place <= len(head) - 8:
+        return False
+    (size,) = struct.unpack_from(f"{order}I", head, place + 4)
+    return size in (0, 0xFFFFFFFF) or abs(size - _TWO_GB) <= _NEAR
+
+
+def is_whole(head: bytes) -> bool:
+    """Whether a WAV file's first bytes reach to its samples; of other formats 4 are enough."""
+    if len(head) < 4 or not head.startswith((b"RIFF", b"RIFX", b"RF64", b"BW64")):
+        return len(head) >= 4
+    return 0 <= head.find(b"data", 12) <= len(head) - 8 or len(head) >= _HEAD
 
 
 def _chunk(head: bytes, wanted: bytes, order: str) -> bytes:

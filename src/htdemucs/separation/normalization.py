@@ -1,7 +1,8 @@
-"""The level of a whole track, measured in one pass over its blocks."""
+"""The level of a track, measured in one pass over its blocks, or of the part heard so far."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -9,6 +10,9 @@ from htdemucs.audio import reblock
 
 EPSILON = 1e-8  # keeps a silent track finite
 CHUNK = 1 << 16  # samples added up at a time; with the blocks' own lengths the sum would differ
+
+
+Running = Literal["running"]  # the level of the track so far, for each segment anew
 
 
 @dataclass(frozen=True)
@@ -28,16 +32,31 @@ class Normalization:
         return waveform * self.std + self.mean
 
 
+class Level:
+    """The level of what was heard so far."""
+
+    def __init__(self) -> None:
+        self._length, self._total, self._squares = 0, 0.0, 0.0
+
+    def hear(self, waveform: Tensor) -> None:
+        """(C, L); L may be 0."""
+        mono = waveform.mean(0).double()
+        self._length += mono.numel()
+        self._total += float(mono.sum())
+        self._squares += float(mono.square().sum())
+
+    def normalization(self) -> Normalization:
+        """Return the normalisation, with the sample standard deviation."""
+        if not self._length:
+            return Normalization(0.0, EPSILON, 0)
+        mean = self._total / self._length
+        variance = max(self._squares - self._length * mean * mean, 0.0) / max(self._length - 1, 1)
+        return Normalization(mean, variance**0.5 + EPSILON, self._length)
+
+
 def measure(blocks: Iterable[Tensor]) -> Normalization:
-    """Return the normalisation of a track in blocks (C, L), with the sample standard deviation."""
-    length, total, squares = 0, 0.0, 0.0
+    """Return the normalisation of a track in blocks (C, L)."""
+    level = Level()
     for chunk in reblock(blocks, CHUNK):
-        mono = chunk.mean(0).double()
-        length += mono.numel()
-        total += float(mono.sum())
-        squares += float(mono.square().sum())
-    if not length:
-        return Normalization(0.0, EPSILON, 0)
-    mean = total / length
-    variance = max(squares - length * mean * mean, 0.0) / max(length - 1, 1)
-    return Normalization(mean, variance**0.5 + EPSILON, length)
+        level.hear(chunk)
+    return level.normalization()

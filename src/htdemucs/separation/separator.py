@@ -1,6 +1,8 @@
 """The engine: waveform blocks in, stem blocks out, in memory that does not grow with the track."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +20,7 @@ from htdemucs.model import Model
 from htdemucs.model.bag import as_bag
 from htdemucs.model.config import exact_seconds
 from htdemucs.provenance import Origin
-from htdemucs.separation.normalization import Normalization, measure
+from htdemucs.separation.normalization import Level, Normalization, Running, measure
 from htdemucs.separation.overlap_add import Cut, OverlapAdd, Segment, SegmentGrid
 from htdemucs.separation.runner import Runner
 from htdemucs.weights import load_model
@@ -143,7 +145,7 @@ class Separator:
     def stream(
         self,
         blocks: Iterable[Tensor],
-        normalization: Normalization | None = None,
+        normalization: Normalization | Running | None = None,
         *,
         skip: int = 0,
     ) -> Iterator[Stems]:
@@ -152,7 +154,8 @@ class Separator:
         The blocks of stems have other lengths than the input's, but together they line up with the
         track to the sample. Without `normalization` the blocks are read twice, first to `measure`
         the track: pass a list, an `AudioFile`, or anything else that can be read twice. With one,
-        they may come from a generator, and never end.
+        they may come from a generator, and never end. So they may with "running": each segment is
+        brought to the level that the track has had until the segment's end.
 
         The first `skip` samples are left out, and segments that only they need are not computed.
         The other samples are the same to the bit (on a GPU, as long as its memory suffices).
@@ -164,10 +167,12 @@ class Separator:
         if normalization is None:
             if iter(blocks) is blocks:
                 raise SeparationError(
-                    "these blocks can be read only once; pass a list, or a `normalization`"
+                    "these blocks can be read only once; pass a list, or a `normalization`, "
+                    "which may be `normalization=running`"
                 )
             normalization = measure(blocks)
-        self.check_length(normalization.length)
+        if normalization != "running":
+            self.check_length(normalization.length)
         finished = 0
         for stems in self._separated(blocks, normalization, skip):
             length = next(iter(stems.values())).shape[-1]
@@ -177,22 +182,22 @@ class Separator:
                 yield {name: stem[..., first:] for name, stem in stems.items()}
 
     def _separated(
-        self, blocks: Iterable[Tensor], normalization: Normalization, skip: int
+        self, blocks: Iterable[Tensor], normalization: Normalization | Running, skip: int
     ) -> Iterator[Stems]:
         """Yield blocks of stems from the track's start on; those before `skip` may be zeros."""
         windows = self._run.windows
         cut = Cut(self.segment_length, self.stride, windows.widest, windows.margin)
-        lanes = [_Lane(cut, start) for start in self._starts()]
-        level = normalization.apply
-        segments = _segments((level(block.to(self.device)) for block in blocks), lanes)
+        lanes = [_Lane(cut, start, normalization == "running") for start in self._starts()]
+        whole = Normalization(0.0, 1.0) if normalization == "running" else normalization
+        segments = _segments((whole.apply(block.to(self.device)) for block in blocks), lanes)
         for batch in self._run.batches(segments, lambda pair: pair[1].length):
             answers = self._answers([segment for _, segment in batch], skip)
             for (lane, segment), answer in zip(batch, answers, strict=True):
                 lane.add(segment, answer)
-            yield from self._finished(lanes, normalization)
+            yield from self._finished(lanes, whole)
         for lane in lanes:
             lane.finish()
-        yield from self._finished(lanes, normalization)
+        yield from self._finished(lanes, whole)
 
     def _answers(self, segments: list[Segment], skip: int) -> Tensor:
         """Return the network's answers (B, S, C, L), or zeros if all of them end before `skip`."""
@@ -253,15 +258,43 @@ class Separator:
 
 
 class _Lane:
-    """One run over the track: its grid, its overlap-add, and its finished samples."""
+    """One run over the track: its grid, its overlap-add, and its finished samples.
 
-    def __init__(self, cut: Cut, start: int) -> None:
-        self.grid = SegmentGrid(cut, start)
+    Args:
+        cut, start: of the grid.
+        running: bring each segment to the level of the track so far, and its answer back.
+    """
+
+    def __init__(self, cut: Cut, start: int, running: bool) -> None:
+        self._grid = SegmentGrid(cut, start)
+        self._level = Level() if running else None
+        self._heard = 0  # samples of the track that are in the level
+        self._levels: deque[Normalization] = deque()  # of the segments whose answers are to come
         self._overlap_add = OverlapAdd(cut.length, cut.stride, start)
         self._done: list[Tensor] = []
 
+    def push(self, block: Tensor) -> Iterator[tuple["_Lane", Segment]]:
+        """Add a block (C, L) and yield this lane with each segment that it completes."""
+        yield from ((self, self._levelled(segment)) for segment in self._grid.push(block))
+
+    def flush(self) -> Iterator[tuple["_Lane", Segment]]:
+        """End the stream and yield this lane with the segments that its end cuts short."""
+        yield from ((self, self._levelled(segment)) for segment in self._grid.flush())
+
+    def _levelled(self, segment: Segment) -> Segment:
+        if self._level is None:
+            return segment
+        first = (segment.window.shape[-1] - segment.length) // 2
+        fresh = first + max(0, self._heard - segment.start)
+        self._level.hear(segment.window[..., fresh : first + segment.length])
+        self._heard = max(self._heard, segment.start + segment.length)
+        self._levels.append(self._level.normalization())
+        return replace(segment, window=self._levels[-1].apply(segment.window))
+
     def add(self, segment: Segment, answer: Tensor) -> None:
-        """Add the model's answer (S, C, W) to one of this lane's segments."""
+        """Add the model's answer (S, C, W) to the oldest of this lane's segments without one."""
+        if self._levels:
+            answer = self._levels.popleft().undo(answer)
         edge = (answer.shape[-1] - segment.length) // 2
         answer = answer[..., edge : edge + segment.length]
         self._done.append(self._overlap_add.push(segment.start, answer))
@@ -288,9 +321,9 @@ def _segments(blocks: Iterable[Tensor], lanes: list[_Lane]) -> Iterator[tuple[_L
     """Yield every lane's segments, each as soon as the blocks complete it."""
     for block in blocks:
         for lane in lanes:
-            yield from ((lane, segment) for segment in lane.grid.push(block))
+            yield from lane.push(block)
     for lane in lanes:
-        yield from ((lane, segment) for segment in lane.grid.flush())
+        yield from lane.flush()
 
 
 def _with_stems(model: Model, stems: Sequence[str] | None) -> Model:
