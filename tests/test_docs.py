@@ -162,5 +162,6 @@ def test_the_python_in_the_documents_runs(tmp_path, monkeypatch, capsys):
     assert "progress: 100 %\n" in shown
     assert "vocals: separated/mini/song/vocals.wav\ndone\n" in shown
     assert "vocals is in out/song/vocals.wav\n" in shown
-    assert (folder / "out" / "song" / "drums.wav").exists()
-    assert (folder / "separated" / "mini" / "song" / "htdemucs.json").exists()
+    example = tmp_path / "events"
+    assert (example / "out" / "song" / "drums.wav").exists()
+    assert (example / "separated" / "mini" / "song" / "htdemucs.json").exists()

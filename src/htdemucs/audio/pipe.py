@@ -227,7 +227,7 @@ class PipeWriter:
 
 
 class _Bytes:
-    """Takes FFmpeg's bytes, to be sent when it has returned: it goes on after errors and signals."""
+    """Takes FFmpeg's bytes, to be sent when it has returned: it goes on after an error."""
 
     def __init__(self) -> None:
         self._held = bytearray()

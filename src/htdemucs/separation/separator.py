@@ -1,8 +1,6 @@
 """The engine: waveform blocks in, stem blocks out, in memory that does not grow with the track."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +18,9 @@ from htdemucs.model import Model
 from htdemucs.model.bag import as_bag
 from htdemucs.model.config import exact_seconds
 from htdemucs.provenance import Origin
-from htdemucs.separation.normalization import Level, Normalization, Running, measure
-from htdemucs.separation.overlap_add import Cut, OverlapAdd, Segment, SegmentGrid
+from htdemucs.separation.lane import Lane, segments_of
+from htdemucs.separation.normalization import Normalization, Running, measure
+from htdemucs.separation.overlap_add import Cut, Segment
 from htdemucs.separation.runner import Runner
 from htdemucs.weights import load_model
 
@@ -187,9 +186,9 @@ class Separator:
         """Yield blocks of stems from the track's start on; those before `skip` may be zeros."""
         windows = self._run.windows
         cut = Cut(self.segment_length, self.stride, windows.widest, windows.margin)
-        lanes = [_Lane(cut, start, normalization == "running") for start in self._starts()]
+        lanes = [Lane(cut, start, normalization == "running") for start in self._starts()]
         whole = Normalization(0.0, 1.0) if normalization == "running" else normalization
-        segments = _segments((whole.apply(block.to(self.device)) for block in blocks), lanes)
+        segments = segments_of((whole.apply(block.to(self.device)) for block in blocks), lanes)
         for batch in self._run.batches(segments, lambda pair: pair[1].length):
             answers = self._answers([segment for _, segment in batch], skip)
             for (lane, segment), answer in zip(batch, answers, strict=True):
@@ -217,7 +216,7 @@ class Separator:
         longest = int(MAX_SHIFT * self.sample_rate)
         return [offset - longest for offset in self.shift_offsets()] or [0]
 
-    def _finished(self, lanes: list["_Lane"], normalization: Normalization) -> Iterator[Stems]:
+    def _finished(self, lanes: list[Lane], normalization: Normalization) -> Iterator[Stems]:
         count = min(lane.ready for lane in lanes)
         if count:
             total = sum((lane.take(count) for lane in lanes), torch.zeros((), device=self.device))
@@ -255,75 +254,6 @@ class Separator:
                 f"a waveform must have 1 or 2 channels, not {waveform.shape[0]}{hint}"
             )
         return waveform
-
-
-class _Lane:
-    """One run over the track: its grid, its overlap-add, and its finished samples.
-
-    Args:
-        cut, start: of the grid.
-        running: bring each segment to the level of the track so far, and its answer back.
-    """
-
-    def __init__(self, cut: Cut, start: int, running: bool) -> None:
-        self._grid = SegmentGrid(cut, start)
-        self._level = Level() if running else None
-        self._heard = 0  # samples of the track that are in the level
-        self._levels: deque[Normalization] = deque()  # of the segments whose answers are to come
-        self._overlap_add = OverlapAdd(cut.length, cut.stride, start)
-        self._done: list[Tensor] = []
-
-    def push(self, block: Tensor) -> Iterator[tuple["_Lane", Segment]]:
-        """Add a block (C, L) and yield this lane with each segment that it completes."""
-        yield from ((self, self._levelled(segment)) for segment in self._grid.push(block))
-
-    def flush(self) -> Iterator[tuple["_Lane", Segment]]:
-        """End the stream and yield this lane with the segments that its end cuts short."""
-        yield from ((self, self._levelled(segment)) for segment in self._grid.flush())
-
-    def _levelled(self, segment: Segment) -> Segment:
-        if self._level is None:
-            return segment
-        first = (segment.window.shape[-1] - segment.length) // 2
-        fresh = first + max(0, self._heard - segment.start)
-        self._level.hear(segment.window[..., fresh : first + segment.length])
-        self._heard = max(self._heard, segment.start + segment.length)
-        self._levels.append(self._level.normalization())
-        return replace(segment, window=self._levels[-1].apply(segment.window))
-
-    def add(self, segment: Segment, answer: Tensor) -> None:
-        """Add the model's answer (S, C, W) to the oldest of this lane's segments without one."""
-        if self._levels:
-            answer = self._levels.popleft().undo(answer)
-        edge = (answer.shape[-1] - segment.length) // 2
-        answer = answer[..., edge : edge + segment.length]
-        self._done.append(self._overlap_add.push(segment.start, answer))
-
-    def finish(self) -> None:
-        """End the run: no more answers come."""
-        rest = self._overlap_add.flush()
-        if rest is not None:
-            self._done.append(rest)
-
-    @property
-    def ready(self) -> int:
-        """Finished samples that `take` has not returned yet."""
-        return sum(piece.shape[-1] for piece in self._done)
-
-    def take(self, count: int) -> Tensor:
-        """Remove and return the next finished samples, (S, C, count)."""
-        whole = torch.cat(self._done, dim=-1)
-        self._done = [whole[..., count:]]
-        return whole[..., :count]
-
-
-def _segments(blocks: Iterable[Tensor], lanes: list[_Lane]) -> Iterator[tuple[_Lane, Segment]]:
-    """Yield every lane's segments, each as soon as the blocks complete it."""
-    for block in blocks:
-        for lane in lanes:
-            yield from lane.push(block)
-    for lane in lanes:
-        yield from lane.flush()
 
 
 def _with_stems(model: Model, stems: Sequence[str] | None) -> Model:
