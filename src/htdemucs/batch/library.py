@@ -30,6 +30,7 @@ from htdemucs.stems import manifest
 from htdemucs.stems.naming import Places
 from htdemucs.stems.options import OutputOptions
 from htdemucs.stems.separate import Resumption, separate_to
+from htdemucs.stems.watching import Watcher
 
 LOG = logging.getLogger(__name__)
 
@@ -93,14 +94,18 @@ class Library:
             yield from self._in_threads(placed, separators, tell)
 
     def separate(
-        self, track: Track, separator: Separator, on_progress: Listener | None = None
+        self,
+        track: Track,
+        separator: Separator,
+        on_progress: Listener | None = None,
+        watcher: Watcher | None = None,
     ) -> Outcome:
         """Separate a placed track, unless it is finished. A failure is an outcome too."""
         tell = on_progress or nobody
         tell(Started(track.location))
         started = time.monotonic()
         try:
-            outcome = self._separated(track, separator, tell)
+            outcome = self._separated(track, separator, tell, watcher)
         except HTDemucsError as error:
             outcome = failed(track.location, error)
         except Exception as error:  # other tracks may be well
@@ -130,7 +135,9 @@ class Library:
         targets = self.options.targets(self._places(track), separator.stems)
         return {name: self._store.location(path) for name, path in targets.items()}
 
-    def _separated(self, track: Track, separator: Separator, tell: Listener) -> Outcome:
+    def _separated(
+        self, track: Track, separator: Separator, tell: Listener, watcher: Watcher | None
+    ) -> Outcome:
         started = time.monotonic()
         if not track.is_local and track.stored is None:
             track = replace(track, stored=storage.stat(track.location))
@@ -147,7 +154,9 @@ class Library:
                     return self._skipped(track, places, separator, run)
             source = {**source, **_identity(track)}
             resumption = Resumption(here.spool, recipe.stems_key(source["sha256"]))
-            done = separate_to(separator, path, here, self.options, _of(track, tell), resumption)
+            done = separate_to(
+                separator, path, here, self.options, _of(track, tell), resumption, watcher
+            )
             if not manifest.is_same(path, source):
                 raise AudioError(f"{printable(path)} changed while it was read; separate it again")
             seconds = time.monotonic() - started

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from htdemucs.model import Model
-from htdemucs.separation import Separator
+from htdemucs.separation import Answers, Separator
 from htdemucs.separation.overlap_add import Segment
 
 PRECISION = "fp32"  # programs compare results, so none is rounded to the device's fastest numbers
@@ -63,12 +63,12 @@ class Engine(Separator):
         """Return the lead-ins in samples."""
         return super().shift_offsets() if self.lead_in is None else [self.lead_in]
 
-    def _answers(self, segments: list[Segment], skip: int) -> Tensor:
+    def _answers(self, segments: list[Segment], skip: int, kept: Answers | None) -> Tensor:
         length = segments[0].window.shape[-1]
         silence = (0, max(0, self._longest - length))
         self._tell(segments, "start")
         padded = [replace(segment, window=F.pad(segment.window, silence)) for segment in segments]
-        answers = super()._answers(padded, skip)[..., :length]
+        answers = super()._answers(padded, skip, kept)[..., :length]
         self._tell(segments, "end")
         return answers
 

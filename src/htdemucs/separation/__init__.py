@@ -1,6 +1,6 @@
 """The engine: waveform blocks in, stem blocks out."""
 
 from htdemucs.separation.normalization import Normalization, measure
-from htdemucs.separation.separator import Separator
+from htdemucs.separation.separator import Answers, Separator
 
-__all__ = ["Normalization", "Separator", "measure"]
+__all__ = ["Answers", "Normalization", "Separator", "measure"]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from numpy.typing import NDArray
@@ -26,6 +26,16 @@ from htdemucs.weights import load_model
 
 MAX_SHIFT = 0.5  # seconds; no random lead-in is longer
 Stems = dict[str, Tensor]
+
+
+class Answers(Protocol):
+    """The network's answers to segments of one track, kept by the segments' starts in samples."""
+
+    def get(self, start: int) -> Tensor | None:
+        """Return the answer (S, C, L) to the segment that starts there; None if there is none."""
+
+    def put(self, start: int, answer: Tensor) -> None:
+        """Hear of an answer."""
 
 
 class Separator:
@@ -147,6 +157,7 @@ class Separator:
         normalization: Normalization | Running | None = None,
         *,
         skip: int = 0,
+        answers: Answers | None = None,
     ) -> Iterator[Stems]:
         """Blocks (C, L) of any lengths at the model's rate -> blocks of stems as they finish.
 
@@ -158,6 +169,7 @@ class Separator:
 
         The first `skip` samples are left out, and segments that only they need are not computed.
         The other samples are the same to the bit (on a GPU, as long as its memory suffices).
+        `answers` remembers what the network said to earlier runs over the same track.
 
         Raises:
             SeparationError: the blocks can be read only once, and there is no `normalization`.
@@ -173,7 +185,7 @@ class Separator:
         if normalization != "running":
             self.check_length(normalization.length)
         finished = 0
-        for stems in self._separated(blocks, normalization, skip):
+        for stems in self._separated(blocks, normalization, skip, answers):
             length = next(iter(stems.values())).shape[-1]
             first = max(0, skip - finished)
             finished += length
@@ -181,7 +193,11 @@ class Separator:
                 yield {name: stem[..., first:] for name, stem in stems.items()}
 
     def _separated(
-        self, blocks: Iterable[Tensor], normalization: Normalization | Running, skip: int
+        self,
+        blocks: Iterable[Tensor],
+        normalization: Normalization | Running,
+        skip: int,
+        kept: Answers | None,
     ) -> Iterator[Stems]:
         """Yield blocks of stems from the track's start on; those before `skip` may be zeros."""
         windows = self._run.windows
@@ -190,7 +206,7 @@ class Separator:
         whole = Normalization(0.0, 1.0) if normalization == "running" else normalization
         segments = segments_of((whole.apply(block.to(self.device)) for block in blocks), lanes)
         for batch in self._run.batches(segments, lambda pair: pair[1].length):
-            answers = self._answers([segment for _, segment in batch], skip)
+            answers = self._answers([segment for _, segment in batch], skip, kept)
             for (lane, segment), answer in zip(batch, answers, strict=True):
                 lane.add(segment, answer)
             yield from self._finished(lanes, whole)
@@ -198,12 +214,20 @@ class Separator:
             lane.finish()
         yield from self._finished(lanes, whole)
 
-    def _answers(self, segments: list[Segment], skip: int) -> Tensor:
+    def _answers(self, segments: list[Segment], skip: int, kept: Answers | None) -> Tensor:
         """Return the network's answers (B, S, C, L), or zeros if all of them end before `skip`."""
         windows = torch.stack([segment.window for segment in segments])
         if all(segment.start + segment.length <= skip for segment in segments):
             return windows.new_zeros(len(windows), len(self.stems), *windows.shape[1:])
-        return self._run(windows, segments[0].length)
+        if kept is None:
+            return self._run(windows, segments[0].length)
+        known = [kept.get(segment.start) for segment in segments]
+        if all(answer is not None for answer in known):
+            return torch.stack([answer for answer in known if answer is not None]).to(self.device)
+        answers = self._run(windows, segments[0].length)
+        for segment, answer in zip(segments, answers, strict=True):
+            kept.put(segment.start, answer)
+        return answers
 
     def shift_offsets(self) -> list[int]:
         """Return the random lead-ins in samples: the same for every track."""

@@ -4,6 +4,7 @@ import logging
 import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from htdemucs.stems.naming import Places
 from htdemucs.stems.options import OutputOptions
 from htdemucs.stems.output import WAITING, Output, TrackFiles
 from htdemucs.stems.pipeline import read_ahead
+from htdemucs.stems.watching import Watcher, ahead
 
 LOG = logging.getLogger(__name__)
 BLOCK_LENGTH = 1 << 18  # samples read back from a spool at a time
@@ -98,19 +100,17 @@ def separate_to(
     options: OutputOptions,
     tell: Listener = nobody,
     resumption: Resumption | None = None,
+    watcher: Watcher | None = None,
 ) -> SeparatedFile:
     """Separate a file to the places given; otherwise as `separate_file`, but tell only progress.
 
     With a `resumption` finished samples are kept in its spool after every segment, and work that
-    the spool holds under the same key is not done again. The stems are bit-identical.
+    the spool holds under the same key is not done again. The stems are bit-identical,
+    also with a `watcher`, who hears all of the track's blocks in order.
     """
     options.needed_stems(separator.stems)  # refuses an unknown stem
-    source = AudioFile(
-        path,
-        sample_rate=separator.sample_rate,
-        channels=separator.audio_channels,
-        align=options.align,
-    )
+    watcher, rate = watcher or Watcher(), separator.sample_rate
+    source = _source(path, separator, options)
     normalization = measure(source)
     LOG.debug("%s: %s, %d samples; %s", source, source.codec, source.source_length, normalization)
     separator.check_length(normalization.length)
@@ -118,24 +118,32 @@ def separate_to(
     with ExitStack() as stack:
         spool = stack.enter_context(_spool(files, resumption))
         finished = spool.length
-        rate = separator.sample_rate
         pace = Pace(str(path), normalization.length / rate, finished / rate)
         tell(pace.at(finished / rate))
-        output = stack.enter_context(_from_spool(spool, files))
+        kept = watcher.answers
+        way = partial(ahead, separator, source, normalization, kept)
+        watcher.begin(source, normalization.length, way)
+        output = stack.enter_context(_from_spool(spool, files, watcher))
         blocks = stack.enter_context(closing(read_ahead(source, WAITING)))
-        for separated in separator.stream(blocks, normalization, skip=finished):
+        for separated in separator.stream(blocks, normalization, skip=finished, answers=kept):
             block = torch.stack([stem.cpu() for stem in separated.values()])
             spool.write(block.flatten(0, 1))
             output.write(block)
             tell(pace.at(spool.length / rate))
+            watcher.heard(spool.length - block.shape[-1], block)
         peaks = output.finish()
         gain = options.gain(max(peaks.values()), files.encoding)
         if gain != 1:  # seldom: everything is encoded once more
             output.abort()
-            output = stack.enter_context(_from_spool(spool, files, gain))
+            output = stack.enter_context(_from_spool(spool, files, Watcher(), gain))
             output.finish()
         output.close()
     return _result(files, gain, peaks, finished / source.sample_rate)
+
+
+def _source(path: Path, separator: Separator, options: OutputOptions) -> AudioFile:
+    rate, channels = separator.sample_rate, separator.audio_channels
+    return AudioFile(path, sample_rate=rate, channels=channels, align=options.align)
 
 
 def _spool(files: TrackFiles, resumption: Resumption | None) -> Spool:
@@ -145,12 +153,15 @@ def _spool(files: TrackFiles, resumption: Resumption | None) -> Spool:
     return Spool.kept(resumption.spool, channels, resumption.key)
 
 
-def _from_spool(spool: Spool, files: TrackFiles, gain: float = 1.0) -> Output:
-    """Return an output that has written all samples of the spool."""
-    output = Output(files, gain)
+def _from_spool(spool: Spool, files: TrackFiles, watcher: Watcher, gain: float = 1.0) -> Output:
+    """Return an output that has written all samples of the spool, which the watcher has heard."""
+    output, start = Output(files, gain), 0
     try:
-        for block in spool.blocks(BLOCK_LENGTH):
-            output.write(block.unflatten(0, (-1, files.source.channels)))
+        for samples in spool.blocks(BLOCK_LENGTH):
+            block = samples.unflatten(0, (-1, files.source.channels))
+            output.write(block)
+            watcher.heard(start, block)
+            start += block.shape[-1]
     except BaseException:
         output.abort()
         raise
