@@ -19,6 +19,7 @@ LEVELS = [
     {"separation"},
     {"stems", "evaluation"},
     {"batch", "training"},
+    {"serve"},
     {"cli", "compat"},
     {"__main__"},
 ]

@@ -53,5 +53,29 @@ class StorageError(HTDemucsError):
     """A list, bucket or folder cannot be read or written."""
 
 
+class ServerError(HTDemucsError):
+    """The server cannot start, or cannot do what a request asks for."""
+
+
+class NotFoundError(ServerError):
+    """A request names what is not there."""
+
+
+class BadRequestError(ServerError):
+    """A request makes no sense."""
+
+
+class TooLargeError(ServerError):
+    """What a request brings is more than the server takes."""
+
+
+class TooManyError(ServerError):
+    """There are more requests of a kind than the server takes."""
+
+
+class ConflictError(ServerError):
+    """A request does not fit the state of what it names."""
+
+
 class ClusterError(HTDemucsError):
     """Ray is not installed, does not answer, or failed."""

@@ -2,9 +2,13 @@
 
 import os
 import secrets
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from htdemucs.errors import ServerError
 
 
 @contextmanager
@@ -22,6 +26,53 @@ def replacing(path: Path) -> Iterator[Path]:
 def user_cache() -> Path:
     """Return the folder for caches: XDG_CACHE_HOME, else ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def user_data() -> Path:
+    """Return the folder for data that stays, as the system has it: XDG_DATA_HOME and the like."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+
+
+def fresh_folder(path: Path) -> Path:
+    """Return the folder at `path`, empty."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def model_folder(name: str) -> str:
+    """Return the name of a model's folder of stems: its name, fit for a path."""
+    if not name.startswith("hf://") and Path(name).exists():
+        return Path(name).resolve().stem or "model"
+    return name.removeprefix("hf://").replace("/", "_").lstrip(".") or "model"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Have the file at `path` to this process alone; the system lets go of it when that dies.
+
+    Raises:
+        ServerError: another process has it.
+    """
+    with path.open("a+b") as file:
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ServerError(
+                f"another server uses {path.parent}; stop it, or choose another `data`"
+            ) from None
+        yield
 
 
 def temporary_name(path: Path) -> Path:

@@ -155,13 +155,18 @@ def to_sample_format(samples: NDArray[np.float32], codec: Codec) -> NDArray[Any]
     if codec.encoder != "pcm_f32le":
         values = np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)
     if codec.sample_format == "s16":
-        values = _to_steps(values, 16).astype(np.int16)
+        values = to_int16(values)
     elif codec.sample_format == "s32":
         # FFmpeg's 24 bit encoders take the upper 24 of 32 bits.
         values = _to_steps(values, 24).astype(np.int32) << 8
     if codec.sample_format.endswith("p"):
         return np.ascontiguousarray(values)
     return np.ascontiguousarray(values.T).reshape(1, -1)
+
+
+def to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Round finite samples to the nearest of 16 bits' steps, and limit them to their range."""
+    return _to_steps(samples, 16).astype(np.int16)
 
 
 def _to_steps(samples: NDArray[np.float32], bits: int) -> NDArray[np.float32]:

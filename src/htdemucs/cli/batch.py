@@ -12,8 +12,9 @@ import typer
 
 from htdemucs.cli import options as opt
 from htdemucs.cli.listeners import Terminal, listening
-from htdemucs.cli.shared import Interruption, folder_name, messages, print_error, say
+from htdemucs.cli.shared import Interruption, messages, print_error, say
 from htdemucs.events import Downloading, Event, Failed, Found, Listener, Loaded
+from htdemucs.files import model_folder
 
 if TYPE_CHECKING:
     from htdemucs.batch import Track
@@ -90,7 +91,7 @@ def batch(
         options=options,
         stems=stems,
         settings=engine.settings() | {"compiled": compiled},
-        out=_below(out, folder_name(name)),
+        out=_below(out, model_folder(name)),
         device=device,
         skip_existing=skip_existing,
         scratch=scratch,

@@ -27,6 +27,7 @@ from htdemucs.cli.listeners import only_json, wants_json
 from htdemucs.cli.models import models
 from htdemucs.cli.options import command, in_flags
 from htdemucs.cli.separate import separate
+from htdemucs.cli.serve import serve
 from htdemucs.cli.stream import stream
 from htdemucs.cli.trace import trace
 from htdemucs.cli.train import train
@@ -67,7 +68,10 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help, because importing Rich is slow
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for function in (separate, stream, batch, evaluate, models, convert, export, trace, bench, train):
+COMMANDS = (
+    separate, stream, batch, serve, evaluate, models, convert, export, trace, bench, train,
+)  # fmt: skip
+for function in COMMANDS:
     app.command()(command(function))
 
 

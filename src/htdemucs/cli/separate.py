@@ -13,9 +13,10 @@ import typer
 
 from htdemucs.cli import options as opt
 from htdemucs.cli.listeners import Terminal, listening
-from htdemucs.cli.shared import Interruption, folder_name, messages, print_error, say
+from htdemucs.cli.shared import Interruption, messages, print_error, say
 from htdemucs.errors import HTDemucsError, SeparationError
 from htdemucs.events import Event, Failed, Finished, Found, Listener, Written
+from htdemucs.files import model_folder
 
 if TYPE_CHECKING:
     from htdemucs.batch import Library, Outcome, Track
@@ -102,7 +103,7 @@ def separate(
         to_stream = out == STANDARD_STREAM
         if to_stream:
             out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="htdemucs-")))
-        library_folder = out / folder_name(name)
+        library_folder = out / model_folder(name)
         inputs = _find(tracks, [out, library_folder], stack, tell)
         settings = engine.settings() | {"split": not no_split, "compiled": compiled}
         settings["batch_size"] = engine.batch_size or jobs or None

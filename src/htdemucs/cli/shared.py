@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -103,10 +102,3 @@ class Interruption:
         self.signal = number
         signal.signal(number, signal.SIG_DFL)
         raise KeyboardInterrupt
-
-
-def folder_name(name: str) -> str:
-    """Return the name of a model's folder of stems: its name, fit for a path."""
-    if not name.startswith("hf://") and Path(name).exists():
-        return Path(name).resolve().stem or "model"
-    return name.removeprefix("hf://").replace("/", "_").lstrip(".") or "model"

@@ -1,0 +1,146 @@
+"""The web application: routes, errors, the page."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from anyio import to_thread
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from htdemucs.audio import FORMATS
+from htdemucs.errors import (
+    BadRequestError,
+    ConflictError,
+    HTDemucsError,
+    NotFoundError,
+    TooLargeError,
+    TooManyError,
+)
+from htdemucs.serve import sound_api, tracks_api
+from htdemucs.serve.security import Access, Guard
+from htdemucs.serve.service import Here, Service
+from htdemucs.serve.supervisor import Supervisor
+from htdemucs.version import __version__
+from htdemucs.weights.overview import named_models
+
+LOG = logging.getLogger(__name__)
+PAGE = Path(__file__).parent / "page"
+STATUS: dict[type[HTDemucsError], int] = {
+    NotFoundError: 404,
+    ConflictError: 409,
+    TooLargeError: 413,
+    TooManyError: 429,
+    BadRequestError: 400,
+}
+DEPTHS = {"wav": [16, 24, 32], "flac": [16, 24]}  # bits
+BITRATES = {"mp3": [128, 192, 256, 320], "opus": [96, 128, 192, 256], "m4a": [128, 192, 256, 320]}
+
+
+def create_app(
+    service: Service, access: Access | None = None, supervisor: Supervisor | None = None
+) -> FastAPI:
+    """Return the application.
+
+    Args:
+        service: its parts.
+        access: who is let in.
+        supervisor: of the workers; started and stopped with the application.
+    """
+
+    @asynccontextmanager
+    async def life(_app: FastAPI) -> AsyncIterator[None]:
+        if supervisor:
+            await to_thread.run_sync(supervisor.start)
+        await service.changes.start()
+        yield
+        await service.changes.stop()
+        await to_thread.run_sync(service.filler.stop)
+        if supervisor:
+            await to_thread.run_sync(supervisor.stop)
+
+    app = FastAPI(
+        title="htdemucs", version=__version__, lifespan=life, openapi_url="/api/openapi.json",
+        docs_url=None, redoc_url=None,
+    )  # fmt: skip
+    app.state.service = service
+    app.add_middleware(Guard, access=access or Access())
+    app.include_router(tracks_api.router)
+    app.include_router(sound_api.router)
+    app.add_api_route("/api/info", _info, tags=["server"])
+    app.add_api_route("/health", _health, tags=["server"])
+    app.add_api_route("/", _page, response_class=FileResponse, include_in_schema=False)
+    app.mount("/page", StaticFiles(directory=PAGE))
+    app.add_exception_handler(HTDemucsError, _expected)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(Exception, _unexpected)
+    return app
+
+
+def _page() -> FileResponse:
+    """Return the page."""
+    return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
+
+
+def _health(here: Here) -> dict[str, Any]:
+    """Say that the server and its database answer."""
+    return {"status": "ok", "version": here.database.version()}
+
+
+def _info(here: Here) -> dict[str, Any]:
+    """Say what the server is, and what can be chosen."""
+    limits = here.settings.limits
+    models = [
+        {
+            "name": model["name"],
+            "stems": model["sources"],
+            "ready": model["cached"],
+            "bytes": model["bytes"],
+            "about": model["about"],
+            "licence": model["license"],
+        }
+        for model in named_models()
+    ]
+    if here.settings.model not in [model["name"] for model in models]:
+        own = {"name": here.settings.model, "stems": [], "ready": True, "bytes": 0}
+        models.insert(0, own | {"about": "", "licence": None})
+    return {
+        "version": __version__,
+        "models": models,
+        "default_model": here.settings.model,
+        "formats": {name: DEPTHS.get(name) or BITRATES.get(name, []) for name in FORMATS},
+        "limits": {
+            "bytes": limits.upload_bytes, "seconds": limits.seconds, "jobs": limits.jobs,
+        },
+        "stretch": False,
+    }  # fmt: skip
+
+
+async def _expected(_request: Request, error: Exception) -> JSONResponse:
+    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
+    return JSONResponse({"error": str(error)}, status)
+
+
+async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    words = [f"{problem['loc'][-1]}: {problem['msg']}" for problem in problems[:3]]
+    return JSONResponse({"error": "; ".join(words) or "the request makes no sense"}, 400)
+
+
+async def _refused(_request: Request, error: Exception) -> JSONResponse:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    detail = error.detail if isinstance(error, HTTPException) else ""
+    headers = error.headers if isinstance(error, HTTPException) else None
+    return JSONResponse({"error": str(detail)}, status, headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    LOG.error("%s %s", request.method, request.url.path, exc_info=error)
+    text = "something went wrong in the server; its log says more"
+    return JSONResponse({"error": text}, 500)

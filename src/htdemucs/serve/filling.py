@@ -1,0 +1,135 @@
+"""Filling the previews of tracks whose files are there already, by decoding these."""
+
+import logging
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Queue
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from htdemucs.audio import AudioFile, reblock
+from htdemucs.errors import HTDemucsError
+from htdemucs.fast import use_this_thread_only
+from htdemucs.serve.preview import Preview
+from htdemucs.serve.settings import Settings
+from htdemucs.serve.tables import TRACKS, Values
+from htdemucs.serve.tracks import Tracks
+
+LOG = logging.getLogger(__name__)
+CHANNELS = 2
+SECONDS = 5  # of a step
+
+
+class Filler:
+    """Fills one preview after another in a thread of its own."""
+
+    def __init__(self, settings: Settings, tracks: Tracks) -> None:
+        self._settings, self._tracks = settings, tracks
+        self._asked: set[str] = set()
+        self._queue: Queue[str | None] = Queue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def ask(self, row: Values) -> None:
+        """Have a track's preview filled, if it is not."""
+        whole = [[0, row["frames"]]] if row["frames"] else None
+        if row["ranges"] == whole and (self._settings.previews / row["id"]).is_dir():
+            return
+        with self._lock:
+            if row["id"] in self._asked:
+                return
+            self._asked.add(row["id"])
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="filler", daemon=True)
+                self._thread.start()
+        self._queue.put(row["id"])
+
+    def stop(self) -> None:
+        """End the thread after the preview that it is filling."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread:
+            self._queue.put(None)
+            thread.join(10)
+
+    def _work(self) -> None:
+        use_this_thread_only()
+        while (track := self._queue.get()) is not None:
+            try:
+                self.fill(track)
+            except HTDemucsError as error:
+                LOG.warning("no preview: %s", error)
+            except Exception:
+                LOG.exception("no preview of %s", track)
+            with self._lock:
+                self._asked.discard(track)
+
+    def fill(self, track: str) -> None:
+        """Decode a track's files into its preview.
+
+        Raises:
+            AudioError: one of them cannot be read.
+            NotFoundError: the track was deleted.
+        """
+        row = self._tracks.row(track)
+        preview = Preview(self._settings.previews / track, len(row["stems"]) + 1, CHANNELS)
+        preview.clear()
+        self.make_room(track)
+        condition = TRACKS.c.state == row["state"]
+        rate = row["sample_rate"] or AudioFile(row["path"]).source_sample_rate
+        self._tracks.change(track, condition, ranges=[], channels=CHANNELS, sample_rate=rate)
+        start = 0
+        for lanes in _lanes(row, rate):
+            length = lanes.shape[-1]
+            for lane, waveform in enumerate(lanes):
+                preview.write(lane, start, waveform)
+            preview.draw(start, start + length)
+            start += length
+            if not self._tracks.change(track, condition, ranges=[[0, start]]):
+                preview.remove()  # deleted, or separated anew
+                return
+        self._tracks.change(track, condition, frames=start)
+
+    def make_room(self, keep: str) -> None:
+        """Remove the previews that were filled first, until there is room for another."""
+        folders = [path for path in self._settings.previews.iterdir() if path.is_dir()]
+        sizes = {path: sum(f.stat().st_size for f in path.glob("*.pcm")) for path in folders}
+        total = sum(sizes.values())
+        for path in sorted(folders, key=lambda path: path.stat().st_mtime):
+            if total <= self._settings.limits.preview_bytes:
+                return
+            if path.name != keep and self._tracks.change(
+                path.name, TRACKS.c.state.in_(("finished", "found")), ranges=[]
+            ):
+                shutil.rmtree(path, ignore_errors=True)
+                total -= sizes[path]
+
+
+def _lanes(row: Values, rate: int) -> Iterator[Tensor]:
+    """Yield (stem..., original; C, L) of a track's files; without its own file, the stems' sum."""
+    paths = [row["files"][stem]["path"] for stem in row["stems"]]
+    original = bool(row["path"]) and Path(row["path"]).is_file()
+    lanes = [_blocks(path, rate) for path in (*paths, *([row["path"]] if original else []))]
+    while True:
+        blocks = [next(lane, None) for lane in lanes]
+        lengths = [block.shape[-1] for block in blocks[: len(paths) or 1] if block is not None]
+        if not lengths:
+            return
+        silence = torch.zeros(CHANNELS, 0)
+        length = max(lengths)
+        fitted = [_fitted(silence if b is None else b, length) for b in blocks]
+        if not original:
+            fitted.append(torch.stack(fitted).sum(0))
+        yield torch.stack(fitted)
+
+
+def _blocks(path: str, rate: int) -> Iterator[Tensor]:
+    return iter(reblock(AudioFile(path, sample_rate=rate, channels=CHANNELS), SECONDS * rate))
+
+
+def _fitted(waveform: Tensor, length: int) -> Tensor:
+    return F.pad(waveform, (0, length - waveform.shape[-1]))

@@ -1,0 +1,232 @@
+"""Making the preview of a track while it is separated, later parts first where somebody wants."""
+
+import time
+from collections.abc import Callable, Iterator
+from math import gcd
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from htdemucs.audio import AudioFile, Resampler
+from htdemucs.errors import SeparationError
+from htdemucs.files import fresh_folder
+from htdemucs.serve.jobs import Jobs
+from htdemucs.serve.preview import Preview
+from htdemucs.serve.ranges import Ranges, added, end_of
+from htdemucs.serve.tables import Values
+from htdemucs.stems.pipeline import Worker
+from htdemucs.stems.watching import Watcher
+
+EVERY = 0.25  # seconds between reports of one track
+EDGE = 0.1  # seconds that a resampler needs to forget where it began
+Way = Callable[[int], Iterator[Tensor]]
+
+
+class KeptAnswers:
+    """The network's answers to segments of later parts, on disk until the files need them.
+
+    Args:
+        folder: for the answers; emptied first.
+        check: called before every segment; it may raise.
+    """
+
+    def __init__(self, folder: Path, check: Callable[[], None]) -> None:
+        self.is_ahead = False  # whether a later part is being made
+        self._folder, self._check = folder, check
+        fresh_folder(folder)
+
+    def get(self, start: int) -> Tensor | None:
+        """Return the answer to the segment that starts there."""
+        self._check()
+        path = self._folder / f"{start}.npy"
+        if not path.exists():
+            return None
+        answer = torch.from_numpy(np.load(path))
+        if not self.is_ahead:
+            path.unlink()
+        return answer
+
+    def put(self, start: int, answer: Tensor) -> None:
+        """Keep an answer of a later part; those of the part that is next are used at once."""
+        if self.is_ahead:
+            np.save(self._folder / f"{start}.npy", answer.cpu().numpy())
+
+
+class Listening(Watcher):
+    """Watches the separation of one track: its preview, its progress, and wishes.
+
+    Args:
+        row: the track.
+        worker: who separates it.
+        longest: seconds; longer tracks are refused.
+        preview: for its lanes.
+    """
+
+    def __init__(
+        self, jobs: Jobs, row: Values, worker: str, longest: float, preview: Preview
+    ) -> None:
+        self._jobs, self._track, self._worker = jobs, str(row["id"]), worker
+        self._longest, self._preview = longest, preview
+        self._ranges: Ranges = []
+        self._wish: int | None = None  # frame
+        self._started = self._reported = time.monotonic()
+        self._made = 0  # samples made by now, in any order
+        preview.clear()
+        self.answers = KeptAnswers(preview.folder / "answers", self._look)
+
+    def begin(self, source: AudioFile, length: int, way: Way) -> None:
+        """Hear of the track; tell the page its length.
+
+        Raises:
+            SeparationError: the track is too long.
+            WithdrawnError: the job is not this worker's any more.
+        """
+        if length / source.sample_rate > self._longest:
+            raise SeparationError(
+                f"the track lasts {length / source.sample_rate / 60:.0f} minutes; this server "
+                f"takes at most {self._longest / 60:.0f}"
+            )
+        self._source, self._length, self._way = source, length, way
+        self._started = time.monotonic()
+        self._frames = source.source_length
+        self._original = _Original(source, self._preview)
+        self._in_order = _Run(source, self._preview, self._original, length)
+        self._jobs.report(
+            self._track,
+            self._worker,
+            sample_rate=source.source_sample_rate,
+            channels=source.channels,
+            frames=self._frames,
+        )
+
+    def heard(self, start: int, block: Tensor) -> None:
+        """Put the next block into the preview, then make later parts that somebody waits for.
+
+        Raises:
+            WithdrawnError: the job is not this worker's any more.
+        """
+        self._made += block.shape[-1]
+        self._have(*self._in_order.push(block), last=start + block.shape[-1] == self._length)
+        self._look()
+        while self._wish is not None:
+            self._go_ahead(self._wish)
+
+    def end(self) -> None:
+        """Finish with the track, however it ended."""
+        self.answers.is_ahead = False
+        fresh_folder(self._preview.folder / "answers").rmdir()
+
+    @property
+    def ranges(self) -> Ranges:
+        """What can be heard."""
+        return self._ranges
+
+    def _look(self) -> None:
+        """Look whether the job goes on, and from where somebody wants to listen."""
+        self._wish = self._jobs.look(self._track, self._worker)
+
+    def _go_ahead(self, wish: int) -> None:
+        """Make the part from a frame on until it meets what can be heard, or another wish."""
+        first = end_of(self._ranges, min(wish, self._frames))
+        if first < self._frames:
+            run = _Run(self._source, self._preview, self._original, self._length, first)
+            self.answers.is_ahead = True
+            with Worker(1) as beside:
+                beside.submit(self._original.reach, first)
+                for block in self._way(run.start):
+                    self._made += block.shape[-1]
+                    start, stop = run.push(block)
+                    met = end_of(self._ranges, stop) > stop
+                    self._have(start, stop)
+                    self._look()
+                    if met or stop == self._frames or self._wish != wish:
+                        break
+            self.answers.is_ahead = False
+        self._jobs.reached(self._track, self._worker, wish)
+        self._look()
+
+    def _have(self, start: int, stop: int, last: bool = False) -> None:
+        """Let the page have what is in all lanes from frame `start` to `stop`."""
+        if start < stop:
+            self._preview.draw(start, stop)
+        is_first = not any(first <= start < end for first, end in self._ranges)
+        self._ranges = added(self._ranges, start, stop)
+        clock = time.monotonic()
+        if is_first or last or clock - self._reported >= EVERY:
+            self._reported = clock
+            seconds = clock - self._started
+            self._jobs.report(
+                self._track,
+                self._worker,
+                ranges=self._ranges,
+                done=end_of(self._ranges, 0) / self._source.source_sample_rate,
+                speed=self._made / self._source.sample_rate / seconds if seconds else None,
+            )
+
+
+class _Original:
+    """The track itself in the last lane of its preview, decoded as far as it was needed so far."""
+
+    def __init__(self, source: AudioFile, preview: Preview) -> None:
+        self._blocks = iter(source.at_rate(source.source_sample_rate))
+        self._preview, self._reached, self._lock = preview, 0, Lock()
+
+    def reach(self, frame: int) -> None:
+        """Have everything before this frame, or before the track's end."""
+        with self._lock:
+            while self._reached < frame and (block := next(self._blocks, None)) is not None:
+                self._preview.write(self._preview.lanes - 1, self._reached, block)
+                self._reached += block.shape[-1]
+
+
+class _Run:
+    """Brings a run's blocks of stems from the model's rate to the track's, and into the preview.
+
+    Args:
+        source: the track at the model's rate.
+        preview, original: the lanes.
+        length: samples of the track at the model's rate.
+        first: frame from which on the run is heard.
+
+    Attributes:
+        start: sample at the model's rate with which the blocks begin.
+    """
+
+    def __init__(
+        self, source: AudioFile, preview: Preview, original: _Original, length: int, first: int = 0
+    ) -> None:
+        model, own = source.sample_rate, source.source_sample_rate
+        self._preview, self._original = preview, original
+        self._frames, self._length = source.source_length, length
+        step = own // gcd(model, own)  # frames between those that are samples of the model too
+        edge = 0 if model == own else int(EDGE * own)
+        begin = max(0, first - edge) // step * step
+        self.start = begin * model // own
+        self._taken, self._next, self._first = self.start, begin, first
+        self._back = [Resampler(model, own, source.channels) for _ in range(preview.lanes - 1)]
+
+    def push(self, block: Tensor) -> tuple[int, int]:
+        """Write (S, C, L); return the frames [start, stop) that are in all lanes now."""
+        self._taken += block.shape[-1]
+        stems = [back.push(stem) for back, stem in zip(self._back, block, strict=True)]
+        if self._taken >= self._length:
+            tails = [back.flush() for back in self._back]
+            stems = [torch.cat(pair, dim=-1) for pair in zip(stems, tails, strict=True)]
+            stems = [_fitted(stem, self._frames - self._next) for stem in stems]
+        frames = min(stems[0].shape[-1], self._frames - self._next)
+        skipped = min(frames, max(0, self._first - self._next))
+        start, stop = self._next + skipped, self._next + frames
+        for lane, stem in enumerate(stems):
+            self._preview.write(lane, start, stem[:, skipped:frames])
+        self._original.reach(stop)
+        self._next = stop
+        return start, stop
+
+
+def _fitted(stem: Tensor, length: int) -> Tensor:
+    """Return exactly so many frames: resampling there and back may give one more or less."""
+    return F.pad(stem, (0, length - stem.shape[-1]))

@@ -1,0 +1,166 @@
+"""Who may speak with the server: hosts, origins, the token; and the headers of every answer."""
+
+import hashlib
+import ipaddress
+import json
+import secrets
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+YEAR = 365 * 24 * 3600  # seconds
+POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+def own_names() -> frozenset[str]:
+    """Return the names under which people reach this machine."""
+    name = socket.gethostname().lower()
+    return frozenset({"localhost", name, f"{name}.local"})
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who is let in.
+
+    Attributes:
+        token: that everyone needs; None: nobody needs one.
+        hosts: names that requests may be addressed to. Addresses in numbers always may: a page
+            of another site cannot make its own name one of them (DNS rebinding).
+    """
+
+    token: str | None = None
+    hosts: frozenset[str] = field(default_factory=own_names)
+
+    @classmethod
+    def to(cls, token: str | None, hosts: Iterable[str] = ()) -> "Access":
+        """Return the access with further names of hosts."""
+        return cls(token, own_names() | {host.lower() for host in hosts})
+
+    def knows_host(self, host: str) -> bool:
+        """Whether a request addressed to this host (and port) is meant for us."""
+        name = urlsplit(f"//{host}").hostname or ""
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name.rstrip(".") in self.hosts
+        return True
+
+    def admits(self, candidate: str) -> bool:
+        """Whether this is the token; the time that it takes tells nothing."""
+        if self.token is None:
+            return True
+        return secrets.compare_digest(candidate.encode("utf-8", "replace"), self.token.encode())
+
+    @property
+    def cookie(self) -> str:
+        """What the browser keeps instead of the token."""
+        return hashlib.sha256(f"htdemucs {self.token}".encode()).hexdigest()
+
+
+class Guard:
+    """Lets in whom `access` admits; everybody else gets a sentence."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app, self._access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or pass it on."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                if scope["path"].startswith("/api/") or "set-cookie" in headers:
+                    headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        headers = Headers(scope=scope)
+        if problem := self._problem(scope, headers):
+            await _answer(with_headers, *problem)
+        elif self._access.token is None or self._is_known(headers):
+            await self._app(scope, receive, with_headers)
+        else:
+            await self._ask(scope, headers, with_headers)
+
+    def _problem(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
+        host = headers.get("host", "")
+        try:
+            known = self._access.knows_host(host)
+        except ValueError:
+            known = False
+        if not known:
+            return 403, "this server does not go by that name; allow it with --allow-host"
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+        from_elsewhere = site in ("cross-site", "same-site")
+        if scope["method"] in SAFE_METHODS:
+            if from_elsewhere and headers.get("sec-fetch-mode") != "navigate":
+                return 403, "pages of other sites may not ask this server"
+        elif from_elsewhere or (origin is not None and urlsplit(origin).netloc != host):
+            return 403, "pages of other sites may not change anything here"
+        return None
+
+    def _is_known(self, headers: Headers) -> bool:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._access.admits(token.strip()):
+            return True
+        try:
+            morsel = SimpleCookie(headers.get("cookie", "")).get(_cookie_name(headers))
+        except CookieError:
+            return False
+        value = morsel.value if morsel else ""
+        return secrets.compare_digest(
+            value.encode("utf-8", "replace"), self._access.cookie.encode()
+        )
+
+    async def _ask(self, scope: Scope, headers: Headers, send: Send) -> None:
+        """Take the token from the address, once, and give a cookie for it."""
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        token = dict(query).get("token")
+        if token is None or scope["method"] != "GET":
+            await _answer(send, 401, "this server needs a token: open the address that it printed")
+        elif not self._access.admits(token):
+            await _answer(send, 401, "this is not the server's token; see what it printed last")
+        else:
+            rest = urlencode([pair for pair in query if pair[0] != "token"])
+            location = "/" + scope["path"].lstrip("/") + (f"?{rest}" if rest else "")
+            cookie = (
+                f"{_cookie_name(headers)}={self._access.cookie}; Path=/; Max-Age={YEAR}; "
+                "HttpOnly; SameSite=Strict"
+            )
+            await _answer(send, 303, "", {"location": location, "set-cookie": cookie})
+
+
+def _cookie_name(headers: Headers) -> str:
+    """Return a name for each port: a host's servers share their cookies."""
+    port = urlsplit(f"//{headers.get('host', '')}").port
+    return f"htdemucs-{port or 'web'}"
+
+
+async def _answer(send: Send, status: int, error: str, extra: dict[str, str] | None = None) -> None:
+    body = json.dumps({"error": error}).encode() if error else b""
+    headers = {"content-type": "application/json", "content-length": str(len(body))} | (extra or {})
+    raw = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,62 @@
+"""A picture of a lane: mel bands over columns."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from htdemucs.serve.preview import COLUMN
+
+BANDS = 96
+N_FFT = 4096
+FLOOR = -90.0  # dB, the darkest value
+LOWEST = 30.0  # Hz
+
+
+def spectrogram(
+    samples: NDArray[np.int16], sample_rate: int, columns: int, missing: int = 0
+) -> NDArray[np.uint8]:
+    """(L, C) -> (columns, BANDS); 0 is -90 dB or less, 255 a sine at full scale.
+
+    The samples begin `BEFORE` frames before the first column and are `frames_around(columns)`, of
+    which the first `missing` lie before the track and are left out.
+    """
+    mono = np.pad(samples.astype(np.float32).mean(1) / (1 << 15), (missing, 0))
+    windows = np.lib.stride_tricks.sliding_window_view(mono, N_FFT)[::COLUMN][:columns]
+    window = np.hanning(N_FFT).astype(np.float32)
+    magnitudes = np.abs(np.fft.rfft(windows * window)) * (2 / window.sum())
+    power = np.square(magnitudes) @ _bands(sample_rate)
+    decibels = 10 * np.log10(np.maximum(power, 1e-12))
+    scaled = 255 * (1 - decibels / FLOOR)
+    return np.rint(scaled.clip(0, 255)).astype(np.uint8)
+
+
+BEFORE = (N_FFT - COLUMN) // 2  # frames before a column that its window reaches
+
+
+def frames_around(columns: int) -> int:
+    """Return how many frames the windows of so many columns span."""
+    return (columns - 1) * COLUMN + N_FFT
+
+
+@cache
+def _bands(sample_rate: int) -> NDArray[Any]:
+    """Return triangles over bins, (bin, band), equally wide in mel; no band is without a bin."""
+    frequencies = np.fft.rfftfreq(N_FFT, 1 / sample_rate)
+    edges = _hertz(np.linspace(_mel(LOWEST), _mel(sample_rate / 2), BANDS + 2))
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    rising = (frequencies[:, None] - low) / (centre - low)
+    falling = (high - frequencies[:, None]) / (high - centre)
+    weights = np.clip(np.minimum(rising, falling), 0, None)
+    nearest = np.abs(frequencies[:, None] - centre).argmin(0)
+    weights[nearest, np.arange(BANDS)] = np.maximum(weights[nearest, np.arange(BANDS)], 0.5)
+    return weights.astype(np.float32)
+
+
+def _mel(hertz: float) -> float:
+    return float(2595 * np.log10(1 + hertz / 700))
+
+
+def _hertz(mel: NDArray[Any]) -> NDArray[Any]:
+    return 700 * (10 ** (mel / 2595) - 1)

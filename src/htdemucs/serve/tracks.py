@@ -1,0 +1,170 @@
+"""The tracks of the page: what is there, what has changed, and how the API shows it."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import ColumnElement, RowMapping, and_, case, func, insert, or_, select, update
+
+from htdemucs.errors import NotFoundError
+from htdemucs.serve.tables import DELETED, TRACKS, Database, Values, now
+
+T = TRACKS.c
+LONGEST_LIST = 1000  # tracks in one answer
+Document = dict[str, Any]  # a track as the API shows it
+
+
+class Tracks:
+    """Reads and writes the rows of tracks; the work on them is that of `Jobs`."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def add(self, **values: Any) -> str:
+        """Add a track and return its id."""
+        track = values.pop("id", None) or new_id()
+        with self.database.writing() as (connection, version):
+            row = {"id": track, "version": version, "turn": version, "created": now()} | values
+            connection.execute(insert(TRACKS).values(row))
+        return str(track)
+
+    def row(self, track: str) -> Values:
+        """Return a track's row.
+
+        Raises:
+            NotFoundError: there is none, or it was deleted.
+        """
+        with self.database.reading() as connection:
+            row = connection.execute(_select(T.id == track, T.state != DELETED)).mappings().first()
+        if row is None:
+            raise NotFoundError("there is no such track")
+        return dict(row)
+
+    def document(self, track: str) -> Document:
+        """Return a track as the API shows it.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return shown(self.row(track))
+
+    def page(
+        self,
+        search: str = "",
+        states: Sequence[str] = (),
+        offset: int = 0,
+        limit: int = LONGEST_LIST,
+    ) -> tuple[int, list[Document]]:
+        """Return how many tracks there are, and some of them: jobs first, then the newest."""
+        conditions = [T.state != DELETED]
+        if states:
+            conditions.append(T.state.in_(states))
+        for word in search.lower().split():
+            pattern = "%" + word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+            fields = (T.name, T.title, T.artist, T.album)
+            conditions.append(or_(*(func.lower(f).like(pattern, escape="\\") for f in fields)))
+        jobs = case((T.state == "separating", 0), (T.state == "queued", 1), else_=2)
+        turn = case((T.state == "queued", T.turn), else_=0)
+        query = _select(*conditions).order_by(jobs, turn, T.created.desc(), T.id)
+        with self.database.reading() as connection:
+            total = connection.scalar(select(func.count()).select_from(TRACKS).where(*conditions))
+            rows = connection.execute(query.offset(offset).limit(limit)).mappings().all()
+        return int(total or 0), [shown(row) for row in rows]
+
+    def changes(self, since: int | None) -> tuple[int, list[Document], list[str]]:
+        """Return the latest version, the tracks changed after `since`, and those deleted.
+
+        Without `since` all tracks are changed. What changes meanwhile may be in it too.
+        """
+        version = self.database.version()
+        conditions = [T.version > since] if since is not None else [T.state != DELETED]
+        with self.database.reading() as connection:
+            query = _select(*conditions).order_by(T.version)
+            rows = connection.execute(query).mappings().all()
+        changed = [shown(row) for row in rows if row["state"] != DELETED]
+        removed = [row["id"] for row in rows if row["state"] == DELETED]
+        return version, changed, removed
+
+    def change(self, track: str, *conditions: ColumnElement[bool], **values: Any) -> bool:
+        """Change a track's row if the conditions hold; return whether they do."""
+        with self.database.writing() as (connection, version):
+            done = connection.execute(
+                update(TRACKS)
+                .where(T.id == track, T.state != DELETED, *conditions)
+                .values(version=version, **values)
+            )
+            return done.rowcount > 0
+
+    def delete(self, track: str) -> Values:
+        """Put a tombstone in a track's place; return the row as it was.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        row = self.row(track)
+        if not self.change(track, state=DELETED, ended=now(), worker=None, ranges=[], files={}):
+            raise NotFoundError("there is no such track")
+        return row
+
+    def all(self, *conditions: ColumnElement[bool]) -> list[Values]:
+        """Return the rows for which the conditions hold; tombstones too."""
+        with self.database.reading() as connection:
+            return [dict(row) for row in connection.execute(_select(*conditions)).mappings()]
+
+    def count(self, *states: str) -> int:
+        """Return how many tracks are in these states."""
+        query = select(func.count()).select_from(TRACKS).where(T.state.in_(states))
+        with self.database.reading() as connection:
+            return int(connection.scalar(query) or 0)
+
+
+def new_id() -> str:
+    """Return an id that nobody guesses."""
+    return secrets.token_hex(8)
+
+
+def _select(*conditions: ColumnElement[bool]) -> Any:
+    """Return the query for rows, with their positions in the queue."""
+    before = TRACKS.alias()
+    position = (
+        select(func.count())
+        .select_from(before)
+        .where(and_(before.c.state == "queued", before.c.turn <= T.turn))
+        .scalar_subquery()
+    )
+    return select(
+        TRACKS, case((T.state == "queued", position), else_=None).label("position")
+    ).where(*conditions)
+
+
+def shown(row: RowMapping | Mapping[str, Any]) -> Document:
+    """Return a track as the API shows it."""
+    rate, frames, speed = row["sample_rate"], row["frames"], row["speed"]
+    duration = frames / rate if rate and frames else None
+    left = (duration - row["done"]) / speed if duration and speed else None
+    same = ("id", "version", "name", "title", "artist", "album", "kind", "state", "position")
+    more = ("model", "stems", "sample_rate", "channels", "frames", "done", "ranges", "speed")
+    return {
+        **{name: row[name] for name in same + more},
+        "duration": duration,
+        "left": max(0.0, left) if left is not None and row["state"] == "separating" else None,
+        "error": row["error"],
+        "warnings": row["warnings"],
+        "created": _iso(row["created"]),
+        "ended": _iso(row["ended"]),
+        "files": {stem: _file(row["id"], stem, file) for stem, file in row["files"].items()},
+    }
+
+
+def _file(track: str, stem: str, file: Mapping[str, Any]) -> Document:
+    name = str(file["path"]).replace("\\", "/").rpartition("/")[2]
+    url = f"/api/tracks/{track}/stems/{quote(stem, safe='')}"
+    return {"name": name, "bytes": file["bytes"], "url": url}
+
+
+def _iso(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,203 @@
+"""The API of tracks: what there is, what happens, and what shall be done."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import FileResponse, StreamingResponse
+
+from htdemucs.errors import BadRequestError, TooManyError
+from htdemucs.serve.adding import (
+    another_separation,
+    checked_model,
+    checked_stems,
+    from_library,
+    tags,
+)
+from htdemucs.serve.service import Here
+from htdemucs.serve.tracks import LONGEST_LIST, Document, new_id
+from htdemucs.serve.uploads import receive, safe_name
+
+router = APIRouter(prefix="/api", tags=["tracks"])
+States = Annotated[str, Query(max_length=100, description="States, separated by commas.")]
+Name = Annotated[str, Query(min_length=1, max_length=1000, description="The file's name.")]
+Model = Annotated[str | None, Query(max_length=200, description="By default the server's.")]
+Stems = Annotated[
+    str | None, Query(max_length=200, description="Stems, separated by commas; by default all.")
+]
+Offset = Annotated[int, Query(ge=0, le=1 << 31)]
+Limit = Annotated[int, Query(ge=1, le=LONGEST_LIST)]
+MOST_JSON = 1 << 16  # bytes
+
+
+@router.get("/tracks")
+def tracks(
+    here: Here,
+    search: Annotated[str, Query(max_length=200)] = "",
+    state: States = "",
+    offset: Offset = 0,
+    limit: Limit = LONGEST_LIST,
+) -> Document:
+    """List tracks: jobs first, then the newest."""
+    states = [name for name in state.split(",") if name]
+    version = here.database.version()
+    total, found = here.tracks.page(search, states, offset, limit)
+    return {"version": version, "total": total, "tracks": found}
+
+
+@router.get("/tracks/{track}")
+def one_track(here: Here, track: str) -> Document:
+    """Return a track."""
+    return here.tracks.document(track)
+
+
+@router.get("/events", response_class=StreamingResponse)
+async def events(
+    here: Here,
+    since: Annotated[int | None, Query(ge=0, le=1 << 62)] = None,
+    last_event_id: Annotated[str | None, Header(max_length=30)] = None,
+) -> StreamingResponse:
+    """Follow all tracks: server-sent events with whole tracks, from a version on."""
+    if here.changes.streams >= here.settings.limits.streams:
+        raise TooManyError("too many pages are open; close some")
+    if last_event_id is not None and last_event_id.isdecimal():
+        since = int(last_event_id)
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return StreamingResponse(
+        here.changes.follow(since), media_type="text/event-stream", headers=headers
+    )
+
+
+@router.post("/tracks", status_code=201)
+async def add_track(
+    here: Here, request: Request, name: Name = "track", model: Model = None, stems: Stems = None
+) -> Document:
+    """Add a track: the body is its file; or JSON that names a track, or a file of the library."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() == "application/json":
+        wish = await _json(request)
+        return await to_thread.run_sync(_add_known, here, wish)
+    await to_thread.run_sync(here.check_room)
+    chosen = await to_thread.run_sync(checked_model, here, model)
+    wanted = checked_stems(stems.split(",") if stems else None, chosen)
+    track = new_id()
+    path = here.settings.uploads / track / safe_name(name)
+    announced = request.headers.get("content-length", "")
+    size = int(announced) if announced.isdecimal() else None
+    here.uploading += 1
+    try:
+        await receive(request.stream(), path, here.settings.limits, size)
+        return await to_thread.run_sync(_add_upload, here, track, path, chosen["name"], wanted)
+    finally:
+        here.uploading -= 1
+
+
+def _add_upload(
+    here: Here, track: str, path: Path, model: str, wanted: list[str] | None
+) -> Document:
+    here.tracks.add(
+        id=track, kind="upload", state="queued", path=str(path), name=path.name, model=model,
+        wanted=wanted, **tags(path),
+    )  # fmt: skip
+    here.wake()
+    return here.tracks.document(track)
+
+
+def _add_known(here: Here, wish: dict[str, Any]) -> Document:
+    """Queue a file of the library, or another separation of a known track."""
+    here.check_room()
+    model = checked_model(here, wish.get("model"))
+    stems = wish.get("stems")
+    names = stems.split(",") if isinstance(stems, str) else stems
+    wanted = checked_stems(names, model)
+    if isinstance(wish.get("track"), str):
+        track = another_separation(here, wish["track"], model["name"], wanted)
+    elif isinstance(wish.get("path"), str):
+        track = from_library(here, wish["path"], model["name"], wanted)
+    else:
+        raise BadRequestError("the JSON must have a `track` or a `path`")
+    here.wake()
+    return here.tracks.document(track)
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_JSON:
+            raise BadRequestError("the JSON is too long")
+    try:
+        wish = json.loads(body)
+    except (ValueError, RecursionError):
+        wish = None
+    if not isinstance(wish, dict):
+        raise BadRequestError("the body must be a JSON object")
+    return wish
+
+
+@router.post("/tracks/{track}/cancel")
+def cancel(here: Here, track: str) -> Document:
+    """Stop a job, at once; what was done is kept for another attempt."""
+    here.jobs.cancel(track)
+    return here.tracks.document(track)
+
+
+@router.post("/tracks/{track}/retry")
+def retry(here: Here, track: str) -> Document:
+    """Queue a track that failed, was cancelled, or was only found."""
+    here.check_room()
+    row = here.tracks.row(track)
+    here.jobs.queue(track, model=row["model"] or here.settings.model)
+    here.wake()
+    return here.tracks.document(track)
+
+
+@router.post("/tracks/{track}/first")
+def first(here: Here, track: str) -> Document:
+    """Bring a job to the head of the queue."""
+    here.jobs.first(track)
+    return here.tracks.document(track)
+
+
+@router.post("/tracks/{track}/seek")
+async def seek(here: Here, request: Request, track: str) -> Document:
+    """Separate from a frame on next: the body is {"frame": 123}."""
+    frame = (await _json(request)).get("frame")
+    if not isinstance(frame, int) or isinstance(frame, bool) or not 0 <= frame < 1 << 40:
+        raise BadRequestError("`frame` must be a whole number from 0 on")
+    await to_thread.run_sync(here.jobs.seek, track, frame)
+    return await to_thread.run_sync(here.tracks.document, track)
+
+
+@router.delete("/tracks/{track}", status_code=204)
+def delete(here: Here, track: str) -> Response:
+    """Delete a track. Files of the library stay; uploaded ones go, with their stems."""
+    here.delete(track)
+    return Response(status_code=204)
+
+
+@router.get("/tracks/{track}/stems/{stem}", response_class=FileResponse)
+def stem_file(here: Here, request: Request, track: str, stem: str) -> Response:
+    """Return the file of a stem, or a part of it."""
+    files = here.tracks.row(track)["files"]
+    if stem not in files:
+        raise BadRequestError(f"this track has the files {', '.join(files) or '(none)'}")
+    return _file(here, request, files[stem]["path"])
+
+
+@router.get("/tracks/{track}/source", response_class=FileResponse)
+def source_file(here: Here, request: Request, track: str) -> Response:
+    """Return the track's own file, or a part of it."""
+    return _file(here, request, here.tracks.row(track)["path"] or "")
+
+
+def _file(here: Here, request: Request, path: str) -> Response:
+    file = here.file(path)
+    response = FileResponse(
+        file, filename=file.name, stat_result=file.stat(), headers={"cache-control": "no-cache"}
+    )
+    known = request.headers.get("if-none-match", "")
+    if response.headers["etag"] in [tag.strip() for tag in known.split(",")]:
+        return Response(status_code=304, headers={"etag": response.headers["etag"]})
+    return response
