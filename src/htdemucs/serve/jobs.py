@@ -61,13 +61,13 @@ class Jobs:
             raise WithdrawnError(f"{track} was withdrawn")
         return None if row[0] is None else int(row[0])
 
-    def report(self, track: str, worker: str, **values: Any) -> None:
+    def report(self, track: str, holder: str, /, **values: Any) -> None:
         """Write how far a job is.
 
         Raises:
             WithdrawnError: the job is not this worker's any more.
         """
-        if not self._tracks.change(track, *_held_by(worker), **values):
+        if not self._tracks.change(track, *_held_by(holder), **values):
             raise WithdrawnError(f"{track} was withdrawn")
 
     def reached(self, track: str, worker: str, frame: int) -> None:
@@ -96,15 +96,23 @@ class Jobs:
         return True
 
     def finish(self, track: str, worker: str, files: Mapping[str, Values], **values: Any) -> None:
-        """End a job well."""
-        self.report(
-            track, worker, state="finished", files=dict(files), ended=now(), worker=None,
-            seek=None, **values,
-        )  # fmt: skip
+        """End a job well.
+
+        Raises:
+            WithdrawnError: the job is not this worker's any more.
+        """
+        self._end(track, worker, state="finished", files=dict(files), seek=None, **values)
 
     def fail(self, track: str, worker: str, reason: str) -> None:
-        """End a job with a reason for people."""
-        self.report(track, worker, state="failed", error=reason, ended=now(), worker=None)
+        """End a job with a reason for people.
+
+        Raises:
+            WithdrawnError: the job is not this worker's any more.
+        """
+        self._end(track, worker, state="failed", error=reason)
+
+    def _end(self, track: str, holder: str, **values: Any) -> None:
+        self.report(track, holder, **values | {"ended": now(), "worker": None})
 
     # What the supervisor does
 

@@ -76,7 +76,7 @@ class Listening(Watcher):
         self._started = self._reported = time.monotonic()
         self._made = 0  # samples made by now, in any order
         preview.clear()
-        self.answers = KeptAnswers(preview.folder / "answers", self._look)
+        self.answers = self._kept = KeptAnswers(preview.folder / "answers", self._look)
 
     def begin(self, source: AudioFile, length: int, way: Way) -> None:
         """Hear of the track; tell the page its length.
@@ -117,7 +117,7 @@ class Listening(Watcher):
 
     def end(self) -> None:
         """Finish with the track, however it ended."""
-        self.answers.is_ahead = False
+        self._kept.is_ahead = False
         fresh_folder(self._preview.folder / "answers").rmdir()
 
     @property
@@ -134,7 +134,7 @@ class Listening(Watcher):
         first = end_of(self._ranges, min(wish, self._frames))
         if first < self._frames:
             run = _Run(self._source, self._preview, self._original, self._length, first)
-            self.answers.is_ahead = True
+            self._kept.is_ahead = True
             with Worker(1) as beside:
                 beside.submit(self._original.reach, first)
                 for block in self._way(run.start):
@@ -145,7 +145,7 @@ class Listening(Watcher):
                     self._look()
                     if met or stop == self._frames or self._wish != wish:
                         break
-            self.answers.is_ahead = False
+            self._kept.is_ahead = False
         self._jobs.reached(self._track, self._worker, wish)
         self._look()
 

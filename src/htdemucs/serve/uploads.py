@@ -22,6 +22,9 @@ async def receive(
     """Write what arrives to `path`; return its bytes. If it fails, nothing is left.
 
     Args:
+        chunks: the file.
+        path: in a folder that is not there yet.
+        limits: on its size.
         announced: bytes that the client says it sends.
 
     Raises:
@@ -60,6 +63,9 @@ def check_size(size: int, folder: Path, limits: Limits, written: int = 0) -> Non
     """Refuse so many bytes if they are too many for the limits or the disk.
 
     Args:
+        size: bytes of the whole.
+        folder: on the disk.
+        limits: that apply.
         written: how many of them are on the disk already.
 
     Raises:
