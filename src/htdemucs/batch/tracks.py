@@ -108,7 +108,7 @@ def _named(path: Path, closed: list[Path]) -> Iterator[Track | AudioError]:
 
 def _in_folder(top: Path, closed: list[Path]) -> Iterator[Track | AudioError]:
     problems: list[OSError] = []
-    walked = list(_walk(top, _below(closed, top), problems))
+    walked = list(walk(top, _below(closed, top), problems))
     found = [
         path
         for place, names in walked
@@ -125,10 +125,16 @@ def _in_folder(top: Path, closed: list[Path]) -> Iterator[Track | AudioError]:
         yield AudioError(f"{printable(top)} holds {what}; name another folder")
 
 
-def _walk(
+def walk(
     top: Path, closed: list[Path], problems: list[OSError]
 ) -> Iterator[tuple[Path, list[str]]]:
-    """Yield the folders below `top` with the names of their files, in order."""
+    """Yield the folders below `top` with the names of their files, in order.
+
+    Args:
+        top: the first of them.
+        closed: real paths of folders that are left out; so are hidden ones.
+        problems: gets what cannot be read.
+    """
     entered: set[str] = set()  # real paths: links may lead around in circles
     for place, folders, files in os.walk(top, onerror=problems.append, followlinks=True):
         real = os.path.realpath(place)
@@ -191,14 +197,8 @@ def _glob(pattern: Path) -> tuple[Path, list[Path]]:
 
 def _without_written(paths: list[Path], folders: Iterable[tuple[Path, list[str]]]) -> list[Path]:
     """Leave out files that a manifest in these folders says we wrote, and warn how many."""
-    manifests = (
-        folder / name
-        for folder, names in folders
-        for name in names
-        if name.endswith(".json") and ("htdemucs" in name or "htdemucs" in folder.name)
-    )
     written: set[Path] = set()
-    for path in manifests:
+    for path in manifest_paths(folders):
         if document := read_manifest(path):
             written |= written_files(document, path.parent)
     songs = [path for path in paths if Path(os.path.normpath(path)) not in written]
@@ -206,6 +206,14 @@ def _without_written(paths: list[Path], folders: Iterable[tuple[Path, list[str]]
         count = len(paths) - len(songs)
         warnings.warn(f"{count} stems that htdemucs wrote earlier are left out", stacklevel=2)
     return songs
+
+
+def manifest_paths(folders: Iterable[tuple[Path, list[str]]]) -> Iterator[Path]:
+    """Yield the files that are called like manifests."""
+    for folder, names in folders:
+        for name in names:
+            if name.endswith(".json") and ("htdemucs" in name or "htdemucs" in folder.name):
+                yield folder / name
 
 
 def _below(folders: list[Path], top: Path) -> list[Path]:

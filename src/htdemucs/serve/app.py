@@ -23,6 +23,7 @@ from htdemucs.errors import (
     TooManyError,
 )
 from htdemucs.serve import sound_api, tracks_api
+from htdemucs.serve.housekeeping import Housekeeping
 from htdemucs.serve.security import Access, Guard
 from htdemucs.serve.service import Here, Service
 from htdemucs.serve.supervisor import Supervisor
@@ -55,12 +56,15 @@ def create_app(
 
     @asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
+        housekeeping = Housekeeping(service)
+        await to_thread.run_sync(housekeeping.start)
         if supervisor:
             await to_thread.run_sync(supervisor.start)
         await service.changes.start()
         yield
         await service.changes.stop()
         await to_thread.run_sync(service.filler.stop)
+        await to_thread.run_sync(housekeeping.stop)
         if supervisor:
             await to_thread.run_sync(supervisor.stop)
 

@@ -1,6 +1,7 @@
 """Filling the previews of tracks whose files are there already, by decoding these."""
 
 import logging
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -36,8 +37,9 @@ class Filler:
 
     def ask(self, row: Values) -> None:
         """Have a track's preview filled, if it is not."""
-        whole = [[0, row["frames"]]] if row["frames"] else None
-        if row["ranges"] == whole and (self._settings.previews / row["id"]).is_dir():
+        folder, whole = self._settings.previews / row["id"], [[0, row["frames"]]]
+        if row["ranges"] == whole and folder.is_dir():
+            os.utime(folder)  # those listened to least recently go first
             return
         with self._lock:
             if row["id"] in self._asked:
@@ -61,7 +63,7 @@ class Filler:
         while (track := self._queue.get()) is not None:
             try:
                 self.fill(track)
-            except HTDemucsError as error:
+            except (HTDemucsError, FileNotFoundError) as error:
                 LOG.warning("no preview: %s", error)
             except Exception:
                 LOG.exception("no preview of %s", track)
@@ -84,18 +86,18 @@ class Filler:
         self._tracks.change(track, condition, ranges=[], channels=CHANNELS, sample_rate=rate)
         start = 0
         for lanes in _lanes(row, rate):
+            if not self._tracks.all(TRACKS.c.id == track, condition):
+                return  # deleted, or being separated now
             length = lanes.shape[-1]
             for lane, waveform in enumerate(lanes):
                 preview.write(lane, start, waveform)
             preview.draw(start, start + length)
             start += length
-            if not self._tracks.change(track, condition, ranges=[[0, start]]):
-                preview.remove()  # deleted, or separated anew
-                return
+            self._tracks.change(track, condition, ranges=[[0, start]])
         self._tracks.change(track, condition, frames=start)
 
     def make_room(self, keep: str) -> None:
-        """Remove the previews that were filled first, until there is room for another."""
+        """Remove the previews listened to least recently, until there is room for another."""
         folders = [path for path in self._settings.previews.iterdir() if path.is_dir()]
         sizes = {path: sum(f.stat().st_size for f in path.glob("*.pcm")) for path in folders}
         total = sum(sizes.values())
@@ -111,18 +113,18 @@ class Filler:
 
 def _lanes(row: Values, rate: int) -> Iterator[Tensor]:
     """Yield (stem..., original; C, L) of a track's files; without its own file, the stems' sum."""
-    paths = [row["files"][stem]["path"] for stem in row["stems"]]
-    original = bool(row["path"]) and Path(row["path"]).is_file()
-    lanes = [_blocks(path, rate) for path in (*paths, *([row["path"]] if original else []))]
+    stems = [row["files"][stem]["path"] for stem in row["stems"]]
+    own = [row["path"]] if row["path"] and Path(row["path"]).is_file() else []
+    if not stems and not own:  # a file for DJ programs begins with the mixture
+        own = [file["path"] for file in row["files"].values()][:1]
+    lanes = [_blocks(path, rate) for path in (*stems, *own)]
     while True:
-        blocks = [next(lane, None) for lane in lanes]
-        lengths = [block.shape[-1] for block in blocks[: len(paths) or 1] if block is not None]
-        if not lengths:
+        blocks = [next(lane, torch.zeros(CHANNELS, 0)) for lane in lanes]
+        length = max((block.shape[-1] for block in blocks[: len(stems) or 1]), default=0)
+        if not length:
             return
-        silence = torch.zeros(CHANNELS, 0)
-        length = max(lengths)
-        fitted = [_fitted(silence if b is None else b, length) for b in blocks]
-        if not original:
+        fitted = [_fitted(block, length) for block in blocks]
+        if not own:
             fitted.append(torch.stack(fitted).sum(0))
         yield torch.stack(fitted)
 

@@ -12,8 +12,7 @@ from htdemucs.serve.tracks import Tracks
 T = TRACKS.c
 MOST_DEATHS = 3  # of workers; then the track is to blame
 FRESH: Values = {
-    "done": 0.0, "speed": None, "error": None, "warnings": [], "ended": None,
-    "ranges": [], "worker": None,
+    "done": 0.0, "speed": None, "error": None, "warnings": [], "ended": None, "ranges": [],
 }  # fmt: skip
 
 
@@ -31,7 +30,8 @@ class Jobs:
 
     def claim(self, worker: str) -> Values | None:
         """Give the next track to a worker; None if none waits."""
-        following = select(T.id).where(T.state == "queued").order_by(T.turn).limit(1)
+        free = (T.state == "queued", T.worker.is_(None))
+        following = select(T.id).where(*free).order_by(T.turn).limit(1)
         with self.database.reading() as connection:
             if connection.scalar(following) is None:
                 return None
@@ -114,7 +114,19 @@ class Jobs:
     def _end(self, track: str, holder: str, **values: Any) -> None:
         self.report(track, holder, **values | {"ended": now(), "worker": None})
 
+    def let_go(self, track: str, worker: str) -> None:
+        """Say that a withdrawn job's files are not touched any more; others may have it now."""
+        with self.database.writing() as (connection, _):
+            mine = (T.id == track, T.worker == worker)
+            connection.execute(update(TRACKS).where(*mine).values(worker=None))
+
     # What the supervisor does
+
+    def withdrawn(self) -> set[str]:
+        """Return the workers whose jobs were withdrawn, and who have not let go yet."""
+        query = select(T.worker).where(T.state != "separating", T.worker.is_not(None))
+        with self.database.reading() as connection:
+            return {str(worker) for worker in connection.scalars(query)}
 
     def release(self, worker: str | None) -> None:
         """Put the job of a dead worker back to the queue's head; without a name, those of all.
@@ -122,10 +134,8 @@ class Jobs:
         A track with which several workers died has failed.
         """
         with self.database.writing() as (connection, version):
-            held = [T.state == "separating"]
-            if worker is not None:
-                held.append(T.worker == worker)
-            died = 0 if worker is None else 1
+            its = [] if worker is None else [T.worker == worker]
+            held, died = [T.state == "separating", *its], 0 if worker is None else 1
             connection.execute(
                 update(TRACKS)
                 .where(*held, T.deaths + died >= MOST_DEATHS)
@@ -140,6 +150,9 @@ class Jobs:
                 .where(*held)
                 .values(version=version, state="queued", worker=None, deaths=T.deaths + died)
             )
+            connection.execute(
+                update(TRACKS).where(T.worker.is_not(None), *its).values(worker=None)
+            )
 
     # What requests do
 
@@ -151,7 +164,7 @@ class Jobs:
             ConflictError: it is no job.
         """
         jobs = T.state.in_(("queued", "separating"))
-        values = {"state": "cancelled", "worker": None, "ended": now(), "seek": None}
+        values = {"state": "cancelled", "ended": now(), "seek": None}
         self._change(track, jobs, "is neither queued nor being separated", values)
 
     def queue(self, track: str, **values: Any) -> None:

@@ -1,10 +1,12 @@
 """Making the preview of a track while it is separated, later parts first where somebody wants."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from math import gcd
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +26,13 @@ from htdemucs.stems.watching import Watcher
 EVERY = 0.25  # seconds between reports of one track
 EDGE = 0.1  # seconds that a resampler needs to forget where it began
 Way = Callable[[int], Iterator[Tensor]]
+
+
+def too_long(seconds: float, longest: float) -> SeparationError:
+    """Return the error for a track of so many seconds."""
+    return SeparationError(
+        f"the track lasts {seconds / 60:.1f} minutes; this server takes at most {longest / 60:.1f}"
+    )
 
 
 class KeptAnswers:
@@ -86,15 +95,12 @@ class Listening(Watcher):
             WithdrawnError: the job is not this worker's any more.
         """
         if length / source.sample_rate > self._longest:
-            raise SeparationError(
-                f"the track lasts {length / source.sample_rate / 60:.0f} minutes; this server "
-                f"takes at most {self._longest / 60:.0f}"
-            )
+            raise too_long(length / source.sample_rate, self._longest)
         self._source, self._length, self._way = source, length, way
         self._started = time.monotonic()
         self._frames = source.source_length
         self._original = _Original(source, self._preview)
-        self._in_order = _Run(source, self._preview, self._original, length)
+        self._in_order = self._run(0)
         self._jobs.report(
             self._track,
             self._worker,
@@ -117,13 +123,7 @@ class Listening(Watcher):
 
     def end(self) -> None:
         """Finish with the track, however it ended."""
-        self._kept.is_ahead = False
-        fresh_folder(self._preview.folder / "answers").rmdir()
-
-    @property
-    def ranges(self) -> Ranges:
-        """What can be heard."""
-        return self._ranges
+        shutil.rmtree(self._preview.folder / "answers", ignore_errors=True)
 
     def _look(self) -> None:
         """Look whether the job goes on, and from where somebody wants to listen."""
@@ -133,7 +133,7 @@ class Listening(Watcher):
         """Make the part from a frame on until it meets what can be heard, or another wish."""
         first = end_of(self._ranges, min(wish, self._frames))
         if first < self._frames:
-            run = _Run(self._source, self._preview, self._original, self._length, first)
+            run = self._run(first)
             self._kept.is_ahead = True
             with Worker(1) as beside:
                 beside.submit(self._original.reach, first)
@@ -149,11 +149,17 @@ class Listening(Watcher):
         self._jobs.reached(self._track, self._worker, wish)
         self._look()
 
+    def _run(self, first: int) -> "_Run":
+        size = _Size(
+            self._length, self._frames, self._source.sample_rate, self._source.source_sample_rate
+        )
+        return _Run(size, self._preview, self._original, first)
+
     def _have(self, start: int, stop: int, last: bool = False) -> None:
         """Let the page have what is in all lanes from frame `start` to `stop`."""
         if start < stop:
             self._preview.draw(start, stop)
-        is_first = not any(first <= start < end for first, end in self._ranges)
+        is_first = start < stop and not any(first <= start < end for first, end in self._ranges)
         self._ranges = added(self._ranges, start, stop)
         clock = time.monotonic()
         if is_first or last or clock - self._reported >= EVERY:
@@ -183,41 +189,46 @@ class _Original:
                 self._reached += block.shape[-1]
 
 
+class _Size(NamedTuple):
+    """How long a track is: in samples at the model's rate, and in frames at its own."""
+
+    length: int
+    frames: int
+    model_rate: int
+    own_rate: int
+
+
 class _Run:
     """Brings a run's blocks of stems from the model's rate to the track's, and into the preview.
 
     Args:
-        source: the track at the model's rate.
+        size: of the track.
         preview, original: the lanes.
-        length: samples of the track at the model's rate.
         first: frame from which on the run is heard.
 
     Attributes:
         start: sample at the model's rate with which the blocks begin.
     """
 
-    def __init__(
-        self, source: AudioFile, preview: Preview, original: _Original, length: int, first: int = 0
-    ) -> None:
-        model, own = source.sample_rate, source.source_sample_rate
-        self._preview, self._original = preview, original
-        self._frames, self._length = source.source_length, length
+    def __init__(self, size: _Size, preview: Preview, original: _Original, first: int) -> None:
+        model, own = size.model_rate, size.own_rate
+        self._preview, self._original, self._size = preview, original, size
         step = own // gcd(model, own)  # frames between those that are samples of the model too
         edge = 0 if model == own else int(EDGE * own)
         begin = max(0, first - edge) // step * step
         self.start = begin * model // own
         self._taken, self._next, self._first = self.start, begin, first
-        self._back = [Resampler(model, own, source.channels) for _ in range(preview.lanes - 1)]
+        self._back = [Resampler(model, own, preview.channels) for _ in range(preview.lanes - 1)]
 
     def push(self, block: Tensor) -> tuple[int, int]:
         """Write (S, C, L); return the frames [start, stop) that are in all lanes now."""
         self._taken += block.shape[-1]
         stems = [back.push(stem) for back, stem in zip(self._back, block, strict=True)]
-        if self._taken >= self._length:
+        if self._taken >= self._size.length:
             tails = [back.flush() for back in self._back]
             stems = [torch.cat(pair, dim=-1) for pair in zip(stems, tails, strict=True)]
-            stems = [_fitted(stem, self._frames - self._next) for stem in stems]
-        frames = min(stems[0].shape[-1], self._frames - self._next)
+            stems = [_fitted(stem, self._size.frames - self._next) for stem in stems]
+        frames = min(stems[0].shape[-1], self._size.frames - self._next)
         skipped = min(frames, max(0, self._first - self._next))
         start, stop = self._next + skipped, self._next + frames
         for lane, stem in enumerate(stems):

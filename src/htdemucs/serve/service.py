@@ -1,7 +1,6 @@
 """What the requests' functions share, and what they do together with the disk."""
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +9,12 @@ from fastapi import Depends, Request
 
 from htdemucs.errors import NotFoundError, TooManyError
 from htdemucs.serve.changes import Changes
+from htdemucs.serve.deletion import Deletion
 from htdemucs.serve.filling import Filler
 from htdemucs.serve.jobs import Jobs
 from htdemucs.serve.preview import Preview
 from htdemucs.serve.settings import Settings
-from htdemucs.serve.tables import DELETED, TRACKS, Database, Values
+from htdemucs.serve.tables import Database, Values
 from htdemucs.serve.tracks import Tracks
 
 ORIGINAL = "original"  # the lane of the track itself
@@ -39,13 +39,14 @@ class Service:
         wake: Callable[[], None] = _nothing,
     ) -> None:
         self.settings, self.wake = settings, wake
+        for folder in (settings.uploads, settings.previews, settings.library):
+            folder.mkdir(parents=True, exist_ok=True)
         self.database = database or Database(settings.database)
         self.tracks, self.jobs = Tracks(self.database), Jobs(self.database)
         self.changes = Changes(self.tracks)
         self.filler = Filler(settings, self.tracks)
+        self.deletion = Deletion(settings, self.tracks)
         self.uploading = 0  # files on their way
-        for folder in (settings.uploads, settings.previews, settings.library):
-            folder.mkdir(parents=True, exist_ok=True)
 
     def check_room(self) -> None:
         """Refuse another job if there are as many as there may be.
@@ -56,20 +57,6 @@ class Service:
         jobs = self.tracks.count("queued", "separating") + self.uploading
         if jobs >= self.settings.limits.jobs:
             raise TooManyError(f"{jobs} tracks wait already; try again when some are done")
-
-    def delete(self, track: str) -> None:
-        """Delete a track. Files that were uploaded go, and their stems; a library's stay.
-
-        Raises:
-            NotFoundError: there is none.
-        """
-        row = self.tracks.delete(track)
-        shutil.rmtree(self.settings.previews / track, ignore_errors=True)
-        if row["kind"] == "upload":
-            shutil.rmtree(self.settings.uploads / track, ignore_errors=True)
-            others = self.tracks.all(TRACKS.c.place == row["place"], TRACKS.c.state != DELETED)
-            if row["place"] and not others:
-                remove_stems(Path(row["place"]), row, self.settings.library)
 
     def preview(self, row: Values) -> Preview:
         """Return the preview of a track."""
@@ -107,22 +94,8 @@ class Service:
 
     def listen(self, row: Values) -> None:
         """Have the preview of a finished track filled, if it is not."""
-        if row["state"] == "finished" or row["state"] == "found":
+        if row["state"] in ("finished", "found"):
             self.filler.ask(row)
-
-
-def remove_stems(place: Path, row: Values, library: Path) -> None:
-    """Remove the files of a track that was uploaded, and folders that are empty then."""
-    spool_and_partials = place.parent.glob(".htdemucs-*")
-    for path in [*(Path(f["path"]) for f in row["files"].values()), place, *spool_and_partials]:
-        path.unlink(missing_ok=True)
-    for folder in place.parents:
-        if folder == library or not folder.is_relative_to(library):
-            return
-        try:
-            folder.rmdir()
-        except OSError:  # something else is in it
-            return
 
 
 def _service(request: Request) -> Service:

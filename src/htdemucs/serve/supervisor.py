@@ -13,6 +13,7 @@ from htdemucs.serve.settings import Settings
 
 LOG = logging.getLogger(__name__)
 EVERY = 0.2  # seconds between looks at the workers
+PATIENCE = 15.0  # seconds that a worker may take to let go of a withdrawn job
 LONGEST_REST = 30.0  # seconds before a worker that keeps dying is started again
 
 
@@ -52,13 +53,22 @@ class Supervisor:
 
     def _watch(self) -> None:
         while not self._stopping.wait(EVERY):
-            for worker in self._workers:
-                try:
-                    if worker.is_dead():
-                        self._jobs.release(worker.name)
-                        worker.start_later()
-                except Exception:  # the database may be away for a while
-                    LOG.exception("a worker cannot be replaced")
+            try:
+                self.look()
+            except Exception:  # the database may be away for a while
+                LOG.exception("workers cannot be watched")
+
+    def look(self) -> None:
+        """Replace dead workers, and end those that do not let go of what was withdrawn."""
+        withdrawn = self._jobs.withdrawn()
+        for worker in self._workers:
+            if worker.is_dead():
+                self._jobs.release(worker.name)
+                worker.start_later()
+            elif worker.name in withdrawn:
+                worker.lose_patience()
+            else:
+                worker.patience = PATIENCE
 
 
 class _Process:
@@ -67,8 +77,10 @@ class _Process:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._rest, self._resting = 0.0, 0.0  # seconds
+        self.patience = PATIENCE
 
     def start(self) -> None:
+        self.patience = PATIENCE
         self.name = secrets.token_hex(8)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "htdemucs.serve.worker"], stdin=subprocess.PIPE, text=True
@@ -85,6 +97,12 @@ class _Process:
             return
         self._rest, self._resting = min(2 * self._rest + EVERY, LONGEST_REST), 0.0
         self.start()
+
+    def lose_patience(self) -> None:
+        """End the process when it has taken too long; it may be caught in a strange file."""
+        self.patience -= EVERY
+        if self.patience <= 0:
+            self.process.kill()
 
     def wake(self) -> None:
         self._say("")

@@ -30,6 +30,12 @@ class Tracks:
             connection.execute(insert(TRACKS).values(row))
         return str(track)
 
+    def add_all(self, rows: Sequence[Values]) -> None:
+        """Add many tracks in one change."""
+        with self.database.writing() as (connection, version):
+            same = {"version": version, "turn": version, "created": now()}
+            connection.execute(insert(TRACKS), [{"id": new_id()} | same | row for row in rows])
+
     def row(self, track: str) -> Values:
         """Return a track's row.
 
@@ -104,7 +110,7 @@ class Tracks:
             NotFoundError: there is none.
         """
         row = self.row(track)
-        if not self.change(track, state=DELETED, ended=now(), worker=None, ranges=[], files={}):
+        if not self.change(track, state=DELETED, ended=now(), ranges=[], files={}):
             raise NotFoundError("there is no such track")
         return row
 

@@ -173,7 +173,7 @@ async def seek(here: Here, request: Request, track: str) -> Document:
 @router.delete("/tracks/{track}", status_code=204)
 def delete(here: Here, track: str) -> Response:
     """Delete a track. Files of the library stay; uploaded ones go, with their stems."""
-    here.delete(track)
+    here.deletion.delete(track)
     return Response(status_code=204)
 
 

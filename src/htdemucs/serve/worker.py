@@ -15,16 +15,21 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from htdemucs.audio import AudioFile
 from htdemucs.batch import Library, Outcome, Track, read_manifest
 from htdemucs.errors import HTDemucsError, SeparationError
 from htdemucs.fast import keep_freed_memory
 from htdemucs.files import model_folder
 from htdemucs.separation import Separator
+from htdemucs.serve.deletion import Deletion
 from htdemucs.serve.jobs import Jobs, WithdrawnError
-from htdemucs.serve.listening import Listening
+from htdemucs.serve.listening import Listening, too_long
 from htdemucs.serve.preview import Preview
 from htdemucs.serve.settings import Settings
 from htdemucs.serve.tables import Database, Values
+from htdemucs.serve.tracks import Tracks
 
 LOG = logging.getLogger(__name__)
 IDLE = 1.0  # seconds between looks at the queue, unless woken
@@ -41,13 +46,16 @@ class Worker:
 
     def __init__(self, settings: Settings, name: str, database: Database | None = None) -> None:
         self._settings, self._name = settings, name
-        self._jobs = Jobs(database or Database(settings.database))
+        database = database or Database(settings.database)
+        self._jobs, self._tracks = Jobs(database), Tracks(database)
         self._separators: dict[tuple[str, tuple[str, ...] | None], Separator] = {}
 
     def warm_up(self) -> None:
         """Load the model that most tracks want; a failure is told to the track that needs it."""
         try:
-            self._separator(self._settings.model, None)
+            separator = self._separator(self._settings.model, None)
+            noise = 0.1 * torch.randn(separator.audio_channels, separator.segment_length)
+            separator.separate(noise, separator.sample_rate)  # the first segment takes longer
         except HTDemucsError as error:
             LOG.warning("%s", error)
 
@@ -59,7 +67,7 @@ class Worker:
         try:
             self._separate(row)
         except WithdrawnError:
-            self._forget(row)
+            self._let_go(row)
         except HTDemucsError as error:
             self._fail(row, str(error))
         return True
@@ -69,7 +77,9 @@ class Worker:
         separator = self._separator(row["model"], wanted)
         self._jobs.report(row["id"], self._name, stems=list(separator.stems))
         library = Library(self._settings.library / model_folder(row["model"]))
+        self._refuse_long(Path(row["path"]))
         track = self._placed(library, row)
+        row["targets"] = list(library.files(track, separator).values())
         lanes = len(separator.stems) + 1
         preview = Preview(self._settings.previews / row["id"], lanes, separator.audio_channels)
         limits = self._settings.limits
@@ -100,11 +110,26 @@ class Worker:
         try:
             self._jobs.fail(row["id"], self._name, _about(row, reason))
         except WithdrawnError:
-            self._forget(row)
+            self._let_go(row)
 
-    def _forget(self, row: Values) -> None:
-        """Leave nothing of a job that was withdrawn; what can be resumed stays beside the stems."""
+    def _let_go(self, row: Values) -> None:
+        """Leave a job that was withdrawn; what can be resumed stays, unless it was deleted."""
         shutil.rmtree(self._settings.previews / row["id"], ignore_errors=True)
+        deletion = Deletion(self._settings, self._tracks)
+        deletion.clean_up(row["id"], row.get("targets", ()))
+        self._jobs.let_go(row["id"], self._name)
+
+    def _refuse_long(self, path: Path) -> None:
+        """Refuse what says itself that it is far too long, before it is decoded.
+
+        Raises:
+            AudioError: it is no audio.
+            SeparationError: it is too long.
+        """
+        longest = self._settings.limits.seconds
+        seconds = AudioFile(path).duration or 0.0
+        if seconds > 1.1 * longest:  # an estimate
+            raise too_long(seconds, longest)
 
     def _separator(self, model: str, wanted: tuple[str, ...] | None) -> Separator:
         """Return the separator of a model; the last one stays in memory."""

@@ -1,0 +1,127 @@
+import asyncio
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from helpers import TINY, awake
+from htdemucs import AudioEncoding, HTDemucs, HTDemucsConfig
+from htdemucs.audio import AudioWriter
+from htdemucs.serve.app import create_app
+from htdemucs.serve.security import Access
+from htdemucs.serve.service import Service
+from htdemucs.serve.settings import Limits, Settings
+from htdemucs.serve.worker import Worker
+from htdemucs.weights import save_model
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """The folder of a tiny model with segments of a second at 8 kHz."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    save_model(awake(HTDemucs(HTDemucsConfig(**TINY))).eval(), folder)
+    return str(folder)
+
+
+@pytest.fixture
+def write_song():
+    """Return a function that writes a song of noise; every seed gives another song."""
+
+    def write(path, seed=0, seconds=4.0, rate=8000):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        generator = torch.Generator().manual_seed(seed)
+        samples = 0.1 * torch.randn(2, int(seconds * rate), generator=generator)
+        with AudioWriter(path, rate, 2, AudioEncoding(path.suffix[1:])) as writer:
+            writer.write(samples)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def limits():
+    return Limits(free_bytes=0)
+
+
+@pytest.fixture
+def settings(tmp_path, model, limits):
+    return Settings.of(tmp_path / "data", model=model, limits=limits)
+
+
+@pytest.fixture
+def service(settings):
+    service = Service(settings)
+    yield service
+    service.filler.stop()
+    service.database.close()
+
+
+@pytest.fixture
+def worker(service):
+    """A worker in this process."""
+    return Worker(service.settings, "worker", service.database)
+
+
+class Client:
+    """Asks the application without a network: one request after another."""
+
+    def __init__(self, app):
+        self._transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+
+    def request(self, method, path, **options):
+        async def ask():
+            async with httpx.AsyncClient(
+                transport=self._transport, base_url="http://localhost:8000"
+            ) as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(ask())
+
+    def get(self, path, **options):
+        return self.request("GET", path, **options)
+
+    def post(self, path, **options):
+        return self.request("POST", path, **options)
+
+    def delete(self, path):
+        return self.request("DELETE", path)
+
+    def upload(self, path, **parameters):
+        answer = self.post(
+            "/api/tracks", params={"name": Path(path).name} | parameters,
+            content=Path(path).read_bytes(),
+        )  # fmt: skip
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def track(self, track):
+        return self.get(f"/api/tracks/{track}").json()
+
+
+@pytest.fixture
+def client(service):
+    return Client(create_app(service))
+
+
+@pytest.fixture
+def guarded(service):
+    """A client that needs the token."""
+    return Client(create_app(service, Access.to("secret", ["music.example"])))
+
+
+@pytest.fixture
+def in_background():
+    """Return a function that starts a call in a thread, which the test's end waits for."""
+    threads = []
+
+    def start(call):
+        threads.append(threading.Thread(target=call))
+        threads[-1].start()
+        return threads[-1]
+
+    yield start
+    for thread in threads:
+        thread.join()

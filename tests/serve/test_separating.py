@@ -1,0 +1,258 @@
+"""From an upload to stems, and what can be heard meanwhile."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from htdemucs import Library, Separator, Track
+from htdemucs.audio import AudioFile
+from htdemucs.serve import listening
+from htdemucs.serve.jobs import Jobs, WithdrawnError
+from htdemucs.serve.preview import COLUMN
+
+
+def pcm(client, track, **parameters):
+    answer = client.get(f"/api/tracks/{track}/pcm", params=parameters)
+    frames = int(answer.headers["x-frames"])
+    return np.frombuffer(answer.content, "<i2").reshape(frames, -1, 2) if frames else None
+
+
+def file_samples(path):
+    samples = torch.cat(list(AudioFile(path)), dim=1).T.numpy() * 32768
+    return samples.astype(np.int16)
+
+
+def separated_alone(model, song, folder):
+    """The stems that `htdemucs separate` writes."""
+    library = Library(folder)
+    outcome = library.separate(library.place(Track(str(song))), Separator(model, shifts=1))
+    return {stem: Path(path).read_bytes() for stem, path in outcome.files.items()}
+
+
+@pytest.fixture
+def seeking(service, monkeypatch):
+    """Return a function: when so many seconds are done, somebody wants to listen from there."""
+
+    def seek(track, *wishes):
+        waiting = list(wishes)
+        report = Jobs.report
+
+        def reporting(self, track_id, holder, /, **values):
+            report(self, track_id, holder, **values)
+            if waiting and values.get("ranges") and values["done"] >= waiting[0][0]:
+                service.jobs.seek(track_id, waiting.pop(0)[1])
+
+        monkeypatch.setattr(Jobs, "report", reporting)
+
+    return seek
+
+
+def test_an_upload_becomes_stems(client, worker, write_song, model, tmp_path):
+    song = write_song(tmp_path / "song.flac")
+    track = client.upload(song)
+    assert (track["state"], track["position"], track["kind"]) == ("queued", 1, "upload")
+    assert worker.work()
+    track = client.track(track["id"])
+    assert track["state"] == "finished"
+    assert track["stems"] == ["drums", "bass", "other", "vocals"]
+    assert (track["sample_rate"], track["channels"], track["frames"]) == (8000, 2, 32_000)
+    assert track["ranges"] == [[0, 32_000]]
+    assert track["done"] == track["duration"] == 4.0
+    assert track["error"] is None
+    assert track["ended"] >= track["created"]
+    assert not worker.work()
+
+
+def test_files_are_those_of_the_command(client, worker, write_song, model, tmp_path):
+    song = write_song(tmp_path / "song.flac")
+    track = client.upload(song)["id"]
+    worker.work()
+    for stem, data in separated_alone(model, song, tmp_path / "alone").items():
+        answer = client.get(f"/api/tracks/{track}/stems/{stem}")
+        assert answer.content == data
+        assert answer.headers["content-disposition"] == f'attachment; filename="{stem}.wav"'
+    assert client.get(f"/api/tracks/{track}/source").content == song.read_bytes()
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025])
+def test_the_preview_is_what_the_files_hold(client, worker, write_song, tmp_path, rate):
+    song = write_song(tmp_path / "song.flac", rate=rate)
+    track = client.upload(song)["id"]
+    worker.work()
+    shown = client.track(track)
+    assert shown["frames"] == 4 * rate
+    heard = pcm(client, track, frames=1 << 20)
+    for lane, stem in enumerate(shown["stems"]):
+        client.get(f"/api/tracks/{track}/stems/{stem}")
+        place = tmp_path / "data" / "separated" / "tiny" / "song" / f"{stem}.wav"
+        np.testing.assert_array_equal(heard[:, lane], file_samples(place))
+    np.testing.assert_array_equal(heard[:, 4], file_samples(song))
+
+
+def test_some_lanes_of_a_part(client, worker, write_song, tmp_path):
+    track = client.upload(write_song(tmp_path / "song.flac"))["id"]
+    worker.work()
+    whole = pcm(client, track, frames=1 << 20)
+    part = pcm(client, track, frames=500, stems="original,bass", **{"from": 777})
+    np.testing.assert_array_equal(part, whole[777:1277][:, [4, 1]])
+    assert client.get(f"/api/tracks/{track}/pcm?from=32000").status_code == 204
+    assert client.get(f"/api/tracks/{track}/pcm?stems=piano").status_code == 404
+
+
+def test_peaks_are_those_of_the_samples(client, worker, write_song, tmp_path):
+    track = client.upload(write_song(tmp_path / "song.flac"))["id"]
+    worker.work()
+    heard = pcm(client, track, frames=1 << 20)
+    answer = client.get(f"/api/tracks/{track}/peaks")
+    peaks = np.frombuffer(answer.content, np.int8).reshape(-1, 5, 2)
+    assert len(peaks) == -(-32_000 // COLUMN) == int(answer.headers["x-columns"])
+    for column, lanes in enumerate(peaks):
+        samples = heard[column * COLUMN : (column + 1) * COLUMN] >> 8
+        silence = [0] if column == len(peaks) - 1 else []  # behind the track's end
+        for lane, (low, high) in enumerate(lanes):
+            assert low == min(samples[:, lane].min(), *silence, 127)
+            assert high == max(samples[:, lane].max(), *silence, -128)
+    part = client.get(f"/api/tracks/{track}/peaks?from=3&columns=2").content
+    assert part == peaks[3:5].tobytes()
+
+
+def test_a_spectrogram_shows_a_tone_where_it_is(client, service):
+    from htdemucs.serve.spectrogram import BEFORE, frames_around, spectrogram
+
+    time = np.arange(frames_around(8)) - BEFORE
+    tone = np.where(time < 4 * COLUMN, 0, np.sin(2 * np.pi * 1000 * time / 44_100))
+    samples = np.rint(32767 * tone).astype(np.int16)[:, None]
+    picture = spectrogram(samples, 44_100, 8)
+    assert picture.shape == (8, 96)
+    assert not picture[0].any()
+    assert picture[7].max() >= 250
+    assert abs(int(picture[7].argmax()) - int(picture[6].argmax())) == 0
+    low = spectrogram(
+        np.rint(32767 * np.sin(2 * np.pi * 100 * time / 44_100)).astype(np.int16)[:, None],
+        44_100,
+        8,
+    )
+    assert low[3].argmax() < picture[7].argmax()
+
+
+def test_the_prefix_is_heard_before_the_end(client, worker, write_song, tmp_path, monkeypatch):
+    track = client.upload(write_song(tmp_path / "song.flac"))["id"]
+    heard = []
+    report = Jobs.report
+
+    def reporting(self, track_id, holder, /, **values):
+        report(self, track_id, holder, **values)
+        if values.get("ranges"):
+            shown = client.track(track)
+            samples = pcm(client, track, frames=1 << 20)
+            assert len(samples) == shown["ranges"][0][1]
+            heard.append((shown["state"], samples))
+
+    monkeypatch.setattr(Jobs, "report", reporting)
+    monkeypatch.setattr(listening, "EVERY", 0.0)
+    worker.work()
+    whole = pcm(client, track, frames=1 << 20)
+    assert len(heard) > 2
+    for state, samples in heard:
+        assert state == "separating"
+        np.testing.assert_array_equal(samples, whole[: len(samples)])
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025])
+def test_later_parts_first_change_no_bit(
+    client, worker, write_song, model, tmp_path, seeking, monkeypatch, rate
+):
+    """Two wishes: the second comes while the first one's part is being made."""
+    monkeypatch.setattr(listening, "EVERY", 0.0)
+    song = write_song(tmp_path / "song.flac", seconds=12, rate=rate)
+    track = client.upload(song)["id"]
+    seeking(track, (0.1, 9 * rate), (0.1, 5 * rate))
+    ranges = []
+    report = Jobs.report
+
+    def reporting(self, track_id, holder, /, **values):
+        report(self, track_id, holder, **values)
+        ranges.append(values.get("ranges") or [])
+
+    monkeypatch.setattr(Jobs, "report", reporting)
+    worker.work()
+    begun = [first for held in ranges for first, _ in held]
+    assert {0, 9 * rate, 5 * rate} <= set(begun)
+    assert begun.index(9 * rate) < begun.index(5 * rate)
+    shown = client.track(track)
+    assert shown["state"] == "finished", shown
+    assert shown["ranges"] == [[0, 12 * rate]]
+    alone = separated_alone(model, song, tmp_path / "alone")
+    whole = pcm(client, track, frames=1 << 20)
+    for lane, stem in enumerate(shown["stems"]):
+        assert client.get(f"/api/tracks/{track}/stems/{stem}").content == alone[stem]
+        difference = whole[:, lane].astype(int) - file_samples(
+            tmp_path / "alone" / "song" / f"{stem}.wav"
+        )
+        assert abs(difference).max() <= 1
+    folder = tmp_path / "data" / "previews" / track
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *(f"{lane}.pcm" for lane in range(5)), "peaks",
+    ]  # fmt: skip
+
+
+def test_nothing_is_computed_twice_for_a_later_part(
+    client, worker, write_song, tmp_path, seeking, monkeypatch
+):
+    song = write_song(tmp_path / "song.flac", seconds=12)
+    computed = []
+    for wishes in ([], [(0.1, 9 * 8000)]):
+        track = client.upload(song, stems=["drums,bass,other,vocals", ""][bool(wishes)])["id"]
+        seeking(track, *wishes)
+        separator = worker._separator(worker._settings.model, None)
+        run, count = separator._run.__class__.__call__, []
+
+        def counting(self, windows, length, run=run, count=count):
+            count.append(len(windows))
+            return run(self, windows, length)
+
+        monkeypatch.setattr(separator._run.__class__, "__call__", counting)
+        worker.work()
+        monkeypatch.setattr(separator._run.__class__, "__call__", run)
+        computed.append(sum(count))
+    assert computed[0] <= computed[1] <= computed[0] + 2  # those that the seam needs again
+
+
+def test_a_file_that_is_no_audio_fails_with_a_sentence(client, worker, tmp_path):
+    (tmp_path / "song.mp3").write_bytes(b"no audio at all" * 100)
+    track = client.upload(tmp_path / "song.mp3")["id"]
+    worker.work()
+    shown = client.track(track)
+    assert shown["state"] == "failed"
+    assert shown["error"].startswith("song.mp3 ")
+    assert str(tmp_path) not in shown["error"]
+
+
+def test_tracks_of_the_same_name_get_places_of_their_own(client, worker, write_song, tmp_path):
+    one = client.upload(write_song(tmp_path / "a" / "song.flac"))["id"]
+    two = client.upload(write_song(tmp_path / "b" / "song.flac", seed=1))["id"]
+    same = client.upload(tmp_path / "a" / "song.flac")["id"]
+    while worker.work():
+        pass
+    stems = [client.get(f"/api/tracks/{track}/stems/bass").content for track in (one, two, same)]
+    assert stems[0] != stems[1]
+    assert stems[0] == stems[2]
+    assert client.delete(f"/api/tracks/{one}").status_code == 204
+    assert client.get(f"/api/tracks/{same}/stems/bass").content == stems[0]
+    assert client.delete(f"/api/tracks/{same}").status_code == 204
+    assert [p.name for p in (tmp_path / "data" / "separated" / "tiny").iterdir()] == ["song (2)"]
+
+
+def test_only_the_stems_that_are_wanted(client, worker, write_song, tmp_path):
+    track = client.upload(write_song(tmp_path / "song.flac"), stems="vocals,bass")["id"]
+    worker.work()
+    shown = client.track(track)
+    assert shown["stems"] == list(shown["files"]) == ["vocals", "bass"]
+    assert pcm(client, track, frames=100).shape == (100, 3, 2)
+
+
+def test_a_withdrawn_job_says_so(service):
+    with pytest.raises(WithdrawnError):
+        service.jobs.look("nobody's", "worker")
