@@ -15,6 +15,7 @@ from htdemucs.serve.service import Service
 from htdemucs.serve.settings import Limits, Settings
 from htdemucs.serve.worker import Worker
 from htdemucs.weights import save_model
+from serve import postgresql as postgres
 
 
 @pytest.fixture(scope="session")
@@ -46,9 +47,23 @@ def limits():
     return Limits(free_bytes=0)
 
 
+@pytest.fixture(scope="session")
+def postgresql():
+    """The URL of a real PostgreSQL."""
+    if postgres.programs() is None:
+        pytest.skip("there is no PostgreSQL (Debian: apt install postgresql)")
+    with postgres.running() as url:
+        yield url
+
+
 @pytest.fixture
-def settings(tmp_path, model, limits):
-    return Settings.of(tmp_path / "data", model=model, limits=limits)
+def database_url():
+    """None: SQLite, in the server's folder."""
+
+
+@pytest.fixture
+def settings(tmp_path, model, limits, database_url):
+    return Settings.of(tmp_path / "data", database=database_url, model=model, limits=limits)
 
 
 @pytest.fixture

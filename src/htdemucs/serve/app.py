@@ -1,6 +1,5 @@
 """The web application: routes, errors, the page."""
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,7 +29,6 @@ from htdemucs.serve.supervisor import Supervisor
 from htdemucs.version import __version__
 from htdemucs.weights.overview import named_models
 
-LOG = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
 STATUS: dict[type[HTDemucsError], int] = {
     NotFoundError: 404,
@@ -83,7 +81,6 @@ def create_app(
     app.add_exception_handler(HTDemucsError, _expected)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(Exception, _unexpected)
     return app
 
 
@@ -142,9 +139,3 @@ async def _refused(_request: Request, error: Exception) -> JSONResponse:
     detail = error.detail if isinstance(error, HTTPException) else ""
     headers = error.headers if isinstance(error, HTTPException) else None
     return JSONResponse({"error": str(detail)}, status, headers)
-
-
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    LOG.error("%s %s", request.method, request.url.path, exc_info=error)
-    text = "something went wrong in the server; its log says more"
-    return JSONResponse({"error": text}, 500)

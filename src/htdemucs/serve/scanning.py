@@ -15,6 +15,7 @@ from htdemucs.stems.manifest import written_files
 
 T = TRACKS.c
 STEM_FILE = "stem file"  # all stems in one, for DJ programs
+MANIFEST = "htdemucs.json"  # with the usual names of stems
 MOST_ADDED = 500  # tracks in one change
 
 
@@ -71,7 +72,9 @@ class Scanner:
                 if columns := _columns(path, document, real):
                     source = document["source"].get("path")
                     separated[str(path)] = Finished(columns | {"stamp": stamp}, source)
-        songs = _songs(folders, real)
+        # A folder with a manifest is one track's: what else is there are stems of earlier runs.
+        stems = {path.parent for path in documents if path.name == MANIFEST} - {top}
+        songs = _songs([item for item in folders if item[0] not in stems], real)
         found = {str(p): time for p, time in songs if Path(os.path.normpath(p)) not in written}
         return separated, found
 

@@ -3,6 +3,7 @@
 import hashlib
 import ipaddress
 import json
+import logging
 import secrets
 import socket
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+LOG = logging.getLogger(__name__)
 YEAR = 365 * 24 * 3600  # seconds
 POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none'; "
@@ -87,7 +89,11 @@ class Guard:
                 await self._app(scope, receive, send)
             return
 
+        begun = False
+
         async def with_headers(message: Message) -> None:
+            nonlocal begun
+            begun = True
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
@@ -96,13 +102,22 @@ class Guard:
                     headers.setdefault("cache-control", "no-store")
             await send(message)
 
+        try:
+            await self._guarded(scope, receive, with_headers)
+        except Exception:
+            LOG.exception("%s %s", scope["method"], scope["path"])
+            if begun:
+                raise  # the connection breaks, so that nobody takes the answer for whole
+            await _answer(with_headers, 500, "something went wrong in the server; see its log")
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         if problem := self._problem(scope, headers):
-            await _answer(with_headers, *problem)
+            await _answer(send, *problem)
         elif self._access.token is None or self._is_known(headers):
-            await self._app(scope, receive, with_headers)
+            await self._app(scope, receive, send)
         else:
-            await self._ask(scope, headers, with_headers)
+            await self._ask(scope, headers, send)
 
     def _problem(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")

@@ -34,7 +34,8 @@ class Tracks:
         """Add many tracks in one change."""
         with self.database.writing() as (connection, version):
             same = {"version": version, "turn": version, "created": now()}
-            connection.execute(insert(TRACKS), [{"id": new_id()} | same | row for row in rows])
+            for row in rows:  # one by one: they have different columns
+                connection.execute(insert(TRACKS).values({"id": new_id()} | same | row))
 
     def row(self, track: str) -> Values:
         """Return a track's row.

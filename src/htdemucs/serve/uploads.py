@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from anyio import to_thread
+from starlette.requests import ClientDisconnect
 
 from htdemucs.errors import BadRequestError, TooLargeError
 from htdemucs.serve.settings import Limits
@@ -87,6 +88,8 @@ async def _patiently(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             yield await asyncio.wait_for(anext(iterator), PATIENCE)
         except StopAsyncIteration:
             return
+        except ClientDisconnect:
+            raise BadRequestError("the file did not arrive whole; send it again") from None
         except TimeoutError:
             raise BadRequestError("nothing has arrived for a while; send the file again") from None
 

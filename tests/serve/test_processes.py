@@ -1,0 +1,218 @@
+"""Real processes: the server, its workers, and what remains when they are killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from htdemucs import Library, Separator, Track
+from htdemucs.serve.jobs import Jobs
+from htdemucs.serve.settings import Settings
+from htdemucs.serve.supervisor import Supervisor
+from htdemucs.serve.tables import Database
+
+PATIENCE = 120  # seconds before a test gives up; none depends on it
+
+
+def until(happened, what):
+    """Wait until something is true, and return it."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if result := happened():
+            return result
+        time.sleep(0.02)
+    raise AssertionError(f"{what} did not happen")
+
+
+class Server:
+    """The command in a process of its own."""
+
+    def __init__(self, data, model, *options):
+        self._line = [
+            sys.executable, "-m", "htdemucs", "serve", "--port", "0", "--data", str(data),
+            "-n", model, "--keep-free", "0", *options,
+        ]  # fmt: skip
+        self.process = None
+
+    def start(self):
+        self.process = subprocess.Popen(self._line, stderr=subprocess.PIPE, text=True)
+        line = self.process.stderr.readline()
+        assert line.startswith("http://127.0.0.1:"), line + self.process.stderr.read()
+        self.client = httpx.Client(base_url=line.split()[0], timeout=60, trust_env=False)
+        return self
+
+    def kill(self, number=signal.SIGKILL):
+        self.client.close()
+        self.process.send_signal(number)
+        self.process.wait(PATIENCE)
+        self.process.stderr.close()
+
+    def upload(self, song):
+        answer = self.client.post(f"/api/tracks?name={song.name}", content=song.read_bytes())
+        return answer.json()["id"]
+
+    def track(self, track):
+        return self.client.get(f"/api/tracks/{track}").json()
+
+    def state(self, track):
+        return self.track(track)["state"]
+
+    def workers(self):
+        """The numbers of its workers' processes."""
+        shown = subprocess.run(
+            ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        lines = [line.split(None, 1) for line in shown.stdout.splitlines()]
+        return [int(pid) for pid, words in lines if "htdemucs.serve.worker" in words]
+
+
+@pytest.fixture
+def server(tmp_path, model):
+    server = Server(tmp_path / "data", model).start()
+    yield server
+    if server.process.poll() is None:
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(PATIENCE)
+    server.client.close()
+    server.process.stderr.close()
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc and ps")
+def test_killed_workers_and_servers_lose_nothing(server, model, write_song, tmp_path):
+    """A worker and then the server are killed in the midst of a track; its files are the same."""
+    song = write_song(tmp_path / "song.flac", seconds=150)
+    other = write_song(tmp_path / "other.flac", seed=1)
+    track, second = server.upload(song), server.upload(other)
+    until(lambda: server.track(track)["done"] > 2, "the first seconds")
+    [worker] = server.workers()
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: server.workers() not in ([], [worker]), "another worker")
+    until(lambda: server.track(track)["done"] > 6, "more of the track")
+    [worker] = server.workers()
+    server.kill()
+    until(lambda: not is_alive(worker), "the worker's end")
+    server.start()
+    assert server.state(track) in ("queued", "separating")
+    until(lambda: server.state(second) == "finished", "the end of both")
+    shown = server.track(track)
+    assert shown["state"] == "finished"
+    assert shown["ranges"] == [[0, 150 * 8000]]
+    manifest = json.loads(
+        (tmp_path / "data" / "separated" / "tiny" / "song" / "htdemucs.json").read_text()
+    )
+    assert manifest["run"]["resumed"] > 2
+    library = Library(tmp_path / "alone")
+    alone = library.separate(library.place(Track(str(song))), Separator(model, shifts=1))
+    for stem, path in alone.files.items():
+        answer = server.client.get(f"/api/tracks/{track}/stems/{stem}")
+        assert answer.content == Path(path).read_bytes()
+
+
+def test_a_server_that_is_asked_to_end_does(server, write_song, tmp_path):
+    workers = server.workers()
+    with server.client.stream("GET", "/api/events") as stream:
+        assert next(stream.iter_lines()) == "event: tracks"
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(PATIENCE)
+    assert not any(is_alive(pid) for pid in workers)
+
+
+def test_one_folder_one_server(server, tmp_path, model):
+    line = [sys.executable, "-m", "htdemucs", "serve", "--port", "0", "-n", model]
+    second = subprocess.run(
+        [*line, "--data", str(tmp_path / "data")], capture_output=True, text=True, check=False
+    )
+    assert second.returncode == 1
+    assert "another server uses" in second.stderr
+    assert "--data" in second.stderr
+
+
+def test_the_port_is_taken(server, tmp_path, model):
+    port = str(server.client.base_url.port)
+    line = [sys.executable, "-m", "htdemucs", "serve", "--port", port, "-n", model]
+    second = subprocess.run(
+        [*line, "--data", str(tmp_path / "other")], capture_output=True, text=True, check=False
+    )
+    assert second.returncode == 1
+    assert "choose another --port" in second.stderr
+
+
+class Process:
+    """A worker's process that does nothing until it is killed."""
+
+    def __init__(self):
+        self.code, self.killed, self.stdin, self.pid = None, 0, None, 1
+
+    def poll(self):
+        return self.code
+
+    def kill(self):
+        self.killed += 1
+
+
+@pytest.fixture
+def supervisor(service, monkeypatch):
+    """A supervisor whose processes are none, and the list of these."""
+    started = []
+
+    def start(*_, **__):
+        started.append(Process())
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    supervisor = Supervisor(service.settings, service.jobs)
+    for worker in supervisor._workers:
+        worker.start()
+    return supervisor, started
+
+
+def test_a_worker_that_does_not_let_go_is_ended(supervisor, service, client, write_song, tmp_path):
+    supervising, started = supervisor
+    track = client.upload(write_song(tmp_path / "song.flac"))["id"]
+    name = supervising._workers[0].name
+    service.jobs.claim(name)
+    for _ in range(100):
+        supervising.look()
+    assert not started[0].killed  # as long as the job goes on
+    service.jobs.cancel(track)
+    while not started[0].killed:
+        supervising.look()
+    started[0].code = -9
+    supervising.look()
+    assert len(started) == 2
+    service.jobs.queue(track)
+    assert service.jobs.claim("next")["id"] == track
+
+
+def test_workers_that_keep_dying_are_started_less_and_less_often(supervisor):
+    supervising, started = supervisor
+    for _ in range(500):
+        started[-1].code = 1
+        supervising.look()
+    assert 3 < len(started) < 15
+
+
+def test_settings_reach_the_worker_whole(tmp_path, settings):
+    assert Settings.from_json(json.loads(json.dumps(settings.as_json()))) == settings
+
+
+def test_a_database_that_cannot_be_opened_is_said(tmp_path):
+    from htdemucs.errors import ServerError
+
+    for url in ("nonsense", f"sqlite:///{tmp_path}/no/folder.db", "mysql://x/y", "oops://"):
+        with pytest.raises(ServerError, match="the database cannot be opened"):
+            Jobs(Database(url))

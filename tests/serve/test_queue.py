@@ -1,0 +1,244 @@
+"""The order of jobs, and what people and deaths do to them."""
+
+import pytest
+
+from htdemucs.errors import ConflictError, NotFoundError
+from htdemucs.serve.housekeeping import Housekeeping
+from htdemucs.serve.jobs import MOST_DEATHS, Jobs
+from htdemucs.serve.tables import METADATA, Database
+from htdemucs.serve.tracks import Tracks
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request):
+    """Both databases, empty."""
+    if request.param == "sqlite":
+        return None
+    url = request.getfixturevalue("postgresql")
+    database = Database(url)
+    METADATA.drop_all(database.engine)
+    database.close()
+    return url
+
+
+@pytest.fixture
+def songs(client, write_song, tmp_path):
+    """Three queued tracks."""
+    paths = [write_song(tmp_path / f"{name}.flac", seed=i) for i, name in enumerate("abc")]
+    return [client.upload(path)["id"] for path in paths]
+
+
+def states(client):
+    tracks = client.get("/api/tracks").json()["tracks"]
+    return {track["name"][0]: (track["state"], track["position"]) for track in tracks}
+
+
+@pytest.fixture
+def during(monkeypatch):
+    """Return a function: call something once, when the first range of a track can be heard."""
+
+    def set_up(call):
+        waiting = [call]
+        report = Jobs.report
+
+        def reporting(self, track, holder, /, **values):
+            report(self, track, holder, **values)
+            if values.get("ranges") and waiting:
+                waiting.pop()()
+
+        monkeypatch.setattr(Jobs, "report", reporting)
+
+    return set_up
+
+
+def test_first_come_first_served_unless_somebody_says_first(client, service, songs):
+    assert states(client) == {"a": ("queued", 1), "b": ("queued", 2), "c": ("queued", 3)}
+    answer = client.post(f"/api/tracks/{songs[2]}/first")
+    assert answer.json()["position"] == 1
+    assert service.jobs.claim("worker")["id"] == songs[2]
+    assert states(client) == {"a": ("queued", 1), "b": ("queued", 2), "c": ("separating", None)}
+    assert client.post(f"/api/tracks/{songs[2]}/first").status_code == 409
+
+
+def test_two_workers_never_get_the_same_track(service, songs, in_background):
+    taken = []
+
+    def take(name):
+        while row := service.jobs.claim(name):
+            taken.append(row["id"])
+
+    for thread in [in_background(lambda n=n: take(f"worker {n}")) for n in range(4)]:
+        thread.join()
+    assert sorted(taken) == sorted(songs)
+
+
+def test_a_queued_track_is_cancelled_and_queued_again(client, worker, songs):
+    cancelled = client.post(f"/api/tracks/{songs[0]}/cancel").json()
+    assert (cancelled["state"], cancelled["position"]) == ("cancelled", None)
+    assert cancelled["ended"]
+    assert client.post(f"/api/tracks/{songs[0]}/cancel").status_code == 409
+    assert client.post(f"/api/tracks/{songs[0]}/retry").json()["position"] == 3
+    assert client.post(f"/api/tracks/{songs[0]}/retry").status_code == 409
+
+
+def test_a_cancelled_job_ends_at_once_and_resumes_later(client, worker, songs, during, tmp_path):
+    during(lambda: client.post(f"/api/tracks/{songs[0]}/cancel"))
+    assert worker.work()
+    shown = client.track(songs[0])
+    assert shown["state"] == "cancelled"
+    place = tmp_path / "data" / "separated" / "tiny" / "a"
+    assert [path.suffix for path in place.iterdir()] == [".work"]  # what was done
+    assert not (tmp_path / "data" / "previews" / songs[0]).exists()
+    client.post(f"/api/tracks/{songs[0]}/retry")
+    client.post(f"/api/tracks/{songs[0]}/first")
+    worker.work()
+    shown = client.track(songs[0])
+    assert (shown["state"], shown["ranges"]) == ("finished", [[0, 32_000]])
+
+
+def test_a_job_waits_until_its_last_worker_has_let_go(service, songs):
+    """Two workers must not write the same files."""
+    assert service.jobs.claim("slow")["id"] == songs[0]
+    service.jobs.cancel(songs[0])
+    service.jobs.queue(songs[0])
+    service.jobs.first(songs[0])
+    assert service.jobs.withdrawn() == {"slow"}
+    assert service.jobs.claim("quick")["id"] == songs[1]
+    service.jobs.let_go(songs[0], "slow")
+    assert service.jobs.claim("quick")["id"] == songs[0]
+
+
+def test_deleting_while_separating_leaves_nothing(client, worker, songs, during, tmp_path):
+    during(lambda: client.delete(f"/api/tracks/{songs[0]}"))
+    assert worker.work()
+    assert client.get(f"/api/tracks/{songs[0]}").status_code == 404
+    data = tmp_path / "data"
+    for folder in ("uploads", "previews"):
+        assert not (data / folder / songs[0]).exists()
+    assert not list((data / "separated").iterdir())
+
+
+def test_a_deleted_track_never_comes_back(client, service, worker, songs, monkeypatch):
+    """Not if it is deleted just when its last file was written, either."""
+    finish = Jobs.finish
+
+    def deleting(self, track, *rest, **values):
+        client.delete(f"/api/tracks/{track}")
+        finish(self, track, *rest, **values)
+
+    monkeypatch.setattr(Jobs, "finish", deleting)
+    while worker.work():
+        pass
+    keeping = Housekeeping(service)
+    keeping.scan()
+    assert client.get("/api/tracks").json()["tracks"] == []
+    for action in ("cancel", "retry", "first"):
+        assert client.post(f"/api/tracks/{songs[0]}/{action}").status_code == 404
+    assert client.delete(f"/api/tracks/{songs[0]}").status_code == 404
+    _, changed, removed = service.tracks.changes(0)
+    assert (changed, set(removed)) == ([], set(songs))
+
+
+def test_a_dead_worker_s_track_is_next_again(service, songs):
+    service.jobs.claim("dead")
+    service.jobs.release("dead")
+    assert service.jobs.claim("worker")["id"] == songs[0]
+    service.jobs.release("another")
+    assert service.tracks.row(songs[0])["state"] == "separating"
+
+
+def test_a_track_that_kills_its_workers_fails(service, songs):
+    for _ in range(MOST_DEATHS):
+        assert service.jobs.claim("dead")["id"] == songs[0]
+        service.jobs.release("dead")
+    row = service.tracks.row(songs[0])
+    assert row["state"] == "failed"
+    assert "ended several times" in row["error"]
+    assert service.jobs.claim("worker")["id"] == songs[1]
+    service.jobs.queue(songs[0])
+    assert service.tracks.row(songs[0])["deaths"] == 0
+
+
+def test_the_next_server_takes_up_what_the_last_one_left(service, songs, settings):
+    service.jobs.claim("gone")
+    database = Database(settings.database)
+    Jobs(database).release(None)
+    row = Tracks(database).row(songs[0])
+    assert (row["state"], row["worker"], row["deaths"]) == ("queued", None, 0)
+    database.close()
+
+
+def test_changes_are_numbered_in_the_order_of_commits(service, songs, in_background):
+    """Whoever has seen a version has seen everything before it."""
+    seen, last = {}, 0
+
+    def change(name):
+        for number in range(20):
+            service.tracks.change(songs[name], title=f"{number}")
+
+    threads = [in_background(lambda n=n: change(n)) for n in range(3)]
+    while (
+        any(thread.is_alive() for thread in threads)
+        or not seen
+        or last < service.database.version()
+    ):
+        version, changed, _ = service.tracks.changes(last)
+        assert version >= last
+        last = version
+        seen |= {track["id"]: track for track in changed}
+    assert {track["title"] for track in seen.values()} == {"19"}
+
+
+def test_seeking_needs_a_job_and_a_frame(client, service, worker, songs):
+    answer = client.post(f"/api/tracks/{songs[0]}/seek", json={"frame": 9})
+    assert answer.status_code == 200
+    assert service.tracks.row(songs[0])["seek"] == 9
+    for wrong in ({"frame": -1}, {"frame": "9"}, {"frame": True}, {}, [], {"frame": 1 << 60}):
+        assert client.post(f"/api/tracks/{songs[0]}/seek", json=wrong).status_code == 400
+    worker.work()
+    assert client.post(f"/api/tracks/{songs[0]}/seek", json={"frame": 9}).status_code == 409
+
+
+def test_errors_name_the_track(service, songs):
+    with pytest.raises(NotFoundError, match="no such track"):
+        service.jobs.cancel("nobody's")
+    service.jobs.cancel(songs[0])
+    with pytest.raises(ConflictError, match=r"a\.flac is neither queued nor being separated"):
+        service.jobs.cancel(songs[0])
+
+
+def test_lists_are_searched_and_cut(client, songs):
+    client.post(f"/api/tracks/{songs[0]}/cancel")
+    names = lambda answer: [track["name"] for track in answer.json()["tracks"]]  # noqa: E731
+    assert names(client.get("/api/tracks?search=B.FL")) == ["b.flac"]
+    assert names(client.get("/api/tracks?search=%25")) == []  # no wildcard
+    assert names(client.get("/api/tracks?state=cancelled")) == ["a.flac"]
+    page = client.get("/api/tracks?offset=1&limit=1")
+    assert (page.json()["total"], names(page)) == (3, ["c.flac"])
+
+
+def test_another_separation_of_a_known_track(client, worker, songs):
+    for _ in songs:
+        worker.work()
+    answer = client.post("/api/tracks", json={"track": songs[0], "stems": ["vocals"]})
+    assert answer.status_code == 201
+    other = answer.json()
+    assert (other["state"], other["name"]) == ("queued", "a.flac")
+    assert client.delete(f"/api/tracks/{songs[0]}").status_code == 204
+    worker.work()
+    assert client.track(other["id"])["stems"] == ["vocals"]
+    assert client.get(f"/api/tracks/{other['id']}/stems/vocals").status_code == 200
+
+
+def test_uploads_expire_when_told(client, service, worker, songs, tmp_path):
+    worker.work()
+    keeping = Housekeeping(service)
+    keeping.expire()
+    assert len(states(client)) == 3
+    object.__setattr__(service.settings.limits, "keep_days", 1.0)
+    keeping.expire()
+    assert len(states(client)) == 3
+    service.tracks.change(songs[0], ended=1.0)  # 1970
+    keeping.expire()
+    assert set(states(client)) == {"b", "c"}
+    assert not (tmp_path / "data" / "separated" / "tiny").exists()

@@ -1,0 +1,130 @@
+"""Who is let in, and what answers say."""
+
+import pytest
+
+from htdemucs.serve.security import Access
+from htdemucs.serve.server import kept_token
+
+NEEDED = "open the address that it printed"
+
+
+def test_every_answer_has_the_headers(client):
+    for path in ("/", "/api/tracks", "/api/nothing", "/page/index.html", "/health"):
+        headers = client.get(path).headers
+        assert "default-src 'self'" in headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:8000", "", "[::1", "a b"])
+def test_other_names_of_the_server_are_refused(client, host):
+    """DNS rebinding: a page of evil.example makes its name an address of ours."""
+    assert client.get("/api/tracks", headers={"host": host}).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "[::1]:8000", "192.168.1.7", "LOCALHOST"])
+def test_addresses_and_own_names_are_let_in(client, host):
+    assert client.get("/api/tracks", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://localhost:9000"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
+)
+def test_pages_of_other_sites_change_nothing(client, headers):
+    assert client.delete("/api/tracks/x").status_code == 404
+    assert client.post("/api/tracks/x/cancel", headers=headers).status_code == 403
+
+
+def test_pages_of_other_sites_read_nothing(client):
+    other = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
+    assert client.get("/api/tracks", headers=other).status_code == 403
+    link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert client.get("/", headers=link).status_code == 200
+    own = {"origin": "http://localhost:8000", "sec-fetch-site": "same-origin"}
+    assert client.post("/api/tracks/x/cancel", headers=own).status_code == 404
+
+
+def test_without_the_token_there_is_nothing(guarded):
+    for path in ("/", "/api/tracks", "/health", "/page/index.html", "/api/openapi.json"):
+        answer = guarded.get(path)
+        assert answer.status_code == 401
+        assert NEEDED in answer.json()["error"]
+    wrong = {"authorization": "Bearer wrong"}
+    assert guarded.get("/api/tracks", headers=wrong).status_code == 401
+    assert guarded.get("/?token=wrong").status_code == 401
+    assert guarded.get("/?token=sécret").status_code == 401
+
+
+def test_the_token_opens_once_and_the_cookie_from_then_on(guarded):
+    answer = guarded.get("/?token=secret&track=abc")
+    assert answer.status_code == 303
+    assert answer.headers["location"] == "/?track=abc"
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert "secret" not in cookie
+    headers = {"cookie": cookie.partition(";")[0]}
+    assert guarded.get("/api/tracks", headers=headers).status_code == 200
+    assert guarded.get("/api/tracks", headers={"cookie": "htdemucs-8000=x"}).status_code == 401
+
+
+def test_the_redirect_stays_here(guarded):
+    answer = guarded.get("http://localhost:8000//evil.example?token=secret")
+    assert answer.headers["location"] == "/evil.example"
+
+
+def test_programs_send_the_token(guarded):
+    bearer = {"authorization": "Bearer secret"}
+    assert guarded.get("/api/tracks", headers=bearer).status_code == 200
+    named = bearer | {"host": "music.example"}
+    assert guarded.get("/api/tracks", headers=named).status_code == 200
+
+
+def test_the_token_is_made_once_and_is_nobody_else_s(settings):
+    token = kept_token(settings)
+    assert kept_token(settings) == token
+    assert len(token) >= 32
+    assert (settings.data / "token").stat().st_mode & 0o077 == 0
+
+
+def test_the_cookie_depends_on_the_token():
+    assert Access("a").cookie != Access("b").cookie
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/page/../app.py",
+        "/page/%2e%2e/app.py",
+        "/page/..%2fapp.py",
+        "/page//etc/passwd",
+        "/api/tracks/..%2f..%2fetc/source",
+    ],
+)
+def test_no_path_leads_out(client, path):
+    assert client.get(path).status_code in (400, 404)
+
+
+def test_errors_are_sentences(client, service, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("secret of the machine")
+
+    monkeypatch.setattr(service.tracks, "row", broken)
+    answer = client.get("/api/tracks/x/pcm")
+    assert answer.status_code == 500
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.json() == {"error": "something went wrong in the server; see its log"}
+    for wrong in ("/api/tracks/x/pcm?from=-1", "/api/tracks?limit=a", "/api/nothing"):
+        error = client.get(wrong).json()["error"]
+        assert isinstance(error, str)
+        assert "Traceback" not in error
