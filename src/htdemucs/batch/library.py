@@ -135,10 +135,6 @@ class Library:
         targets = self.options.targets(self._places(track), separator.stems)
         return {name: self._store.location(path) for name, path in targets.items()}
 
-    def manifest_path(self, track: Track) -> Path:
-        """Return where the manifest of a placed track is, in a folder."""
-        return self._places(track).manifest
-
     def _separated(
         self, track: Track, separator: Separator, tell: Listener, watcher: Watcher | None
     ) -> Outcome:

@@ -147,8 +147,8 @@ class Worker:
         first = library.place(track).copy
         for copy in [*copies, *range(first, first + MOST_COPIES)]:
             track = replace(track, copy=copy)
-            place = str(library.manifest_path(track))
-            if self._jobs.place(row, self._name, place, copy):
+            places = library.options.places(track.path, Path(library.out) / folder, copy)
+            if self._jobs.place(row, self._name, str(places.manifest), copy):
                 return track
         raise SeparationError(f"there are too many tracks called {row['name']}; rename it")
 
