@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from htdemucs import Library, Separator, Track
+from htdemucs import Library, OutputOptions, Separator, Track
 from htdemucs.audio import AudioFile
+from htdemucs.batch import read_manifest
 from htdemucs.serve import listening
 from htdemucs.serve.jobs import Jobs, WithdrawnError
 from htdemucs.serve.preview import COLUMN
@@ -218,6 +219,57 @@ def test_nothing_is_computed_twice_for_a_later_part(
         monkeypatch.setattr(separator._run.__class__, "__call__", run)
         computed.append(sum(count))
     assert computed[0] <= computed[1] <= computed[0] + 2  # those that the seam needs again
+
+
+def test_the_command_finds_what_the_page_made(client, worker, write_song, model, tmp_path):
+    from typer.testing import CliRunner
+
+    from htdemucs.cli.main import app
+
+    song = write_song(tmp_path / "song.flac")
+    client.upload(song)
+    worker.work()
+    library = str(tmp_path / "data" / "separated")
+    result = CliRunner().invoke(app, ["separate", "-n", model, "-o", library, str(song)])
+    assert result.exit_code == 0
+    assert "already there" in result.stderr
+
+
+def test_stems_that_were_lowered_sound_as_their_files(
+    client, worker, write_song, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(OutputOptions, "gain", lambda *_: 0.5)  # as if one had clipped
+    song = write_song(tmp_path / "song.flac")
+    for _ in range(2):  # separated, and then found to be finished
+        track = client.upload(song)["id"]
+        worker.work()
+        shown = client.track(track)
+        assert (shown["state"], shown["ranges"]) == ("finished", [[0, 32_000]])
+        heard = pcm(client, track, frames=1 << 20)
+        folder = tmp_path / "data" / "separated" / "tiny" / "song"
+        assert read_manifest(folder / "htdemucs.json")["levels"]["gain"] == 0.5
+        for lane, stem in enumerate(shown["stems"]):
+            np.testing.assert_array_equal(heard[:, lane], file_samples(folder / f"{stem}.wav"))
+
+
+def test_files_in_parts(client, worker, write_song, tmp_path):
+    track = client.upload(write_song(tmp_path / "song.flac"))["id"]
+    worker.work()
+    url = f"/api/tracks/{track}/stems/bass"
+    whole = client.get(url)
+    part = client.get(url, headers={"range": "bytes=100-199"})
+    assert (part.status_code, part.content) == (206, whole.content[100:200])
+    assert part.headers["content-range"] == f"bytes 100-199/{len(whole.content)}"
+    etag = whole.headers["etag"]
+    assert client.get(url, headers={"if-none-match": etag}).status_code == 304
+    changed = client.get(url, headers={"range": "bytes=0-9", "if-range": '"other"'})
+    assert changed.status_code == 200
+    assert client.get(url, headers={"range": "bytes=999999999-"}).status_code == 416
+    many = "bytes=" + ",".join(f"{2 * i}-{2 * i}" for i in range(1000))
+    assert client.get(url, headers={"range": many}).status_code == 400
+    head = client.request("HEAD", url)
+    assert (head.status_code, head.headers["content-length"]) == (200, str(len(whole.content)))
+    assert client.get(f"/api/tracks/{track}/stems/piano").status_code == 404
 
 
 def test_a_file_that_is_no_audio_fails_with_a_sentence(client, worker, tmp_path):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from htdemucs.audio import AudioFile, reblock
-from htdemucs.errors import HTDemucsError
+from htdemucs.errors import AudioError, HTDemucsError
 from htdemucs.fast import use_this_thread_only
 from htdemucs.serve.preview import Preview
 from htdemucs.serve.settings import Settings
@@ -63,8 +63,11 @@ class Filler:
         while (track := self._queue.get()) is not None:
             try:
                 self.fill(track)
-            except (HTDemucsError, FileNotFoundError) as error:
-                LOG.warning("no preview: %s", error)
+            except AudioError as error:  # not tried again
+                self._tracks.change(track, error=self._settings.without_folders(str(error)))
+                continue
+            except (HTDemucsError, FileNotFoundError):  # it was deleted
+                pass
             except Exception:
                 LOG.exception("no preview of %s", track)
             with self._lock:
@@ -84,17 +87,11 @@ class Filler:
         condition = TRACKS.c.state == row["state"]
         rate = row["sample_rate"] or AudioFile(row["path"]).source_sample_rate
         self._tracks.change(track, condition, ranges=[], channels=CHANNELS, sample_rate=rate)
-        start = 0
-        for lanes in _lanes(row, rate):
-            if not self._tracks.all(TRACKS.c.id == track, condition):
+        frames = 0
+        for frames in decode(row, rate, preview):
+            if not self._tracks.change(track, condition, ranges=[[0, frames]]):
                 return  # deleted, or being separated now
-            length = lanes.shape[-1]
-            for lane, waveform in enumerate(lanes):
-                preview.write(lane, start, waveform)
-            preview.draw(start, start + length)
-            start += length
-            self._tracks.change(track, condition, ranges=[[0, start]])
-        self._tracks.change(track, condition, frames=start)
+        self._tracks.change(track, condition, frames=frames)
 
     def make_room(self, keep: str) -> None:
         """Remove the previews listened to least recently, until there is room for another."""
@@ -109,6 +106,17 @@ class Filler:
             ):
                 shutil.rmtree(path, ignore_errors=True)
                 total -= sizes[path]
+
+
+def decode(row: Values, rate: int, preview: Preview) -> Iterator[int]:
+    """Write a track's files into its preview; yield how many frames are in it by now."""
+    frames = 0
+    for lanes in _lanes(row, rate):
+        for lane, waveform in enumerate(lanes):
+            preview.write(lane, frames, waveform)
+        frames += lanes.shape[-1]
+        preview.draw(frames - lanes.shape[-1], frames)
+        yield frames
 
 
 def _lanes(row: Values, rate: int) -> Iterator[Tensor]:

@@ -1,5 +1,6 @@
 """What the server and its workers are told at their start."""
 
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -68,6 +69,12 @@ class Settings:
     def previews(self) -> Path:
         """Folder with a folder for each preview."""
         return self.data / "previews"
+
+    def without_folders(self, reason: str) -> str:
+        """Return a sentence for clients, without the folders of this machine."""
+        for folder in (self.library, self.uploads, self.data):
+            reason = reason.replace(f"{folder}{os.sep}", "")
+        return reason
 
     def as_json(self) -> dict[str, Any]:
         """Return what `from_json` takes."""

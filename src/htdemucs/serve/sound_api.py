@@ -11,7 +11,7 @@ from htdemucs.serve.service import Here
 from htdemucs.serve.spectrogram import BEFORE, frames_around, spectrogram
 
 router = APIRouter(prefix="/api/tracks/{track}", tags=["sound"])
-MOST_BYTES = 32 << 20  # of samples in one answer
+MOST_BYTES = 8 << 20  # of samples in one answer
 Id = Annotated[str, Path(max_length=100)]
 From = Annotated[int, Query(alias="from", ge=0, le=1 << 40)]
 Frames = Annotated[int, Query(ge=1, le=1 << 24)]

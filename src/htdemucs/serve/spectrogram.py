@@ -11,6 +11,7 @@ from htdemucs.serve.preview import COLUMN
 BANDS = 96
 N_FFT = 4096
 FLOOR = -90.0  # dB, the darkest value
+TOGETHER = 128  # columns transformed at a time, which bounds the memory
 LOWEST = 30.0  # Hz
 
 
@@ -24,12 +25,17 @@ def spectrogram(
     """
     mono = np.pad(samples.astype(np.float32).mean(1) / (1 << 15), (missing, 0))
     windows = np.lib.stride_tricks.sliding_window_view(mono, N_FFT)[::COLUMN][:columns]
-    window = np.hanning(N_FFT).astype(np.float32)
-    magnitudes = np.abs(np.fft.rfft(windows * window)) * (2 / window.sum())
-    power = np.square(magnitudes) @ _bands(sample_rate)
+    parts = [windows[first : first + TOGETHER] for first in range(0, columns, TOGETHER)]
+    power = np.concatenate([_power(part) @ _bands(sample_rate) for part in parts])
     decibels = 10 * np.log10(np.maximum(power, 1e-12))
     scaled = 255 * (1 - decibels / FLOOR)
     return np.rint(scaled.clip(0, 255)).astype(np.uint8)
+
+
+def _power(windows: NDArray[np.float32]) -> NDArray[Any]:
+    """(column, N_FFT) -> (column, bin); a sine at full scale has 1."""
+    window = np.hanning(N_FFT).astype(np.float32)
+    return np.square(np.abs(np.fft.rfft(windows * window)) * (2 / window.sum()))
 
 
 BEFORE = (N_FFT - COLUMN) // 2  # frames before a column that its window reaches

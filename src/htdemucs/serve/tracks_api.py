@@ -8,7 +8,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
-from htdemucs.errors import BadRequestError, TooManyError
+from htdemucs.errors import BadRequestError, NotFoundError, TooManyError
 from htdemucs.serve.adding import (
     another_separation,
     checked_model,
@@ -29,6 +29,7 @@ Stems = Annotated[
 ]
 Offset = Annotated[int, Query(ge=0, le=1 << 31)]
 Limit = Annotated[int, Query(ge=1, le=LONGEST_LIST)]
+MOST_PARTS = 10  # of a file in one request
 MOST_JSON = 1 << 16  # bytes
 
 
@@ -177,15 +178,17 @@ def delete(here: Here, track: str) -> Response:
     return Response(status_code=204)
 
 
+@router.head("/tracks/{track}/stems/{stem}", include_in_schema=False)
 @router.get("/tracks/{track}/stems/{stem}", response_class=FileResponse)
 def stem_file(here: Here, request: Request, track: str, stem: str) -> Response:
     """Return the file of a stem, or a part of it."""
     files = here.tracks.row(track)["files"]
     if stem not in files:
-        raise BadRequestError(f"this track has the files {', '.join(files) or '(none)'}")
+        raise NotFoundError(f"this track has the files {', '.join(files) or '(none yet)'}")
     return _file(here, request, files[stem]["path"])
 
 
+@router.head("/tracks/{track}/source", include_in_schema=False)
 @router.get("/tracks/{track}/source", response_class=FileResponse)
 def source_file(here: Here, request: Request, track: str) -> Response:
     """Return the track's own file, or a part of it."""
@@ -193,6 +196,8 @@ def source_file(here: Here, request: Request, track: str) -> Response:
 
 
 def _file(here: Here, request: Request, path: str) -> Response:
+    if request.headers.get("range", "").count(",") >= MOST_PARTS:
+        raise BadRequestError("that are too many ranges at once")
     file = here.file(path)
     response = FileResponse(
         file, filename=file.name, stat_result=file.stat(), headers={"cache-control": "no-cache"}

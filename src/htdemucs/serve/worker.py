@@ -18,12 +18,13 @@ from pathlib import Path
 import torch
 
 from htdemucs.audio import AudioFile
-from htdemucs.batch import Library, Outcome, Track, read_manifest
+from htdemucs.batch import Library, Outcome, Track
 from htdemucs.errors import HTDemucsError, SeparationError
 from htdemucs.fast import keep_freed_memory
 from htdemucs.files import model_folder
 from htdemucs.separation import Separator
 from htdemucs.serve.deletion import Deletion
+from htdemucs.serve.filling import decode
 from htdemucs.serve.jobs import Jobs, WithdrawnError
 from htdemucs.serve.listening import Listening, too_long
 from htdemucs.serve.preview import Preview
@@ -92,25 +93,31 @@ class Worker:
         if outcome.status == "failed":
             self._fail(row, outcome.reason or "")
         else:
-            self._finish(row, outcome)
+            self._finish(row | {"stems": list(separator.stems)}, outcome, preview)
 
-    def _finish(self, row: Values, outcome: Outcome) -> None:
+    def _finish(self, row: Values, outcome: Outcome, preview: Preview) -> None:
         files = {
             stem: {"path": path, "bytes": Path(path).stat().st_size}
             for stem, path in outcome.files.items()
         }
         manifest = Path(outcome.manifest or "")
-        about = read_manifest(manifest) or {}
-        values = {"warnings": list(outcome.warnings), "stamp": manifest.stat().st_mtime_ns}
-        if about:
-            values |= {"sample_rate": about["sample_rate"], "frames": about["length"]}
+        values: Values = {"warnings": list(outcome.warnings), "stamp": manifest.stat().st_mtime_ns}
+        if outcome.status == "skipped" or outcome.gain != 1:  # the files hold something else
+            values["sample_rate"] = AudioFile(row["path"]).source_sample_rate
+            for frames in decode(row | {"files": files}, values["sample_rate"], preview):
+                self._jobs.look(row["id"], self._name)  # raises if it was withdrawn
+                values |= {"frames": frames, "ranges": [[0, frames]]}
         self._jobs.finish(row["id"], self._name, files, done=outcome.duration or 0.0, **values)
 
     def _fail(self, row: Values, reason: str) -> None:
         try:
-            self._jobs.fail(row["id"], self._name, _about(row, reason))
+            self._jobs.fail(row["id"], self._name, self._for_clients(row, reason))
         except WithdrawnError:
             self._let_go(row)
+
+    def _for_clients(self, row: Values, reason: str) -> str:
+        """Return a reason without the paths of this machine, which are nobody's business."""
+        return self._settings.without_folders(reason.replace(str(row["path"]), row["name"]))
 
     def _let_go(self, row: Values) -> None:
         """Leave a job that was withdrawn; what can be resumed stays, unless it was deleted."""
@@ -157,11 +164,6 @@ def _folder(path: Path, library: Path) -> str:
     """Return where a track lies below the library; "" if it is elsewhere."""
     inside = path.parent.is_relative_to(library)
     return str(path.parent.relative_to(library)) if inside else ""
-
-
-def _about(row: Values, reason: str) -> str:
-    """Return a reason without the paths of this machine, which are nobody's business."""
-    return reason.replace(str(row["path"]), row["name"])
 
 
 def main() -> None:
