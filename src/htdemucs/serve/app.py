@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from htdemucs.errors import (
     TooLargeError,
     TooManyError,
 )
-from htdemucs.serve import sound_api, tracks_api
+from htdemucs.serve import export_api, metrics, sound_api, tracks_api
 from htdemucs.serve.housekeeping import Housekeeping
 from htdemucs.serve.security import Access, Guard
 from htdemucs.serve.service import Here, Service
@@ -74,6 +75,8 @@ def create_app(
     app.add_middleware(Guard, access=access or Access())
     app.include_router(tracks_api.router)
     app.include_router(sound_api.router)
+    app.include_router(export_api.router)
+    app.include_router(metrics.router)
     app.add_api_route("/api/info", _info, tags=["server"])
     app.add_api_route("/health", _health, tags=["server"])
     app.add_api_route("/", _page, response_class=FileResponse, include_in_schema=False)
@@ -119,7 +122,7 @@ def _info(here: Here) -> dict[str, Any]:
         "limits": {
             "bytes": limits.upload_bytes, "seconds": limits.seconds, "jobs": limits.jobs,
         },
-        "stretch": False,
+        "stretch": find_spec("python_stretch") is not None,
     }  # fmt: skip
 
 

@@ -169,13 +169,17 @@ def _mixed(song: Song, mix: Mix, rate: int, channels: int) -> Iterator[Tensor]:
     reader = _Forward(blocks, channels)
     stretched = Stretched(reader.read, rate, mix.tempo, mix.semitones)
     start = 0
-    while (ends := reader.end) is None or start < round(ends / mix.tempo):
-        sound = stretched.read(start, BLOCK)
-        if reader.end is not None:
-            sound = sound[:, : round(reader.end / mix.tempo) - start]
+    while (end := _end(reader, mix.tempo)) is None or start < end:
+        sound = stretched.read(start, BLOCK, start + BLOCK)
+        if (end := _end(reader, mix.tempo)) is not None:
+            sound = sound[:, : max(0, end - start)]
         start += BLOCK
         if sound.shape[1]:
             yield torch.from_numpy(np.ascontiguousarray(sound))
+
+
+def _end(reader: "_Forward", tempo: float) -> int | None:
+    return None if reader.end is None else round(reader.end / tempo)
 
 
 def _region(blocks: Iterator[Tensor], first: int, last: int | None) -> Iterator[Tensor]:

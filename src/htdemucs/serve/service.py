@@ -8,12 +8,14 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from htdemucs.errors import NotFoundError, TooManyError
+from htdemucs.files import fresh_folder
 from htdemucs.serve.changes import Changes
 from htdemucs.serve.deletion import Deletion
 from htdemucs.serve.filling import Filler
 from htdemucs.serve.jobs import Jobs
 from htdemucs.serve.preview import Preview
 from htdemucs.serve.settings import Settings
+from htdemucs.serve.stretching import Stretchers
 from htdemucs.serve.tables import Database, Values
 from htdemucs.serve.tracks import Tracks
 
@@ -41,11 +43,13 @@ class Service:
         self.settings, self.wake = settings, wake
         for folder in (settings.uploads, settings.previews, settings.library):
             folder.mkdir(parents=True, exist_ok=True)
+        self.exports = fresh_folder(settings.data / "exports")
         self.database = database or Database(settings.database)
         self.tracks, self.jobs = Tracks(self.database), Jobs(self.database)
         self.changes = Changes(self.tracks)
         self.filler = Filler(settings, self.tracks)
         self.deletion = Deletion(settings, self.tracks)
+        self.stretchers = Stretchers()
         self.uploading = 0  # files on their way
 
     def check_room(self) -> None:

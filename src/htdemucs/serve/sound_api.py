@@ -2,13 +2,17 @@
 
 from typing import Annotated
 
+import numpy as np
 from fastapi import APIRouter, Path, Query, Response
+from numpy.typing import NDArray
 
 from htdemucs.errors import BadRequestError
 from htdemucs.serve.preview import COLUMN
 from htdemucs.serve.ranges import end_of
-from htdemucs.serve.service import Here
+from htdemucs.serve.service import Here, Service
 from htdemucs.serve.spectrogram import BEFORE, frames_around, spectrogram
+from htdemucs.serve.stretching import BEYOND, Stretched
+from htdemucs.serve.tables import Values
 
 router = APIRouter(prefix="/api/tracks/{track}", tags=["sound"])
 MOST_BYTES = 8 << 20  # of samples in one answer
@@ -23,22 +27,62 @@ Lanes = Annotated[
 
 @router.get("/pcm", response_class=Response)
 def pcm(
-    here: Here, track: Id, start: From = 0, frames: Frames = 1 << 16, stems: Lanes = None
+    here: Here,
+    track: Id,
+    start: From = 0,
+    frames: Frames = 1 << 16,
+    stems: Lanes = None,
+    tempo: Annotated[float, Query(ge=0.5, le=2)] = 1.0,
+    pitch: Annotated[float, Query(ge=-12, le=12, description="Semitones.")] = 0.0,
 ) -> Response:
     """Return samples from a frame on, as far as they can be heard without a gap.
 
     int16, little-endian: frame by frame, lane by lane, channel by channel. `X-Frames` says how
-    many; 204 if nothing can be heard there yet.
+    many; 204 if nothing can be heard there yet. At another tempo `from` and `frames` count in the
+    stretched track: its frame n is the track's frame n * tempo.
     """
     row = here.tracks.row(track)
     preview, lanes = here.preview(row), here.lanes(row, stems)
     most = MOST_BYTES // (2 * preview.channels * len(lanes))
-    count = min(end_of(row["ranges"], start) - start, frames, most)
     here.listen(row)
-    if count <= 0:
+    if tempo != 1 or pitch != 0:
+        data = stretched(here, row, lanes, start, min(frames, most), tempo, pitch)
+    else:
+        count = min(end_of(row["ranges"], start) - start, frames, most)
+        data = preview.read(lanes, start, max(0, count)).tobytes()
+    count = len(data) // (2 * preview.channels * len(lanes))
+    if not count:
         return Response(status_code=204, headers={"x-frames": "0"})
-    data = preview.read(lanes, start, count).tobytes()
     return Response(data, media_type="application/octet-stream", headers={"x-frames": str(count)})
+
+
+def stretched(
+    here: Service,
+    row: Values,
+    lanes: list[int],
+    start: int,
+    frames: int,
+    tempo: float,
+    semitones: float,
+) -> bytes:
+    """Return samples of a stretched track, as far as it can be heard."""
+    preview, rate, whole = here.preview(row), row["sample_rate"], row["frames"]
+    end = end_of(row["ranges"], round(start * tempo))
+    is_all = whole is not None and end >= whole
+    last = round(end / tempo) if is_all else int(end / tempo - BEYOND * rate) - 1 if rate else 0
+    if last <= start:
+        return b""
+
+    def read(first: int, count: int) -> NDArray[np.float32]:
+        before = max(0, min(-first, count))
+        found = preview.read(lanes, max(0, first), count - before).reshape(count - before, -1).T
+        return np.pad(found.astype(np.float32) / 2**15, ((0, 0), (before, 0)))
+
+    key = (row["id"], tuple(lanes), tempo, semitones)
+    sound = here.stretchers.read(
+        key, lambda: Stretched(read, rate, tempo, semitones), start, frames, last
+    )
+    return (sound.T * 2**15).round().clip(-(2**15), 2**15 - 1).astype("<i2").tobytes()
 
 
 @router.get("/peaks", response_class=Response)

@@ -1,6 +1,8 @@
 """Tempo and pitch without each other, for listening: rendered piece by piece as the page asks."""
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,8 @@ PIECE = 4.0  # seconds rendered at once
 MARGIN = 0.15  # seconds around a piece that are rendered and not used
 FADE = 0.03  # seconds in which a piece takes over from the last one
 LAG = 0.012  # seconds by which a piece may be moved to fit the last one
+BEYOND = MARGIN + FADE + 2 * LAG  # seconds of the stretched track that are read behind its pieces
+MOST_KEPT = 16
 
 
 class Stretched:
@@ -36,20 +40,22 @@ class Stretched:
         self._held: Samples | None = None  # rendered, not yet given
         self._tail: Samples | None = None  # how the last piece goes on
 
-    def read(self, start: int, frames: int) -> Samples:
-        """Return the frames from `start` on."""
+    def read(self, start: int, frames: int, end: int) -> Samples:
+        """Return so many frames from `start` on, or as many as there are before `end`."""
+        frames = max(0, min(frames, end - start))
         if start != self._next or self._held is None:
             self._next, self._held, self._tail = start, None, None
         while self._held is None or self._held.shape[1] < frames:
-            piece = self._piece(self._next + (0 if self._held is None else self._held.shape[1]))
+            first = self._next + (0 if self._held is None else self._held.shape[1])
+            piece = self._piece(first, min(round(PIECE * self._rate), end - first))
             self._held = piece if self._held is None else np.concatenate([self._held, piece], 1)
         given, self._held = self._held[:, :frames], self._held[:, frames:]
         self._next = start + frames
         return given
 
-    def _piece(self, start: int) -> Samples:
+    def _piece(self, start: int, length: int) -> Samples:
         """Render the next piece so that it goes on where the last one ended."""
-        length, fade, lag = (round(x * self._rate) for x in (PIECE, FADE, LAG))
+        fade, lag = round(FADE * self._rate), round(LAG * self._rate)
         sound = self._render(start - lag, lag + length + fade + lag)
         first = lag
         if self._tail is not None:
@@ -86,3 +92,25 @@ def _best_fit(wanted: Samples, sound: Samples) -> int:
     fit = (windows @ wanted) / energy
     middle = len(fit) // 2
     return int(fit.argmax()) if fit.max() > fit[middle] + 1e-9 else middle
+
+
+class Stretchers:
+    """The stretched tracks that people listen to now."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._kept: OrderedDict[Hashable, tuple[Lock, Stretched]] = OrderedDict()
+
+    def read(
+        self, key: Hashable, make: Callable[[], Stretched], start: int, frames: int, end: int
+    ) -> Samples:
+        """Read from the stretched track that is kept under this key; else it is made."""
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = Lock(), make()
+            self._kept.move_to_end(key)
+            busy, stretched = self._kept[key]
+            while len(self._kept) > MOST_KEPT:
+                self._kept.popitem(last=False)
+        with busy:
+            return stretched.read(start, frames, end)

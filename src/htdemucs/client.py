@@ -1,0 +1,137 @@
+"""A client of `htdemucs serve`, with Python's standard library only.
+
+from htdemucs.client import Client
+
+track = Client().separate("song.mp3", "stems", lambda t: print(t["state"], t["done"]))
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import IO, Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode
+from urllib.request import Request, urlopen
+
+from htdemucs.errors import ServerError
+
+Track = dict[str, Any]  # as docs/serve.md shows it
+LOCAL = "http://127.0.0.1:8000"
+DONE = ("finished", "failed", "cancelled")
+
+
+class Client:
+    """Speaks with a server.
+
+    Args:
+        address: of the server.
+        token: if it asks for one.
+        interval: seconds between looks at a track that is being separated.
+
+    Every call raises ServerError, with the server's sentence, if it is refused.
+    """
+
+    def __init__(
+        self,
+        address: str = "http://127.0.0.1:8000",
+        token: str | None = None,
+        interval: float = 0.5,
+    ) -> None:
+        self._address, self._interval = address.rstrip("/"), interval
+        self._headers = {"authorization": f"Bearer {token}"} if token else {}
+
+    def tracks(self, search: str = "") -> list[Track]:
+        """Return the newest tracks, or those that a search finds."""
+        found: list[Track] = self._json("GET", "tracks", search=search)["tracks"]
+        return found
+
+    def track(self, track: str) -> Track:
+        """Return one track by its id."""
+        return self._json("GET", f"tracks/{track}")
+
+    def add(self, path: str | PathLike[str], **options: str) -> Track:
+        """Upload a file; options are `model`, and `stems` separated by commas."""
+        with Path(path).open("rb") as file:
+            size = {"content-length": str(Path(path).stat().st_size)}
+            return self._json("POST", "tracks", file, size, name=Path(path).name, **options)
+
+    def act(self, track: str, action: str) -> Track:
+        """Cancel, retry, or bring a track first."""
+        return self._json("POST", f"tracks/{track}/{action}")
+
+    def delete(self, track: str) -> None:
+        """Delete a track."""
+        self._open("DELETE", f"tracks/{track}").close()
+
+    def wait(self, track: str, on_progress: Callable[[Track], None] | None = None) -> Track:
+        """Return the track when its separation has ended."""
+        while True:
+            now = self.track(track)
+            if on_progress:
+                on_progress(now)
+            if now["state"] in DONE:
+                return now
+            time.sleep(self._interval)
+
+    def download(self, track: str, path: str | PathLike[str], **choices: Any) -> Path:
+        """Save a stem, zip, stem file or mix; choices are those of the API's `export`."""
+        partial = Path(f"{path}.partial")
+        answer = self._open("GET", f"tracks/{track}/export", **choices)
+        with answer, partial.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+        return partial.replace(path)
+
+    def separate(
+        self,
+        path: str | PathLike[str],
+        out: str | PathLike[str],
+        on_progress: Callable[[Track], None] | None = None,
+        **options: str,
+    ) -> dict[str, Path]:
+        """Upload a song, wait for it, and save its stems in a folder; return their files."""
+        track = self.wait(self.add(path, **options)["id"], on_progress)
+        if track["state"] != "finished":
+            raise ServerError(track["error"] or f"{track['name']} was {track['state']}")
+        Path(out).mkdir(parents=True, exist_ok=True)
+        files = {}
+        for stem, file in track["files"].items():
+            place = Path(out) / Path(file["name"]).name
+            files[stem] = self.download(track["id"], place, kind="stem", stem=stem)
+        return files
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        body: IO[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+        **query: Any,
+    ) -> dict[str, Any]:
+        with self._open(method, path, body, headers, **query) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        body: IO[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+        **query: Any,
+    ) -> Any:
+        given = {name: value for name, value in query.items() if value is not None}
+        url = f"{self._address}/api/{quote(path)}?{urlencode(given)}"
+        request = Request(url, body, self._headers | (headers or {}), method=method)
+        try:
+            return urlopen(request)
+        except HTTPError as error:
+            try:
+                reason = json.load(error)["error"]
+            except (ValueError, KeyError, TypeError):
+                reason = f"the server answered {error.code}"
+            raise ServerError(reason) from error
+        except URLError as error:
+            raise ServerError(f"{self._address} cannot be reached ({error.reason})") from error

@@ -1,0 +1,147 @@
+"""What can be downloaded of a finished track, and the track at another tempo."""
+
+import io
+import zipfile
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+import torch
+
+from htdemucs.audio import AudioFile
+
+
+@pytest.fixture
+def track(client, worker, write_song, tmp_path):
+    track = client.upload(write_song(tmp_path / "Früh & spät.flac"))
+    assert worker.work()
+    return client.track(track["id"])
+
+
+@pytest.fixture
+def export(client, track):
+    def get(**choices):
+        return client.get(f"/api/tracks/{track['id']}/export", params=choices)
+
+    return get
+
+
+def name_of(answer):
+    return unquote(answer.headers["content-disposition"].partition("utf-8''")[2])
+
+
+def samples(answer, tmp_path, suffix):
+    assert answer.status_code == 200, answer.text
+    path = tmp_path / f"answer.{suffix}"
+    path.write_bytes(answer.content)
+    return torch.cat(list(AudioFile(path)), dim=1)
+
+
+def test_a_stem_is_given_as_it_is_on_disk_or_in_another_format(client, track, export, tmp_path):
+    stored = client.get(track["files"]["vocals"]["url"])
+    answer = export(kind="stem", stem="vocals")
+    assert answer.content == stored.content
+    assert name_of(answer) == "Früh & spät - vocals.wav"
+    flac = export(kind="stem", stem="vocals", format="flac")
+    assert torch.equal(samples(flac, tmp_path, "flac"), samples(stored, tmp_path, "wav"))
+    assert samples(export(kind="stem", stem="bass", format="mp3", bitrate=64), tmp_path, "mp3").numel()
+
+
+def test_the_zip_with_the_residual_adds_up(client, track, export, tmp_path):
+    answer = export(residual=1, format="flac")
+    assert name_of(answer) == "Früh & spät.zip"
+    total = 0
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.namelist() == [
+            f"Früh & spät/{stem}.flac" for stem in (*track["stems"], "residual")
+        ]
+        for name in archive.namelist():
+            (tmp_path / "stem.flac").write_bytes(archive.read(name))
+            total = total + torch.cat(list(AudioFile(tmp_path / "stem.flac")), dim=1).double()
+    source = client.get(f"/api/tracks/{track['id']}/source")
+    assert torch.equal(total, samples(source, tmp_path, "flac").double())
+
+
+def test_the_mix_is_what_the_mixer_says(client, track, export, tmp_path):
+    answer = export(
+        kind="mix", format="wav", bit_depth=32, gains="drums:0,bass:0.5,other:0", pans="vocals:-1",
+        **{"from": 1, "to": 2.5},
+    )  # fmt: skip
+    assert name_of(answer) == "Früh & spät (mix).wav"
+    stems = {
+        stem: samples(client.get(track["files"][stem]["url"]), tmp_path, "wav")[:, 8000:20_000]
+        for stem in ("bass", "vocals")
+    }
+    expected = 0.5 * stems["bass"] + torch.tensor([[1.0], [0.0]]) * stems["vocals"]
+    torch.testing.assert_close(samples(answer, tmp_path, "wav"), expected)
+
+
+def test_parts_at_another_tempo(export, tmp_path):
+    part = {"from": 0.5, "to": 2.5, "tempo": 0.8, "pitch": -3}
+    mix = samples(export(kind="mix", format="flac", **part), tmp_path, "flac")
+    assert mix.shape == (2, 20_000)
+    with zipfile.ZipFile(io.BytesIO(export(format="flac", **part).content)) as archive:
+        assert len(archive.namelist()) == 4
+
+
+def test_the_stem_file(export):
+    answer = export(kind="stem-file")
+    assert name_of(answer) == "Früh & spät.stem.mp4"
+    assert answer.content[4:8] == b"ftyp"
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"kind": "stem"}, "has the stems"),
+        ({"kind": "stem", "stem": "../vocals"}, "has the stems"),
+        ({"format": "exe"}, "unknown format"),
+        ({"format": "flac", "bit_depth": 32}, "cannot hold 32 bit"),
+        ({"format": "mp3", "bitrate": 999}, "999 kbit"),
+        ({"kind": "mix", "gains": "vocals"}, "vocals:0.5"),
+        ({"kind": "mix", "gains": "kazoo:1"}, "no stem kazoo"),
+        ({"kind": "mix", "gains": "vocals:nan"}, "gains must be"),
+        ({"kind": "mix", "from": 3, "to": 2}, "behind its beginning"),
+        ({"kind": "mix", "tempo": 9}, "tempo"),
+        ({"residual": 1, "to": 2}, "whole tracks"),
+    ],
+)
+def test_impossible_wishes_get_a_sentence_and_leave_nothing(export, service, choices, words):
+    answer = export(**choices)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]
+    assert not list(service.exports.iterdir())
+
+
+def test_what_was_sent_leaves_nothing_behind(export, service):
+    for kind in ("zip", "mix", "stem-file"):
+        assert export(kind=kind, format="mp3").status_code == 200
+    assert not list(service.exports.iterdir())
+
+
+def test_a_track_that_is_not_finished_has_nothing_to_download(client, write_song, tmp_path):
+    track = client.upload(write_song(tmp_path / "song.flac"))
+    answer = client.get(f"/api/tracks/{track['id']}/export")
+    assert (answer.status_code, "not finished" in answer.json()["error"]) == (409, True)
+
+
+@pytest.mark.parametrize("tempo", [0.5, 1.25])
+def test_the_track_is_heard_at_another_tempo_in_pieces(client, track, tempo):
+    def pcm(start, frames):
+        query = {"from": start, "frames": frames, "stems": "bass,original", "tempo": tempo}
+        answer = client.get(f"/api/tracks/{track['id']}/pcm", params=query)
+        return np.frombuffer(answer.content, "<i2").reshape(-1, 2, 2)
+
+    whole = round(32_000 / tempo)
+    parts = [pcm(start, 9000) for start in range(0, whole, 9000)]
+    assert sum(map(len, parts)) == whole
+    sound = np.concatenate(parts).astype(float)
+    level = np.sqrt(np.square(sound[:, 1]).mean())
+    assert level == pytest.approx(0.1 * 2**15, rel=0.2)  # the song is noise at 0.1
+    assert len(pcm(whole, 100)) == 0
+
+
+def test_metrics_count_tracks(client, track):
+    text = client.get("/metrics").text
+    assert 'htdemucs_tracks{state="finished"} 1\n' in text
+    assert "htdemucs_finished_audio_seconds 4\n" in text
