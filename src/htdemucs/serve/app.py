@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from anyio import to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
@@ -42,6 +44,18 @@ DEPTHS = {"wav": [16, 24, 32], "flac": [16, 24]}  # bits
 BITRATES = {"mp3": [128, 192, 256, 320], "opus": [96, 128, 192, 256], "m4a": [128, 192, 256, 320]}
 
 
+class Problem(BaseModel):
+    """What every refusal says."""
+
+    error: str
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": HTTPStatus(status).phrase}
+    for status in (400, 401, 403, 404, 405, 409, 413, 416, 422, 429)
+}
+
+
 def create_app(
     service: Service, access: Access | None = None, supervisor: Supervisor | None = None
 ) -> FastAPI:
@@ -69,7 +83,7 @@ def create_app(
 
     app = FastAPI(
         title="htdemucs", version=__version__, lifespan=life, openapi_url="/api/openapi.json",
-        docs_url=None, redoc_url=None,
+        docs_url=None, redoc_url=None, responses=PROBLEMS,
     )  # fmt: skip
     app.state.service = service
     app.add_middleware(Guard, access=access or Access())

@@ -1,0 +1,42 @@
+"""The server keeps to its own OpenAPI document, whatever it is asked."""
+
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from htdemucs.serve.app import create_app
+from htdemucs.serve.security import Access
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+LENT = settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_every_answer_is_as_the_document_says(service, write_song, tmp_path, client):
+    client.upload(write_song(tmp_path / "song.flac"))
+    app = create_app(service, Access.to(None, ["testserver"]))
+    schema = schemathesis.openapi.from_asgi("/api/openapi.json", app)
+    for found in schema.exclude(path="/api/events").get_all_operations():  # events never end
+        operation = found.ok()
+
+        @LENT
+        @given(case=operation.as_strategy())
+        def ask(case):
+            case.call_and_validate(checks=CHECKS)
+
+        ask()
