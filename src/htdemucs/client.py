@@ -40,7 +40,7 @@ class Client:
         token: str | None = None,
         interval: float = 0.5,
     ) -> None:
-        self._address, self._interval = address.rstrip("/"), interval
+        self.address, self._interval = address.rstrip("/"), interval
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
 
     def tracks(self, search: str = "") -> list[Track]:
@@ -123,7 +123,7 @@ class Client:
         **query: Any,
     ) -> Any:
         given = {name: value for name, value in query.items() if value is not None}
-        url = f"{self._address}/api/{quote(path)}?{urlencode(given)}"
+        url = f"{self.address}/api/{quote(path)}?{urlencode(given)}"
         request = Request(url, body, self._headers | (headers or {}), method=method)
         try:
             return urlopen(request)
@@ -134,4 +134,4 @@ class Client:
                 reason = f"the server answered {error.code}"
             raise ServerError(reason) from error
         except URLError as error:
-            raise ServerError(f"{self._address} cannot be reached ({error.reason})") from error
+            raise ServerError(f"{self.address} cannot be reached ({error.reason})") from error

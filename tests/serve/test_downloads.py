@@ -44,7 +44,9 @@ def test_a_stem_is_given_as_it_is_on_disk_or_in_another_format(client, track, ex
     assert name_of(answer) == "Früh & spät - vocals.wav"
     flac = export(kind="stem", stem="vocals", format="flac")
     assert torch.equal(samples(flac, tmp_path, "flac"), samples(stored, tmp_path, "wav"))
-    assert samples(export(kind="stem", stem="bass", format="mp3", bitrate=64), tmp_path, "mp3").numel()
+    assert samples(
+        export(kind="stem", stem="bass", format="mp3", bitrate=64), tmp_path, "mp3"
+    ).numel()
 
 
 def test_the_zip_with_the_residual_adds_up(client, track, export, tmp_path):
