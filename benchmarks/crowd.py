@@ -1,4 +1,4 @@
-"""Many clients at once upload, listen, cancel and delete, while the server and its workers are killed.
+"""Many clients at once upload, listen, cancel and delete, while server and workers are killed.
 
     python -m benchmarks.crowd [--clients 50] [--kills 3] [--songs 2]
 
@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,7 +68,9 @@ class Server:
         """Remember how much memory it has."""
         status = Path(f"/proc/{self.process.pid}/status")
         if status.exists():
-            lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            lines = dict(
+                line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines()
+            )
             used = int(lines.get("VmRSS", "0 kB").split()[0]) / 1024
             self.most_memory = max(self.most_memory, used)
 
@@ -86,17 +89,17 @@ class Visitor(threading.Thread):
     def run(self) -> None:
         """Visit."""
         for _ in range(self._songs):
-            track = self._ask(lambda: self._client.add(self._song))
+            track = self._ask(partial(self._client.add, self._song))["id"]
             fate = self._chance.choice(["wait", "wait", "wait", "cancel", "delete"])
-            self.fates[track["id"]] = fate
+            self.fates[track] = fate
             for _ in range(self._chance.randrange(10)):
-                self._ask(lambda id=track["id"]: self._client.track(id))
-                self._listen(track["id"])
+                self._ask(partial(self._client.track, track))
+                self._listen(track)
                 time.sleep(self._chance.random())
             if fate == "cancel":
-                self._refused(lambda id=track["id"]: self._client.act(id, "cancel"))
+                self._refused(partial(self._client.act, track, "cancel"))
             elif fate == "delete":
-                self._refused(lambda id=track["id"]: self._client.delete(id))
+                self._refused(partial(self._client.delete, track))
 
     def _listen(self, track: str) -> None:
         def read() -> None:
