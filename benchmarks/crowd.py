@@ -143,48 +143,51 @@ def verdict(client: Client, fates: dict[str, str]) -> Counter[tuple[str, str]]:
     return ended
 
 
+def visit(server: Server, song: Path, clients: int, songs: int, kills: int) -> list[Visitor]:
+    """Let visitors come, and kill meanwhile; return them when they have gone."""
+    visitors = [Visitor(server.address, song, number, songs) for number in range(clients)]
+    for visitor in visitors:
+        visitor.start()
+    for _ in range(kills):
+        time.sleep(4)
+        server.look()
+        for worker in server.workers()[:1]:
+            os.kill(worker, signal.SIGKILL)
+        time.sleep(4)
+        server.process.kill()
+        server.process.wait()
+        server.start()
+    for visitor in visitors:
+        visitor.join()
+    return visitors
+
+
 def main() -> None:
     """Run as a command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--songs", type=int, default=2, help="of each client")
-    parser.add_argument("--kills", type=int, default=3, help="of the server, and of workers")
+    parser.add_argument("--kills", type=int, default=3, help="of the server, and of a worker")
     parser.add_argument("--port", type=int, default=8017)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        song = folder / "song.flac"
+        song = Path(name) / "song.flac"
         with AudioWriter(song, 44_100, 2, AudioEncoding("flac")) as writer:
             writer.write(0.1 * torch.randn(2, SECONDS * 44_100))
-        server = Server(folder / "data", chosen.port)
-        visitors = [Visitor(server.address, song, i, chosen.songs) for i in range(chosen.clients)]
-        for visitor in visitors:
-            visitor.start()
-        for i in range(2 * chosen.kills):
-            time.sleep(4)
-            server.look()
-            victims = [server.process.pid] if i % 2 else server.workers()[:1]
-            for victim in victims:
-                os.kill(victim, signal.SIGKILL)
-            if i % 2:
-                server.process.wait()
-                server.start()
-        for visitor in visitors:
-            visitor.join()
+        server = Server(Path(name) / "data", chosen.port)
+        visitors = visit(server, song, chosen.clients, chosen.songs, chosen.kills)
         fates = {track: fate for visitor in visitors for track, fate in visitor.fates.items()}
         ended = verdict(Client(server.address), fates)
         server.look()
-        wanted = sorted(time for visitor in visitors for time in visitor.times)
         known = {track["id"] for track in Client(server.address).tracks()}
         server.process.send_signal(signal.SIGINT)
         server.process.wait()
     for (fate, state), count in sorted(ended.items()):
         print(f"{count} tracks to {fate}: {state}")
     print(f"tracks that no client knows of: {len(known - fates.keys())}")
-    middle, late = (wanted[int(share * len(wanted))] for share in (0.5, 0.99))
-    print(
-        f"{len(wanted)} requests: median {1000 * middle:.0f} ms, 99 % within {1000 * late:.0f} ms"
-    )
+    times = sorted(seconds for visitor in visitors for seconds in visitor.times)
+    middle, late = (1000 * times[int(share * len(times))] for share in (0.5, 0.99))
+    print(f"{len(times)} requests: median {middle:.0f} ms, 99 % within {late:.0f} ms")
     print(f"requests while no server was there: {sum(visitor.lost for visitor in visitors)}")
     print(f"memory of the server: at most {server.most_memory:.0f} MiB")
 

@@ -16,6 +16,10 @@ def main() -> None:
     for stem in sorted((BUILD / "mini" / "song").glob("*.wav")):
         print(f"  {stem.relative_to(EXAMPLES.parent)}  {stem.stat().st_size / 1e6:.1f} MB")
     print("mini is small and learnt from synthesised songs: it shows how things work.")
+    program = Path(sys.executable).with_name("htdemucs")
+    shown = program if program.exists() else "htdemucs"
+    print("Listen and mix in a browser:")
+    print(f"  {shown} serve -n mini --library {BUILD} --open")
     print("For real work: htdemucs separate SONG (downloads the official htdemucs, 84 MB).")
 
 

@@ -13,7 +13,7 @@ SOURCE = Path(htdemucs.__file__).parent
 ROOT = SOURCE.parents[1]
 LEVELS = [
     {"errors", "version"},
-    {"files", "devices", "provenance", "events"},
+    {"files", "devices", "provenance", "events", "client"},
     {"model"},
     {"weights", "audio", "fast", "export"},
     {"separation"},

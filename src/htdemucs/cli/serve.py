@@ -36,7 +36,10 @@ def serve(
     workers: Annotated[int, typer.Option(help="Processes that separate.", min=1, max=64)] = 1,
     token: Annotated[
         str | None,
-        typer.Option(help="Ask everyone for it; by default elsewhere than on 127.0.0.1 only."),
+        typer.Option(
+            envvar="HTDEMUCS_TOKEN",
+            help="Ask everyone for it; by default elsewhere than on 127.0.0.1 only.",
+        ),
     ] = None,
     allow_host: Annotated[
         list[str] | None, typer.Option(help="A name of this server; needed behind a proxy.")

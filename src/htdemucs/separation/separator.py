@@ -18,7 +18,7 @@ from htdemucs.model import Model
 from htdemucs.model.bag import as_bag
 from htdemucs.model.config import exact_seconds
 from htdemucs.provenance import Origin
-from htdemucs.separation.lane import Lane, segments_of
+from htdemucs.separation.passes import Pass, segments_of
 from htdemucs.separation.normalization import Normalization, Running, measure
 from htdemucs.separation.overlap_add import Cut, Segment
 from htdemucs.separation.runner import Runner
@@ -202,17 +202,17 @@ class Separator:
         """Yield blocks of stems from the track's start on; those before `skip` may be zeros."""
         windows = self._run.windows
         cut = Cut(self.segment_length, self.stride, windows.widest, windows.margin)
-        lanes = [Lane(cut, start, normalization == "running") for start in self._starts()]
+        passes = [Pass(cut, start, normalization == "running") for start in self._starts()]
         whole = Normalization(0.0, 1.0) if normalization == "running" else normalization
-        segments = segments_of((whole.apply(block.to(self.device)) for block in blocks), lanes)
+        segments = segments_of((whole.apply(block.to(self.device)) for block in blocks), passes)
         for batch in self._run.batches(segments, lambda pair: pair[1].length):
             answers = self._answers([segment for _, segment in batch], skip, kept)
-            for (lane, segment), answer in zip(batch, answers, strict=True):
-                lane.add(segment, answer)
-            yield from self._finished(lanes, whole)
-        for lane in lanes:
-            lane.finish()
-        yield from self._finished(lanes, whole)
+            for (one, segment), answer in zip(batch, answers, strict=True):
+                one.add(segment, answer)
+            yield from self._finished(passes, whole)
+        for one in passes:
+            one.finish()
+        yield from self._finished(passes, whole)
 
     def _answers(self, segments: list[Segment], skip: int, kept: Answers | None) -> Tensor:
         """Return the network's answers (B, S, C, L), or zeros if all of them end before `skip`."""
@@ -240,11 +240,11 @@ class Separator:
         longest = int(MAX_SHIFT * self.sample_rate)
         return [offset - longest for offset in self.shift_offsets()] or [0]
 
-    def _finished(self, lanes: list[Lane], normalization: Normalization) -> Iterator[Stems]:
-        count = min(lane.ready for lane in lanes)
+    def _finished(self, passes: list[Pass], normalization: Normalization) -> Iterator[Stems]:
+        count = min(one.ready for one in passes)
         if count:
-            total = sum((lane.take(count) for lane in lanes), torch.zeros((), device=self.device))
-            stems = normalization.undo(total / len(lanes))
+            total = sum((one.take(count) for one in passes), torch.zeros((), device=self.device))
+            stems = normalization.undo(total / len(passes))
             yield dict(zip(self.stems, stems, strict=True))
 
     def check_length(self, length: int) -> None:

@@ -1,4 +1,4 @@
-"""One run over a track: the segments that it is cut into, and the finished samples."""
+"""One pass over a track: the segments that it is cut into, and the finished samples."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -11,8 +11,8 @@ from htdemucs.separation.normalization import Level, Normalization
 from htdemucs.separation.overlap_add import Cut, OverlapAdd, Segment, SegmentGrid
 
 
-class Lane:
-    """One run over the track: its grid, its overlap-add, and its finished samples.
+class Pass:
+    """One pass over the track: its grid, its overlap-add, and its finished samples.
 
     Args:
         cut, start: of the grid.
@@ -27,12 +27,12 @@ class Lane:
         self._overlap_add = OverlapAdd(cut.length, cut.stride, start)
         self._done: list[Tensor] = []
 
-    def push(self, block: Tensor) -> Iterator[tuple["Lane", Segment]]:
-        """Add a block (C, L) and yield this lane with each segment that it completes."""
+    def push(self, block: Tensor) -> Iterator[tuple["Pass", Segment]]:
+        """Add a block (C, L) and yield this pass with each segment that it completes."""
         yield from ((self, self._levelled(segment)) for segment in self._grid.push(block))
 
-    def flush(self) -> Iterator[tuple["Lane", Segment]]:
-        """End the stream and yield this lane with the segments that its end cuts short."""
+    def flush(self) -> Iterator[tuple["Pass", Segment]]:
+        """End the stream and yield this pass with the segments that its end cuts short."""
         yield from ((self, self._levelled(segment)) for segment in self._grid.flush())
 
     def _levelled(self, segment: Segment) -> Segment:
@@ -46,7 +46,7 @@ class Lane:
         return replace(segment, window=self._levels[-1].apply(segment.window))
 
     def add(self, segment: Segment, answer: Tensor) -> None:
-        """Add the model's answer (S, C, W) to the oldest of this lane's segments without one."""
+        """Add the model's answer (S, C, W) to the oldest of this pass's segments without one."""
         if self._levels:
             answer = self._levels.popleft().undo(answer)
         edge = (answer.shape[-1] - segment.length) // 2
@@ -54,7 +54,7 @@ class Lane:
         self._done.append(self._overlap_add.push(segment.start, answer))
 
     def finish(self) -> None:
-        """End the run: no more answers come."""
+        """End the pass: no more answers come."""
         rest = self._overlap_add.flush()
         if rest is not None:
             self._done.append(rest)
@@ -71,10 +71,10 @@ class Lane:
         return whole[..., :count]
 
 
-def segments_of(blocks: Iterable[Tensor], lanes: list[Lane]) -> Iterator[tuple[Lane, Segment]]:
-    """Yield every lane's segments, each as soon as the blocks complete it."""
+def segments_of(blocks: Iterable[Tensor], passes: list[Pass]) -> Iterator[tuple[Pass, Segment]]:
+    """Yield the segments of every pass, each as soon as the blocks complete it."""
     for block in blocks:
-        for lane in lanes:
-            yield from lane.push(block)
-    for lane in lanes:
-        yield from lane.flush()
+        for one in passes:
+            yield from one.push(block)
+    for one in passes:
+        yield from one.flush()
