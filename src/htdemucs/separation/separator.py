@@ -18,9 +18,9 @@ from htdemucs.model import Model
 from htdemucs.model.bag import as_bag
 from htdemucs.model.config import exact_seconds
 from htdemucs.provenance import Origin
-from htdemucs.separation.passes import Pass, segments_of
 from htdemucs.separation.normalization import Normalization, Running, measure
 from htdemucs.separation.overlap_add import Cut, Segment
+from htdemucs.separation.passes import Pass, segments_of
 from htdemucs.separation.runner import Runner
 from htdemucs.weights import load_model
 
