@@ -74,6 +74,7 @@ def create_app(
         if supervisor:
             await to_thread.run_sync(supervisor.start)
         await service.changes.start()
+        await to_thread.run_sync(named_models)  # the first time it takes a second
         yield
         await service.changes.stop()
         await to_thread.run_sync(service.filler.stop)

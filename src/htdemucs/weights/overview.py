@@ -44,10 +44,15 @@ def _size(signature: str) -> int:
         return 2 * sum(p.numel() for p in build(official_config(signature)).parameters())
 
 
+@cache
+def _shipped_sources() -> tuple[str, ...]:
+    return known_config(SHIPPED_MODEL).sources
+
+
 def _shipped_row() -> dict[str, Any]:
     return {
         "name": SHIPPED_MODEL,
-        "sources": list(known_config(SHIPPED_MODEL).sources),
+        "sources": list(_shipped_sources()),
         "members": [],
         "bytes": (shipped_folder() / "model.safetensors").stat().st_size,
         "cached": True,
