@@ -26,6 +26,21 @@ def test_an_empty_list_invites_and_songs_take_its_place(open_page, server):
     page.locator("#title", has_text="One").wait_for()
 
 
+def test_a_song_that_is_dropped_before_the_server_has_answered_is_sent_too(browser, server):
+    page = browser.new_page()
+    waiting = []
+    page.route("**/api/info", lambda route: waiting.append(route))
+    with page.expect_request("**/api/info"):
+        page.goto(server.url)
+    page.evaluate(DROP, ["Early.mp3"])
+    [answer] = waiting
+    answer.continue_()
+    page.wait_for_selector("body[data-ready]")
+    row(page, "Early").wait_for()
+    assert [upload["name"] for upload in server.uploads] == ["Early.mp3"]
+    page.close()
+
+
 def test_chosen_files_and_pasted_files_are_sent_too(open_page, server, tmp_path):
     song = tmp_path / "Solar.flac"
     song.write_bytes(b"sound")

@@ -57,7 +57,7 @@ function refresh() {
 }
 
 const uploads = new Uploads(
-  () => choices.current,
+  () => choices?.current ?? {}, // the server's own, until it has said what there is
   (track) => {
     tracks.put(track);
     if (!view) location.hash = track.id;
@@ -100,7 +100,6 @@ function wire() {
   for (const button of document.querySelectorAll("[data-choose]")) {
     button.addEventListener("click", () => choices.ask());
   }
-  collect(uploads);
   listen(act);
 }
 
@@ -120,12 +119,14 @@ async function greet() {
 async function begin() {
   showKeys(at("keys"));
   translate();
+  collect(uploads); // nobody's song waits for the answer
   const info = await greet();
   choices = new Choices(info);
   context = { info, choose: () => choices.ask({ title: "againTitle", done: "separate" }) };
   queue = new Queue(at("lists"), tracks, uploads);
   choices.show();
   wire();
+  refresh();
   server.follow(tracks, (connected) => {
     at("offline").hidden = connected;
   });
