@@ -29,7 +29,7 @@ def test_an_empty_list_invites_and_songs_take_its_place(open_page, server):
 def test_a_song_that_is_dropped_before_the_server_has_answered_is_sent_too(browser, server):
     page = browser.new_page()
     waiting = []
-    page.route("**/api/info", lambda route: waiting.append(route))
+    page.route("**/api/info", lambda route: waiting.append(route))  # noqa: PLW0108  it marks the function
     with page.expect_request("**/api/info"):
         page.goto(server.url)
     page.evaluate(DROP, ["Early.mp3"])
