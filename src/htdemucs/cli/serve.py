@@ -11,6 +11,8 @@ from htdemucs.cli.shared import say, set_verbosity
 from htdemucs.errors import ServerError
 from htdemucs.files import user_data
 
+SHORTEST_TOKEN = 8
+
 
 def serve(
     name: opt.Name = "htdemucs",
@@ -36,7 +38,10 @@ def serve(
     workers: Annotated[int, typer.Option(help="Processes that separate.", min=1, max=64)] = 1,
     token: Annotated[
         str | None,
-        typer.Option(help="Ask everyone for it; by default elsewhere than on 127.0.0.1 only."),
+        typer.Option(
+            envvar="HTDEMUCS_TOKEN",
+            help="Ask everyone for it; by default elsewhere than on 127.0.0.1 only.",
+        ),
     ] = None,
     allow_host: Annotated[
         list[str] | None, typer.Option(help="A name of this server; needed behind a proxy.")
@@ -62,6 +67,8 @@ def serve(
         raise ServerError(
             f"the server needs {error.name}; install it with: pip install 'htdemucs[server]'"
         ) from None
+    if token is not None and len(token) < SHORTEST_TOKEN:
+        raise ServerError(f"--token must have at least {SHORTEST_TOKEN} characters")
     set_verbosity(quiet=False, verbose=verbose)
     limits = Limits(
         upload_bytes=max_upload << 20,

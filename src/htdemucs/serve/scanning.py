@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 from htdemucs.batch import read_manifest
 from htdemucs.batch.tracks import EXTENSIONS, manifest_paths, walk
-from htdemucs.serve.adding import tags
 from htdemucs.serve.settings import Settings
 from htdemucs.serve.tables import DELETED, TRACKS, Values
-from htdemucs.serve.tracks import Tracks
+from htdemucs.serve.tracks import Tracks, tags
 from htdemucs.stems.manifest import written_files
 
 T = TRACKS.c

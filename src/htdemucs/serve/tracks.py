@@ -3,11 +3,13 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import ColumnElement, RowMapping, and_, case, func, insert, or_, select, update
 
+from htdemucs.audio.tags import read_fields
 from htdemucs.errors import NotFoundError
 from htdemucs.serve.tables import DELETED, TRACKS, Database, Values, now
 
@@ -144,6 +146,13 @@ def _select(*conditions: ColumnElement[bool]) -> Any:
     return select(
         TRACKS, case((T.state == "queued", position), else_=None).label("position")
     ).where(*conditions)
+
+
+def tags(path: Path) -> dict[str, str | None]:
+    """Return what a file's tags say, as text that every program can read."""
+    found = read_fields(path)
+    texts = {name: found.get(name) for name in ("title", "artist", "album")}
+    return {n: t and t.encode("utf-8", "replace").decode()[:500] for n, t in texts.items()}
 
 
 def shown(row: RowMapping | Mapping[str, Any]) -> Document:
