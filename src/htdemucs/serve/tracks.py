@@ -15,6 +15,7 @@ from htdemucs.serve.tables import DELETED, TRACKS, Database, Values, now
 
 T = TRACKS.c
 LONGEST_LIST = 1000  # tracks in one answer
+LONGEST_TEXT = 500  # characters
 Document = dict[str, Any]  # a track as the API shows it
 
 
@@ -151,8 +152,12 @@ def _select(*conditions: ColumnElement[bool]) -> Any:
 def tags(path: Path) -> dict[str, str | None]:
     """Return what a file's tags say, as text that every program can read."""
     found = read_fields(path)
-    texts = {name: found.get(name) for name in ("title", "artist", "album")}
-    return {n: t and t.encode("utf-8", "replace").decode()[:500] for n, t in texts.items()}
+    return {name: found.get(name) and clean(found[name]) for name in ("title", "artist", "album")}
+
+
+def clean(text: str) -> str:
+    """Return a text from a file as every database takes it: Unicode, not too long, no NUL."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")[:LONGEST_TEXT]
 
 
 def shown(row: RowMapping | Mapping[str, Any]) -> Document:
