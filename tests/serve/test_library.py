@@ -1,5 +1,6 @@
 """What is in the library folder is on the page."""
 
+import json
 import os
 from pathlib import Path
 
@@ -211,6 +212,20 @@ def test_files_outside_the_library_are_nobody_s(
     answer = client.get(f"/api/tracks/{track['id']}/stems/bass")
     assert answer.status_code == 404
     assert str(tmp_path) not in answer.text
+
+
+def test_names_in_manifests_are_made_fit_for_the_database(
+    client, scan, separate, write_song, tmp_path
+):
+    manifest = Path(separate(write_song(tmp_path / "song.flac")).manifest)
+    document = json.loads(manifest.read_text())
+    document["source"]["path"] = "/music/so\0ng\ud800.flac"
+    document["warnings"] = ["\0 \ud800", 3]
+    document["model"] = "nonsense"
+    manifest.write_text(json.dumps(document))
+    scan()
+    [track] = listed(client).values()
+    assert (track["name"], track["warnings"], track["model"]) == ("song?.flac", [" ?", "3"], None)
 
 
 def test_damaged_manifests_and_strange_names_stop_nothing(client, scan, library, write_song):

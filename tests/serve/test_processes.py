@@ -204,6 +204,12 @@ def test_workers_that_keep_dying_are_started_less_and_less_often(supervisor):
         started[-1].code = 1
         supervising.look()
     assert 3 < len(started) < 15
+    for _ in range(500):  # a while without deaths
+        supervising.look()
+    count = len(started)
+    started[-1].code = 1
+    supervising.look()
+    assert len(started) == count + 1
 
 
 def test_settings_reach_the_worker_whole(tmp_path, settings):

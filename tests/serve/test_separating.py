@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sqlalchemy.exc import OperationalError
 
 from htdemucs import Library, OutputOptions, Separator, Track
 from htdemucs.audio import AudioFile
@@ -219,6 +220,41 @@ def test_nothing_is_computed_twice_for_a_later_part(
         monkeypatch.setattr(separator._run.__class__, "__call__", run)
         computed.append(sum(count))
     assert computed[0] <= computed[1] <= computed[0] + 2  # those that the seam needs again
+
+
+def test_tags_are_read_by_the_worker(client, worker, write_song, tmp_path):
+    """Not by the server: who knows what an upload holds."""
+    import mutagen.flac
+
+    song = write_song(tmp_path / "song.flac")
+    tags = mutagen.flac.FLAC(song)
+    tags.update({"title": "<b>Title</b>", "artist": "Artist", "album": "Album"})
+    tags.save()
+    track = client.upload(song)
+    assert track["title"] is None
+    worker.work()
+    shown = client.track(track["id"])
+    assert (shown["title"], shown["artist"], shown["album"]) == ("<b>Title</b>", "Artist", "Album")
+
+
+def test_losing_the_database_is_no_fault_of_the_track(
+    client, service, worker, write_song, tmp_path, monkeypatch
+):
+    track = client.upload(write_song(tmp_path / "song.flac"))["id"]
+    report = Jobs.report
+
+    def failing(self, track_id, holder, /, **values):
+        if values.get("ranges"):
+            raise OperationalError("gone", {}, Exception("gone"))
+        report(self, track_id, holder, **values)
+
+    monkeypatch.setattr(Jobs, "report", failing)
+    with pytest.raises(OperationalError):  # the process ends
+        worker.work()
+    monkeypatch.setattr(Jobs, "report", report)
+    service.jobs.release("worker")
+    worker.work()
+    assert client.track(track)["state"] == "finished"
 
 
 def test_the_command_finds_what_the_page_made(client, worker, write_song, model, tmp_path):

@@ -11,6 +11,8 @@ from htdemucs.cli.shared import say, set_verbosity
 from htdemucs.errors import ServerError
 from htdemucs.files import user_data
 
+SHORTEST_TOKEN = 8
+
 
 def serve(
     name: opt.Name = "htdemucs",
@@ -65,6 +67,8 @@ def serve(
         raise ServerError(
             f"the server needs {error.name}; install it with: pip install 'htdemucs[server]'"
         ) from None
+    if token is not None and len(token) < SHORTEST_TOKEN:
+        raise ServerError(f"--token must have at least {SHORTEST_TOKEN} characters")
     set_verbosity(quiet=False, verbose=verbose)
     limits = Limits(
         upload_bytes=max_upload << 20,

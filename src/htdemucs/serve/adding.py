@@ -5,11 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from htdemucs.audio.tags import read_fields
 from htdemucs.errors import BadRequestError, NotFoundError
 from htdemucs.serve.service import Service
 from htdemucs.serve.tables import DELETED, TRACKS
-from htdemucs.serve.tracks import new_id
+from htdemucs.serve.tracks import new_id, tags
 from htdemucs.weights.overview import named_models
 
 T = TRACKS.c
@@ -100,10 +99,3 @@ def from_library(here: Service, path: str, model: str, wanted: list[str] | None)
         kind="library", state="queued", path=str(file), name=file.name, model=model,
         wanted=wanted, **tags(file),
     )  # fmt: skip
-
-
-def tags(path: Path) -> dict[str, str | None]:
-    """Return what a file's tags say, as text that every program can read."""
-    found = read_fields(path)
-    texts = {name: found.get(name) for name in ("title", "artist", "album")}
-    return {n: t and t.encode("utf-8", "replace").decode()[:500] for n, t in texts.items()}

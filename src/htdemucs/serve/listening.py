@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import gcd
 from pathlib import Path
 from threading import Lock
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -73,6 +75,9 @@ class Listening(Watcher):
         worker: who separates it.
         longest: seconds; longer tracks are refused.
         preview: for its lanes.
+
+    Attributes:
+        lost: why the database did not answer any more.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class Listening(Watcher):
         self._longest, self._preview = longest, preview
         self._ranges: Ranges = []
         self._wish: int | None = None  # frame
+        self.lost: SQLAlchemyError | None = None
         self._started = self._reported = time.monotonic()
         self._made = 0  # samples made by now, in any order
         preview.clear()
@@ -127,7 +133,8 @@ class Listening(Watcher):
 
     def _look(self) -> None:
         """Look whether the job goes on, and from where somebody wants to listen."""
-        self._wish = self._jobs.look(self._track, self._worker)
+        with self._noticing():
+            self._wish = self._jobs.look(self._track, self._worker)
 
     def _go_ahead(self, wish: int) -> None:
         """Make the part from a frame on until it meets what can be heard, or another wish."""
@@ -165,13 +172,21 @@ class Listening(Watcher):
         if is_first or last or clock - self._reported >= EVERY:
             self._reported = clock
             seconds = clock - self._started
-            self._jobs.report(
-                self._track,
-                self._worker,
-                ranges=self._ranges,
-                done=end_of(self._ranges, 0) / self._source.source_sample_rate,
-                speed=self._made / self._source.sample_rate / seconds if seconds else None,
-            )
+            speed = self._made / self._source.sample_rate / seconds if seconds else None
+            done = end_of(self._ranges, 0) / self._source.source_sample_rate
+            with self._noticing():
+                self._jobs.report(
+                    self._track, self._worker, ranges=self._ranges, done=done, speed=speed
+                )
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        """Notice when the database is lost: that is no fault of the track."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            self.lost = error
+            raise
 
 
 class _Original:

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 from htdemucs.batch import read_manifest
 from htdemucs.batch.tracks import EXTENSIONS, manifest_paths, walk
-from htdemucs.serve.adding import tags
 from htdemucs.serve.settings import Settings
 from htdemucs.serve.tables import DELETED, TRACKS, Values
-from htdemucs.serve.tracks import Tracks
+from htdemucs.serve.tracks import Tracks, clean, tags
 from htdemucs.stems.manifest import written_files
 
 T = TRACKS.c
@@ -149,22 +148,22 @@ def _columns(path: Path, document: dict[str, Any], real: str) -> Values | None:
     for stem, entry in document["files"].items():
         file = Path(os.path.normpath(path.parent / str(entry.get("path"))))
         if _is_inside(file, real):
-            files[str(stem)] = {"path": str(file), "bytes": file.stat().st_size}
+            files[clean(stem)] = {"path": str(file), "bytes": file.stat().st_size}
     if not files:
         return None
     source = Path(str(document["source"].get("path") or path.parent))
     rate, length = document.get("sample_rate"), document.get("length")
     model = document.get("model")
     return {
-        "name": source.name,
+        "name": clean(source.name) or path.parent.name,
         "path": str(source) if _is_as_told(source, document["source"]) else None,
         "files": files,
         "stems": [stem for stem in files if stem != STEM_FILE],
-        "model": str(model.get("name")) if isinstance(model, dict) else None,
+        "model": clean(str(model.get("name"))) if isinstance(model, dict) else None,
         "sample_rate": rate if isinstance(rate, int) and rate > 0 else None,
         "frames": length if isinstance(length, int) and length > 0 else None,
         "done": document["duration"],
-        "warnings": [str(text) for text in document.get("warnings") or []],
+        "warnings": [clean(str(text)) for text in document.get("warnings") or []],
     }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import secrets
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from htdemucs.serve.settings import Settings
 
 LOG = logging.getLogger(__name__)
 EVERY = 0.2  # seconds between looks at the workers
-PATIENCE = 15.0  # seconds that a worker may take to let go of a withdrawn job
+PATIENCE = 60.0  # seconds that a worker may take to let go of a withdrawn job
 LONGEST_REST = 30.0  # seconds before a worker that keeps dying is started again
 
 
@@ -68,7 +69,7 @@ class Supervisor:
             elif worker.name in withdrawn:
                 worker.lose_patience()
             else:
-                worker.patience = PATIENCE
+                worker.is_well()
 
 
 class _Process:
@@ -82,8 +83,11 @@ class _Process:
     def start(self) -> None:
         self.patience = PATIENCE
         self.name = secrets.token_hex(8)
+        line = [sys.executable, "-m", "htdemucs.serve.worker"]
+        # Several that watch for their threads awake would take the cores from each other.
+        wait = {"OMP_WAIT_POLICY": "PASSIVE"} if self._settings.workers > 1 else {}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "htdemucs.serve.worker"], stdin=subprocess.PIPE, text=True
+            line, stdin=subprocess.PIPE, text=True, env=wait | os.environ
         )
         self._say(json.dumps({"name": self.name, "settings": self._settings.as_json()}))
 
@@ -97,6 +101,11 @@ class _Process:
             return
         self._rest, self._resting = min(2 * self._rest + EVERY, LONGEST_REST), 0.0
         self.start()
+
+    def is_well(self) -> None:
+        """Forget a little of what went wrong."""
+        self.patience = PATIENCE
+        self._rest = max(0.0, self._rest - EVERY)
 
     def lose_patience(self) -> None:
         """End the process when it has taken too long; it may be caught in a strange file."""

@@ -3,16 +3,19 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import ColumnElement, RowMapping, and_, case, func, insert, or_, select, update
 
+from htdemucs.audio.tags import read_fields
 from htdemucs.errors import NotFoundError
 from htdemucs.serve.tables import DELETED, TRACKS, Database, Values, now
 
 T = TRACKS.c
 LONGEST_LIST = 1000  # tracks in one answer
+LONGEST_TEXT = 500  # characters
 Document = dict[str, Any]  # a track as the API shows it
 
 
@@ -144,6 +147,17 @@ def _select(*conditions: ColumnElement[bool]) -> Any:
     return select(
         TRACKS, case((T.state == "queued", position), else_=None).label("position")
     ).where(*conditions)
+
+
+def tags(path: Path) -> dict[str, str | None]:
+    """Return what a file's tags say, as text that every program can read."""
+    found = read_fields(path)
+    return {name: found.get(name) and clean(found[name]) for name in ("title", "artist", "album")}
+
+
+def clean(text: str) -> str:
+    """Return a text from a file as every database takes it: Unicode, not too long, no NUL."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")[:LONGEST_TEXT]
 
 
 def shown(row: RowMapping | Mapping[str, Any]) -> Document:

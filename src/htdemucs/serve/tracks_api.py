@@ -14,7 +14,6 @@ from htdemucs.serve.adding import (
     checked_model,
     checked_stems,
     from_library,
-    tags,
 )
 from htdemucs.serve.service import Here
 from htdemucs.serve.tracks import LONGEST_LIST, Document, new_id
@@ -97,10 +96,8 @@ async def add_track(
 def _add_upload(
     here: Here, track: str, path: Path, model: str, wanted: list[str] | None
 ) -> Document:
-    here.tracks.add(
-        id=track, kind="upload", state="queued", path=str(path), name=path.name, model=model,
-        wanted=wanted, **tags(path),
-    )  # fmt: skip
+    about = {"path": str(path), "name": path.name, "model": model, "wanted": wanted}
+    here.tracks.add(id=track, kind="upload", state="queued", **about)
     here.wake()
     return here.tracks.document(track)
 

@@ -30,7 +30,7 @@ from htdemucs.serve.listening import Listening, too_long
 from htdemucs.serve.preview import Preview
 from htdemucs.serve.settings import Settings
 from htdemucs.serve.tables import Database, Values
-from htdemucs.serve.tracks import Tracks
+from htdemucs.serve.tracks import Tracks, tags
 
 LOG = logging.getLogger(__name__)
 IDLE = 1.0  # seconds between looks at the queue, unless woken
@@ -76,7 +76,8 @@ class Worker:
     def _separate(self, row: Values) -> None:
         wanted = tuple(row["wanted"]) if row["wanted"] else None
         separator = self._separator(row["model"], wanted)
-        self._jobs.report(row["id"], self._name, stems=list(separator.stems))
+        about = tags(Path(row["path"]))  # here, because nobody knows what an upload holds
+        self._jobs.report(row["id"], self._name, stems=list(separator.stems), **about)
         library = Library(self._settings.library / model_folder(row["model"]))
         self._refuse_long(Path(row["path"]))
         track = self._placed(library, row)
@@ -89,6 +90,8 @@ class Worker:
             outcome = library.separate(track, separator, watcher=listening)
         finally:
             listening.end()
+        if listening.lost:
+            raise listening.lost  # this process ends; the job is resumed
         self._jobs.look(row["id"], self._name)  # raises if it was withdrawn
         if outcome.status == "failed":
             self._fail(row, outcome.reason or "")
