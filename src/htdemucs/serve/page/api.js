@@ -1,0 +1,121 @@
+/** The server's API: requests, uploads with progress, and the one stream of changes. */
+
+const LONGEST_WAIT = 15_000; // milliseconds between attempts to reach the server again
+
+/** A request that the server refused (status, its sentence) or that never reached it (status 0). */
+export class Refusal extends Error {
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
+
+async function request(path, options) {
+  let response;
+  try {
+    response = await fetch(`api/${path}`, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refusal("", 0);
+  }
+  if (response.ok) return response;
+  const body = await response.json().catch(() => ({}));
+  throw new Refusal(body.error ?? response.statusText, response.status);
+}
+
+const post = (path, body) =>
+  request(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body ?? {}),
+  });
+
+/** Write query parameters, leaving out what is null, undefined or empty. */
+export function query(parameters) {
+  const given = Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined);
+  return new URLSearchParams(given.filter(([, value]) => value !== "")).toString();
+}
+
+export const info = async () => (await request("info")).json();
+export const act = async (id, action) => (await post(`tracks/${id}/${action}`)).json();
+export const remove = (id) => request(`tracks/${id}`, { method: "DELETE" });
+export const seek = (id, frame) => post(`tracks/${id}/seek`, { frame });
+
+/** Separate a known track (again), with this model and these stems. */
+export const separate = async (track, { model, stems }) =>
+  (await post("tracks", { track, model, stems })).json();
+
+/** Return {frames, samples} from a frame on, as far as can be heard; null where nothing can yet. */
+export async function pcm(track, { from, frames, tempo = 1, pitch = 0, signal }) {
+  const stretch = tempo === 1 && pitch === 0 ? {} : { tempo, pitch };
+  const stems = [...track.stems, "original"].join(",");
+  const path = `tracks/${track.id}/pcm?${query({ from, frames, stems, ...stretch })}`;
+  const response = await request(path, { signal });
+  if (response.status === 204) return null;
+  const samples = new Int16Array(await response.arrayBuffer());
+  return { frames: samples.length / (2 * (track.stems.length + 1)), samples };
+}
+
+const bytes = async (path) => (await request(path)).arrayBuffer();
+
+/** Return min and max of every stem and the original, for columns of 1024 frames. */
+export const peaks = async (id, from, columns) =>
+  new Int8Array(await bytes(`tracks/${id}/peaks?${query({ from, columns })}`));
+
+/** Return levels of 96 mel bands for columns of 1024 frames. */
+export const spectrogram = async (id, stem, from, columns) =>
+  new Uint8Array(await bytes(`tracks/${id}/spectrogram?${query({ stem, from, columns })}`));
+
+/** Return the address of a file that the server makes for a download. */
+export const exportAddress = (id, parameters) => `api/tracks/${id}/export?${query(parameters)}`;
+
+/** Send a file. Returns {done: promise of the track, abort}; tells the sent fraction meanwhile. */
+export function upload(file, { model, stems }, tell) {
+  const sending = new XMLHttpRequest();
+  const done = new Promise((resolve, reject) => {
+    sending.open("POST", `api/tracks?${query({ name: file.name, model, stems: stems?.join(",") })}`);
+    sending.responseType = "json";
+    sending.setRequestHeader("Content-Type", "application/octet-stream");
+    sending.upload.onprogress = (event) => tell(event.total ? event.loaded / event.total : 0);
+    sending.onerror = () => reject(new Refusal("", 0));
+    sending.onabort = () => reject(new DOMException("", "AbortError"));
+    sending.onload = () => {
+      if (sending.status === 201) resolve(sending.response);
+      else reject(new Refusal(sending.response?.error ?? sending.statusText, sending.status));
+    };
+    sending.send(file);
+  });
+  return { done, abort: () => sending.abort() };
+}
+
+/** Keep `tracks` as the server's are; tells `connected` whether the stream stands. */
+export function follow(tracks, connected) {
+  let wait = 500;
+  const open = () => {
+    const since = tracks.version;
+    const source = new EventSource(`api/events?${query({ since })}`);
+    let first = true; // the browser reconnects by itself and then names the last version it saw
+    source.addEventListener("tracks", (event) => {
+      const message = JSON.parse(event.data);
+      if (first && since !== null && message.version < since) {
+        tracks.version = null; // another database: what we know is of no use
+        source.close();
+        open();
+        return;
+      }
+      tracks.apply(message, first && since === null);
+      first = false;
+    });
+    source.onopen = () => {
+      wait = 500;
+      connected(true);
+    };
+    source.onerror = () => {
+      connected(false);
+      if (source.readyState !== EventSource.CLOSED) return;
+      setTimeout(open, wait);
+      wait = Math.min(2 * wait, LONGEST_WAIT);
+    };
+  };
+  open();
+}

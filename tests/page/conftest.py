@@ -1,0 +1,63 @@
+"""One browser for all tests of the page, and a fresh server and page for each."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from page.fake import FakeServer
+
+CHROMIUM = [
+    Path("/usr/bin/chromium"),
+    Path("/usr/bin/chromium-browser"),
+    Path("/usr/bin/google-chrome"),
+]
+ARGUMENTS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+WAIT = 20_000  # milliseconds until a condition that never comes true fails a test
+
+
+@pytest.fixture(scope="session")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    path = next((path for path in CHROMIUM if path.exists()), None)
+    if path is None:
+        pytest.skip("needs Chromium")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def server():
+    with FakeServer() as server:
+        yield server
+
+
+@pytest.fixture
+def open_page(browser, server):
+    """Return a function that opens the page; what it complained of fails the test."""
+    contexts, complaints = [], []
+
+    def open_page(hash="", url=None, **options):
+        options = {"viewport": {"width": 1280, "height": 800}, "locale": "en-GB", **options}
+        context = browser.new_context(accept_downloads=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda line: line.type == "error" and complaints.append(line.text))
+        page.goto((url or server.url) + hash)
+        page.wait_for_selector("body[data-ready]")
+        page.evaluate("async () => { window.app = await import('/page/main.js'); }")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    expected = "Failed to load resource"  # what a refused request leaves on the console
+    assert [text for text in complaints if expected not in text] == []
+
+
+def js(value) -> str:
+    return json.dumps(value)

@@ -1,0 +1,181 @@
+"""Songs are heard while they are separated: tapped behind the mixer, in a real browser."""
+
+import numpy as np
+import pytest
+
+from page.fake import RATE
+
+STATE = "(wanted) => app.player.state === wanted"
+LOUD = """(loud) => {
+  const { player } = app;
+  if (!player.mixer) return false;
+  if (window.tapped !== player.mixer) {
+    window.tapped = player.mixer;
+    window.tap = new AnalyserNode(player.mixer.output.context, { fftSize: 4096 });
+    player.mixer.output.connect(window.tap);
+  }
+  const samples = new Float32Array(4096);
+  window.tap.getFloatTimeDomainData(samples);
+  const peak = Math.max(...samples.map(Math.abs));
+  return loud ? peak > 0.01 : peak < 0.0001;
+}"""
+POSITION = "() => app.player.position / 44100"
+DROP = """(names) => {
+  const transfer = new DataTransfer();
+  for (const name of names) transfer.items.add(new File(["sound"], name, { type: "audio/mpeg" }));
+  for (const type of ["dragover", "drop"]) {
+    document.body.dispatchEvent(
+      new DragEvent(type, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+  }
+}"""
+
+
+def wait_for(page, script, argument=None):
+    page.wait_for_function(script, arg=argument, polling=20)
+
+
+def wait_for_position(page, least, most=float("inf")):
+    wait_for(
+        page,
+        "([a, b]) => app.player.position >= a * 44100 && app.player.position <= b * 44100",
+        [least, min(most, 1e9)],
+    )
+
+
+def press_play(page):
+    page.get_by_role("button", name="Play", exact=True).click()
+
+
+def test_a_dropped_song_is_heard_before_its_end(open_page, server):
+    page = open_page()
+    page.evaluate(DROP, ["Blue Bossa.mp3"])
+    page.wait_for_selector("#title:has-text('Blue Bossa')")
+    (song,) = server.songs.values()
+    press_play(page)
+    wait_for(page, STATE, "waiting")
+    server.separate(song, 5.0)
+    wait_for(page, LOUD, True)
+    wait_for(page, STATE, "playing")
+    assert song.values["state"] == "separating"
+    assert server.uploads == [{"name": "Blue Bossa.mp3", "model": "htdemucs"}]
+
+
+def test_it_waits_where_the_separation_is_and_goes_on(open_page, server):
+    song = server.add(state="queued", seconds=12)
+    page = open_page(f"#{song.id}")
+    server.separate(song, 1.5)
+    press_play(page)
+    wait_for(page, LOUD, True)
+    wait_for(page, STATE, "waiting")
+    wait_for(page, LOUD, False)
+    assert page.evaluate(POSITION) == pytest.approx(1.5, abs=0.01)
+    server.separate(song, 12.0)
+    wait_for(page, LOUD, True)
+    wait_for_position(page, 2.0)
+
+
+def test_seeking_ahead_asks_the_server_to_separate_there(open_page, server):
+    song = server.add(state="queued", seconds=30)
+    page = open_page(f"#{song.id}")
+    server.separate(song, 3.0)
+    wait_for(page, "(id) => app.tracks.get(id).ranges.length > 0", song.id)
+    press_play(page)
+    wait_for(page, LOUD, True)
+    box = page.locator(".wave.stem").first.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 2 / 3, box["y"] + 20)
+    wait_for(page, STATE, "waiting")
+    while not song.seeks:
+        page.wait_for_timeout(10)
+    assert song.seeks[0] == pytest.approx(20 * RATE, abs=RATE / 4)
+    server.change(song, ranges=[[0, 3 * RATE], [19 * RATE, 24 * RATE]])
+    wait_for(page, LOUD, True)
+    assert 19 < page.evaluate(POSITION) < 24
+
+
+def test_solo_and_mute_act_at_once(open_page, server):
+    song = server.add()
+    page = open_page(f"#{song.id}")
+    press_play(page)
+    wait_for(page, LOUD, True)
+    for stem in ("Drums", "Bass", "Other", "Vocals"):
+        page.get_by_role("button", name=f"Mute {stem}").click()
+    wait_for(page, LOUD, False)
+    page.get_by_role("button", name="Solo Vocals").click()
+    wait_for(page, LOUD, True)
+
+
+def test_a_loop_jumps_back_by_itself_and_can_be_dragged(open_page, server):
+    song = server.add(seconds=10)
+    page = open_page(f"#{song.id}")
+    box = page.locator(".wave.stem").first.bounding_box()
+    page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 30, steps=4)
+    page.mouse.up()
+    loop = page.evaluate("() => app.player.loop")
+    assert loop["from"] == pytest.approx(2 * RATE, rel=0.02)
+    assert loop["to"] == pytest.approx(3 * RATE, rel=0.02)
+    page.evaluate("() => app.player.seek(2.7 * 44100)")
+    press_play(page)
+    wait_for_position(page, 2.72)
+    wait_for_position(page, 0, 2.5)  # it jumped back
+    wait_for_position(page, 2.72)  # and plays on
+    assert page.evaluate(POSITION) < 3.01
+
+
+def test_tempo_and_pitch_are_the_server_s(open_page, server):
+    """At half the tempo, the frames that are asked for count twice as slowly."""
+    song = server.add(seconds=10)
+    page = open_page(f"#{song.id}")
+    page.evaluate("() => app.player.seek(4 * 44100)")
+    page.get_by_label("Tempo").fill("50")
+    page.get_by_label("Pitch").fill("-2")
+    press_play(page)
+    wait_for(page, LOUD, True)
+    assert any(
+        "tempo=0.5&pitch=-2" in url and f"from={8 * RATE}&" in url for url in server.requests
+    )
+    wait_for_position(page, 4.2, 5)
+    page.get_by_label("Tempo").fill("100")
+    page.get_by_label("Pitch").fill("0")
+    wait_for(page, LOUD, True)
+    assert 4 < page.evaluate(POSITION) < 6
+    assert "tempo" not in server.requests[-1]
+
+
+def test_playing_needs_no_animation_frames(open_page, server):
+    """As in a hidden tab: the screen stands still, the music does not."""
+    song = server.add(seconds=10)
+    page = open_page(f"#{song.id}")
+    page.evaluate("window.requestAnimationFrame = () => 0")
+    press_play(page)
+    wait_for_position(page, 5.5)  # beyond what lay ahead at first
+    wait_for(page, LOUD, True)
+
+
+def test_it_stops_at_the_end_and_begins_anew(open_page, server):
+    song = server.add(seconds=6)
+    page = open_page(f"#{song.id}")
+    page.evaluate("() => app.player.seek(5.7 * 44100)")
+    press_play(page)
+    wait_for(page, STATE, "paused")
+    assert page.evaluate(POSITION) == 6.0
+    press_play(page)
+    wait_for_position(page, 0.01, 3)
+
+
+def test_the_original_beside_the_mix_is_as_loud(open_page, server):
+    song = server.add(seconds=8)
+    page = open_page(f"#{song.id}")
+    page.get_by_role("button", name="Solo Bass").click()
+    press_play(page)
+    wait_for(page, LOUD, True)
+    gain = page.evaluate(
+        "() => app.player.loudness.matching(app.player.mix, app.player.track.stems)"
+    )
+    page.get_by_role("button", name="Original").click()
+    wait_for(page, "() => app.player.original")
+    wait_for(page, LOUD, True)
+    sound = song.sound.astype(float)
+    true = np.sqrt(np.square(sound[:, 1]).sum() / np.square(sound[:, -1]).sum())
+    assert gain == pytest.approx(true, rel=0.2)

@@ -1,0 +1,235 @@
+"""The page for hands, eyes and ears of all kinds: phone, keyboard, screen reader, languages."""
+
+import re
+
+import pytest
+
+from page.fake import PAGE
+
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+SMALL = """() => [...document.querySelectorAll("button, a[href], input, select, [role=slider]")]
+  .filter((each) => each.checkVisibility() && !each.matches(".skip, [type=checkbox], [type=radio]"))
+  .map((each) => [each.outerHTML.slice(0, 90), each.getBoundingClientRect()])
+  .filter(([, box]) => box.height < 43.5 || box.width < 43.5)
+  .map(([html, box]) => `${html}: ${box.width} x ${box.height}`)"""
+
+
+def fill(server):
+    song = server.add("Solar.flac", 20, artist="Miles Davis", album="Walkin'")
+    working = server.add("Oleo.mp3", 20, state="queued")
+    server.separate(working, 6.0)
+    server.add("Airegin.mp3", 20, state="queued", position=2)
+    server.add("Noise.bin", 2, state="failed", error="This file holds no sound.")
+    return song
+
+
+def dialogs(page):
+    """Open each dialog in turn."""
+    yield page.locator("[data-choose]").first, "#choices"
+    yield page.locator("#help-open"), "#help"
+    yield page.locator(".about .primary").filter(visible=True), "#download"
+
+
+@pytest.mark.parametrize("place", ["empty", "list", "track"])
+def test_a_phone_shows_everything_and_every_target_is_44_pixels(open_page, server, place):
+    song = fill(server) if place != "empty" else None
+    page = open_page(f"#{song.id}" if place == "track" else "", **PHONE)
+    if song:
+        page.wait_for_function("() => app.tracks.size > 0")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate(SMALL) == []
+
+
+def test_on_a_phone_the_list_and_the_track_are_two_pages(open_page, server):
+    fill(server)
+    page = open_page(**PHONE)
+    page.locator(".row", has_text="Solar").tap()
+    page.locator("#title", has_text="Solar").wait_for()
+    assert not page.locator(".side").is_visible()
+    page.get_by_role("link", name="Back to the list").tap()
+    page.locator(".row", has_text="Solar").wait_for()
+    assert not page.locator("#title").is_visible()
+
+
+def test_a_finger_moves_the_view_and_a_tap_seeks(open_page, server):
+    song = fill(server)
+    page = open_page(f"#{song.id}", **PHONE)
+    lane = page.locator(".wave.stem").first
+    lane.scroll_into_view_if_needed()
+    box = lane.bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + 10)
+    assert page.evaluate("app.player.position / 44100") == pytest.approx(10, abs=0.1)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("place", ["empty", "list", "track"])
+def test_axe_finds_nothing(open_page, server, place, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
+    song = fill(server) if place != "empty" else None
+    page = open_page(f"#{song.id}" if place == "track" else "", color_scheme=scheme)
+    if song:
+        page.wait_for_function("() => app.tracks.size > 0")
+    results = [axe.Axe().run(page)]
+    if place == "track":
+        for button, dialog in dialogs(page):
+            button.click()
+            results.append(axe.Axe().run(page))
+            page.keyboard.press("Escape")
+            page.locator(dialog).wait_for(state="hidden")
+    found = [violation for result in results for violation in result.response["violations"]]
+    assert [(v["id"], [node["html"] for node in v["nodes"]]) for v in found] == []
+
+
+def test_the_keyboard_alone_is_enough(open_page, server):
+    song = fill(server)
+    page = open_page()
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.getAttribute('href')") == f"#{song.id}":
+            break
+    page.keyboard.press("Enter")
+    page.locator("#title", has_text="Solar").wait_for()
+    page.locator("#main").focus()
+    state = "() => app.player.state"
+    page.keyboard.press("Space")
+    page.wait_for_function("() => app.player.state === 'playing'")
+    page.keyboard.press("Space")
+    assert page.evaluate(state) == "paused"
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("i")
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("o")
+    assert page.evaluate("app.player.loop") == {"from": 220_500, "to": 264_600, "on": True}
+    page.keyboard.press("l")
+    assert not page.evaluate("app.player.loop.on")
+    page.keyboard.press("2")
+    page.keyboard.press("Shift+4")
+    mix = page.evaluate("app.player.mix")
+    assert (mix["bass"]["mute"], mix["vocals"]["solo"]) == (True, True)
+    page.keyboard.press("b")
+    assert page.evaluate("app.player.original")
+    page.keyboard.press("?")
+    page.get_by_role("heading", name="Keys").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("slider", name="Position").focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("app.player.position") == 44_100
+
+
+def test_typing_a_search_plays_nothing(open_page, server):
+    song = fill(server)
+    page = open_page(f"#{song.id}")
+    page.get_by_label("Search").fill("")
+    page.get_by_label("Search").press_sequentially("l 1?")
+    assert page.get_by_label("Search").input_value() == "l 1?"
+    assert page.evaluate("[app.player.state, app.player.loop, app.player.mix]") == [
+        "paused",
+        None,
+        {},
+    ]
+
+
+def test_sliders_speak_their_values(open_page, server):
+    song = fill(server)
+    page = open_page(f"#{song.id}")
+    words = {
+        "Volume of Bass": "0.0 dB",
+        "Balance of Bass": "centre",
+        "Tempo": "100 %",
+        "Pitch": "0",
+    }
+    for name, value in words.items():
+        slider = page.get_by_role("slider", name=name)
+        assert slider.get_attribute("aria-valuetext") == value
+    position = page.get_by_role("slider", name="Position")
+    assert position.get_attribute("aria-valuetext") == "0:00 of 0:20"
+
+
+ENGLISH = re.compile(r"[A-Za-z]{4,}")
+
+
+def test_chinese_by_the_browser_s_language_and_by_the_switch(open_page, server):
+    song = fill(server)
+    page = open_page(f"#{song.id}", locale="zh-CN")
+    page.get_by_role("button", name="独奏：人声").wait_for()
+    assert page.evaluate("document.documentElement.lang") == "zh-Hans"
+    shown = page.evaluate("""() => {
+      const labels = [...document.querySelectorAll("[aria-label]")].map((e) => e.ariaLabel);
+      return [...labels, ...document.body.innerText.split("\\n")];
+    }""")
+    names = (
+        "htdemucs|English|Solar|Oleo|Airegin|Noise|Miles Davis|Walkin'|This file holds no sound."
+    )
+    left = [text for text in shown if ENGLISH.search(re.sub(names, "", text))]
+    assert left == []
+    page.get_by_role("button", name="English").click()
+    page.get_by_role("button", name="Solo Vocals").wait_for()
+    page.reload()
+    page.get_by_role("button", name="Solo Vocals").wait_for()
+
+
+def test_both_languages_say_the_same_things(open_page):
+    keys = open_page().evaluate("""async () => {
+      const { english } = await import("/page/english.js");
+      const { chinese } = await import("/page/chinese.js");
+      const holes = (text) => (text.match(/\\{\\w+\\}/g) ?? []).sort().join();
+      const list = (texts) => Object.keys(texts).sort().map((key) => [key, holes(texts[key])]);
+      return [list(english), list(chinese)];
+    }""")
+    assert keys[0] == keys[1]
+
+
+def test_nothing_jumps_while_a_song_is_separated(open_page, server):
+    song = server.add("Oleo.mp3", 20, state="queued")
+    page = open_page(f"#{song.id}")
+    page.locator(".status", has_text="Waiting").wait_for()
+    places = """() => [".stage", ".lanes", ".transport", ".overview"].map(
+      (each) => Math.round(document.querySelector(each).getBoundingClientRect().top))"""
+    before = page.evaluate(places)
+    server.separate(song, 5.0)
+    page.locator(".status", has_text="25 %").wait_for()
+    assert page.evaluate(places) == before
+    server.change(song, state="finished", done=20.0)
+    page.locator(".status", has_text="All stems are ready.").wait_for()
+    assert page.evaluate(places) == before
+
+
+def test_lanes_are_drawn_where_separated_and_hatched_elsewhere(open_page, server):
+    song = server.add("Oleo.mp3", 20, state="queued")
+    page = open_page(f"#{song.id}")
+    server.separate(song, 10.0)
+    inked = """() => {
+      const canvas = document.querySelector(".wave.stem canvas");
+      const { width, height } = canvas;
+      const data = canvas.getContext("2d").getImageData(0, height / 2, width, 1).data;
+      const strong = (x) => data[4 * x + 3] === 255 && data[4 * x] < 100; // the wave's colour
+      const count = (a, b) => Array.from({ length: b - a }, (_, i) => a + i).filter(strong).length;
+      const half = Math.floor(width / 2);
+      return [count(0, half - 5) / half, count(half + 5, width) / half];
+    }"""
+    page.wait_for_function(f"() => {{ const [a, b] = ({inked})(); return a > 0.9 && b === 0; }}")
+    page.get_by_role("button", name="Spectrogram").click()
+    page.wait_for_function(f"() => ({inked})()[0] < 0.5")
+
+
+def test_the_page_asks_nobody_but_its_server(open_page, server):
+    asked = []
+    song = fill(server)
+    page = open_page()
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{server.url}#{song.id}")
+    page.reload()
+    page.locator("#title", has_text="Solar").wait_for()
+    assert asked
+    assert all(url.startswith(server.url) for url in asked)
+
+
+def test_modules_are_short_and_nothing_is_inline():
+    html = (PAGE / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"\sstyle=|<style|\son\w+=|<script(?![^>]*\ssrc=)", html)
+    for module in PAGE.glob("*.js"):
+        text = module.read_text(encoding="utf-8")
+        assert text.startswith("/**"), f"{module.name} does not say what it is for"
+        assert text.count("\n") <= 300, f"{module.name} is long"
+        assert not re.search(r"innerHTML|insertAdjacentHTML|\beval\(|https?://(?!www\.w3)", text)

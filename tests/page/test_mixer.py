@@ -1,0 +1,131 @@
+"""The graph that is heard computes what the server's files say, to 16 bits."""
+
+import base64
+
+import numpy as np
+import pytest
+
+from page.fake import RATE, STEMS, music
+
+RENDER = """async ({ frames, stems, mix, original, samples }) => {
+  const { Mixer, toBuffer } = await import("/page/mixer.js");
+  const context = new OfflineAudioContext(2, frames, 44100);
+  const mixer = new Mixer(context, stems);
+  mixer.set(mix, { original, smooth: false });
+  const bytes = Uint8Array.from(atob(samples), (c) => c.charCodeAt(0));
+  const buffer = toBuffer(context, new Int16Array(bytes.buffer), mixer.channels, 44100);
+  const source = new AudioBufferSourceNode(context, { buffer });
+  source.connect(mixer.input);
+  source.start();
+  const sound = await context.startRendering();
+  return [0, 1].map((side) => [...sound.getChannelData(side)]);
+}"""
+
+MIXES = {
+    "untouched": {},
+    "volumes": {"drums": {"gain": 0.5}, "vocals": {"gain": 1.5}},
+    "balance": {"bass": {"pan": -0.3}, "other": {"pan": 1}},
+    "mute": {"vocals": {"mute": True}},
+    "solo wins over mute": {
+        "drums": {"solo": True, "gain": 0.7, "mute": True},
+        "bass": {"mute": True},
+    },
+}
+
+
+def encode(sound):
+    return base64.b64encode(np.ascontiguousarray(sound).tobytes()).decode()
+
+
+def expected(sound, mix):
+    """Return the contract's mix: gain, balance, mute and solo of each stem, added."""
+    soloed = any(settings.get("solo") for settings in mix.values())
+    total = np.zeros((len(sound), 2))
+    for i, stem in enumerate(STEMS):
+        settings = mix.get(stem, {})
+        heard = settings.get("solo", False) if soloed else not settings.get("mute", False)
+        pan = settings.get("pan", 0)
+        sides = np.array([min(1, 1 - pan), min(1, 1 + pan)])
+        total += heard * settings.get("gain", 1) * sides * sound[:, i] / 32768
+    return total
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_the_mix_is_the_stems_sum_to_16_bits(open_page, name):
+    sound, mix = music(4000, len(STEMS)), MIXES[name]
+    page = open_page()
+    arguments = {
+        "frames": 4000,
+        "stems": STEMS,
+        "mix": mix,
+        "original": None,
+        "samples": encode(sound),
+    }
+    heard = np.array(page.evaluate(RENDER, arguments)).T
+    assert np.abs(heard - expected(sound, mix)).max() < 0.5 / 32768
+    assert np.abs(heard).max() > 0.05
+
+
+def test_the_original_is_heard_instead_of_the_mix(open_page):
+    sound = music(4000, len(STEMS))
+    arguments = {
+        "frames": 4000,
+        "stems": STEMS,
+        "mix": {},
+        "original": 0.5,
+        "samples": encode(sound),
+    }
+    heard = np.array(open_page().evaluate(RENDER, arguments)).T
+    assert np.abs(heard - 0.5 * sound[:, -1] / 32768).max() < 0.5 / 32768
+
+
+def test_pieces_join_without_a_gap_and_loops_fade_at_the_seam(open_page):
+    """What a run plays is the samples in order, but for its ramps and the faded seam."""
+    sound = music(12_000, 1)
+    script = """async ({ samples, channels, cuts }) => {
+      const { Mixer } = await import("/page/mixer.js");
+      const { Run } = await import("/page/run.js");
+      const context = new OfflineAudioContext(2, 20000, 44100);
+      const mixer = new Mixer(context, ["drums"]);
+      mixer.set({}, { smooth: false });
+      const run = new Run(context, mixer, 44100, 0);
+      const bytes = Uint8Array.from(atob(samples), (c) => c.charCodeAt(0));
+      const all = new Int16Array(bytes.buffer);
+      cuts.forEach(([from, to, fadeIn, fadeOut]) => {
+        run.place(all.subarray(from * channels, to * channels), channels,
+                  { frame: from, fadeIn, fadeOut, ended() {} });
+      });
+      const heard = [0.05, 0.1, 0.2].map((time) => run.frameAt(time));
+      const rendered = await context.startRendering();
+      return { sound: [...rendered.getChannelData(0)], heard };
+    }"""
+    cuts = [[0, 3001, False, False], [3001, 6007, False, True], [2000, 5000, True, False]]
+    arguments = {"samples": encode(sound), "channels": 4, "cuts": cuts}
+    answer = open_page().evaluate(script, arguments)
+    start, ramp, seam = 2205, 882, 176
+    left = sound[:, 0, 0] / 32768
+    placed = np.concatenate([left[:6007], left[2000:5000]])
+    heard = np.array(answer["sound"])[start : start + len(placed)]
+    sure = np.r_[ramp + 1 : 6007 - seam, 6007 + seam : len(placed) - ramp - 1]
+    assert np.abs(heard[sure] - placed[sure]).max() < 0.5 / 32768
+    assert np.abs(heard[6005:6009]).max() < 0.02
+    assert not np.array(answer["sound"])[start + len(placed) + 1 :].any()
+    assert answer["heard"] == [0, 2205, 2000 + 8820 - 2205 - 6007]
+
+
+def test_the_original_is_made_as_loud_as_any_mix(open_page):
+    """The gain follows from the products of channels, for a mix that was never played."""
+    sound = music(RATE, len(STEMS))
+    mix = {"vocals": {"gain": 0.5, "pan": 0.4}, "bass": {"gain": 1.2}, "drums": {"mute": True}}
+    script = """async ({ samples, stems, mix }) => {
+      const { Loudness } = await import("/page/loudness.js");
+      const loudness = new Loudness();
+      const bytes = Uint8Array.from(atob(samples), (c) => c.charCodeAt(0));
+      loudness.hear(new Int16Array(bytes.buffer), 2 * (stems.length + 1));
+      return loudness.matching(mix, stems);
+    }"""
+    arguments = {"samples": encode(sound), "stems": STEMS, "mix": mix}
+    gain = open_page().evaluate(script, arguments)
+    energy = np.square(expected(sound, mix)[::8]).sum()
+    original = np.square(sound[::8, -1] / 32768).sum()
+    assert gain == pytest.approx(np.sqrt(energy / original), rel=1e-4)

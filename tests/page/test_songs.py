@@ -1,0 +1,254 @@
+"""The list: uploads, the queue, the library, and what is remembered of each track."""
+
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+DROP = """(names) => {
+  const transfer = new DataTransfer();
+  for (const name of names) transfer.items.add(new File(["sound"], name, { type: "audio/mpeg" }));
+  document.body.dispatchEvent(
+    new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+}"""
+
+
+def row(page, title):
+    return page.locator(".row", has_text=title)
+
+
+def test_an_empty_list_invites_and_songs_take_its_place(open_page, server):
+    page = open_page()
+    page.get_by_role("heading", name="Drop a song here").wait_for()
+    page.evaluate(DROP, ["One.mp3", "Two.mp3", "Three.mp3"])
+    row(page, "Three").wait_for()
+    page.wait_for_function("() => app.tracks.size === 3")
+    assert [upload["name"] for upload in server.uploads] == ["One.mp3", "Two.mp3", "Three.mp3"]
+    page.locator("#title", has_text="One").wait_for()
+
+
+def test_chosen_files_and_pasted_files_are_sent_too(open_page, server, tmp_path):
+    song = tmp_path / "Solar.flac"
+    song.write_bytes(b"sound")
+    page = open_page()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose songs").click()
+    chooser.value.set_files(song)
+    row(page, "Solar").wait_for()
+    page.evaluate("""() => {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File(["sound"], "Pasted.wav"));
+      document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: transfer }));
+    }""")
+    row(page, "Pasted").wait_for()
+
+
+def test_a_folder_gives_its_songs_and_nothing_else(open_page, server, tmp_path):
+    for name in ("b.mp3", "a.ogg", "cover.jpg", "notes.txt"):
+        (tmp_path / name).write_bytes(b"sound")
+    page = open_page()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose a folder").click()
+    chooser.value.set_files(tmp_path)
+    page.wait_for_function("() => app.tracks.size === 2")
+    assert {upload["name"] for upload in server.uploads} == {"a.ogg", "b.mp3"}
+
+
+def test_a_refused_song_says_why_and_can_be_sent_again(open_page, server):
+    page = open_page()
+    server.refuse = (413, "The file is larger than 500 MB.")
+    page.evaluate(DROP, ["Long.mp3"])
+    row(page, "The file is larger than 500 MB.").wait_for()
+    page.get_by_role("button", name="Try Long.mp3 again").click()
+    page.wait_for_function("() => app.tracks.size === 1")
+    page.wait_for_function("() => document.querySelectorAll('.row').length === 1")
+
+
+def test_the_chosen_model_and_stems_are_sent_and_remembered(open_page, server):
+    page = open_page()
+    page.locator(".invitation [data-choose]").click()
+    page.get_by_label("htdemucs_6s").check()
+    for stem in ("Drums", "Bass", "Other", "Piano"):
+        page.get_by_label(stem).uncheck()
+    page.get_by_role("button", name="Done").click()
+    assert page.locator(".invitation .choice").inner_text() == "htdemucs_6s · Vocals, Guitar"
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    page.evaluate(DROP, ["Song.mp3"])
+    row(page, "Song").wait_for()
+    expected = {"name": "Song.mp3", "model": "htdemucs_6s", "stems": "vocals,guitar"}
+    assert server.uploads == [expected]
+
+
+def test_the_queue_shows_progress_speed_and_time_left(open_page, server):
+    page = open_page()
+    first, second = (server.add(name, 20, state="queued") for name in ("A.mp3", "B.mp3"))
+    server.change(second, position=2)
+    row(page, "Waiting, number 2 in line").wait_for()
+    server.separate(first, 5.0)
+    row(page, "25 % · 0:12 left · 3.2× real time").wait_for()
+    assert row(page, "25 %").locator("progress").evaluate("(bar) => bar.value") == 0.25
+    page.get_by_role("button", name="Cancel A").click()
+    row(page, "Cancelled").wait_for()
+    page.get_by_role("button", name="Try A again").click()
+    page.get_by_role("button", name="Cancel A").wait_for()
+
+
+def test_what_ends_is_announced(open_page, server):
+    song = server.add("A.mp3", 5, state="queued")
+    page = open_page()
+    row(page, "A").wait_for()
+    server.change(song, state="failed", error="This file holds no sound.")
+    page.locator("#live", has_text="A could not be separated.").wait_for(state="attached")
+    row(page, "This file holds no sound.").wait_for()
+
+
+def test_a_deleted_song_is_asked_for_once_and_stays_away(open_page, server):
+    song = server.add("A.mp3", 5)
+    page = open_page(f"#{song.id}")
+    button = page.locator(".track").get_by_role("button", name="Delete", exact=True)
+    button.click()
+    page.get_by_role("button", name="Keep it").click()
+    assert song.id in server.songs
+    button.click()
+    page.locator("#confirm").get_by_role("button", name="Delete").click()
+    page.get_by_role("heading", name="Drop a song here").wait_for()
+    assert server.songs == {}
+    page.reload()
+    page.get_by_role("heading", name="Drop a song here").wait_for()
+
+
+def test_a_song_of_the_library_is_separated_on_demand(open_page, server):
+    song = server.add("Found.flac", 10, state="found", kind="library")
+    page = open_page(f"#{song.id}")
+    page.get_by_role("button", name="Separate", exact=True).click()
+    page.get_by_role("button", name="Done").click()
+    page.wait_for_function("() => app.tracks.size === 2")
+    page.locator(".status", has_text="Waiting").wait_for()
+
+
+def test_the_search_finds_by_any_word(open_page, server):
+    server.add("1.mp3", 2, title="Blue in Green", artist="Miles Davis")
+    server.add("2.mp3", 2, title="Blue Train", artist="John Coltrane")
+    page = open_page()
+    page.get_by_label("Search").fill("blue DAVIS")
+    row(page, "Train").wait_for(state="detached")
+    assert page.locator(".row").count() == 1
+    page.get_by_label("Search").fill("nobody")
+    page.get_by_text("Nothing is called like this.").wait_for()
+
+
+def test_names_are_text_and_never_markup(open_page, server):
+    name = '<img src=x onerror="document.title=1">.mp3'
+    song = server.add(name, 2)
+    page = open_page(f"#{song.id}")
+    page.locator("#title", has_text="<img src=x").wait_for()
+    assert page.locator(".track img, .side img").count() == 0
+
+
+def test_a_lost_stream_is_taken_up_where_it_ended(open_page, server):
+    song = server.add("A.mp3", 5)
+    page = open_page(f"#{song.id}")
+    row(page, "A").wait_for()
+    page.context.set_offline(True)
+    server.cut()
+    page.locator("#offline").wait_for()
+    server.add("B.mp3", 5)
+    server.remove(song)
+    page.context.set_offline(False)
+    row(page, "B").wait_for()
+    assert row(page, "A").count() == 0
+
+
+def test_stale_news_change_nothing(open_page, server):
+    song = server.add("A.mp3", 5)
+    page = open_page()
+    row(page, "A").wait_for()
+    stale = {"version": 0, "tracks": [{**song.values, "state": "failed"}], "removed": [song.id]}
+    assert page.evaluate(
+        """(message) => {
+      app.tracks.apply(message, false);
+      app.tracks.put({ ...message.tracks[0], version: 0 });
+      return app.tracks.get(message.tracks[0].id).state;
+    }""",
+        stale,
+    ) == "finished"  # fmt: skip
+
+
+def test_mix_loop_and_zoom_are_remembered_for_each_track(open_page, server):
+    song, other = server.add("A.mp3", 20), server.add("B.mp3", 20)
+    page = open_page(f"#{song.id}")
+    page.get_by_role("button", name="Solo Bass").click()
+    page.get_by_label("Volume of Vocals").fill("40")
+    page.get_by_role("button", name="Zoom in").click()
+    page.evaluate("app.player.seek(44100 * 3)")
+    page.get_by_role("button", name="Loop from here").click()
+    page.get_by_label("Tempo").fill("80")
+    page.wait_for_function(
+        "(id) => JSON.parse(localStorage.getItem(`htdemucs:track:${id}`) ?? '{}').tempo === 0.8",
+        arg=song.id,
+    )
+    page.reload()
+    page.evaluate("async () => { window.app = await import('/page/main.js'); }")
+    solo = page.get_by_role("button", name="Solo Bass")
+    solo.wait_for()
+    assert solo.get_attribute("aria-pressed") == "true"
+    state = page.evaluate("""() => {
+      const { mix, loop, tempo } = app.player;
+      return { gain: mix.vocals.gain, from: loop.from, tempo };
+    }""")
+    assert state == {"gain": 0.25, "from": 44100 * 3, "tempo": 0.8}
+    assert page.locator(".overview .window").is_visible()
+    page.evaluate("(id) => { location.hash = id; }", other.id)
+    page.locator("#title", has_text="B").wait_for()
+    assert solo.get_attribute("aria-pressed") == "false"
+
+
+DOWNLOADS = {
+    "My mix": {"kind": "mix", "format": "mp3", "bitrate": "320"},
+    "One stem": {"kind": "stem", "stem": "bass", "format": "mp3", "bitrate": "320"},
+    "All stems": {"kind": "zip", "format": "mp3", "bitrate": "320", "residual": "1"},
+    "Stem file": {"kind": "stem-file"},
+}
+
+
+@pytest.mark.parametrize("what", DOWNLOADS)
+def test_every_download_is_what_was_chosen(open_page, server, what):
+    song = server.add(seconds=10)
+    page = open_page(f"#{song.id}")
+    page.get_by_role("button", name="Mute Vocals").click()
+    page.locator(".about").get_by_role("button", name="Download").click()
+    page.get_by_role("radio", name=what).check()
+    if what != "Stem file":
+        page.get_by_label("Format").select_option("mp3")
+    if what == "One stem":
+        page.get_by_label("Stem", exact=True).select_option("bass")
+    if what == "All stems":
+        page.get_by_label("With what the stems lack").check()
+    with page.expect_download() as download:
+        page.locator("#download-go").click()
+    assert download.value.suggested_filename == f"{DOWNLOADS[what]['kind']}.bin"
+    (asked,) = (url for url in server.requests if "/export" in url)
+    parameters = dict(parse_qsl(urlsplit(asked).query))
+    gains = parameters.pop("gains", None)
+    assert parameters == DOWNLOADS[what]
+    assert gains == ("drums:1,bass:1,other:1,vocals:0" if what == "My mix" else None)
+
+
+def test_the_loop_and_the_tempo_can_be_downloaded(open_page, server):
+    song = server.add(seconds=10)
+    page = open_page(f"#{song.id}")
+    page.evaluate("app.player.setLoop({ from: 44100, to: 88200, on: true })")
+    page.evaluate("app.player.setStretch(0.8, 2)")
+    page.locator(".about").get_by_role("button", name="Download").click()
+    page.get_by_label("Only the loop, 0:01 to 0:02").check()
+    page.get_by_label("At tempo 80 % and pitch +2").check()
+    address = page.locator("#download-go").get_attribute("href")
+    assert "from=1&to=2&tempo=0.8&pitch=2" in address
+
+
+def test_a_stem_s_own_file_is_one_click_away(open_page, server):
+    song = server.add(seconds=5)
+    page = open_page(f"#{song.id}")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download Vocals").click()
+    assert download.value.suggested_filename == "vocals.wav"
