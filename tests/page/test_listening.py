@@ -179,3 +179,18 @@ def test_the_original_beside_the_mix_is_as_loud(open_page, server):
     sound = song.sound.astype(float)
     true = np.sqrt(np.square(sound[:, 1]).sum() / np.square(sound[:, -1]).sum())
     assert gain == pytest.approx(true, rel=0.2)
+
+
+def test_play_is_remembered_until_the_server_knows_the_track(open_page, server):
+    """Right after the upload neither rate nor stems nor length need be known."""
+    unknown = {"stems": [], "sample_rate": None, "frames": None, "duration": None}
+    song = server.add(state="queued", seconds=10)
+    known = {name: song.values[name] for name in unknown}
+    server.change(song, **unknown)
+    page = open_page(f"#{song.id}")
+    press_play(page)
+    wait_for(page, STATE, "waiting")
+    server.change(song, **known)
+    server.separate(song, 5.0)
+    wait_for(page, LOUD, True)
+    assert page.locator(".lane[data-stem]").count() == 4

@@ -89,7 +89,6 @@ def test_the_keyboard_alone_is_enough(open_page, server):
             break
     page.keyboard.press("Enter")
     page.locator("#title", has_text="Solar").wait_for()
-    page.locator("#main").focus()
     state = "() => app.player.state"
     page.keyboard.press("Space")
     page.wait_for_function("() => app.player.state === 'playing'")

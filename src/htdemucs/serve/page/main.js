@@ -82,7 +82,10 @@ function wire() {
   uploads.addEventListener("change", refresh);
   player.addEventListener("change", () => view?.show());
   player.addEventListener("failure", ({ detail }) => toast(problem(detail)));
-  addEventListener("hashchange", route);
+  addEventListener("hashchange", () => {
+    route();
+    at("main").focus({ preventScroll: true });
+  });
   addEventListener("beforeunload", (event) => {
     if (uploads.waiting.some(({ error }) => !error)) event.preventDefault();
   });

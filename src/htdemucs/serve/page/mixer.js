@@ -45,6 +45,7 @@ export class Mixer {
   #meters = [];
   #mix; // everything but the original
   #original;
+  #samples = new Float32Array(1024); // what a meter looks at
 
   constructor(context, stems, destination = context.destination) {
     this.#context = context;
@@ -95,10 +96,9 @@ export class Mixer {
 
   /** Return the peak that a stem's meter shows now. */
   level(stem) {
-    const samples = new Float32Array(1024);
-    this.#meters[stem].getFloatTimeDomainData(samples);
+    this.#meters[stem].getFloatTimeDomainData(this.#samples);
     let peak = 0;
-    for (const sample of samples) peak = Math.max(peak, Math.abs(sample));
+    for (const sample of this.#samples) peak = Math.max(peak, Math.abs(sample));
     return peak;
   }
 }

@@ -3,8 +3,8 @@
 const COLUMN = 1024; // frames
 const BANDS = 96;
 const REQUEST = 4096; // columns
-const TILE = 512; // columns of a spectrogram's tile
-const TILES = 96; // tiles kept
+const TILE = 512; // pixels of a spectrogram's tile
+const TILES = 64; // tiles kept
 
 export class Pictures extends EventTarget {
   peaks = new Int8Array(0); // [column][stem..., original][min, max]
@@ -13,7 +13,9 @@ export class Pictures extends EventTarget {
   #server; // peaks(id, from, columns), spectrogram(id, stem, from, columns)
   #track;
   #fetching = false;
-  #tiles = new Map(); // "stem:index" -> canvas, or null while it is fetched
+  #tiles = new Map(); // place -> {filled: columns known when it was asked for, image}
+  #wanted = []; // tiles to fetch; the latest first
+  #painting = false;
 
   constructor(server, track) {
     super();
@@ -91,46 +93,71 @@ export class Pictures extends EventTarget {
   /** Draw a stem's spectrogram between two frames onto a canvas, in a colour [r, g, b]. */
   drawSpectrogram(pen, stem, from, span, width, height, colour) {
     const scale = width / span;
-    const tile = TILE * COLUMN;
+    const depth = Math.max(0, Math.floor(Math.log2(span / COLUMN / width)));
+    const tile = TILE * COLUMN * 2 ** depth;
     for (let index = Math.floor(from / tile); index * tile < from + span; index++) {
-      const image = this.#tile(stem, index, colour);
+      const image = this.#tile(stem, index, depth, colour);
       if (!image) continue;
       const x = (index * tile - from) * scale;
       pen.drawImage(image, 0, 0, TILE, BANDS, x, 0, tile * scale, height);
     }
   }
 
-  #tile(stem, index, colour) {
-    const ready = this.known.subarray(index * TILE, (index + 1) * TILE);
-    const filled = ready.reduce((sum, value) => sum + value, 0);
-    const key = `${stem}:${index}:${filled}:${colour}`;
-    const tile = this.#tiles.get(key);
-    if (tile !== undefined || filled === 0) return tile;
-    this.#tiles.set(key, null);
-    if (this.#tiles.size > TILES) this.#tiles.delete(this.#tiles.keys().next().value);
-    this.#server
-      .spectrogram(this.#track.id, stem, index * TILE, TILE)
-      .then((levels) => {
-        this.#tiles.set(key, toImage(levels, colour));
-        this.dispatchEvent(new Event("change"));
-      })
-      .catch(() => this.#tiles.delete(key));
-    return null;
+  /** Return a tile of TILE pixels, each the loudest of 2 ** depth columns; fetch it if need be. */
+  #tile(stem, index, depth, colour) {
+    const columns = TILE * 2 ** depth;
+    const known = this.known.subarray(index * columns, (index + 1) * columns);
+    const filled = known.reduce((sum, value) => sum + value, 0);
+    const place = `${stem}:${index}:${depth}:${colour}`;
+    const tile = this.#tiles.get(place) ?? { filled: 0, image: null };
+    if (filled > tile.filled) {
+      this.#tiles.delete(place); // the latest ones come last
+      this.#tiles.set(place, { ...tile, filled });
+      if (this.#tiles.size > TILES) this.#tiles.delete(this.#tiles.keys().next().value);
+      this.#wanted.push({ place, stem, from: index * columns, columns, colour });
+      this.#paint();
+    }
+    return tile.image;
+  }
+
+  /** Fetch the tiles that are wanted, one after the other: sound comes first. */
+  async #paint() {
+    if (this.#painting) return;
+    this.#painting = true;
+    for (let next = this.#wanted.pop(); next; next = this.#wanted.pop()) {
+      const { place, stem, from, columns, colour } = next;
+      try {
+        const levels = new Uint8Array(columns * BANDS);
+        for (let at = 0; at < columns && from + at < this.known.length; at += REQUEST) {
+          const count = Math.min(REQUEST, columns - at, this.known.length - from - at);
+          levels.set(await this.#server.spectrogram(this.#track.id, stem, from + at, count), at * BANDS);
+        }
+        const tile = this.#tiles.get(place);
+        if (tile) tile.image = toImage(levels, columns / TILE, colour);
+      } catch {
+        this.#tiles.delete(place);
+      }
+      this.dispatchEvent(new Event("change"));
+    }
+    this.#painting = false;
   }
 }
 
 /** Return levels [column][band] as a picture: low bands at the bottom, louder is more opaque. */
-function toImage(levels, [red, green, blue]) {
+function toImage(levels, columns, [red, green, blue]) {
   const canvas = document.createElement("canvas");
   canvas.width = TILE;
   canvas.height = BANDS;
   const pen = canvas.getContext("2d");
   const image = pen.createImageData(TILE, BANDS);
-  const columns = Math.min(TILE, Math.floor(levels.length / BANDS));
-  for (let column = 0; column < columns; column++) {
+  for (let x = 0; x < TILE; x++) {
     for (let band = 0; band < BANDS; band++) {
-      const level = levels[column * BANDS + band] / 255;
-      const at = 4 * ((BANDS - 1 - band) * TILE + column);
+      let loudest = 0;
+      for (let i = 0; i < columns; i++) {
+        loudest = Math.max(loudest, levels[(x * columns + i) * BANDS + band]);
+      }
+      const level = loudest / 255;
+      const at = 4 * ((BANDS - 1 - band) * TILE + x);
       image.data.set([red, green, blue, 255 * level * level], at);
     }
   }

@@ -7,14 +7,13 @@
 
 import { Loudness } from "./loudness.js";
 import { Mixer } from "./mixer.js";
+import { Pieces } from "./pieces.js";
 import { LEAD, Run } from "./run.js";
-import { hearable, lengthOf } from "./tracks.js";
+import { lengthOf } from "./tracks.js";
 
-const PIECE = 32_768; // frames of one request, at most one and a half times as many
 const AHEAD = 4; // seconds of sound placed ahead, so that a throttled tab plays on
 const LOW = 0.3; // seconds placed ahead below which a short piece is better than none
 const TICK = 250; // milliseconds; a hidden tab ticks slower, and is driven by pieces that end
-const CACHED = 12; // pieces kept, for loops
 const IDLE = 400; // milliseconds after which a paused context sleeps
 const SHORTEST_LOOP = 0.1; // seconds
 
@@ -29,11 +28,11 @@ export class Player extends EventTarget {
   original = false; // is the original heard instead of the mix?
 
   #server; // pcm(track, options), seek(id, frame)
+  #pieces;
   #context = null;
   #run = null;
   #position = 0;
   mix = {};
-  #pieces = []; // the latest pieces: {from, frames, samples}
   #filling = null; // aborts the request under way
   #asked = null; // the frame that the server was last asked to go to
   #timer = null;
@@ -41,23 +40,28 @@ export class Player extends EventTarget {
   constructor(server) {
     super();
     this.#server = server;
+    this.#pieces = new Pieces(server);
   }
 
-  /** Take another track, paused at a frame. */
-  load(track, { mix = {}, tempo = 1, pitch = 0, loop = null, position = 0 }) {
+  /** Take another track, or the same one with other stems: that plays on. */
+  load(track, { mix = {}, tempo = 1, pitch = 0, loop = null }) {
+    const same = this.track?.id === track.id;
+    const position = same ? this.position : 0;
+    const playing = same && this.playing;
     this.pause();
     this.#close();
-    Object.assign(this, { track, tempo, pitch, loop, original: false });
-    this.mix = mix;
+    Object.assign(this, { track, mix, tempo, pitch, loop, original: false });
     this.#position = position;
     this.#clear();
+    if (playing) this.play();
     this.#tell();
   }
 
   /** Take what the server newly says of the track; its stems are the same. */
   update(track) {
     this.track = track;
-    this.#fill();
+    if (this.playing && !this.#run) this.#start();
+    else this.#fill();
   }
 
   /** The frame that is heard now. */
@@ -79,10 +83,17 @@ export class Player extends EventTarget {
   play() {
     if (!this.track || this.playing) return;
     if (this.#position >= lengthOf(this.track) && this.track.frames) this.#position = 0;
+    this.state = "waiting";
+    this.#start();
+    this.#tell();
+  }
+
+  /** Begin to play, once the track's rate and stems are known. */
+  #start() {
+    if (!this.track.sample_rate || this.track.stems.length === 0) return;
     clearTimeout(this.#timer);
     this.#open();
     this.#context.resume();
-    this.state = "waiting";
     this.#timer = setInterval(() => this.#fill(), TICK);
     this.#begin(this.#position);
   }
@@ -100,14 +111,14 @@ export class Player extends EventTarget {
   /** Go to a frame, playing on if it plays. */
   seek(frame) {
     this.#position = Math.max(0, Math.min(lengthOf(this.track), Math.round(frame)));
-    if (this.playing) this.#begin(this.#position);
+    if (this.#run) this.#begin(this.#position);
     this.#tell();
   }
 
   setLoop(loop) {
     const shortest = SHORTEST_LOOP * this.track.sample_rate;
     this.loop = loop && loop.to - loop.from >= shortest ? loop : null;
-    if (this.playing) this.#again();
+    if (this.#run) this.#again();
     this.#tell();
   }
 
@@ -116,7 +127,7 @@ export class Player extends EventTarget {
     const position = this.position;
     Object.assign(this, { tempo, pitch });
     this.#clear();
-    if (this.playing) this.#begin(position);
+    if (this.#run) this.#begin(position);
     this.#tell();
   }
 
@@ -160,7 +171,7 @@ export class Player extends EventTarget {
   }
 
   #clear() {
-    this.#pieces = [];
+    this.#pieces.clear();
     this.loudness.reset();
   }
 
@@ -173,11 +184,11 @@ export class Player extends EventTarget {
 
   #begin(position) {
     this.#leave();
-    this.#start(Math.round(position / this.tempo));
+    this.#runFrom(Math.round(position / this.tempo));
     this.#tell();
   }
 
-  #start(next) {
+  #runFrom(next) {
     this.#run = new Run(this.#context, this.mixer, this.track.sample_rate, next);
     this.#asked = null;
     this.#fill();
@@ -187,7 +198,7 @@ export class Player extends EventTarget {
   #again() {
     const next = this.#run.frameAt(this.#context.currentTime + LEAD);
     this.#leave(LEAD);
-    this.#start(next);
+    this.#runFrom(next);
   }
 
   /** Place pieces until enough lies ahead, or nothing more can be heard. */
@@ -203,7 +214,8 @@ export class Player extends EventTarget {
         this.#place(run, piece);
       }
     } catch (error) {
-      if (this.#run === run && error.name !== "AbortError") this.#fail(error);
+      const lost = error.name === "AbortError" || error.status === 0; // the next tick tries again
+      if (this.#run === run && !lost) this.#fail(error);
     } finally {
       if (this.#filling === filling) this.#filling = null;
     }
@@ -214,8 +226,7 @@ export class Player extends EventTarget {
   #settle(run) {
     if (run.ahead === 0 && this.#over(run.next)) {
       this.pause();
-      this.#position = lengthOf(this.track);
-      this.dispatchEvent(new Event("end"));
+      this.seek(lengthOf(this.track));
     }
     const state = !this.playing ? "paused" : run.ahead > 0 ? "playing" : "waiting";
     if (state === this.state) return;
@@ -234,38 +245,21 @@ export class Player extends EventTarget {
     return next < end ? end : null;
   }
 
-  /** Return the next piece, from the cache or the server; null if it cannot be heard yet. */
+  /** Return the next piece; null if it cannot be heard yet. */
   async #read(run, signal) {
-    const from = run.next;
-    const whole = (from % PIECE > PIECE / 2 ? 2 : 1) * PIECE - (from % PIECE);
-    const cached = this.#pieces.find((p) => p.from <= from && from < p.from + p.frames);
-    if (cached) {
-      const channels = cached.samples.length / cached.frames;
-      const samples = cached.samples.subarray((from - cached.from) * channels);
-      return { from, frames: samples.length / channels, samples };
-    }
-    const source = Math.round(from * this.tempo);
-    const ready = Math.floor(hearable(this.track, source) / this.tempo);
-    const last = this.track.frames !== null && source + ready * this.tempo >= this.track.frames - 3;
-    if (ready === 0) this.#ask(run, source);
-    if (ready < whole && !last && (ready === 0 || run.ahead > LOW)) return null;
-    const { tempo, pitch } = this;
-    const answer = await this.#server.pcm(this.track, { from, frames: whole, tempo, pitch, signal });
-    if (!answer?.frames) {
-      if (last) run.next = Infinity; // stretching rounded the length down
-      return null;
-    }
-    const piece = { from, ...answer };
-    if (tempo === this.tempo && pitch === this.pitch) {
-      this.#pieces.push(piece);
-      if (this.#pieces.length > CACHED) this.#pieces.shift();
-    }
-    return piece;
+    const { track, tempo, pitch } = this;
+    const patient = run.ahead > LOW;
+    const where = { from: run.next, tempo, pitch };
+    if (!patient && this.#pieces.lacks(track, where)) this.#ask(Math.round(run.next * tempo));
+    const piece = await this.#pieces.read(track, { ...where, patient, signal });
+    if (piece?.frames !== 0) return piece;
+    run.next = Infinity; // stretching rounded the length down
+    return null;
   }
 
   /** Ask the server to separate from here next, once for each place. */
-  #ask(run, frame) {
-    if (run.ahead > LOW || this.#asked === frame || this.track.state === "finished") return;
+  #ask(frame) {
+    if (this.#asked === frame || this.track.state === "finished") return;
     this.#asked = frame;
     this.#server.seek(this.track.id, frame).catch(() => {});
   }

@@ -6,6 +6,8 @@ import { english } from "./english.js";
 import { chinese } from "./chinese.js";
 
 const LANGUAGES = { en: english, zh: chinese };
+const TAGS = { en: "en", zh: "zh-Hans" };
+const OTHER = { en: "zh", zh: "en" };
 const values = new WeakMap(); // element -> {say, label}: what its texts were filled with
 
 let language =
@@ -49,7 +51,8 @@ export function button(kind, key, picture, click) {
 
 /** Translate everything below `root` that was given a text. */
 export function translate(root = document) {
-  document.documentElement.lang = language === "zh" ? "zh-Hans" : "en";
+  document.documentElement.lang = TAGS[language];
+  document.getElementById("language").lang = TAGS[OTHER[language]];
   for (const each of root.querySelectorAll("[data-say]")) {
     say(each, each.dataset.say, values.get(each)?.say);
   }
@@ -63,7 +66,7 @@ export function translate(root = document) {
 
 /** Change between the languages, and remember it. */
 export function switchLanguage() {
-  language = language === "zh" ? "en" : "zh";
+  language = OTHER[language];
   choose({ language });
   translate();
 }

@@ -246,6 +246,18 @@ export class TrackView {
     this.#lanes.draw();
   }
 
+  /** Say the position in words, where it has changed. */
+  #speak(position) {
+    const rate = this.#track.sample_rate ?? 44_100;
+    const length = lengthOf(this.#track) / rate;
+    const words = text("ofLength", { now: clock(position / rate), length: clock(length) });
+    const slider = this.#lanes.overview.box;
+    if (slider.getAttribute("aria-valuetext") === words) return;
+    slider.setAttribute("aria-valuemax", Math.round(length));
+    slider.setAttribute("aria-valuenow", Math.round(position / rate));
+    slider.setAttribute("aria-valuetext", words);
+  }
+
   /** Move playhead, clock and meters, with every picture of the screen; nothing sounds by it. */
   #look() {
     const { position, mixer, playing } = this.#player;
@@ -253,11 +265,7 @@ export class TrackView {
     this.#lanes.place(position, this.#dragged ?? this.#player.loop);
     this.#transport.place(position);
     this.#strips.forEach((strip, i) => strip.measure(mixer && playing ? mixer.level(i) : 0));
-    const rate = this.#track.sample_rate ?? 44_100;
-    const slider = this.#lanes.overview.box;
-    slider.setAttribute("aria-valuemax", Math.round(lengthOf(this.#track) / rate));
-    slider.setAttribute("aria-valuenow", Math.round(position / rate));
-    slider.setAttribute("aria-valuetext", text("ofLength", { now: clock(position / rate), length: clock(lengthOf(this.#track) / rate) }));
+    this.#speak(position);
     this.#looks = requestAnimationFrame(() => this.#look());
   }
 }

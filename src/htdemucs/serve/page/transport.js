@@ -64,11 +64,10 @@ export class Transport {
 
   /** Show the player's state. */
   show({ stretches }) {
-    const { state, loop, original, tempo, pitch, track } = this.#player;
+    const { state, loop, original, tempo, pitch } = this.#player;
     const action = state === "paused" ? "play" : "pause";
     this.play.querySelector("use").setAttribute("href", `#i-${action}`);
     this.play.dataset.state = state;
-    this.play.disabled = lengthOf(track) === 0;
     label(this.play, action);
     this.loop.setAttribute("aria-pressed", Boolean(loop?.on));
     label(this.loop, "loopKey");
