@@ -29,21 +29,21 @@ INFO = {
             "name": "htdemucs",
             "stems": STEMS,
             "ready": True,
-            "parameters": 41_984_456,
+            "bytes": 41_984_456,
             "licence": "MIT",
         },
         {
             "name": "mini",
             "stems": STEMS,
             "ready": True,
-            "parameters": 1_400_000,
+            "bytes": 1_400_000,
             "licence": "CC0",
         },
         {
             "name": "htdemucs_6s",
             "stems": (*STEMS, "guitar", "piano"),
             "ready": False,
-            "parameters": 27_000_000,
+            "bytes": 27_000_000,
             "licence": "MIT",
         },
     ],
@@ -278,7 +278,12 @@ class FakeServer:
                 version = self.version
                 changed = [s.values for s in self.songs.values() if s.values["version"] > since]
                 removed = [name for name, at in self.removed.items() if at > since >= 0]
-                since = version
-                message = {"version": version, "tracks": changed, "removed": removed}
+                whole, since = since < 0, version
+                message = {
+                    "version": version,
+                    "tracks": changed,
+                    "removed": removed,
+                    "whole": whole,
+                }
                 yield f"event: tracks\nid: {version}\ndata: {json.dumps(message)}\n\n"
             await asyncio.sleep(0.02)

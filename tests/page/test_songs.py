@@ -163,10 +163,15 @@ def test_stale_news_change_nothing(open_page, server):
     song = server.add("A.mp3", 5)
     page = open_page()
     row(page, "A").wait_for()
-    stale = {"version": 0, "tracks": [{**song.values, "state": "failed"}], "removed": [song.id]}
+    stale = {
+        "version": 0,
+        "tracks": [{**song.values, "state": "failed"}],
+        "removed": [song.id],
+        "whole": False,
+    }
     assert page.evaluate(
         """(message) => {
-      app.tracks.apply(message, false);
+      app.tracks.apply(message);
       app.tracks.put({ ...message.tracks[0], version: 0 });
       return app.tracks.get(message.tracks[0].id).state;
     }""",

@@ -88,24 +88,16 @@ export function upload(file, { model, stems }, tell) {
   return { done, abort: () => sending.abort() };
 }
 
-/** Keep `tracks` as the server's are; tells `connected` whether the stream stands. */
+/**
+ * Keep `tracks` as the server's are; tells `connected` whether the stream stands.
+ *
+ * The browser reconnects by itself, naming the last version it saw, unless the server refused.
+ */
 export function follow(tracks, connected) {
   let wait = 500;
   const open = () => {
-    const since = tracks.version;
-    const source = new EventSource(`api/events?${query({ since })}`);
-    let first = true; // the browser reconnects by itself and then names the last version it saw
-    source.addEventListener("tracks", (event) => {
-      const message = JSON.parse(event.data);
-      if (first && since !== null && message.version < since) {
-        tracks.version = null; // another database: what we know is of no use
-        source.close();
-        open();
-        return;
-      }
-      tracks.apply(message, first && since === null);
-      first = false;
-    });
+    const source = new EventSource(`api/events?${query({ since: tracks.version })}`);
+    source.addEventListener("tracks", (event) => tracks.apply(JSON.parse(event.data)));
     source.onopen = () => {
       wait = 500;
       connected(true);

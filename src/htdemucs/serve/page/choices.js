@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 import { choices, choose } from "./store.js";
-import { number, stemName, text } from "./text.js";
+import { size, stemName, text } from "./text.js";
 
 const ALL = null; // stems: all that the model has
 
@@ -54,9 +54,8 @@ export class Choices {
   }
 
   #card(model, chosen) {
-    const size = text("parameters", { value: number(model.parameters / 1e6, model.parameters < 1e7 ? 1 : 0) });
-    const state = text(model.ready ? "ready" : "downloads");
-    const facts = [text("stemCount", { count: model.stems.length }), model.parameters ? size : null, state];
+    const state = model.ready ? text("ready") : text("downloads", { size: size(model.bytes) });
+    const facts = [model.stems.length && text("stemCount", { count: model.stems.length }), state];
     const pick = () => {
       choose({ model: model.name, stems: null });
       this.#showStems();
@@ -88,6 +87,8 @@ export class Choices {
       box.addEventListener("change", pick);
       return element("label", { class: "chip" }, box, element("span", {}, stemName(box.value)));
     });
-    document.getElementById("stems").replaceChildren(...chips);
+    const list = document.getElementById("stems");
+    list.replaceChildren(...chips);
+    list.closest("fieldset").hidden = all.length === 0;
   }
 }

@@ -13,6 +13,7 @@ export class Pictures extends EventTarget {
   #server; // peaks(id, from, columns), spectrogram(id, stem, from, columns)
   #track;
   #fetching = false;
+  #asked = false;
   #tiles = new Map(); // place -> {filled: columns known when it was asked for, image}
   #wanted = []; // tiles to fetch; the latest first
   #painting = false;
@@ -34,6 +35,11 @@ export class Pictures extends EventTarget {
       peaks.set(this.peaks);
       known.set(this.known);
       Object.assign(this, { peaks, known });
+    }
+    if (track.ranges.length > 0) this.#asked = false;
+    else if (track.state === "finished" && !this.#asked) {
+      this.#asked = true; // whoever asks for peaks has the server decode the stems' files
+      this.#server.peaks(track.id, 0, 1).catch(() => (this.#asked = false));
     }
     this.#fetch();
   }

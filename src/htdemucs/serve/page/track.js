@@ -14,6 +14,7 @@ import { lengthOf, titleOf } from "./tracks.js";
 import { Transport } from "./transport.js";
 import { button, clock, label, stemName, text } from "./text.js";
 
+const PLAYABLE = new Set(["queued", "separating", "finished"]);
 const SHAPES = ["waveform", "spectrogram"];
 
 export class TrackView {
@@ -231,7 +232,7 @@ export class TrackView {
   show() {
     const track = this.#track;
     const { mix, original, loop } = this.#player;
-    const sounds = track.ranges.length > 0 || ["queued", "separating"].includes(track.state);
+    const sounds = track.ranges.length > 0 || PLAYABLE.has(track.state);
     document.title = `${titleOf(track)} – htdemucs`;
     this.#about.show(track, sounds);
     this.stage.hidden = this.#transport.box.hidden = !sounds;

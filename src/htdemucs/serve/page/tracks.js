@@ -11,14 +11,11 @@ export class Tracks extends EventTarget {
     return this.#known.size;
   }
 
-  /** Take in a message {version, tracks, removed}; a `whole` one replaces everything. */
-  apply(message, whole) {
-    if (!whole && this.version !== null && message.version <= this.version) return;
+  /** Take in a message {version, tracks, removed, whole}; a whole one replaces everything. */
+  apply(message) {
+    if (!message.whole && this.version !== null && message.version <= this.version) return;
     this.version = message.version;
-    if (whole) {
-      const kept = new Set(message.tracks.map((track) => track.id));
-      for (const id of this.#known.keys()) if (!kept.has(id)) this.#known.delete(id);
-    }
+    if (message.whole) this.#known.clear();
     for (const id of message.removed) this.#known.delete(id);
     for (const track of message.tracks) this.#put(track);
     this.dispatchEvent(new Event("change"));
