@@ -68,7 +68,7 @@ def test_the_chosen_model_and_stems_are_sent_and_remembered(open_page, server):
     page.locator(".invitation [data-choose]").click()
     page.get_by_label("htdemucs_6s").check()
     for stem in ("Drums", "Bass", "Other", "Piano"):
-        page.get_by_label(stem).uncheck()
+        page.get_by_role("checkbox", name=stem).uncheck()
     page.get_by_role("button", name="Done").click()
     assert page.locator(".invitation .choice").inner_text() == "htdemucs_6s · Vocals, Guitar"
     page.reload()

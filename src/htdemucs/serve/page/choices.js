@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 import { choices, choose } from "./store.js";
-import { size, stemName, text } from "./text.js";
+import { modelWords, size, stemName, text } from "./text.js";
 
 const ALL = null; // stems: all that the model has
 
@@ -54,8 +54,10 @@ export class Choices {
   }
 
   #card(model, chosen) {
-    const state = model.ready ? text("ready") : text("downloads", { size: size(model.bytes) });
+    const state = model.ready ? text("ready") : text(model.bytes ? "downloads" : "downloadsSome", { size: size(model.bytes) });
+    const words = modelWords(model.name) ?? model.about;
     const facts = [model.stems.length && text("stemCount", { count: model.stems.length }), state];
+    const lines = [words, facts.filter(Boolean).join(" · ")].filter(Boolean).map((line) => element("small", {}, line));
     const pick = () => {
       choose({ model: model.name, stems: null });
       this.#showStems();
@@ -66,7 +68,7 @@ export class Choices {
       "label",
       { class: "card" },
       element("input", radio),
-      element("span", {}, element("b", {}, model.name), element("small", {}, facts.filter(Boolean).join(" · "))),
+      element("span", {}, element("b", {}, model.name), ...lines),
     );
   }
 

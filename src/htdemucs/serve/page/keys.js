@@ -47,7 +47,7 @@ export function listen(act) {
     const { target } = event;
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     if (target.matches(TYPING) || document.querySelector("dialog[open]")) return;
-    const own = target.matches("button, a, summary, input[type=checkbox], input[type=radio]");
+    const own = target.matches("button, summary, input[type=checkbox], input[type=radio]");
     if (event.key === " " && own) return;
     if (target.matches("[type=range], [role=slider]") && /^(Arrow|Home)/.test(event.key)) return;
     const action = actionOf(event);

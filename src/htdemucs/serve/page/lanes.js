@@ -126,7 +126,7 @@ export class Lanes {
     const { pen, width, height, step } = penOf(canvas);
     this.#drawHatch(pen, width, height, from, span);
     const middle = height / 2;
-    const tall = (value) => Math.sign(value) * Math.abs(value) ** 0.7 * (middle - 2);
+    const tall = (value) => Math.sign(value) * Math.abs(value) ** 0.6 * (middle - 2);
     pen.fillStyle = colour;
     for (let x = 0; x < width; x += step) {
       const at = from + (x / width) * span;

@@ -164,7 +164,7 @@ function toImage(levels, columns, [red, green, blue]) {
       }
       const level = loudest / 255;
       const at = 4 * ((BANDS - 1 - band) * TILE + x);
-      image.data.set([red, green, blue, 255 * level * level], at);
+      image.data.set([red, green, blue, 255 * level ** 1.5], at);
     }
   }
   pen.putImageData(image, 0, 0);

@@ -14,6 +14,8 @@ import { lengthOf } from "./tracks.js";
 const AHEAD = 4; // seconds of sound placed ahead, so that a throttled tab plays on
 const LOW = 0.3; // seconds placed ahead below which a short piece is better than none
 const TICK = 250; // milliseconds; a hidden tab ticks slower, and is driven by pieces that end
+const EDGE = 4; // frames that rounding to another tempo may change
+const PATIENCE = 6000; // milliseconds in which a range should grow
 const IDLE = 400; // milliseconds after which a paused context sleeps
 const SHORTEST_LOOP = 0.1; // seconds
 
@@ -34,7 +36,7 @@ export class Player extends EventTarget {
   #position = 0;
   mix = {};
   #filling = null; // aborts the request under way
-  #asked = null; // the frame that the server was last asked to go to
+  #wish = null; // {frame, since, asked}: what cannot be heard yet
   #timer = null;
 
   constructor(server) {
@@ -190,7 +192,7 @@ export class Player extends EventTarget {
 
   #runFrom(next) {
     this.#run = new Run(this.#context, this.mixer, this.track.sample_rate, next);
-    this.#asked = null;
+    this.#wish = null;
     this.#fill();
   }
 
@@ -257,10 +259,14 @@ export class Player extends EventTarget {
     return null;
   }
 
-  /** Ask the server to separate from here next, once for each place. */
+  /** Ask the server once to separate from here next; where a range ends, it most likely does. */
   #ask(frame) {
-    if (this.#asked === frame || this.track.state === "finished") return;
-    this.#asked = frame;
+    if (this.track.state === "finished") return;
+    if (this.#wish?.frame !== frame) this.#wish = { frame, since: performance.now(), asked: false };
+    const grows = this.track.ranges.some(([, to]) => Math.abs(to - frame) < EDGE);
+    const patience = grows ? PATIENCE : 0;
+    if (this.#wish.asked || performance.now() - this.#wish.since < patience) return;
+    this.#wish.asked = true;
     this.#server.seek(this.track.id, frame).catch(() => {});
   }
 

@@ -22,6 +22,9 @@ export function text(key, filling = {}) {
 /** Return the name of a stem, translated where we know it. */
 export const stemName = (stem) => LANGUAGES[language][`stem_${stem}`] ?? stem;
 
+/** Return a few words on a model, where we have some. */
+export const modelWords = (model) => LANGUAGES[language][`model_${model}`];
+
 /** Give an element a text that follows the language. */
 export function say(target, key, filling = {}) {
   target.dataset.say = key;
