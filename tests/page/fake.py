@@ -5,6 +5,7 @@ import itertools
 import json
 import threading
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ STEMS = ("drums", "bass", "other", "vocals")
 RATE = 44_100
 COLUMN = 1024
 BANDS = 96
+LONGEST = 30  # seconds of a track
 CSP = "default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 INFO = {
     "version": "0",
@@ -55,6 +57,12 @@ INFO = {
 
 def music(frames: int, sources: int) -> np.ndarray:
     """Return (L, sources + 1, 2) int16: stems that differ in pitch and rhythm, and their sum."""
+    return long_music(sources)[:frames]
+
+
+@cache
+def long_music(sources: int) -> np.ndarray:
+    frames = LONGEST * RATE
     time = np.arange(frames) / RATE
     parts = []
     for source in range(sources):
