@@ -121,7 +121,8 @@ def test_a_song_of_the_library_is_separated_on_demand(open_page, server):
     song = server.add("Found.flac", 10, state="found", kind="library")
     page = open_page(f"#{song.id}")
     page.get_by_role("button", name="Separate", exact=True).click()
-    page.get_by_role("button", name="Done").click()
+    page.get_by_role("heading", name="Separate this song with").wait_for()
+    page.locator("#choices").get_by_role("button", name="Separate").click()
     page.wait_for_function("() => app.tracks.size === 2")
     page.locator(".status", has_text="Waiting").wait_for()
 

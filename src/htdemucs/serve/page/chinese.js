@@ -54,6 +54,7 @@ export const chinese = {
   separate: "分离",
   retry: "重试",
   cancel: "取消",
+  againTitle: "用以下设置分离这首歌",
   again: "重新分离…",
   delete: "删除",
   back: "返回列表",

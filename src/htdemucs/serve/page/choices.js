@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 import { choices, choose } from "./store.js";
-import { modelWords, size, stemName, text } from "./text.js";
+import { modelWords, say, size, stemName, text } from "./text.js";
 
 const ALL = null; // stems: all that the model has
 
@@ -37,8 +37,10 @@ export class Choices {
   }
 
   /** Show the dialog; returns the choice once it is closed, or null if it was left by Escape. */
-  ask() {
+  ask({ title = "choicesTitle", done = "done" } = {}) {
     const dialog = document.getElementById("choices");
+    say(document.getElementById("choices-title"), title);
+    say(document.getElementById("choices-done"), done);
     const { model } = this.current;
     document.getElementById("models").replaceChildren(...this.#info.models.map((each) => this.#card(each, model)));
     this.#showStems();

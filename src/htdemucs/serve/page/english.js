@@ -54,6 +54,7 @@ export const english = {
   separate: "Separate",
   retry: "Try again",
   cancel: "Cancel",
+  againTitle: "Separate this song with",
   again: "Separate again…",
   delete: "Delete",
   back: "Back to the list",

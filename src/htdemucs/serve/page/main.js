@@ -122,7 +122,7 @@ async function begin() {
   translate();
   const info = await greet();
   choices = new Choices(info);
-  context = { info, choose: () => choices.ask() };
+  context = { info, choose: () => choices.ask({ title: "againTitle", done: "separate" }) };
   queue = new Queue(at("lists"), tracks, uploads);
   choices.show();
   wire();
