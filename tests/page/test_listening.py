@@ -149,7 +149,7 @@ def test_playing_needs_no_animation_frames(open_page, server):
     page = open_page(f"#{song.id}")
     page.evaluate("window.requestAnimationFrame = () => 0")
     press_play(page)
-    wait_for_position(page, 5.5)  # beyond what lay ahead at first
+    wait_for_position(page, 4.6)  # beyond what lay ahead at first
     wait_for(page, LOUD, True)
 
 

@@ -227,6 +227,8 @@ def test_the_page_asks_nobody_but_its_server(open_page, server):
 def test_modules_are_short_and_nothing_is_inline():
     html = (PAGE / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"\sstyle=|<style|\son\w+=|<script(?![^>]*\ssrc=)", html)
+    fetched = re.findall(r'(?:modulepreload" href|module" src)="page/([\w.]+)"', html)
+    assert sorted(fetched) == sorted(module.name for module in PAGE.glob("*.js"))  # all at once
     for module in PAGE.glob("*.js"):
         text = module.read_text(encoding="utf-8")
         assert text.startswith("/**"), f"{module.name} does not say what it is for"

@@ -21,16 +21,13 @@ RENDER = """async ({ frames, stems, mix, original, samples }) => {
   return [0, 1].map((side) => [...sound.getChannelData(side)]);
 }"""
 
-MIXES = {
-    "untouched": {},
-    "volumes": {"drums": {"gain": 0.5}, "vocals": {"gain": 1.5}},
-    "balance": {"bass": {"pan": -0.3}, "other": {"pan": 1}},
-    "mute": {"vocals": {"mute": True}},
-    "solo wins over mute": {
-        "drums": {"solo": True, "gain": 0.7, "mute": True},
-        "bass": {"mute": True},
-    },
-}
+MIXES = [
+    {},
+    {"drums": {"gain": 0.5}, "vocals": {"gain": 1.5}},
+    {"bass": {"pan": -0.3}, "other": {"pan": 1}},
+    {"vocals": {"mute": True}},
+    {"drums": {"solo": True, "gain": 0.7, "mute": True}, "bass": {"mute": True}},
+]
 
 
 def encode(sound):
@@ -50,10 +47,14 @@ def expected(sound, mix):
     return total
 
 
-@pytest.mark.parametrize("name", MIXES)
-def test_the_mix_is_the_stems_sum_to_16_bits(open_page, name):
-    sound, mix = music(4000, len(STEMS)), MIXES[name]
+def test_the_mix_is_the_stems_sum_to_16_bits(open_page):
     page = open_page()
+    for mix in MIXES:
+        check_mix(page, mix)
+
+
+def check_mix(page, mix):
+    sound = music(4000, len(STEMS))
     arguments = {
         "frames": 4000,
         "stems": STEMS,
