@@ -36,8 +36,10 @@ def test_a_phone_shows_everything_and_every_target_is_44_pixels(open_page, serve
     page = open_page(f"#{song.id}" if place == "track" else "", **PHONE)
     if song:
         page.wait_for_function("() => app.tracks.size > 0")
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
-    assert page.evaluate(SMALL) == []
+    for width, height in ((390, 844), (844, 390), (820, 1180)):  # upright, on its side, a tablet
+        page.set_viewport_size({"width": width, "height": height})
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate(SMALL) == []
 
 
 def test_on_a_phone_the_list_and_the_track_are_two_pages(open_page, server):

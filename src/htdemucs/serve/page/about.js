@@ -38,6 +38,7 @@ export class About {
     this.#track = track;
     const { state, sample_rate: rate, duration } = track;
     setText(this.title, titleOf(track));
+    this.title.title = titleOf(track);
     const facts = [
       track.artist,
       track.album,
