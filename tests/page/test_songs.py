@@ -53,6 +53,24 @@ def test_a_folder_gives_its_songs_and_nothing_else(open_page, server, tmp_path):
     assert {upload["name"] for upload in server.uploads} == {"a.ogg", "b.mp3"}
 
 
+def test_a_dropped_folder_is_searched_with_the_folders_in_it(open_page):
+    """Browsers give a folder's entries in parts; a file dropped by itself is always a song."""
+    names = open_page().evaluate("""async () => {
+      const { songsOf } = await import("/page/upload.js");
+      const file = (name) => ({ name, isFile: true, file: (give) => give(new File(["x"], name)) });
+      const folder = (name, ...entries) => ({
+        name,
+        isFile: false,
+        createReader: () => ({ readEntries: (give) => give(entries.splice(0, 2)) }),
+      });
+      const disc = folder("disc 2", file("9.ogg"), file("cover.png"));
+      const album = folder("album", file("10.mp3"), file("2.mp3"), disc, file("notes.txt"));
+      const items = [album, file("raw")].map((entry) => ({ webkitGetAsEntry: () => entry }));
+      return (await songsOf({ items, files: [] })).map((each) => each.name);
+    }""")
+    assert names == ["2.mp3", "10.mp3", "9.ogg", "raw"]
+
+
 def test_a_refused_song_says_why_and_can_be_sent_again(open_page, server):
     page = open_page()
     server.refuse = (413, "The file is larger than 500 MB.")

@@ -21,7 +21,7 @@ async function filesBelow(entry) {
 }
 
 /** Return the songs of a drop or a paste: any single file, and what sounds in folders. */
-async function songsOf(transfer) {
+export async function songsOf(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (entries.length === 0) return [...transfer.files];
   const found = await Promise.all(
