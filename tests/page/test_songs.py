@@ -4,6 +4,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from page.fake import FakeServer
+
 DROP = """(names) => {
   const transfer = new DataTransfer();
   for (const name of names) transfer.items.add(new File(["sound"], name, { type: "audio/mpeg" }));
@@ -268,6 +270,18 @@ def test_the_loop_and_the_tempo_can_be_downloaded(open_page, server):
     page.get_by_label("At tempo 80 % and pitch +2").check()
     address = page.locator("#download-go").get_attribute("href")
     assert "from=1&to=2&tempo=0.8&pitch=2" in address
+
+
+def test_everything_works_below_a_prefix(open_page):
+    """A reverse proxy may serve the page as one of several things."""
+    with FakeServer("/music") as server:
+        song = server.add(seconds=5)
+        page = open_page(f"#{song.id}", url=server.url)
+        page.get_by_role("button", name="Play", exact=True).click()
+        page.locator(".play[data-state=playing]").wait_for()
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download Vocals").click()
+        assert download.value.url.startswith(f"{server.url}api/")
 
 
 def test_a_stem_s_own_file_is_one_click_away(open_page, server):
