@@ -241,7 +241,6 @@ export class TrackView {
       this.#strips[i].show(mix, original || this.#heard(stem));
       this.#strips[i].offer(track.files?.[stem]);
     });
-    this.stage.classList.toggle("comparing", original);
     this.shapes.forEach((each, i) => each.setAttribute("aria-pressed", (i === 1) === this.#lanes.spectrograms));
     this.clear.disabled = !loop;
     this.#transport.show({ stretches: this.#context.info.stretch });
