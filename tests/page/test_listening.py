@@ -34,6 +34,15 @@ def wait_for(page, script, argument=None):
     page.wait_for_function(script, arg=argument, polling=20)
 
 
+def wait_until(page, condition):
+    """Wait for something on the server's side, while the browser goes on."""
+    for _ in range(2000):
+        if condition():
+            return
+        page.wait_for_timeout(10)
+    pytest.fail("it never came true")
+
+
 def wait_for_position(page, least, most=float("inf")):
     wait_for(
         page,
@@ -84,8 +93,7 @@ def test_seeking_ahead_asks_the_server_to_separate_there(open_page, server):
     box = page.locator(".wave.stem").first.bounding_box()
     page.mouse.click(box["x"] + box["width"] * 2 / 3, box["y"] + 20)
     wait_for(page, STATE, "waiting")
-    while not song.seeks:
-        page.wait_for_timeout(10)
+    wait_until(page, lambda: song.seeks)
     assert song.seeks[0] == pytest.approx(20 * RATE, abs=RATE / 4)
     server.change(song, ranges=[[0, 3 * RATE], [19 * RATE, 24 * RATE]])
     wait_for(page, LOUD, True)
@@ -139,8 +147,7 @@ def test_tempo_and_pitch_are_the_server_s(open_page, server):
     server.requests.clear()
     page.get_by_label("Tempo").fill("100")
     page.get_by_label("Pitch").fill("0")
-    while not any("tempo" not in url for url in server.requests):
-        page.wait_for_timeout(10)
+    wait_until(page, lambda: any("tempo" not in url for url in server.requests))
     wait_for(page, LOUD, True)
     assert page.evaluate(POSITION) > 4.2
 
