@@ -1,6 +1,5 @@
 """One browser for all tests of the page, and a fresh server and page for each."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -49,7 +48,9 @@ def open_page(browser, server):
         page.on("console", lambda line: line.type == "error" and complaints.append(line.text))
         page.goto((url or server.url) + hash)
         page.wait_for_selector("body[data-ready]")
-        page.evaluate("async () => { window.app = await import('/page/main.js'); }")
+        page.evaluate(
+            "async () => { window.app = await import(new URL('page/main.js', document.baseURI)); }"
+        )
         return page
 
     yield open_page
@@ -57,7 +58,3 @@ def open_page(browser, server):
         context.close()
     expected = "Failed to load resource"  # what a refused request leaves on the console
     assert [text for text in complaints if expected not in text] == []
-
-
-def js(value) -> str:
-    return json.dumps(value)

@@ -96,7 +96,8 @@ class Song:
 class FakeServer:
     """Runs in a thread of the test's own process."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix  # as behind a proxy that serves other things too
         self.songs: dict[str, Song] = {}
         self.removed: dict[str, int] = {}
         self.version = 0
@@ -110,14 +111,16 @@ class FakeServer:
         self._routes()
 
     def __enter__(self):
-        config = uvicorn.Config(self.app, port=0, log_level="warning", timeout_graceful_shutdown=1)
+        outer = FastAPI()
+        outer.mount(self.prefix, self.app)
+        config = uvicorn.Config(outer, port=0, log_level="warning", timeout_graceful_shutdown=1)
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
         while not self.server.started:
             self.thread.join(0.01)
         port = self.server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}/"
+        self.url = f"http://127.0.0.1:{port}{self.prefix}/"
         return self
 
     def __exit__(self, *_):

@@ -4,6 +4,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from page.fake import FakeServer
+
 DROP = """(names) => {
   const transfer = new DataTransfer();
   for (const name of names) transfer.items.add(new File(["sound"], name, { type: "audio/mpeg" }));
@@ -29,7 +31,7 @@ def test_an_empty_list_invites_and_songs_take_its_place(open_page, server):
 def test_a_song_that_is_dropped_before_the_server_has_answered_is_sent_too(browser, server):
     page = browser.new_page()
     waiting = []
-    page.route("**/api/info", lambda route: waiting.append(route))  # noqa: PLW0108  it marks the function
+    page.route("**/api/info", lambda route: waiting.append(route))  # noqa: PLW0108
     with page.expect_request("**/api/info"):
         page.goto(server.url)
     page.evaluate(DROP, ["Early.mp3"])
@@ -283,6 +285,18 @@ def test_the_loop_and_the_tempo_can_be_downloaded(open_page, server):
     page.get_by_label("At tempo 80 % and pitch +2").check()
     address = page.locator("#download-go").get_attribute("href")
     assert "from=1&to=2&tempo=0.8&pitch=2" in address
+
+
+def test_everything_works_below_a_prefix(open_page):
+    """A reverse proxy may serve the page as one of several things."""
+    with FakeServer("/music") as server:
+        song = server.add(seconds=5)
+        page = open_page(f"#{song.id}", url=server.url)
+        page.get_by_role("button", name="Play", exact=True).click()
+        page.locator(".play[data-state=playing]").wait_for()
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Download Vocals").click()
+        assert download.value.url.startswith(f"{server.url}api/")
 
 
 def test_a_stem_s_own_file_is_one_click_away(open_page, server):

@@ -15,6 +15,7 @@ import { Transport } from "./transport.js";
 import { button, clock, label, stemName, text } from "./text.js";
 
 const PLAYABLE = new Set(["queued", "separating", "finished"]);
+const SHORTEST = 0.1; // seconds of a region that was drawn on purpose
 const SHAPES = ["waveform", "spectrogram"];
 
 export class TrackView {
@@ -182,7 +183,7 @@ export class TrackView {
   #select({ from, to }, done) {
     const region = { from: Math.round(from), to: Math.round(to), on: true };
     this.#dragged = done ? null : region;
-    if (!done) return;
+    if (!done || region.to - region.from < SHORTEST * (this.#track.sample_rate ?? 44_100)) return;
     this.#player.setLoop(region);
     this.#save();
   }
@@ -240,7 +241,6 @@ export class TrackView {
       this.#strips[i].show(mix, original || this.#heard(stem));
       this.#strips[i].offer(track.files?.[stem]);
     });
-    this.stage.classList.toggle("comparing", original);
     this.shapes.forEach((each, i) => each.setAttribute("aria-pressed", (i === 1) === this.#lanes.spectrograms));
     this.clear.disabled = !loop;
     this.#transport.show({ stretches: this.#context.info.stretch });
