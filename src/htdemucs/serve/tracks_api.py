@@ -88,16 +88,17 @@ async def add_track(
     here.uploading += 1
     try:
         await receive(request.stream(), path, here.settings.limits, size)
-        return await to_thread.run_sync(_add_upload, here, track, path, chosen["name"], wanted)
+        return await to_thread.run_sync(_add_upload, here, track, path, chosen, wanted)
     finally:
         here.uploading -= 1
 
 
 def _add_upload(
-    here: Here, track: str, path: Path, model: str, wanted: list[str] | None
+    here: Here, track: str, path: Path, model: dict[str, Any], wanted: list[str] | None
 ) -> Document:
-    about = {"path": str(path), "name": path.name, "model": model, "wanted": wanted}
-    here.tracks.add(id=track, kind="upload", state="queued", **about)
+    about = {"path": str(path), "name": path.name, "model": model["name"], "wanted": wanted}
+    stems = wanted or list(model["sources"])  # so that the page has its lanes at once
+    here.tracks.add(id=track, kind="upload", state="queued", stems=stems, **about)
     here.wake()
     return here.tracks.document(track)
 
