@@ -1,4 +1,7 @@
-"""One browser for all tests of the page, and a fresh server and page for each."""
+"""One browser for the tests of a file, and a fresh server and page for each.
+
+Playwright's event loop runs as long as its browser, and no other one could in this process.
+"""
 
 from pathlib import Path
 
@@ -15,7 +18,7 @@ ARGUMENTS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
 WAIT = 20_000  # milliseconds until a condition that never comes true fails a test
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     path = next((path for path in CHROMIUM if path.exists()), None)
