@@ -1,0 +1,97 @@
+"""The client of a real server, and the script that uses it."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+import uvicorn
+
+from htdemucs.audio import AudioFile
+from htdemucs.client import Client
+from htdemucs.errors import ServerError
+from htdemucs.serve.app import create_app
+from htdemucs.serve.security import Access
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def address(service, worker):
+    """A server in a thread, and a worker in another."""
+    woken, ending = threading.Event(), threading.Event()
+    service.wake = woken.set
+
+    def work():
+        while not ending.is_set():
+            woken.wait()
+            woken.clear()
+            while worker.work():
+                pass
+
+    app = create_app(service, Access.to("long secret"))
+    config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
+    server, listening = uvicorn.Server(config), threading.Event()
+    startup = server.startup
+
+    async def started(sockets=None):
+        await startup(sockets)
+        listening.set()
+
+    server.startup = started
+    threads = [threading.Thread(target=server.run), threading.Thread(target=work)]
+    for thread in threads:
+        thread.start()
+    listening.wait()
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    ending.set()
+    woken.set()
+    for thread in threads:
+        thread.join()
+
+
+def read(path):
+    return torch.cat(list(AudioFile(path)), dim=1)
+
+
+def test_a_song_is_separated_elsewhere(address, write_song, tmp_path):
+    client, seen = Client(address, "long secret", interval=0.01), []
+    files = client.separate(write_song(tmp_path / "song.flac"), tmp_path / "out", seen.append)
+    assert list(files) == ["drums", "bass", "other", "vocals"]
+    assert all(path.parent == tmp_path / "out" for path in files.values())
+    assert seen[-1]["state"] == "finished"
+    [track] = client.tracks("song")
+    mix = client.download(track["id"], tmp_path / "mix.wav", kind="mix", format="wav", bit_depth=32)
+    torch.testing.assert_close(read(mix), sum(read(path) for path in files.values()))
+    client.delete(track["id"])
+    assert client.tracks() == []
+    assert not list(tmp_path.glob("**/*.partial"))
+
+
+def test_refusals_are_sentences(address, write_song, tmp_path):
+    client = Client(address, "long secret", interval=0.01)
+    with pytest.raises(ServerError, match="token"):
+        Client(address).tracks()
+    with pytest.raises(ServerError, match="no model of that name"):
+        client.add(write_song(tmp_path / "song.flac"), model="kazoo")
+    broken = tmp_path / "broken.mp3"
+    broken.write_bytes(b"nothing")
+    with pytest.raises(ServerError, match=r"broken\.mp3"):
+        client.separate(broken, tmp_path / "out")
+    with pytest.raises(ServerError, match="cannot be reached"):
+        Client("http://127.0.0.1:9").tracks()
+
+
+def test_the_example_makes_karaoke_versions(service, address, write_song, tmp_path, monkeypatch):
+    song = write_song(tmp_path / "song.flac")
+    monkeypatch.setenv("HTDEMUCS_TOKEN", "long secret")
+    command = [sys.executable, EXAMPLES / "remote.py", address, song, tmp_path / "missing.mp3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "song.flac: finished, 4 s done" in done.stdout
+    assert "missing.mp3" in done.stderr
+    assert read(tmp_path / "song (karaoke).flac").shape == (2, 32_000)
