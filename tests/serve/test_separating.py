@@ -272,14 +272,18 @@ def test_the_command_finds_what_the_page_made(client, worker, write_song, model,
 
 
 def test_stems_that_were_lowered_sound_as_their_files(
-    client, worker, write_song, tmp_path, monkeypatch
+    client, service, worker, write_song, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(OutputOptions, "gain", lambda *_: 0.5)  # as if one had clipped
     song = write_song(tmp_path / "song.flac")
-    for _ in range(2):  # separated, and then found to be finished
+    for is_known in (False, True):
         track = client.upload(song)["id"]
         worker.work()
         shown = client.track(track)
+        if is_known:  # there at once; the preview is made when somebody listens
+            assert (shown["frames"], shown["ranges"]) == (32_000, [])
+            service.filler.fill(track)
+            shown = client.track(track)
         assert (shown["state"], shown["ranges"]) == ("finished", [[0, 32_000]])
         heard = pcm(client, track, frames=1 << 20)
         folder = tmp_path / "data" / "separated" / "tiny" / "song"

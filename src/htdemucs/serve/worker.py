@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from htdemucs.audio import AudioFile
-from htdemucs.batch import Library, Outcome, Track
+from htdemucs.batch import Library, Outcome, Track, read_manifest
 from htdemucs.errors import HTDemucsError, SeparationError
 from htdemucs.fast import keep_freed_memory
 from htdemucs.files import model_folder
@@ -105,7 +105,11 @@ class Worker:
         }
         manifest = Path(outcome.manifest or "")
         values: Values = {"warnings": list(outcome.warnings), "stamp": manifest.stat().st_mtime_ns}
-        if outcome.status == "skipped" or outcome.gain != 1:  # the files hold something else
+        if outcome.status == "skipped":  # who listens has the preview made
+            about = read_manifest(manifest) or {}
+            values |= {"sample_rate": about.get("sample_rate"), "frames": about.get("length")}
+            values["ranges"] = []
+        elif outcome.gain != 1:  # the files hold something softer
             values["sample_rate"] = AudioFile(row["path"]).source_sample_rate
             for frames in decode(row | {"files": files}, values["sample_rate"], preview):
                 self._jobs.look(row["id"], self._name)  # raises if it was withdrawn
