@@ -54,6 +54,8 @@ def open_page(browser, server):
         page.evaluate(
             "async () => { window.app = await import(new URL('page/main.js', document.baseURI)); }"
         )
+        if hash:  # the track comes with the first list
+            page.wait_for_function("() => app.tracks.version !== null")
         return page
 
     yield open_page
