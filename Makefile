@@ -1,5 +1,6 @@
 # make demo   sets up a virtual environment and separates the example song
 # make test   sets up a virtual environment, then lint, types and tests
+# make page   tests the page in Chromium
 # make bench  compares with the published package (SONG=... for a song of your own): half an hour
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DIFFQ := $(VENV)/.diffq
 
-.PHONY: demo test lint slow bench clean
+.PHONY: demo test page lint slow bench clean
 SONG ?= examples/song.flac
 
 demo: $(READY)
@@ -16,6 +17,9 @@ demo: $(READY)
 
 test: lint $(DIFFQ)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+
+page: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m browser -n auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -5,6 +5,8 @@ import pytest
 
 from page.fake import RATE
 
+pytestmark = pytest.mark.browser
+
 STATE = "(wanted) => app.player.state === wanted"
 LOUD = """(loud) => {
   const { player } = app;

@@ -6,6 +6,8 @@ import pytest
 
 from page.fake import PAGE
 
+pytestmark = pytest.mark.browser
+
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 SMALL = """() => [...document.querySelectorAll("button, a[href], input, select, [role=slider]")]
   .filter((each) => each.checkVisibility() && !each.matches(".skip, [type=checkbox], [type=radio]"))

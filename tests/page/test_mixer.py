@@ -7,6 +7,8 @@ import pytest
 
 from page.fake import RATE, STEMS, music
 
+pytestmark = pytest.mark.browser
+
 RENDER = """async ({ frames, stems, mix, original, samples }) => {
   const { Mixer, toBuffer } = await import("/page/mixer.js");
   const context = new OfflineAudioContext(2, frames, 44100);

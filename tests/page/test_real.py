@@ -13,6 +13,8 @@ import soundfile
 
 from page.fake import RATE, music
 
+pytestmark = pytest.mark.browser
+
 READY = "() => app.tracks.size > 0 && [...app.tracks.sorted('').working].length === 0"
 PLAYING = "() => app.player.state === 'playing'"
 

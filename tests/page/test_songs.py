@@ -6,6 +6,8 @@ import pytest
 
 from page.fake import FakeServer
 
+pytestmark = pytest.mark.browser
+
 DROP = """(names) => {
   const transfer = new DataTransfer();
   for (const name of names) transfer.items.add(new File(["sound"], name, { type: "audio/mpeg" }));
