@@ -7,8 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from htdemucs.errors import ServerError
+
+_LOCKED_BYTE = 1 << 40  # behind all contents: Windows lets nobody else read what is locked
 
 
 @contextmanager
@@ -51,6 +54,24 @@ def model_folder(name: str) -> str:
     return name.removeprefix("hf://").replace("/", "_").lstrip(".") or "model"
 
 
+def lock(file: BinaryIO) -> bool:
+    """Have an open file to this process alone, until it is closed; False if another one has it."""
+    try:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            import msvcrt
+
+            file.seek(_LOCKED_BYTE)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+            file.seek(0)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Have the file at `path` to this process alone; the system lets go of it when that dies.
@@ -60,18 +81,13 @@ def locked(path: Path) -> Iterator[None]:
     """
     with path.open("a+b") as file:
         try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            is_ours = lock(file)
+        except OSError:  # a file system without locks
+            is_ours = False
+        if not is_ours:
             raise ServerError(
                 f"another server uses {path.parent}; stop it, or choose another `data`"
-            ) from None
+            )
         yield
 
 

@@ -2,8 +2,8 @@
 
 from htdemucs.audio.encoding import FORMATS, AudioEncoding
 from htdemucs.audio.pipe import AudioPipe, PipeWriter, RawFormat
-from htdemucs.audio.reader import AudioFile, reblock
-from htdemucs.audio.resample import Resampler, resampled_length
+from htdemucs.audio.reader import AudioFile, in_step, reblock
+from htdemucs.audio.resample import Resampler, fitted, resampled_length
 from htdemucs.audio.spool import Spool
 from htdemucs.audio.stem_file import StemFileWriter, read_stem_metadata
 from htdemucs.audio.tags import copy_tags
@@ -23,6 +23,8 @@ __all__ = [
     "Spool",
     "StemFileWriter",
     "copy_tags",
+    "fitted",
+    "in_step",
     "read_stem_metadata",
     "reblock",
     "resampled_length",

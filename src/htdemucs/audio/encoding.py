@@ -40,6 +40,7 @@ _CODECS = {
     ),
 }
 FORMATS = tuple(dict.fromkeys(name for name, _ in _CODECS))
+DEPTHS = {kind: [depth for name, depth in _CODECS if name == kind and depth] for kind in FORMATS}
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class AudioEncoding:
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise AudioError(f"unknown format {self.format!r}; choose from {', '.join(FORMATS)}")
-        depths = [depth for name, depth in _CODECS if name == self.format and depth]
+        depths = DEPTHS[self.format]
         if depths and self.bit_depth not in depths:
             choice = " or ".join(map(str, depths))
             raise AudioError(f"{self.format} cannot hold {self.bit_depth} bit; choose {choice}")

@@ -23,6 +23,7 @@ from htdemucs.audio.frames import Decoded
 from htdemucs.audio.parts import Part
 from htdemucs.audio.reader import Section, joined, repaired
 from htdemucs.audio.riff import is_endless, is_whole, pcm_codec
+from htdemucs.audio.writer import LAYOUTS
 from htdemucs.errors import AudioError
 
 SECONDS = 0.125  # of a block: a smaller part of the delay than the segment
@@ -136,9 +137,13 @@ def _open(reader: "_Reader", raw: RawFormat | None, endless: bool) -> InputConta
     if raw is None:
         return av.open(reader, "r", options=options, metadata_errors="replace")
     options["sample_rate"] = str(raw.sample_rate)
-    layouts = {1: "mono", 2: "stereo"}
-    options["ch_layout"] = layouts.get(raw.channels, f"{raw.channels} channels")
+    options["ch_layout"] = _layout(raw.channels)
     return av.open(reader, "r", format=raw.samples, options=options)
+
+
+def _layout(channels: int) -> str:
+    """Return FFmpeg's name for so many channels, which have no places where they are many."""
+    return LAYOUTS.get(channels, f"{channels} channels")
 
 
 class _Reader:
@@ -180,7 +185,7 @@ class PipeWriter:
     ) -> None:
         encoding = AudioEncoding("wav", bit_depth)
         self._codec, self._rate = encoding.codec, sample_rate
-        self._layout = {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
+        self._layout = _layout(channels)
         self._written = 0
         muxer = _RAW[bit_depth] if raw else self._codec.muxer
         options = {"fflags": "+bitexact", "flush_packets": "1"}

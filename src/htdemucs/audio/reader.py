@@ -1,6 +1,6 @@
 """Audio files as streams of float32 blocks."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import get_args
@@ -15,7 +15,7 @@ from htdemucs.audio.decoding import SAMPLE_RATES, decode, nothing_decoded, probe
 from htdemucs.audio.failures import printable
 from htdemucs.audio.findings import Findings
 from htdemucs.audio.frames import Decoded, SourceFormat
-from htdemucs.audio.resample import Resampler, resampled_length
+from htdemucs.audio.resample import Resampler, fitted, resampled_length
 from htdemucs.audio.timeline import Align
 from htdemucs.errors import AudioError
 
@@ -175,6 +175,24 @@ def reblock(blocks: Iterable[Tensor], length: int) -> Iterator[Tensor]:
             count -= whole
     if count:
         yield torch.cat(held, dim=1)
+
+
+def in_step(
+    files: Sequence[AudioFile], length: int, leading: int | None = None
+) -> Iterator[Tensor]:
+    """Yield blocks (file, C, L) of files of the same rate and channels; only the last is shorter.
+
+    They end with the longest of the first `leading` files, by default of all; a shorter file is
+    silent behind its end.
+    """
+    waiting = [reblock(file, length) for file in files]
+    silence = torch.zeros(files[0].channels, 0)
+    while True:
+        blocks = [next(blocks, silence) for blocks in waiting]
+        longest = max(block.shape[-1] for block in blocks[:leading])
+        if not longest:
+            return
+        yield torch.stack([fitted(block, longest) for block in blocks])
 
 
 def joined(pieces: Iterable[Decoded], seconds: float = 1) -> Iterator[Decoded]:

@@ -4,6 +4,7 @@ import numpy as np
 import soxr
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 QUALITY = "VHQ"  # 28 bits of precision; about 3 ms for a second of stereo
 
@@ -11,6 +12,11 @@ QUALITY = "VHQ"  # 28 bits of precision; about 3 ms for a second of stereo
 def resampled_length(length: int, source_rate: int, target_rate: int) -> int:
     """Convert a length in samples: length * target / source, halves rounded up."""
     return (2 * length * target_rate + source_rate) // (2 * source_rate)
+
+
+def fitted(waveform: Tensor, length: int) -> Tensor:
+    """(..., L) -> (..., length): resampling there and back may give a sample more or less."""
+    return F.pad(waveform, (0, length - waveform.shape[-1]))
 
 
 class Resampler:

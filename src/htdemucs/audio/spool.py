@@ -14,9 +14,9 @@ from torch import Tensor
 
 from htdemucs.audio.failures import printable, reporting
 from htdemucs.errors import AudioError
+from htdemucs.files import lock
 
 _BYTES = 4  # of a float32 sample
-_LOCKED_BYTE = 1 << 40  # behind all samples: Windows lets nobody else read what is locked
 
 
 class Spool:
@@ -58,7 +58,11 @@ class Spool:
             path.parent.mkdir(parents=True, exist_ok=True)
             spool._file = path.open("r+b" if path.exists() else "w+b")
             try:
-                _lock(spool._file, path)
+                if not lock(spool._file):
+                    raise AudioError(
+                        f"{printable(path.parent)} is being written by another htdemucs; "
+                        "wait for it"
+                    )
                 if spool._file.read(len(head)) != head:
                     spool._file.seek(0)
                     spool._file.truncate()
@@ -118,22 +122,3 @@ class Spool:
         return reporting(
             self._place, "cannot hold temporary files", "check its folder and the free space"
         )
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    """Let no other process use the file while this one has it open."""
-    try:
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            import msvcrt
-
-            file.seek(_LOCKED_BYTE)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-            file.seek(0)
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        raise AudioError(
-            f"{printable(path.parent)} is being written by another htdemucs; wait for it"
-        ) from None

@@ -22,7 +22,7 @@ from htdemucs.audio.failures import printable, reporting
 from htdemucs.audio.resample import Resampler
 from htdemucs.errors import AudioError
 
-_LAYOUTS = {1: "mono", 2: "stereo"}
+LAYOUTS = {1: "mono", 2: "stereo"}
 _FRAME_LENGTH = 16_384  # samples handed to FFmpeg at once; it cuts them to the codec's frames
 
 
@@ -50,7 +50,7 @@ class MediaWriter:
         self.channels = channels
         self.encoding = encoding
         name = printable(self.path)
-        if channels not in _LAYOUTS:
+        if channels not in LAYOUTS:
             raise AudioError(f"{name} cannot get {channels} channels; write 1 or 2")
         if sample_rate not in SAMPLE_RATES:
             raise AudioError(f"{name} cannot get {sample_rate} Hz; write 1000 to 768000 Hz")
@@ -146,7 +146,7 @@ class MediaWriter:
             ),
         )
         stream.codec_context.format = codec.sample_format
-        stream.codec_context.layout = _LAYOUTS[self._stored_channels]
+        stream.codec_context.layout = LAYOUTS[self._stored_channels]
         return stream
 
     def _encode(self, block: Tensor) -> None:
@@ -163,7 +163,7 @@ class MediaWriter:
         frame = AudioFrame.from_ndarray(
             to_sample_format(part.expand(self._stored_channels, -1).numpy(), codec),
             format=codec.sample_format,
-            layout=_LAYOUTS[self._stored_channels],
+            layout=LAYOUTS[self._stored_channels],
         )
         frame.sample_rate = self._stored_rate
         frame.time_base = Fraction(1, self._stored_rate)

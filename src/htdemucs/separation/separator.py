@@ -9,9 +9,8 @@ from typing import Any, Protocol
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from htdemucs.audio import Resampler
+from htdemucs.audio import Resampler, fitted
 from htdemucs.devices import choose_device
 from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
 from htdemucs.model import Model
@@ -148,7 +147,9 @@ class Separator:
             for name, stem in stems.items():
                 pieces[name].append(back[name].push(stem.cpu()))
         whole = {n: torch.cat([*pieces[n], back[n].flush()], dim=-1) for n in pieces}
-        return {n: _fit(stem, waveform.shape[-1]).to(waveform.device) for n, stem in whole.items()}
+        return {
+            n: fitted(stem, waveform.shape[-1]).to(waveform.device) for n, stem in whole.items()
+        }
 
     @torch.no_grad()
     def stream(
@@ -315,8 +316,3 @@ def _whole(name: str, value: Any, minimum: int) -> int:
     if whole < minimum:
         raise SeparationError(f"`{name}` must be at least {minimum}, not {whole}")
     return whole
-
-
-def _fit(stem: Tensor, length: int) -> Tensor:
-    """Return exactly `length` samples; resampling there and back may give one more or less."""
-    return F.pad(stem, (0, length - stem.shape[-1]))

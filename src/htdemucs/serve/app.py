@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from htdemucs.audio import FORMATS
+from htdemucs.audio.encoding import DEPTHS, FORMATS
 from htdemucs.errors import (
     BadRequestError,
     ConflictError,
@@ -40,7 +40,6 @@ STATUS: dict[type[HTDemucsError], int] = {
     TooManyError: 429,
     BadRequestError: 400,
 }
-DEPTHS = {"wav": [16, 24, 32], "flac": [16, 24]}  # bits
 BITRATES = {"mp3": [128, 192, 256, 320], "opus": [96, 128, 192, 256], "m4a": [128, 192, 256, 320]}
 
 
@@ -133,7 +132,7 @@ def _info(here: Here) -> dict[str, Any]:
         "version": __version__,
         "models": models,
         "default_model": here.settings.model,
-        "formats": {name: DEPTHS.get(name) or BITRATES.get(name, []) for name in FORMATS},
+        "formats": {name: DEPTHS[name] or BITRATES.get(name, []) for name in FORMATS},
         "limits": {
             "bytes": limits.upload_bytes, "seconds": limits.seconds, "jobs": limits.jobs,
         },

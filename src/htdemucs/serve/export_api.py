@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Annotated, Any, Literal
@@ -65,9 +66,14 @@ class Choices(BaseModel):
         return Mix(gains, balances, self.first, self.last, self.tempo, self.pitch)
 
     @property
+    def part(self) -> Mix:
+        """The part of the track, its tempo and pitch, of a mixer that changes nothing."""
+        return replace(self.mix, gains={}, balances={})
+
+    @property
     def is_part(self) -> bool:
         """Whether it is less than the whole track, or at another tempo or pitch."""
-        return self.mix != Mix(_numbers(self.gains), _numbers(self.pans))
+        return self.part != Mix()
 
 
 @router.get("/export", response_class=FileResponse)
@@ -136,8 +142,7 @@ def _song(here: Service, row: Values) -> Song:
 
 def _parts(song: Song, choices: Choices, folder: Path) -> dict[str, Path]:
     """Write a part of each stem, or all of it at another tempo."""
-    whole, encoding = choices.mix, choices.encoding
-    mix = Mix({}, {}, whole.first, whole.last, whole.tempo, whole.semitones)
+    mix, encoding = choices.part, choices.encoding
     files = {name: folder / f"{name}.{encoding.extension}" for name in song.stems}
     for name, path in files.items():
         export_mix(Song({name: song.stems[name]}), mix, encoding, path)

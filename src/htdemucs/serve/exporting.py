@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from htdemucs.audio import Align, AudioEncoding, AudioFile, AudioWriter, reblock
+from htdemucs.audio import Align, AudioEncoding, AudioFile, AudioWriter, in_step
 from htdemucs.errors import AudioError, SeparationError
 from htdemucs.serve.stretching import Samples, Stretched
 from htdemucs.stems.naming import Places
@@ -43,19 +42,12 @@ class Song:
     align: Align = "start"
 
     def blocks(self) -> Iterator[Tensor]:
-        """Yield (S, C, L) at the files' own rate, which all of them share."""
+        """Return blocks (S, C, L) at the files' own rate, which all of them share."""
         first = AudioFile(next(iter(self.stems.values())))
-        files = [
-            reblock(AudioFile(path, sample_rate=first.sample_rate, channels=first.channels), BLOCK)
-            for path in self.stems.values()
-        ]
-        silence = torch.zeros(first.channels, 0)
-        while True:
-            group = [next(file, silence) for file in files]
-            length = max(block.shape[-1] for block in group)
-            if not length:
-                return
-            yield torch.stack([F.pad(block, (0, length - block.shape[-1])) for block in group])
+        rate, channels = first.sample_rate, first.channels
+        paths = self.stems.values()
+        files = [AudioFile(path, sample_rate=rate, channels=channels) for path in paths]
+        return in_step(files, BLOCK)
 
 
 @dataclass(frozen=True)

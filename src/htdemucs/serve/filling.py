@@ -10,9 +10,8 @@ from queue import Queue
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from htdemucs.audio import AudioFile, reblock
+from htdemucs.audio import AudioFile, in_step
 from htdemucs.errors import AudioError, HTDemucsError
 from htdemucs.fast import use_this_thread_only
 from htdemucs.serve.preview import Preview
@@ -125,21 +124,6 @@ def _lanes(row: Values, rate: int) -> Iterator[Tensor]:
     own = [row["path"]] if row["path"] and Path(row["path"]).is_file() else []
     if not stems and not own:  # a file for DJ programs begins with the mixture
         own = [file["path"] for file in row["files"].values()][:1]
-    lanes = [_blocks(path, rate) for path in (*stems, *own)]
-    while True:
-        blocks = [next(lane, torch.zeros(CHANNELS, 0)) for lane in lanes]
-        length = max((block.shape[-1] for block in blocks[: len(stems) or 1]), default=0)
-        if not length:
-            return
-        fitted = [_fitted(block, length) for block in blocks]
-        if not own:
-            fitted.append(torch.stack(fitted).sum(0))
-        yield torch.stack(fitted)
-
-
-def _blocks(path: str, rate: int) -> Iterator[Tensor]:
-    return iter(reblock(AudioFile(path, sample_rate=rate, channels=CHANNELS), SECONDS * rate))
-
-
-def _fitted(waveform: Tensor, length: int) -> Tensor:
-    return F.pad(waveform, (0, length - waveform.shape[-1]))
+    files = [AudioFile(path, sample_rate=rate, channels=CHANNELS) for path in (*stems, *own)]
+    for lanes in in_step(files, SECONDS * rate, len(stems) or 1) if files else ():
+        yield lanes if own else torch.cat([lanes, lanes.sum(0, keepdim=True)])

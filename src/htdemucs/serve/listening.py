@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
-from torch.nn import functional as F
 
-from htdemucs.audio import AudioFile, Resampler
+from htdemucs.audio import AudioFile, Resampler, fitted
 from htdemucs.errors import SeparationError
 from htdemucs.files import fresh_folder
 from htdemucs.serve.jobs import Jobs
@@ -242,7 +241,7 @@ class _Run:
         if self._taken >= self._size.length:
             tails = [back.flush() for back in self._back]
             stems = [torch.cat(pair, dim=-1) for pair in zip(stems, tails, strict=True)]
-            stems = [_fitted(stem, self._size.frames - self._next) for stem in stems]
+            stems = [fitted(stem, self._size.frames - self._next) for stem in stems]
         frames = min(stems[0].shape[-1], self._size.frames - self._next)
         skipped = min(frames, max(0, self._first - self._next))
         start, stop = self._next + skipped, self._next + frames
@@ -251,8 +250,3 @@ class _Run:
         self._original.reach(stop)
         self._next = stop
         return start, stop
-
-
-def _fitted(stem: Tensor, length: int) -> Tensor:
-    """Return exactly so many frames: resampling there and back may give one more or less."""
-    return F.pad(stem, (0, length - stem.shape[-1]))

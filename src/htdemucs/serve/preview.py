@@ -1,15 +1,14 @@
 """The preview of a track: what can be heard of its lanes, on disk, filled in any order."""
 
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from htdemucs.audio.encoding import to_int16
+from htdemucs.files import fresh_folder
 
 COLUMN = 1024  # frames that share a peak
 Samples = NDArray[np.int16]
@@ -32,12 +31,7 @@ class Preview:
 
     def clear(self) -> None:
         """Begin anew, with nothing."""
-        self.remove()
-        self.folder.mkdir(parents=True)
-
-    def remove(self) -> None:
-        """Delete the files."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        fresh_folder(self.folder)
 
     def write(self, lane: int, start: int, waveform: Tensor) -> None:
         """Put (C, L) into a lane from frame `start` on."""
@@ -69,11 +63,6 @@ class Preview:
         return _read(self.folder / "peaks", size * start, size * columns).ljust(
             size * columns, b"\0"
         )
-
-    def waveform(self, lane: int, start: int, frames: int) -> Tensor:
-        """Return (C, L) of a lane as floats."""
-        samples = self.read([lane], start, frames)[:, 0].astype(np.float32).T
-        return torch.from_numpy(np.ascontiguousarray(samples) / np.float32(1 << 15))
 
     def _lane(self, lane: int) -> Path:
         return self.folder / f"{lane}.pcm"

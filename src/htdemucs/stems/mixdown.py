@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from htdemucs.audio import AudioEncoding, AudioFile, Resampler
+from htdemucs.audio import AudioEncoding, AudioFile, Resampler, fitted
 from htdemucs.stems.options import RESIDUAL, OutputOptions
 
 CLAMP = 0.99  # where "clamp" cuts
@@ -57,7 +56,7 @@ class Mixdown:
         """Return the rest, `length` samples in all: resampling there and back may round by one."""
         missing = length - self._given
         tails = [back.flush() for back in self._back]
-        return self._mixed([F.pad(tail, (0, missing - tail.shape[-1])) for tail in tails])
+        return self._mixed([fitted(tail, missing) for tail in tails])
 
     def _mixed(self, stems: list[Tensor]) -> Waveforms:
         named = dict(zip(self._stems, (self._gain * stem for stem in stems), strict=True))
@@ -125,4 +124,4 @@ class _Samples:
         while self._held.shape[-1] < count and (block := next(self._blocks, None)) is not None:
             self._held = torch.cat([self._held, block], dim=-1)
         taken, self._held = self._held[:, :count], self._held[:, count:]
-        return F.pad(taken, (0, count - taken.shape[-1]))
+        return fitted(taken, count)

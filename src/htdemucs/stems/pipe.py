@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from htdemucs.audio import AudioPipe, PipeWriter, Resampler
+from htdemucs.audio import AudioPipe, PipeWriter, Resampler, fitted
 from htdemucs.events import Finished, Listener, Pace, Started, nobody, results
 from htdemucs.separation import Normalization, Separator
 from htdemucs.separation.normalization import Running
@@ -45,7 +44,7 @@ def separate_pipe(
         written += block.shape[-1]
         tell(pace.at(written / rate))
     tail = back.flush()
-    writer.write(F.pad(tail, (0, pipe.source_length - written - tail.shape[-1])))
+    writer.write(fitted(tail, pipe.source_length - written))
     finished = Finished(
         track=NAME,
         status="separated",
