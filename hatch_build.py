@@ -36,6 +36,7 @@ TARGETS = {
             "avx2": ["-mfma", "-mavx2"],
             "avx512": AVX512,
             "avx512bf16": [*AVX512, "-mavx512bf16"],
+            "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
         },
         ["-fopenmp"],
         ["-shared"],

@@ -1,10 +1,11 @@
 """Compare this package with the published one on the same files with the same weights.
 
-    python -m benchmarks.compare SONG... [--rounds 3] [--json OUT] [--plot OUT.svg]
+    python -m benchmarks.compare SONG... [--rounds 3] [--json OUT] [--plot OUT.svg] [--kernels avx2]
 
 The programs take turns. Prints medians, ratios and peak memory for one segment through the network
 (also with OpenVINO and ONNX Runtime, if installed), whole files to four stems, and one stem of a
-bag of four.
+bag of four. With --kernels nobody uses better instructions than those kernels, and other runtimes are
+left out.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from typing import Any
 from benchmarks.checkpoints import BAG, NAME, released_size
 from benchmarks.forward import PUBLISHED
 from benchmarks.plot import draw
-from benchmarks.processes import Usage, machine, measure
+from benchmarks.processes import BUILDS, Usage, limit, machine, measure
 
 Command = list[str | Path]
 ONE_STEM = ("--two-stems", "vocals", "--other-method", "none")
@@ -116,7 +117,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--kernels", choices=BUILDS)
     options = parser.parse_args()
+    if options.kernels:
+        limit(options.kernels)
     print(machine())
     result = run(options.songs, options.rounds)
     if options.json:

@@ -1,6 +1,7 @@
 """One segment through the network, by several implementations in turn, in one process."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from benchmarks.checkpoints import NAME, network
 from htdemucs import HTDemucs, load_model
-from htdemucs.fast import keep_freed_memory, prepare
+from htdemucs.fast import keep_freed_memory, kernels, prepare
+from htdemucs.fast.precision import PRECISIONS
 from htdemucs.fast.products import Linear
 from htdemucs.model.trace import trace
 
@@ -32,11 +34,16 @@ def ways(repo: Path, folder: Path) -> dict[str, Forward]:
             return theirs(mixture)
 
     forwards: dict[str, Forward] = {PUBLISHED: theirs}
-    forwards[f"{PUBLISHED}, autocast bf16"] = autocast
+    if "bf16" in _precisions():
+        forwards[f"{PUBLISHED}, autocast bf16"] = autocast
     forwards["htdemucs, reference"] = model
-    for precision in ("fp32", "bf16"):
+    for precision in _precisions():
         forwards[f"htdemucs, {precision}"] = prepare(model, precision)
-    return forwards | _runtimes(model, folder)
+    return forwards if kernels.CHOICE in os.environ else forwards | _runtimes(model, folder)
+
+
+def _precisions() -> list[str]:
+    return ["fp32", "bf16"] if kernels.has_bf16() else ["fp32"]
 
 
 def _runtimes(model: HTDemucs, folder: Path) -> dict[str, Forward]:
@@ -114,7 +121,8 @@ def measure(repo: Path, folder: Path, rounds: int) -> dict[str, Any]:
         for _ in range(rounds):
             for name, forward in forwards.items():
                 seconds[name].append(_seconds(forward, mixture))
-        rates = {"fp32": matrix_rate(torch.float32), "bf16": matrix_rate(torch.bfloat16)}
+        types = {name: PRECISIONS[name] for name in _precisions()}
+        rates = {name: matrix_rate(dtype) for name, dtype in types.items()}
     return {
         "seconds": {name: median(values) for name, values in seconds.items()},
         "error_db": errors,

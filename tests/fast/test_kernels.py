@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from helpers import awake, snr
+from htdemucs.errors import ConfigError
 from htdemucs.fast import kernels
 from htdemucs.fast.layers import PackedDConv
 from htdemucs.model.layers import DConv, GlobalNorm, SpectralDConv
@@ -19,13 +20,39 @@ property_test = settings(
 
 
 def types(build):
-    return TYPES if build == "avx512bf16" else {torch.float32: TYPES[torch.float32]}
+    return TYPES if build in kernels.WITH_BF16 else {torch.float32: TYPES[torch.float32]}
 
 
 def test_kernels_exist_where_a_compiler_does():
     if sys.platform != "linux" or not kernels.cpu_has("avx2") or not shutil.which("c++"):
         pytest.skip("no compiler, or no kernels for this kind of machine")
     assert kernels.library() is not None
+
+
+@pytest.fixture
+def choosing(monkeypatch):
+    """Return `kernels.build` for a value of the environment variable."""
+
+    def build(choice):
+        monkeypatch.setenv(kernels.CHOICE, choice)
+        return kernels.build.__wrapped__()
+
+    return build
+
+
+def test_the_environment_chooses_a_build(choosing):
+    best = kernels.build()
+    runs = [name for name, feature in kernels.BUILDS.items() if kernels.cpu_has(feature)]
+    assert best is None or best == runs[0]
+    assert choosing("") == best
+    assert choosing("none") is None
+    if best:
+        assert choosing(runs[-1]) == runs[-1]
+
+
+def test_a_build_that_does_not_run_here_is_named(choosing):
+    with pytest.raises(ConfigError, match=r"HTDEMUCS_KERNELS must be .*none, not 'sse'"):
+        choosing("sse")
 
 
 @property_test

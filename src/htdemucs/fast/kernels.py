@@ -5,6 +5,7 @@ Shapes: B batch, T frame, F bin, L sample, N token, C channel, S source times au
 """
 
 import ctypes
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -13,14 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from htdemucs.errors import ConfigError
+
 LANES = 16  # the number of channels must be a multiple of this
 FOLDER = Path(__file__).parent
-BUILDS = {  # by instruction set, best first
-    "avx512_bf16": "avx512bf16",
-    "avx512_dq": "avx512",
+BUILDS = {  # and what each needs of the CPU, best first
+    "amx": "amx_bf16",
+    "avx512bf16": "avx512_bf16",
+    "avx512": "avx512_dq",
     "avx2": "avx2",
     "neon": "neon",
 }
+WITH_BF16 = ("amx", "avx512bf16")
+CHOICE = "HTDEMUCS_KERNELS"  # environment variable: a build, or "none"
 
 
 class DConvParameters(ctypes.Structure):
@@ -57,28 +63,51 @@ def cpu_has(feature: str) -> bool:
     """Whether this CPU has an instruction set; `feature` is torch's name for it."""
     if feature == "neon":  # every 64-bit ARM has it
         return platform.machine() in ("aarch64", "arm64")
-    capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)  # not in our oldest torch
-    return bool(capabilities().get(feature))
+    cpu: Any = torch.cpu  # our oldest torch has neither of these two
+    if feature == "amx_bf16" and not getattr(cpu, "_init_amx", bool)():
+        return False  # Linux lends the registers only to a process that asks for them
+    capabilities: dict[str, Any] = getattr(cpu, "get_capabilities", dict)()
+    return bool(capabilities.get(feature))
+
+
+@cache
+def build() -> str | None:
+    """Return the name of the best build that this CPU runs, or of the one that was chosen.
+
+    Raises:
+        ConfigError: the environment variable `HTDEMUCS_KERNELS` names no build that runs here.
+    """
+    builds = [name for name, feature in BUILDS.items() if _path(name).exists() and cpu_has(feature)]
+    choice = os.environ.get(CHOICE)
+    if choice == "none":
+        return None
+    if choice and choice not in builds:
+        raise ConfigError(f"{CHOICE} must be {', '.join([*builds, 'none'])}, not {choice!r}")
+    return choice or next(iter(builds), None)
 
 
 @cache
 def library() -> ctypes.CDLL | None:
     """Return the kernels for this CPU, or None if there are none."""
-    build = next((name for feature, name in BUILDS.items() if cpu_has(feature)), None)
-    path = FOLDER / f"kernels_{build}.so"
-    if not path.exists():
+    name = build()
+    if name is None:
         return None
     try:
         for openmp in Path(torch.__file__).parents[1].glob("torch.libs/libgomp*"):  # on aarch64
             ctypes.CDLL(str(openmp), ctypes.RTLD_GLOBAL)  # torch has loaded it for itself alone
-        return declare(ctypes.CDLL(str(path)))
+        return load(name)
     except OSError:  # compiled on another system, or torch has no OpenMP
         return None
 
 
+def load(build: str) -> ctypes.CDLL:
+    """Load a build of the kernels."""
+    return _declare(ctypes.CDLL(str(_path(build))))
+
+
 def has_bf16() -> bool:
     """Whether the kernels compute in bfloat16 on this CPU."""
-    return cpu_has("avx512_bf16") and library() is not None
+    return build() in WITH_BF16 and library() is not None
 
 
 def dconv_rows(
@@ -212,6 +241,10 @@ def overlap_add(frames: Tensor, window: Tensor, time: Tensor, levels: list[Tenso
     return y
 
 
+def _path(build: str) -> Path:
+    return FOLDER / f"kernels_{build}.so"
+
+
 def _call(name: str, like: Tensor, *arguments: object) -> None:
     """Run a kernel for the element type of `like`."""
     kernels = library()
@@ -219,7 +252,7 @@ def _call(name: str, like: Tensor, *arguments: object) -> None:
     getattr(kernels, f"htdemucs_{name}")(int(like.dtype == torch.bfloat16), *arguments)
 
 
-def declare(kernels: ctypes.CDLL) -> ctypes.CDLL:
+def _declare(kernels: ctypes.CDLL) -> ctypes.CDLL:
     """Declare the arguments of every kernel to ctypes: p pointer, n int64, i int, f float."""
     kinds = {
         "p": ctypes.c_void_p,

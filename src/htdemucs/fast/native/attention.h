@@ -1,13 +1,14 @@
 // Multi-head attention whose scores never leave the cache.
 //
-// Keys and values are first copied into the tiles that a matrix product needs. Then a few queries
-// at a time meet all keys: scores, their softmax, and its product with the values.
+// Keys and values are first copied into the order that products of matrices need. Then a block of
+// queries meets one chunk of keys after another: scores, powers of two relative to the largest
+// score so far, and the product of these weights with the values.
 #pragma once
 
 #include <algorithm>
 #include <memory>
 
-#include "simd.h"
+#include "product.h"
 
 // Tokens are rows of `pitch` numbers, items of the batch `tokens * pitch` apart; a head takes
 // `size` neighbouring numbers (a multiple of 16).
@@ -21,10 +22,12 @@ struct Tokens {
 };
 
 constexpr int64_t KEYS = COLUMNS * LANES;  // in a tile
+constexpr int64_t CHUNK = 384;             // keys; they and their values stay in the cache
+constexpr int64_t BLOCK = 48;              // queries: a multiple of ROWS of either type
 
 inline int64_t rounded_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// tile[c / STEP][key][STEP]; copies of the last key fill the rest, so the largest score is real
+// tile[c / STEP][key][STEP]; copies of the last key fill the rest
 template <class T>
 void pack_keys(const Tokens& keys, int64_t item, int64_t head, int64_t size, int64_t first, T* tile) {
     for (int64_t j = 0; j < KEYS; j++) {
@@ -34,95 +37,102 @@ void pack_keys(const Tokens& keys, int64_t item, int64_t head, int64_t size, int
     }
 }
 
-// packed[key / STEP][c][STEP] for the STEP values from `first` on
+// Channels in panels as wide as a tile: packed[panel][key / STEP][c][STEP], for the KEYS values from
+// `first` on; `pitch` counts the keys of all tiles.
 template <class T>
-void pack_values(const Tokens& values, int64_t item, int64_t head, int64_t size, int64_t first, T* packed) {
-    for (int64_t j = 0; j < STEP<T>; j++) {
-        const bool exists = first + j < values.tokens;
-        const T* value = exists ? values.row<T>(item, first + j, head, size) : nullptr;
-        for (int64_t c = 0; c < size; c++) packed[c * STEP<T> + j] = exists ? value[c] : T{};
+void pack_values(const Tokens& values, int64_t item, int64_t head, int64_t size, int64_t first,
+                 int64_t pitch, T* packed) {
+    for (int64_t c = 0; c < size; c += KEYS) {
+        const int64_t width = std::min(KEYS, size - c);
+        T* panel = packed + c * pitch + first * width;
+        for (int64_t j = 0; j < KEYS; j++) {
+            const bool exists = first + j < values.tokens;
+            const T* value = exists ? values.row<T>(item, first + j, head, size) + c : nullptr;
+            for (int64_t i = 0; i < width; i++)
+                panel[(j / STEP<T> * width + i) * STEP<T> + j % STEP<T>] = exists ? value[i] : T{};
+        }
     }
 }
 
-// scores[i][key] = query[i] . key for COUNT queries and the KEYS keys of a tile
-template <class T, int COUNT>
-inline void score_tile(const T* const* query, int64_t size, const T* tile, float* scores,
-                       int64_t pitch, Vector* most) {
-    Vector total[COUNT][COLUMNS] = {};
-    for (int64_t c = 0; c < size; c += STEP<T>) {
-        for (int j = 0; j < COLUMNS; j++) {
-            const auto key = operand(tile + j * LANES * STEP<T>);
-            for (int i = 0; i < COUNT; i++) multiply_add(total[i][j], spread(query[i] + c), key);
-        }
-        tile += KEYS * STEP<T>;
+// The keys and values of one head, packed; `pitch` counts its keys with padding.
+template <class T> struct Head {
+    const T *keys, *values;
+    int64_t tokens, pitch, size;
+};
+
+// A thread's memory for a block of queries: the queries, their scores and weights for a chunk of
+// keys, and what they have gathered so far.
+template <class T> struct Block {
+    std::unique_ptr<T[]> queries, weights;
+    std::unique_ptr<float[]> scores, gathered;
+    float most[BLOCK];    // of each query's scores, in powers of two
+    Vector total[BLOCK];  // of its weights, in each lane
+
+    explicit Block(int64_t size)
+        : queries(new T[BLOCK * size]()), weights(new T[BLOCK * CHUNK]), scores(new float[BLOCK * CHUNK]),
+          gathered(new float[BLOCK * size]) {}
+};
+
+// Turns one query's scores for `count` keys into weights, in units of the largest score so far;
+// scales what it has gathered to the same unit.
+template <class T>
+void weigh(float* scores, int64_t count, float unit, T* weights, float& most, Vector& total, float* gathered,
+           int64_t size) {
+    Vector top = load(scores);
+    for (int64_t j = LANES; j < count; j += LANES) top = maximum(top, load(scores + j));
+    const float before = most, now = fmaxf(before, largest(top) * unit);
+    Vector sums{};
+    for (int64_t j = 0; j < count; j += LANES) {
+        const Vector weight = exp2<T>(load(scores + j) * unit - now);
+        store(weights + j, weight);
+        sums += weight;
     }
-    for (int i = 0; i < COUNT; i++)
-        for (int j = 0; j < COLUMNS; j++) {
-            store(scores + i * pitch + j * LANES, total[i][j]);
-            most[i] = maximum(most[i], total[i][j]);
-        }
+    if (now > before) {
+        const Vector factor = exp2<float>(splat(before - now));
+        total *= factor;
+        for (int64_t c = 0; c < size; c += LANES) store(gathered + c, load(gathered + c) * factor);
+    }
+    most = now;
+    total += sums;
 }
 
-// y[i] = sum over keys of weight[i][key] * value[key], times gain[i], for COUNT queries and the
-// V vectors of channels at `values`
-template <class T, int COUNT, int V>
-inline void mix_tile(const T* weights, int64_t pitch, int64_t keys, const T* values, int64_t size,
-                     const float* gain, T* const* y) {
-    Vector total[COUNT][V] = {};
-    for (int64_t k = 0; k < keys; k += STEP<T>) {
-        for (int j = 0; j < V; j++) {
-            const auto value = operand(values + j * LANES * STEP<T>);
-            for (int i = 0; i < COUNT; i++)
-                multiply_add(total[i][j], spread(weights + i * pitch + k), value);
-        }
-        values += size * STEP<T>;
-    }
-    for (int i = 0; i < COUNT; i++)
-        for (int j = 0; j < V; j++) store(y[i] + j * LANES, total[i][j] * gain[i]);
+// gathered[i] += sum over keys of weight[i][key] * value[key], for V vectors of channels
+template <class T, int V>
+void gather(const T* weights, int64_t queries, int64_t count, const T* panel, float* gathered, int64_t size) {
+    for (int64_t i = 0; i < queries; i += ROWS<T>)
+        product<T, ROWS<T>, V, true>({weights + i * CHUNK, CHUNK}, count, {panel, V * LANES},
+                                     {gathered + i * size, size});
 }
 
-template <class T, int COUNT>
-void mix(const T* weights, int64_t pitch, int64_t keys, const T* values, int64_t size,
-         const float* gain, T* const* y) {
-    T* at[COUNT];
-    for (int64_t c = 0; c < size;) {
-        for (int i = 0; i < COUNT; i++) at[i] = y[i] + c;
-        const T* from = values + c * STEP<T>;
-        const int64_t left = (size - c) / LANES;
-        if constexpr (COLUMNS == 4) {
-            if (left >= 4) { mix_tile<T, COUNT, 4>(weights, pitch, keys, from, size, gain, at); c += 4 * LANES; continue; }
-            if (left == 3) { mix_tile<T, COUNT, 3>(weights, pitch, keys, from, size, gain, at); c += 3 * LANES; continue; }
+template <class T> void attend(const Head<T>& head, int64_t queries, Block<T>& block) {
+    const float unit = LOG2_E / sqrtf((float)head.size);  // softmax(scores / sqrt(size)), as powers of two
+    const int64_t size = head.size;
+    float *scores = block.scores.get(), *gathered = block.gathered.get();
+    T* weights = block.weights.get();
+    std::fill_n(gathered, BLOCK * size, 0.0f);
+    std::fill_n(block.most, BLOCK, -3e38f);
+    std::fill_n(block.total, BLOCK, Vector{});
+    for (int64_t first = 0; first < head.pitch; first += CHUNK) {
+        const int64_t count = std::min(CHUNK, head.pitch - first);
+        for (int64_t j = 0; j < count; j += KEYS)
+            for (int64_t i = 0; i < queries; i += ROWS<T>)
+                product<T, ROWS<T>, COLUMNS>({&block.queries[i * size], size}, size,
+                                             {head.keys + (first + j) * size, KEYS},
+                                             {scores + i * CHUNK + j, CHUNK});
+        for (int64_t i = 0; i < queries; i++) {
+            float* row = scores + i * CHUNK;
+            for (int64_t j = std::max(head.tokens - first, (int64_t)0); j < count; j++) row[j] = -3e38f;
+            weigh(row, count, unit, weights + i * CHUNK, block.most[i], block.total[i], gathered + i * size, size);
         }
-        if (left >= 2) { mix_tile<T, COUNT, 2>(weights, pitch, keys, from, size, gain, at); c += 2 * LANES; }
-        else { mix_tile<T, COUNT, 1>(weights, pitch, keys, from, size, gain, at); c += LANES; }
-    }
-}
-
-// COUNT queries against all keys. `keys` counts real ones, `pitch` those with padding.
-template <class T, int COUNT>
-void attend(const T* const* query, int64_t size, const T* packed_keys, const T* packed_values,
-            int64_t keys, int64_t pitch, float* scores, T* weights, T* const* y) {
-    Vector most[COUNT];
-    for (int i = 0; i < COUNT; i++) most[i] = splat(-3e38f);
-    for (int64_t j = 0; j < pitch; j += KEYS)
-        score_tile<T, COUNT>(query, size, packed_keys + j * size, scores + j, pitch, most);
-
-    // softmax(scores / sqrt(size)), as powers of two
-    const float unit = LOG2_E / sqrtf((float)size);
-    float gain[COUNT];
-    for (int i = 0; i < COUNT; i++) {
-        float* row = scores + i * pitch;
-        for (int64_t j = keys; j < pitch; j++) row[j] = -3e38f;
-        const Vector top = splat(largest(most[i]) * unit);
-        Vector total{};
-        for (int64_t j = 0; j < pitch; j += LANES) {
-            const Vector weight = exp2<T>(load(row + j) * unit - top);
-            store(weights + i * pitch + j, weight);
-            total += weight;
+        for (int64_t c = 0; c < size; c += KEYS) {
+            const int64_t vectors = std::min(KEYS, size - c) / LANES;
+            const T* panel = head.values + c * head.pitch + first * vectors * LANES;
+            if (vectors == 1) gather<T, 1>(weights, queries, count, panel, gathered + c, size);
+            if (vectors == 2) gather<T, 2>(weights, queries, count, panel, gathered + c, size);
+            if (vectors == 3) gather<T, 3>(weights, queries, count, panel, gathered + c, size);
+            if (vectors == 4) gather<T, 4>(weights, queries, count, panel, gathered + c, size);
         }
-        gain[i] = 1 / sum(total);
     }
-    mix<T, COUNT>(weights, pitch, pitch, packed_values, size, gain, y);
 }
 
 // y (batch, queries, heads * size)
@@ -136,40 +146,29 @@ void attention(const Tokens& queries, const Tokens& keys, const Tokens& values, 
 #pragma omp parallel for schedule(dynamic) collapse(2)
     for (int64_t slot = 0; slot < slots; slot++)
         for (int64_t j = 0; j < pitch; j += KEYS) {
-            const int64_t at = (slot * pitch + j) * size;
-            pack_keys(keys, slot / heads, slot % heads, size, j, &packed_keys[at]);
-            for (int64_t k = 0; k < KEYS; k += STEP<T>)
-                pack_values(values, slot / heads, slot % heads, size, j + k, &packed_values[at + k * size]);
+            const int64_t at = slot * pitch + j;
+            pack_keys(keys, slot / heads, slot % heads, size, j, &packed_keys[at * size]);
+            pack_values(values, slot / heads, slot % heads, size, j, pitch, &packed_values[slot * pitch * size]);
         }
 
-    constexpr int64_t TASK = 16 * ROWS;  // queries
-    const int64_t pieces = (queries.tokens + TASK - 1) / TASK;
+    const int64_t pieces = (queries.tokens + BLOCK - 1) / BLOCK;
 #pragma omp parallel
     {
-        std::unique_ptr<float[]> scores(new float[ROWS * pitch]);
-        std::unique_ptr<T[]> weights(new T[ROWS * pitch]);
+        [[maybe_unused]] const Tiles tiles;
+        Block<T> block(size);
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < slots * pieces; task++) {
-            const int64_t slot = task / pieces, first = task % pieces * TASK;
+            const int64_t slot = task / pieces, first = task % pieces * BLOCK;
             const int64_t item = slot / heads, head = slot % heads;
-            const int64_t last = first + TASK < queries.tokens ? first + TASK : queries.tokens;
-            const T* k = &packed_keys[slot * pitch * size];
-            const T* v = &packed_values[slot * pitch * size];
-            for (int64_t i = first; i < last;) {
-                const T* query[ROWS];
-                T* out[ROWS];
-                for (int r = 0; r < ROWS && i + r < last; r++) {
-                    query[r] = queries.row<T>(item, i + r, head, size);
-                    out[r] = y + (item * queries.tokens + i + r) * width + head * size;
-                }
-                if (i + ROWS <= last) {
-                    attend<T, ROWS>(query, size, k, v, keys.tokens, pitch, scores.get(), weights.get(), out);
-                    i += ROWS;
-                } else {
-                    attend<T, 1>(query, size, k, v, keys.tokens, pitch, scores.get(), weights.get(), out);
-                    i++;
-                }
-            }
+            const int64_t count = std::min(BLOCK, queries.tokens - first);
+            for (int64_t i = 0; i < count; i++)
+                memcpy((void*)&block.queries[i * size], queries.row<T>(item, first + i, head, size), size * sizeof(T));
+            attend(Head<T>{&packed_keys[slot * pitch * size], &packed_values[slot * pitch * size], keys.tokens,
+                           pitch, size}, count, block);
+            for (int64_t i = 0; i < count; i++)
+                for (int64_t c = 0; c < size; c += LANES)
+                    store(y + (item * queries.tokens + first + i) * width + head * size + c,
+                          load(&block.gathered[i * size + c]) * (1 / sum(block.total[i])));
         }
     }
 }

@@ -7,7 +7,7 @@
 
 #include <memory>
 
-#include "simd.h"
+#include "product.h"
 
 // The parameters of one layer, as htdemucs.fast.layers packs them. `pitch` is `hidden` rounded up
 // to a multiple of LANES, and `taps_pitch` is 3 * hidden rounded up; the padding is zero.
@@ -28,7 +28,7 @@ struct DConvLayer {
     int64_t channels, hidden, pitch, taps_pitch, dilation;
 };
 
-constexpr int AT_ONCE = LANES == 16 ? 8 : 4;  // positions
+template <class T> constexpr int AT_ONCE = ROWS<T> == 6 && LANES == 16 ? 8 : ROWS<T>;  // positions
 constexpr int64_t PIECE = 512;                // positions worked on at a time, in the cache
 
 // A thread's memory: the three taps of a piece of positions, with neighbours on each side, and
@@ -40,31 +40,19 @@ struct DConvScratch {
         : taps(new float[(PIECE + 64) * p.taps_pitch + LANES]), products(new float[p.hidden * p.pitch]) {}
 };
 
-// taps[t] = squeeze * x[t] for COUNT positions and V vectors of outputs from v on
-template <class T, int COUNT, int V>
-inline void taps_tile(const DConvLayer& p, const T* x, int64_t v, float* taps) {
-    Vector total[COUNT][V] = {};
-    const T* weight = (const T*)p.squeeze + v * STEP<T>;
-    for (int64_t c = 0; c < p.channels; c += STEP<T>) {
-        decltype(operand(weight)) w[V];
-        for (int j = 0; j < V; j++) w[j] = operand(weight + j * LANES * STEP<T>);
-        for (int i = 0; i < COUNT; i++) {
-            const auto value = spread(x + i * p.channels + c);
-            for (int j = 0; j < V; j++) multiply_add(total[i][j], value, w[j]);
-        }
-        weight += p.taps_pitch * STEP<T>;
-    }
-    for (int i = 0; i < COUNT; i++)
-        for (int j = 0; j < V; j++) store(taps + i * p.taps_pitch + v + j * LANES, total[i][j]);
-}
-
+// taps[t] = squeeze * x[t] for COUNT positions
 template <class T, int COUNT>
 inline void taps_block(const DConvLayer& p, const T* x, float* taps) {
-    constexpr int MOST = LANES == 16 ? 3 : 2;
+    constexpr int MOST = LANES == 16 ? 3 : 2;  // vectors
     int64_t v = 0;
-    for (; v + MOST * LANES <= p.taps_pitch; v += MOST * LANES) taps_tile<T, COUNT, MOST>(p, x, v, taps);
-    if (v + 2 * LANES <= p.taps_pitch) taps_tile<T, COUNT, 2>(p, x, v, taps), v += 2 * LANES;
-    if (v < p.taps_pitch) taps_tile<T, COUNT, 1>(p, x, v, taps);
+    auto tile = [&](auto vectors) {
+        const T* weight = (const T*)p.squeeze + v * STEP<T>;
+        product<T, COUNT, vectors>({x, p.channels}, p.channels, {weight, p.taps_pitch}, {taps + v, p.taps_pitch});
+        v += vectors * LANES;
+    };
+    while (v + MOST * LANES <= p.taps_pitch) tile(std::integral_constant<int, MOST>());
+    if (v + 2 * LANES <= p.taps_pitch) tile(std::integral_constant<int, 2>());
+    if (v < p.taps_pitch) tile(std::integral_constant<int, 1>());
 }
 
 // hidden[t] = squeeze * x around t + bias, for the positions of a piece
@@ -75,8 +63,8 @@ Moments squeeze(const DConvLayer& p, const T* x, int64_t length, int64_t from, i
     const int64_t last = to + p.dilation > length ? length : to + p.dilation;
     float* taps = scratch.taps.get();
     int64_t t = first;
-    for (; t + AT_ONCE <= last; t += AT_ONCE)
-        taps_block<T, AT_ONCE>(p, x + t * p.channels, taps + (t - first) * p.taps_pitch);
+    for (; t + AT_ONCE<T> <= last; t += AT_ONCE<T>)
+        taps_block<T, AT_ONCE<T>>(p, x + t * p.channels, taps + (t - first) * p.taps_pitch);
     for (; t < last; t++) taps_block<T, 1>(p, x + t * p.channels, taps + (t - first) * p.taps_pitch);
 
     Vector sums{}, squares{};
@@ -165,18 +153,10 @@ Moments expand_moments(const DConvLayer& p, const T* active, int64_t from, int64
 template <class T, int COUNT>
 inline void expand_block(const DConvLayer& p, float scale, float shift, const T* active, T* x) {
     const int64_t gates = p.channels;
+    float expanded[COUNT * 2 * LANES];  // values, then gates
     for (int64_t v = 0; v < p.channels; v += LANES) {
-        Vector value[COUNT] = {}, gate[COUNT] = {};
         const T* weight = (const T*)p.expand + v * STEP<T>;
-        for (int64_t h = 0; h < p.hidden; h += STEP<T>) {
-            const auto a = operand(weight), b = operand(weight + gates * STEP<T>);
-            for (int i = 0; i < COUNT; i++) {
-                const auto z = spread(active + i * p.pitch + h);
-                multiply_add(value[i], z, a);
-                multiply_add(gate[i], z, b);
-            }
-            weight += 2 * p.channels * STEP<T>;
-        }
+        product<T, COUNT, 2>({active, p.pitch}, p.hidden, {weight, 2 * p.channels, gates}, {expanded, 2 * LANES});
         const Vector gain = load(p.expand_gain + v), gate_gain = load(p.expand_gain + gates + v);
         const Vector offset =
             (load(p.expand_bias + v) * scale + shift) * gain + load(p.expand_offset + v);
@@ -185,8 +165,9 @@ inline void expand_block(const DConvLayer& p, float scale, float shift, const T*
         const Vector layer_scale = load(p.layer_scale + v);
         for (int i = 0; i < COUNT; i++) {
             T* at = x + i * p.channels + v;
-            const Vector left = value[i] * (gain * scale) + offset;
-            const Vector right = gate[i] * (gate_gain * scale) + gate_offset;
+            const float* value = expanded + i * 2 * LANES;
+            const Vector left = load(value) * (gain * scale) + offset;
+            const Vector right = load(value + LANES) * (gate_gain * scale) + gate_offset;
             store(at, load(at) + layer_scale * left * sigmoid<T>(right));
         }
     }
@@ -196,8 +177,8 @@ template <class T>
 void expand(const DConvLayer& p, float scale, float shift, const T* active, int64_t from,
             int64_t to, T* x) {
     int64_t t = from;
-    for (; t + AT_ONCE <= to; t += AT_ONCE)
-        expand_block<T, AT_ONCE>(p, scale, shift, active + t * p.pitch, x + t * p.channels);
+    for (; t + AT_ONCE<T> <= to; t += AT_ONCE<T>)
+        expand_block<T, AT_ONCE<T>>(p, scale, shift, active + t * p.pitch, x + t * p.channels);
     for (; t < to; t++) expand_block<T, 1>(p, scale, shift, active + t * p.pitch, x + t * p.channels);
 }
 
@@ -246,6 +227,7 @@ void dconv_rows(const DConvLayer* layers, int64_t depth, const T* x, bool glu, T
     const int64_t width = glu ? 2 * channels : channels;
 #pragma omp parallel
     {
+        [[maybe_unused]] const Tiles tiles;
         DConvScratch scratch(layers[0]);
         std::unique_ptr<T[]> local(new T[rows * frames * channels]);
         std::unique_ptr<float[]> hidden(new float[frames * layers[0].pitch]);
@@ -286,6 +268,7 @@ void dconv_line(const DConvLayer* layers, int64_t depth, T* x, int64_t length) {
     auto each = [&](int64_t pieces, auto work) {
 #pragma omp parallel
         {
+            [[maybe_unused]] const Tiles tiles;
             DConvScratch scratch(layers[0]);
 #pragma omp for schedule(dynamic)
             for (int64_t k = 0; k < pieces; k++)

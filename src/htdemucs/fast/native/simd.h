@@ -10,12 +10,11 @@
 
 constexpr int LANES = 16;   // floats in a vector
 constexpr int COLUMNS = 4;  // vectors side by side in a tile of a matrix product
-constexpr int ROWS = 6;     // rows of such a tile: ROWS * COLUMNS accumulators stay in registers
 #else
 constexpr int LANES = 8;
 constexpr int COLUMNS = 2;
-constexpr int ROWS = 4;
 #endif
+template <class T> constexpr int ROWS = 6;  // of such a tile
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
@@ -35,17 +34,18 @@ inline Vector first_lanes(Vector x, int64_t count) {
     return select(lane < (int32_t)count, x, Vector{});
 }
 
-inline float sum(Vector x) {
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += x[i];
-    return total;
+// `join` over all lanes, by halves
+template <class Join> inline float fold(Vector x, Join join) {
+    typedef float Four __attribute__((vector_size(16)));
+    Four part[LANES / 4];
+    memcpy(part, &x, sizeof x);
+    for (int n = LANES / 8; n; n /= 2)
+        for (int i = 0; i < n; i++) part[i] = join(part[i], part[i + n]);
+    return join(join(part[0][0], part[0][1]), join(part[0][2], part[0][3]));
 }
 
-inline float largest(Vector x) {
-    float most = x[0];
-    for (int i = 1; i < LANES; i++) most = x[i] > most ? x[i] : most;
-    return most;
-}
+inline float sum(Vector x) { return fold(x, [](auto a, auto b) { return a + b; }); }
+inline float largest(Vector x) { return fold(x, [](auto a, auto b) { return a > b ? a : b; }); }
 
 inline Vector load(const float* p) { return *(const Unaligned*)p; }
 inline void store(float* p, Vector x) { *(Unaligned*)p = x; }
@@ -99,24 +99,22 @@ inline Vector split(Vector x, Vector& whole) {
 }
 inline Vector scale(Vector x, Vector power) { return (Vector)_mm512_scalef_ps((__m512)x, (__m512)power); }
 #else
-inline Vector maximum(Vector a, Vector b) { return select(a > b, a, b); }
+inline Vector maximum(Vector a, Vector b) { return a > b ? a : b; }
 template <class T> inline Vector reciprocal(Vector x) { return 1.0f / x; }
 
 inline Vector split(Vector x, Vector& whole) {
     const Vector magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to whole numbers
-    x = select(x < -1000.0f, splat(-1000.0f), select(x > 1000.0f, splat(1000.0f), x));
-    whole = (x + magic) - magic;
-    return x - whole;
+    x = maximum(x, splat(-126.0f));           // whose power of two is a normal number
+    whole = x + magic;
+    return x - (whole - magic);
 }
-inline Vector scale(Vector x, Vector power) {  // in two steps, as the result may be subnormal
-    power = select(power < -250.0f, splat(-250.0f), select(power > 250.0f, splat(250.0f), power));
-    const Integers whole = __builtin_convertvector(power, Integers), half = whole >> 1;
-    return x * (Vector)((half + 127) << 23) * (Vector)((whole - half + 127) << 23);
+inline Vector scale(Vector x, Vector whole) {  // `whole` still has the magic number in it
+    return (Vector)((Integers)x + ((Integers)whole << 23));
 }
 #endif
 
-// 2 to the power of x, as exactly as T needs: relative error 2e-7, or 8e-5 for bfloat16, whose
-// own steps are 8e-3.
+// 2 to the power of x, for x up to 127, as exactly as T needs: relative error 2e-7, or 8e-5 for
+// bfloat16, whose own steps are 8e-3.
 template <class T> inline Vector exp2(Vector x) {
     Vector whole;
     const Vector fraction = split(x, whole);
