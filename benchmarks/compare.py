@@ -4,8 +4,8 @@
 
 The programs take turns. Prints medians, ratios and peak memory for one segment through the network
 (also with OpenVINO and ONNX Runtime, if installed), whole files to four stems, and one stem of a
-bag of four. With --kernels nobody uses better instructions than those kernels, and other runtimes are
-left out.
+bag of four. With --kernels nobody uses better instructions than those, and other runtimes are left
+out.
 """
 
 import argparse
