@@ -33,7 +33,13 @@ if TYPE_CHECKING:
         HTDemucs,
         HTDemucsConfig,
     )
-    from htdemucs.separation import Normalization, Separator
+    from htdemucs.separation import (
+        LiveSeparator,
+        Normalization,
+        RealTimeSeparator,
+        Separator,
+        Timing,
+    )
     from htdemucs.stems import OutputOptions, SeparatedFile, separate_file
     from htdemucs.weights import load_model, save_model
 
@@ -49,12 +55,15 @@ _ROOMS = {
     "HTDemucs": "weights",
     "HTDemucsConfig": "model",
     "Library": "batch",
+    "LiveSeparator": "separation",
     "Normalization": "separation",
     "Outcome": "batch",
     "OutputOptions": "stems",
     "Progress": "events",
+    "RealTimeSeparator": "separation",
     "SeparatedFile": "stems",
     "Separator": "separation",
+    "Timing": "separation",
     "Track": "batch",
     "find_tracks": "batch",
     "load_model": "weights",
@@ -79,15 +88,18 @@ __all__ = [
     "HTDemucsConfig",
     "HTDemucsError",
     "Library",
+    "LiveSeparator",
     "ModelNotFoundError",
     "Normalization",
     "Outcome",
     "OutputOptions",
     "Progress",
+    "RealTimeSeparator",
     "SegmentTooLongError",
     "SeparatedFile",
     "SeparationError",
     "Separator",
+    "Timing",
     "Track",
     "UploadError",
     "__version__",

@@ -230,6 +230,18 @@ class Separator:
             kept.put(segment.start, answer)
         return answers
 
+    @property
+    def window_length(self) -> int:
+        """Samples that the model sees for a segment, which lies in their middle."""
+        return self._run.windows.widest(self.segment_length)
+
+    @torch.no_grad()
+    def answer(self, window: Tensor) -> Tensor:
+        """(C, window_length) -> (S, C, segment_length): the network alone, at the model's level"""
+        answer = self._run(window[None], self.segment_length)[0]
+        edge = (answer.shape[-1] - self.segment_length) // 2
+        return answer[..., edge : edge + self.segment_length]
+
     def shift_offsets(self) -> list[int]:
         """Return the random lead-ins in samples: the same for every track."""
         generator = torch.Generator().manual_seed(self.seed)
