@@ -4,6 +4,7 @@ from htdemucs.audio.encoding import FORMATS, AudioEncoding
 from htdemucs.audio.pipe import AudioPipe, PipeWriter, RawFormat
 from htdemucs.audio.reader import AudioFile, in_step, reblock
 from htdemucs.audio.resample import Resampler, fitted, resampled_length
+from htdemucs.audio.soundcard import SoundCard, devices
 from htdemucs.audio.spool import Spool
 from htdemucs.audio.stem_file import StemFileWriter, read_stem_metadata
 from htdemucs.audio.tags import copy_tags
@@ -20,9 +21,11 @@ __all__ = [
     "PipeWriter",
     "RawFormat",
     "Resampler",
+    "SoundCard",
     "Spool",
     "StemFileWriter",
     "copy_tags",
+    "devices",
     "fitted",
     "in_step",
     "read_stem_metadata",

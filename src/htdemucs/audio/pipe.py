@@ -65,12 +65,13 @@ class AudioPipe:
 
     It is any format that FFmpeg reads from its beginning on, or raw samples. WAV headers of writers
     that did not know the length are understood. Iterating yields float32 blocks (C, L) as soon
-    as about `SECONDS` have arrived; what `AudioFile` says of samples and channels is true of them.
+    as about `seconds` have arrived; what `AudioFile` says of samples and channels is true of them.
 
     Args:
         file: the stream; only `read1` (else `read`) is called.
         sample_rate, channels: what iterating delivers; channels 1 or 2.
         raw: the format of samples without a header.
+        seconds: of a block.
 
     Attributes:
         source_sample_rate: of the stream.
@@ -80,9 +81,16 @@ class AudioPipe:
     """
 
     def __init__(
-        self, file: BinaryIO, *, sample_rate: int, channels: int, raw: RawFormat | None = None
+        self,
+        file: BinaryIO,
+        *,
+        sample_rate: int,
+        channels: int,
+        raw: RawFormat | None = None,
+        seconds: float = SECONDS,
     ) -> None:
         self.sample_rate, self.channels = sample_rate, channels
+        self._seconds = seconds
         self.source_length = 0
         self._findings = Findings()
         reader = _Reader(file)
@@ -110,7 +118,7 @@ class AudioPipe:
         """Yield the blocks. Iterating again goes on, and does not begin anew."""
         section: Section | None = None
         with reporting(NAME, *_PROBLEM):
-            for piece in joined(self._all(), SECONDS):
+            for piece in joined(self._all(), self._seconds):
                 if section is None or section.source != piece.format:
                     if section is not None:
                         yield section.flush()

@@ -24,6 +24,7 @@ from htdemucs.cli.convert import convert
 from htdemucs.cli.evaluate import evaluate
 from htdemucs.cli.export import export
 from htdemucs.cli.listeners import only_json, wants_json
+from htdemucs.cli.live import live
 from htdemucs.cli.models import models
 from htdemucs.cli.options import command, in_flags
 from htdemucs.cli.separate import separate
@@ -69,7 +70,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = (
-    separate, stream, batch, serve, evaluate, models, convert, export, trace, bench, train,
+    separate, stream, live, batch, serve, evaluate, models, convert, export, trace, bench, train,
 )  # fmt: skip
 for function in COMMANDS:
     app.command()(command(function))

@@ -1,22 +1,26 @@
 """`htdemucs stream`: separate what comes in through a pipe, while it comes."""
 
-import re
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from htdemucs.cli import options as opt
 from htdemucs.cli.listeners import Terminal, listening
+from htdemucs.cli.pipes import (
+    BROKEN_PIPE,
+    PipeDepth,
+    PipeFormat,
+    Raw,
+    raw_format,
+    refuse_terminals,
+)
 from htdemucs.cli.shared import Interruption, say
 from htdemucs.errors import SeparationError
 
 if TYPE_CHECKING:
-    from htdemucs.audio import RawFormat
     from htdemucs.separation import Normalization
     from htdemucs.separation.normalization import Running
-
-BROKEN_PIPE = 141  # exit code: 128 and the number of SIGPIPE
 
 
 def stream(
@@ -27,13 +31,7 @@ def stream(
         str | None,
         typer.Option(help="Only these stems, such as vocals,drums, in this order."),
     ] = None,
-    raw: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SAMPLES,HZ,CHANNELS",
-            help="Standard input has no header, as in s16le,44100,2.",
-        ),
-    ] = None,
+    raw: Raw = None,
     normalization: Annotated[
         str,
         typer.Option(
@@ -41,13 +39,8 @@ def stream(
             help="Level of the input: of all that has come so far, or given.",
         ),
     ] = "running",
-    file_format: Annotated[
-        Literal["wav", "raw"],
-        typer.Option("--format", help="raw: samples without a header."),
-    ] = "wav",
-    bit_depth: Annotated[
-        Literal["16", "24", "32"], typer.Option(help="Bits of a sample; 32: floats.")
-    ] = "16",
+    file_format: PipeFormat = "wav",
+    bit_depth: PipeDepth = "16",
     *,
     engine: opt.EngineOptions,
     compiled: opt.Compile = False,
@@ -61,9 +54,9 @@ def stream(
     from htdemucs.stems.pipe import separate_pipe
     from htdemucs.weights import load_model
 
-    level, source = _level(normalization), _raw(raw)
+    level, source = _level(normalization), raw_format(raw)
     wanted = [word.strip() for word in (stems or "").split(",") if word.strip()] or None
-    _refuse_terminals()
+    refuse_terminals()
     keep_freed_memory()
     settings = engine.settings() | {"compiled": compiled, "batch_size": engine.batch_size or 1}
     interruption = Interruption()
@@ -106,21 +99,3 @@ def _level(text: str) -> "Normalization | Running":
     if not (abs(mean) < 1e6 and 0 < std < 1e6):
         raise SeparationError(f"--normalization {text} is no level: STD must be above 0")
     return Normalization(mean, std)
-
-
-def _raw(text: str | None) -> "RawFormat | None":
-    from htdemucs.audio import RawFormat
-
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\w+),(\d{1,7}),(\d{1,2})", text)
-    if not match:
-        raise SeparationError(f"--raw must be like s16le,44100,2, not {text}")
-    return RawFormat(match[1], int(match[2]), int(match[3]))
-
-
-def _refuse_terminals() -> None:
-    if sys.stdin.isatty():
-        raise SeparationError("standard input is a terminal; send audio to it")
-    if sys.stdout.isatty():
-        raise SeparationError("standard output is a terminal; send it to a player or a file")

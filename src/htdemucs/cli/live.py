@@ -1,0 +1,307 @@
+"""`htdemucs live`: separate what is playing, while it plays."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from htdemucs.cli import options as opt
+from htdemucs.cli.keyboard import Keyboard
+from htdemucs.cli.listeners import Terminal, listening
+from htdemucs.cli.pipes import (
+    BROKEN_PIPE,
+    PipeDepth,
+    PipeFormat,
+    Raw,
+    raw_format,
+    refuse_terminals,
+)
+from htdemucs.cli.shared import Interruption, messages, say, table_console
+from htdemucs.errors import SeparationError
+from htdemucs.events import Finished, Listener, Pace, Started, Warned
+
+if TYPE_CHECKING:
+    from htdemucs.audio import RawFormat, SoundCard
+    from htdemucs.model import Model
+    from htdemucs.separation import LiveSeparator, RealTimeSeparator, Timing
+    from htdemucs.separation.latency import Choice
+    from htdemucs.stems.live import LivePlayer
+    from htdemucs.stems.mixer import Mixer
+
+SAMPLE_RATE = 44_100  # Hz, of the models; a device that cannot gets its own
+LOOK = 0.2  # seconds between looks at the devices
+SOLO = "!@#$%^&*("  # Shift and 1 to 9, where the keyboard is American
+KEYS = (
+    "keys: 1-9 mute, Shift+1-9 solo; left and right choose a stem, up and down its volume, "
+    "M mute, S solo; Q ends"
+)
+
+
+def live(
+    name: opt.Name = "htdemucs",
+    repo: opt.Repo = None,
+    device: opt.Device = None,
+    stems: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STEM[=GAIN],...",
+            help="Gains, as in vocals=0,drums=1.5; or these alone, as in vocals,drums.",
+        ),
+    ] = None,
+    latency: Annotated[
+        str,
+        typer.Option(
+            metavar="SECONDS|auto",
+            help="The delay; auto: what is worth its time on this machine, which is measured.",
+        ),
+    ] = "auto",
+    timing: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SEGMENT,HOP,LOOK_AHEAD,CROSSFADE,COMPUTE",
+            help="The seconds that the delay is made of; nothing is measured.",
+        ),
+    ] = None,
+    input_device: Annotated[
+        str | None,
+        typer.Option("--input", help="Device that sound comes from: its name, or a part of it."),
+    ] = None,
+    output_device: Annotated[
+        str | None, typer.Option("--output", help="Device that the mix goes to.")
+    ] = None,
+    list_devices: Annotated[
+        bool, typer.Option("--list-devices", help="Print the names of the devices, and end.")
+    ] = False,
+    raw: Raw = None,
+    file_format: PipeFormat = "wav",
+    bit_depth: PipeDepth = "16",
+    precision: opt.Precision = "auto",
+    progress: opt.ShowProgress = "bar",  # noqa: ARG001  `wants_json` has read it
+    quiet: opt.Quiet = False,
+) -> None:
+    """Separate what is playing, while it plays: from one device to another, or in pipes."""
+    from htdemucs.audio import SoundCard
+    from htdemucs.fast import keep_freed_memory
+    from htdemucs.stems.mixer import Mixer
+    from htdemucs.weights import load_model
+
+    if list_devices:
+        _print_devices()
+        return
+    wanted, exact, source, gains = (
+        _seconds(latency),
+        _timing(timing),
+        raw_format(raw),
+        _gains(stems),
+    )
+    pipes = not (input_device or output_device or sys.stdin.isatty())
+    if pipes:
+        refuse_terminals()
+    keep_freed_memory()
+    interruption = Interruption()
+    with listening(Terminal(bars=pipes), quiet=quiet) as tell, interruption:
+        try:
+            card = None if pipes else SoundCard(input_device, output_device, SAMPLE_RATE)
+            model = load_model(name, repo=repo, device=device, on_progress=tell)
+            mixer = Mixer(model.sources, gains(model.sources))
+            separator = _separator(model, precision, wanted, exact)
+            if card:
+                _run_card(separator, mixer, card, tell)
+            else:
+                _run_pipes(separator, mixer, (source, file_format == "raw", int(bit_depth)), tell)
+        except KeyboardInterrupt:
+            raise typer.Exit(128 + (interruption.signal or 2)) from None
+        except BrokenPipeError:
+            raise typer.Exit(BROKEN_PIPE) from None
+
+
+def _separator(
+    model: "Model",
+    precision: str,
+    latency: float | None,
+    exact: "tuple[float, Timing] | None",
+) -> "LiveSeparator":
+    """Return the separation with the timing that is given, or best on this machine."""
+    from htdemucs.separation import LiveSeparator, Separator
+    from htdemucs.separation.latency import SEGMENTS, choices, measured
+
+    if exact:
+        segment, timing = exact
+        return LiveSeparator(Separator(model, segment=segment, precision=precision), timing)
+    longest = float(model.longest_segment or model.segment)
+    segments = sorted({longest, *(segment for segment in SEGMENTS if segment < longest)})
+    separators = {s: Separator(model, segment=s, precision=precision) for s in segments}
+    say(f"measuring on {next(iter(separators.values())).device}")
+    found = choices(measured(separators), latency)
+    _print_choices(found)
+    return LiveSeparator(separators[found[0].segment], found[0].timing)
+
+
+def _print_choices(found: "Sequence[Choice]") -> None:
+    from rich.table import Table
+
+    table = Table(caption="seconds; the first is taken")
+    headers = ("segment", "network", "hop", "look-ahead", "crossfade", "compute", "delay", "load")
+    for header in headers:
+        table.add_column(header, justify="right")
+    for choice in found:
+        timing = choice.timing
+        seconds = (timing.hop, timing.look_ahead, timing.crossfade, timing.compute, timing.delay)
+        cells = [f"{value:.2f}" for value in (choice.took, *seconds)]
+        table.add_row(f"{choice.segment:g}", *cells, f"{100 * choice.load:.0f} %")
+    messages().print(table)
+
+
+def _run_pipes(
+    live: "LiveSeparator", mixer: "Mixer", how: "tuple[RawFormat | None, bool, int]", tell: Listener
+) -> None:
+    from htdemucs.audio import AudioPipe, PipeWriter
+    from htdemucs.audio.soundcard import SECONDS
+    from htdemucs.stems.live import live_pipe
+
+    source, headless, depth = how
+    pipe = AudioPipe(
+        sys.stdin.buffer,
+        sample_rate=live.sample_rate,
+        channels=live.separator.audio_channels,
+        raw=source,
+        seconds=SECONDS,
+    )
+    rate = pipe.source_sample_rate
+    say(f"{pipe.channels} channels, {rate} Hz, {live.timing.delay:.3f} s later")
+    with (
+        open(sys.stdout.fileno(), "wb", 0, closefd=False) as file,
+        PipeWriter(file, rate, pipe.channels, depth, raw=headless) as writer,
+    ):
+        live_pipe(live, pipe, writer, mixer, on_progress=tell)
+
+
+def _run_card(live: "LiveSeparator", mixer: "Mixer", card: "SoundCard", tell: Listener) -> None:
+    from htdemucs.separation import RealTimeSeparator
+    from htdemucs.stems.live import MIX, NAME, LivePlayer
+
+    def changed(timing: "Timing") -> None:
+        text = f"the network is too slow for this delay, which is {timing.delay:.2f} s now"
+        tell(Warned(NAME, text))
+
+    real = RealTimeSeparator(live, changed)
+    player = LivePlayer(real, mixer, card)
+    say(f"{card.names[0]} -> {card.names[1]}, {card.sample_rate} Hz, {player.delay:.2f} s later")
+    tell(Started(NAME))
+    with Keyboard() as keyboard, real, card:
+        if keyboard.there:
+            say(KEYS)
+        player.start()
+        try:
+            _play(player, mixer, keyboard, tell)
+        finally:
+            player.stop()
+            say(_report(player, real, card))
+    tell(Finished(NAME, "separated", {MIX: NAME}, player.heard, player.heard, gain=1.0))
+
+
+def _play(player: "LivePlayer", mixer: "Mixer", keyboard: Keyboard, tell: Listener) -> None:
+    """Turn keys into gains until one of them ends it."""
+    from htdemucs.stems.live import NAME
+
+    chosen, pace = 0, Pace(NAME, None)
+    while True:
+        player.check()
+        key = keyboard.wait(LOOK)
+        if key is None:
+            tell(pace.at(player.heard))
+        elif key in "qQ":
+            return
+        elif (after := press(key, mixer, chosen)) is not None:
+            chosen = after
+            say(mixer.describe(chosen))
+
+
+def press(key: str, mixer: "Mixer", chosen: int) -> int | None:
+    """Do what a key means, and return the chosen stem; None: it means nothing."""
+    count = len(mixer.stems)
+    if key in ("left", "right"):
+        return (chosen + (1 if key == "right" else -1)) % count
+    if key in ("up", "down", "+", "-"):
+        mixer.louder(chosen, 1 if key in ("up", "+") else -1)
+    elif key in ("m", "M"):
+        mixer.mute(chosen)
+    elif key in ("s", "S"):
+        mixer.solo(chosen)
+    elif key and key in "123456789" and int(key) <= count:
+        chosen = int(key) - 1
+        mixer.mute(chosen)
+    elif key and key in SOLO and SOLO.index(key) < count:
+        chosen = SOLO.index(key)
+        mixer.solo(chosen)
+    else:
+        return None
+    return chosen
+
+
+def _report(player: "LivePlayer", real: "RealTimeSeparator", card: "SoundCard") -> str:
+    passed = real.live.passed / real.live.sample_rate
+    return (
+        f"heard {player.heard:.1f} s; the network was late {real.late} times, so the mixture "
+        f"went out for {passed:.2f} s; {card.dropouts} dropouts of the devices; "
+        f"delay {player.delay:.2f} s"
+    )
+
+
+def _print_devices() -> None:
+    from rich.table import Table
+
+    from htdemucs.audio import devices
+
+    table = Table()
+    for header in ("name", "inputs", "outputs", "Hz", "default"):
+        table.add_column(
+            header, justify="right" if header in ("inputs", "outputs", "Hz") else "left"
+        )
+    for one in devices():
+        numbers = map(str, (one.inputs, one.outputs, one.sample_rate))
+        table.add_row(one.name, *numbers, ", ".join(one.defaults))
+    table_console().print(table)
+
+
+def _seconds(latency: str) -> float | None:
+    if latency == "auto":
+        return None
+    try:
+        seconds = float(latency)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 60:
+        raise SeparationError(f"--latency must be auto or seconds up to 60, not {latency}")
+    return seconds
+
+
+def _timing(text: str | None) -> "tuple[float, Timing] | None":
+    from htdemucs.separation import Timing
+
+    if text is None:
+        return None
+    try:
+        segment, hop, look_ahead, crossfade, compute = (float(word) for word in text.split(","))
+    except ValueError:
+        raise SeparationError(
+            f"--timing must be five numbers of seconds, as in 4,0.2,0.1,0.03,0.15, not {text}"
+        ) from None
+    return segment, Timing(hop, look_ahead, crossfade, compute)
+
+
+def _gains(text: str | None) -> Callable[[Sequence[str]], dict[str, float]]:
+    """Return a function from a model's stems to their gains."""
+    named: dict[str, float] = {}
+    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    for word in words:
+        stem, _, gain = word.partition("=")
+        try:
+            named[stem.strip()] = float(gain or 1)
+        except ValueError:
+            raise SeparationError(
+                f"--stems must be like vocals=0,drums=1 or vocals,drums, not {text}"
+            ) from None
+    others = 0.0 if any("=" not in word for word in words) else 1.0
+    return lambda stems: dict.fromkeys(stems, others) | named

@@ -1,0 +1,173 @@
+"""From what is playing to a mix of its stems, in pipes and on sound cards."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from htdemucs.audio import AudioPipe, PipeWriter, Resampler, SoundCard, fitted, resampled_length
+from htdemucs.errors import AudioError
+from htdemucs.events import Finished, Listener, Pace, Started, nobody, results
+from htdemucs.separation import LiveSeparator, RealTimeSeparator
+from htdemucs.stems.mixer import Mixer
+
+NAME = "-"  # of the track and of its file, in events
+MIX = "mix"  # the only stem, in events
+SILENT = 5.0  # seconds without samples after which a device is given up
+
+
+def live_pipe(
+    live: LiveSeparator,
+    pipe: AudioPipe,
+    writer: PipeWriter,
+    mixer: Mixer,
+    *,
+    on_progress: Listener | None = None,
+) -> None:
+    """Separate a pipe to its end, if it has one, and write the mix.
+
+    As many samples go out as come in, at the same rate, the delay later; at the end the delay
+    follows. What goes out depends on what comes in only: where the network is slow, all wait.
+
+    Raises:
+        AudioError: the input is damaged beyond use.
+        BrokenPipeError: nobody reads the output.
+    """
+    tell, started, rate = on_progress or nobody, time.monotonic(), pipe.source_sample_rate
+    tell(Started(NAME))
+    pace, written = Pace(NAME, None), 0
+    back = Resampler(live.sample_rate, rate, pipe.channels)
+
+    def write(block: Tensor) -> None:
+        nonlocal written
+        writer.write(block)
+        written += block.shape[-1]
+        tell(pace.at(written / rate))
+
+    for block in pipe:
+        write(back.push(mixer.mix(live.push(block))))
+    length = pipe.source_length + resampled_length(live.delay, live.sample_rate, rate)
+    rest = torch.cat([back.push(mixer.mix(live.finish())), back.flush()], dim=-1)
+    write(fitted(rest, length - written))
+    finished = Finished(
+        track=NAME,
+        status="separated",
+        files={MIX: NAME},
+        duration=pipe.source_length / rate,
+        seconds=time.monotonic() - started,
+        gain=1.0,
+    )
+    for event in results(finished, pipe.notes):
+        tell(event)
+
+
+class LivePlayer:
+    """Plays what comes from a sound card back to it, separated and mixed, in a thread of its own.
+
+    Args:
+        real: the separation.
+        mixer: the gains.
+        card: the devices, at any sample rate.
+
+    Attributes:
+        heard: seconds that have come in.
+    """
+
+    def __init__(self, real: RealTimeSeparator, mixer: Mixer, card: SoundCard) -> None:
+        self._real, self._mixer, self._card = real, mixer, card
+        self._live = real.live
+        channels = self._live.separator.audio_channels
+        self._through = SameLength(
+            lambda block: mixer.mix(real.push(block)),
+            (self._live.sample_rate, card.sample_rate), channels, card.block,
+        )  # fmt: skip
+        self.heard = 0.0
+        self._latest = time.monotonic()
+        self._stopping = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._play, name="live sound", daemon=True)
+
+    @property
+    def delay(self) -> float:
+        """Seconds from the input to the output, with what the sound card says of itself."""
+        separation = self._live.delay / self._live.sample_rate
+        return separation + self._through.lead / self._card.sample_rate + self._card.delay
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def check(self) -> None:
+        """Do nothing while sound comes.
+
+        Raises:
+            AudioError: a device has gone, or gives no sound any more.
+            SeparationError: the network failed.
+        """
+        if self._error is not None:
+            raise self._error
+        if time.monotonic() - self._latest > SILENT:
+            raise AudioError(
+                f"no sound has come from {self._card.names[0]} for {SILENT:g} s: it has gone, or "
+                "nothing plays there; start again when something does"
+            )
+
+    def stop(self) -> bool:
+        """End; return whether it did, which it cannot where a device gives no sound any more."""
+        self._stopping = True
+        self._thread.join(1.0)
+        return not self._thread.is_alive()
+
+    def _play(self) -> None:
+        try:
+            while not self._stopping:
+                block = self._card.read()
+                self._latest = time.monotonic()
+                channels = self._live.separator.audio_channels
+                wide = block.expand(channels, -1) if len(block) < channels else block
+                self._card.write(self._through(wide[:channels]))
+                self.heard += block.shape[-1] / self._card.sample_rate
+        except BaseException as error:
+            self._error = error
+
+
+class SameLength:
+    """Applies a function of blocks at another sample rate; as many samples go out as come in.
+
+    Resamplers give their samples in lumps. As many samples of silence go out first as bridge that.
+
+    Args:
+        apply: (C, L) -> (C, L), at the inner rate.
+        rates: Hz, inside and outside.
+        channels: of the blocks.
+        block: samples of the blocks that come.
+
+    Attributes:
+        lead: samples of silence.
+    """
+
+    def __init__(
+        self,
+        apply: Callable[[Tensor], Tensor],
+        rates: tuple[int, int],
+        channels: int,
+        block: int,
+    ) -> None:
+        inner, outer = rates
+        self._apply = apply
+        there, back = (Resampler(outer, inner, channels), Resampler(inner, outer, channels))
+        self.lead, balance = 0, 0
+        for _ in range(2 * outer // block if inner != outer else 0):
+            balance += block - back.push(there.push(torch.zeros(channels, block))).shape[-1]
+            self.lead = max(self.lead, balance)
+        self._there = Resampler(outer, inner, channels)
+        self._back = Resampler(inner, outer, channels)
+        self._waiting = torch.zeros(channels, self.lead)
+
+    def __call__(self, block: Tensor) -> Tensor:
+        """(C, L) -> (C, L)"""
+        ready = torch.cat([self._waiting, self._back.push(self._apply(self._there.push(block)))], 1)
+        out, self._waiting = ready[:, : block.shape[-1]], ready[:, block.shape[-1] :]
+        return out

@@ -1,0 +1,164 @@
+"""`htdemucs live`: what is playing, separated while it plays; here through pipes."""
+
+import io
+import json
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from htdemucs import AudioEncoding, HTDemucsError, LiveSeparator, Separator, Timing, load_model
+from htdemucs.audio import AudioPipe, AudioWriter
+from htdemucs.cli.live import press
+from htdemucs.stems.mixer import Mixer
+
+RUN = [sys.executable, "-m", "htdemucs", "live", "-d", "cpu"]
+RAW = ["--raw", "f32le,8000,2", "--format", "raw", "--bit-depth", "32"]
+TIMING = "1,0.2,0.1,0.03,0.1"
+DELAY = 3440  # samples at 8000 Hz
+
+
+def noise(length):
+    return 0.1 * torch.randn(2, length, generator=torch.Generator().manual_seed(5))
+
+
+def raw(waveform):
+    return waveform.numpy().T.astype("<f4").tobytes()
+
+
+def waveform_of(data):
+    return torch.from_numpy(np.frombuffer(data, "<f4").reshape(-1, 2).T.copy())
+
+
+def start(model_folder, *words):
+    return subprocess.Popen(
+        [*RUN, "-n", str(model_folder), "--timing", TIMING, *words],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_the_mix_is_that_of_the_same_stream_in_python_to_the_bit(model_folder):
+    waveform = noise(20_000)
+    process = start(model_folder, *RAW, "--stems", "vocals=0,drums=0.5")
+    output, messages = process.communicate(raw(waveform))
+    assert process.returncode == 0, messages
+    assert b"2 channels, 8000 Hz, 0.430 s later" in messages
+    separator = Separator(load_model(model_folder, device="cpu"), segment=1)
+    live = LiveSeparator(separator, Timing(0.2, 0.1, 0.03, 0.1))
+    assert live.delay == DELAY
+    mixer = Mixer(live.stems, {"vocals": 0, "drums": 0.5})
+    expected = [mixer.mix(live.push(waveform)), mixer.mix(live.finish())]
+    assert torch.equal(waveform_of(output), torch.cat(expected, dim=-1))
+
+
+def test_a_wav_at_another_rate_is_as_long_as_it_was_and_the_delay(model_folder, tmp_path):
+    path = tmp_path / "song.wav"
+    with AudioWriter(path, 11_025, 2, AudioEncoding("wav")) as writer:
+        writer.write(noise(20_001))
+    process = start(model_folder, "--stems", "vocals,bass")
+    output, messages = process.communicate(path.read_bytes())
+    assert process.returncode == 0, messages
+    pipe = AudioPipe(io.BytesIO(output), sample_rate=11_025, channels=2)
+    assert sum(block.shape[1] for block in pipe) == 20_001 + round(DELAY * 11_025 / 8000)
+
+
+def test_sound_comes_out_while_more_comes_in(model_folder):
+    process = start(model_folder, *RAW)
+    killer = threading.Timer(120, process.kill)  # only where nothing comes out
+    killer.start()
+    process.stdin.write(raw(noise(16_000)))
+    process.stdin.flush()
+    assert len(process.stdout.read(8 * 12_000)) == 8 * 12_000
+    assert process.poll() is None
+    process.send_signal(2)
+    _, messages = process.communicate()
+    killer.cancel()
+    assert process.returncode == 130
+    assert b"Traceback" not in messages
+
+
+def test_events_and_the_measured_machine(model_folder):
+    words = [*RUN, "-n", str(model_folder), *RAW, "--latency", "0.9", "--progress", "json"]
+    done = subprocess.run(words, input=raw(noise(9000)), capture_output=True, check=False)
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.returncode == 0, done.stderr
+    assert [e["event"] for e in events if e["event"] != "progress"] == [
+        "loading", "loaded", "started", "written", "finished", "ended",
+    ]  # fmt: skip
+    assert len(done.stdout) == 8 * (9000 + round(0.9 * 8000))
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--latency", "soon"], "--latency must be auto or seconds up to 60, not soon"),
+        (["--timing", "1,2"], "--timing must be five numbers"),
+        (["--timing", "1,0.9,0.2,0.03,0"], "longer than the segment of 1 s"),
+        (["--timing", "2,0.1,0.1,0.03,0"], "lower --segment"),
+        (["--stems", "vocals=loud"], "--stems must be like"),
+        (["--stems", "guitar=0"], "no stem 'guitar'; the model has drums, bass, other, vocals"),
+        (["--stems", "bass=9"], "the gain of bass must be from 0 to 3.98"),
+        (["--latency", "0.0001"], "--latency of 0.0001 s is too short"),
+    ],
+)
+def test_what_cannot_be_is_refused(run, model_folder, words, reason):
+    result = run("live", "-n", model_folder, "-d", "cpu", *words)
+    assert isinstance(result.exception, HTDemucsError)
+    assert reason in str(result.exception)
+
+
+def gains(mixer):
+    return [round(gain, 3) for gain in mixer.gains()]
+
+
+def test_keys_change_the_gains_as_on_the_page():
+    mixer, chosen = Mixer(["drums", "bass", "vocals"]), 0
+    for key, expected in [
+        ("2", [1, 0, 1]),
+        ("@", [0, 1, 0]),  # Shift+2: a solo is stronger than a mute
+        ("!", [1, 1, 0]),
+        ("@", [1, 0, 0]),
+        ("!", [1, 0, 1]),
+        ("right", [1, 0, 1]),
+        ("right", [1, 0, 1]),
+        ("up", [1, 0, 1.259]),
+        ("s", [0, 0, 1.259]),
+        ("S", [1, 0, 1.259]),
+        ("-", [1, 0, 1]),
+        ("m", [1, 0, 0]),
+        ("4", [1, 0, 0]),  # no such stem
+        ("x", [1, 0, 0]),
+        ("", [1, 0, 0]),
+        ("left", [1, 0, 0]),
+        ("m", [1, 1, 0]),
+    ]:
+        after = press(key, mixer, chosen)
+        chosen = chosen if after is None else after
+        assert gains(mixer) == expected, key
+    assert mixer.describe(2) == " 1 drums +0 dB   2 bass +0 dB  >3 vocals mute"
+
+
+def test_a_volume_goes_down_to_silence_and_comes_back():
+    mixer = Mixer(["drums"])
+    for _ in range(31):
+        mixer.louder(0, -1)
+    assert mixer.gains() == [0.0]
+    assert "-inf dB" in mixer.describe(0)
+    mixer.louder(0, 1)
+    assert 20 * np.log10(mixer.gains()[0]) == pytest.approx(-60)
+    for _ in range(40):
+        mixer.louder(0, 1)
+    assert 20 * np.log10(mixer.gains()[0]) == pytest.approx(12)
+
+
+def test_a_gain_that_changes_gets_there_within_a_block():
+    mixer, stems = Mixer(["one", "two"]), {"one": torch.ones(2, 100), "two": torch.zeros(2, 100)}
+    assert torch.equal(mixer.mix(stems), torch.ones(2, 100))
+    mixer.mute(0)
+    fading = mixer.mix(stems)
+    assert fading[0, 0] == pytest.approx(0.99)
+    assert fading.diff().abs().max() == pytest.approx(0.01, rel=1e-3)
+    assert not mixer.mix(stems).any()
