@@ -1,29 +1,34 @@
 """Live separation: what its look-ahead is worth, and whether this machine keeps up.
 
     python -m benchmarks.live MULTITRACK... [-n mini] [--hop 0.2] [--plot docs/live.svg]
+    python -m benchmarks.live [SONG] --realtime SECONDS [-n mini] [--latency 0.5]
 
-scores multitracks (folders) separated live and synchronously, with segments and look-aheads of
-several lengths. It prints a table of the mean nsdr, and what offline separation gives.
+The first scores multitracks (folders) separated live and synchronously, with segments and
+look-aheads of several lengths, and prints a table of the mean nsdr and of what offline separation
+gives. The second plays a song (else noise) at its real speed through the real-time layer, without
+a sound card, and reports the delay, how often the network was late, and what `push` itself took.
 """
 
 import argparse
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 import torch
 from torch import Tensor
 
 from benchmarks.plot import curves
 from benchmarks.processes import machine
-from htdemucs import LiveSeparator, Separator, Timing, load_model
+from htdemucs import LiveSeparator, RealTimeSeparator, Separator, Timing, load_model
 from htdemucs.audio import AudioFile
 from htdemucs.evaluation.metrics import nsdr
 from htdemucs.evaluation.multitracks import Multitrack, read_multitrack
+from htdemucs.fast import keep_freed_memory
 from htdemucs.model import Model
+from htdemucs.separation.latency import SEGMENTS, choices, measured
 
-SEGMENTS = (7.8, 4.0, 2.0, 1.0)  # seconds; those longer than the model's own are left out
-LOOK_AHEADS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)  # seconds
+LOOK_AHEADS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)  # seconds
 CROSSFADE = 0.03  # seconds
 BLOCK = 4096  # samples
 
@@ -94,16 +99,82 @@ def table(
             yield segment, fmean(offline_score(separator, song) for song in songs), means
 
 
+def chosen_live(model: Model, latency: float | None, precision: str) -> LiveSeparator:
+    """Return what `htdemucs live` would take on this machine, and print what it could."""
+    longest = float(model.longest_segment or model.segment)
+    segments = [longest, *(segment for segment in SEGMENTS if segment < longest)]
+    separators = {s: Separator(model, segment=s, precision=precision) for s in segments}
+    found = choices(measured(separators), latency)
+    for choice in found:
+        print(f"segment {choice.segment:g} s, network {choice.took:.3f} s, {choice.timing}: "
+              f"delay {choice.timing.delay:.3f} s, load {choice.load:.0%}")  # fmt: skip
+    return LiveSeparator(separators[found[0].segment], found[0].timing)
+
+
+def loop(path: Path | None, live: LiveSeparator) -> Iterator[Tensor]:
+    """Yield blocks of a song over and over, or of noise."""
+    if path:
+        song = waveform(path, live.separator)
+    else:
+        song = 0.1 * torch.randn(live.separator.audio_channels, 10 * live.sample_rate)
+    while True:
+        yield from song.split(round(0.02 * live.sample_rate), dim=-1)
+
+
+def play(live: LiveSeparator, path: Path | None, seconds: float) -> None:
+    """Push blocks at the times at which a sound card would, and print how it went."""
+    changes: list[Timing] = []
+    pieces: tuple[list[Tensor], list[Tensor]] = ([], [])
+    slowest, heard = 0.0, 0
+    length = int(20 * live.sample_rate)  # of the end, where the delay is measured
+    with RealTimeSeparator(live, changes.append) as real:
+        started = time.monotonic()
+        for block in loop(path, live):
+            heard += block.shape[-1]
+            ahead = started + heard / live.sample_rate - time.monotonic()
+            time.sleep(max(0.0, ahead))
+            before = time.monotonic()
+            mix = torch.stack(list(real.push(block).values())).sum(0)
+            slowest = max(slowest, time.monotonic() - before)
+            for kept, new in zip(pieces, (block, mix), strict=True):
+                kept.append(new)
+                del kept[: max(0, len(kept) - length // block.shape[-1])]
+            if heard >= seconds * live.sample_rate:
+                break
+    took, rate = sorted(real.took), live.sample_rate
+    print(f"{heard / rate:.0f} s; late {real.late} times, mixture for {live.passed / rate:.2f} s; "
+          f"timing changed {len(changes)} times")  # fmt: skip
+    print(f"network: median {median(took):.3f} s, longest {took[-1]:.3f} s of {len(took)}; "
+          f"load {median(took) / live.timing.hop:.0%}; longest push {slowest:.3f} s")  # fmt: skip
+    found = lag(*(torch.cat(kept, dim=-1).mean(0) for kept in pieces))
+    print(f"delay {live.delay / rate:.3f} s, measured {found / rate:.3f} s")
+
+
+def lag(given: Tensor, heard: Tensor) -> int:
+    """Return by how many samples one signal follows another: the peak of their correlation."""
+    size = 2 * max(len(given), len(heard))
+    product = torch.fft.rfft(given, size).conj() * torch.fft.rfft(heard, size)
+    return int(torch.fft.irfft(product, size)[: size // 2].argmax())
+
+
 def main() -> None:
     """Run as a command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("multitracks", type=Path, nargs="+")
+    parser.add_argument("paths", type=Path, nargs="*")
     parser.add_argument("-n", "--name", default="mini")
     parser.add_argument("--hop", type=float, default=0.2)
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--realtime", type=float, metavar="SECONDS")
+    parser.add_argument("--latency", type=float)
+    parser.add_argument("--precision", default="auto")
     chosen = parser.parse_args()
     print(machine())
-    songs = [read_multitrack(folder) for folder in chosen.multitracks]
+    if chosen.realtime:
+        keep_freed_memory()
+        live = chosen_live(load_model(chosen.name), chosen.latency, chosen.precision)
+        play(live, next(iter(chosen.paths), None), chosen.realtime)
+        return
+    songs = [read_multitrack(folder) for folder in chosen.paths]
     print(f"| segment | {' | '.join(f'{ahead:g} s' for ahead in LOOK_AHEADS)} | offline |")
     print("|---" * (len(LOOK_AHEADS) + 2) + "|")
     lines, levels = {}, {}

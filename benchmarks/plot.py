@@ -43,46 +43,46 @@ def draw(result: Mapping[str, Any]) -> str:
     )
 
 
+STEP = 0.2  # dB between lines of the grid
+
+
 def curves(
     lines: Mapping[str, Mapping[float, float]], levels: Mapping[str, float], x: str, y: str
 ) -> str:
     """Return an SVG of lines over a logarithmic axis, each with a level that it may reach."""
-    width, height, left, top = 560, 320, 60, 20
+    width, height, left, top = 560, 320, 60, 30
     xs = sorted({value for line in lines.values() for value in line})
     ys = [*levels.values(), *(value for line in lines.values() for value in line.values())]
-    low, high = math.floor(min(ys)), math.ceil(max(ys))
+    low, high = math.floor(min(ys) / STEP), math.ceil(max(ys) / STEP)
 
-    def place(value: float, score: float) -> tuple[float, float]:
-        across = (math.log(value) - math.log(xs[0])) / (math.log(xs[-1]) - math.log(xs[0]))
-        return left + across * (width - 2 * left), top + (high - score) / (high - low) * height
+    def across(value: float) -> float:
+        return left + (width - 2 * left) * math.log(value / xs[0]) / math.log(xs[-1] / xs[0])
+
+    def down(score: float) -> float:
+        return top + height * (high - score / STEP) / (high - low)
 
     parts = []
-    for score in range(low, high + 1):
-        _, v = place(xs[0], score)
+    for score in (step * STEP for step in range(low, high + 1)):
+        v, place = down(score), f'x="{left - 8}" y="{down(score) + 4:.1f}" text-anchor="end"'
         parts.append(f'<path d="M{left} {v:.1f}H{width - left}" stroke="#d9dce1"/>')
-        parts.append(f'<text x="{left - 8}" y="{v + 4:.1f}" text-anchor="end">{score}</text>')
+        parts.append(f"<text {place}>{score:.1f}</text>")
     for value in xs:
-        h, _ = place(value, low)
-        parts.append(
-            f'<text x="{h:.1f}" y="{top + height + 18}" text-anchor="middle">{value:g}</text>'
-        )
+        place = f'x="{across(value):.1f}" y="{top + height + 18}" text-anchor="middle"'
+        parts.append(f"<text {place}>{value:g}</text>")
     for (name, line), colour in zip(lines.items(), (OURS, OTHERS, THEIRS, "#b5485d"), strict=False):
-        points = [place(value, score) for value, score in line.items()]
+        points = [(across(value), down(score)) for value, score in line.items()]
         path = "L".join(f"{h:.1f} {v:.1f}" for h, v in points)
-        _, level = place(xs[0], levels[name])
-        h, v = points[-1]
+        level, (h, v) = f"M{left} {down(levels[name]):.1f}H{width - left}", points[-1]
         parts += [
-            f'<path d="M{left} {level:.1f}H{width - left}" stroke="{colour}" stroke-dasharray="3 4"/>',
+            f'<path d="{level}" stroke="{colour}" stroke-dasharray="3 4"/>',
             f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>',
             f'<text x="{h + 6:.1f}" y="{v + 14:.1f}" fill="{colour}">{escape(name)}</text>',
         ]
     bottom = top + height + 40
     parts.append(f'<text x="{width / 2}" y="{bottom}" text-anchor="middle">{escape(x)}</text>')
-    parts.append(f'<text x="8" y="{top - 6}">{escape(y)}; dashed: offline</text>')
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 12}" role="img" '
-        f'aria-label="{escape(y)} over {escape(x)}">\n<style>text{{font:13px sans-serif}}</style>\n'
-        f'<rect width="{width}" height="{bottom + 12}" fill="#ffffff"/>\n'
-        + "\n".join(parts)
-        + "\n</svg>\n"
-    )
+    parts.append(f'<text x="8" y="{top - 14}">{escape(y)}; dashed: offline</text>')
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 12}" '
+    label = f'role="img" aria-label="{escape(y)} over {escape(x)}">'
+    style = "<style>text{font:13px sans-serif;fill:#4a4f57}</style>"
+    ground = f'<rect width="{width}" height="{bottom + 12}" fill="#ffffff"/>'
+    return "\n".join([opening + label, style, ground, *parts, "</svg>", ""])

@@ -1,8 +1,11 @@
 """What tests share: small networks whose every parameter matters, and how to compare."""
 
 from fractions import Fraction
-from typing import TypeVar
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -62,3 +65,93 @@ class Identity(Network):
     def forward(self, mixture: Tensor) -> Tensor:
         self.shapes.append(tuple(mixture.shape))
         return torch.stack([mixture, 2 * mixture], dim=1)
+
+
+class FakeCard:
+    """A `sounddevice` whose devices record noise as fast as it is read, and keep what is played."""
+
+    class PortAudioError(Exception):
+        pass
+
+    def __init__(self) -> None:
+        self.rates = {44_100, 48_000}
+        self.gone, self.closed, self.blocks = False, 0, 0
+        self.output: list[np.ndarray] = []
+        self._noise = np.random.default_rng(1)
+        self._recorded: list[np.ndarray] = []
+        self.infos = [
+            {"name": name, "index": index, "hostapi": 0, "default_samplerate": 48_000.0,
+             "max_input_channels": inputs, "max_output_channels": outputs}
+            for index, (name, inputs, outputs) in enumerate(
+                [("Microphone", 2, 0), ("Speakers", 0, 2), ("Both", 2, 8)]
+            )
+        ]  # fmt: skip
+        self.default = SimpleNamespace(device=(0, 1))
+        self.InputStream = self.OutputStream = partial(_FakeStream, self)
+
+    def query_hostapis(self) -> list[dict[str, Any]]:
+        return [{"name": "ALSA"}]
+
+    def query_devices(self, name: str | None = None, kind: str | None = None) -> Any:
+        if kind is None:
+            return self.infos
+        able = [info for info in self.infos if info[f"max_{kind}_channels"]]
+        if name is None:
+            if not able:
+                raise self.PortAudioError("Error querying device -1")
+            return able[0]
+        found = [info for info in able if name.lower() in info["name"].lower()]
+        if len(found) != 1:
+            raise ValueError("Multiple devices" if found else "No device matching")
+        return found[0]
+
+    def _check(self, samplerate: int, **_: Any) -> None:
+        if samplerate not in self.rates:
+            raise self.PortAudioError("Invalid sample rate")
+
+    check_input_settings = check_output_settings = _check
+
+    def recorded(self, count: int) -> Tensor:
+        """Return the latest samples (C, count) that were read."""
+        return torch.from_numpy(np.concatenate(self._recorded)[-count:].T.copy())
+
+    def played(self) -> Tensor:
+        """Return all samples (C, L) that were written."""
+        return torch.from_numpy(np.concatenate(self.output).T.copy())
+
+
+class _FakeStream:
+    read_available = 100
+
+    def __init__(self, card: FakeCard, samplerate: int, latency: float, **settings: Any) -> None:
+        self._card, self._channels, self.latency = card, settings["channels"], latency
+        self.write_available = round(latency * samplerate)
+
+    def start(self) -> None:
+        pass
+
+    def abort(self, ignore_errors: bool) -> None:
+        assert ignore_errors
+
+    def close(self, ignore_errors: bool) -> None:
+        assert ignore_errors
+        self._card.closed += 1
+
+    def _look(self) -> None:
+        if self._card.gone:
+            raise self._card.PortAudioError("Gone", -9999)
+
+    def read(self, count: int) -> tuple[np.ndarray, bool]:
+        self._look()
+        shape = (count, self._channels)
+        samples = self._card._noise.uniform(-0.1, 0.1, shape).astype(np.float32)
+        self._card._recorded.append(samples)
+        self._card.blocks += 1
+        return samples, self._card.blocks == 2  # the second: the first is thrown away
+
+    def write(self, samples: np.ndarray) -> bool:
+        self._look()
+        assert samples.shape[1] == self._channels
+        assert samples.flags.c_contiguous
+        self._card.output.append(samples.copy())
+        return False

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import FakeCard
 from htdemucs import AudioEncoding, HTDemucsError, LiveSeparator, Separator, Timing, load_model
 from htdemucs.audio import AudioPipe, AudioWriter
 from htdemucs.cli.live import press
@@ -162,3 +163,37 @@ def test_a_gain_that_changes_gets_there_within_a_block():
     assert fading[0, 0] == pytest.approx(0.99)
     assert fading.diff().abs().max() == pytest.approx(0.01, rel=1e-3)
     assert not mixer.mix(stems).any()
+
+
+@pytest.fixture
+def portaudio(monkeypatch):
+    fake = FakeCard()
+    monkeypatch.setitem(sys.modules, "sounddevice", fake)
+    return fake
+
+
+def test_the_devices_are_listed(run, portaudio):
+    result = run("live", "--list-devices")
+    assert result.exit_code == 0
+    assert "Microphone, ALSA" in result.stdout
+    assert "48000" in result.stdout
+
+
+def test_no_such_device_is_said_before_the_model_is_looked_for(run, portaudio):
+    result = run("live", "-n", "nothing", "--input", "Nothing")
+    assert str(result.exception) == "no input device 'Nothing'; --list-devices shows the names"
+
+
+def test_from_a_card_to_a_card_until_it_goes(run, portaudio, model_folder, monkeypatch):
+    """The keys are those of a terminal; this test presses them."""
+    keys = iter([None, "1", "q"])
+    monkeypatch.setattr("htdemucs.cli.keyboard.Keyboard.wait", lambda *_: next(keys))
+    portaudio.rates = {8000}
+    words = ("live", "-n", model_folder, "-d", "cpu", "--timing", TIMING)
+    portaudio.infos[2]["default_samplerate"] = 8000.0
+    result = run(*words, "--input", "Both", "--output", "Both")
+    assert result.exit_code == 0, result.exception
+    assert "Both -> Both, 8000 Hz, 0.53 s later" in result.stderr
+    assert ">1 drums mute" in result.stderr
+    assert "heard" in result.stderr
+    assert portaudio.closed == 2

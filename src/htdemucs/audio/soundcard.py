@@ -1,6 +1,8 @@
 """Sound cards, through PortAudio: blocks come from one device and go to another."""
 
+import atexit
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from htdemucs.audio.failures import reason
 from htdemucs.errors import AudioError
 
 Kind = Literal["input", "output"]
 SECONDS = 0.02  # of a block
+CLOSING = 1.0  # seconds that a device may take to end
+# Seconds that a device's buffer holds. That of the output is full at first, and so a part of the
+# delay; that of the input is empty, and only holds what comes while this program has to wait.
+BUFFERS: dict[Kind, float] = {"input": 0.3, "output": 0.08}
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,9 @@ class SoundCard:
 
     def _open(self, kind: Kind) -> Any:
         stream = self._card.InputStream if kind == "input" else self._card.OutputStream
+        settings = self._settings(kind) | {"latency": BUFFERS[kind]}
         with self._reporting(kind):
-            return stream(samplerate=self.sample_rate, latency="high", **self._settings(kind))
+            return stream(samplerate=self.sample_rate, **settings)
 
     @contextmanager
     def _reporting(self, kind: Kind) -> Iterator[None]:
@@ -125,17 +131,19 @@ class SoundCard:
         except self._card.PortAudioError as error:
             name = self.names[0 if kind == "input" else 1]
             raise AudioError(
-                f"the {kind} {name} does not work, or has gone ({reason(error)})"
+                f"the {kind} {name} does not work, or has gone ({error.args[0]})"
             ) from error
 
     def __enter__(self) -> Self:
         """Start with as much silence as the output holds, so that it does not run empty."""
+        with self._reporting("input"):
+            self._in.start()
         with self._reporting("output"):
             self._out.start()
             free = self._out.write_available
             self._out.write(np.zeros((free, self._counts["output"]), np.float32))
         with self._reporting("input"):
-            self._in.start()
+            self._in.read(self._in.read_available)  # what came meanwhile would always be late
         return self
 
     def __exit__(
@@ -144,13 +152,23 @@ class SoundCard:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # Where a device has gone, some systems never return from this, nor would PortAudio's own
+        # ending when the process ends.
+        closing = threading.Thread(target=self._close, daemon=True)
+        closing.start()
+        closing.join(CLOSING)
+        if closing.is_alive():
+            atexit.unregister(self._card._exit_handler)
+
+    def _close(self) -> None:
         for stream in (self._in, self._out):
+            stream.abort(ignore_errors=True)
             stream.close(ignore_errors=True)
 
     @property
     def delay(self) -> float:
-        """Seconds that samples are in the devices' buffers, as these say, and in a block."""
-        return float(self._in.latency + self._out.latency + self.block / self.sample_rate)
+        """Seconds that samples are in a block, and in the output's buffer as it says itself."""
+        return float(self._out.latency + self.block / self.sample_rate)
 
     def read(self) -> Tensor:
         """Wait for the next block (C, `block`)."""

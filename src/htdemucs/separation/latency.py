@@ -21,9 +21,9 @@ RUNS, PATIENCE = 7, 2.0  # of the network for each segment, and about so many se
 PRICE = 1.0  # dB that a second of delay has to be worth
 # dB of nsdr below the best, by segment and look-ahead (seconds), measured: docs/live.md.
 LOSSES = {
-    4.0: {0.05: 1.0, 0.1: 0.8, 0.25: 0.5, 0.5: 0.3, 1.0: 0.0},
-    2.0: {0.05: 1.3, 0.1: 1.1, 0.25: 0.8, 0.5: 0.6, 1.0: 0.5},
-    1.0: {0.05: 2.0, 0.1: 1.7, 0.25: 1.5, 0.5: 1.4},
+    4.0: {0.05: 0.23, 0.1: 0.23, 0.25: 0.19, 0.5: 0.13, 1.0: 0.10},
+    2.0: {0.05: 0.17, 0.1: 0.16, 0.25: 0.13, 0.5: 0.06, 1.0: 0.03},
+    1.0: {0.05: 0.46, 0.1: 0.44, 0.25: 0.45, 0.5: 0.42},
 }
 
 

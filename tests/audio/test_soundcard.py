@@ -1,0 +1,98 @@
+"""Sound cards, with a PortAudio of this test's own."""
+
+import sys
+
+import pytest
+import torch
+
+from helpers import FakeCard
+from htdemucs import AudioError
+from htdemucs.audio import SoundCard, devices
+
+
+@pytest.fixture
+def portaudio(monkeypatch):
+    fake = FakeCard()
+    monkeypatch.setitem(sys.modules, "sounddevice", fake)
+    return fake
+
+
+def test_the_devices_are_listed_with_their_system(portaudio):
+    names = {device.name: device for device in devices()}
+    assert list(names) == ["Microphone, ALSA", "Speakers, ALSA", "Both, ALSA"]
+    assert names["Microphone, ALSA"].defaults == ("input",)
+    assert (names["Both, ALSA"].inputs, names["Both, ALSA"].outputs) == (2, 8)
+
+
+def test_what_is_read_is_written_at_the_rate_that_is_asked_for(portaudio):
+    with SoundCard("both", "Speakers", 44_100) as card:
+        assert (card.sample_rate, card.channels, card.block) == (44_100, 2, 882)
+        assert card.names == ("Both", "Speakers")
+        card.write(card.read())
+        assert card.delay == pytest.approx(0.02 + 0.08)
+    played = portaudio.played()
+    filled = played.shape[1] - 882  # the output is full of silence at first
+    assert not played[:, :filled].any()
+    assert torch.equal(played[:, filled:], portaudio.recorded(882))
+    assert portaudio.closed == 2
+    assert card.dropouts == 1  # the fake says so of its first block
+
+
+def test_mono_devices_and_full_scale(portaudio):
+    portaudio.infos[0]["max_input_channels"] = portaudio.infos[1]["max_output_channels"] = 1
+    with SoundCard(None, None, 44_100) as card:
+        assert card.read().shape == (1, 882)
+        card.write(torch.tensor([[3.0, 0.2], [3.0, 0.4]]))
+    assert portaudio.played()[:, -2:].tolist() == [[1.0, pytest.approx(0.3)]]
+
+
+def test_another_rate_where_the_devices_want_it(portaudio):
+    portaudio.rates = {48_000}
+    assert SoundCard("Both", "Both", 44_100).sample_rate == 48_000
+    portaudio.rates = set()
+    with pytest.raises(AudioError, match="no sample rate in common, of 44100, 48000 Hz"):
+        SoundCard("Both", "Both", 44_100)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("Nothing", None), "no input device 'Nothing'; `list_devices` shows the names"),
+        (("o", None), "several input devices are called 'o'"),
+        ((None, "Micro"), "no output device 'Micro'"),
+    ],
+)
+def test_what_is_no_device_is_said(portaudio, names, words):
+    with pytest.raises(AudioError, match=words):
+        SoundCard(*names, 44_100)
+
+
+def test_without_any_device(portaudio):
+    portaudio.infos.clear()
+    with pytest.raises(AudioError, match="there is no default input device"):
+        SoundCard(None, None, 44_100)
+
+
+def test_a_device_that_goes_is_said_in_a_line(portaudio):
+    with SoundCard("Both", "Speakers", 44_100) as card:
+        portaudio.gone = True
+        with pytest.raises(AudioError, match=r"the input Both does not work, or has gone \(Gone\)"):
+            card.read()
+        with pytest.raises(AudioError, match="the output Speakers does not work"):
+            card.write(torch.zeros(2, 5))
+
+
+def test_without_portaudio_the_remedy_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    with pytest.raises(AudioError, match=r"install htdemucs\[live\]"):
+        devices()
+
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name == "sounddevice":
+                raise OSError("PortAudio library not found")
+
+    monkeypatch.delitem(sys.modules, "sounddevice")
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    with pytest.raises(AudioError, match="the PortAudio library is missing; install"):
+        devices()
