@@ -147,7 +147,7 @@ def test_the_chinese_readme_keeps_step():
 
 def test_the_python_in_the_documents_runs(tmp_path, monkeypatch, capsys):
     """With the shipped model, on a song and an album of this test's own."""
-    for name in ("README", "library", "migrating", "events", "pipes"):
+    for name in ("README", "library", "migrating", "events", "pipes", "live"):
         document = "README.md" if name == "README" else f"docs/{name}.md"
         folder = tmp_path / Path(document).stem
         (folder / "album").mkdir(parents=True)

@@ -55,7 +55,7 @@ def test_the_mix_is_the_input_after_the_delay_that_is_stated(portaudio):
     played, recorded = portaudio.played(), portaudio.recorded(round(player.heard * 44_100))
     delay = round((player.delay - 0.02) * 44_100)  # the fake waits for no block
     assert not played[:, :delay].any()
-    assert snr(recorded[:, : played.shape[1] - delay], played[:, delay:]) > 60
+    assert snr(recorded[:, : played.shape[1] - delay], played[:, delay:]) > 40  # with two means
 
 
 def test_a_device_that_gives_nothing_any_more_is_given_up(portaudio, monkeypatch):
