@@ -57,6 +57,8 @@ def test_words_lie_over_the_file(tmp_path):
         (["steps=1.5"], r"steps cannot be 1\.5"),
         (["steps=true"], "steps cannot be True"),
         (["steps=0"], "steps must be at least 1"),
+        (["optim.loss_region=[0.1, 0.4]"], r"optim\.loss_region must be two numbers of seconds"),
+        (["optim.loss_region=0.4"], r"optim\.loss_region must be two numbers of seconds"),
         (["optim.lr=fast"], r"optim\.lr must be a number, not 'fast'"),
         (["optim.lr=-1"], r"optim\.lr must be more than 0"),
         (["optim.lr=1", "optim.lr.x=1"], r"optim\.lr\.x: lr has no keys of its own"),

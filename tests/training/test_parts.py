@@ -53,6 +53,22 @@ def test_the_spectral_loss_sees_magnitudes_only():
     assert one(wrong, sources) == pytest.approx(0, abs=1e-5)  # what weighs nothing counts nothing
 
 
+def test_only_the_region_counts():
+    """From 40 to 10 samples before the end, in the value and in the gradient."""
+    estimates, sources = torch.randn(2, 2, 2, 100, requires_grad=True), torch.randn(2, 2, 2, 100)
+    loss = SourceLoss(2, region=(40, 10))(estimates, sources)
+    part = slice(60, 90)
+    expected = (estimates[..., part] - sources[..., part]).abs().mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    loss.backward()
+    assert estimates.grad[..., part].abs().min() > 0
+    assert not estimates.grad[..., :60].any()
+    assert not estimates.grad[..., 90:].any()
+    to_the_end = SourceLoss(2, region=(40, 0))(estimates, sources)
+    expected = (estimates[..., 60:] - sources[..., 60:]).abs().mean()
+    assert to_the_end.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_an_average_forgets_its_start():
     model = nn.Linear(1, 1, bias=False)
     average = Average(0.5)

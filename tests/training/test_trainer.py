@@ -211,6 +211,14 @@ def test_precisions(make_config, precision):
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def test_a_region_of_the_loss_reaches_the_trainer(make_config):
+    """In samples of the network's rate: only this part is learnt from."""
+    config = make_config(words=["optim.loss_region=[0.4, 0.1]"], steps=1)
+    assert prepare(config).trainer.loss.region == (3200, 800)
+    (*_, entry) = train(config)
+    assert entry.loss > 0
+
+
 def test_what_a_run_cannot_do(make_config):
     with pytest.raises(ConfigError, match=r"at most the model's 1 seconds"):
         prepare(make_config(words=["data.segment=2"]))
@@ -218,6 +226,10 @@ def test_what_a_run_cannot_do(make_config):
         prepare(make_config(model={"width": 3}))
     with pytest.raises(ConfigError, match=r"source_weights must be 4 numbers"):
         prepare(make_config(words=["optim.source_weights=[1, 2]"]))
+    with pytest.raises(ConfigError, match=r"loss_region must not begin before the example"):
+        prepare(make_config(words=["optim.loss_region=[1.5, 0.1]"]))
+    with pytest.raises(ConfigError, match=r"loss_region must have 4096 samples or more"):
+        prepare(make_config(words=["optim.loss_region=[0.4, 0.1]", "optim.stft_weight=1"]))
     with pytest.raises(HTDemucsError, match="no model nonsense"):
         prepare(make_config(model={}, init_from="nonsense"))
     with pytest.raises(TrainingError, match="has no model yet"):

@@ -137,6 +137,8 @@ class OptimConfig:
             each example's mean square, the nearest to nsdr).
         stft_weight: weight of an additional multi-resolution STFT loss.
         source_weights: weight of each source in the loss; equal by default.
+        loss_region: only this part of an example counts in the loss: two numbers of seconds before
+            its end, as [0.4, 0.1]. For live separation; by default everything counts.
     """
 
     kind: Literal["adam", "adamw"] = "adam"
@@ -153,6 +155,7 @@ class OptimConfig:
     loss: Literal["l1", "mse", "rms"] = "l1"
     stft_weight: float = 0.0
     source_weights: tuple[float, ...] = ()
+    loss_region: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _require(self.lr > 0, "optim.lr must be more than 0")
@@ -161,6 +164,11 @@ class OptimConfig:
         for name in ("transformer_lr", "weight_decay", "transformer_weight_decay", "clip"):
             value = getattr(self, name)
             _require(value is None or value >= 0, f"optim.{name} must not be negative")
+        first, last = self.loss_region if len(self.loss_region) == 2 else (0.0, 0.0)
+        _require(
+            not self.loss_region or first > last >= 0,
+            "optim.loss_region must be two numbers of seconds before the end, as in [0.4, 0.1]",
+        )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from htdemucs.training.config import OptimConfig
+
 # (B, S, C, L) of errors -> (S,), one value per source.
 ERRORS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "l1": lambda error: error.abs().mean(dim=(0, 2, 3)),
@@ -13,6 +15,7 @@ ERRORS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "rms": lambda error: (error.square().mean(dim=(2, 3)) + 1e-8).sqrt().mean(dim=0),
 }
 RESOLUTIONS = ((4096, 1024), (2048, 512), (512, 128))  # n_fft and hop of the STFT loss
+LONGEST_STFT = 4096  # samples; a shorter part has no place for it
 
 
 class SourceLoss(nn.Module):
@@ -23,6 +26,8 @@ class SourceLoss(nn.Module):
         kind: key of `ERRORS`.
         source_weights: weight of each source; equal by default.
         stft_weight: weight of the STFT term; 0 leaves it out.
+        region: where the part that counts begins and ends, in samples before an example's end; by
+            default everything counts.
     """
 
     weights: Tensor
@@ -33,15 +38,19 @@ class SourceLoss(nn.Module):
         kind: str = "l1",
         source_weights: Sequence[float] = (),
         stft_weight: float = 0.0,
+        region: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.error = ERRORS[kind]
         weights = torch.tensor(source_weights or [1.0] * sources)
         self.register_buffer("weights", weights / weights.sum())
-        self.stft_weight = stft_weight
+        self.stft_weight, self.region = stft_weight, region
 
     def forward(self, estimates: Tensor, sources: Tensor) -> Tensor:
         """(B, S, C, L), (B, S, C, L) -> ()"""
+        if self.region:
+            first, last = (sources.shape[-1] - before for before in self.region)
+            estimates, sources = estimates[..., first:last], sources[..., first:last]
         loss = (self.weights * self.error(estimates - sources)).sum()
         if self.stft_weight:
             loss = loss + self.stft_weight * self._spectral(estimates, sources)
@@ -55,6 +64,14 @@ class SourceLoss(nn.Module):
             error = (ours - theirs).abs().mean(dim=(0, 2, 3, 4))
             total = total + (self.weights * error).sum() / (theirs.mean() + 1e-8)
         return total / len(RESOLUTIONS)
+
+
+def loss_region(config: OptimConfig, sample_rate: int) -> tuple[int, int] | None:
+    """Return the part of an example that counts, in samples before its end; None: all of it."""
+    if not config.loss_region:
+        return None
+    first, last = (round(seconds * sample_rate) for seconds in config.loss_region)
+    return first, last
 
 
 def _magnitudes(waveforms: Tensor, n_fft: int, hop_length: int) -> Tensor:

@@ -20,6 +20,7 @@ from htdemucs.training.corpus import Corpus, Recording, read_corpus
 from htdemucs.training.examples import Examples
 from htdemucs.training.excerpts import ExcerptPlan
 from htdemucs.training.log import LogEntry, TrainingLog
+from htdemucs.training.losses import LONGEST_STFT, loss_region
 from htdemucs.training.randomness import seed_torch
 from htdemucs.training.surgery import with_sources
 from htdemucs.training.trainer import BEST, LAST, Trainer
@@ -179,6 +180,13 @@ def _examples(config: TrainConfig, network: Network, recordings: list[Recording]
     longest = network.longest_segment
     if longest is not None and length > longest * sample_rate:
         raise ConfigError(f"data.segment must be at most the model's {float(longest):g} seconds")
+    region = loss_region(config.optim, sample_rate) or (length, 0)
+    if region[0] > length:
+        raise ConfigError("optim.loss_region must not begin before the example")
+    if config.optim.stft_weight and region[0] - region[1] < LONGEST_STFT:
+        raise ConfigError(
+            f"optim.loss_region must have {LONGEST_STFT} samples or more for optim.stft_weight"
+        )
     reach = math.ceil(config.augment.shift * sample_rate)
     plan = ExcerptPlan(
         [recording.length for recording in recordings],

@@ -20,7 +20,7 @@ from htdemucs.training.averaging import Average
 from htdemucs.training.config import TrainConfig
 from htdemucs.training.examples import Examples, batches
 from htdemucs.training.log import LogEntry
-from htdemucs.training.losses import SourceLoss
+from htdemucs.training.losses import SourceLoss, loss_region
 from htdemucs.training.randomness import seed_torch
 from htdemucs.weights import save_model
 
@@ -65,6 +65,7 @@ class Trainer:
             config.optim.loss,
             config.optim.source_weights,
             config.optim.stft_weight,
+            loss_region(config.optim, network.sample_rate),
         ).to(accelerator.device)
         optimizer = optimisation.optimizer(network, config.optim)
         # `network` holds the parameters; `model` is the same, wrapped to share its gradients.
