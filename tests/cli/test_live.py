@@ -81,6 +81,38 @@ def test_sound_comes_out_while_more_comes_in(model_folder):
     assert b"Traceback" not in messages
 
 
+def test_fresh_sound_is_that_which_comes_when_the_network_is_ready(model_folder):
+    """So a recorder's sound does not wait for it, and is not late for ever."""
+    process = start(model_folder, *RAW, "--fresh")
+    started = threading.Event()
+
+    def record():
+        while not started.is_set():
+            process.stdin.write(raw(torch.ones(2, 160)))
+            started.wait(0.02)
+        process.stdin.write(raw(-torch.ones(2, 8000)))
+        process.stdin.close()
+
+    recorder = threading.Thread(target=record)
+    recorder.start()
+    heard = process.stdout.read(8 * DELAY)
+    started.set()
+    recorder.join()
+    with process.stdout, process.stderr:
+        heard += process.stdout.read()
+        assert process.wait() == 0, process.stderr.read()
+    assert not any(heard[: 8 * DELAY])  # silence goes first, as always
+    written = len(heard) // 8 - DELAY - 8000
+    assert 0 < written < 2 * 8000  # of what came while the network was loaded, nearly nothing
+
+
+def test_fresh_sound_of_nothing_is_said(model_folder):
+    process = start(model_folder, "--fresh")
+    _, messages = process.communicate(b"")
+    assert process.returncode == 1
+    assert messages.splitlines()[-1].startswith(b"error: standard input is empty")
+
+
 def test_events_and_the_measured_machine(model_folder):
     words = [*RUN, "-n", str(model_folder), *RAW, "--latency", "0.9", "--progress", "json"]
     done = subprocess.run(words, input=raw(noise(9000)), capture_output=True, check=False)

@@ -1,7 +1,7 @@
 """Audio that comes and goes through pipes: read once, as it arrives, and written as it is made."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -130,6 +130,12 @@ class AudioPipe:
                 yield section.push(samples)
         if section is not None:
             yield section.flush()
+
+    def discard(self, until: Callable[[], bool]) -> None:
+        """Throw away what comes, until a piece has come when `until` is true."""
+        with reporting(NAME, *_PROBLEM):
+            while self._first is not None and not until():
+                self._first = next(self._pieces, None)
 
     def _all(self) -> Iterator[Decoded]:
         if self._first is not None:

@@ -1,6 +1,7 @@
 """`htdemucs live`: separate what is playing, while it plays."""
 
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,11 +19,11 @@ from htdemucs.cli.pipes import (
     refuse_terminals,
 )
 from htdemucs.cli.shared import Interruption, messages, say, table_console
-from htdemucs.errors import SeparationError
+from htdemucs.errors import HTDemucsError, SeparationError
 from htdemucs.events import Finished, Listener, Pace, Started, Warned
 
 if TYPE_CHECKING:
-    from htdemucs.audio import RawFormat, SoundCard
+    from htdemucs.audio import AudioPipe, RawFormat, SoundCard
     from htdemucs.model import Model
     from htdemucs.separation import LiveSeparator, RealTimeSeparator, Timing
     from htdemucs.separation.latency import Choice
@@ -73,6 +74,13 @@ def live(
     list_devices: Annotated[
         bool, typer.Option("--list-devices", help="Print the names of the devices, and end.")
     ] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh",
+            help="In a pipe: begin with what comes when the network is ready; for recorders.",
+        ),
+    ] = False,
     raw: Raw = None,
     file_format: PipeFormat = "wav",
     bit_depth: PipeDepth = "16",
@@ -89,12 +97,8 @@ def live(
     if list_devices:
         _print_devices()
         return
-    wanted, exact, source, gains = (
-        _seconds(latency),
-        _timing(timing),
-        raw_format(raw),
-        _gains(stems),
-    )
+    wanted, exact, gains = _seconds(latency), _timing(timing), _gains(stems)
+    source, headless, depth = raw_format(raw), file_format == "raw", int(bit_depth)
     pipes = not (input_device or output_device or sys.stdin.isatty())
     if pipes:
         refuse_terminals()
@@ -103,13 +107,16 @@ def live(
     with listening(Terminal(bars=pipes), quiet=quiet) as tell, interruption:
         try:
             card = None if pipes else SoundCard(input_device, output_device, SAMPLE_RATE)
+            waiting = _Waiting(source) if pipes and fresh else None
             model = load_model(name, repo=repo, device=device, on_progress=tell)
             mixer = Mixer(model.sources, gains(model.sources))
             separator = _separator(model, precision, wanted, exact)
             if card:
                 _run_card(separator, mixer, card, tell)
             else:
-                _run_pipes(separator, mixer, (source, file_format == "raw", int(bit_depth)), tell)
+                pipe = waiting.end() if waiting else _pipe(source)
+                pipe.sample_rate = separator.sample_rate
+                _run_pipes(separator, mixer, pipe, (depth, headless), tell)
         except KeyboardInterrupt:
             raise typer.Exit(128 + (interruption.signal or 2)) from None
         except BrokenPipeError:
@@ -153,21 +160,49 @@ def _print_choices(found: "Sequence[Choice]") -> None:
     messages().print(table)
 
 
-def _run_pipes(
-    live: "LiveSeparator", mixer: "Mixer", how: "tuple[RawFormat | None, bool, int]", tell: Listener
-) -> None:
-    from htdemucs.audio import AudioPipe, PipeWriter
+def _pipe(source: "RawFormat | None") -> "AudioPipe":
+    from htdemucs.audio import AudioPipe
     from htdemucs.audio.soundcard import SECONDS
+
+    return AudioPipe(
+        sys.stdin.buffer, sample_rate=SAMPLE_RATE, channels=2, raw=source, seconds=SECONDS
+    )
+
+
+class _Waiting:
+    """Throws away what comes through standard input, in a thread of its own, until the end."""
+
+    def __init__(self, source: "RawFormat | None") -> None:
+        self._source, self._ended = source, threading.Event()
+        self._pipe: AudioPipe | None = None
+        self._error: HTDemucsError | None = None
+        self._thread = threading.Thread(target=self._discard, daemon=True)
+        self._thread.start()
+
+    def _discard(self) -> None:
+        try:
+            self._pipe = _pipe(self._source)
+            self._pipe.discard(self._ended.is_set)
+        except HTDemucsError as error:
+            self._error = error
+
+    def end(self) -> "AudioPipe":
+        """Return the pipe, from which fresh sound comes."""
+        self._ended.set()
+        self._thread.join()
+        if self._error:
+            raise self._error
+        assert self._pipe is not None
+        return self._pipe
+
+
+def _run_pipes(
+    live: "LiveSeparator", mixer: "Mixer", pipe: "AudioPipe", how: tuple[int, bool], tell: Listener
+) -> None:
+    from htdemucs.audio import PipeWriter
     from htdemucs.stems.live import live_pipe
 
-    source, headless, depth = how
-    pipe = AudioPipe(
-        sys.stdin.buffer,
-        sample_rate=live.sample_rate,
-        channels=live.separator.audio_channels,
-        raw=source,
-        seconds=SECONDS,
-    )
+    depth, headless = how
     rate = pipe.source_sample_rate
     say(f"{pipe.channels} channels, {rate} Hz, {live.timing.delay:.3f} s later")
     with (
