@@ -26,10 +26,9 @@ from htdemucs.evaluation.metrics import nsdr
 from htdemucs.evaluation.multitracks import Multitrack, read_multitrack
 from htdemucs.fast import keep_freed_memory
 from htdemucs.model import Model
-from htdemucs.separation.latency import SEGMENTS, choices, measured
+from htdemucs.separation.latency import CROSSFADE, candidates, suited
 
 LOOK_AHEADS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)  # seconds
-CROSSFADE = 0.03  # seconds
 BLOCK = 4096  # samples
 
 
@@ -91,24 +90,12 @@ def table(
     model: Model, songs: Sequence[Multitrack], hop: float
 ) -> Iterator[tuple[float, float, dict[float, float]]]:
     """Yield each segment's length with the mean score offline and for each look-ahead."""
-    for segment in SEGMENTS:
-        if model.longest_segment is None or segment <= model.longest_segment:
-            separator = Remembering(model, segment=segment)
-            scores = [live_scores(separator, song, hop) for song in songs]
-            means = {ahead: fmean(one[ahead] for one in scores) for ahead in scores[0]}
-            yield segment, fmean(offline_score(separator, song) for song in songs), means
-
-
-def chosen_live(model: Model, latency: float | None, precision: str) -> LiveSeparator:
-    """Return what `htdemucs live` would take on this machine, and print what it could."""
-    longest = float(model.longest_segment or model.segment)
-    segments = [longest, *(segment for segment in SEGMENTS if segment < longest)]
-    separators = {s: Separator(model, segment=s, precision=precision) for s in segments}
-    found = choices(measured(separators), latency)
-    for choice in found:
-        print(f"segment {choice.segment:g} s, network {choice.took:.3f} s, {choice.timing}: "
-              f"delay {choice.timing.delay:.3f} s, load {choice.load:.0%}")  # fmt: skip
-    return LiveSeparator(separators[found[0].segment], found[0].timing)
+    for separator in candidates(model).values():
+        segment = separator.segment_length / separator.sample_rate
+        remembering = Remembering(model, segment=segment)
+        scores = [live_scores(remembering, song, hop) for song in songs]
+        means = {ahead: fmean(one[ahead] for one in scores) for ahead in scores[0]}
+        yield segment, fmean(offline_score(remembering, song) for song in songs), means
 
 
 def loop(path: Path | None, live: LiveSeparator) -> Iterator[Tensor]:
@@ -171,7 +158,9 @@ def main() -> None:
     print(machine())
     if chosen.realtime:
         keep_freed_memory()
-        live = chosen_live(load_model(chosen.name), chosen.latency, chosen.precision)
+        live, found = suited(load_model(chosen.name), chosen.precision, chosen.latency)
+        for choice in found:
+            print(choice, f"delay {choice.timing.delay:.3f} s, load {choice.load:.0%}")
         play(live, next(iter(chosen.paths), None), chosen.realtime)
         return
     songs = [read_multitrack(folder) for folder in chosen.paths]

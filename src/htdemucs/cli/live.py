@@ -131,18 +131,15 @@ def _separator(
 ) -> "LiveSeparator":
     """Return the separation with the timing that is given, or best on this machine."""
     from htdemucs.separation import LiveSeparator, Separator
-    from htdemucs.separation.latency import SEGMENTS, choices, measured
+    from htdemucs.separation.latency import suited
 
     if exact:
         segment, timing = exact
         return LiveSeparator(Separator(model, segment=segment, precision=precision), timing)
-    longest = float(model.longest_segment or model.segment)
-    segments = sorted({longest, *(segment for segment in SEGMENTS if segment < longest)})
-    separators = {s: Separator(model, segment=s, precision=precision) for s in segments}
-    say(f"measuring on {next(iter(separators.values())).device}")
-    found = choices(measured(separators), latency)
+    say("measuring this machine")
+    separation, found = suited(model, precision, latency)
     _print_choices(found)
-    return LiveSeparator(separators[found[0].segment], found[0].timing)
+    return separation
 
 
 def _print_choices(found: "Sequence[Choice]") -> None:

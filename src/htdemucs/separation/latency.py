@@ -1,7 +1,7 @@
 """How to divide the delay of a live separation on this machine: measured, then chosen."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter
@@ -9,21 +9,24 @@ from time import perf_counter
 import torch
 
 from htdemucs.errors import SeparationError
-from htdemucs.separation.live import Timing
+from htdemucs.model import Model
+from htdemucs.separation.live import LiveSeparator, Timing
 from htdemucs.separation.separator import Separator
 
-SEGMENTS = (7.8, 4.0, 2.0, 1.0)  # seconds; those that the model has no place for are left out
+LONGEST = 7.8  # seconds of a segment: some models have longer ones, too long to be live
+SHARES = (1.0, 0.5, 0.25)  # of the model's own segment, that are looked at
 CROSSFADE = 0.03  # seconds
 LOAD = 0.75  # the part of a hop in which the network runs: the rest is for everything else
 RESERVE = 1.25  # times what the network takes: what it is given
-LEAST, MOST = 0.05, 1.0  # seconds of look-ahead: less is too bad, more is worth nothing
+LEAST, MOST = 0.02, 1.0  # seconds of look-ahead that were measured, and are worth something
 RUNS, PATIENCE = 7, 2.0  # of the network for each segment, and about so many seconds
 PRICE = 1.0  # dB that a second of delay has to be worth
-# dB of nsdr below the best, by segment and look-ahead (seconds), measured: docs/live.md.
+# dB of nsdr below the best, by share of the segment and look-ahead (seconds), of `mini`: as
+# docs/live.md has them.
 LOSSES = {
-    4.0: {0.05: 0.23, 0.1: 0.23, 0.25: 0.19, 0.5: 0.13, 1.0: 0.10},
-    2.0: {0.05: 0.17, 0.1: 0.16, 0.25: 0.13, 0.5: 0.06, 1.0: 0.03},
-    1.0: {0.05: 0.46, 0.1: 0.44, 0.25: 0.45, 0.5: 0.42},
+    1.0: {0.02: 0.23, 0.05: 0.23, 0.1: 0.23, 0.25: 0.19, 0.5: 0.13, 1.0: 0.10},
+    0.5: {0.02: 0.18, 0.05: 0.17, 0.1: 0.16, 0.25: 0.13, 0.5: 0.06, 1.0: 0.03},
+    0.25: {0.02: 0.46, 0.05: 0.46, 0.1: 0.44, 0.25: 0.44, 0.5: 0.42},
 }
 
 
@@ -32,11 +35,13 @@ class Choice:
     """A way to separate live on this machine.
 
     Attributes:
-        segment: seconds that the network hears.
-        took: seconds that it took for them.
+        share: of the model's own segment that the network hears.
+        segment: its seconds.
+        took: seconds that the network took for them.
         timing: what the delay is made of.
     """
 
+    share: float
     segment: float
     took: float
     timing: Timing
@@ -47,9 +52,25 @@ class Choice:
         return self.took / self.timing.hop
 
 
-def measured(separators: Mapping[float, Separator]) -> dict[float, float]:
-    """Return the seconds that a run of the network takes, by those of the segment."""
-    return {segment: _seconds(separator) for segment, separator in separators.items()}
+def suited(
+    model: Model, precision: str, latency: float | None
+) -> tuple[LiveSeparator, list[Choice]]:
+    """Measure this machine; return the best separation of `choices`, and all of them."""
+    separators = candidates(model, precision)
+    found = choices(
+        {
+            share: (one.segment_length / one.sample_rate, _seconds(one))
+            for share, one in separators.items()
+        },
+        latency,
+    )
+    return LiveSeparator(separators[found[0].share], found[0].timing), found
+
+
+def candidates(model: Model, precision: str = "auto") -> dict[float, Separator]:
+    """Return separators whose segments are shares of the model's own, by share."""
+    whole = min(float(model.longest_segment or model.segment), LONGEST)
+    return {s: Separator(model, segment=s * whole, precision=precision) for s in SHARES}
 
 
 def _seconds(separator: Separator) -> float:
@@ -64,29 +85,34 @@ def _seconds(separator: Separator) -> float:
     return sorted(times)[-2:][0]
 
 
-def choices(took: Mapping[float, float], latency: float | None) -> list[Choice]:
-    """Return a way for each segment, the best one first.
+def choices(took: Mapping[float, tuple[float, float]], latency: float | None) -> list[Choice]:
+    """Return a way for each segment that has one, the best first.
 
     Args:
-        took: seconds of the network by those of the segment.
+        took: by share of the model's segment, its seconds and those that the network takes.
         latency: seconds that the delay may have; None: what is worth its time.
 
     Raises:
         SeparationError: no segment makes the delay short enough.
     """
     found = [
-        choice
-        for segment, seconds in took.items()
-        if (choice := _choice(segment, seconds, latency)) is not None
+        way
+        for share, (segment, seconds) in took.items()
+        for way in _ways(share, segment, seconds, latency)
     ]
-    if not found:
-        least = min(hop + compute for hop, compute in map(_paces, took.values()))
+    if not found and latency is not None:
+        least = min(sum(_paces(seconds)) for _, seconds in took.values()) + CROSSFADE + LEAST
         raise SeparationError(
-            f"`latency` of {latency:g} s is too short for this model on this machine: "
-            f"{least + CROSSFADE + LEAST:.2f} s is possible; take that, or a smaller model"
+            f"`latency` of {latency:g} s is too short for this model on this machine, which can "
+            f"do {least:.2f} s; a smaller model can do less"
         )
+    if not found:
+        raise SeparationError("this machine is too slow for this model; take a smaller one")
     price = 0.0 if latency is not None else PRICE
-    return sorted(found, key=lambda c: loss(c) + price * c.timing.delay)
+    best: dict[float, Choice] = {}
+    for way in sorted(found, key=lambda way: loss(way) + price * way.timing.delay):
+        best.setdefault(way.share, way)
+    return list(best.values())
 
 
 def _paces(seconds: float) -> tuple[float, float]:
@@ -94,28 +120,23 @@ def _paces(seconds: float) -> tuple[float, float]:
     return max(seconds / LOAD, CROSSFADE), RESERVE * seconds
 
 
-def _choice(segment: float, seconds: float, latency: float | None) -> Choice | None:
+def _ways(share: float, segment: float, seconds: float, latency: float | None) -> Iterator[Choice]:
+    """Yield what can be done with a segment: with any look-ahead, or with that which is left."""
     hop, compute = _paces(seconds)
     longest = min(MOST, segment - hop - CROSSFADE)
-    if longest < LEAST:
-        return None
-    if latency is None:
-        ways = [
-            Choice(segment, seconds, Timing(hop, min(ahead, longest), CROSSFADE, compute))
-            for ahead in LOSSES[1.0]
-        ]
-        return min(ways, key=lambda way: loss(way) + PRICE * way.timing.delay)
-    ahead = latency - hop - CROSSFADE - compute
-    if ahead < LEAST:
-        return None
-    spare = max(0.0, ahead - longest)
-    return Choice(segment, seconds, Timing(hop, ahead - spare, CROSSFADE, compute + spare))
+    aheads = [ahead for ahead in LOSSES[share] if ahead <= longest]
+    if latency is not None:
+        left = latency - hop - CROSSFADE - compute
+        aheads = [min(left, longest)] if min(left, longest) >= LEAST else []
+        compute += max(0.0, left - longest)  # what nothing else needs makes it safer
+    for ahead in aheads:
+        yield Choice(share, segment, seconds, Timing(hop, ahead, CROSSFADE, compute))
 
 
 def loss(choice: Choice) -> float:
-    """Return about how many dB are lost, from the nearest segment that was measured."""
-    line = LOSSES[min(LOSSES, key=lambda segment: abs(math.log(segment / choice.segment)))]
-    ahead = min(max(choice.timing.look_ahead, min(line)), max(line))
+    """Return about how many dB are lost."""
+    line = LOSSES[choice.share]
+    ahead = min(choice.timing.look_ahead, max(line))
     for (low, before), (high, after) in pairwise(line.items()):
         if ahead <= high:
             part = math.log(ahead / low) / math.log(high / low)
