@@ -6,7 +6,8 @@
 The first scores multitracks (folders) separated live and synchronously, with segments and
 look-aheads of several lengths, and prints a table of the mean nsdr and of what offline separation
 gives. The second plays a song (else noise) at its real speed through the real-time layer, without
-a sound card, and reports the delay, how often the network was late, and what `push` itself took.
+a sound card, and reports the delay, how often the network was late, and what `push` itself took;
+`-n released` is a network of the released htdemucs' size with random weights.
 """
 
 import argparse
@@ -24,8 +25,8 @@ from htdemucs import LiveSeparator, RealTimeSeparator, Separator, Timing, load_m
 from htdemucs.audio import AudioFile
 from htdemucs.evaluation.metrics import nsdr
 from htdemucs.evaluation.multitracks import Multitrack, read_multitrack
-from htdemucs.fast import keep_freed_memory
-from htdemucs.model import Model
+from htdemucs.fast import keep_freed_memory, use_this_thread_only
+from htdemucs.model import HTDemucsConfig, Model, build
 from htdemucs.separation.latency import CROSSFADE, candidates, suited
 
 LOOK_AHEADS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)  # seconds
@@ -114,6 +115,7 @@ def play(live: LiveSeparator, path: Path | None, seconds: float) -> None:
     pieces: tuple[list[Tensor], list[Tensor]] = ([], [])
     slowest, heard = 0.0, 0
     length = int(20 * live.sample_rate)  # of the end, where the delay is measured
+    use_this_thread_only()
     with RealTimeSeparator(live, changes.append) as real:
         started = time.monotonic()
         for block in loop(path, live):
@@ -133,15 +135,23 @@ def play(live: LiveSeparator, path: Path | None, seconds: float) -> None:
           f"timing changed {len(changes)} times")  # fmt: skip
     print(f"network: median {median(took):.3f} s, longest {took[-1]:.3f} s of {len(took)}; "
           f"load {median(took) / live.timing.hop:.0%}; longest push {slowest:.3f} s")  # fmt: skip
-    found = lag(*(torch.cat(kept, dim=-1).mean(0) for kept in pieces))
-    print(f"delay {live.delay / rate:.3f} s, measured {found / rate:.3f} s")
+    found, alike = lag(*(torch.cat(kept, dim=-1).mean(0) for kept in pieces))
+    measured = f"measured {found / rate:.3f} s" if alike > 0.5 else "not measurable"
+    print(f"delay {live.delay / rate:.3f} s, {measured} (correlation {alike:.2f})")
 
 
-def lag(given: Tensor, heard: Tensor) -> int:
-    """Return by how many samples one signal follows another: the peak of their correlation."""
+def lag(given: Tensor, heard: Tensor) -> tuple[int, float]:
+    """Return by how many samples one signal follows another, and their correlation there."""
     size = 2 * max(len(given), len(heard))
     product = torch.fft.rfft(given, size).conj() * torch.fft.rfft(heard, size)
-    return int(torch.fft.irfft(product, size)[: size // 2].argmax())
+    best = torch.fft.irfft(product, size)[: size // 2].max(0)
+    energies = given[: len(given) - int(best.indices)].norm() * heard.norm()
+    return int(best.indices), float(best.values / energies.clamp(1e-9))
+
+
+def model_of(name: str) -> Model:
+    """Return a model by its name; "released": the released network's size, random weights."""
+    return build(HTDemucsConfig()).eval() if name == "released" else load_model(name)
 
 
 def main() -> None:
@@ -158,7 +168,7 @@ def main() -> None:
     print(machine())
     if chosen.realtime:
         keep_freed_memory()
-        live, found = suited(load_model(chosen.name), chosen.precision, chosen.latency)
+        live, found = suited(model_of(chosen.name), chosen.precision, chosen.latency)
         for choice in found:
             print(choice, f"delay {choice.timing.delay:.3f} s, load {choice.load:.0%}")
         play(live, next(iter(chosen.paths), None), chosen.realtime)

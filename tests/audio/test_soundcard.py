@@ -30,6 +30,7 @@ def test_what_is_read_is_written_at_the_rate_that_is_asked_for(portaudio):
         assert card.names == ("Both", "Speakers")
         card.write(card.read())
         assert card.delay == pytest.approx(0.02 + 0.08)
+        assert card.waiting() == pytest.approx(0.02 + 100 / 44_100)  # the fake holds 100 samples
     played = portaudio.played()
     filled = played.shape[1] - 882  # the output is full of silence at first
     assert not played[:, :filled].any()

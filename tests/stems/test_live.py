@@ -52,6 +52,7 @@ def test_the_mix_is_the_input_after_the_delay_that_is_stated(portaudio):
                 player.check()
                 threading.Event().wait(0.01)
             assert player.stop()
+            assert player.measured == pytest.approx(0.055 + 0.02 + 100 / 44_100, abs=1e-4)
     played, recorded = portaudio.played(), portaudio.recorded(round(player.heard * 44_100))
     delay = round((player.delay - 0.02) * 44_100)  # the fake waits for no block
     assert not played[:, :delay].any()

@@ -89,6 +89,7 @@ class SoundCard:
         usual = [round(info["default_samplerate"]) for info in infos]
         self.sample_rate = self._common_rate([sample_rate, *usual])
         self.block = round(SECONDS * self.sample_rate)
+        self._size = 0  # samples that the output's buffer holds
         self._in, self._out = self._open("input"), self._open("output")
 
     def _find(self, name: str | None, kind: Kind) -> Any:
@@ -140,8 +141,8 @@ class SoundCard:
             self._in.start()
         with self._reporting("output"):
             self._out.start()
-            free = self._out.write_available
-            self._out.write(np.zeros((free, self._counts["output"]), np.float32))
+            self._size = self._out.write_available
+            self._out.write(np.zeros((self._size, self._counts["output"]), np.float32))
         with self._reporting("input"):
             self._in.read(self._in.read_available)  # what came meanwhile would always be late
         return self
@@ -169,6 +170,12 @@ class SoundCard:
     def delay(self) -> float:
         """Seconds that samples are in a block, and in the output's buffer as it says itself."""
         return float(self._out.latency + self.block / self.sample_rate)
+
+    def waiting(self) -> float:
+        """Return the seconds that samples are in a block and in the buffers now."""
+        with self._reporting("output"):
+            held = self._size - self._out.write_available + self._in.read_available
+        return float(self.block + held) / self.sample_rate
 
     def read(self) -> Tensor:
         """Wait for the next block (C, `block`)."""

@@ -20,7 +20,7 @@ from htdemucs.cli.pipes import (
 )
 from htdemucs.cli.shared import Interruption, messages, say, table_console
 from htdemucs.errors import HTDemucsError, SeparationError
-from htdemucs.events import Finished, Listener, Pace, Started, Warned
+from htdemucs.events import Listener, Pace, Warned
 
 if TYPE_CHECKING:
     from htdemucs.audio import AudioPipe, RawFormat, SoundCard
@@ -211,7 +211,7 @@ def _run_pipes(
 
 def _run_card(live: "LiveSeparator", mixer: "Mixer", card: "SoundCard", tell: Listener) -> None:
     from htdemucs.separation import RealTimeSeparator
-    from htdemucs.stems.live import MIX, NAME, LivePlayer
+    from htdemucs.stems.live import NAME, LivePlayer
 
     def changed(timing: "Timing") -> None:
         text = f"the network is too slow for this delay, which is {timing.delay:.2f} s now"
@@ -220,7 +220,6 @@ def _run_card(live: "LiveSeparator", mixer: "Mixer", card: "SoundCard", tell: Li
     real = RealTimeSeparator(live, changed)
     player = LivePlayer(real, mixer, card)
     say(f"{card.names[0]} -> {card.names[1]}, {card.sample_rate} Hz, {player.delay:.2f} s later")
-    tell(Started(NAME))
     with Keyboard() as keyboard, real, card:
         if keyboard.there:
             say(KEYS)
@@ -230,7 +229,6 @@ def _run_card(live: "LiveSeparator", mixer: "Mixer", card: "SoundCard", tell: Li
         finally:
             player.stop()
             say(_report(player, real, card))
-    tell(Finished(NAME, "separated", {MIX: NAME}, player.heard, player.heard, gain=1.0))
 
 
 def _play(player: "LivePlayer", mixer: "Mixer", keyboard: Keyboard, tell: Listener) -> None:
@@ -243,7 +241,7 @@ def _play(player: "LivePlayer", mixer: "Mixer", keyboard: Keyboard, tell: Listen
         key = keyboard.wait(LOOK)
         if key is None:
             tell(pace.at(player.heard))
-        elif key in "qQ":
+        elif key in ("q", "Q"):
             return
         elif (after := press(key, mixer, chosen)) is not None:
             chosen = after
@@ -277,7 +275,7 @@ def _report(player: "LivePlayer", real: "RealTimeSeparator", card: "SoundCard") 
     return (
         f"heard {player.heard:.1f} s; the network was late {real.late} times, so the mixture "
         f"went out for {passed:.2f} s; {card.dropouts} dropouts of the devices; "
-        f"delay {player.delay:.2f} s"
+        f"delay {player.measured:.2f} s as measured"
     )
 
 

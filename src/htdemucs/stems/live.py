@@ -2,7 +2,9 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -10,12 +12,14 @@ from torch import Tensor
 from htdemucs.audio import AudioPipe, PipeWriter, Resampler, SoundCard, fitted, resampled_length
 from htdemucs.errors import AudioError
 from htdemucs.events import Finished, Listener, Pace, Started, nobody, results
+from htdemucs.fast import use_this_thread_only
 from htdemucs.separation import LiveSeparator, RealTimeSeparator
 from htdemucs.stems.mixer import Mixer
 
 NAME = "-"  # of the track and of its file, in events
 MIX = "mix"  # the only stem, in events
 SILENT = 5.0  # seconds without samples after which a device is given up
+LATELY = 500  # blocks
 
 
 def live_pipe(
@@ -84,6 +88,7 @@ class LivePlayer:
             (self._live.sample_rate, card.sample_rate), channels, card.block,
         )  # fmt: skip
         self.heard = 0.0
+        self._waiting: deque[float] = deque(maxlen=LATELY)
         self._latest = time.monotonic()
         self._stopping = False
         self._error: BaseException | None = None
@@ -92,8 +97,17 @@ class LivePlayer:
     @property
     def delay(self) -> float:
         """Seconds from the input to the output, with what the sound card says of itself."""
+        return self._inside + self._card.delay
+
+    @property
+    def measured(self) -> float:
+        """The same, with what lately was in the sound card's buffers."""
+        return self._inside + fmean(self._waiting or [self._card.delay])
+
+    @property
+    def _inside(self) -> float:
         separation = self._live.delay / self._live.sample_rate
-        return separation + self._through.lead / self._card.sample_rate + self._card.delay
+        return separation + self._through.lead / self._card.sample_rate
 
     def start(self) -> None:
         """Begin."""
@@ -121,6 +135,7 @@ class LivePlayer:
         return not self._thread.is_alive()
 
     def _play(self) -> None:
+        use_this_thread_only()  # the other cores are for the network
         try:
             while not self._stopping:
                 block = self._card.read()
@@ -128,6 +143,7 @@ class LivePlayer:
                 channels = self._live.separator.audio_channels
                 wide = block.expand(channels, -1) if len(block) < channels else block
                 self._card.write(self._through(wide[:channels]))
+                self._waiting.append(self._card.waiting())
                 self.heard += block.shape[-1] / self._card.sample_rate
         except BaseException as error:
             self._error = error
