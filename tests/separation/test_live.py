@@ -81,6 +81,15 @@ def test_what_comes_out_is_the_offline_run_of_the_same_windows_to_the_bit(tiny_m
         assert torch.equal(stems[..., live.delay :], expected)
 
 
+def test_an_endless_stream_takes_no_more_memory(identity):
+    live = LiveSeparator(Separator(identity), Timing(0.02, 0.01, 0.005, compute=0.05))
+    held = []
+    for _ in range(300):
+        live.push(torch.randn(2, 7))
+        held.append((len(live._track._blocks), live._sum.shape[-1]))
+    assert max(held[100:]) <= max(held[:100])
+
+
 def test_more_look_ahead_comes_nearer_to_the_separation_of_the_whole(tiny_model):
     """A window that ends later is another window: not the same, but not something else."""
     waveform = noise(16_000)

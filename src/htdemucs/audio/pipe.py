@@ -69,7 +69,8 @@ class AudioPipe:
 
     Args:
         file: the stream; only `read1` (else `read`) is called.
-        sample_rate, channels: what iterating delivers; channels 1 or 2.
+        sample_rate, channels: what iterating delivers; channels 1 or 2. Both may be set anew before
+            that.
         raw: the format of samples without a header.
         seconds: of a block.
 

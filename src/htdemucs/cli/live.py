@@ -115,7 +115,8 @@ def live(
                 _run_card(separator, mixer, card, tell)
             else:
                 pipe = waiting.end() if waiting else _pipe(source)
-                pipe.sample_rate = separator.sample_rate
+                pipe.sample_rate = model.sample_rate
+                pipe.channels = model.audio_channels
                 _run_pipes(separator, mixer, pipe, (depth, headless), tell)
         except KeyboardInterrupt:
             raise typer.Exit(128 + (interruption.signal or 2)) from None

@@ -201,7 +201,7 @@ class LiveSeparator:
         self._weight[here] += weight
 
     def _extend(self, length: int) -> None:
-        """Make room for so many samples; what `take` returned is never written to."""
+        """Make room for so many samples."""
         missing = max(0, length - len(self._weight))
         self._sum, self._weight = F.pad(self._sum, (0, missing)), F.pad(self._weight, (0, missing))
 
