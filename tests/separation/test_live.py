@@ -81,6 +81,17 @@ def test_what_comes_out_is_the_offline_run_of_the_same_windows_to_the_bit(tiny_m
         assert torch.equal(stems[..., live.delay :], expected)
 
 
+def test_the_caller_s_buffer_may_be_used_again(identity):
+    waveform, buffer = noise(700), torch.zeros(2, 70)
+    live = LiveSeparator(Separator(identity), TIMING)
+    pieces = []
+    for block in waveform.split(70, dim=-1):
+        buffer.copy_(block)
+        pieces.append(live.push(buffer)["once"])
+    stem = torch.cat(pieces, dim=-1)[:, live.delay :]
+    torch.testing.assert_close(stem, waveform[:, : -live.delay], rtol=1e-4, atol=1e-5)
+
+
 def test_an_endless_stream_takes_no_more_memory(identity):
     live = LiveSeparator(Separator(identity), Timing(0.02, 0.01, 0.005, compute=0.05))
     held = []

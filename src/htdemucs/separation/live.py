@@ -156,7 +156,7 @@ class LiveSeparator:
         channels = self.separator.audio_channels
         if block.dim() != 2 or len(block) != channels or not block.isfinite().all():
             raise SeparationError(f"a block must be ({channels}, L), of finite samples")
-        self._track.append(block.detach().to("cpu", torch.float32))
+        self._track.append(block.detach().to("cpu", torch.float32, copy=True))
         while self._next <= self.heard:
             now, self._next = self._next, self._next + self._hop
             self._level.hear(self._track.read(self._heard, now))
@@ -230,7 +230,7 @@ class LiveSeparator:
         before, start = self.delay, self._position
         leaving = torch.stack(list(self.take(self._crossfade).values()))
         self._set(replace(self.timing, hop=hop, compute=compute))
-        self._position = start - max(0, self.delay - before)
+        self._position = start - (self.delay - before)
         self._sum, self._weight = self._sum[..., :0], self._weight[:0]
         self._end = self._position + self._crossfade
         self._leaving = leaving * (1 - self._rise)
