@@ -164,6 +164,21 @@ def test_playing_needs_no_animation_frames(open_page, server):
     wait_for(page, LOUD, True)
 
 
+def test_firefox_on_linux_is_not_asked_for_its_latency(open_page, server):
+    """There it may wait for its own sound thread, for ever."""
+    song = server.add(seconds=6)
+    agent = "Mozilla/5.0 (X11; Linux x86_64; rv:153.0) Gecko/20100101 Firefox/153.0"
+    page = open_page(f"#{song.id}", user_agent=agent)
+    page.evaluate("""() => {
+      window.asked = 0;
+      const get = () => { window.asked += 1; return 0.1; };
+      Object.defineProperty(AudioContext.prototype, "outputLatency", { get });
+    }""")
+    press_play(page)
+    wait_for_position(page, 0.2)
+    assert page.evaluate("window.asked") == 0
+
+
 def test_it_stops_at_the_end_and_begins_anew(open_page, server):
     song = server.add(seconds=6)
     page = open_page(f"#{song.id}")

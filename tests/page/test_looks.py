@@ -120,6 +120,20 @@ def test_the_keyboard_alone_is_enough(open_page, server):
     assert page.evaluate("app.player.position") == 44_100
 
 
+def test_space_plays_after_a_dialog_that_was_opened_by_hand(open_page, server):
+    """Dialogs return the focus to their button, which Space would press again."""
+    song = fill(server)
+    page = open_page(f"#{song.id}")
+    for button, dialog in dialogs(page):
+        button.click()
+        page.locator(dialog).wait_for()
+        page.keyboard.press("Escape")
+        page.locator(dialog).wait_for(state="hidden")
+        page.keyboard.press("Space")
+        page.wait_for_function("() => app.player.state === 'playing'")
+        page.keyboard.press("Space")
+
+
 def test_typing_a_search_plays_nothing(open_page, server):
     song = fill(server)
     page = open_page(f"#{song.id}")

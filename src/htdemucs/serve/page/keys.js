@@ -53,10 +53,15 @@ export function listen(act) {
     const action = actionOf(event);
     if (action && act(...action)) event.preventDefault();
   });
-  // A button that was clicked by hand gives the focus back, so that Space plays again.
-  document.addEventListener("pointerup", (event) => {
-    const control = event.target.closest?.(".track button, .track input[type=range]");
-    if (control) setTimeout(() => control.blur(), 0);
+  // What was used by hand gives the focus back, so that Space plays again. A button does so before
+  // its click acts: a dialog that it opens will return the focus to where it was.
+  const letGo = ({ detail, target }) => {
+    const used = detail > 0 && target.closest("button"); // 0: by key
+    if (used && !used.closest("dialog")) used.blur();
+  };
+  document.addEventListener("click", letGo, true);
+  document.addEventListener("pointerup", ({ target }) => {
+    if (target.matches("input[type=range]")) setTimeout(() => target.blur(), 0);
   });
 }
 

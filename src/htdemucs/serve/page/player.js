@@ -18,6 +18,9 @@ const EDGE = 4; // frames that rounding to another tempo may change
 const PATIENCE = 6000; // milliseconds in which a range should grow
 const IDLE = 400; // milliseconds after which a paused context sleeps
 const SHORTEST_LOOP = 0.1; // seconds
+// Firefox on Linux asks PulseAudio for the latency under a lock that its sound thread may wait for
+// inside PulseAudio: then both wait for ever, and the tab stands still.
+const FREEZES = /Linux.*Firefox/.test(navigator.userAgent);
 
 export class Player extends EventTarget {
   mixer = null; // while a context is open
@@ -69,7 +72,8 @@ export class Player extends EventTarget {
   /** The frame that is heard now. */
   get position() {
     if (!this.#run) return this.#position;
-    const heard = this.#context.currentTime - (this.#context.outputLatency || 0);
+    const latency = FREEZES ? 0 : this.#context.outputLatency || 0;
+    const heard = this.#context.currentTime - latency;
     return Math.min(lengthOf(this.track), Math.round(this.#run.frameAt(heard) * this.tempo));
   }
 
