@@ -102,6 +102,7 @@ class FakeServer:
         self.removed: dict[str, int] = {}
         self.version = 0
         self.streams = 0  # counts the times that streams were cut
+        self.following = 0  # open streams
         self.ended = False
         self.uploads: list[dict] = []  # the parameters of each
         self.requests: list[str] = []  # addresses of pcm and export
@@ -283,6 +284,14 @@ class FakeServer:
             return Response(kind.encode(), headers=disposition)
 
     async def _follow(self, since: int):
+        self.following += 1
+        try:
+            async for message in self._messages(since):
+                yield message
+        finally:
+            self.following -= 1
+
+    async def _messages(self, since: int):
         streams = self.streams
         while not self.ended and streams == self.streams:
             if self.version > since or since < 0:

@@ -197,6 +197,50 @@ def test_a_lost_stream_is_taken_up_where_it_ended(open_page, server):
     assert row(page, "A").count() == 0
 
 
+def hide(page, hidden):
+    """Put another tab before this one, or this one before the others."""
+    page.evaluate(
+        """(hidden) => {
+      Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }""",
+        hidden,
+    )
+
+
+def wait_for_streams(page, server, count):
+    while server.following != count:
+        page.wait_for_timeout(10)
+
+
+def test_a_hidden_tab_has_a_stream_only_while_it_plays(open_page, server):
+    song = server.add("A.mp3", 20)
+    page = open_page(f"#{song.id}")
+    wait_for_streams(page, server, 1)
+    hide(page, True)
+    wait_for_streams(page, server, 0)
+    server.add("B.mp3", 5)
+    hide(page, False)
+    row(page, "B").wait_for()
+    page.get_by_role("button", name="Play", exact=True).click()
+    hide(page, True)
+    server.add("C.mp3", 5)
+    page.wait_for_function("() => app.tracks.size === 3")
+    page.evaluate("app.player.pause()")
+    wait_for_streams(page, server, 0)
+
+
+def test_more_tabs_can_be_open_than_a_browser_has_connections(open_page, server):
+    page = open_page()
+    for _ in range(7):
+        hide(page, True)
+        page = page.context.new_page()
+        page.goto(server.url)
+        page.wait_for_selector("body[data-ready]")
+    page.evaluate(DROP, ["Eighth.mp3"])
+    row(page, "Eighth").wait_for()
+
+
 def test_stale_news_change_nothing(open_page, server):
     song = server.add("A.mp3", 5)
     page = open_page()

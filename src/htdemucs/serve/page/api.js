@@ -92,11 +92,16 @@ export function upload(file, { model, stems }, tell) {
  * Keep `tracks` as the server's are; tells `connected` whether the stream stands.
  *
  * The browser reconnects by itself, naming the last version it saw, unless the server refused.
+ * Returns a function that ends the stream (true) and opens it again where it ended (false): a
+ * browser has six connections to a server, and each open stream takes one.
  */
 export function follow(tracks, connected) {
   let wait = 500;
+  let source;
+  let timer;
+  let resting = false;
   const open = () => {
-    const source = new EventSource(`api/events?${query({ since: tracks.version })}`);
+    source = new EventSource(`api/events?${query({ since: tracks.version })}`);
     source.addEventListener("tracks", (event) => tracks.apply(JSON.parse(event.data)));
     source.onopen = () => {
       wait = 500;
@@ -105,9 +110,16 @@ export function follow(tracks, connected) {
     source.onerror = () => {
       connected(false);
       if (source.readyState !== EventSource.CLOSED) return;
-      setTimeout(open, wait);
+      timer = setTimeout(open, wait);
       wait = Math.min(2 * wait, LONGEST_WAIT);
     };
   };
   open();
+  return (rest) => {
+    if (rest === resting) return;
+    resting = rest;
+    clearTimeout(timer);
+    source.close();
+    if (!rest) open();
+  };
 }

@@ -127,9 +127,13 @@ async function begin() {
   choices.show();
   wire();
   refresh();
-  server.follow(tracks, (connected) => {
+  const rest = server.follow(tracks, (connected) => {
     at("offline").hidden = connected;
   });
+  const look = () => rest(document.hidden && !player.playing); // nobody sees or hears it
+  document.addEventListener("visibilitychange", look);
+  player.addEventListener("change", look);
+  look();
   document.body.dataset.ready = "yes";
 }
 
