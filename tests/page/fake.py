@@ -15,6 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
 import htdemucs
+from htdemucs.serve.security import POLICY
 
 PAGE = Path(htdemucs.__file__).parent / "serve" / "page"
 STEMS = ("drums", "bass", "other", "vocals")
@@ -22,7 +23,6 @@ RATE = 44_100
 COLUMN = 1024
 BANDS = 96
 LONGEST = 30  # seconds of a track
-CSP = "default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 INFO = {
     "version": "0",
     "default_model": "htdemucs",
@@ -190,7 +190,7 @@ class FakeServer:
 
         @app.get("/")
         def index():
-            return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": CSP})
+            return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": POLICY})
 
         app.mount("/page", StaticFiles(directory=PAGE))
 

@@ -164,6 +164,38 @@ def test_playing_needs_no_animation_frames(open_page, server):
     wait_for(page, LOUD, True)
 
 
+def test_media_keys_and_the_lock_screen_know_the_song(open_page, server):
+    song = server.add("Solar.mp3", 20, artist="Miles Davis")
+    page = open_page(f"#{song.id}")
+    page.evaluate("""async () => {
+      const { showOutside } = await import("/page/outside.js");
+      window.keys = {};
+      navigator.mediaSession.setActionHandler = (name, act) => (window.keys[name] = act);
+      showOutside(app.player);
+      const { play } = HTMLMediaElement.prototype;
+      HTMLMediaElement.prototype.play = function () {
+        window.silence = this;
+        return play.call(this);
+      };
+    }""")
+    page.evaluate("keys.play()")
+    wait_for(page, LOUD, True)
+    shown = "[navigator.mediaSession.metadata.title, navigator.mediaSession.metadata.artist]"
+    assert page.evaluate(shown) == ["Solar", "Miles Davis"]
+    page.evaluate("keys.seekto({ seekTime: 8 })")
+    page.evaluate("keys.seekforward({})")
+    wait_for_position(page, 18)
+    wait_for(page, "() => silence.currentTime > 0")  # browsers give their keys to elements
+    page.evaluate("keys.pause()")
+    wait_for(page, STATE, "paused")
+    assert page.evaluate("[silence.paused, navigator.mediaSession.playbackState]") == [
+        True,
+        "paused",
+    ]
+    page.evaluate("keys.previoustrack({})")
+    assert page.evaluate(POSITION) == 0
+
+
 def test_firefox_on_linux_is_not_asked_for_its_latency(open_page, server):
     """There it may wait for its own sound thread, for ever."""
     song = server.add(seconds=6)

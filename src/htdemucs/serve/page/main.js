@@ -4,6 +4,7 @@ import * as server from "./api.js";
 import { Choices } from "./choices.js";
 import { announce, toast } from "./dom.js";
 import { listen, showKeys } from "./keys.js";
+import { showOutside } from "./outside.js";
 import { Player } from "./player.js";
 import { Queue } from "./queue.js";
 import { problem, switchLanguage, text, translate } from "./text.js";
@@ -101,6 +102,7 @@ function wire() {
     button.addEventListener("click", () => choices.ask());
   }
   listen(act);
+  showOutside(player);
 }
 
 /** Ask the server what it can do, until it answers. */
