@@ -69,6 +69,10 @@ class TooLargeError(ServerError):
     """What a request brings is more than the server takes."""
 
 
+class DiskFullError(TooLargeError):
+    """What a request brings has no room on the disk."""
+
+
 class TooManyError(ServerError):
     """There are more requests of a kind than the server takes."""
 

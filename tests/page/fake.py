@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
 import htdemucs
-from htdemucs.serve.security import POLICY
+from htdemucs.serve.security import Access, Guard
 
 PAGE = Path(htdemucs.__file__).parent / "serve" / "page"
 STEMS = ("drums", "bass", "other", "vocals")
@@ -96,7 +96,7 @@ class Song:
 class FakeServer:
     """Runs in a thread of the test's own process."""
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(self, prefix: str = "", token: str | None = None) -> None:
         self.prefix = prefix  # as behind a proxy that serves other things too
         self.songs: dict[str, Song] = {}
         self.removed: dict[str, int] = {}
@@ -106,9 +106,10 @@ class FakeServer:
         self.ended = False
         self.uploads: list[dict] = []  # the parameters of each
         self.requests: list[str] = []  # addresses of pcm and export
-        self.refuse: tuple[int, str] | None = None  # of the next upload
+        self.refuse: tuple[int, str, str] | None = None  # of the next upload
         self.numbers = itertools.count(1)
         self.app = FastAPI()
+        self.app.add_middleware(Guard, access=Access.to(token))
         self._routes()
 
     def __enter__(self):
@@ -141,8 +142,8 @@ class FakeServer:
             "stems": list(stems), "sample_rate": RATE, "channels": 2, "frames": frames,
             "duration": seconds, "done": seconds if whole else 0.0,
             "ranges": [[0, frames]] if whole else [], "speed": None, "left": None,
-            "error": None, "warnings": [], "created": f"2026-01-01T00:00:{number:02}Z",
-            "ended": None, "files": {},
+            "error": None, "code": None, "warnings": [], "files": {}, "ended": None,
+            "created": f"2026-01-01T00:00:{number:02}Z",
         }  # fmt: skip
         if whole:
             song.values["files"] = {
@@ -190,7 +191,7 @@ class FakeServer:
 
         @app.get("/")
         def index():
-            return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": POLICY})
+            return FileResponse(PAGE / "index.html")
 
         app.mount("/page", StaticFiles(directory=PAGE))
 
@@ -213,9 +214,9 @@ class FakeServer:
                 return JSONResponse(song.values, 201)
             await request.body()
             if self.refuse:
-                status, sentence = self.refuse
+                status, sentence, code = self.refuse
                 self.refuse = None
-                return JSONResponse({"error": sentence}, status)
+                return JSONResponse({"error": sentence, "code": code}, status)
             self.uploads.append(dict(request.query_params))
             return JSONResponse(self.add(request.query_params["name"], 20, "queued").values, 201)
 

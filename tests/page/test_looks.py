@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from page.fake import PAGE
+from htdemucs.serve.problems import CODES, WORKER_DIED
+from page.fake import PAGE, FakeServer
 
 pytestmark = pytest.mark.browser
 
@@ -134,6 +135,26 @@ def test_space_plays_after_a_dialog_that_was_opened_by_hand(open_page, server):
         page.keyboard.press("Space")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_who_has_no_token_is_asked_for_it_without_a_script(browser, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
+    with FakeServer(token="open sesame") as server:
+        page = browser.new_page(color_scheme=scheme, locale="en-GB")
+        page.goto(server.url)
+        assert axe.Axe().run(page).response["violations"] == []
+        page.close()
+        page = browser.new_page(java_script_enabled=False, locale="en-GB")
+        page.goto(f"{server.url}#t1")
+        page.get_by_label("Token").fill("simsalabim")
+        page.get_by_role("button", name="Open").click()
+        page.get_by_text("This is not the server's token").wait_for()
+        page.get_by_label("Token").fill("open sesame")
+        page.get_by_role("button", name="Open").click()
+        page.locator("#invitation").wait_for(state="attached")
+        assert page.url == f"{server.url}#t1"  # without the token
+        page.close()
+
+
 def test_typing_a_search_plays_nothing(open_page, server):
     song = fill(server)
     page = open_page(f"#{song.id}")
@@ -184,6 +205,27 @@ def test_chinese_by_the_browser_s_language_and_by_the_switch(open_page, server):
     page.get_by_role("button", name="Solo Vocals").wait_for()
     page.reload()
     page.get_by_role("button", name="Solo Vocals").wait_for()
+
+
+def test_what_the_server_refuses_is_said_in_the_page_s_language(open_page, server):
+    song = server.add("A.bin", 2, state="failed", error="a.bin is damaged.", code="no-audio")
+    other = server.add("B.bin", 2, state="failed", error="Something strange.")
+    page = open_page(locale="zh-CN")
+    page.locator(".row", has_text="无法读取这个文件中的声音").wait_for()
+    page.locator(".row", has_text="这首歌无法分离。 Something strange.").wait_for()
+    server.remove(song)
+    server.remove(other)
+    server.refuse = (413, "The file is larger than 500 MB.", "too-large")
+    page.set_input_files("#files", {"name": "Long.mp3", "mimeType": "audio/mpeg", "buffer": b"x"})
+    page.locator(".row", has_text="文件超过了此服务器的大小上限").wait_for()
+
+
+def test_every_code_of_the_server_is_known_to_the_page():
+    chinese = (PAGE / "chinese.js").read_text(encoding="utf-8").partition("problems = {")[2]
+    assert set(re.findall(r'^  "?([a-z-]+)"?:', chinese, re.MULTILINE)) == {
+        *CODES.values(),
+        WORKER_DIED,
+    }
 
 
 def test_both_languages_say_the_same_things(open_page):

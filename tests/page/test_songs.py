@@ -92,7 +92,7 @@ def test_a_dropped_folder_is_searched_with_the_folders_in_it(open_page):
 
 def test_a_refused_song_says_why_and_can_be_sent_again(open_page, server):
     page = open_page()
-    server.refuse = (413, "The file is larger than 500 MB.")
+    server.refuse = (413, "The file is larger than 500 MB.", "too-large")
     page.evaluate(DROP, ["Long.mp3"])
     row(page, "The file is larger than 500 MB.").wait_for()
     page.get_by_role("button", name="Try Long.mp3 again").click()

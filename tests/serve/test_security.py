@@ -66,10 +66,28 @@ def test_without_the_token_there_is_nothing(guarded):
     assert guarded.get("/?token=sécret").status_code == 401
 
 
+def test_a_person_is_asked_for_the_token_in_a_language_of_theirs(guarded):
+    person = {"accept": "text/html,*/*", "accept-language": "de, zh-CN;q=0.8, en;q=0.5"}
+    asked = guarded.get("/", headers=person)
+    assert asked.status_code == 401
+    assert '<html lang="zh-Hans">' in asked.text
+    assert "令牌不对" not in asked.text
+    assert "<script" not in asked.text
+    assert "unsafe" not in asked.headers["content-security-policy"]
+    assert "令牌不对" in guarded.get("/?token=<b>wrong</b>", headers=person).text
+    english = guarded.get("/?token=<b>wrong</b>", headers=person | {"accept-language": "fr"})
+    assert "This is not the server's token" in english.text
+    assert "<b>" not in english.text
+    assert english.headers["cache-control"] == "no-store"
+    for path in ("/page/style.css", "/page/icon.svg"):  # all that it shows
+        assert guarded.get(path).status_code == 200
+    assert guarded.get("/api/tracks", headers=person).json()["error"]
+
+
 def test_the_token_opens_once_and_the_cookie_from_then_on(guarded):
     answer = guarded.get("/?token=secret&track=abc")
     assert answer.status_code == 303
-    assert answer.headers["location"] == "/?track=abc"
+    assert answer.headers["location"] == "./?track=abc"
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
@@ -81,7 +99,7 @@ def test_the_token_opens_once_and_the_cookie_from_then_on(guarded):
 
 def test_the_redirect_stays_here(guarded):
     answer = guarded.get("http://localhost:8000//evil.example?token=secret")
-    assert answer.headers["location"] == "/evil.example"
+    assert answer.headers["location"] == "./evil.example"
 
 
 def test_programs_send_the_token(guarded):

@@ -304,7 +304,10 @@ def test_files_in_parts(client, worker, write_song, tmp_path):
     assert client.get(url, headers={"if-none-match": etag}).status_code == 304
     changed = client.get(url, headers={"range": "bytes=0-9", "if-range": '"other"'})
     assert changed.status_code == 200
-    assert client.get(url, headers={"range": "bytes=999999999-"}).status_code == 416
+    beyond = client.get(url, headers={"range": "bytes=999999999-"})
+    assert (beyond.status_code, beyond.json()) == (416, {"error": "Cannot satisfy request range"})
+    assert beyond.headers["content-range"].startswith("bytes */")
+    assert client.get(url, headers={"range": "words=1-2"}).json()["error"]
     many = "bytes=" + ",".join(f"{2 * i}-{2 * i}" for i in range(1000))
     assert client.get(url, headers={"range": many}).status_code == 400
     head = client.request("HEAD", url)
@@ -319,6 +322,7 @@ def test_a_file_that_is_no_audio_fails_with_a_sentence(client, worker, tmp_path)
     shown = client.track(track)
     assert shown["state"] == "failed"
     assert shown["error"].startswith("song.mp3 ")
+    assert shown["code"] == "no-audio"
     assert str(tmp_path) not in shown["error"]
 
 

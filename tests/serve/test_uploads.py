@@ -51,6 +51,7 @@ def test_a_full_disk_is_said(client, settings, monkeypatch, service):
     answer = post(client, b"x")
     assert answer.status_code == 413
     assert "disk is full" in answer.json()["error"]
+    assert answer.json()["code"] == "disk-full"
 
 
 def test_an_empty_or_broken_file_is_refused(client, settings):
@@ -105,6 +106,7 @@ def test_the_queue_has_an_end(client, write_song, tmp_path):
     answer = post(client, b"three")
     assert answer.status_code == 429
     assert "2 tracks wait" in answer.json()["error"]
+    assert answer.json()["code"] == "too-many"
 
 
 def test_too_long_a_track_fails(client, worker, write_song, tmp_path, service):
@@ -114,6 +116,7 @@ def test_too_long_a_track_fails(client, worker, write_song, tmp_path, service):
     shown = client.track(track)
     assert shown["state"] == "failed"
     assert "at most 0.1" in shown["error"]
+    assert shown["code"] == "too-long"
     track = client.upload(write_song(tmp_path / "long.flac", seconds=9))["id"]
     worker.work()
     assert "the track lasts 0.1 minutes" in client.track(track)["error"]

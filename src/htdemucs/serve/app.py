@@ -26,6 +26,7 @@ from htdemucs.errors import (
 )
 from htdemucs.serve import export_api, metrics, sound_api, tracks_api
 from htdemucs.serve.housekeeping import Housekeeping
+from htdemucs.serve.problems import code_of
 from htdemucs.serve.security import Access, Guard
 from htdemucs.serve.service import Here, Service
 from htdemucs.serve.supervisor import Supervisor
@@ -44,9 +45,10 @@ BITRATES = {"mp3": [128, 192, 256, 320], "opus": [96, 128, 192, 256], "m4a": [12
 
 
 class Problem(BaseModel):
-    """What every refusal says."""
+    """What every refusal says: an English sentence, and a code if it is a common one."""
 
     error: str
+    code: str | None = None
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -142,7 +144,7 @@ def _info(here: Here) -> dict[str, Any]:
 
 async def _expected(_request: Request, error: Exception) -> JSONResponse:
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
-    return JSONResponse({"error": str(error)}, status)
+    return JSONResponse({"error": str(error), "code": code_of(error)}, status)
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:

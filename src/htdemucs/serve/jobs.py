@@ -6,13 +6,15 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select, update
 
 from htdemucs.errors import ConflictError, HTDemucsError
+from htdemucs.serve.problems import WORKER_DIED
 from htdemucs.serve.tables import DELETED, TRACKS, Database, Values, now
 from htdemucs.serve.tracks import Tracks
 
 T = TRACKS.c
 MOST_DEATHS = 3  # of workers; then the track is to blame
 FRESH: Values = {
-    "done": 0.0, "speed": None, "error": None, "warnings": [], "ended": None, "ranges": [],
+    "done": 0.0, "speed": None, "error": None, "code": None, "warnings": [], "ended": None,
+    "ranges": [],
 }  # fmt: skip
 
 
@@ -103,13 +105,13 @@ class Jobs:
         """
         self._end(track, worker, state="finished", files=dict(files), seek=None, **values)
 
-    def fail(self, track: str, worker: str, reason: str) -> None:
-        """End a job with a reason for people.
+    def fail(self, track: str, worker: str, reason: str, code: str | None = None) -> None:
+        """End a job with a reason for people, and its code.
 
         Raises:
             WithdrawnError: the job is not this worker's any more.
         """
-        self._end(track, worker, state="failed", error=reason)
+        self._end(track, worker, state="failed", error=reason, code=code)
 
     def _end(self, track: str, holder: str, **values: Any) -> None:
         self.report(track, holder, **values | {"ended": now(), "worker": None})
@@ -141,6 +143,7 @@ class Jobs:
                 .where(*held, T.deaths + died >= MOST_DEATHS)
                 .values(
                     version=version, state="failed", worker=None, ended=now(), deaths=T.deaths + 1,
+                    code=WORKER_DIED,
                     error="the process that separated this track ended several times; the file "
                     "may need more memory than there is",
                 )

@@ -15,10 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 
 from htdemucs.audio import AudioFile, Resampler, fitted
-from htdemucs.errors import SeparationError
 from htdemucs.files import fresh_folder
 from htdemucs.serve.jobs import Jobs
 from htdemucs.serve.preview import Preview
+from htdemucs.serve.problems import TooLongError
 from htdemucs.serve.ranges import Ranges, added, end_of
 from htdemucs.serve.tables import Values
 from htdemucs.stems.pipeline import Worker
@@ -29,9 +29,9 @@ EDGE = 0.1  # seconds that a resampler needs to forget where it began
 Way = Callable[[int], Iterator[Tensor]]
 
 
-def too_long(seconds: float, longest: float) -> SeparationError:
+def too_long(seconds: float, longest: float) -> TooLongError:
     """Return the error for a track of so many seconds."""
-    return SeparationError(
+    return TooLongError(
         f"the track lasts {seconds / 60:.1f} minutes; this server takes at most {longest / 60:.1f}"
     )
 
@@ -77,6 +77,7 @@ class Listening(Watcher):
 
     Attributes:
         lost: why the database did not answer any more.
+        refused: why the track is not separated.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Listening(Watcher):
         self._ranges: Ranges = []
         self._wish: int | None = None  # frame
         self.lost: SQLAlchemyError | None = None
+        self.refused: TooLongError | None = None
         self._started = self._reported = time.monotonic()
         self._made = 0  # samples made by now, in any order
         preview.clear()
@@ -96,11 +98,12 @@ class Listening(Watcher):
         """Hear of the track; tell the page its length.
 
         Raises:
-            SeparationError: the track is too long.
+            TooLongError: it is.
             WithdrawnError: the job is not this worker's any more.
         """
         if length / source.sample_rate > self._longest:
-            raise too_long(length / source.sample_rate, self._longest)
+            self.refused = too_long(length / source.sample_rate, self._longest)
+            raise self.refused
         self._source, self._length, self._way = source, length, way
         self._started = time.monotonic()
         self._frames = source.source_length

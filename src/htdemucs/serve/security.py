@@ -8,11 +8,14 @@ import secrets
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from htdemucs.serve.door import NEEDS, door
 
 LOG = logging.getLogger(__name__)
 YEAR = 365 * 24 * 3600  # seconds
@@ -28,7 +31,11 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-HEALTH = "/health"  # for supervisors, who need no token
+FOR_ALL = ("/health", *NEEDS)  # supervisors need no token, nor does the page that asks for it
+MISSING = "this server needs a token: open the address that it printed"
+WRONG = "this is not the server's token; see what it printed last"
+ASKING = {"www-authenticate": "Bearer", "cache-control": "no-store"}
+DOOR = ASKING | {"content-type": "text/html; charset=utf-8"}
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -90,13 +97,21 @@ class Guard:
                 await self._app(scope, receive, send)
             return
 
-        begun = False
+        begun = said = False
 
         async def with_headers(message: Message) -> None:
-            nonlocal begun
+            nonlocal begun, said
+            if said:
+                return
             begun = True
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                if message["status"] >= 400 and _is_plain(headers):  # starlette's, of ranges
+                    kept = {name: headers[name] for name in ("content-range",) if name in headers}
+                    reason = HTTPStatus(message["status"]).description
+                    await _answer(with_headers, message["status"], reason, kept)
+                    said = True
+                    return
                 for name, value in HEADERS.items():
                     headers[name] = value
                 if scope["path"].startswith("/api/") or "set-cookie" in headers:
@@ -115,7 +130,7 @@ class Guard:
         headers = Headers(scope=scope)
         if problem := self._problem(scope, headers):
             await _answer(send, *problem)
-        elif self._access.token is None or scope["path"] == HEALTH or self._is_known(headers):
+        elif self._access.token is None or scope["path"] in FOR_ALL or self._is_known(headers):
             await self._app(scope, receive, send)
         else:
             await self._ask(scope, headers, send)
@@ -154,18 +169,25 @@ class Guard:
         """Take the token from the address, once, and give a cookie for it."""
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         token = dict(query).get("token")
-        if token is None or scope["method"] != "GET":
-            await _answer(send, 401, "this server needs a token: open the address that it printed")
-        elif not self._access.admits(token):
-            await _answer(send, 401, "this is not the server's token; see what it printed last")
+        asks = scope["method"] == "GET"
+        if not asks or token is None or not self._access.admits(token):
+            wrong = asks and token is not None
+            if asks and scope["path"] == "/" and "text/html" in headers.get("accept", ""):
+                await _send(send, 401, door(headers.get("accept-language", ""), wrong), DOOR)
+            else:
+                await _answer(send, 401, WRONG if wrong else MISSING, ASKING)
         else:
             rest = urlencode([pair for pair in query if pair[0] != "token"])
-            location = "/" + scope["path"].lstrip("/") + (f"?{rest}" if rest else "")
+            location = "./" + scope["path"].rpartition("/")[2] + (f"?{rest}" if rest else "")
             cookie = (
                 f"{_cookie_name(headers)}={self._access.cookie}; Path=/; Max-Age={YEAR}; "
                 "HttpOnly; SameSite=Strict"
             )
             await _answer(send, 303, "", {"location": location, "set-cookie": cookie})
+
+
+def _is_plain(headers: MutableHeaders) -> bool:
+    return headers.get("content-type", "").startswith("text/plain")
 
 
 def _cookie_name(headers: Headers) -> str:
@@ -176,7 +198,11 @@ def _cookie_name(headers: Headers) -> str:
 
 async def _answer(send: Send, status: int, error: str, extra: dict[str, str] | None = None) -> None:
     body = json.dumps({"error": error}).encode() if error else b""
-    headers = {"content-type": "application/json", "content-length": str(len(body))} | (extra or {})
+    await _send(send, status, body, {"content-type": "application/json"} | (extra or {}))
+
+
+async def _send(send: Send, status: int, body: bytes, headers: dict[str, str]) -> None:
+    headers = headers | {"content-length": str(len(body))}
     raw = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body})

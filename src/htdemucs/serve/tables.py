@@ -62,6 +62,7 @@ TRACKS = Table(
     Column("done", Float, nullable=False, default=0.0),  # seconds
     Column("speed", Float),
     Column("error", Text),
+    Column("code", String(16)),  # of the error
     Column("warnings", JSON, nullable=False, default=list),
     Column("files", JSON, nullable=False, default=dict),  # {stem: {path, bytes}}
     Column("created", Float, nullable=False),  # seconds since 1970

@@ -172,6 +172,7 @@ def shown(row: RowMapping | Mapping[str, Any]) -> Document:
         "duration": duration,
         "left": max(0.0, left) if left is not None and row["state"] == "separating" else None,
         "error": row["error"],
+        "code": row["code"],
         "warnings": row["warnings"],
         "created": _iso(row["created"]),
         "ended": _iso(row["ended"]),

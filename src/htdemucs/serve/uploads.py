@@ -9,7 +9,7 @@ from pathlib import Path
 from anyio import to_thread
 from starlette.requests import ClientDisconnect
 
-from htdemucs.errors import BadRequestError, TooLargeError
+from htdemucs.errors import BadRequestError, DiskFullError, TooLargeError
 from htdemucs.serve.settings import Limits
 from htdemucs.stems.naming import LONGEST, file_name
 
@@ -29,7 +29,8 @@ async def receive(
         announced: bytes that the client says it sends.
 
     Raises:
-        TooLargeError: it is larger than the limit, or than the disk can take.
+        TooLargeError: it is larger than the limit.
+        DiskFullError: the disk has no room for it.
         BadRequestError: it is empty, incomplete, or the client sends nothing any more.
     """
     folder = path.parent
@@ -70,7 +71,8 @@ def check_size(size: int, folder: Path, limits: Limits, written: int = 0) -> Non
         written: how many of them are on the disk already.
 
     Raises:
-        TooLargeError: they are.
+        TooLargeError: they are more than the server takes.
+        DiskFullError: the disk has no room for them.
     """
     if size > limits.upload_bytes:
         raise TooLargeError(
@@ -78,7 +80,7 @@ def check_size(size: int, folder: Path, limits: Limits, written: int = 0) -> Non
         )
     free = shutil.disk_usage(folder).free
     if free - (size - written) < limits.free_bytes:
-        raise TooLargeError("the server's disk is full; delete some tracks first")
+        raise DiskFullError("the server's disk is full; delete some tracks first")
 
 
 async def _patiently(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

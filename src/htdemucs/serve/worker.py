@@ -28,6 +28,7 @@ from htdemucs.serve.filling import decode
 from htdemucs.serve.jobs import Jobs, WithdrawnError
 from htdemucs.serve.listening import Listening, too_long
 from htdemucs.serve.preview import Preview
+from htdemucs.serve.problems import code_of
 from htdemucs.serve.settings import Settings
 from htdemucs.serve.tables import Database, Values
 from htdemucs.serve.tracks import Tracks, tags
@@ -70,7 +71,7 @@ class Worker:
         except WithdrawnError:
             self._let_go(row)
         except HTDemucsError as error:
-            self._fail(row, str(error))
+            self._fail(row, str(error), code_of(error))
         return True
 
     def _separate(self, row: Values) -> None:
@@ -94,7 +95,7 @@ class Worker:
             raise listening.lost  # this process ends; the job is resumed
         self._jobs.look(row["id"], self._name)  # raises if it was withdrawn
         if outcome.status == "failed":
-            self._fail(row, outcome.reason or "")
+            self._fail(row, outcome.reason or "", code_of(listening.refused))
         else:
             self._finish(row | {"stems": list(separator.stems)}, outcome, preview)
 
@@ -116,9 +117,9 @@ class Worker:
                 values |= {"frames": frames, "ranges": [[0, frames]]}
         self._jobs.finish(row["id"], self._name, files, done=outcome.duration or 0.0, **values)
 
-    def _fail(self, row: Values, reason: str) -> None:
+    def _fail(self, row: Values, reason: str, code: str | None = None) -> None:
         try:
-            self._jobs.fail(row["id"], self._name, self._for_clients(row, reason))
+            self._jobs.fail(row["id"], self._name, self._for_clients(row, reason), code)
         except WithdrawnError:
             self._let_go(row)
 
@@ -138,7 +139,7 @@ class Worker:
 
         Raises:
             AudioError: it is no audio.
-            SeparationError: it is too long.
+            TooLongError: it is.
         """
         longest = self._settings.limits.seconds
         seconds = AudioFile(path).duration or 0.0

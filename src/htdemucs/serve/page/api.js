@@ -2,11 +2,11 @@
 
 const LONGEST_WAIT = 15_000; // milliseconds between attempts to reach the server again
 
-/** A request that the server refused (status, its sentence) or that never reached it (status 0). */
+/** A request that the server refused (status, its sentence, a code) or never got (status 0). */
 export class Refusal extends Error {
-  constructor(message, status) {
+  constructor(message, status, code = null) {
     super(message);
-    this.status = status;
+    Object.assign(this, { status, code });
   }
 }
 
@@ -20,7 +20,7 @@ async function request(path, options) {
   }
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
-  throw new Refusal(body.error ?? response.statusText, response.status);
+  throw new Refusal(body.error ?? response.statusText, response.status, body.code);
 }
 
 const post = (path, body) =>
@@ -81,7 +81,10 @@ export function upload(file, { model, stems }, tell) {
     sending.onabort = () => reject(new DOMException("", "AbortError"));
     sending.onload = () => {
       if (sending.status === 201) resolve(sending.response);
-      else reject(new Refusal(sending.response?.error ?? sending.statusText, sending.status));
+      else {
+        const { error = sending.statusText, code } = sending.response ?? {};
+        reject(new Refusal(error, sending.status, code));
+      }
     };
     sending.send(file);
   });

@@ -150,3 +150,16 @@ export const chinese = {
   stem_piano: "钢琴",
   stem_no_vocals: "伴奏",
 };
+
+/** What the server refuses, or could not separate, by its code. */
+export const problems = {
+  "not-found": "服务器上没有这首歌，或文件已不在。",
+  conflict: "这首歌目前的状态不允许此操作。",
+  "disk-full": "服务器磁盘已满，请先删除一些歌曲。",
+  "too-large": "文件超过了此服务器的大小上限。",
+  "too-many": "排队的歌曲已达上限，请等几首完成后再试。",
+  "no-audio": "无法读取这个文件中的声音，请换一个文件。",
+  "too-long": "这首歌超过了此服务器的时长上限。",
+  "no-model": "无法加载此模型，请换一个模型，或让服务器先下载它。",
+  "worker-died": "分离程序多次意外退出，这个文件可能需要更多内存。",
+};

@@ -4,7 +4,7 @@ import { act, remove } from "./api.js";
 import { announce, arrange, element, icon, setText, toast } from "./dom.js";
 import { forget } from "./store.js";
 import { titleOf } from "./tracks.js";
-import { clock, label, number, problem, say, text } from "./text.js";
+import { clock, failure, label, number, problem, say, text } from "./text.js";
 
 const PAGE = 100; // rows shown at first, and with each "more"
 
@@ -17,7 +17,7 @@ export function detailOf(track) {
     case "separating":
       return progressOf(track);
     case "failed":
-      return track.error || text("failed");
+      return failure(track);
     case "cancelled":
       return text("cancelled");
     case "found":

@@ -3,9 +3,10 @@
 import { choices, choose } from "./store.js";
 import { element, icon, setText } from "./dom.js";
 import { english } from "./english.js";
-import { chinese } from "./chinese.js";
+import { chinese, problems } from "./chinese.js";
 
 const LANGUAGES = { en: english, zh: chinese };
+const PROBLEMS = { zh: problems }; // English sentences are the server's own
 const TAGS = { en: "en", zh: "zh-Hans" };
 const OTHER = { en: "zh", zh: "en" };
 const values = new WeakMap(); // element -> {say, label}: what its texts were filled with
@@ -95,9 +96,18 @@ export function size(bytes) {
   return bytes < 1e6 ? `${number(bytes / 1e3)} kB` : `${number(bytes / 1e6, bytes < 1e7 ? 1 : 0)} MB`;
 }
 
-/** Return the sentence for a request that failed. */
-export function problem(refusal) {
-  if (refusal.status === 0) return text("unreachable");
-  if (refusal.status === 401) return text("token");
-  return refusal.message || text("refused", { status: refusal.status });
+/** Return the server's English sentence in the page's language, as far as its code is known. */
+function translated(sentence, code, start) {
+  if (language === "en") return sentence || start;
+  return PROBLEMS[language][code] ?? [start, sentence].filter(Boolean).join(" ");
 }
+
+/** Return the sentence for a request that failed. */
+export function problem({ status, message, code }) {
+  if (status === 0) return text("unreachable");
+  if (status === 401) return text("token");
+  return translated(message, code, text("refused", { status }));
+}
+
+/** Return the sentence for a track that could not be separated. */
+export const failure = ({ error, code }) => translated(error, code, text("failed"));
