@@ -45,6 +45,23 @@ def test_a_phone_shows_everything_and_every_target_is_44_pixels(open_page, serve
         assert page.evaluate(SMALL) == []
 
 
+def test_the_bar_that_plays_is_always_at_the_bottom_and_hides_no_lane(open_page, server):
+    song = fill(server)
+    page = open_page(f"#{song.id}")
+    edges = """(name) => {
+      const { top, bottom } = [...document.querySelectorAll(name)].at(-1).getBoundingClientRect();
+      return [Math.round(top), Math.round(bottom)];
+    }"""
+    for width, height in ((1280, 2000), (1280, 800), (1280, 420), (390, 844), (844, 390)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.evaluate("scrollTo(0, 0)")
+        assert page.evaluate(edges, ".transport")[1] == height
+        page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+        top, bottom = page.evaluate(edges, ".transport")
+        assert bottom == height
+        assert page.evaluate(edges, ".lane")[1] <= top
+
+
 def test_on_a_phone_the_list_and_the_track_are_two_pages(open_page, server):
     fill(server)
     page = open_page(**PHONE)
@@ -66,6 +83,47 @@ def test_a_finger_moves_the_view_and_a_tap_seeks(open_page, server):
     assert page.evaluate("app.player.position / 44100") == pytest.approx(10, abs=0.1)
 
 
+def drag(page, start, end):
+    """Draw a finger over the screen; the browser may take it for scrolling."""
+    finger = page.context.new_cdp_session(page)
+    for kind, share in (("Start", 0), ("Move", 0.3), ("Move", 0.7), ("Move", 1), ("End", None)):
+        point = share is not None and {
+            axis: start[axis] + share * (end[axis] - start[axis]) for axis in ("x", "y")
+        }
+        points = {"type": f"touch{kind}", "touchPoints": [point] if point else []}
+        finger.send("Input.dispatchTouchEvent", points)
+
+
+def test_a_finger_draws_a_loop_on_the_ruler_and_moves_its_ends(open_page, server):
+    song = fill(server)
+    page = open_page(f"#{song.id}", **PHONE)
+    page.locator(".ruler").scroll_into_view_if_needed()
+    box = page.locator(".ruler").bounding_box()
+    width, y = box["width"], box["y"] + 20
+    drag(page, {"x": 0.5 * width, "y": y}, {"x": 0.75 * width, "y": y + 4})
+    page.wait_for_function("() => app.player.loop?.on")
+    loop = page.evaluate("app.player.loop")
+    assert [loop["from"] / 44_100, loop["to"] / 44_100] == pytest.approx([10, 15], abs=0.3)
+    assert page.evaluate(SMALL) == []
+    grip = page.get_by_role("slider", name="End of the loop").bounding_box()
+    held = {"x": grip["x"] + 20, "y": grip["y"] + 20}
+    drag(page, held, held | {"x": held["x"] - 0.1 * width})
+    page.wait_for_function("() => app.player.loop.to < 14 * 44100")
+    assert page.evaluate("app.player.loop.to / 44100") == pytest.approx(13, abs=0.3)
+    page.get_by_role("slider", name="Start of the loop").focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("app.player.loop.from") == loop["from"] - 2 * 44_100
+    position = page.evaluate("app.player.position")
+    before = page.evaluate("scrollY")
+    drag(page, {"x": 200, "y": y + 10}, {"x": 200, "y": y - 190})  # upwards: that scrolls
+    page.wait_for_function("(before) => scrollY > before + 50", arg=before)
+    assert page.evaluate("[app.player.position, app.player.loop.from]") == [
+        position,
+        loop["from"] - 2 * 44_100,
+    ]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("place", ["empty", "list", "track"])
 def test_axe_finds_nothing(open_page, server, place, scheme):
@@ -74,6 +132,8 @@ def test_axe_finds_nothing(open_page, server, place, scheme):
     page = open_page(f"#{song.id}" if place == "track" else "", color_scheme=scheme)
     if song:
         page.wait_for_function("() => app.tracks.size > 0")
+    if place == "track":
+        page.evaluate("app.player.setLoop({ from: 44100, to: 88200, on: true })")
     results = [axe.Axe().run(page)]
     if place == "track":
         for button, dialog in dialogs(page):

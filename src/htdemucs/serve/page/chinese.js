@@ -70,6 +70,8 @@ export const chinese = {
   loopKey: "循环 (L)",
   loopFrom: "从这里循环",
   loopTo: "循环到这里",
+  loopStart: "循环起点",
+  loopEnd: "循环终点",
   loopClear: "清除循环",
   loopIsOn: "循环已开",
   loopIsOff: "循环已关",

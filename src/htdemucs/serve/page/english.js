@@ -70,6 +70,8 @@ export const english = {
   loopKey: "Loop (L)",
   loopFrom: "Loop from here",
   loopTo: "Loop to here",
+  loopStart: "Start of the loop",
+  loopEnd: "End of the loop",
   loopClear: "Clear loop",
   loopIsOn: "Loop on",
   loopIsOff: "Loop off",

@@ -1,6 +1,7 @@
 /** Canvas lanes over one time line: waveforms or spectrograms, ruler, overview, loop, playhead. */
 
 import { element } from "./dom.js";
+import { Grips } from "./grips.js";
 import { clock } from "./text.js";
 import { handle } from "./timeline.js";
 
@@ -73,7 +74,9 @@ export class Lanes {
     this.window = element("div", { class: "window", hidden: true });
     this.overview.box.append(this.window);
     this.lanes = stems.map(() => new Lane("stem"));
-    for (const lane of [this.ruler, ...this.lanes]) handle(lane.box, timeline, hands);
+    handle(this.ruler.box, timeline, hands, true);
+    for (const lane of this.lanes) handle(lane.box, timeline, hands, false);
+    this.grips = new Grips(this.ruler.box, timeline, hands.select);
     const draw = () => this.draw();
     const { signal } = this.#closing;
     pictures.addEventListener("change", draw, { signal });
@@ -90,7 +93,7 @@ export class Lanes {
   }
 
   setRate(rate) {
-    this.#rate = rate;
+    this.#rate = this.grips.rate = rate;
   }
 
   /** Draw everything once, before the next picture of the screen. */
@@ -182,6 +185,7 @@ export class Lanes {
   place(position, loop) {
     const { length, from, span, fraction, whole } = this.#timeline;
     for (const lane of [this.ruler, ...this.lanes]) lane.place(fraction(position), loop, fraction);
+    this.grips.place(loop, fraction);
     this.overview.place(position / length, loop, (frame) => frame / length);
     this.window.hidden = whole;
     this.window.style.left = `${(100 * from) / length}%`;

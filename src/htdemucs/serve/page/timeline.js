@@ -46,16 +46,17 @@ export class Timeline extends EventTarget {
 /**
  * Let hands work on an element that shows the time line.
  *
- * A click seeks. A mouse's drag selects; a finger's moves the view, two fingers zoom. The wheel
- * scrolls sideways, and zooms with Ctrl.
+ * A click seeks. A mouse's drag selects, and so does a finger's where `draws` says so; elsewhere
+ * that moves the view. Two fingers zoom. The wheel scrolls sideways, and zooms with Ctrl.
  */
-export function handle(target, timeline, { seek, select }) {
+export function handle(target, timeline, { seek, select }, draws) {
   const pointers = new Map();
   let start = null; // {frame, x, from, moved}
   const place = (event) => {
     const box = target.getBoundingClientRect();
     return Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
   };
+  const selects = (event) => draws || event.pointerType === "mouse";
   const width = () => target.getBoundingClientRect().width;
 
   const pinch = (event) => {
@@ -83,7 +84,7 @@ export function handle(target, timeline, { seek, select }) {
     }
     if (Math.abs(event.clientX - start.x) > STILL) start.moved = true;
     if (!start.moved) return;
-    if (event.pointerType === "mouse") {
+    if (selects(event)) {
       const ends = [start.frame, timeline.frameAt(place(event))].sort((a, b) => a - b);
       select({ from: ends[0], to: ends[1] }, false);
     } else {
@@ -98,7 +99,7 @@ export function handle(target, timeline, { seek, select }) {
     start = null;
     if (event.type === "pointercancel") return;
     if (!moved) seek(frame);
-    else if (event.pointerType === "mouse") select({ from: ends[0], to: ends[1] }, true);
+    else if (selects(event)) select({ from: ends[0], to: ends[1] }, true);
   };
   target.addEventListener("pointerup", release);
   target.addEventListener("pointercancel", release);

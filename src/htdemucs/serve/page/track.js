@@ -178,7 +178,7 @@ export class TrackView {
     this.#save();
   }
 
-  #dragged = null; // the region that a mouse is drawing
+  #dragged = null; // the region that a hand is drawing
 
   #select({ from, to }, done) {
     const region = { from: Math.round(from), to: Math.round(to), on: true };
