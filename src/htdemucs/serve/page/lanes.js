@@ -83,7 +83,7 @@ export class Lanes {
     timeline.addEventListener("change", draw, { signal });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw, { signal });
     const observer = new ResizeObserver(draw);
-    observer.observe(this.ruler.box);
+    for (const lane of [this.ruler, ...this.lanes]) observer.observe(lane.box);
     signal.addEventListener("abort", () => observer.disconnect());
   }
 

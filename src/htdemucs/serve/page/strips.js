@@ -63,6 +63,7 @@ export class Strip {
       button.setAttribute("aria-pressed", on);
     }
     this.volume.value = placeOf(gain);
+    this.volume.style.setProperty("--filled", `${placeOf(gain)}%`);
     this.volume.setAttribute("aria-valuetext", decibels(gain));
     label(this.volume, "volumeOf", { stem });
     this.volume.title = decibels(gain);

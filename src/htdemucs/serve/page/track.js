@@ -82,6 +82,7 @@ export class TrackView {
     );
     const ruler = element("div", { class: "lane ruling" }, element("div"), this.#lanes.ruler.box);
     const lanes = element("div", { class: "lanes" }, ruler, ...rows);
+    lanes.style.setProperty("--count", stems.length);
     this.stage = element("div", { class: "stage" }, this.#buildOverview(), this.#buildTools(), lanes);
     root.replaceChildren(...this.#about.boxes, this.stage, this.#transport.box);
   }
