@@ -259,10 +259,10 @@ class FakeServer:
             return Response(np.stack(ends, axis=2).astype(np.int8).tobytes())
 
         @app.get("/api/tracks/{name}/spectrogram")
-        def spectrogram(request: Request, name: str, stem: str, columns: int):
+        def spectrogram(request: Request, name: str, stem: str, columns: int, step: int):
             song, first = self.songs[name], int(request.query_params["from"])
             row = song.values["stems"].index(stem)
-            last = -(-len(song.sound) // COLUMN)
+            last = -(-len(song.sound) // (step * COLUMN))
             count = max(0, min(columns, last - first))
             bands = (
                 np.arange(BANDS)[None]

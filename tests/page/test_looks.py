@@ -45,6 +45,23 @@ def test_a_phone_shows_everything_and_every_target_is_44_pixels(open_page, serve
         assert page.evaluate(SMALL) == []
 
 
+def test_six_stems_have_six_lanes_on_every_screen(open_page, server):
+    stems = ("drums", "bass", "other", "vocals", "guitar", "piano")
+    song = server.add("Six.flac", 6, stems=stems, model="htdemucs_6s")
+    page = open_page(f"#{song.id}")
+    for width, height in ((1280, 800), (390, 844)):
+        page.set_viewport_size({"width": width, "height": height})
+        boxes = [lane.bounding_box() for lane in page.locator(".wave.stem").all()]
+        assert len(boxes) == 6
+        assert min(box["height"] for box in boxes) >= 60
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.keyboard.press("6")
+    assert page.evaluate("app.player.mix.piano.mute")
+    page.keyboard.press("Space")
+    page.wait_for_function("() => app.player.mixer?.level(4) > 0.01")  # guitar
+    assert page.evaluate("app.player.mixer.channels") == 14
+
+
 def test_the_bar_that_plays_is_always_at_the_bottom_and_hides_no_lane(open_page, server):
     song = fill(server)
     page = open_page(f"#{song.id}")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from htdemucs.audio import AudioFile
+from htdemucs.audio import AudioEncoding, AudioFile
+from htdemucs.audio.encoding import DEPTHS, FORMATS
 
 
 @pytest.fixture
@@ -47,6 +48,29 @@ def test_a_stem_is_given_as_it_is_on_disk_or_in_another_format(client, track, ex
     assert samples(
         export(kind="stem", stem="bass", format="mp3", bitrate=64), tmp_path, "mp3"
     ).numel()
+
+
+def qualities():
+    """Every format of the command line, in every quality that it names."""
+    for name in FORMATS:
+        yield from [{"format": name, "bit_depth": depth} for depth in DEPTHS[name]]
+        if not DEPTHS[name]:
+            yield {"format": name}
+        if rates := AudioEncoding(name).codec.bitrates:
+            yield from [{"format": name, "bitrate": rate} for rate in (rates[0], rates[-1])]
+    yield {"format": "mp3", "bitrate": 128, "mp3_preset": 7}
+
+
+def test_every_format_and_quality_of_the_command_line(export, tmp_path):
+    for quality in qualities():
+        answer = export(kind="stem", stem="vocals", to=0.5, **quality)
+        assert answer.status_code == 200, (quality, answer.text)
+        assert name_of(answer).endswith(f".{AudioEncoding(quality['format']).extension}")
+        path = tmp_path / f"answer.{quality['format']}"
+        path.write_bytes(answer.content)
+        file = AudioFile(path)
+        assert file.duration == pytest.approx(0.5, abs=0.1)
+        assert file.bit_depth == quality.get("bit_depth")
 
 
 def test_the_zip_with_the_residual_adds_up(client, track, export, tmp_path):

@@ -139,6 +139,26 @@ def test_a_spectrogram_shows_a_tone_where_it_is(client, service):
     assert low[3].argmax() < picture[7].argmax()
 
 
+def test_wide_columns_of_a_spectrogram_are_as_loud_as_their_loudest(client):
+    from htdemucs.serve.spectrogram import wide_spectrogram
+
+    noise = np.random.default_rng(0).integers(-9000, 9000, (400 * COLUMN, 2), dtype=np.int16)
+
+    def read(start, frames):
+        return np.pad(
+            noise[start : start + frames], ((0, max(0, start + frames - len(noise))), (0, 0))
+        )
+
+    narrow = wide_spectrogram(read, 44_100, 0, 160, 1)
+    joined = narrow.reshape(40, 4, 96).max(1)
+    np.testing.assert_array_equal(wide_spectrogram(read, 44_100, 0, 40, 4), joined)
+    np.testing.assert_array_equal(wide_spectrogram(read, 44_100, 7, 33, 4), joined[7:])
+    looked = narrow[::4].reshape(10, 4, 96).max(1)  # four places of each
+    np.testing.assert_array_equal(wide_spectrogram(read, 44_100, 0, 10, 16), looked)
+    answer = client.get("/api/tracks/x/spectrogram?stem=drums&step=3")
+    assert "power of two" in answer.json()["error"]
+
+
 def test_the_prefix_is_heard_before_the_end(client, worker, write_song, tmp_path, monkeypatch):
     track = client.upload(write_song(tmp_path / "song.flac"))["id"]
     heard = []

@@ -180,4 +180,7 @@ def test_the_document_of_the_api_is_there(client):
     paths = client.get("/api/openapi.json").json()["paths"]
     assert "/api/tracks/{track}/pcm" in paths
     assert isinstance(client.get("/health").json()["version"], int)
+    for path in ("/", "/health"):
+        answer = client.request("HEAD", path)
+        assert (answer.status_code, answer.content) == (200, b"")
     assert httpx.Response(200).status_code == client.get("/").status_code

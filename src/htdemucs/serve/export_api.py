@@ -43,6 +43,7 @@ class Choices(BaseModel):
     format: str | None = Field(None, max_length=10, description="By default as on disk.")
     bit_depth: Literal["16", "24", "32"] = "16"
     bitrate: int | None = Field(None, ge=1, le=1000, description="kbit/s")
+    mp3_preset: int = Field(2, ge=2, le=7, description="LAME's quality: 2 best, 7 fastest.")
     gains: Each = Field("", description="Such as vocals:0.5,drums:0; others stay.")
     pans: Each = Field("", description="-1 (left) to 1 (right).")
     first: Seconds = Field(0.0, alias="from")
@@ -57,7 +58,7 @@ class Choices(BaseModel):
         name = self.format or "flac"
         if name in ("wav", "flac"):
             return AudioEncoding(name, int(self.bit_depth))
-        return AudioEncoding(name, bitrate=self.bitrate)
+        return AudioEncoding(name, bitrate=self.bitrate, mp3_preset=self.mp3_preset)
 
     @property
     def mix(self) -> Mix:

@@ -10,7 +10,7 @@ from htdemucs.errors import BadRequestError
 from htdemucs.serve.preview import COLUMN
 from htdemucs.serve.ranges import end_of
 from htdemucs.serve.service import Here, Service
-from htdemucs.serve.spectrogram import BEFORE, frames_around, spectrogram
+from htdemucs.serve.spectrogram import wide_spectrogram
 from htdemucs.serve.stretching import BEYOND, Stretched
 from htdemucs.serve.tables import Values
 
@@ -106,20 +106,28 @@ def picture(
     stem: Annotated[str, Query(max_length=200)],
     start: From = 0,
     columns: Annotated[int, Query(ge=1, le=4096)] = 512,
+    step: Annotated[int, Query(ge=1, le=1024, description="A power of two.")] = 1,
 ) -> Response:
-    """Return mel bands of columns of 1024 frames: uint8 [column][96], 0 = -90 dB, 255 = 0 dB."""
+    """Return mel bands of columns of 1024 frames: uint8 [column][96], 0 = -90 dB, 255 = 0 dB.
+
+    With a `step`, columns are so many times as wide, and each is as loud as its loudest.
+    """
+    if step & (step - 1):
+        raise BadRequestError("`step` must be a power of two")
     row = here.tracks.row(track)
     here.listen(row)
     rate, end = row["sample_rate"], row["frames"] or 0
-    count = max(0, min(columns, -(-end // COLUMN) - start))
+    count = max(0, min(columns, -(-end // (step * COLUMN)) - start))
     if "," in stem:
         raise BadRequestError("one stem at a time, please")
     lanes = here.lanes(row, stem)
     if not count or not rate:
         return Response(b"", media_type="application/octet-stream", headers={"x-columns": "0"})
-    first = start * COLUMN - BEFORE
-    missing = max(0, -first)
-    samples = here.preview(row).read(lanes, first + missing, frames_around(count) - missing)[:, 0]
-    bands = spectrogram(samples, rate, count, missing)
+    preview = here.preview(row)
+
+    def read(first: int, frames: int) -> NDArray[np.int16]:
+        return preview.read(lanes, first, frames)[:, 0]
+
+    bands = wide_spectrogram(read, rate, start, count, step)
     headers = {"x-columns": str(count)}
     return Response(bands.tobytes(), media_type="application/octet-stream", headers=headers)

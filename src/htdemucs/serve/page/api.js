@@ -62,9 +62,9 @@ const bytes = async (path) => (await request(path)).arrayBuffer();
 export const peaks = async (id, from, columns) =>
   new Int8Array(await bytes(`tracks/${id}/peaks?${query({ from, columns })}`));
 
-/** Return levels of 96 mel bands for columns of 1024 frames. */
-export const spectrogram = async (id, stem, from, columns) =>
-  new Uint8Array(await bytes(`tracks/${id}/spectrogram?${query({ stem, from, columns })}`));
+/** Return levels of 96 mel bands for columns of `step` times 1024 frames. */
+export const spectrogram = async (id, stem, from, columns, step) =>
+  new Uint8Array(await bytes(`tracks/${id}/spectrogram?${query({ stem, from, columns, step })}`));
 
 /** Return the address of a file that the server makes for a download. */
 export const exportAddress = (id, parameters) => `api/tracks/${id}/export?${query(parameters)}`;

@@ -3,6 +3,7 @@
 const COLUMN = 1024; // frames
 const BANDS = 96;
 const REQUEST = 4096; // columns
+const DEEPEST = 10; // the server joins up to 2 ** 10 columns
 const TILE = 512; // pixels of a spectrogram's tile
 const TILES = 64; // tiles kept
 
@@ -10,7 +11,7 @@ export class Pictures extends EventTarget {
   peaks = new Int8Array(0); // [column][stem..., original][min, max]
   known = new Uint8Array(0); // 1 for each column whose peaks are here
 
-  #server; // peaks(id, from, columns), spectrogram(id, stem, from, columns)
+  #server; // peaks(id, from, columns), spectrogram(id, stem, from, columns, step)
   #track;
   #fetching = false;
   #asked = false;
@@ -99,7 +100,7 @@ export class Pictures extends EventTarget {
   /** Draw a stem's spectrogram between two frames onto a canvas, in a colour [r, g, b]. */
   drawSpectrogram(pen, stem, from, span, width, height, colour) {
     const scale = width / span;
-    const depth = Math.max(0, Math.floor(Math.log2(span / COLUMN / width)));
+    const depth = Math.min(DEEPEST, Math.max(0, Math.floor(Math.log2(span / COLUMN / width))));
     const tile = TILE * COLUMN * 2 ** depth;
     for (let index = Math.floor(from / tile); index * tile < from + span; index++) {
       const image = this.#tile(stem, index, depth, colour);
@@ -120,7 +121,7 @@ export class Pictures extends EventTarget {
       this.#tiles.delete(place); // the latest ones come last
       this.#tiles.set(place, { ...tile, filled });
       if (this.#tiles.size > TILES) this.#tiles.delete(this.#tiles.keys().next().value);
-      this.#wanted.push({ place, stem, from: index * columns, columns, colour });
+      this.#wanted.push({ place, stem, from: index * TILE, step: 2 ** depth, colour });
       this.#paint();
     }
     return tile.image;
@@ -131,15 +132,11 @@ export class Pictures extends EventTarget {
     if (this.#painting) return;
     this.#painting = true;
     for (let next = this.#wanted.pop(); next; next = this.#wanted.pop()) {
-      const { place, stem, from, columns, colour } = next;
+      const { place, stem, from, step, colour } = next;
       try {
-        const levels = new Uint8Array(columns * BANDS);
-        for (let at = 0; at < columns && from + at < this.known.length; at += REQUEST) {
-          const count = Math.min(REQUEST, columns - at, this.known.length - from - at);
-          levels.set(await this.#server.spectrogram(this.#track.id, stem, from + at, count), at * BANDS);
-        }
+        const levels = await this.#server.spectrogram(this.#track.id, stem, from, TILE, step);
         const tile = this.#tiles.get(place);
-        if (tile) tile.image = toImage(levels, columns / TILE, colour);
+        if (tile) tile.image = toImage(levels, colour);
       } catch {
         this.#tiles.delete(place);
       }
@@ -150,19 +147,15 @@ export class Pictures extends EventTarget {
 }
 
 /** Return levels [column][band] as a picture: low bands at the bottom, louder is more opaque. */
-function toImage(levels, columns, [red, green, blue]) {
+function toImage(levels, [red, green, blue]) {
   const canvas = document.createElement("canvas");
   canvas.width = TILE;
   canvas.height = BANDS;
   const pen = canvas.getContext("2d");
   const image = pen.createImageData(TILE, BANDS);
-  for (let x = 0; x < TILE; x++) {
+  for (let x = 0; x < levels.length / BANDS; x++) {
     for (let band = 0; band < BANDS; band++) {
-      let loudest = 0;
-      for (let i = 0; i < columns; i++) {
-        loudest = Math.max(loudest, levels[(x * columns + i) * BANDS + band]);
-      }
-      const level = loudest / 255;
+      const level = levels[x * BANDS + band] / 255;
       const at = 4 * ((BANDS - 1 - band) * TILE + x);
       image.data.set([red, green, blue, 255 * level ** 1.5], at);
     }
