@@ -6,6 +6,8 @@ const REQUEST = 4096; // columns
 const DEEPEST = 10; // the server joins up to 2 ** 10 columns
 const TILE = 512; // pixels of a spectrogram's tile
 const TILES = 64; // tiles kept
+const [QUIET, LOUD] = [0.15, 0.8]; // levels of a spectrogram, -76 and -18 dB, where colour begins and ends
+const CURVE = 1.3; // makes what is quiet a little paler
 
 export class Pictures extends EventTarget {
   peaks = new Int8Array(0); // [column][stem..., original][min, max]
@@ -155,9 +157,9 @@ function toImage(levels, [red, green, blue]) {
   const image = pen.createImageData(TILE, BANDS);
   for (let x = 0; x < levels.length / BANDS; x++) {
     for (let band = 0; band < BANDS; band++) {
-      const level = levels[x * BANDS + band] / 255;
+      const level = Math.min(1, Math.max(0, (levels[x * BANDS + band] / 255 - QUIET) / (LOUD - QUIET)));
       const at = 4 * ((BANDS - 1 - band) * TILE + x);
-      image.data.set([red, green, blue, 255 * level ** 1.5], at);
+      image.data.set([red, green, blue, 255 * level ** CURVE], at);
     }
   }
   pen.putImageData(image, 0, 0);
