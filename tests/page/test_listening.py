@@ -194,6 +194,11 @@ def test_media_keys_and_the_lock_screen_know_the_song(open_page, server):
     ]
     page.evaluate("keys.previoustrack({})")
     assert page.evaluate(POSITION) == 0
+    page.evaluate("keys.play()")
+    wait_for(page, STATE, "playing")
+    wait_for(page, "() => !silence.paused")
+    page.evaluate("silence.pause()")  # as the system does when the headphones are unplugged
+    wait_for(page, STATE, "paused")
 
 
 def test_firefox_on_linux_is_not_asked_for_its_latency(open_page, server):

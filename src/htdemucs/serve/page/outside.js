@@ -49,11 +49,16 @@ export function showOutside(player) {
     }
   }
   let element = null;
+  const open = () => {
+    element = Object.assign(new Audio(URL.createObjectURL(silence())), { loop: true });
+    // The system pauses it when a call comes, or when the headphones are unplugged.
+    element.addEventListener("pause", () => element.paused && player.pause());
+  };
   player.addEventListener("change", () => {
     const { track, playing, tempo } = player;
     session.playbackState = playing ? "playing" : "paused";
     if (playing) {
-      element ??= Object.assign(new Audio(URL.createObjectURL(silence())), { loop: true });
+      if (!element) open();
       element.play().catch(() => {}); // then there are no media keys
       const { artist, album } = track;
       session.metadata = new MediaMetadata({ title: titleOf(track), artist: artist ?? "", album: album ?? "" });
