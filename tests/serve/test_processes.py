@@ -10,8 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from htdemucs import Library, Separator, Track
+from htdemucs.errors import ServerError
 from htdemucs.serve.jobs import Jobs
 from htdemucs.serve.settings import Settings
 from htdemucs.serve.supervisor import Supervisor
@@ -217,8 +219,16 @@ def test_settings_reach_the_worker_whole(tmp_path, settings):
 
 
 def test_a_database_that_cannot_be_opened_is_said(tmp_path):
-    from htdemucs.errors import ServerError
-
     for url in ("nonsense", f"sqlite:///{tmp_path}/no/folder.db", "mysql://x/y", "oops://"):
         with pytest.raises(ServerError, match="the database cannot be opened"):
             Jobs(Database(url))
+
+
+def test_a_database_of_another_version_is_refused_in_one_line(tmp_path):
+    url = f"sqlite:///{tmp_path}/htdemucs.db"
+    database = Database(url)
+    with database.writing() as (connection, _):
+        connection.execute(text("ALTER TABLE tracks DROP COLUMN code"))
+    database.close()
+    with pytest.raises(ServerError, match=r"htdemucs.db was made by another version .*move it"):
+        Database(url)

@@ -76,7 +76,8 @@ class Database:
     """Connections to the database. Every change gets the next number, in the order of commits.
 
     Raises:
-        ServerError: the URL makes no sense, or the database cannot be reached.
+        ServerError: the URL makes no sense, the database cannot be reached, or it is one of another
+            version of this package.
     """
 
     def __init__(self, url: str) -> None:
@@ -90,6 +91,14 @@ class Database:
             text = " ".join(str(getattr(error, "orig", None) or error).split())
             raise ServerError(
                 f"the database cannot be opened ({text}); check `database`"
+            ) from error
+        try:
+            with self.reading() as connection:
+                connection.execute(select(TRACKS).limit(0))
+        except SQLAlchemyError as error:
+            raise ServerError(
+                f"{self.engine.url} was made by another version of htdemucs; move it away, or name "
+                "another one in `database`"
             ) from error
 
     def close(self) -> None:
