@@ -50,7 +50,8 @@ class Bag(Pretrained, nn.Module):
         self.segment = min([segment, *limits] if segment else [m.segment for m in members])
         self.longest_segment = self.segment if limits else None
         table = _checked_weights(weights, len(members), len(members[0].sources), self._outputs)
-        sums = [table[[m is member for m in members]].sum(0) for member in once]
+        rows = [[i for i, m in enumerate(members) if m is member] for member in once]
+        sums = [table[places].sum(0) for places in rows]
         self.register_buffer("weights", torch.stack(sums), persistent=False)
 
     @property
