@@ -12,17 +12,17 @@ import argparse
 import sys
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import MagicMock, patch
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -89,7 +89,8 @@ class Watch(TorchDispatchMode):
             return self._value(function, given[0])
         made = function(*args, **kwargs)
         results = _tensors(made)
-        if not (on_gpu or any(x.is_cuda for x in results)) or function.is_view:
+        on_gpu = on_gpu or any(x.is_cuda for x in results)
+        if not on_gpu or function.is_view or function.namespace != "aten":
             return made
         self._count(function, given, results, kwargs.get("non_blocking", False))
         if function is torch.ops.aten._to_copy.default and isinstance(given[0], nn.Parameter):
@@ -133,7 +134,7 @@ def engine(model: Network | Bag, precision: str, shifts: int = 0) -> Counts:
     done = 0
     with Watch() as watch:
         for stems in separator.stream(blocks, Normalization(0.0, 0.1, length)):
-            here = torch.stack([stem.cpu() for stem in stems.values()])
+            here = torch.stack(list(stems.values())).cpu()
             assert here.dtype == torch.float32, here.dtype
             done += here.shape[-1]
     assert done == length, (done, length)
@@ -214,17 +215,20 @@ def _walk(
 ) -> Counts:
     with ExitStack() as stack:
         for place, name, stand_in in STAND_INS:
-            stack.enter_context(patch.object(place, name, stand_in))
+            stack.enter_context(patch.object(place, name, stand_in, create=True))
         stack.enter_context(FakeTensorMode())
         network = on_cuda(config)
         stack.enter_context(Watch())  # gives values where a model is put together
         return way(network, precision, **options)
 
 
-def _moved(module: nn.Module, device: torch.device) -> nn.Module:
-    """Move the buffers alone: torch cannot move fake parameters, which are on the GPU already."""
+def _moved(module: nn.Module, to: torch.device | torch.dtype) -> nn.Module:
+    """Change device or type as `Module.to` does, which cannot do so to fake parameters."""
     for part in module.modules():
-        part._buffers.update({n: x.to(device) for n, x in part._buffers.items() if x is not None})
+        part._buffers.update({n: x.to(to) for n, x in part._buffers.items() if x is not None})
+        for name, x in part._parameters.items():
+            if x is not None:
+                part._parameters[name] = nn.Parameter(x.to(to), x.requires_grad)
     return module
 
 
@@ -250,12 +254,24 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, dropout_p: float = 0.0) -
     return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, dropout_p)[0]
 
 
+def _copied(x: Tensor, _: dict[int, Any]) -> Tensor:
+    """Copy for `deepcopy`, which would copy the mode of a fake tensor too."""
+    copied = x.detach().clone()
+    return nn.Parameter(copied, x.requires_grad) if isinstance(x, nn.Parameter) else copied
+
+
 STAND_INS: list[tuple[Any, str, Any]] = [
+    (FakeTensor, "__deepcopy__", _copied),
     (nn.Module, "to", _moved),
     (F, "scaled_dot_product_attention", _attend),
     (nn.LSTM, "forward", _lstm),
     (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
     (torch.cuda, "is_bf16_supported", lambda: True),
+    (torch.cuda, "Stream", MagicMock()),
+    (torch.cuda, "current_stream", MagicMock()),
+    (torch.cuda, "stream", lambda _: nullcontext()),
+    (Tensor, "pin_memory", lambda x: x),
+    (Tensor, "record_stream", lambda _, __: None),
 ]  # for what asks the GPU
 
 

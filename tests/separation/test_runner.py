@@ -62,7 +62,7 @@ def test_a_device_too_small_for_one_hands_over_to_the_cpu(monkeypatch, tiny_mode
     with torch.no_grad():
         expected = tiny_model(mixture)
         with pytest.warns(UserWarning, match="continuing on the CPU"):
-            answer = run(mixture, 8000)
+            answer = run(mixture, 8000)()
     assert torch.equal(answer, expected)
     assert run.device.type == "cpu"
     assert run.batch_size == 1
@@ -91,7 +91,7 @@ def test_what_is_not_finite_is_computed_by_the_reference(monkeypatch, tiny_model
     mixture = torch.randn(2, 2, 8000).clamp(-3, 3)
     mixture[1, 0, 100] = 5
     with pytest.warns(UserWarning, match="computes it again in fp32"):
-        answer = run(mixture, 8000)
+        answer = run(mixture, 8000)()
     with torch.no_grad():
         assert torch.equal(answer, tiny_model(mixture))
 
@@ -118,3 +118,23 @@ def test_the_default_fits_the_free_memory(monkeypatch, tiny_model, free_gib, siz
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
     assert default_batch_size(tiny_model, torch.device("cuda"), 8000) == size
     assert default_batch_size(tiny_model, torch.device("cpu"), 8000) == 1
+
+
+@pytest.mark.parametrize("shifts", [0, 2])
+def test_beginning_a_batch_before_the_last_one_is_asked_for_changes_no_bit(tiny_model, shifts):
+    """As on a GPU."""
+    waveform = torch.randn(2, 50_000)
+    separator = Separator(tiny_model, batch_size=2, shifts=shifts)
+    expected, events = separator.separate(waveform, 8000), []
+    run = separator._run
+
+    def noting(windows, length):
+        finish, number = run(windows, length), len(events)
+        events.append(("begun", number))
+        return lambda: events.append(("asked", number)) or finish()
+
+    noting.ahead, noting.windows, noting.batches = 1, run.windows, run.batches
+    separator._run = noting
+    stems = separator.separate(waveform, 8000)
+    assert [kind for kind, _ in events[:4]] == ["begun", "begun", "asked", "begun"]
+    assert all(torch.equal(stem, expected[name]) for name, stem in stems.items())

@@ -63,14 +63,16 @@ class Engine(Separator):
         """Return the lead-ins in samples."""
         return super().shift_offsets() if self.lead_in is None else [self.lead_in]
 
-    def _answers(self, segments: list[Segment], skip: int, kept: Answers | None) -> Tensor:
+    def _answers(
+        self, segments: list[Segment], skip: int, kept: Answers | None
+    ) -> Callable[[], Tensor]:
         length = segments[0].window.shape[-1]
         silence = (0, max(0, self._longest - length))
         self._tell(segments, "start")
         padded = [replace(segment, window=F.pad(segment.window, silence)) for segment in segments]
-        answers = super()._answers(padded, skip, kept)[..., :length]
+        answers = super()._answers(padded, skip, kept)()[..., :length]  # "end" tells the truth
         self._tell(segments, "end")
-        return answers
+        return lambda: answers
 
     def _tell(self, segments: list[Segment], state: str) -> None:
         if self._on_segment is not None:

@@ -164,7 +164,7 @@ class _Separated(Estimates):
     def _blocks(self) -> Iterator[Tensor]:
         """Yield blocks (S * C, L)."""
         stream = self._separator.stream(self._reader.mixture())
-        blocks = (torch.cat([stem.cpu() for stem in stems.values()]) for stems in stream)
+        blocks = (torch.cat(list(stems.values())).cpu() for stems in stream)
         while (block := self._timed_next(blocks)) is not None:
             yield block
 

@@ -1,8 +1,7 @@
 """Choose the precision that a device is fast in, and prepare networks to run in it."""
 
-import copy
 from collections.abc import Sequence
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from htdemucs.errors import ConfigError
 from htdemucs.fast import kernels
 from htdemucs.fast.compiled import compile_function
+from htdemucs.fast.half import in_half
 from htdemucs.fast.network import FastHybrid, supports
 from htdemucs.model import Bag, HDemucs, HTDemucs, Model, Network
 from htdemucs.model.bag import networks
@@ -61,6 +61,8 @@ def _prepare(network: Network, precision: str, compiled: bool) -> nn.Module:
         return FastHybrid(network, PRECISIONS[precision])
     if precision == "fp32" and not compiled:
         return network
+    if precision != "fp32" and next(network.parameters()).device.type != "cpu":
+        network = in_half(network, PRECISIONS[precision])
     if isinstance(network, HybridNetwork):
         return AutocastHybrid(network, PRECISIONS[precision], compiled)
     return AutocastNetwork(network, PRECISIONS[precision], compiled)
@@ -98,18 +100,14 @@ class AutocastNetwork(nn.Module):
 
 
 class AutocastHybrid(nn.Module):
-    """The same for a network with an STFT, which stays in float32.
-
-    With float16 the spectral branch's layers stay in float32 too: some of their values exceed the
-    range of float16 (a pure tone is thousands of deviations loud in its bin).
-    """
+    """The same for a network with an STFT, which stays in float32."""
 
     def __init__(self, network: HybridNetwork, dtype: torch.dtype, compiled: bool = False) -> None:
         super().__init__()
         self._dtype = dtype
         self._spectrogram = network.spectrogram
-        self._network = _with_spectral_float32(network) if dtype == torch.float16 else network
-        self._core = compile_function(self._network.core) if compiled else self._network.core
+        self._network = network
+        self._core = compile_function(network.core) if compiled else network.core
 
     @torch.no_grad()
     def forward(self, mixture: Tensor) -> Tensor:
@@ -119,27 +117,3 @@ class AutocastHybrid(nn.Module):
         with torch.autocast(mixture.device.type, self._dtype, enabled=half):
             time, spectral = self._core(mixture, spectrogram)
         return time.float() + self._spectrogram.inverse(spectral.float(), mixture.shape[-1])
-
-
-class _Float32(nn.Module):
-    """A layer that ignores autocast."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self._layer = layer
-
-    def forward(self, *inputs: Any) -> Any:
-        with torch.autocast(inputs[0].device.type, enabled=False):
-            return self._layer(*(x.float() if isinstance(x, Tensor) else x for x in inputs))
-
-
-def _with_spectral_float32(network: HybridNetwork) -> HybridNetwork:
-    """Return the network, with the same parameters, but spectral layers that ignore autocast."""
-    twin = copy.copy(network)
-    twin._modules = dict(network._modules)
-    for name in ("spectral_encoder", "spectral_decoder"):
-        setattr(twin, name, nn.ModuleList(map(_Float32, getattr(network, name))))
-    for name in ("merge", "split"):
-        if hasattr(network, name):
-            setattr(twin, name, _Float32(getattr(network, name)))
-    return twin

@@ -94,7 +94,8 @@ class Bag(Pretrained, nn.Module):
         """Each member's answer (B, S', ...) -> the bag's answer (B, S, ...)."""
         total = torch.zeros((), device=self.weights.device)
         for answer, weights in zip(answers, self.weights / self.weights.sum(0), strict=True):
-            total = total + weights.view(-1, *[1] * (answer.dim() - 2)) * answer[:, self._outputs]
+            ours = torch.stack([answer[:, i] for i in self._outputs], 1)  # an index would be sent
+            total = total + weights.view(-1, *[1] * (answer.dim() - 2)) * ours
         return total
 
 

@@ -54,26 +54,22 @@ class SegmentGrid:
         self._cut = cut
         self._after = -((cut.length - cut.window(cut.length)) // 2)  # a whole segment's window
         self._next = start
-        self._history: Tensor | None = None  # (C, samples)
+        self._history: list[Tensor] = []  # (C, samples) each; joined when a segment needs them
         self._history_start = 0
+        self._received = 0
 
     def push(self, block: Tensor) -> Iterator[Segment]:
         """Add a block (C, L) and yield the segments that it completes."""
-        history = self._history
-        self._history = block if history is None else torch.cat([history, block], dim=-1)
+        self._history.append(block)
+        self._received += block.shape[-1]
         while self._next + self._cut.length + self._after <= self._received:
             yield self._segment(self._cut.length)
         self._forget(self._next - self._cut.margin)
 
     def flush(self) -> Iterator[Segment]:
         """End the stream and yield the segments that its end cuts short."""
-        while self._history is not None and self._next < self._received:
+        while self._next < self._received:
             yield self._segment(min(self._cut.length, self._received - self._next))
-
-    @property
-    def _received(self) -> int:
-        length = 0 if self._history is None else self._history.shape[-1]
-        return self._history_start + length
 
     def _segment(self, length: int) -> Segment:
         start = self._next
@@ -83,16 +79,21 @@ class SegmentGrid:
         return Segment(start, length, self._excerpt(begin, begin + window))
 
     def _excerpt(self, begin: int, end: int) -> Tensor:
-        assert self._history is not None
+        history = self._joined()
         first, last = max(begin, self._history_start), min(end, self._received)
         if first >= last:  # the segment lies in a shift's lead-in, before the track
-            return self._history.new_zeros(*self._history.shape[:-1], end - begin)
-        inside = self._history[..., first - self._history_start : last - self._history_start]
+            return history.new_zeros(*history.shape[:-1], end - begin)
+        inside = history[..., first - self._history_start : last - self._history_start]
         return F.pad(inside, (first - begin, end - last))
 
+    def _joined(self) -> Tensor:
+        if len(self._history) > 1:
+            self._history = [torch.cat(self._history, dim=-1)]
+        return self._history[0]
+
     def _forget(self, until: int) -> None:
-        if self._history is not None and until > self._history_start:
-            self._history = self._history[..., until - self._history_start :].clone()
+        if until > self._history_start:
+            self._history = [self._joined()[..., until - self._history_start :].clone()]
             self._history_start = until
 
 
@@ -113,7 +114,8 @@ class OverlapAdd:
     def push(self, start: int, answer: Tensor) -> Tensor:
         """Add an answer (S, C, L) at position `start`; return finished samples (S, C, samples)."""
         length = answer.shape[-1]
-        weight = self._weight[:length].to(answer.device)
+        self._weight = self._weight.to(answer.device)
+        weight = self._weight[:length]
         if self._sum is None:
             self._sum = answer.new_zeros(*answer.shape[:-1], 0)
             self._weight_sum = weight[:0]

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import TypeVar
 
@@ -29,6 +30,9 @@ class Runner:
         compiled: as for `prepare`; not used after a change to the CPU.
         batch_size: segments in a batch; by default 1 on a CPU and as many as should fit on a GPU.
         segment_length: samples in a segment.
+
+    Attributes:
+        ahead: batches to begin before an answer is waited for.
     """
 
     def __init__(
@@ -42,6 +46,8 @@ class Runner:
         self._model = as_bag(model)
         self.windows = Windows(self._model, segment_length)
         self._prepare(precision, compiled)
+        self._home = self.device
+        self.ahead = 1 if self._stream is not None else 0
         self.batch_size = batch_size or default_batch_size(model, self.device, segment_length)
 
     def batches(self, items: Iterable[T], length: Callable[[T], int]) -> Iterator[list[T]]:
@@ -55,32 +61,57 @@ class Runner:
         self.device = next(self._model.parameters()).device
         self.precision = choose_precision(self._model, precision)
         self._prepared = prepare_bag(self._model, self.precision, compiled)
+        self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
-    def __call__(self, mixture: Tensor, length: int) -> Tensor:
-        """(B, C, W) -> (B, S, C, W'), on the mixture's device
+    def __call__(self, windows: Tensor, length: int) -> Callable[[], Tensor]:
+        """(B, C, W) -> a function that returns (B, S, C, W'), on the device of the beginning
 
-        Of both, `length` samples in the middle count.
+        Of both, `length` samples in the middle count. CUDA computes in a stream of its own, and the
+        function waits for it: what is asked for in between is computed at the same time.
 
         Raises:
-            SeparationError: the model's answer is not finite, even in float32.
+            SeparationError: (the function) the answer is not finite, even in float32.
         """
+        begun = self._unless_full(lambda: self._begun(windows, length), len(windows))
+        return lambda: self._finished(begun, windows, length)
+
+    def _unless_full(self, compute: Callable[[], T], size: int) -> T | None:
+        """Return None if there is too little memory, unless nothing smaller can be tried."""
         try:
-            return self._finite(mixture.to(self.device), length).to(mixture.device)
+            return compute()
         except torch.OutOfMemoryError:
-            if len(mixture) == 1 and self.device.type == "cpu":
+            if size == 1 and self.device.type == "cpu":
                 raise
-        # The memory of the failed attempt is free only after the `except` block.
+        return None
+
+    def _begun(self, windows: Tensor, length: int) -> "_Answer":
+        if self._stream is None:
+            mixture = windows.to(self.device)
+            return _Answer(self.windows.answer(self._prepared, mixture, length), None)
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._stream):
+            mixture = windows.pin_memory().to(self.device, non_blocking=True)
+            answer = self.windows.answer(self._prepared, mixture, length)
+            return _Answer(answer, self._stream.record_event())
+
+    def _finished(self, begun: "_Answer | None", windows: Tensor, length: int) -> Tensor:
+        """Return the answer of a batch that fits; otherwise that of smaller ones, or of the CPU."""
+        answer = None
+        if begun is not None:
+            answer = self._unless_full(lambda: self._finite(begun, windows, length), len(windows))
+        if answer is not None:
+            return answer.to(self._home)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if len(mixture) > 1:
-            self.batch_size = len(mixture) // 2
-            return torch.cat([self(part, length) for part in mixture.split(self.batch_size)])
+        if len(windows) > 1:
+            self.batch_size = len(windows) // 2
+            return torch.cat([self(part, length)() for part in windows.split(self.batch_size)])
         self._move_to_cpu()
-        return self(mixture, length)
+        return self(windows, length)()
 
-    def _finite(self, mixture: Tensor, length: int) -> Tensor:
+    def _finite(self, begun: "_Answer", windows: Tensor, length: int) -> Tensor:
         """Return the network's answer or, if that is not finite, the reference's in float32."""
-        if _is_finite(answer := self.windows.answer(self._prepared, mixture, length)):
+        if _is_finite(answer := begun.wait()):
             return answer
         warnings.warn(
             f"a segment is not finite in {self.precision}: the reference network computes it again "
@@ -88,6 +119,7 @@ class Runner:
             stacklevel=2,
         )
         with torch.no_grad():
+            mixture = windows.to(self.device)
             if _is_finite(answer := self.windows.answer(self._model, mixture, length)):
                 return answer
         raise SeparationError(
@@ -106,8 +138,24 @@ class Runner:
         self._prepare("fp32" if self.precision == "fp32" else "auto")
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What the network answers, once the event has come; without one it is there."""
+
+    tensor: Tensor
+    event: torch.cuda.Event | None
+
+    def wait(self) -> Tensor:
+        if self.event is not None:
+            stream = torch.cuda.current_stream(self.tensor.device)
+            stream.wait_event(self.event)
+            self.tensor.record_stream(stream)
+        return self.tensor
+
+
 def _is_finite(answer: Tensor) -> bool:
-    return all(bool(bound.isfinite()) for bound in answer.aminmax())  # either is NaN if any is
+    bounds = torch.stack(answer.aminmax())  # either is NaN if any is
+    return bool(bounds.isfinite().all())
 
 
 def default_batch_size(model: Model, device: torch.device, segment_length: int) -> int:

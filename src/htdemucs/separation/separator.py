@@ -1,8 +1,9 @@
 """The engine: waveform blocks in, stem blocks out, in memory that does not grow with the track."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from htdemucs.weights import load_model
 
 MAX_SHIFT = 0.5  # seconds; no random lead-in is longer
 Stems = dict[str, Tensor]
+Placed = tuple[Pass, Segment]
 
 
 class Answers(Protocol):
@@ -205,9 +207,9 @@ class Separator:
         cut = Cut(self.segment_length, self.stride, windows.widest, windows.margin)
         passes = [Pass(cut, start, normalization == "running") for start in self._starts()]
         whole = Normalization(0.0, 1.0) if normalization == "running" else normalization
-        segments = segments_of((whole.apply(block.to(self.device)) for block in blocks), passes)
-        for batch in self._run.batches(segments, lambda pair: pair[1].length):
-            answers = self._answers([segment for _, segment in batch], skip, kept)
+        segments = segments_of((whole.apply(block.cpu()) for block in blocks), passes)
+        ahead = 0 if normalization == "running" else self._run.ahead  # a live track has to wait
+        for batch, answers in self._answered(segments, skip, kept, ahead):
             for (one, segment), answer in zip(batch, answers, strict=True):
                 one.add(segment, answer)
             yield from self._finished(passes, whole)
@@ -215,20 +217,33 @@ class Separator:
             one.finish()
         yield from self._finished(passes, whole)
 
-    def _answers(self, segments: list[Segment], skip: int, kept: Answers | None) -> Tensor:
-        """Return the network's answers (B, S, C, L), or zeros if all of them end before `skip`."""
+    def _answered(
+        self, segments: Iterator[Placed], skip: int, kept: Answers | None, ahead: int
+    ) -> Iterator[tuple[list[Placed], Tensor]]:
+        """Yield batches with their answers (B, S, C, L), while the next `ahead` are computed."""
+        begun: deque[tuple[list[Placed], Callable[[], Tensor]]] = deque()
+        for batch in self._run.batches(segments, lambda pair: pair[1].length):
+            begun.append((batch, self._answers([segment for _, segment in batch], skip, kept)))
+            if len(begun) > ahead:
+                first, answers = begun.popleft()
+                yield first, answers()
+        yield from ((batch, answers()) for batch, answers in begun)
+
+    def _answers(
+        self, segments: list[Segment], skip: int, kept: Answers | None
+    ) -> Callable[[], Tensor]:
+        """Return a function of the network's answers, zeros if all segments end before `skip`."""
         windows = torch.stack([segment.window for segment in segments])
         if all(segment.start + segment.length <= skip for segment in segments):
-            return windows.new_zeros(len(windows), len(self.stems), *windows.shape[1:])
+            shape = (len(windows), len(self.stems), *windows.shape[1:])
+            return lambda: torch.zeros(shape, device=self.device)
         if kept is None:
             return self._run(windows, segments[0].length)
         known = [kept.get(segment.start) for segment in segments]
         if all(answer is not None for answer in known):
-            return torch.stack([answer for answer in known if answer is not None]).to(self.device)
-        answers = self._run(windows, segments[0].length)
-        for segment, answer in zip(segments, answers, strict=True):
-            kept.put(segment.start, answer)
-        return answers
+            there = torch.stack([answer for answer in known if answer is not None])
+            return lambda: there.to(self.device)
+        return partial(_put, kept, segments, self._run(windows, segments[0].length))
 
     @property
     def window_length(self) -> int:
@@ -291,6 +306,13 @@ class Separator:
                 f"a waveform must have 1 or 2 channels, not {waveform.shape[0]}{hint}"
             )
         return waveform
+
+
+def _put(kept: Answers, segments: list[Segment], coming: Callable[[], Tensor]) -> Tensor:
+    answers = coming()
+    for segment, answer in zip(segments, answers, strict=True):
+        kept.put(segment.start, answer)
+    return answers
 
 
 def _with_stems(model: Model, stems: Sequence[str] | None) -> Model:

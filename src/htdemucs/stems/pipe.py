@@ -39,7 +39,7 @@ def separate_pipe(
     pace, written = Pace(NAME, None), 0
     back = Resampler(separator.sample_rate, rate, len(separator.stems) * pipe.channels)
     for stems in separator.stream(_ahead(pipe), normalization):
-        block = back.push(torch.cat([stem.cpu() for stem in stems.values()]))
+        block = back.push(torch.cat(list(stems.values())).cpu())
         writer.write(block)
         written += block.shape[-1]
         tell(pace.at(written / rate))

@@ -126,7 +126,7 @@ def separate_to(
         output = stack.enter_context(_from_spool(spool, files, watcher))
         blocks = stack.enter_context(closing(read_ahead(source, WAITING)))
         for separated in separator.stream(blocks, normalization, skip=finished, answers=kept):
-            block = torch.stack([stem.cpu() for stem in separated.values()])
+            block = torch.stack(list(separated.values())).cpu()
             spool.write(block.flatten(0, 1))
             output.write(block)
             tell(pace.at(spool.length / rate))

@@ -39,4 +39,4 @@ def ahead(
     """Yield a track's blocks of stems from a sample on, beside the run that makes its files."""
     again = source.at_rate(source.sample_rate)
     for stems in separator.stream(again, normalization, skip=start, answers=answers):
-        yield torch.stack([stem.cpu() for stem in stems.values()])
+        yield torch.stack(list(stems.values())).cpu()
