@@ -190,12 +190,12 @@ class Trainer:
             batch = stretch.next(examples).to(accelerator.device, non_blocking=True)
             mixture, sources = batch[:, 0], batch[:, 1:]
             loss = self.loss(self.model(mixture).float(), sources) / config.accumulate
-            self._check_finite(loss, batch)
             if part < config.accumulate - 1:
                 with accelerator.no_sync(self.model):
                     accelerator.backward(loss)
             else:
                 accelerator.backward(loss)
+            self._check_finite(loss, batch)  # waits for a GPU, so it comes after all is asked for
             total += loss.detach()
         limit = config.optim.clip or float("inf")
         gradient = accelerator.clip_grad_norm_(self.model.parameters(), limit)
