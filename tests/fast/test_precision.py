@@ -7,7 +7,7 @@ from htdemucs.errors import ConfigError
 from htdemucs.fast import choose_precision, kernels, precision, prepare
 from htdemucs.fast.half import in_half
 from htdemucs.fast.network import FastHybrid
-from htdemucs.fast.precision import AutocastHybrid
+from htdemucs.fast.precision import AutocastHybrid, ExactNetwork
 
 
 def model(channels):
@@ -106,3 +106,14 @@ def test_the_separator_uses_the_precision(small_model):
     a, b = exact.separate(waveform, 8000), half.separate(waveform, 8000)
     for name in small_model.sources:
         assert 30 < snr(a[name], b[name]) < 90
+
+
+def test_fp32_on_cuda_allows_no_products_of_fewer_bits(small_model):
+    seen = []
+    small_model.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    before, mixture = torch.backends.cudnn.allow_tf32, torch.randn(1, 2, 800)
+    answer = ExactNetwork(small_model)(mixture)
+    with torch.no_grad():
+        assert torch.equal(answer, small_model(mixture))
+    assert seen == [False, before]
+    assert before

@@ -51,18 +51,27 @@ def test_no_room_for_one_on_a_cpu_is_the_end(monkeypatch, tiny_model):
         Separator(tiny_model).separate(torch.randn(2, 9000), 8000)
 
 
-def test_a_device_too_small_for_one_hands_over_to_the_cpu(monkeypatch, tiny_model):
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (torch.OutOfMemoryError("no room"), "too little memory for one segment"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"), "too little memory"),
+        (NotImplementedError("Output > 65536 not supported. As a fix, ..."), "(Output > 65536 not"),
+    ],
+)
+def test_a_device_that_cannot_do_it_hands_over_to_the_cpu(monkeypatch, tiny_model, error, reason):
     made = cramped(monkeypatch, most=0)
     run = Runner(tiny_model, "fp32", 2, 8000)
     run.device = torch.device("meta")  # any that is not the CPU
-    monkeypatch.setattr(run, "_prepared", run._prepared.mapped(lambda _: Refusing()))
+    monkeypatch.setattr(run, "_prepared", run._prepared.mapped(lambda _: Refusing(error)))
     mixture = torch.randn(1, 2, 8000)
     monkeypatch.setattr(runner, "prepare_bag", lambda bag, precision, compiled: bag)
     monkeypatch.setattr(runner, "choose_precision", lambda model, wanted: f"chosen for {wanted}")
     with torch.no_grad():
         expected = tiny_model(mixture)
-        with pytest.warns(UserWarning, match="continuing on the CPU"):
+        with pytest.warns(UserWarning, match="continuing on the CPU") as warned:
             answer = run(mixture, 8000)()
+    assert reason in str(warned[0].message)
     assert torch.equal(answer, expected)
     assert run.device.type == "cpu"
     assert run.batch_size == 1
@@ -108,8 +117,12 @@ def test_a_model_that_gives_no_numbers_is_refused(tiny_model):
 
 
 class Refusing(nn.Module):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
     def forward(self, mixture):
-        raise torch.OutOfMemoryError("no room")
+        raise self.error
 
 
 @pytest.mark.parametrize(("free_gib", "size"), [(0.001, 1), (40, 16)])

@@ -59,9 +59,10 @@ def prepare_bag(bag: Bag, precision: str, compiled: bool = False) -> Bag:
 def _prepare(network: Network, precision: str, compiled: bool) -> nn.Module:
     if not compiled and _has_kernels(network) and (precision == "fp32" or kernels.has_bf16()):
         return FastHybrid(network, PRECISIONS[precision])
+    device = next(network.parameters()).device.type
     if precision == "fp32" and not compiled:
-        return network
-    if precision != "fp32" and next(network.parameters()).device.type != "cpu":
+        return ExactNetwork(network) if device == "cuda" else network
+    if precision != "fp32" and device != "cpu":
         network = in_half(network, PRECISIONS[precision])
     if isinstance(network, HybridNetwork):
         return AutocastHybrid(network, PRECISIONS[precision], compiled)
@@ -81,6 +82,22 @@ def fastest(networks: Sequence[Network], device: torch.device) -> str:
         capability = torch.cuda.get_device_capability(device)
         return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
     return "fp32"
+
+
+class ExactNetwork(nn.Module):
+    """A network on CUDA in float32: cuDNN may not use its ten-bit products (TF32) instead."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self._network = network
+
+    @torch.no_grad()
+    def forward(self, mixture: Tensor) -> Tensor:
+        """(B, C, L) -> (B, S, C, L)"""
+        cudnn = torch.backends.cudnn
+        kept = {"benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+        with cudnn.flags(cudnn.enabled, allow_tf32=False, **kept):
+            return self._network(mixture)
 
 
 class AutocastNetwork(nn.Module):

@@ -76,12 +76,14 @@ class Runner:
         return lambda: self._finished(begun, windows, length)
 
     def _unless_full(self, compute: Callable[[], T], size: int) -> T | None:
-        """Return None if there is too little memory, unless nothing smaller can be tried."""
+        """Return None if the device cannot do it, and something else can be tried."""
         try:
             return compute()
-        except torch.OutOfMemoryError:
-            if size == 1 and self.device.type == "cpu":
+        except RuntimeError as error:
+            trouble = _trouble(error)
+            if trouble is None or (size == 1 and self.device.type == "cpu"):
                 raise
+            self._trouble = trouble
         return None
 
     def _begun(self, windows: Tensor, length: int) -> "_Answer":
@@ -129,13 +131,21 @@ class Runner:
 
     def _move_to_cpu(self) -> None:
         warnings.warn(
-            f"{self.device} has too little memory for one segment: continuing on the CPU, which is "
-            "slower; a shorter `segment` needs less memory",
+            f"{self.device} {self._trouble}: continuing on the CPU, which is slower",
             stacklevel=2,
         )
         self._model = self._model.cpu()
         self.batch_size = 1
         self._prepare("fp32" if self.precision == "fp32" else "auto")
+
+
+def _trouble(error: RuntimeError) -> str | None:
+    """Return what a device lacks for a network; None if the error is another one."""
+    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):  # MPS has no own
+        return "has too little memory for one segment (a shorter `segment` needs less)"
+    if isinstance(error, NotImplementedError):  # MPS before macOS 15.1: more than 65 536 samples
+        return f"cannot compute this network ({str(error).partition('. ')[0]})"
+    return None
 
 
 @dataclass(frozen=True)
