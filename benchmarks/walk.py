@@ -214,6 +214,8 @@ def _walk(
     config: NetworkConfig, way: Callable[..., Counts], precision: str, **options: int
 ) -> Counts:
     with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # an LSTM's
         for place, name, stand_in in STAND_INS:
             stack.enter_context(patch.object(place, name, stand_in, create=True))
         stack.enter_context(FakeTensorMode())
@@ -288,7 +290,6 @@ def main() -> None:
     chosen = parser.parse_args()
     if not torch.backends.cuda.is_built():
         sys.exit(f"torch {torch.__version__} is built without CUDA: nothing to walk")
-    warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # an LSTM's
     print(f"torch {torch.__version__}, a batch of {BATCH} segments of {chosen.seconds:g} s")
     print(
         "| | kernels | GB moved | MB of weights cast | copies | waits |\n|---|---|---|---|---|---|"

@@ -60,10 +60,15 @@ def _prepare(network: Network, precision: str, compiled: bool) -> nn.Module:
     if not compiled and _has_kernels(network) and (precision == "fp32" or kernels.has_bf16()):
         return FastHybrid(network, PRECISIONS[precision])
     device = next(network.parameters()).device.type
-    if precision == "fp32" and not compiled:
-        return ExactNetwork(network) if device == "cuda" else network
-    if precision != "fp32" and device != "cpu":
+    if precision == "fp32":
+        prepared = _with_autocast(network, precision, compiled) if compiled else network
+        return ExactNetwork(prepared) if device == "cuda" else prepared
+    if device != "cpu":
         network = in_half(network, PRECISIONS[precision])
+    return _with_autocast(network, precision, compiled)
+
+
+def _with_autocast(network: Network, precision: str, compiled: bool) -> nn.Module:
     if isinstance(network, HybridNetwork):
         return AutocastHybrid(network, PRECISIONS[precision], compiled)
     return AutocastNetwork(network, PRECISIONS[precision], compiled)
@@ -87,7 +92,7 @@ def fastest(networks: Sequence[Network], device: torch.device) -> str:
 class ExactNetwork(nn.Module):
     """A network on CUDA in float32: cuDNN may not use its ten-bit products (TF32) instead."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self._network = network
 
