@@ -1,6 +1,7 @@
 """Run the network in batches that fit into the device's memory."""
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -137,6 +138,19 @@ class Runner:
         self._model = self._model.cpu()
         self.batch_size = 1
         self._prepare("fp32" if self.precision == "fp32" else "auto")
+
+
+def answered(
+    begun: Iterable[tuple[T, Callable[[], Tensor]]], ahead: int
+) -> Iterator[tuple[T, Tensor]]:
+    """Yield batches with their answers, while the next `ahead` batches are computed."""
+    waiting: deque[tuple[T, Callable[[], Tensor]]] = deque()
+    for one in begun:
+        waiting.append(one)
+        if len(waiting) > ahead:
+            batch, answers = waiting.popleft()
+            yield batch, answers()
+    yield from ((batch, answers()) for batch, answers in waiting)
 
 
 def _trouble(error: RuntimeError) -> str | None:

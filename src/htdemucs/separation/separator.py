@@ -1,6 +1,5 @@
 """The engine: waveform blocks in, stem blocks out, in memory that does not grow with the track."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property, partial
@@ -21,12 +20,11 @@ from htdemucs.provenance import Origin
 from htdemucs.separation.normalization import Normalization, Running, measure
 from htdemucs.separation.overlap_add import Cut, Segment
 from htdemucs.separation.passes import Pass, segments_of
-from htdemucs.separation.runner import Runner
+from htdemucs.separation.runner import Runner, answered
 from htdemucs.weights import load_model
 
 MAX_SHIFT = 0.5  # seconds; no random lead-in is longer
 Stems = dict[str, Tensor]
-Placed = tuple[Pass, Segment]
 
 
 class Answers(Protocol):
@@ -209,25 +207,17 @@ class Separator:
         whole = Normalization(0.0, 1.0) if normalization == "running" else normalization
         segments = segments_of((whole.apply(block.cpu()) for block in blocks), passes)
         ahead = 0 if normalization == "running" else self._run.ahead  # a live track has to wait
-        for batch, answers in self._answered(segments, skip, kept, ahead):
+        begun = (
+            (batch, self._answers([segment for _, segment in batch], skip, kept))
+            for batch in self._run.batches(segments, lambda pair: pair[1].length)
+        )
+        for batch, answers in answered(begun, ahead):
             for (one, segment), answer in zip(batch, answers, strict=True):
                 one.add(segment, answer)
             yield from self._finished(passes, whole)
         for one in passes:
             one.finish()
         yield from self._finished(passes, whole)
-
-    def _answered(
-        self, segments: Iterator[Placed], skip: int, kept: Answers | None, ahead: int
-    ) -> Iterator[tuple[list[Placed], Tensor]]:
-        """Yield batches with their answers (B, S, C, L), while the next `ahead` are computed."""
-        begun: deque[tuple[list[Placed], Callable[[], Tensor]]] = deque()
-        for batch in self._run.batches(segments, lambda pair: pair[1].length):
-            begun.append((batch, self._answers([segment for _, segment in batch], skip, kept)))
-            if len(begun) > ahead:
-                first, answers = begun.popleft()
-                yield first, answers()
-        yield from ((batch, answers()) for batch, answers in begun)
 
     def _answers(
         self, segments: list[Segment], skip: int, kept: Answers | None
@@ -253,7 +243,7 @@ class Separator:
     @torch.no_grad()
     def answer(self, window: Tensor) -> Tensor:
         """(C, window_length) -> (S, C, segment_length): the network alone, at the model's level"""
-        answer = self._run(window[None], self.segment_length)[0]
+        answer = self._run(window[None], self.segment_length)()[0].to(window.device)
         edge = (answer.shape[-1] - self.segment_length) // 2
         return answer[..., edge : edge + self.segment_length]
 
