@@ -7,23 +7,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# What limits oneDNN, torch and this package to the instruction set of each build of the kernels.
+# What limits oneDNN, torch, MKL and this package to the instructions of a build of the kernels.
 _LIMITS = {
-    "avx2": ("AVX2", "avx2"),
-    "avx512": ("AVX512_CORE", "avx512"),
-    "avx512bf16": ("AVX512_CORE_BF16", "avx512"),
-    "amx": ("AVX512_CORE_AMX", "avx512"),
+    "avx2": ("AVX2", "avx2", "AVX2"),
+    "avx512": ("AVX512_CORE", "avx512", "AVX512"),
+    "avx512bf16": ("AVX512_CORE_BF16", "avx512", "AVX512"),
+    "amx": ("AVX512_CORE_AMX", "avx512", "AVX512"),
 }
 BUILDS = tuple(_LIMITS)
 
 
 def limit(build: str) -> None:
     """Have later processes compute as on a CPU for which this build of the kernels is the best."""
-    onednn, aten = _LIMITS[build]
+    onednn, aten, mkl = _LIMITS[build]
     os.environ |= {
         "HTDEMUCS_KERNELS": build,
         "ONEDNN_MAX_CPU_ISA": onednn,
         "ATEN_CPU_CAPABILITY": aten,
+        "MKL_ENABLE_INSTRUCTIONS": mkl,
     }
 
 
