@@ -146,7 +146,8 @@ def test_a_finger_draws_a_loop_on_the_ruler_and_moves_its_ends(open_page, server
 def test_axe_finds_nothing(open_page, server, place, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
     song = fill(server) if place != "empty" else None
-    page = open_page(f"#{song.id}" if place == "track" else "", color_scheme=scheme)
+    looks = {"color_scheme": scheme, "reduced_motion": "reduce"}  # no colour on its way to another
+    page = open_page(f"#{song.id}" if place == "track" else "", **looks)
     if song:
         page.wait_for_function("() => app.tracks.size > 0")
     if place == "track":

@@ -65,7 +65,8 @@ export class Grips {
     if (!sign) return;
     event.preventDefault();
     const step = sign * (event.shiftKey ? FINE : STEP) * this.rate;
-    this.#select(this.#moved(end, this.#region[end] + step), true);
+    this.#region = this.#moved(end, this.#region[end] + step); // for a key pressed before the next frame
+    this.#select(this.#region, true);
   }
 
   /** Move the grips to the loop's ends, outside of it if they can; an end out of sight has none. */
