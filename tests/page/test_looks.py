@@ -208,6 +208,7 @@ def test_space_plays_after_a_dialog_that_was_opened_by_hand(open_page, server):
         page.locator(dialog).wait_for()
         page.keyboard.press("Escape")
         page.locator(dialog).wait_for(state="hidden")
+        page.wait_for_timeout(150)  # as long as a finger takes; the focus moves meanwhile
         page.keyboard.press("Space")
         page.wait_for_function("() => app.player.state === 'playing'")
         page.keyboard.press("Space")
