@@ -26,6 +26,12 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def delete_partials(folder: Path) -> None:
+    """Delete what killed writers left in a folder, which nobody else writes to, and below it."""
+    for partial in folder.rglob(".*.partial"):
+        partial.unlink(missing_ok=True)
+
+
 def user_cache() -> Path:
     """Return the folder for caches: XDG_CACHE_HOME, else ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -12,7 +12,7 @@ import yaml
 from accelerate import Accelerator
 
 from htdemucs.errors import ConfigError, TrainingError
-from htdemucs.files import replacing
+from htdemucs.files import delete_partials, replacing
 from htdemucs.model import Bag, Network, build
 from htdemucs.model.family import CONFIGS
 from htdemucs.training.config import TrainConfig
@@ -57,6 +57,7 @@ class Run:
         if not self.trainer.accelerator.is_main_process:
             yield from self.trainer.run()
             return
+        delete_partials(self.config.out)
         _write_config(self.config)
         log = TrainingLog(self.config.out, self.trainer.step, self.config.tensorboard)
         try:
