@@ -99,6 +99,35 @@ def test_the_transformer_has_a_group_of_its_own():
     assert len(optimisation.optimizer(without, config).param_groups) == 1
 
 
+def test_an_orthogonal_matrix_has_singular_values_near_one():
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((8, 40), (40, 8), (16, 16), (1, 5)):
+        values = torch.linalg.svdvals(
+            optimisation.orthogonal(torch.randn(shape, generator=generator))
+        )
+        assert 0.5 < values.min() <= values.max() < 1.3
+
+
+def test_muon_takes_the_weights_and_adamw_the_rest():
+    model = HTDemucs(HTDemucsConfig(**TINY))
+    config = OptimConfig(kind="muon", lr=1e-2, transformer_lr=1e-3)
+    made = optimisation.optimizer(model, config)
+    optimisation.configure(made, config, step=0, steps=1)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    model(torch.randn(1, 2, 2000)).square().sum().backward()
+    made.step()
+    muon = {id(p) for group in made.param_groups if group["orthogonal"] for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        is_weight = name.endswith("weight") and parameter.dim() > 1
+        assert (id(parameter) in muon) == is_weight, name
+        size = (parameter - before[name]).square().mean().sqrt()
+        lr = 1e-3 if name.startswith("transformer.") else 1e-2
+        if is_weight:
+            assert 0 < size < 0.26 * lr, name
+        elif size:  # the first step of AdamW
+            assert size < 1.01 * lr, name
+
+
 def test_the_rate_rises_and_falls():
     config = OptimConfig(warmup=4, decay="cosine", final_lr=0.1)
     rates = [optimisation.rate(config, step, 104) for step in range(104)]

@@ -211,6 +211,25 @@ def test_precisions(make_config, precision):
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def test_a_compiled_core_learns_the_same_and_validates_uncompiled(make_config, monkeypatch):
+    asked = []
+
+    def compile_function(core):
+        def run(*inputs):
+            asked.append(torch.is_grad_enabled())
+            return core(*inputs)
+
+        return run
+
+    monkeypatch.setattr("htdemucs.training.trainer.compile_function", compile_function)
+    config = make_config(compiled=True, steps=2)
+    train(config)
+    assert asked == [True, True]
+    plain = dataclasses.replace(make_config(steps=2), out=config.out.with_name("plain"))
+    train(plain)
+    assert not same(final(config), final(plain))
+
+
 def test_a_region_of_the_loss_reaches_the_trainer(make_config):
     """In samples of the network's rate: only this part is learnt from."""
     config = make_config(words=["optim.loss_region=[0.4, 0.1]"], steps=1)
@@ -230,6 +249,8 @@ def test_what_a_run_cannot_do(make_config):
         prepare(make_config(words=["optim.loss_region=[1.5, 0.1]"]))
     with pytest.raises(ConfigError, match=r"loss_region must have 4096 samples or more"):
         prepare(make_config(words=["optim.loss_region=[0.4, 0.1]", "optim.stft_weight=1"]))
+    with pytest.raises(ConfigError, match="`compiled` needs a network with a core"):
+        prepare(make_config(model={"kind": "Demucs", "sample_rate": 8000}, words=["compiled=true"]))
     with pytest.raises(HTDemucsError, match="no model nonsense"):
         prepare(make_config(model={}, init_from="nonsense"))
     with pytest.raises(TrainingError, match="has no model yet"):
@@ -238,6 +259,8 @@ def test_what_a_run_cannot_do(make_config):
 
 def test_another_network_does_not_go_on_with_a_run(make_config):
     train(make_config(steps=2))
+    with pytest.raises(CheckpointError, match=r"another optim\.kind"):
+        prepare(make_config(words=["optim.kind=muon"]))
     with pytest.raises(CheckpointError, match="another network or other averages"):
         prepare(make_config(model=training_data.MODEL | {"t_layers": 2}))
     with pytest.raises(CheckpointError, match="another network or other averages"):

@@ -122,7 +122,7 @@ class OptimConfig:
     """The optimiser and the loss.
 
     Attributes:
-        kind: "adam" or "adamw".
+        kind: "adam", "adamw", or "muon": orthogonal updates of the weights, AdamW for the rest.
         lr: learning rate.
         transformer_lr: learning rate of the transformer; by default `lr`.
         beta2: second beta of the optimiser.
@@ -141,7 +141,7 @@ class OptimConfig:
             its end, as [0.4, 0.1]. For live separation; by default everything counts.
     """
 
-    kind: Literal["adam", "adamw"] = "adam"
+    kind: Literal["adam", "adamw", "muon"] = "adam"
     lr: float = 3e-4
     transformer_lr: float | None = None
     beta2: float = 0.999
@@ -196,6 +196,7 @@ class TrainConfig:
         log_every: steps between lines of the log.
         best_by: the best model has the lowest "loss" or the highest "nsdr".
         precision: precision of the forward pass: "fp32", "bf16" or "fp16".
+        compiled: let torch compile the network's core: faster steps after minutes of compiling.
         device: "auto" trains on a GPU where there is one, "cpu" never does.
         tensorboard: also log for TensorBoard.
         seed: seed of all random draws.
@@ -218,6 +219,7 @@ class TrainConfig:
     log_every: int = 50
     best_by: Literal["loss", "nsdr"] = "loss"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compiled: bool = False
     device: Literal["auto", "cpu"] = "auto"
     tensorboard: bool = True
     seed: int = 42

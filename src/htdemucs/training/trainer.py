@@ -6,6 +6,7 @@ parameters, the optimiser's state and averages, and nothing else.
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from htdemucs.errors import CheckpointError, ConfigError, TrainingError
+from htdemucs.fast.compiled import compile_function
 from htdemucs.files import replacing
 from htdemucs.model import Network
+from htdemucs.model.network import HybridNetwork
 from htdemucs.training import optimisation, state
 from htdemucs.training.averaging import Average
 from htdemucs.training.config import TrainConfig
@@ -39,7 +42,8 @@ class Trainer:
         accelerator: devices and processes.
 
     Raises:
-        ConfigError: the batch cannot be shared among the processes.
+        ConfigError: the batch cannot be shared among the processes, or `compiled` is asked for a
+            network without a core.
     """
 
     def __init__(
@@ -67,6 +71,10 @@ class Trainer:
             config.optim.stft_weight,
             loss_region(config.optim, network.sample_rate),
         ).to(accelerator.device)
+        if config.compiled:
+            if not isinstance(network, HybridNetwork):
+                raise ConfigError("`compiled` needs a network with a core: HTDemucs or HDemucs")
+            self._compiled_core = compile_function(network.core)
         optimizer = optimisation.optimizer(network, config.optim)
         # `network` holds the parameters; `model` is the same, wrapped to share its gradients.
         self.model: nn.Module
@@ -89,9 +97,15 @@ class Trainer:
                 f"{self.config.out} holds a run of another network or other averages; "
                 "name another folder with out=…"
             )
+        try:
+            self.optimizer.load_state_dict(saved["optimizer"])
+        except ValueError as error:
+            raise CheckpointError(
+                f"{self.config.out} holds a run with another optim.kind; "
+                "name another folder with out=…"
+            ) from error
         self.step, self.best = saved["step"], saved["best"]
         self.network.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
         for average, values in zip(self.averages, saved["averages"], strict=True):
             average.load_state_dict(values, self.accelerator.device)
         if self.accelerator.scaler is not None:
@@ -189,7 +203,9 @@ class Trainer:
         for part in range(config.accumulate):
             batch = stretch.next(examples).to(accelerator.device, non_blocking=True)
             mixture, sources = batch[:, 0], batch[:, 1:]
-            loss = self.loss(self.model(mixture).float(), sources) / config.accumulate
+            with self._compiled():
+                estimates = self.model(mixture).float()
+            loss = self.loss(estimates, sources) / config.accumulate
             if part < config.accumulate - 1:
                 with accelerator.no_sync(self.model):
                     accelerator.backward(loss)
@@ -204,6 +220,18 @@ class Trainer:
         for average in self.averages:
             average.update(self.network)
         return accelerator.reduce(total, "mean"), gradient
+
+    @contextmanager
+    def _compiled(self) -> Iterator[None]:
+        """Let the network run its compiled core, if asked for; validation runs its own."""
+        if not self.config.compiled:
+            yield
+            return
+        vars(self.network)["core"] = self._compiled_core  # before the class's method
+        try:
+            yield
+        finally:
+            del vars(self.network)["core"]
 
     def _check_finite(self, loss: Tensor, batch: Tensor) -> None:
         if loss.isfinite():
