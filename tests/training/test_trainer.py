@@ -109,11 +109,13 @@ def test_a_published_style_run_learns(make_config):
     assert load_model(str(config.out / "last")).config == model.config
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(make_config):
+@pytest.mark.parametrize("kind", ["adam", "muon"])
+def test_a_stopped_run_goes_on_bit_for_bit(make_config, kind):
+    optim = {"kind": kind, "lr": 1e-3, "ema": [0.5, 0.9], "warmup": 3, "decay": "cosine"}
     changes = {
         "valid_every": 3,
         "model": training_data.MODEL | {"t_dropout": 0.2},
-        "optim": {"lr": 1e-3, "ema": [0.5, 0.9], "warmup": 3, "decay": "cosine", "clip": 1.0},
+        "optim": optim | {"clip": 1.0},
     }
     whole = make_config("whole", **changes)
     expected = train(whole)

@@ -30,7 +30,10 @@ class Muon(torch.optim.AdamW):
             for weight in group["params"] if group["orthogonal"] else ():
                 if weight.grad is None:
                     continue
-                momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                state = self.state[weight]
+                if not state:  # AdamW wants a step in every state that it loads
+                    state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(weight)}
+                momentum = state["momentum"]
                 momentum.lerp_(weight.grad, 1 - self.MOMENTUM)
                 update = orthogonal(weight.grad.lerp(momentum, self.MOMENTUM).flatten(1))
                 size = self.SIZE * math.sqrt(max(update.shape))
