@@ -21,9 +21,10 @@ def compile_function(function: Callable[P, R]) -> Callable[P, R]:
 
     Calling the function raises `ConfigError` if torch cannot compile on this machine.
     """
-    from torch._dynamo.exc import TorchDynamoException  # half a second to import
-
+    # Before the import, which takes half a second, and sets it to a folder that does not last.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache() / "htdemucs" / "compiled"))
+    from torch._dynamo.exc import TorchDynamoException
+
     run = torch.compile(function)
 
     def call(*inputs: P.args, **options: P.kwargs) -> R:
