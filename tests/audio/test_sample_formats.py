@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from htdemucs.audio import AudioFile, frames
+from htdemucs.audio.decoding import open_audio
 from htdemucs.audio.depth import stored_bits
+from htdemucs.audio.parts import find_parts
 from htdemucs.errors import AudioError
 
 VALUES = [[0.0, 0.5, -1.0, 0.25], [-0.5, 127 / 128, 0.0, -0.25]]
@@ -59,6 +61,25 @@ def test_samples_may_lie_in_larger_containers(tmp_path, load, valid, container):
     path = wav(tmp_path / "a.wav", data, container, tag=0xFFFE, more=more)
     assert torch.equal(load(path), torch.tensor(VALUES))
     assert AudioFile(path).bit_depth == min(max(16, -(-valid // 8) * 8), 32)
+
+
+@pytest.mark.parametrize("order", [">u2", "<u2"])
+@pytest.mark.parametrize("silence", [0, 300_000])
+def test_dts_that_calls_itself_pcm_is_found_behind_silence(tmp_path, order, silence):
+    """As on ripped CDs. FFmpeg needs four frames of it, and looks at half a megabyte."""
+    header, generator = bytes.fromhex("7ffe8001fc3c7ff0a2c001380003ef7f"), np.random.default_rng(0)
+    frames = b"".join(header + generator.bytes(4_080) for _ in range(50))
+    data = np.frombuffer(bytes(silence) + frames, ">u2").astype(order).tobytes()
+    with open_audio(wav(tmp_path / "a.wav", data, 16)) as (_, stream):
+        assert stream.codec_context.name == "dca"
+
+
+def test_samples_that_hold_a_sync_word_by_chance_are_pcm(tmp_path, load):
+    data = np.random.default_rng(0).integers(-3_000, 3_000, (300_000, 2), dtype="<i2")
+    data[1_000] = np.frombuffer(bytes.fromhex("ff1f00e8"), "<i2")
+    path = wav(tmp_path / "a.wav", data.tobytes(), 16)
+    assert [part.is_plain for part in find_parts(path)] == [True]
+    assert torch.equal(load(path), torch.from_numpy(data.T / np.float32(2**15)))
 
 
 @pytest.mark.parametrize("bits", [16, 24, 32])

@@ -12,8 +12,7 @@ from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
 from mutagen.wavpack import WavPack
 
-from htdemucs.audio import FORMATS, AudioEncoding, copy_tags
-from htdemucs.audio import tags as tags_module
+from htdemucs.audio import FORMATS, AudioEncoding, read_tags, write_tags
 from htdemucs.errors import AudioError
 
 KINDS = {"wav": WAVE, "flac": FLAC, "mp3": id3.ID3, "ogg": OggVorbis, "opus": OggOpus, "m4a": MP4}
@@ -84,8 +83,12 @@ def tagged(tmp_path, encoded):
 
 
 def read(path):
-    found = tags_module._read(path)
+    found = read_tags(path)
     return found.fields, [(picture.mime, picture.data) for picture in found.pictures]
+
+
+def copy_tags(source, target, **options):
+    return write_tags(read_tags(source), target, **options)
 
 
 @pytest.mark.parametrize("target", FORMATS)

@@ -7,7 +7,7 @@ from htdemucs.audio.resample import Resampler, fitted, resampled_length
 from htdemucs.audio.soundcard import SoundCard, devices
 from htdemucs.audio.spool import Spool
 from htdemucs.audio.stem_file import StemFileWriter, read_stem_metadata
-from htdemucs.audio.tags import copy_tags
+from htdemucs.audio.tags import Tags, read_tags, write_tags
 from htdemucs.audio.timeline import Align
 from htdemucs.audio.writer import AudioWriter
 
@@ -24,11 +24,13 @@ __all__ = [
     "SoundCard",
     "Spool",
     "StemFileWriter",
-    "copy_tags",
+    "Tags",
     "devices",
     "fitted",
     "in_step",
     "read_stem_metadata",
+    "read_tags",
     "reblock",
     "resampled_length",
+    "write_tags",
 ]

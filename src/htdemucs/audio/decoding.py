@@ -34,6 +34,7 @@ _DSD_RATES = frozenset(base << octave for base in (44_100, 48_000) for octave in
 _PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "webm_dash_manifest"})
 # The explicit protocols keep a name such as "a:b.wav" a name, and the network shut.
 _PROTOCOLS = "file,subfile"
+_PROBED = {"probesize": str(1 << 15)}  # bytes, of samples that FFmpeg need not try its codecs on
 _UNREADABLE = ("cannot be read", "check that it is an undamaged audio file")
 
 
@@ -47,15 +48,22 @@ class SourceInfo:
     duration: float | None  # seconds, as the container estimates it
 
 
-def probe(path: Path, align: Align) -> SourceInfo:
-    """Read the headers and the first decodable frame.
+def parts_of(path: Path) -> list[Part]:
+    """Return a file's parts. Raises AudioError if there is no file to read."""
+    check_regular_file(path)
+    with reporting(path, "cannot be read", "check its folder"):
+        return find_parts(path)
+
+
+def probe(path: Path, parts: list[Part], align: Align) -> SourceInfo:
+    """Read the headers and the first decodable frame of a file of these parts.
 
     Raises AudioError if the file cannot be opened or holds no audio that decodes.
     """
     findings = Findings()
     info: SourceInfo | None = None
     with reporting(path, *_UNREADABLE):
-        for part, container, stream in _opened(path, findings):
+        for part, container, stream in _opened(path, parts, findings):
             duration = _duration(container, stream)
             if info is None:
                 info = _probed(path, part, container, stream, findings)
@@ -95,22 +103,25 @@ def nothing_decoded(path: Path, findings: Findings) -> AudioError:
     return AudioError(f"{name} contains no audio samples; check the file")
 
 
-def decode(path: Path, align: Align, findings: Findings) -> Iterator[Decoded]:
-    """Yield a file's frames, and with `align="video"` silence where they are missing.
+def decode(path: Path, parts: list[Part], align: Align, findings: Findings) -> Iterator[Decoded]:
+    """Yield the frames of a file of these parts, and silence where `align` "video" wants it.
 
     Packets that do not decode are left out, and so is what cannot be opened of a file that was
     put together from several. Raises AudioError if nothing can be opened.
     """
+    check_regular_file(path)
     with reporting(path, *_UNREADABLE):
-        for part, container, stream in _opened(path, findings):
+        for part, container, stream in _opened(path, parts, findings):
             yield from _aligned(container, stream, part, align, findings)
 
 
-def _opened(path: Path, findings: Findings) -> Iterator[tuple[Part, InputContainer, AudioStream]]:
-    """Open a file's parts one after another; what cannot be opened beside others is damage."""
+def _opened(
+    path: Path, parts: list[Part], findings: Findings
+) -> Iterator[tuple[Part, InputContainer, AudioStream]]:
+    """Open the parts one after another; what cannot be opened beside others is damage."""
     problem: AudioError | None = None
     is_open = False
-    for part in _parts(path):
+    for part in parts:
         with ExitStack() as stack:
             try:
                 container, stream = stack.enter_context(open_audio(path, part))
@@ -124,12 +135,6 @@ def _opened(path: Path, findings: Findings) -> Iterator[tuple[Part, InputContain
         raise problem
 
 
-def _parts(path: Path) -> list[Part]:
-    check_regular_file(path)
-    with reporting(path, "cannot be read", "check its folder"):
-        return find_parts(path)
-
-
 @contextmanager
 def open_audio(
     path: Path, part: Part | None = None
@@ -138,14 +143,13 @@ def open_audio(
 
     Raises AudioError if there is none.
     """
-    part = part or _parts(path)[0]
+    part = part or parts_of(path)[0]
     url = f"file:{path}"
     with reporting(path, *_UNREADABLE):
         if (part.start, part.end) != (0, path.stat().st_size):
             url = f"subfile,,start,{part.start},end,{part.end},,:{url}"
-        container = av.open(
-            url, metadata_errors="replace", options={"protocol_whitelist": _PROTOCOLS}
-        )
+        options = {"protocol_whitelist": _PROTOCOLS, **(_PROBED if part.is_plain else {})}
+        container = av.open(url, metadata_errors="replace", options=options)
         with container:
             yield container, choose_stream(container, path)
 

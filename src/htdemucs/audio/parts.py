@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from htdemucs.audio.riff import pcm_codec
+from htdemucs.audio.riff import is_plain, pcm_codec
 
 _CHUNK = 1 << 20  # bytes searched at a time
 _MAGIC = (
@@ -40,6 +40,7 @@ class Part(NamedTuple):
     end: int
     samples: int | None = None  # its exact length, where FFmpeg takes a wrong one
     codec: str | None = None  # FFmpeg's name of its codec, where FFmpeg may take another
+    is_plain: bool = False  # FFmpeg need not try its codecs on it
 
 
 class _Page(NamedTuple):
@@ -60,7 +61,8 @@ def find_parts(path: Path) -> list[Part]:
         if head.startswith(b"OggS"):
             return _ogg_parts(file, start, size)
         if head.startswith(_MAGIC) or head.endswith(b"ftyp"):
-            return [Part(start, size, codec=pcm_codec(file, start))]
+            codec = pcm_codec(file, start)
+            return [Part(start, size, None, codec, codec is not None or is_plain(file, start))]
         if len(head) > 1 and head[0] == 0xFF and head[1] >= 0xE0:
             return _mp3_parts(file, start, size)
         return [Part(0, size)]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from htdemucs.audio.channels import assumption, mixing_matrix
-from htdemucs.audio.decoding import SAMPLE_RATES, decode, nothing_decoded, probe
+from htdemucs.audio.decoding import SAMPLE_RATES, decode, nothing_decoded, parts_of, probe
 from htdemucs.audio.failures import printable
 from htdemucs.audio.findings import Findings
 from htdemucs.audio.frames import Decoded, SourceFormat
@@ -71,7 +71,8 @@ class AudioFile:
             raise AudioError(f"cannot deliver {channels} channels; ask for 1 or 2")
         if align not in get_args(Align):
             raise AudioError(f"cannot align to {align!r}; choose {' or '.join(get_args(Align))}")
-        info = probe(self.path, align)
+        self._parts = parts_of(self.path)
+        info = probe(self.path, self._parts, align)
         self.source_sample_rate = info.format.sample_rate
         while self.source_sample_rate not in SAMPLE_RATES:
             self.source_sample_rate //= 2
@@ -119,7 +120,7 @@ class AudioFile:
     def _converted(self, findings: Findings) -> Iterator[Tensor]:
         """Yield blocks at the delivered rate and channels, of any length, also 0."""
         section: Section | None = None
-        for piece in joined(decode(self.path, self.align, findings)):
+        for piece in joined(decode(self.path, self._parts, self.align, findings)):
             if section is None or section.source != piece.format:
                 if section is not None:
                     self._count(section)

@@ -50,7 +50,7 @@ class StemFileWriter(MediaWriter):
     the file is read, in all five, and no more. The file is reproducible bit by bit.
 
     Renaming on `close()`, errors, rates and memory are as in `AudioWriter`. `finish` sees the
-    complete file with its stem metadata: `copy_tags(..., format="m4a")` keeps them.
+    complete file with its stem metadata: `write_tags(..., format="m4a")` keeps them.
 
     Args:
         path: the file; DJ software wants its name to end with ".stem.mp4".

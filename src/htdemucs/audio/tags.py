@@ -6,7 +6,7 @@
 import base64
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,38 +74,38 @@ _MAX_RIFF = 2**32 - 2**26  # bytes; a longer WAV file is RF64, or has no room fo
 
 
 @dataclass
-class _Tags:
+class Tags:
+    """The common tags of a file, by their names in Vorbis comments, and its cover art."""
+
     fields: dict[str, list[str]] = field(default_factory=dict)
     pictures: list[Picture] = field(default_factory=list)
 
 
-def copy_tags(
-    source_path: str | PathLike[str],
+def write_tags(
+    tags: Tags,
     target_path: str | PathLike[str],
     *,
     format: str,
     title_suffix: str | None = None,
 ) -> bool:
-    """Copy the common tags and the cover art of one file to another, of any written format.
+    """Write tags, of a file of any format, to another of any written format.
 
     Args:
-        source_path: any audio file.
+        tags: from `read_tags`.
         target_path: a finished file without tags; its name does not matter.
         format: what the target is: wav, flac, mp3, ogg, opus or m4a.
         title_suffix: a title "Song" becomes "Song (title_suffix)".
 
-    Returns whether anything was copied: False where the source has no tags, they are damaged,
-    or the target cannot hold them. Raises AudioError only if the target could not be saved,
-    and may be damaged now.
+    Returns whether anything was written: False where there are no tags, or the target cannot hold
+    them. Raises AudioError only if the target could not be saved, and may be damaged now.
     """
     target = Path(target_path)
-    tags = _read(Path(source_path))
-    tags.pictures = [picture for picture in tags.pictures if len(picture.data) < _MAX_PICTURE]
     if not (tags.fields or tags.pictures):
         return False
     if title_suffix is not None:
-        for name in tags.fields.keys() & _TITLES:
-            tags.fields[name] = [f"{title} ({title_suffix})" for title in tags.fields[name]]
+        titles = {name: tags.fields[name] for name in tags.fields.keys() & _TITLES}
+        renamed = {n: [f"{title} ({title_suffix})" for title in titles[n]] for n in titles}
+        tags = replace(tags, fields=tags.fields | renamed)
     write = _WRITERS[format]
     try:
         write(target, tags)
@@ -122,15 +122,16 @@ def copy_tags(
 
 def read_fields(path: Path) -> dict[str, str]:
     """The first value of each common tag of a file, by its name in Vorbis comments."""
-    return {name: values[0] for name, values in _read(path).fields.items() if values}
+    return {name: values[0] for name, values in read_tags(path).fields.items() if values}
 
 
-def _read(path: Path) -> _Tags:
+def read_tags(path: Path) -> Tags:
+    """Return the tags of a file; none where they are damaged or pictures too large."""
     # Tags are the least trustworthy bytes of a file, and never worth losing a stem for: whatever
     # a parser trips over means that there are none.
     try:
         source = _opened(path)
-        tags = _Tags()
+        tags = Tags()
         if source is not None and source.tags is not None:
             if isinstance(source.tags, id3.ID3):
                 tags = _from_id3(source.tags)
@@ -138,9 +139,12 @@ def _read(path: Path) -> _Tags:
                 tags = _from_mp4(source)
             elif isinstance(source, FLAC | OggFLAC | OggVorbis | OggOpus):
                 tags = _from_vorbis(source)
-        return tags if tags.fields or tags.pictures else _from_ffmpeg(path)
+        if not (tags.fields or tags.pictures):
+            tags = _from_ffmpeg(path)
+        tags.pictures = [p for p in tags.pictures if len(p.data) < _MAX_PICTURE]
+        return tags
     except Exception:
-        return _Tags()
+        return Tags()
 
 
 def _opened(path: Path) -> Any:
@@ -150,17 +154,17 @@ def _opened(path: Path) -> Any:
         return id3.ID3FileType(path)  # a tag before something that is no MP3
 
 
-def _from_ffmpeg(path: Path) -> _Tags:
+def _from_ffmpeg(path: Path) -> Tags:
     """Ask FFmpeg about files that mutagen does not know: WAV's INFO chunk, Matroska, WMA."""
     with open_audio(path) as (container, stream):
         found = {**stream.metadata, **container.metadata}
     return _by_our_names({name: [text] for name, text in found.items()})
 
 
-def _by_our_names(found: Mapping[str, list[str]]) -> _Tags:
+def _by_our_names(found: Mapping[str, list[str]]) -> Tags:
     """Keep the fields of `_FIELDS`; of several names for one of them, the first in its order."""
     lower = {name.lower(): values for name, values in found.items()}
-    tags = _Tags()
+    tags = Tags()
     for name, places in _FIELDS.items():
         for known in (name, *places.others):
             values = [value for value in lower.get(known, []) if value]
@@ -169,7 +173,7 @@ def _by_our_names(found: Mapping[str, list[str]]) -> _Tags:
     return tags
 
 
-def _from_id3(source: Any) -> _Tags:
+def _from_id3(source: Any) -> Tags:
     tags = _by_our_names(
         {frame.desc: list(map(str, frame.text)) for frame in source.getall("TXXX")}
     )
@@ -209,7 +213,7 @@ def _lrc(frame: Any) -> str:
     return "\n".join(lines)
 
 
-def _from_mp4(source: Any) -> _Tags:
+def _from_mp4(source: Any) -> Tags:
     free = {
         name.rpartition(":")[2]: [bytes(value).decode("utf-8") for value in values]
         for name, values in source.tags.items()
@@ -232,7 +236,7 @@ def _from_mp4(source: Any) -> _Tags:
     return tags
 
 
-def _from_vorbis(source: Any) -> _Tags:
+def _from_vorbis(source: Any) -> Tags:
     tags = _by_our_names(source.tags.as_dict())
     for name, total_name in _TOTALS.items():
         total = source.tags.get(total_name, [])
@@ -252,7 +256,7 @@ def _picture(data: bytes, mime: str, kind: int = id3.PictureType.COVER_FRONT) ->
     return picture
 
 
-def _fill_id3(target: Any, tags: _Tags) -> None:
+def _fill_id3(target: Any, tags: Tags) -> None:
     utf8 = id3.Encoding.UTF8
     for name, values in tags.fields.items():
         make = getattr(id3, _FIELDS[name].id3)
@@ -275,13 +279,13 @@ def _fill_id3(target: Any, tags: _Tags) -> None:
         )
 
 
-def _write_mp3(path: Path, tags: _Tags) -> None:
+def _write_mp3(path: Path, tags: Tags) -> None:
     target = id3.ID3()
     _fill_id3(target, tags)
     target.save(path)
 
 
-def _write_wav(path: Path, tags: _Tags) -> None:
+def _write_wav(path: Path, tags: Tags) -> None:
     if path.stat().st_size > _MAX_RIFF:
         raise mutagen.MutagenError("no room for tags in a WAV file of 4 GB")
     target: Any = WAVE(path)
@@ -290,7 +294,7 @@ def _write_wav(path: Path, tags: _Tags) -> None:
     target.save()
 
 
-def _fill_vorbis(target: Any, tags: _Tags) -> None:
+def _fill_vorbis(target: Any, tags: Tags) -> None:
     if target.tags is None:
         target.add_tags()
     for name, values in tags.fields.items():
@@ -301,7 +305,7 @@ def _fill_vorbis(target: Any, tags: _Tags) -> None:
             target.tags[name] = values
 
 
-def _write_flac(path: Path, tags: _Tags) -> None:
+def _write_flac(path: Path, tags: Tags) -> None:
     target = FLAC(path)
     _fill_vorbis(target, tags)
     for picture in tags.pictures:
@@ -309,8 +313,8 @@ def _write_flac(path: Path, tags: _Tags) -> None:
     target.save()
 
 
-def _write_ogg(kind: type[OggVorbis | OggOpus]) -> Callable[[Path, _Tags], None]:
-    def write(path: Path, tags: _Tags) -> None:
+def _write_ogg(kind: type[OggVorbis | OggOpus]) -> Callable[[Path, Tags], None]:
+    def write(path: Path, tags: Tags) -> None:
         target: Any = kind(path)
         _fill_vorbis(target, tags)
         target.tags["metadata_block_picture"] = [
@@ -321,7 +325,7 @@ def _write_ogg(kind: type[OggVorbis | OggOpus]) -> Callable[[Path, _Tags], None]
     return write
 
 
-def _write_m4a(path: Path, tags: _Tags) -> None:
+def _write_m4a(path: Path, tags: Tags) -> None:
     target: Any = MP4(path)
     if target.tags is None:
         target.add_tags()
@@ -354,7 +358,7 @@ def _mp4_values(name: str, atom: str, values: list[str]) -> Any:
     return None
 
 
-_WRITERS: dict[str, Callable[[Path, _Tags], None]] = {
+_WRITERS: dict[str, Callable[[Path, Tags], None]] = {
     "wav": _write_wav,
     "flac": _write_flac,
     "mp3": _write_mp3,

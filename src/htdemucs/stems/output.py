@@ -9,7 +9,15 @@ from typing import Protocol, Self
 
 from torch import Tensor
 
-from htdemucs.audio import AudioFile, AudioWriter, StemFileWriter, copy_tags, resampled_length
+from htdemucs.audio import (
+    AudioFile,
+    AudioWriter,
+    StemFileWriter,
+    Tags,
+    read_tags,
+    resampled_length,
+    write_tags,
+)
 from htdemucs.stems.mixdown import MIXTURE, Mixdown, Waveforms
 from htdemucs.stems.naming import Places
 from htdemucs.stems.options import OutputOptions
@@ -39,6 +47,7 @@ class TrackFiles:
     ) -> None:
         self.stems, self.source, self.options = stems, source, options
         self.exclusive = exclusive
+        self.tags = read_tags(source.path) if options.copy_tags else Tags()
         self.encoding = options.encoding_for(source.bit_depth)
         self.targets = options.targets(places, stems)
         self.sample_rate = options.sample_rate or source.source_sample_rate
@@ -168,11 +177,9 @@ def _finish(files: TrackFiles, stem: str | None) -> Callable[[Path], None]:
     """Return the last step before a file gets its name: tags and times."""
 
     def finish(encoded: Path) -> None:
-        path = files.source.path
-        if files.options.copy_tags:
-            copy_tags(path, encoded, format=files.encoding.format, title_suffix=stem)
+        write_tags(files.tags, encoded, format=files.encoding.format, title_suffix=stem)
         if files.options.keep_times:
-            status = path.stat()
+            status = files.source.path.stat()
             os.utime(encoded, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     return finish
