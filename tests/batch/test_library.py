@@ -233,7 +233,7 @@ def test_a_full_disk_ends_in_one_line_and_loses_nothing(separator, song, tmp_pat
     write = Spool.write
 
     def full(self, block):
-        if self.length > 6000:
+        if self._head and self.length > 6000:
             with self._reporting():
                 raise OSError(28, "No space left on device")
         write(self, block)

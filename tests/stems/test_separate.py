@@ -5,7 +5,7 @@ import torch
 
 from helpers import snr
 from htdemucs import AudioEncoding, AudioError, AudioFile, OutputOptions, Separator
-from htdemucs.audio import AudioWriter, Spool, resampled_length
+from htdemucs.audio import AudioWriter, Spool, decoding, resampled_length
 from htdemucs.events import Progress, Started, Warned, Written
 from htdemucs.stems import separate_file
 from htdemucs.stems.separate import Resumption, separate_to
@@ -244,6 +244,38 @@ def test_a_failure_leaves_nothing_behind(tmp_path, identity):
     with pytest.raises(KeyboardInterrupt):
         files_of(Separator(identity), track, out, on_progress=fail)
     assert [path for path in out.rglob("*") if path.is_file()] == []
+
+
+def test_a_track_is_decoded_once(tmp_path, identity, monkeypatch):
+    opened, open_audio = [], decoding.open_audio
+    monkeypatch.setattr(decoding, "open_audio", lambda *a: opened.append(a) or open_audio(*a))
+    track = write(tmp_path / "song.wav", sine(5000), 1100)
+    files_of(Separator(identity), track, tmp_path / "out")
+    assert len(opened) == 2  # to look at it, and to decode it
+
+
+@pytest.mark.parametrize(
+    ("options", "spooled"),
+    [
+        (OutputOptions(), True),
+        (OutputOptions(clip_mode="none"), False),
+        (OutputOptions(clip_mode="clamp"), False),
+        (OutputOptions(FLOAT), False),
+    ],
+)
+def test_stems_are_kept_only_where_they_may_be_written_again(
+    tmp_path, identity, monkeypatch, options, spooled
+):
+    channels, write_block = set(), Spool.write
+
+    def spy(self, block):
+        channels.add(len(block))
+        write_block(self, block)
+
+    monkeypatch.setattr(Spool, "write", spy)
+    track = write(tmp_path / "song.wav", sine(5000))
+    files_of(Separator(identity), track, tmp_path / "out", options=options)
+    assert channels == ({1, 4} if spooled else {1})  # 1: the mixture as it lies in memory
 
 
 def test_an_earlier_result_survives_a_failure(tmp_path, identity):

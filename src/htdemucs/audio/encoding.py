@@ -153,7 +153,7 @@ def to_sample_format(samples: NDArray[np.float32], codec: Codec) -> NDArray[Any]
     value. For integers and lossy codecs NaN becomes 0 and infinity full scale.
     """
     values: NDArray[Any] = samples
-    if codec.encoder != "pcm_f32le":
+    if codec.encoder != "pcm_f32le" and not np.isfinite(samples).all():
         values = np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)
     if codec.sample_format == "s16":
         values = to_int16(values)
@@ -162,7 +162,9 @@ def to_sample_format(samples: NDArray[np.float32], codec: Codec) -> NDArray[Any]
         values = _to_steps(values, 24).astype(np.int32) << 8
     if codec.sample_format.endswith("p"):
         return np.ascontiguousarray(values)
-    return np.ascontiguousarray(values.T).reshape(1, -1)
+    return np.stack(list(values), axis=-1).reshape(
+        1, -1
+    )  # several times as fast as copying values.T
 
 
 def to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:

@@ -59,5 +59,5 @@ class Resampler:
 
     @staticmethod
     def _convert(stream: soxr.ResampleStream, block: Tensor, *, last: bool) -> Tensor:
-        frames = np.ascontiguousarray(block.numpy().T)
+        frames = np.stack(list(block.numpy()), axis=-1)
         return torch.from_numpy(np.ascontiguousarray(stream.resample_chunk(frames, last).T))

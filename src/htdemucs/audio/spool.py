@@ -103,7 +103,7 @@ class Spool:
         samples = block.detach().to("cpu", torch.float32)
         with self._reporting():
             self._file.seek(0, SEEK_END)
-            self._file.write(np.ascontiguousarray(samples.numpy().T).tobytes())
+            self._file.write(np.ascontiguousarray(samples.numpy().T).data)
             self._file.flush()
         self.length += block.shape[1]
 

@@ -92,11 +92,19 @@ class Bag(Pretrained, nn.Module):
 
     def weighted_mean(self, answers: Iterable[Tensor]) -> Tensor:
         """Each member's answer (B, S', ...) -> the bag's answer (B, S, ...)."""
+        if len(self._networks) == 1:
+            [answer] = answers
+            return self._chosen(answer).to(self.weights.dtype)
         total = torch.zeros((), device=self.weights.device)
         for answer, weights in zip(answers, self.weights / self.weights.sum(0), strict=True):
-            ours = torch.stack([answer[:, i] for i in self._outputs], 1)  # an index would be sent
-            total = total + weights.view(-1, *[1] * (answer.dim() - 2)) * ours
+            total = total + weights.view(-1, *[1] * (answer.dim() - 2)) * self._chosen(answer)
         return total
+
+    def _chosen(self, answer: Tensor) -> Tensor:
+        """(B, S', ...) of a member -> (B, S, ...) of the bag"""
+        if self._outputs == list(range(answer.shape[1])):
+            return answer
+        return torch.stack([answer[:, i] for i in self._outputs], 1)  # an index would be sent
 
 
 Model = Network | Bag  # everything that can separate

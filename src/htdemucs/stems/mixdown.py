@@ -59,10 +59,12 @@ class Mixdown:
         return self._mixed([fitted(tail, missing) for tail in tails])
 
     def _mixed(self, stems: list[Tensor]) -> Waveforms:
-        named = dict(zip(self._stems, (self._gain * stem for stem in stems), strict=True))
         length = stems[0].shape[-1]
         self._given += length
-        mixture = self._gain * self._mixture.take(length) if self._mixture else stems[0]
+        mixture = self._mixture.take(length) if self._mixture else stems[0]
+        if self._gain != 1:
+            stems, mixture = [self._gain * stem for stem in stems], self._gain * mixture
+        named = dict(zip(self._stems, stems, strict=True))
         waveforms = self._wanted(named, mixture)
         if self._options.residual != "none":
             waveforms = self._completed(waveforms, mixture)
@@ -71,8 +73,8 @@ class Mixdown:
         if self._options.stem_file:
             waveforms = {MIXTURE: mixture, **waveforms}
         for name, waveform in waveforms.items():
-            peak = float(waveform.abs().max()) if length else 0.0
-            self.peaks[name] = max(self.peaks.get(name, 0.0), peak)
+            lowest, highest = waveform.aminmax() if length else (0.0, 0.0)
+            self.peaks[name] = max(self.peaks.get(name, 0.0), -float(lowest), float(highest))
         return waveforms
 
     def _wanted(self, stems: Waveforms, mixture: Tensor) -> Waveforms:

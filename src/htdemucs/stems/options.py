@@ -127,9 +127,11 @@ class OutputOptions:
 
     def gain(self, peak: float, encoding: AudioEncoding) -> float:
         """Return the factor for all stems when this is the highest peak among them."""
-        if self.clip_mode != "rescale" or encoding.holds_any_peak:
-            return 1.0
-        return 1 / max(1.0, HEADROOM * peak)
+        return 1 / max(1.0, HEADROOM * peak) if self.may_rescale(encoding) else 1.0
+
+    def may_rescale(self, encoding: AudioEncoding) -> bool:
+        """Whether there are peaks for which `gain` is not 1."""
+        return self.clip_mode == "rescale" and not encoding.holds_any_peak
 
     def places(self, track: Path, out_dir: Path, copy: int = 1) -> Places:
         """Return where the files of `track` go; see `naming.places`."""

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from htdemucs.audio import AudioFile, Spool
 from htdemucs.events import Finished, Listener, Pace, Started, nobody, results
-from htdemucs.separation import Separator, measure
+from htdemucs.separation import Normalization, Separator, measure
 from htdemucs.stems.naming import Places
 from htdemucs.stems.options import OutputOptions
 from htdemucs.stems.output import WAITING, Output, TrackFiles
@@ -109,28 +111,48 @@ def separate_to(
     also with a `watcher`, who hears all of the track's blocks in order.
     """
     options.needed_stems(separator.stems)  # refuses an unknown stem
-    watcher, rate = watcher or Watcher(), separator.sample_rate
     source = _source(path, separator, options)
-    normalization = measure(source)
-    LOG.debug("%s: %s, %d samples; %s", source, source.codec, source.source_length, normalization)
-    separator.check_length(normalization.length)
-    files = TrackFiles(separator.stems, source, places, options, resumption is not None)
+    with Spool(places.folder, channels=1) as mixture:
+        normalization = measure(_kept(source, mixture))
+        LOG.debug(
+            "%s: %s, %d samples; %s", source, source.codec, source.source_length, normalization
+        )
+        separator.check_length(normalization.length)
+        files = TrackFiles(separator.stems, source, places, options, resumption is not None)
+        watcher = watcher or Watcher()
+        return _written(separator, files, mixture, normalization, tell, resumption, watcher)
+
+
+def _written(
+    separator: Separator,
+    files: TrackFiles,
+    mixture: Spool,
+    normalization: Normalization,
+    tell: Listener,
+    resumption: Resumption | None,
+    watcher: Watcher,
+) -> SeparatedFile:
+    """Separate the decoded track that a spool holds."""
+    source, options, rate = files.source, files.options, separator.sample_rate
     with ExitStack() as stack:
+        again = resumption is not None or options.may_rescale(files.encoding)
         spool = stack.enter_context(_spool(files, resumption))
-        finished = spool.length
-        pace = Pace(str(path), normalization.length / rate, finished / rate)
+        finished = done = spool.length
+        pace = Pace(str(source.path), normalization.length / rate, finished / rate)
         tell(pace.at(finished / rate))
         kept = watcher.answers
         way = partial(ahead, separator, source, normalization, kept)
         watcher.begin(source, normalization.length, way)
         output = stack.enter_context(_from_spool(spool, files, watcher))
-        blocks = stack.enter_context(closing(read_ahead(source, WAITING)))
+        blocks = stack.enter_context(closing(read_ahead(_again(mixture, source), WAITING)))
         for separated in separator.stream(blocks, normalization, skip=finished, answers=kept):
             block = torch.stack(list(separated.values())).cpu()
-            spool.write(block.flatten(0, 1))
+            if again:
+                spool.write(block.flatten(0, 1))
             output.write(block)
-            tell(pace.at(spool.length / rate))
-            watcher.heard(spool.length - block.shape[-1], block)
+            start, done = done, done + block.shape[-1]
+            tell(pace.at(done / rate))
+            watcher.heard(start, block)
         peaks = output.finish()
         gain = options.gain(max(peaks.values()), files.encoding)
         if gain != 1:  # seldom: everything is encoded once more
@@ -144,6 +166,19 @@ def separate_to(
 def _source(path: Path, separator: Separator, options: OutputOptions) -> AudioFile:
     rate, channels = separator.sample_rate, separator.audio_channels
     return AudioFile(path, sample_rate=rate, channels=channels, align=options.align)
+
+
+def _kept(source: AudioFile, spool: Spool) -> Iterator[Tensor]:
+    """Yield a track's blocks, and keep them as they lie in memory: all but the last are alike."""
+    for block in source:
+        spool.write(block.reshape(1, -1))
+        yield block
+
+
+def _again(spool: Spool, source: AudioFile) -> Iterator[Tensor]:
+    """Yield the blocks that were kept."""
+    for block in spool.blocks(source.channels * source.sample_rate):
+        yield block.view(source.channels, -1)
 
 
 def _spool(files: TrackFiles, resumption: Resumption | None) -> Spool:
