@@ -87,12 +87,8 @@ class Separator:
         if isinstance(model, str | Path):
             reload = partial(load_model, model, device=device, stems=stems)
             model = reload()
-        self.device = choose_device(device) if device else next(model.parameters()).device
-
-        def ready(model: Model) -> Model:
-            return _with_stems(model, stems).to(self.device).eval()
-
-        self.model = ready(model)
+        self.device = place = choose_device(device) if device else next(model.parameters()).device
+        self.model = _ready(model, stems, place)
         self.sample_rate = model.sample_rate
         self.audio_channels = model.audio_channels
         self.stems = self.model.sources
@@ -103,7 +99,7 @@ class Separator:
         if batch_size is not None:
             batch_size = _whole("batch_size", batch_size, 1)
         self.compiled = compiled
-        again = reload and (lambda: ready(reload()))
+        again = reload and (lambda: _ready(reload(), stems, place))
         self._run = Runner(self.model, precision, batch_size, self.segment_length, compiled, again)
         if not 0 <= overlap < 1:
             raise SeparationError(f"`overlap` must be at least 0 and below 1, not {overlap}")
@@ -315,13 +311,12 @@ def _put(kept: Answers, segments: list[Segment], coming: Callable[[], Tensor]) -
     return answers
 
 
-def _with_stems(model: Model, stems: Sequence[str] | None) -> Model:
-    if stems is None:
-        return model
+def _ready(model: Model, stems: Sequence[str] | None, device: torch.device) -> Model:
     try:
-        return as_bag(model).only(stems)
+        chosen = model if stems is None else as_bag(model).only(stems)
     except ConfigError as error:
         raise SeparationError(str(error)) from error
+    return chosen.to(device).eval()
 
 
 def _checked_segment(model: Model, segment: float | Fraction | None) -> Fraction:
