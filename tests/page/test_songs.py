@@ -172,7 +172,7 @@ def test_the_search_finds_by_any_word(open_page, server):
     row(page, "Train").wait_for(state="detached")
     assert page.locator(".row").count() == 1
     page.get_by_label("Search").fill("nobody")
-    page.get_by_text("Nothing is called like this.").wait_for()
+    page.get_by_text("No song matches.").wait_for()
 
 
 def test_names_are_text_and_never_markup(open_page, server):

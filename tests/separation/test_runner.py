@@ -1,9 +1,13 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from helpers import snr
-from htdemucs import SeparationError, Separator
+from helpers import awake, snr
+from htdemucs import HDemucsConfig, HTDemucsConfig, SeparationError, Separator
+from htdemucs.fast.network import supports
+from htdemucs.model.family import build
 from htdemucs.separation import runner
 from htdemucs.separation.runner import Runner, default_batch_size
 
@@ -151,3 +155,37 @@ def test_beginning_a_batch_before_the_last_one_is_asked_for_changes_no_bit(tiny_
     stems = separator.separate(waveform, 8000)
     assert [kind for kind, _ in events[:4]] == ["begun", "begun", "asked", "begun"]
     assert all(torch.equal(stem, expected[name]) for name, stem in stems.items())
+
+
+SMALL = {"channels": 16, "n_fft": 256, "segment": 1, "sample_rate": 8000}
+PACKED = {  # widths for which there are kernels
+    "all of it": HTDemucsConfig(depth=2, bottom_channels=32, t_layers=2, t_heads=2, **SMALL),
+    "the outer layers": HDemucsConfig(norm_starts=2, dconv_lstm=2, dconv_attn=2, depth=4, **SMALL),
+}
+
+
+@pytest.mark.parametrize("packed", PACKED)
+def test_packed_parameters_are_let_go_and_read_again_when_needed(packed):
+    model = awake(build(PACKED[packed])).eval()
+    read_again = copy.deepcopy(model)
+    mixture = torch.randn(1, 2, 8000).clamp(-3, 3)
+    with torch.no_grad():
+        reference = model(mixture)
+    expected = Runner(model, "fp32", 1, 8000)(mixture, 8000)()
+    run = Runner(model, "fp32", 1, 8000, reload=lambda: read_again)
+    there = [parameter for parameter in model.parameters() if not parameter.is_meta]
+    if supports(read_again):
+        assert (len(there) > 0) == (packed == "the outer layers")
+    assert torch.equal(run(mixture, 8000)(), expected)
+    run._prepared = run._prepared.mapped(lambda _: NotANumber(reference))
+    with pytest.warns(UserWarning, match="again in fp32"):
+        assert torch.equal(run(mixture, 8000)(), reference)
+
+
+class NotANumber(nn.Module):
+    def __init__(self, like):
+        super().__init__()
+        self.answer = torch.full_like(like, torch.nan)
+
+    def forward(self, _mixture):
+        return self.answer

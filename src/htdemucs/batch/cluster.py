@@ -9,6 +9,7 @@ import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,10 @@ class Plan:
             ConfigError, SeparationError: the model cannot run with these settings.
         """
         stems = self.stems or self.options.only_stem
-        model = load_model(self.name, repo=self.repo, device=device, stems=stems, on_progress=tell)
+        load = partial(load_model, self.name, repo=self.repo, device=device, stems=stems)
+        model = load(on_progress=tell)
         needed = self.stems or self.options.needed_stems(model.sources)
-        return Separator(model, stems=needed, **{**self.settings, **changes})
+        return Separator(model, stems=needed, reload=load, **{**self.settings, **changes})
 
     def library(self) -> Library:
         """Return the library that receives the stems."""
@@ -263,11 +265,11 @@ class _Worker:
         self._ledger = ledger
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._problem: str | None = None
-        keep_freed_memory()
         if threads:
             torch.set_num_threads(threads)
         try:
             self._separator, self._library = plan.separator(plan.device), plan.library()
+            keep_freed_memory()
         except HTDemucsError as error:
             self._problem = f"{socket.gethostname()} cannot separate: {error}"
 

@@ -102,7 +102,6 @@ def live(
     pipes = not (input_device or output_device or sys.stdin.isatty())
     if pipes:
         refuse_terminals()
-    keep_freed_memory()
     interruption = Interruption()
     with listening(Terminal(bars=pipes), quiet=quiet) as tell, interruption:
         try:
@@ -110,6 +109,7 @@ def live(
             waiting = _Waiting(source) if pipes and fresh else None
             model = load_model(name, repo=repo, device=device, on_progress=tell)
             mixer = Mixer(model.sources, gains(model.sources))
+            keep_freed_memory()
             separator = _separator(model, precision, wanted, exact)
             if card:
                 _run_card(separator, mixer, card, tell)

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -162,15 +163,16 @@ def _load(
     from htdemucs.separation import Separator
     from htdemucs.weights import load_model
 
-    keep_freed_memory()
     separators = []
     for place in device.split(",") if device else [None]:
         only = stems or options.only_stem
-        model = load_model(name, repo=repo, device=place, stems=only, on_progress=tell)
+        load = partial(load_model, name, repo=repo, device=place, stems=only)
+        model = load(on_progress=tell)
         needed = stems or options.needed_stems(model.sources)
-        separator = Separator(model, stems=needed, **settings)
+        separator = Separator(model, stems=needed, reload=load, **settings)
         separators.append(separator)
         say(f"{name} on {separator.device}, {separator.precision}")
+    keep_freed_memory()
     return separators
 
 

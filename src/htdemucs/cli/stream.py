@@ -1,6 +1,7 @@
 """`htdemucs stream`: separate what comes in through a pipe, while it comes."""
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -57,13 +58,13 @@ def stream(
     level, source = _level(normalization), raw_format(raw)
     wanted = [word.strip() for word in (stems or "").split(",") if word.strip()] or None
     refuse_terminals()
-    keep_freed_memory()
     settings = engine.settings() | {"compiled": compiled, "batch_size": engine.batch_size or 1}
     interruption = Interruption()
     with listening(Terminal(), quiet=quiet) as tell, interruption:
         try:
-            model = load_model(name, repo=repo, device=device, stems=wanted, on_progress=tell)
-            separator = Separator(model, stems=wanted, **settings)
+            load = partial(load_model, name, repo=repo, device=device, stems=wanted)
+            separator = Separator(load(on_progress=tell), stems=wanted, reload=load, **settings)
+            keep_freed_memory()
             say(f"{name} on {separator.device}, {separator.precision}")
             pipe = AudioPipe(
                 sys.stdin.buffer,

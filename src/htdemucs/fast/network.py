@@ -25,6 +25,7 @@ from htdemucs.model.layers import FrequencyEmbedding
 from htdemucs.model.network import EPSILON
 
 MOST_DCONV_LAYERS = 6  # a dilation of 32; the kernels' scratch memory holds no more
+AT_ONCE = 64  # frames whose spectra are in memory before the inverse STFT
 Size = tuple[int, int]  # (T, F)
 
 
@@ -82,8 +83,9 @@ class FastHybrid(nn.Module):
     def forward(self, mixture: Tensor) -> Tensor:
         """(B, C, L) -> (B, S, C, L)"""
         length = mixture.shape[-1]
-        spectrum = self._spectrogram.analyse(mixture)
-        x, spectral_levels = kernels.pack_spectrum(spectrum, MARGIN, self.dtype)
+        x, spectral_levels = kernels.pack_spectrum(
+            self._spectrogram.analyse(mixture), MARGIN, self.dtype
+        )
         y, time_levels = _pack_waveform(mixture, self.dtype)
 
         spectral_skips, time_skips, lengths = [], [], []
@@ -107,23 +109,32 @@ class FastHybrid(nn.Module):
             x = spectral_up(x, spectral_skips.pop())[:, :, MARGIN : MARGIN + bins]
             y = time_up(y, time_skips.pop())[:, :, MARGIN : MARGIN + length]
 
-        spectrum = kernels.unpack_spectrum(x, spectral_levels)
-        frames = torch.fft.irfft(spectrum, self.config.n_fft, norm="ortho")
+        signals = len(self.sources) * self.audio_channels
+        frames = torch.empty(len(x), signals, x.shape[1], self.config.n_fft)
+        for part, out in zip(x.split(AT_ONCE, 1), frames.split(AT_ONCE, 2), strict=True):
+            spectrum = kernels.unpack_spectrum(part, spectral_levels)
+            out[:] = torch.fft.irfft(spectrum, self.config.n_fft, norm="ortho")
         waveforms = kernels.overlap_add(frames, self._window, y[:, 0].contiguous(), time_levels)
         return waveforms.unflatten(1, (len(self.sources), self.audio_channels))
 
 
-class _Joint:
-    """The layers of Hybrid Demucs from the merge to the split, in float32."""
+class _Joint(nn.Module):
+    """The layers of Hybrid Demucs from the merge to the split, in float32.
+
+    They are the model's own, so their parameters are also those of this module.
+    """
 
     def __init__(self, model: HDemucs, dtype: torch.dtype) -> None:
-        self._model, self._dtype = model, dtype
+        super().__init__()
+        self._merge, self._split, self._dtype = model.merge, model.split, dtype
+        self._layers = nn.ModuleList([model.joint_encoder, model.joint_decoder])
+        self._joint = model.joint
 
-    def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, F, C), (B, 1, L, C) -> the same shapes"""
         length = y.shape[2]
-        merged = self._model.merge(x.float().permute(0, 3, 2, 1), y[:, 0].float().mT)
-        spectral, time = self._model.split(self._model.joint(merged), length)
+        merged = self._merge(x.float().permute(0, 3, 2, 1), y[:, 0].float().mT)
+        spectral, time = self._split(self._joint(merged), length)
         x = spectral.permute(0, 3, 2, 1).to(self._dtype).contiguous()
         return x, time.mT[:, None].to(self._dtype).contiguous()
 

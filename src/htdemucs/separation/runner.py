@@ -8,11 +8,11 @@ from itertools import groupby, islice
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from htdemucs.errors import SeparationError
 from htdemucs.fast import choose_precision, prepare_bag
-from htdemucs.model import Model
+from htdemucs.model import Bag, Model
 from htdemucs.model.bag import as_bag, networks
 from htdemucs.separation.windows import Windows
 
@@ -31,6 +31,8 @@ class Runner:
         compiled: as for `prepare`; not used after a change to the CPU.
         batch_size: segments in a batch; by default 1 on a CPU and as many as should fit on a GPU.
         segment_length: samples in a segment.
+        reload: returns the model once more. With it, parameters that the prepared network does not
+            need are let go, and read again if they are needed after all.
 
     Attributes:
         ahead: batches to begin before an answer is waited for.
@@ -43,8 +45,9 @@ class Runner:
         batch_size: int | None,
         segment_length: int,
         compiled: bool = False,
+        reload: Callable[[], Model] | None = None,
     ) -> None:
-        self._model = as_bag(model)
+        self._model, self._reload = as_bag(model), reload
         self.windows = Windows(self._model, segment_length)
         self._prepare(precision, compiled)
         self._home = self.device
@@ -63,6 +66,14 @@ class Runner:
         self.precision = choose_precision(self._model, precision)
         self._prepared = prepare_bag(self._model, self.precision, compiled)
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        if self._reload is not None:
+            _let_go(self._model, kept=self._prepared)
+
+    def _complete_model(self) -> Bag:
+        """Return the model with all its parameters."""
+        if self._reload is not None:
+            self._model, self._reload = as_bag(self._reload()), None
+        return self._model
 
     def __call__(self, windows: Tensor, length: int) -> Callable[[], Tensor]:
         """(B, C, W) -> a function that returns (B, S, C, W'), on the device of the beginning
@@ -123,7 +134,8 @@ class Runner:
         )
         with torch.no_grad():
             mixture = windows.to(self.device)
-            if _is_finite(answer := self.windows.answer(self._model, mixture, length)):
+            model = self._complete_model()
+            if _is_finite(answer := self.windows.answer(model, mixture, length)):
                 return answer
         raise SeparationError(
             "the model gives numbers that are not finite: its weights are damaged, or it was "
@@ -135,7 +147,7 @@ class Runner:
             f"{self.device} {self._trouble}: continuing on the CPU, which is slower",
             stacklevel=2,
         )
-        self._model = self._model.cpu()
+        self._model = self._complete_model().cpu()
         self.batch_size = 1
         self._prepare("fp32" if self.precision == "fp32" else "auto")
 
@@ -151,6 +163,15 @@ def answered(
             batch, answers = waiting.popleft()
             yield batch, answers()
     yield from ((batch, answers()) for batch, answers in waiting)
+
+
+def _let_go(model: nn.Module, kept: nn.Module) -> None:
+    """Free the parameters of a model except those of the module `kept`."""
+    needed = set(kept.parameters())
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter not in needed:
+                setattr(module, name, nn.Parameter(parameter.to("meta"), requires_grad=False))
 
 
 def _trouble(error: RuntimeError) -> str | None:

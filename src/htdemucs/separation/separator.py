@@ -57,6 +57,9 @@ class Separator:
         precision: precision of the network's products: fp32, bf16, fp16, or auto for the fastest
             one that the device supports well.
         compiled: let torch compile the network, for GPUs. The start is slow, the first one most.
+        reload: returns the model once more. Give it if nothing else uses `model`: parameters that
+            the prepared network holds in another form are then let go, and read again if ever they
+            are needed. If `model` is a name or path, this is so by itself.
 
     Raises:
         SeparationError: an option is out of range, or a stem is unknown.
@@ -79,11 +82,13 @@ class Separator:
         split: bool = True,
         precision: str = "auto",
         compiled: bool = False,
+        reload: Callable[[], Model] | None = None,
     ) -> None:
         if isinstance(model, str | Path):
-            model = load_model(model, device=device, stems=stems)
-        self.device = choose_device(device) if device else next(model.parameters()).device
-        self.model = _with_stems(model, stems).to(self.device).eval()
+            reload = partial(load_model, model, device=device, stems=stems)
+            model = reload()
+        self.device = place = choose_device(device) if device else next(model.parameters()).device
+        self.model = _ready(model, stems, place)
         self.sample_rate = model.sample_rate
         self.audio_channels = model.audio_channels
         self.stems = self.model.sources
@@ -94,7 +99,8 @@ class Separator:
         if batch_size is not None:
             batch_size = _whole("batch_size", batch_size, 1)
         self.compiled = compiled
-        self._run = Runner(self.model, precision, batch_size, self.segment_length, compiled)
+        again = reload and (lambda: _ready(reload(), stems, place))
+        self._run = Runner(self.model, precision, batch_size, self.segment_length, compiled, again)
         if not 0 <= overlap < 1:
             raise SeparationError(f"`overlap` must be at least 0 and below 1, not {overlap}")
         self.stride = max(1, int((1 - overlap) * self.segment_length))
@@ -305,13 +311,12 @@ def _put(kept: Answers, segments: list[Segment], coming: Callable[[], Tensor]) -
     return answers
 
 
-def _with_stems(model: Model, stems: Sequence[str] | None) -> Model:
-    if stems is None:
-        return model
+def _ready(model: Model, stems: Sequence[str] | None, device: torch.device) -> Model:
     try:
-        return as_bag(model).only(stems)
+        chosen = model if stems is None else as_bag(model).only(stems)
     except ConfigError as error:
         raise SeparationError(str(error)) from error
+    return chosen.to(device).eval()
 
 
 def _checked_segment(model: Model, segment: float | Fraction | None) -> Fraction:

@@ -1,4 +1,4 @@
-"""The tracks of the page: what is there, what has changed, and how the API shows it."""
+"""The page's tracks: reading them, adding and changing them, and the form the API gives them."""
 
 import secrets
 from collections.abc import Mapping, Sequence

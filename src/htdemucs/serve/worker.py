@@ -152,6 +152,7 @@ class Worker:
         if key not in self._separators:
             self._separators.clear()
             self._separators[key] = Separator(model, stems=wanted, shifts=1)
+            keep_freed_memory()
         return self._separators[key]
 
     def _placed(self, library: Library, row: Values) -> Track:
@@ -187,7 +188,6 @@ def main() -> None:
         os._exit(0)  # in the midst of a segment too
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
-    keep_freed_memory()
     worker = Worker(settings, told["name"])
     worker.warm_up()
     while True:

@@ -165,10 +165,12 @@ void attention(const Tokens& queries, const Tokens& keys, const Tokens& values, 
                 memcpy((void*)&block.queries[i * size], queries.row<T>(item, first + i, head, size), size * sizeof(T));
             attend(Head<T>{&packed_keys[slot * pitch * size], &packed_values[slot * pitch * size], keys.tokens,
                            pitch, size}, count, block);
-            for (int64_t i = 0; i < count; i++)
+            for (int64_t i = 0; i < count; i++) {
+                const float inverse = 1 / sum(block.total[i]);
                 for (int64_t c = 0; c < size; c += LANES)
                     store(y + (item * queries.tokens + first + i) * width + head * size + c,
-                          load(&block.gathered[i * size + c]) * (1 / sum(block.total[i])));
+                          load(&block.gathered[i * size + c]) * inverse);
+            }
         }
     }
 }

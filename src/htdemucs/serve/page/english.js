@@ -31,7 +31,7 @@ export const english = {
   working: "At work",
   library: "Library",
   more: "Show more",
-  nothing: "Nothing is called like this.",
+  nothing: "No song matches.",
   queued: "Waiting, number {position} in line",
   starting: "Starting…",
   speed: "{speed}× real time",
