@@ -16,8 +16,9 @@ from htdemucs.separation.separator import Separator
 LONGEST = 7.8  # seconds of a segment: some models have longer ones, too long to be live
 SHARES = (1.0, 0.5, 0.25)  # of the model's own segment, that are looked at
 CROSSFADE = 0.03  # seconds
-LOAD = 0.75  # the part of a hop in which the network runs: the rest is for everything else
-RESERVE = 1.25  # times what the network takes: what it is given
+# The part of a hop in which the network runs, the rest being for everything else; and how many
+# times what it takes it is given. First what bears other programs, then what just works.
+PACES = ((0.6, 1.6), (0.75, 1.25))
 LEAST, MOST = 0.02, 1.0  # seconds of look-ahead that were measured, and are worth something
 RUNS, PATIENCE = 7, 2.0  # of the network for each segment, and about so many seconds
 PRICE = 1.0  # dB that a second of delay has to be worth
@@ -95,13 +96,16 @@ def choices(took: Mapping[float, tuple[float, float]], latency: float | None) ->
     Raises:
         SeparationError: no segment makes the delay short enough.
     """
-    found = [
-        way
-        for share, (segment, seconds) in took.items()
-        for way in _ways(share, segment, seconds, latency)
-    ]
+    for pace in PACES:
+        found = [
+            way
+            for share, (segment, seconds) in took.items()
+            for way in _ways(share, segment, seconds, latency, *_given(seconds, pace))
+        ]
+        if found:
+            break
     if not found and latency is not None:
-        least = min(sum(_paces(seconds)) for _, seconds in took.values()) + CROSSFADE + LEAST
+        least = min(sum(_given(s, PACES[-1])) for _, s in took.values()) + CROSSFADE + LEAST
         raise SeparationError(
             f"`latency` of {latency:g} s is too short for this model on this machine, which can "
             f"do {least:.2f} s; a smaller model can do less"
@@ -115,14 +119,16 @@ def choices(took: Mapping[float, tuple[float, float]], latency: float | None) ->
     return list(best.values())
 
 
-def _paces(seconds: float) -> tuple[float, float]:
+def _given(seconds: float, pace: tuple[float, float]) -> tuple[float, float]:
     """Return the hop and the time to compute for a network that takes so long."""
-    return max(seconds / LOAD, CROSSFADE), RESERVE * seconds
+    load, reserve = pace
+    return max(seconds / load, CROSSFADE), reserve * seconds
 
 
-def _ways(share: float, segment: float, seconds: float, latency: float | None) -> Iterator[Choice]:
+def _ways(
+    share: float, segment: float, seconds: float, latency: float | None, hop: float, compute: float
+) -> Iterator[Choice]:
     """Yield what can be done with a segment: with any look-ahead, or with that which is left."""
-    hop, compute = _paces(seconds)
     longest = min(MOST, segment - hop - CROSSFADE)
     aheads = [ahead for ahead in LOSSES[share] if ahead <= longest]
     if latency is not None:
