@@ -39,6 +39,15 @@ def test_a_latency_is_met_exactly_and_used(seconds):
     assert losses == sorted(losses)
 
 
+def test_a_latency_leaves_the_network_room_before_it_looks_far_ahead():
+    for choice in choices(FAST, 0.5):
+        timing = choice.timing
+        assert choice.load <= 0.6
+        assert timing.compute >= 1.6 * choice.took
+        assert timing.look_ahead <= timing.compute
+        assert timing.hop + timing.look_ahead + timing.crossfade <= choice.segment
+
+
 def test_what_is_too_short_or_too_slow_is_said():
     with pytest.raises(SeparationError, match=r"`latency` of 0.05 s is too short .* do 0.10 s"):
         choices(FAST, 0.05)

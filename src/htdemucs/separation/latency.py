@@ -128,13 +128,19 @@ def _given(seconds: float, pace: tuple[float, float]) -> tuple[float, float]:
 def _ways(
     share: float, segment: float, seconds: float, latency: float | None, hop: float, compute: float
 ) -> Iterator[Choice]:
-    """Yield what can be done with a segment: with any look-ahead, or with that which is left."""
-    longest = min(MOST, segment - hop - CROSSFADE)
-    aheads = [ahead for ahead in LOSSES[share] if ahead <= longest]
+    """Yield what can be done with a segment: with any look-ahead, or within the latency.
+
+    Of what a latency leaves, a third each goes to look-ahead, hop and time to compute: more
+    look-ahead is worth little, and the others bear more work beside it.
+    """
+    aheads = list(LOSSES[share])
     if latency is not None:
-        left = latency - hop - CROSSFADE - compute
-        aheads = [min(left, longest)] if min(left, longest) >= LEAST else []
-        compute += max(0.0, left - longest)  # what nothing else needs makes it safer
+        left = latency - hop - compute - CROSSFADE - LEAST
+        ahead = min(LEAST + left / 3, MOST)
+        hop = min(hop + left / 3, max(hop, segment - CROSSFADE - ahead))
+        compute = latency - hop - CROSSFADE - ahead
+        aheads = [ahead] if left >= 0 else []
+    aheads = [ahead for ahead in aheads if ahead <= min(MOST, segment - hop - CROSSFADE) + 1e-9]
     for ahead in aheads:
         yield Choice(share, segment, seconds, Timing(hop, ahead, CROSSFADE, compute))
 
