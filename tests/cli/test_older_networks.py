@@ -50,6 +50,7 @@ def test_convert_and_back(run, older, tmp_path):
     assert run("convert", target, tmp_path / "again").exit_code == 0
 
 
+@pytest.mark.slow
 def test_bench_and_trace(run, older):
     result = run("bench", "-n", older, "-d", "cpu", "--repeat", "1")
     assert result.exit_code == 0

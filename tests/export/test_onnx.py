@@ -59,6 +59,7 @@ def test_the_example_without_torch_separates_as_the_engine_does(exported):
         assert snr(expected[name], stem) > 80
 
 
+@pytest.mark.slow
 def test_a_bag_is_exported_as_its_weighted_mean(tmp_path):
     bag = Bag([network(1), network(2)], [[1, 0, 0.3, 1], [0, 1, 0.7, 1]]).eval()
     export_onnx(bag, tmp_path / "bag.onnx")

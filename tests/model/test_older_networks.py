@@ -26,6 +26,7 @@ def test_every_parameter_belongs_to_one_stage(config):
     assert [stage.shape for stage in stages] == [s.shape for s in trace(config, 3000, "zh")]
 
 
+@pytest.mark.slow
 def test_the_stages_of_hybrid_demucs():
     stages = {stage.label: stage.shape for stage in trace(HDemucsConfig(), 258_602)}
     assert stages["spectral encoder 4"] == (1, 384, 8, 253)
@@ -38,6 +39,7 @@ def test_the_stages_of_hybrid_demucs():
     assert stages["spectral decoder 6"] == (1, 16, 2048, 253)
 
 
+@pytest.mark.slow
 def test_the_stages_of_demucs():
     stages = {stage.label: stage.shape for stage in trace(DemucsConfig(), 258_602)}
     assert stages["input at twice the sample rate"] == (1, 2, 517_460)

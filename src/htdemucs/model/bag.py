@@ -92,7 +92,7 @@ class Bag(Pretrained, nn.Module):
 
     def weighted_mean(self, answers: Iterable[Tensor]) -> Tensor:
         """Each member's answer (B, S', ...) -> the bag's answer (B, S, ...)."""
-        if len(self._networks) == 1:
+        if len(self.weights) == 1:
             [answer] = answers
             return self._chosen(answer).to(self.weights.dtype)
         total = torch.zeros((), device=self.weights.device)
