@@ -34,6 +34,7 @@ def test_separate_has_a_precision(run, model_folder, song, tmp_path, word):
     assert f"on cpu, {precision}" in result.stderr
 
 
+@pytest.mark.slow
 def test_export_writes_a_file_and_prints_its_agreement_with_torch(run, model_folder, tmp_path):
     target = tmp_path / "deep" / "tiny.onnx"
     result = run("export", model_folder, target)
