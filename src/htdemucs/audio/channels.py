@@ -1,9 +1,12 @@
-"""From any channel layout to stereo or mono."""
+"""From any channel layout to stereo or mono, and to interleaved samples."""
 
 from collections.abc import Sequence
 from math import sqrt
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from htdemucs.errors import AudioError
@@ -124,3 +127,8 @@ def _places(channel_names: Sequence[str]) -> tuple[Sequence[str], str | None]:
         return names, f"{unknown}; {layout} was assumed"
     first_two = ("FL", "FR", *channel_names[2:])
     return first_two, f"{unknown}; the first two were taken as left and right"
+
+
+def interleaved(samples: NDArray[Any]) -> NDArray[Any]:
+    """(C, L) -> (L, C), contiguous; for two channels several times as fast as copying `.T`."""
+    return np.stack(list(samples), axis=-1)

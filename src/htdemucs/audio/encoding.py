@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from htdemucs.audio.channels import interleaved
 from htdemucs.errors import AudioError
 
 MP3_PRESETS = range(2, 8)  # LAME's algorithm quality: 2 is the best, 7 the fastest
@@ -162,9 +163,7 @@ def to_sample_format(samples: NDArray[np.float32], codec: Codec) -> NDArray[Any]
         values = _to_steps(values, 24).astype(np.int32) << 8
     if codec.sample_format.endswith("p"):
         return np.ascontiguousarray(values)
-    return np.stack(list(values), axis=-1).reshape(
-        1, -1
-    )  # several times as fast as copying values.T
+    return interleaved(values).reshape(1, -1)
 
 
 def to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from htdemucs.audio.channels import interleaved
+
 QUALITY = "VHQ"  # 28 bits of precision; about 3 ms for a second of stereo
 
 
@@ -59,5 +61,5 @@ class Resampler:
 
     @staticmethod
     def _convert(stream: soxr.ResampleStream, block: Tensor, *, last: bool) -> Tensor:
-        frames = np.stack(list(block.numpy()), axis=-1)
+        frames = interleaved(block.numpy())
         return torch.from_numpy(np.ascontiguousarray(stream.resample_chunk(frames, last).T))

@@ -1,7 +1,7 @@
-"""WAV headers of integer samples that FFmpeg takes for others, and gives noise.
+"""WAV headers of integer samples: what FFmpeg takes for others, and what it need not doubt.
 
-It goes by the number of bits that are valid, though samples lie in containers that may be larger
-(24 of 32 bits, from sound cards), and reads the big-endian RIFX like RIFF.
+FFmpeg goes by the number of bits that are valid, though samples lie in containers that may be
+larger (24 of 32 bits, from sound cards), and reads the big-endian RIFX like RIFF: both give noise.
 """
 
 import struct
@@ -14,8 +14,6 @@ _TWO_GB = 1 << 31  # bytes
 _NEAR = 1 << 16  # bytes
 _EXTENSIBLE = 0xFFFE
 _INTEGERS = bytes.fromhex("0100000000001000800000aa00389b71")  # the format's GUID
-_SIXTEEN_BITS = struct.pack("<H", 16)
-_PCM = struct.pack("<H", 1)
 _SEARCHED = 1 << 19  # bytes: as many as FFmpeg tries its codecs on
 # DTS' sync words, of 16 and of 14 bits, in both orders; FFmpeg wants four of them.
 _DTS = (0x7FFE8001, 0xFE7F0180, 0x1FFFE800, 0xFF1F00E8)
@@ -28,15 +26,11 @@ def pcm_codec(file: BinaryIO, start: int) -> str | None:
 
     None if it is no WAV file of integers, or FFmpeg knows it well.
     """
-    file.seek(start)
-    head = file.read(_HEAD)
-    is_big = head.startswith(b"RIFX")
-    if (not is_big and not head.startswith((b"RIFF", b"RF64", b"BW64"))) or head[8:12] != b"WAVE":
+    head = _read(file, start, _HEAD)
+    order, form = _format(head)
+    if not form:
         return None
-    order = ">" if is_big else "<"
-    form = _chunk(head, b"fmt ", order)
-    if len(form) < 16:
-        return None
+    is_big = order == ">"
     tag, channels, _, _, block, _ = struct.unpack_from(order + "HHIIHH", form)
     is_extensible = tag == _EXTENSIBLE and form[24:40] == _INTEGERS
     if not channels or not (is_extensible or (is_big and tag == 1)):
@@ -53,11 +47,12 @@ def is_plain(file: BinaryIO, start: int) -> bool:
     CDs of DTS give WAV files that call it 16-bit samples, the first track after much silence. So
     FFmpeg tries its codecs on half a megabyte of 16-bit samples, which takes it long.
     """
-    file.seek(start)
-    head = file.read(_SEARCHED)
-    form = _chunk(head, b"fmt ", "<")
-    is_pcm = head.startswith((b"RIFF", b"RF64", b"BW64")) and form.startswith(_PCM)
-    if not is_pcm or form[14:16] != _SIXTEEN_BITS:
+    head = _read(file, start, _SEARCHED)
+    order, form = _format(head)
+    if order == ">" or not form:
+        return False
+    tag, *_, bits = struct.unpack_from("<HHIIHH", form)
+    if (tag, bits) != (1, 16):
         return False
     samples = np.frombuffer(head, ">u2", len(head) // 2).astype(np.uint32)
     pairs = samples[:-1] << 16 | samples[1:]
@@ -82,6 +77,19 @@ def is_whole(head: bytes) -> bool:
     if len(head) < 4 or not head.startswith((b"RIFF", b"RIFX", b"RF64", b"BW64")):
         return len(head) >= 4
     return 0 <= head.find(b"data", 12) <= len(head) - 8 or len(head) >= _HEAD
+
+
+def _read(file: BinaryIO, start: int, size: int) -> bytes:
+    file.seek(start)
+    return file.read(size)
+
+
+def _format(head: bytes) -> tuple[str, bytes]:
+    """Return a WAV file's byte order and the chunk that says its format; empty if there is none."""
+    order = ">" if head.startswith(b"RIFX") else "<"
+    is_wave = head.startswith((b"RIFF", b"RIFX", b"RF64", b"BW64")) and head[8:12] == b"WAVE"
+    form = _chunk(head, b"fmt ", order) if is_wave else b""
+    return order, form if len(form) >= 16 else b""
 
 
 def _chunk(head: bytes, wanted: bytes, order: str) -> bytes:

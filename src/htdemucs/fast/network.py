@@ -109,13 +109,18 @@ class FastHybrid(nn.Module):
             x = spectral_up(x, spectral_skips.pop())[:, :, MARGIN : MARGIN + bins]
             y = time_up(y, time_skips.pop())[:, :, MARGIN : MARGIN + length]
 
+        frames = self._frames(x, spectral_levels)
+        waveforms = kernels.overlap_add(frames, self._window, y[:, 0].contiguous(), time_levels)
+        return waveforms.unflatten(1, (len(self.sources), self.audio_channels))
+
+    def _frames(self, x: Tensor, levels: list[Tensor]) -> Tensor:
+        """(B, T, F, 2SC) -> (B, SC, T, N): each frame's samples, before they are added up."""
         signals = len(self.sources) * self.audio_channels
         frames = torch.empty(len(x), signals, x.shape[1], self.config.n_fft)
         for part, out in zip(x.split(AT_ONCE, 1), frames.split(AT_ONCE, 2), strict=True):
-            spectrum = kernels.unpack_spectrum(part, spectral_levels)
+            spectrum = kernels.unpack_spectrum(part, levels)
             out[:] = torch.fft.irfft(spectrum, self.config.n_fft, norm="ortho")
-        waveforms = kernels.overlap_add(frames, self._window, y[:, 0].contiguous(), time_levels)
-        return waveforms.unflatten(1, (len(self.sources), self.audio_channels))
+        return frames
 
 
 class _Joint(nn.Module):

@@ -100,7 +100,7 @@ def choices(took: Mapping[float, tuple[float, float]], latency: float | None) ->
         found = [
             way
             for share, (segment, seconds) in took.items()
-            for way in _ways(share, segment, seconds, latency, *_given(seconds, pace))
+            for way in _ways(share, segment, seconds, latency, pace)
         ]
         if found:
             break
@@ -126,23 +126,31 @@ def _given(seconds: float, pace: tuple[float, float]) -> tuple[float, float]:
 
 
 def _ways(
-    share: float, segment: float, seconds: float, latency: float | None, hop: float, compute: float
+    share: float, segment: float, seconds: float, latency: float | None, pace: tuple[float, float]
 ) -> Iterator[Choice]:
-    """Yield what can be done with a segment: with any look-ahead, or within the latency.
+    """Yield what can be done with a segment: with any look-ahead, or within the latency."""
+    hop, compute = _given(seconds, pace)
+    if latency is None:
+        timings = [Timing(hop, ahead, CROSSFADE, compute) for ahead in LOSSES[share]]
+    else:
+        timings = _within(latency, segment, hop, compute)
+    for timing in timings:
+        if timing.hop + timing.look_ahead + timing.crossfade <= segment + 1e-9:
+            yield Choice(share, segment, seconds, timing)
 
-    Of what a latency leaves, a third each goes to look-ahead, hop and time to compute: more
-    look-ahead is worth little, and the others bear more work beside it.
+
+def _within(latency: float, segment: float, hop: float, compute: float) -> list[Timing]:
+    """Return the timing of a latency, if it is long enough.
+
+    Of what it leaves, a third each goes to look-ahead, hop and time to compute: more look-ahead is
+    worth little, and the others bear more work beside it.
     """
-    aheads = list(LOSSES[share])
-    if latency is not None:
-        left = latency - hop - compute - CROSSFADE - LEAST
-        ahead = min(LEAST + left / 3, MOST)
-        hop = min(hop + left / 3, max(hop, segment - CROSSFADE - ahead))
-        compute = latency - hop - CROSSFADE - ahead
-        aheads = [ahead] if left >= 0 else []
-    aheads = [ahead for ahead in aheads if ahead <= min(MOST, segment - hop - CROSSFADE) + 1e-9]
-    for ahead in aheads:
-        yield Choice(share, segment, seconds, Timing(hop, ahead, CROSSFADE, compute))
+    left = latency - hop - compute - CROSSFADE - LEAST
+    if left < 0:
+        return []
+    ahead = min(LEAST + left / 3, MOST)
+    hop += max(0.0, min(left / 3, segment - CROSSFADE - ahead - hop))
+    return [Timing(hop, ahead, CROSSFADE, latency - hop - CROSSFADE - ahead)]
 
 
 def loss(choice: Choice) -> float:
