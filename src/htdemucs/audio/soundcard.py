@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -147,12 +147,7 @@ class SoundCard:
             self._in.read(self._in.read_available)  # what came meanwhile would always be late
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # Where a device has gone, some systems never return from this, nor would PortAudio's own
         # ending when the process ends.
         closing = threading.Thread(target=self._close, daemon=True)

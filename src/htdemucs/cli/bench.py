@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htdemucs.cli.options import Compile, Device, Name
-from htdemucs.cli.shared import messages, table_console
+from htdemucs.cli.shared import messages, print_table
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ def bench(
     place = next(network.parameters()).device
     segment = float(network.segment)
     how = "random parameters, compiled" if compiled else "random parameters"
-    table = Table(title=f"{name}, segments of {segment:g} s, {how}")
+    table = Table()
     for header in ("precision", "batch", "s a segment", "times real time"):
         table.add_column(header, justify="left" if header == "precision" else "right")
     default = choose_precision(network)
@@ -52,7 +52,7 @@ def bench(
         speed = (1 - OVERLAP) * segment / seconds
         label = f"{precision} (auto)" if precision == default else precision
         table.add_row(label, str(batch), f"{seconds:.3f}", f"{speed:.1f}")
-    table_console().print(table)
+    print_table(table, f"{name}, segments of {segment:g} s, {how}")
     about = machine(str(place))
     where = ", ".join(filter(None, [about["processor"], about.get("gpu")]))
     threads = f"{about['threads']} threads on {os.cpu_count()} cores"

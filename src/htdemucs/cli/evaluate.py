@@ -10,7 +10,7 @@ import typer
 
 from htdemucs.cli import options as opt
 from htdemucs.cli.listeners import Terminal
-from htdemucs.cli.shared import print_error, say, set_verbosity, table_console
+from htdemucs.cli.shared import print_error, print_table, say, set_verbosity
 from htdemucs.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _print_scores(evaluation: "Evaluation") -> None:
 
     document = to_document(evaluation)
     tracks = document["data"]["tracks"]
-    table = Table(title=escape(f"{evaluation.options.model}: dB over {tracks} tracks"))
+    table = Table()
     table.add_column("stem")
     table.add_column("")
     for metric in METRICS:
@@ -144,10 +144,9 @@ def _print_scores(evaluation: "Evaluation") -> None:
                 *(_decibels(value) for pair in pairs for value in pair),
                 style="bold" if row == "model" else "dim",
             )
-    output = table_console()
-    output.print(table)
+    print_table(table, f"{evaluation.options.model}: dB over {tracks} tracks")
     for line in _remarks(document):
-        output.print(line, highlight=False, markup=False)
+        print(line)
 
 
 def _remarks(document: Mapping[str, Any]) -> Iterator[str]:

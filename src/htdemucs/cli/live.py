@@ -9,16 +9,17 @@ import typer
 
 from htdemucs.cli import options as opt
 from htdemucs.cli.keyboard import Keyboard
-from htdemucs.cli.listeners import Terminal, listening
+from htdemucs.cli.listeners import Terminal
 from htdemucs.cli.pipes import (
-    BROKEN_PIPE,
     PipeDepth,
     PipeFormat,
     Raw,
     raw_format,
     refuse_terminals,
+    standard_output,
+    told,
 )
-from htdemucs.cli.shared import Interruption, messages, say, table_console
+from htdemucs.cli.shared import messages, print_table, say
 from htdemucs.errors import HTDemucsError, SeparationError
 from htdemucs.events import Listener, Pace, Warned
 
@@ -91,6 +92,7 @@ def live(
     """Separate what is playing, while it plays: from one device to another, or in pipes."""
     from htdemucs.audio import SoundCard
     from htdemucs.fast import keep_freed_memory
+    from htdemucs.stems.live import live_pipe
     from htdemucs.stems.mixer import Mixer
     from htdemucs.weights import load_model
 
@@ -98,30 +100,27 @@ def live(
         _print_devices()
         return
     wanted, exact, gains = _seconds(latency), _timing(timing), _gains(stems)
-    source, headless, depth = raw_format(raw), file_format == "raw", int(bit_depth)
+    source = raw_format(raw)
     pipes = not (input_device or output_device or sys.stdin.isatty())
     if pipes:
         refuse_terminals()
-    interruption = Interruption()
-    with listening(Terminal(bars=pipes), quiet=quiet) as tell, interruption:
-        try:
-            card = None if pipes else SoundCard(input_device, output_device, SAMPLE_RATE)
-            waiting = _Waiting(source) if pipes and fresh else None
-            model = load_model(name, repo=repo, device=device, on_progress=tell)
-            mixer = Mixer(model.sources, gains(model.sources))
-            keep_freed_memory()
-            separator = _separator(model, precision, wanted, exact)
-            if card:
-                _run_card(separator, mixer, card, tell)
-            else:
-                pipe = waiting.end() if waiting else _pipe(source)
-                pipe.sample_rate = model.sample_rate
-                pipe.channels = model.audio_channels
-                _run_pipes(separator, mixer, pipe, (depth, headless), tell)
-        except KeyboardInterrupt:
-            raise typer.Exit(128 + (interruption.signal or 2)) from None
-        except BrokenPipeError:
-            raise typer.Exit(BROKEN_PIPE) from None
+    with told(Terminal(bars=pipes), quiet=quiet) as tell:
+        card = None if pipes else SoundCard(input_device, output_device, SAMPLE_RATE)
+        waiting = _Waiting(source) if pipes and fresh else None
+        model = load_model(name, repo=repo, device=device, on_progress=tell)
+        mixer = Mixer(model.sources, gains(model.sources))
+        keep_freed_memory()
+        separator = _separator(model, precision, wanted, exact)
+        if card:
+            _run_card(separator, mixer, card, tell)
+            return
+        pipe = waiting.end() if waiting else _pipe(source)
+        pipe.sample_rate = model.sample_rate
+        pipe.channels = model.audio_channels
+        rate = pipe.source_sample_rate
+        say(f"{pipe.channels} channels, {rate} Hz, {separator.timing.delay:.3f} s later")
+        with standard_output(rate, pipe.channels, file_format, bit_depth) as writer:
+            live_pipe(separator, pipe, writer, mixer, on_progress=tell)
 
 
 def _separator(
@@ -192,22 +191,6 @@ class _Waiting:
             raise self._error
         assert self._pipe is not None
         return self._pipe
-
-
-def _run_pipes(
-    live: "LiveSeparator", mixer: "Mixer", pipe: "AudioPipe", how: tuple[int, bool], tell: Listener
-) -> None:
-    from htdemucs.audio import PipeWriter
-    from htdemucs.stems.live import live_pipe
-
-    depth, headless = how
-    rate = pipe.source_sample_rate
-    say(f"{pipe.channels} channels, {rate} Hz, {live.timing.delay:.3f} s later")
-    with (
-        open(sys.stdout.fileno(), "wb", 0, closefd=False) as file,
-        PipeWriter(file, rate, pipe.channels, depth, raw=headless) as writer,
-    ):
-        live_pipe(live, pipe, writer, mixer, on_progress=tell)
 
 
 def _run_card(live: "LiveSeparator", mixer: "Mixer", card: "SoundCard", tell: Listener) -> None:
@@ -293,7 +276,7 @@ def _print_devices() -> None:
     for one in devices():
         numbers = map(str, (one.inputs, one.outputs, one.sample_rate))
         table.add_row(one.name, *numbers, ", ".join(one.defaults))
-    table_console().print(table)
+    print_table(table)
 
 
 def _seconds(latency: str) -> float | None:

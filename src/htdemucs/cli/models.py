@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from htdemucs.cli.shared import table_console
+from htdemucs.cli.shared import print_table
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
@@ -43,4 +43,4 @@ def models(
             licence += f" (read {row['license_read']})"
         sources, members = ", ".join(row["sources"]), " ".join(row["members"])
         table.add_row(row["name"], sources, members, size, here, licence, row["about"])
-    table_console().print(table)
+    print_table(table)

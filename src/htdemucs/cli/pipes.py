@@ -2,14 +2,19 @@
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from htdemucs.cli.listeners import Terminal, listening
+from htdemucs.cli.shared import Interruption
 from htdemucs.errors import SeparationError
+from htdemucs.events import Listener
 
 if TYPE_CHECKING:
-    from htdemucs.audio import RawFormat
+    from htdemucs.audio import PipeWriter, RawFormat
 
 BROKEN_PIPE = 141  # exit code: 128 and the number of SIGPIPE
 
@@ -45,3 +50,31 @@ def refuse_terminals() -> None:
         raise SeparationError("standard input is a terminal; send audio to it")
     if sys.stdout.isatty():
         raise SeparationError("standard output is a terminal; send it to a player or a file")
+
+
+@contextmanager
+def told(terminal: Terminal, *, quiet: bool) -> Iterator[Listener]:
+    """Give who hears of progress; a signal or a broken pipe ends the command."""
+    interruption = Interruption()
+    with listening(terminal, quiet=quiet) as tell, interruption:
+        try:
+            yield tell
+        except KeyboardInterrupt:
+            raise typer.Exit(128 + (interruption.signal or 2)) from None
+        except BrokenPipeError:
+            raise typer.Exit(BROKEN_PIPE) from None
+
+
+@contextmanager
+def standard_output(
+    rate: int, channels: int, file_format: str, bit_depth: str
+) -> Iterator["PipeWriter"]:
+    """Give a writer to standard output; each block goes out at once."""
+    from htdemucs.audio import PipeWriter
+
+    raw, depth = file_format == "raw", int(bit_depth)
+    with (
+        open(sys.stdout.fileno(), "wb", 0, closefd=False) as file,
+        PipeWriter(file, rate, channels, depth, raw=raw) as writer,
+    ):
+        yield writer

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 @cache
@@ -51,12 +52,16 @@ def set_verbosity(quiet: bool, verbose: bool = False) -> None:
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
-def table_console() -> "Console":
-    """Return a console on standard output; if that is no terminal, it is wide enough for tables."""
+def print_table(table: "Table", title: str = "") -> None:
+    """Print a line and a table below it; what is no terminal is taken to be wide."""
     from rich.console import Console
 
     output = Console()
-    return output if output.is_terminal else Console(width=160)
+    if not output.is_terminal:
+        output = Console(width=160)
+    if title:  # rich would break its own titles at the table's width
+        output.print(title, highlight=False, markup=False, soft_wrap=True)
+    output.print(table)
 
 
 @contextmanager

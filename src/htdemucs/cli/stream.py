@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htdemucs.cli import options as opt
-from htdemucs.cli.listeners import Terminal, listening
+from htdemucs.cli.listeners import Terminal
 from htdemucs.cli.pipes import (
-    BROKEN_PIPE,
     PipeDepth,
     PipeFormat,
     Raw,
     raw_format,
     refuse_terminals,
+    standard_output,
+    told,
 )
-from htdemucs.cli.shared import Interruption, say
+from htdemucs.cli.shared import say
 from htdemucs.errors import SeparationError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def stream(
     quiet: opt.Quiet = False,
 ) -> None:
     """Separate standard input to standard output while it comes in."""
-    from htdemucs.audio import AudioPipe, PipeWriter
+    from htdemucs.audio import AudioPipe
     from htdemucs.fast import keep_freed_memory
     from htdemucs.separation import Separator
     from htdemucs.stems.pipe import separate_pipe
@@ -59,31 +60,21 @@ def stream(
     wanted = [word.strip() for word in (stems or "").split(",") if word.strip()] or None
     refuse_terminals()
     settings = engine.settings() | {"compiled": compiled, "batch_size": engine.batch_size or 1}
-    interruption = Interruption()
-    with listening(Terminal(), quiet=quiet) as tell, interruption:
-        try:
-            load = partial(load_model, name, repo=repo, device=device, stems=wanted)
-            separator = Separator(load(on_progress=tell), stems=wanted, reload=load, **settings)
-            keep_freed_memory()
-            say(f"{name} on {separator.device}, {separator.precision}")
-            pipe = AudioPipe(
-                sys.stdin.buffer,
-                sample_rate=separator.sample_rate,
-                channels=separator.audio_channels,
-                raw=source,
-            )
-            rate, channels = pipe.source_sample_rate, len(separator.stems) * pipe.channels
-            say(f"{', '.join(separator.stems)}: {channels} channels in all, {rate} Hz")
-            is_raw, depth = file_format == "raw", int(bit_depth)
-            with (
-                open(sys.stdout.fileno(), "wb", 0, closefd=False) as file,
-                PipeWriter(file, rate, channels, depth, raw=is_raw) as writer,
-            ):
-                separate_pipe(separator, pipe, writer, level, on_progress=tell)
-        except KeyboardInterrupt:
-            raise typer.Exit(128 + (interruption.signal or 2)) from None
-        except BrokenPipeError:
-            raise typer.Exit(BROKEN_PIPE) from None
+    with told(Terminal(), quiet=quiet) as tell:
+        load = partial(load_model, name, repo=repo, device=device, stems=wanted)
+        separator = Separator(load(on_progress=tell), stems=wanted, reload=load, **settings)
+        keep_freed_memory()
+        say(f"{name} on {separator.device}, {separator.precision}")
+        pipe = AudioPipe(
+            sys.stdin.buffer,
+            sample_rate=separator.sample_rate,
+            channels=separator.audio_channels,
+            raw=source,
+        )
+        rate, channels = pipe.source_sample_rate, len(separator.stems) * pipe.channels
+        say(f"{', '.join(separator.stems)}: {channels} channels in all, {rate} Hz")
+        with standard_output(rate, channels, file_format, bit_depth) as writer:
+            separate_pipe(separator, pipe, writer, level, on_progress=tell)
 
 
 def _level(text: str) -> "Normalization | Running":

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from htdemucs.cli.options import Name
-from htdemucs.cli.shared import table_console
+from htdemucs.cli.shared import print_table
 
 
 def trace(
@@ -31,7 +31,7 @@ def trace(
         return
     from rich.table import Table
 
-    table = Table(title=f"{name}, {length} samples at {config.sample_rate} Hz")
+    table = Table()
     for header in ("#", "stage", "shape", "parameters", "GFLOP"):
         table.add_column(header, justify="left" if header in ("stage", "shape") else "right")
     for number, stage in enumerate(stages, 1):
@@ -45,4 +45,4 @@ def trace(
     table.add_section()
     parameters, flop = sum(s.parameters for s in stages), sum(s.flop for s in stages)
     table.add_row("", "", "", f"{parameters:,}", f"{flop / 1e9:.2f}")
-    table_console().print(table)
+    print_table(table, f"{name}, {length} samples at {config.sample_rate} Hz")

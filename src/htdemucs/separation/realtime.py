@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable
 from statistics import median
 from time import perf_counter
-from types import TracebackType
 from typing import Self
 
 from torch import Tensor
@@ -52,12 +51,7 @@ class RealTimeSeparator:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._change:
             self._closed = True
             self._change.notify()
