@@ -1,0 +1,77 @@
+"""The published command, as `separate.main`, writes what it writes."""
+
+import demucs.separate as published_separate
+import pytest
+import torch
+
+from helpers import snr
+from htdemucs.audio import AudioFile as Reader
+from htdemucs.compat.demucs import separate
+
+from .conftest import RATE
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--shifts", "0", "--float32"],
+        ["--shifts=0", "--two-stems", "vocals", "-n", "htdemucs_ft", "--int24", "-j", "2"],
+        ["--shifts=0", "--two-stems=drums", "--other-method", "minus", "--segment", "1"],
+        ["--shifts", "0", "--filename", "{track}_{stem}.{ext}", "--mp3", "-n", "htdemucs_6s"],
+        ["--shifts", "0", "--clip-mode", "clamp", "--overlap", "0.1", "-n", "aaaaaaa0"],
+    ],
+)
+def test_the_command_writes_the_same_files(words, song, repo, tmp_path):
+    if "aaaaaaa0" in words:
+        words = [*words, "--repo", str(repo)]
+    place = ["-d", "cpu", "-o", str(tmp_path / "theirs"), str(song)]
+    published_separate.main([*words, *place])
+    separate.main([*words, "-d", "cpu", "-o", tmp_path / "ours", song])
+    names = files(tmp_path / "theirs")
+    assert files(tmp_path / "ours") == names
+    for name in names:
+        theirs, ours = Reader(tmp_path / "theirs" / name), Reader(tmp_path / "ours" / name)
+        assert (ours.codec, ours.sample_rate) == (theirs.codec, theirs.sample_rate)
+        if name.endswith("mp3"):
+            continue
+        expected, actual = (torch.cat(list(reader), dim=-1) for reader in (theirs, ours))
+        if theirs.bit_depth == 32:
+            assert snr(expected, actual) >= 100
+        else:
+            steps = 2**-14 if theirs.bit_depth == 16 else 2**-21
+            assert (actual - expected).abs().max() <= steps
+
+
+def test_the_command_lists_models(capsys, repo):
+    separate.main(["--list-models", "--repo", str(repo)])
+    assert capsys.readouterr().out.split() == ["single:", "aaaaaaa0", "bbbbbbb1", "bag:", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no tracks"),
+        (["-n", "nonsense", "a.wav"], "nonsense"),
+        (["-d", "cpu", "--two-stems", "harp", "a.wav"], "harp"),
+        (["-d", "cpu", "--segment", "9", "a.wav"], "longer than"),
+    ],
+)
+def test_the_command_ends_with_one_line(words, message):
+    with pytest.raises(SystemExit, match=message):
+        separate.main(words)
+
+
+def test_a_missing_track_does_not_stop_the_others(song, tmp_path):
+    missing = tmp_path / "missing.wav"
+    with pytest.raises(SystemExit, match=r"missing\.wav"):
+        separate.main(["-d", "cpu", "-o", str(tmp_path / "out"), str(missing), str(song)])
+    assert len(files(tmp_path / "out")) == 4
+
+
+def test_old_programs_load_a_track(song):
+    wav = separate.load_track(song, 1, RATE)
+    assert wav.shape == (1, int(2.3 * RATE))
