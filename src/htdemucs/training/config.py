@@ -42,7 +42,8 @@ class DataConfig:
         valid: more folders to choose the best model with, in the same form.
         segment: seconds of an example; by default the model's own segment.
         valid_seconds: validate with this much from the middle of each track; by default all of it.
-        workers: processes that read and augment; with 0, the training process does.
+        workers: processes that read and augment, at most one a core; with 0, the training process
+            does.
         cache: folder for facts about the files; by default `cache` in the run's folder.
     """
 

@@ -1,6 +1,7 @@
 """Training examples: excerpts read from disk by position, augmented, and gathered into batches."""
 
 import math
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -148,6 +149,7 @@ def batches(
     share = examples.batch_size // processes
     mine = slice(process * share, (process + 1) * share)
     places = _Places(first, last, examples.batch_size, parts, mine)
+    workers = min(workers, _cores())
     loader = DataLoader(
         _Fetched(examples),
         batch_size=None,
@@ -162,6 +164,12 @@ def batches(
         if isinstance(batch, AudioError):
             raise batch
         yield batch
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _leave_signals_to_the_main_process(_worker: int) -> None:
