@@ -17,7 +17,7 @@ RECIPE = "recipes/mini/Makefile"
 def commands():
     """Return the words of every command from nothing to the card."""
     done = subprocess.run(
-        ["make", "-n", "-B", "-f", RECIPE, "REAL=recordings"],
+        ["make", "-nB", "--no-print-directory", "-f", RECIPE, "REAL=recordings"],
         cwd=ROOT,
         check=True,
         capture_output=True,
