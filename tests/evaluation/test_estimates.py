@@ -3,22 +3,11 @@
 import pytest
 import torch
 
-from evaluation_data import LENGTHS, RATE, STEMS, noise, write
+from evaluation_data import LENGTHS, RATE, STEMS, noise, run, write
 from htdemucs import AudioEncoding
 from htdemucs.audio import AudioWriter
-from htdemucs.errors import (
-    EvaluationError,
-)
-from htdemucs.evaluation import (
-    EvaluationOptions,
-    evaluate,
-    nsdr,
-    to_document,
-)
-
-
-def run(data, folder=None, model="tiny", **options):
-    return evaluate(data, EvaluationOptions(model, estimates=folder, **options))
+from htdemucs.errors import EvaluationError
+from htdemucs.evaluation import nsdr, to_document
 
 
 def test_stems_are_those_with_estimates(data, estimates):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation_data import LENGTHS, RATE, STEMS, DeadlyScoring, noise, write
+from evaluation_data import LENGTHS, RATE, STEMS, DeadlyScoring, noise, run, write
 from htdemucs import AudioEncoding, Separator, load_model
 from htdemucs.errors import (
     EvaluationError,
@@ -38,10 +38,6 @@ from htdemucs.events import Loaded, Loading
 
 ROOT = Path(__file__).parents[2]
 ROWS = ("mean", "median", "mixture", "oracle")
-
-
-def run(data, folder=None, model="tiny", **options):
-    return evaluate(data, EvaluationOptions(model, estimates=folder, **options))
 
 
 def without_run(evaluation):

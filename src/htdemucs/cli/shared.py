@@ -60,7 +60,7 @@ def print_table(table: "Table", title: str = "") -> None:
     if not output.is_terminal:
         output = Console(width=160)
     if title:  # rich would break its own titles at the table's width
-        output.print(title, highlight=False, markup=False, soft_wrap=True)
+        print(title)
     output.print(table)
 
 
