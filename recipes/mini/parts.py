@@ -66,8 +66,11 @@ def pack(folders: Sequence[Path], target: Path, size: int, most: int | None = No
     """Write the folders' tracks to `part-NN.tar`, each of at most `size` bytes.
 
     Raises:
-        PartsError: two folders have one name, a folder has no track, or a track is too large.
+        PartsError: two folders have one name, a folder has no track, a track is too large, or there
+            are parts already.
     """
+    if any(target.glob("part-*.tar")):
+        raise PartsError(f"{target} holds parts already; delete them or name another folder")
     if len({folder.resolve().name for folder in folders}) < len(folders):
         raise PartsError("folders need different names, since tracks are unpacked below them")
     found = [track for folder in folders for track in _tracks(folder.resolve())]
@@ -109,7 +112,8 @@ def unpack(part: Path, target: Path) -> None:
     except tarfile.TarError as error:
         raise PartsError(f"{part} is damaged, or was not written by `pack`") from error
     for folder, files in tracks.items():
-        if folder.count("/") != 1 or ".." in folder or ABOUT not in files:
+        names = folder.split("/")
+        if len(names) != 2 or set(names) & {"", ".", ".."} or ABOUT not in files:
             raise PartsError(f"{part} was not written by `pack`")
     with ThreadPoolExecutor() as pool:  # libsndfile works without the interpreter's lock
         list(pool.map(_unpack_track, (target / name for name in tracks), tracks.values()))

@@ -79,6 +79,9 @@ def test_what_cannot_be_carried_is_one_line(data, tmp_path, capsys):
     assert parts.main([*pack, str(tmp_path)]) == 1
     assert parts.main([*pack, str(data / "valid" / ".." / "train")]) == 1
     assert parts.main([*pack, "--size", "0.02"]) == 1
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "part-00.tar").touch()
+    assert parts.main(["pack", "--to", str(tmp_path / "used"), str(data / "train")]) == 1
     other = tmp_path / "other.tar"
     with tarfile.open(other, "w") as tar:
         tar.add(data / "train" / "0000-chart" / "track.json", arcname="track.json")
@@ -86,10 +89,10 @@ def test_what_cannot_be_carried_is_one_line(data, tmp_path, capsys):
     other.write_bytes(b"no tar")
     assert parts.main(["unpack", str(other), "--to", str(tmp_path / "there")]) == 1
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 5
+    assert len(errors) == 6
     for error, words in zip(
         errors,
-        ("no track", "different names", "--size", "not written by", "damaged"),
+        ("no track", "different names", "--size", "already", "not written by", "damaged"),
         strict=True,
     ):
         assert words in error
