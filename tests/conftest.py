@@ -1,5 +1,7 @@
 """Fixtures of every test."""
 
+import logging
+
 import pytest
 import torch
 from hypothesis import settings
@@ -14,6 +16,16 @@ settings.load_profile("no clock")
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _log():
+    """Let no command that a test runs print the log of later tests."""
+    log = logging.getLogger("htdemucs")
+    handlers, level = log.handlers[:], log.level
+    yield
+    log.handlers[:] = handlers
+    log.setLevel(level)
 
 
 @pytest.fixture

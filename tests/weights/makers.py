@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import yaml
 from safetensors import safe_open
@@ -216,3 +217,11 @@ def assert_same(model: torch.nn.Module, other: torch.nn.Module) -> None:
     assert state.keys() == others.keys()
     for name, value in state.items():
         assert torch.equal(value, others[name]), name
+
+
+def one_line(error: pytest.ExceptionInfo[Any], *words: str) -> str:
+    """Return the error's message: one line that holds all the words."""
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    assert all(word in message for word in words), message
+    return message

@@ -24,7 +24,7 @@ from htdemucs import (
 from htdemucs.audio import AudioWriter
 from htdemucs.evaluation import EvaluationOptions, evaluate
 from htdemucs.evaluation.document import write_document
-from weights.makers import assert_same, save_safetensors, tiny, write_bag
+from weights.makers import assert_same, one_line, save_safetensors, tiny, write_bag
 from weights.stand_in import TOKEN
 
 # The client's own, on its way to a store of large files.
@@ -38,12 +38,6 @@ def bag() -> Bag:
     torch.manual_seed(1)
     members = [tiny(depth=1, t_layers=0, bottom_channels=0) for _ in range(2)]
     return Bag(members, [[1, 0, 0.1, 1], [0, 2, 0.9, 1]], Fraction(1, 3)).eval()
-
-
-def one_line(error: pytest.ExceptionInfo, *words: str) -> None:
-    message = str(error.value)
-    assert len(message.splitlines()) == 1
-    assert all(word in message for word in words), message
 
 
 def card(folder) -> str:
