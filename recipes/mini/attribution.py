@@ -6,13 +6,14 @@ from pathlib import Path
 
 from recipes.mini import plan, sources
 from recipes.mini.files import write_atomically
+from recipes.mini.tracks import ABOUT
 
 
 def write(out: Path, versions: dict[str, str], seed: int) -> None:
     """Collect every finished track's `track.json` and write both files into `out`."""
     tracks = {
         split: [json.loads(path.read_text(encoding="utf-8")) | {"name": path.parent.name}
-                for path in sorted((out / split).glob("[0-9]*/track.json"))]
+                for path in sorted((out / split).glob(f"[0-9]*/{ABOUT}"))]
         for split in plan.SPLITS
     }  # fmt: skip
     manifest = {

@@ -3,7 +3,7 @@
     python -m recipes.mini.parts pack DATA/valid DATA/train --to PARTS
     python -m recipes.mini.parts unpack PARTS/*.tar --to DATA
 
-A part is a tar of Ogg Vorbis, a tenth of the bytes of WAV; unpacked, it is WAV again.
+A part is a tar of Ogg Vorbis, a 14th of the bytes of WAV; unpacked, it is WAV again.
 """
 
 import argparse
@@ -21,13 +21,12 @@ from typing import BinaryIO
 import soundfile
 
 from recipes.mini.files import write_atomically
-from recipes.mini.tracks import write_track
+from recipes.mini.tracks import ABOUT, write_track
 
 COMPRESSION = 0.5  # 0 is the best quality, 1 the smallest file
 BLOCK = 1 << 16  # frames; libsndfile's Vorbis encoder overflows its stack if given many more
 MEGABYTE = 1_000_000
 END = 2 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE  # at most, of a tar
-ABOUT = "track.json"
 SUFFIX = ".ogg"
 
 Track = list[tuple[str, bytes]]  # names and contents of its files
@@ -71,9 +70,10 @@ def pack(folders: Sequence[Path], target: Path, size: int, most: int | None = No
     """
     if any(target.glob("part-*.tar")):
         raise PartsError(f"{target} holds parts already; delete them or name another folder")
-    if len({folder.resolve().name for folder in folders}) < len(folders):
+    folders = [folder.resolve() for folder in folders]
+    if len({folder.name for folder in folders}) < len(folders):
         raise PartsError("folders need different names, since tracks are unpacked below them")
-    found = [track for folder in folders for track in _tracks(folder.resolve())]
+    found = [track for folder in folders for track in _tracks(folder)]
     for number, tracks in enumerate(islice(_parts(map(_encoded, found), size - END), most)):
         path = target / f"part-{number:02}.tar"
         write_atomically(path, partial(_write, tracks))

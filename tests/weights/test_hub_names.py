@@ -16,7 +16,7 @@ def test_hub_models_in_the_published_layout_are_loaded(
     bag = write_bag(tmp_path / "b.yaml", models=["0a", "0b"], weights=[[1] * 4] * 2, segment=0.7)
     files = {f"{name}.yaml": bag.read_bytes(), "0a.safetensors": content, "0b.safetensors": content}
     internet.on_hub(f"{namespace or 'adefossez/'}{repository}", files)
-    loaded = load_model(f"hf://{namespace}{name}")
+    loaded = load_model(f"hf://{namespace}{name}", device="cpu")
     assert isinstance(loaded, Bag)
     assert float(loaded.segment) == 0.7
     assert_same(loaded.members[1], model)
@@ -28,10 +28,10 @@ def test_hub_models_are_loaded_offline_after_one_download(
     bag = write_bag(tmp_path / "b.yaml", models=["0a"])
     files = {"mix.yaml": bag.read_bytes(), "0a.safetensors": originals["safetensors"].read_bytes()}
     internet.on_hub("someone/Demucs-mix", files)
-    assert_same(load_model("hf://someone/mix"), model)
+    assert_same(load_model("hf://someone/mix", device="cpu"), model)
     monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", True)
     internet.log.clear()
-    assert_same(load_model("hf://someone/mix"), model)
+    assert_same(load_model("hf://someone/mix", device="cpu"), model)
     assert internet.log == []
 
 
@@ -39,23 +39,23 @@ def test_hub_models_in_our_own_layout_are_loaded(internet, model, tmp_path):
     save_model(model, tmp_path / "ours")
     files = {path.name: path.read_bytes() for path in (tmp_path / "ours").iterdir()}
     internet.on_hub("someone/my-model", files)
-    assert_same(load_model("hf://someone/my-model"), model)
+    assert_same(load_model("hf://someone/my-model", device="cpu"), model)
     internet.faults["model.safetensors"] = 404
     with pytest.raises(DownloadError) as error:
-        load_model("hf://someone/my-model", cache_dir=tmp_path / "elsewhere")
+        load_model("hf://someone/my-model", device="cpu", cache_dir=tmp_path / "elsewhere")
     one_line(error, "model.safetensors")
 
 
 def test_a_hub_model_that_does_not_exist_is_named(internet):
     with pytest.raises(DownloadError) as error:
-        load_model("hf://someone/nothing")
+        load_model("hf://someone/nothing", device="cpu")
     one_line(error, "someone/Demucs-nothing/nothing.yaml")
 
 
 @pytest.mark.parametrize("name", ["", "/", "a/b/c", "../x", "a/../x", "a/..", "a b/x", "a/", "x?"])
 def test_impossible_hub_names_are_refused(name, internet):
     with pytest.raises(ModelNotFoundError, match="hf://namespace/name"):
-        load_model(f"hf://{name}")
+        load_model(f"hf://{name}", device="cpu")
     assert internet.log == []
 
 
@@ -64,5 +64,5 @@ def test_a_hub_bag_must_not_name_paths(signature, internet, tmp_path):
     bag = write_bag(tmp_path / "b.yaml", models=[signature])
     internet.on_hub("someone/Demucs-mix", {"mix.yaml": bag.read_bytes()})
     with pytest.raises(CheckpointError, match="no signature"):
-        load_model("hf://someone/mix")
+        load_model("hf://someone/mix", device="cpu")
     assert internet.downloads() == ["mix.yaml"]
