@@ -1,6 +1,7 @@
 import os
 
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,6 +30,25 @@ def test_every_length_comes_back(tmp_path, noise, store, load, encoding):
     for length in EDGE_LENGTHS:
         read = load(store(tmp_path / "a", noise(length), encoding), sample_rate=44_100)
         assert read.shape == (2, max(length, shortest))
+
+
+@pytest.mark.parametrize(("sample_rate", "frame"), [(44_100, 1_152), (22_050, 576)])
+def test_mp3_has_the_exact_length_wherever_the_last_frame_ends(
+    tmp_path, noise, store, load, sample_rate, frame
+):
+    encoding = AudioEncoding("mp3", bitrate=64, mp3_preset=7)
+    for rest in [*range(49), *range(49, frame, 37), frame - 1]:
+        waveform = noise(2 * frame + rest, channels=1)
+        path = store(tmp_path / "a.mp3", waveform, encoding, sample_rate)
+        assert load(path).shape == waveform.shape
+        assert len(soundfile.read(path)[0]) == waveform.shape[1]
+
+
+@pytest.mark.parametrize("length", [66, 107, 376])
+def test_mp3_of_a_few_frames_is_not_taken_for_a_film(tmp_path, store, load, length):
+    waveform = 0.2 * torch.randn(2, length, generator=torch.Generator().manual_seed(0))
+    encoding = AudioEncoding("mp3", bitrate=192, mp3_preset=7)
+    assert load(store(tmp_path / "a.mp3", waveform, encoding)).shape == waveform.shape
 
 
 @pytest.mark.parametrize("sample_rate", [8_000, 22_050, 48_000, 96_000])

@@ -149,7 +149,7 @@ def open_audio(
         if (part.start, part.end) != (0, path.stat().st_size):
             url = f"subfile,,start,{part.start},end,{part.end},,:{url}"
         options = {"protocol_whitelist": _PROTOCOLS, **(_PROBED if part.is_plain else {})}
-        container = av.open(url, metadata_errors="replace", options=options)
+        container = av.open(url, format=part.container, metadata_errors="replace", options=options)
         with container:
             yield container, choose_stream(container, path)
 

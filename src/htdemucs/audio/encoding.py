@@ -53,7 +53,8 @@ class AudioEncoding:
     - mp3 (LAME, constant bitrate): 8 to 48 kHz. Fewer than 47 samples come back as 47.
     - ogg (FFmpeg's own Vorbis encoder): stereo only, so mono is doubled; fixed quality.
     - opus (libopus): always stored at 48 kHz.
-    - m4a (FFmpeg's AAC encoder): 8 to 96 kHz.
+    - m4a (FFmpeg's AAC encoder): 8 to 96 kHz. The exact length is in the edit list; programs that
+      ignore its end, such as FFmpeg itself, return the last frame of 1024 samples whole.
 
     Attributes:
         format: one of `FORMATS`; also the file name's extension.

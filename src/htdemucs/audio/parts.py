@@ -41,6 +41,7 @@ class Part(NamedTuple):
     samples: int | None = None  # its exact length, where FFmpeg takes a wrong one
     codec: str | None = None  # FFmpeg's name of its codec, where FFmpeg may take another
     is_plain: bool = False  # FFmpeg need not try its codecs on it
+    container: str | None = None  # FFmpeg's name of its format, where FFmpeg may take another
 
 
 class _Page(NamedTuple):
@@ -108,14 +109,19 @@ def _page(file: BinaryIO, place: int) -> _Page | None:
 
 
 def _mp3_parts(file: BinaryIO, start: int, size: int) -> list[Part]:
-    """Find the header frames, Xing's or LAME's, that begin a file inside the file."""
+    """Find the header frames, Xing's or LAME's, that begin a file inside the file.
+
+    FFmpeg recognises MP3 by seven frames in a row: it takes a shorter one for a film at times.
+    """
     words = sorted(p for word in (b"Xing", b"Info") for p in _places(file, word, start))
     frames = [frame for word in words if (frame := _header_frame(file, word)) is not None]
     seams = [frame for frame in frames if frame > start + _NEAR]
     if seams:
         tags = {_id3_end(file, place): place for place in _places(file, b"ID3", start)}
         seams = [tags.get(frame, frame) for frame in seams]
-    return [Part(b, e) for b, e in zip([0, *seams], [*seams, size], strict=True)]
+    container = "mp3" if _is_layer_three(_read(file, start, 4)) else None
+    spans = zip([0, *seams], [*seams, size], strict=True)
+    return [Part(begin, end, container=container) for begin, end in spans]
 
 
 def _header_frame(file: BinaryIO, word: int) -> int | None:
@@ -125,12 +131,17 @@ def _header_frame(file: BinaryIO, word: int) -> int | None:
         if place < 0:
             continue
         frame = _read(file, place, 4)
-        if frame[0] != 0xFF or frame[1] & 0xE6 != 0xE2:  # the sync word, and layer III
+        if not _is_layer_three(frame):
             continue
         first_version, mono = frame[1] & 0x18 == 0x18, frame[3] >> 6 == 3
         if side == (17 if first_version == mono else 32 if first_version else 9):
             return place
     return None
+
+
+def _is_layer_three(frame: bytes) -> bool:
+    """Return whether this is the beginning of an MPEG audio frame of layer III."""
+    return frame[0] == 0xFF and frame[1] & 0xE6 == 0xE2
 
 
 def _after_id3(file: BinaryIO, place: int) -> int:

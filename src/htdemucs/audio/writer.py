@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +22,7 @@ from htdemucs.audio.resample import Resampler
 from htdemucs.errors import AudioError
 
 LAYOUTS = {1: "mono", 2: "stereo"}
+_SHORTEST_MP3 = 47  # samples; FFmpeg cannot remove the delay from a file with fewer frames
 _FRAME_LENGTH = 16_384  # samples handed to FFmpeg at once; it cuts them to the codec's frames
 
 
@@ -84,8 +85,8 @@ class MediaWriter:
                 if not self._encoded:
                     raise AudioError(f"{printable(self.path)} got no samples; nothing was saved")
                 for stream in self._streams:
-                    for packet in stream.encode(None):
-                        self._container.mux(self._cut(packet))
+                    for packet in self._last_packets(stream):
+                        self._container.mux(packet)
                 self._container.close()
             if self._finish is not None:
                 self._finish(self._temporary)
@@ -164,11 +165,23 @@ class MediaWriter:
         frame.pts = self._encoded
         return frame
 
-    def _cut(self, packet: "Packet[AudioStream]") -> "Packet[AudioStream]":
-        """Let no packet last beyond the last sample: Vorbis claims whole frames of 64."""
-        if packet.pts is not None and packet.duration:
-            packet.duration = min(packet.duration, self._encoded - packet.pts)
-        return packet
+    def _last_packets(self, stream: AudioStream) -> Iterator["Packet[AudioStream]"]:
+        """Yield what the encoder still holds, so that the file ends with the last sample.
+
+        FFmpeg writes the padding of the last packet alone into an MP3's header. Where the packet
+        before it is partly padding too, the last one has no sample and is left out.
+        """
+        may_end_early = self.encoding.format == "mp3" and self._encoded >= _SHORTEST_MP3
+        is_complete = False
+        for packet in stream.encode(None):
+            if is_complete and may_end_early:
+                return
+            if packet.duration is not None:
+                is_complete = 0 < packet.duration < stream.codec_context.frame_size
+            if packet.pts is not None and packet.duration:
+                # Vorbis claims whole frames of 64.
+                packet.duration = min(packet.duration, self._encoded - packet.pts)
+            yield packet
 
     def _reporting(self) -> AbstractContextManager[None]:
         return reporting(self.path, "cannot be written", "check its folder and the free space")
