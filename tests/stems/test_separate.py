@@ -1,10 +1,18 @@
 import os
+from itertools import product
 
 import pytest
 import torch
 
 from helpers import snr
-from htdemucs import AudioEncoding, AudioError, AudioFile, OutputOptions, Separator
+from htdemucs import (
+    AudioEncoding,
+    AudioError,
+    AudioFile,
+    OutputOptions,
+    SeparationError,
+    Separator,
+)
 from htdemucs.audio import AudioWriter, Spool, decoding, resampled_length
 from htdemucs.events import Progress, Started, Warned, Written
 from htdemucs.stems import separate_file
@@ -107,6 +115,57 @@ def test_with_the_residual_files_add_up_at_any_rate_and_gain(identity, tmp_path,
     gain = float((total * mixture).sum() / mixture.square().sum())
     assert (gain < 0.99) == (residual == "write")  # shared, nothing is left that clips
     assert (total - gain * mixture).abs().max() < 3 / 2**15
+
+
+def square(length):
+    """At full scale of 16 bits, where networks and resampling go beyond it."""
+    signs = (torch.arange(length) // 20 % 2).bool()
+    left = torch.where(signs, -1.0, 1 - 2**-15)
+    return torch.stack([left, left.roll(7)])
+
+
+@pytest.mark.parametrize(
+    ("residual", "method"),
+    [*product(["spread", "write"], [None, "add", "minus"]), ("write", "none")],
+)
+@pytest.mark.parametrize("clip_mode", ["none", "clamp"])
+@pytest.mark.parametrize(
+    "encoding",
+    [AudioEncoding("wav"), AudioEncoding("flac", bit_depth=24), FLOAT],
+    ids=["wav 16", "flac 24", "wav 32"],
+)
+def test_with_the_residual_files_add_up_though_stems_clip(
+    identity, tmp_path, encoding, clip_mode, residual, method
+):
+    choice = {"two_stems": "once", "other_method": method} if method else {}
+    options = OutputOptions(encoding, residual=residual, clip_mode=clip_mode, **choice)
+    track = write(tmp_path / "song.wav", square(4000), 8000, AudioEncoding("wav"))
+    files = files_of(Separator(identity), track, tmp_path / "out", options=options)
+    read_files = [read(path).double() for path in files.values()]
+    error = (sum(read_files) - read(track)).abs().max()
+    assert error <= (1e-6 if encoding == FLOAT else 0)
+    if clip_mode == "clamp":
+        assert max(stem.abs().max() for stem in read_files) < 0.99 + 1e-6
+
+
+@pytest.mark.parametrize("clip_mode", ["none", "clamp"])
+def test_a_track_too_loud_for_its_files_to_add_up_is_refused(identity, tmp_path, clip_mode):
+    track = write(tmp_path / "song.wav", 4 * square(4000), 8000)
+    options = OutputOptions(residual="spread", clip_mode=clip_mode)
+    with pytest.raises(SeparationError, match=r"too loud for 2 files .*; use `clip_mode=rescale`"):
+        separate_file(Separator(identity), track, tmp_path / "out", options=options)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_the_quietest_samples_are_no_reason_to_refuse(identity, tmp_path):
+    waveform = sine(1000, peak=0.3)
+    waveform[:, ::2] = 1e-30
+    track = write(tmp_path / "song.wav", waveform)
+    for encoding in (FLOAT, AudioEncoding("wav", bit_depth=24)):
+        options = OutputOptions(encoding, residual="write", clip_mode="none")
+        files = files_of(Separator(identity), track, tmp_path / "out", options=options)
+        total = sum(read(path) for path in files.values())
+        assert (total - waveform).abs().max() < 2**-22
 
 
 def test_a_residual_shared_leaves_what_there_was(identity, tmp_path):

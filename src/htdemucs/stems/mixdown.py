@@ -1,11 +1,13 @@
 """From the network's stems to the waveforms of the files."""
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from htdemucs.audio import AudioEncoding, AudioFile, Resampler, fitted
+from htdemucs.errors import SeparationError
 from htdemucs.stems.options import RESIDUAL, OutputOptions
 
 CLAMP = 0.99  # where "clamp" cuts
@@ -41,6 +43,7 @@ class Mixdown:
     ) -> None:
         self._stems, self._options, self._gain = stems, options, gain
         self._steps = encoding.steps
+        self._range = _range(options, encoding.steps)
         self._back = [Resampler(source.sample_rate, sample_rate, source.channels) for _ in stems]
         self._given = 0
         self._mixture = None
@@ -68,7 +71,7 @@ class Mixdown:
         waveforms = self._wanted(named, mixture)
         if self._options.residual != "none":
             waveforms = self._completed(waveforms, mixture)
-        if self._options.clip_mode == "clamp":
+        elif self._options.clip_mode == "clamp":
             waveforms = {n: waveform.clamp(-CLAMP, CLAMP) for n, waveform in waveforms.items()}
         if self._options.stem_file:
             waveforms = {MIXTURE: mixture, **waveforms}
@@ -90,28 +93,52 @@ class Mixdown:
         return waveforms
 
     def _completed(self, waveforms: Waveforms, mixture: Tensor) -> Waveforms:
-        """Waveforms that add up to the mixture, each but the last at the file's own steps.
+        """Return waveforms that add up to the mixture, within the range of the files.
 
-        The last one is the difference, so that rounding adds up to nothing where the mixture is
-        at these steps itself.
+        All are at the file's own steps but the last one, which is the difference, so that rounding
+        adds up to nothing where the mixture is at these steps itself. What it cannot hold goes to
+        the one before it, and so on.
+
+        Raises:
+            SeparationError: the mixture is louder than all files at their limit.
         """
-        total = torch.stack(list(waveforms.values())).double().sum(0)
-        names = list(waveforms)
         if self._options.residual == "spread":
+            total = torch.stack(list(waveforms.values())).double().sum(0)
             share = ((mixture - total) / len(waveforms)).float()
             waveforms = {name: waveform + share for name, waveform in waveforms.items()}
-            last = names.pop()
         else:
-            last = RESIDUAL
-        rounded = {name: self._rounded(waveforms[name]) for name in names}
-        total = torch.stack([mixture.double(), *(-w.double() for w in rounded.values())]).sum(0)
-        return {**rounded, last: total.float()}
+            waveforms = {**waveforms, RESIDUAL: torch.zeros_like(mixture)}
+        held = {
+            name: self._rounded(waveform).double().clamp(*self._range)
+            for name, waveform in waveforms.items()
+        }
+        rest = mixture - torch.stack(list(held.values())).sum(0)
+        for name in reversed(held):
+            whole = held[name] + rest
+            held[name] = whole.clamp(*self._range)
+            rest = whole - held[name]
+            if not (rest.abs() > 0).any():
+                return {name: waveform.float() for name, waveform in held.items()}
+        raise SeparationError(
+            f"the track is too loud for {len(held)} files to add up to it without clipping; "
+            "use `clip_mode=rescale`"
+        )
 
     def _rounded(self, waveform: Tensor) -> Tensor:
         """Return the waveform at the file's integer steps, where it has any."""
         if self._steps is None:
             return waveform
         return (waveform * self._steps).round() / self._steps
+
+
+def _range(options: OutputOptions, steps: int | None) -> tuple[float, float]:
+    """Return the lowest and highest sample of files with so many integer steps, if any."""
+    if options.clip_mode == "clamp":
+        highest = CLAMP if steps is None else math.floor(CLAMP * steps) / steps
+        return -highest, highest
+    if options.clip_mode == "none" and steps is not None:
+        return -1.0, (steps - 1) / steps
+    return -math.inf, math.inf  # floats and lossy formats hold more; "rescale" needs the true peaks
 
 
 class _Samples:

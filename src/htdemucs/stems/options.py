@@ -33,7 +33,9 @@ class OutputOptions:
         residual: the difference between the mixture and the sum of the stems is left out ("none"),
             shared among the stems ("spread") or written beside them as "residual" ("write"). With
             the latter two the files add up to the mixture: exactly in 16 and 24 bits where the
-            track has no more bits and no resampling or gain came between, else to rounding.
+            track has no more bits and no resampling or gain came between, else to rounding, and in
+            lossy formats as closely as they keep their samples. Where a stem clips without being
+            rescaled, what is cut off is in the last file.
         sample_rate: Hz of the files; by default the track's own.
         keep_bit_depth: in wav and flac, write as many bits as a lossless track has.
         stem_file: write one .stem.mp4 for DJ programs, the mixture and its four stems, instead.
