@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 from urllib.request import Request, urlopen
 
 from htdemucs.errors import ServerError
+from htdemucs.files import replacing
 
 Track = dict[str, Any]  # as docs/serve.md shows it
 LOCAL = "http://127.0.0.1:8000"
@@ -78,11 +79,10 @@ class Client:
 
     def download(self, track: str, path: str | PathLike[str], **choices: Any) -> Path:
         """Save a stem, zip, stem file or mix; choices are those of the API's `export`."""
-        partial = Path(f"{path}.partial")
         answer = self._open("GET", f"tracks/{track}/export", **choices)
-        with answer, partial.open("wb") as file:
+        with answer, replacing(Path(path)) as partial, partial.open("wb") as file:
             shutil.copyfileobj(answer, file)
-        return partial.replace(path)
+        return Path(path)
 
     def separate(
         self,

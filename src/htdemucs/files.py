@@ -5,7 +5,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -78,6 +78,57 @@ def lock(file: BinaryIO) -> bool:
     return True
 
 
+def open_locked(path: Path) -> BinaryIO | None:
+    """Open the file at `path` for this process alone, with what is in it; None if another has it.
+
+    It is made if it does not exist, and all that is written to it is appended. The system lets go
+    of it when the process dies.
+
+    Raises:
+        OSError: the file cannot be opened, or its file system has no locks.
+    """
+    while True:
+        file = path.open("a+b")
+        try:
+            if not lock(file):
+                file.close()
+                return None
+            if _is_at(file, path):
+                file.seek(0)
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # deleted before it was locked: another process may have made a new one
+
+
+def delete_locked(file: BinaryIO, path: Path) -> None:
+    """Delete a file of `open_locked`, and close it: in this order, lest one be deleted that is new.
+
+    Raises OSError.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except PermissionError:  # Windows deletes no open file; one that another has open stays there
+        file.close()
+        with suppress(PermissionError):
+            path.unlink(missing_ok=True)
+    file.close()
+
+
+def delete_unused(path: Path) -> None:
+    """Delete a file, unless a process has it from `open_locked`. Raises OSError."""
+    if path.exists() and (file := open_locked(path)) is not None:
+        delete_locked(file, path)
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Have the file at `path` to this process alone; the system lets go of it when that dies.
@@ -85,15 +136,13 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         ServerError: another process has it.
     """
-    with path.open("a+b") as file:
-        try:
-            is_ours = lock(file)
-        except OSError:  # a file system without locks
-            is_ours = False
-        if not is_ours:
-            raise ServerError(
-                f"another server uses {path.parent}; stop it, or choose another `data`"
-            )
+    try:
+        file = open_locked(path)
+    except OSError:  # a file system without locks
+        file = None
+    if file is None:
+        raise ServerError(f"another server uses {path.parent}; stop it, or choose another `data`")
+    with file:
         yield
 
 

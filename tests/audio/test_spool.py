@@ -1,11 +1,14 @@
 import errno
 import os
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from htdemucs import files
 from htdemucs.audio import Spool
 from htdemucs.errors import AudioError
 
@@ -96,6 +99,87 @@ def test_a_kept_spool_belongs_to_one_at_a_time(tmp_path):
     with Spool.kept(path, 2, "key"), pytest.raises(AudioError, match="another htdemucs"):
         Spool.kept(path, 2, "key")
     Spool.kept(path, 2, "key").close()
+
+
+def test_opening_a_spool_that_has_just_been_made_loses_nothing(tmp_path, noise, monkeypatch):
+    path, waveform = tmp_path / "x.work", noise(100)
+    with Spool.kept(path, 2, "key") as spool:
+        spool.write(waveform)
+        with monkeypatch.context() as patch:  # whoever looks, looked before it was made
+            patch.setattr(Path, "exists", lambda *_, **__: False)
+            with pytest.raises(AudioError, match="another htdemucs"):
+                Spool.kept(path, 2, "key")
+        assert torch.equal(torch.cat(list(spool.blocks(99)), dim=1), waveform)
+
+
+def test_a_spool_deleted_between_opening_and_locking_is_opened_anew(tmp_path, noise, monkeypatch):
+    path, turns = tmp_path / "x.work", []
+
+    def lock(file):
+        turns.append(file)
+        if len(turns) == 1:
+            path.unlink()
+        return files_lock(file)
+
+    files_lock = files.lock
+    monkeypatch.setattr(files, "lock", lock)
+    with Spool.kept(path, 2, "key") as spool:
+        spool.write(noise(100))
+        with pytest.raises(AudioError, match="another htdemucs"):
+            Spool.kept(path, 2, "key")
+    with Spool.kept(path, 2, "key") as spool:
+        assert spool.length == 100
+        spool.delete()
+    assert not path.exists()
+
+
+def test_where_open_files_cannot_be_deleted_a_spool_is_deleted_once_it_is_closed(
+    tmp_path, noise, monkeypatch
+):
+    """As on Windows."""
+    path, unlink = tmp_path / "x.work", Path.unlink
+    spool = Spool.kept(path, 2, "key")
+
+    def refuse(self, missing_ok=False):
+        if not spool._file.closed:
+            raise PermissionError(errno.EACCES, "used by another process")
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    spool.write(noise(10))
+    spool.delete()
+    spool.close()
+    assert not path.exists()
+
+
+TURNS = """
+import os, sys
+from pathlib import Path
+from htdemucs.files import delete_locked, open_locked
+
+path, mark, had = Path(sys.argv[1]), sys.argv[1] + ".mark", 0
+for turn in range(1000):
+    file = open_locked(path)
+    if file is None:
+        continue
+    had += 1
+    os.close(os.open(mark, os.O_CREAT | os.O_EXCL))  # nobody else is here
+    before = len(file.read())
+    file.write(b"12345678")
+    file.flush()
+    assert path.stat().st_size == before + 8
+    os.unlink(mark)
+    delete_locked(file, path) if turn % 3 else file.close()
+print(had)
+"""
+
+
+def test_processes_that_open_and_delete_a_file_never_share_it(tmp_path):
+    command = [sys.executable, "-c", TURNS, str(tmp_path / "work")]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(3)]
+    printed = [process.communicate()[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0]
+    assert sum(map(int, printed)) > 0
 
 
 def test_a_write_that_is_interrupted_at_its_end_is_kept(tmp_path, noise):

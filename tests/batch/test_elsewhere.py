@@ -12,6 +12,7 @@ from htdemucs.batch import Library, Track, storage
 from htdemucs.batch.cluster import Plan
 from htdemucs.batch.sources import find_sources
 from htdemucs.errors import StorageError
+from htdemucs.events import Progress
 from htdemucs.stems import manifest
 
 fsspec = pytest.importorskip("fsspec")
@@ -216,6 +217,22 @@ def test_another_worker_resumes_the_track_of_a_killed_one(
     assert (outcome.status, outcome.reason) == ("separated", None)
     assert outcome.resumed > 0
     assert contents(outcome) == expected
+    assert scratch(tmp_path) == []
+
+
+def test_two_at_the_same_remote_track_do_not_disturb_each_other(plan, bucket, expected, tmp_path):
+    worker, outcomes = Worker(plan("memory://out")), []
+
+    def other(event):
+        if isinstance(event, Progress) and not outcomes:
+            outcomes.append(Worker(plan("memory://out")).separate(source()))
+
+    outcome = worker.library.separate(source(), worker.separator, other)
+    assert (outcome.status, outcome.reason) == ("separated", None)
+    assert contents(outcome) == expected
+    assert outcomes[0].reason == (
+        "memory://b/cd 1/song.flac is being separated by another htdemucs; wait for it"
+    )
     assert scratch(tmp_path) == []
 
 

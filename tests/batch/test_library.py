@@ -12,6 +12,7 @@ from htdemucs.batch import Library, Track, find_tracks, read_manifest
 from htdemucs.batch.outcomes import summary
 from htdemucs.events import Finished, Progress, Written
 from htdemucs.provenance import Origin
+from htdemucs.stems import manifest
 from htdemucs.stems import output as stems_output
 
 
@@ -265,6 +266,36 @@ def test_two_at_the_same_track_do_not_disturb_each_other(separator, song, tmp_pa
     assert lib.separate(track, separator, other).status == "separated"
     assert outcomes[0].status == "failed"
     assert "another htdemucs" in outcomes[0].reason
+
+
+def test_nobody_begins_with_a_track_before_its_manifest_is_written(
+    separator, song, tmp_path, monkeypatch
+):
+    lib = Library(tmp_path / "out")
+    track = lib.place(Track(str(song)))
+    write, outcomes = manifest.write_manifest, []
+
+    def other(*arguments):
+        outcomes.append(Library(tmp_path / "out").separate(track, separator))
+        write(*arguments)
+
+    monkeypatch.setattr(manifest, "write_manifest", other)
+    assert lib.separate(track, separator).status == "separated"
+    assert outcomes[0].status == "failed"
+    assert "another htdemucs" in outcomes[0].reason
+
+
+def test_skipping_a_track_leaves_the_spool_of_another_process(separator, song, tmp_path):
+    lib = Library(tmp_path / "out")
+    track = lib.place(Track(str(song)))
+    assert lib.separate(track, separator).status == "separated"
+    spool = places_of(lib, track).spool
+    with Spool.kept(spool, 1, "other settings"):
+        assert lib.separate(track, separator).status == "skipped"
+        assert spool.exists()
+    spool.write_bytes(b"left by a kill")
+    assert lib.separate(track, separator).status == "skipped"
+    assert not spool.exists()
 
 
 def test_a_manifest_appears_only_when_all_stems_are_there(separator, song, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The client of a real server, and the script that uses it."""
 
+import io
 import subprocess
 import sys
 import threading
@@ -70,6 +71,21 @@ def test_a_song_is_separated_elsewhere(address, write_song, tmp_path):
     client.delete(track["id"])
     assert client.tracks() == []
     assert not list(tmp_path.glob("**/*.partial"))
+
+
+def test_a_download_that_breaks_off_leaves_what_was_there(tmp_path, monkeypatch):
+    class Broken(io.BytesIO):
+        def read(self, *_):
+            raise ConnectionResetError("reset")
+
+    client = Client()
+    monkeypatch.setattr(client, "_open", lambda *_, **__: Broken())
+    (tmp_path / "mix.wav").write_text("before")
+    (tmp_path / "mix.wav.partial").write_text("of another process")
+    with pytest.raises(ConnectionResetError):
+        client.download("1", tmp_path / "mix.wav", kind="mix")
+    contents = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert contents == {"mix.wav": "before", "mix.wav.partial": "of another process"}
 
 
 def test_refusals_are_sentences(address, write_song, tmp_path):

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from os import SEEK_END, SEEK_SET, PathLike
 from pathlib import Path
 from typing import BinaryIO, Self, cast
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from htdemucs.audio.failures import printable, reporting
 from htdemucs.errors import AudioError
-from htdemucs.files import lock
+from htdemucs.files import delete_locked, open_locked
 
 _BYTES = 4  # of a float32 sample
 
@@ -55,13 +55,13 @@ class Spool:
         spool._head = len(head)
         with spool._reporting():
             path.parent.mkdir(parents=True, exist_ok=True)
-            spool._file = path.open("r+b" if path.exists() else "w+b")
+            file = open_locked(path)
+            if file is None:
+                raise AudioError(
+                    f"{printable(path.parent)} is being written by another htdemucs; wait for it"
+                )
+            spool._file = file
             try:
-                if not lock(spool._file):
-                    raise AudioError(
-                        f"{printable(path.parent)} is being written by another htdemucs; "
-                        "wait for it"
-                    )
                 if spool._file.read(len(head)) != head:
                     spool._file.seek(0)
                     spool._file.truncate()
@@ -83,12 +83,18 @@ class Spool:
 
     def close(self) -> None:
         """Let go of the file; an empty one is deleted."""
+        if self._file.closed:
+            return
         with self._reporting():
             # Not by `length`: an interrupted write may have reached the disk and not that.
             if self._head and self._file.seek(0, SEEK_END) <= self._head:
-                with suppress(PermissionError):  # Windows deletes no open file; there it stays
-                    self._place.unlink(missing_ok=True)
+                self.delete()
             self._file.close()
+
+    def delete(self) -> None:
+        """Close a kept spool for good: its file is deleted while no other process can have it."""
+        with self._reporting():
+            delete_locked(self._file, self._place)
 
     def write(self, block: Tensor) -> None:
         """Append a block (C, L), L from 0."""

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain, repeat
 from os import PathLike
@@ -17,7 +17,7 @@ from queue import Queue
 from typing import Any, Literal
 
 from htdemucs.audio import AudioFile
-from htdemucs.audio.failures import printable
+from htdemucs.audio.failures import printable, reporting
 from htdemucs.batch import storage
 from htdemucs.batch.outcomes import Outcome, failed, failed_unexpectedly
 from htdemucs.batch.placement import Placement, is_source
@@ -25,11 +25,12 @@ from htdemucs.batch.stores import open_store
 from htdemucs.batch.tracks import Track
 from htdemucs.errors import AudioError, HTDemucsError, SeparationError
 from htdemucs.events import Event, Listener, Progress, Started, nobody
+from htdemucs.files import delete_locked, delete_unused, open_locked
 from htdemucs.separation import Separator
 from htdemucs.stems import manifest
 from htdemucs.stems.naming import Places
 from htdemucs.stems.options import OutputOptions
-from htdemucs.stems.separate import Resumption, separate_to
+from htdemucs.stems.separate import Resumption, SeparatedFile, separate_to
 from htdemucs.stems.watching import Watcher
 
 LOG = logging.getLogger(__name__)
@@ -152,16 +153,20 @@ class Library:
                 source = manifest.fingerprint(path)
                 if run := self._finished(known, places, separator, source):
                     return self._skipped(track, places, separator, run)
-            source = {**source, **_identity(track)}
-            resumption = Resumption(here.spool, recipe.stems_key(source["sha256"]))
+            identified = {**source, **_identity(track)}
+
+            def finish(done: SeparatedFile) -> None:
+                if not manifest.is_same(path, identified):
+                    message = f"{printable(path)} changed while it was read; separate it again"
+                    raise AudioError(message)
+                seconds = time.monotonic() - started
+                manifest.write_manifest(identified, recipe, here, done, seconds, known)
+                self._publish(here, places, separator)
+
+            resumption = Resumption(here.spool, recipe.stems_key(identified["sha256"]), finish)
             done = separate_to(
                 separator, path, here, self.options, _of(track, tell), resumption, watcher
             )
-            if not manifest.is_same(path, source):
-                raise AudioError(f"{printable(path)} changed while it was read; separate it again")
-            seconds = time.monotonic() - started
-            manifest.write_manifest(source, recipe, here, done, seconds, known)
-            self._publish(here, places, separator)
         return Outcome(
             track=track.location,
             status="separated",
@@ -179,13 +184,12 @@ class Library:
         for name, path in self.options.targets(places, separator.stems).items():
             self._store.put(written[name], path)
         self._store.put(here.manifest, places.manifest)
-        here.spool.unlink(missing_ok=True)
 
     def _skipped(
         self, track: Track, places: Places, separator: Separator, run: manifest.Document
     ) -> Outcome:
         if self._store.is_local:
-            places.spool.unlink(missing_ok=True)
+            delete_unused(places.spool)
         return Outcome(
             track=track.location,
             status="skipped",
@@ -295,20 +299,19 @@ class Library:
             return
         work = json.dumps([self.out, track.location, str(places.manifest), places.template])
         digest = hashlib.sha256(work.encode()).hexdigest()
-        folder = (
-            storage.private(self.scratch) / digest[:24]
-        )  # the same again if this work is killed
-        folder.mkdir(exist_ok=True)
-        try:
-            path = track.path
-            if not track.is_local:
-                path = folder / "in" / track.path.name
-                storage.fetch(track.location, path)
-            yield path, places if self._store.is_local else self._places(track, folder / "out")
-        except Exception:
+        folder = storage.private(self.scratch) / digest[:24]  # the same again after a kill
+        with _alone(folder, track.location):
+            folder.mkdir(exist_ok=True)
+            try:
+                path = track.path
+                if not track.is_local:
+                    path = folder / "in" / track.path.name
+                    storage.fetch(track.location, path)
+                yield path, places if self._store.is_local else self._places(track, folder / "out")
+            except Exception:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
             shutil.rmtree(folder, ignore_errors=True)
-            raise
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _of(track: Track, tell: Listener) -> Listener:
@@ -318,6 +321,25 @@ def _of(track: Track, tell: Listener) -> Listener:
         tell(replace(event, track=track.location) if isinstance(event, Progress) else event)
 
     return listener
+
+
+@contextmanager
+def _alone(folder: Path, location: str) -> Iterator[None]:
+    """Have the folder of a track's copies to this process alone.
+
+    Raises:
+        AudioError: another process has it.
+    """
+    path = folder.with_suffix(".lock")
+    with reporting(path, "cannot be locked", "choose another folder as `scratch`"):
+        file = open_locked(path)
+    if file is None:
+        raise AudioError(f"{location} is being separated by another htdemucs; wait for it")
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            delete_locked(file, path)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -24,13 +24,6 @@ from htdemucs.stems.watching import Watcher, ahead
 
 LOG = logging.getLogger(__name__)
 BLOCK_LENGTH = 1 << 18  # samples read back from a spool at a time
-
-
-class Resumption(NamedTuple):
-    """The spool that keeps unfinished work, and the key that names this work."""
-
-    spool: Path
-    key: str
 
 
 @dataclass(frozen=True)
@@ -57,6 +50,18 @@ class SeparatedFile:
     peaks: dict[str, float]
     warnings: tuple[str, ...]
     resumed: float
+
+
+class Resumption(NamedTuple):
+    """The spool that keeps unfinished work, and the key that names this work.
+
+    `finish` is called with the result while no other process can begin with the same files; then
+    the spool is deleted. Without it the spool stays.
+    """
+
+    spool: Path
+    key: str
+    finish: Callable[[SeparatedFile], object] | None = None
 
 
 def separate_file(
@@ -160,7 +165,11 @@ def _written(
             output = stack.enter_context(_from_spool(spool, files, Watcher(), gain))
             output.finish()
         output.close()
-    return _result(files, gain, peaks, finished / source.sample_rate)
+        result = _result(files, gain, peaks, finished / source.sample_rate)
+        if resumption is not None and resumption.finish is not None:
+            resumption.finish(result)
+            spool.delete()
+    return result
 
 
 def _source(path: Path, separator: Separator, options: OutputOptions) -> AudioFile:
