@@ -7,11 +7,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import ColumnElement, RowMapping, and_, case, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    and_,
+    case,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from htdemucs.audio.tags import read_fields
 from htdemucs.errors import NotFoundError
-from htdemucs.serve.tables import DELETED, TRACKS, Database, Values, now
+from htdemucs.serve.tables import DELETED, SERVER, TRACKS, Database, Values, now
 
 T = TRACKS.c
 LONGEST_LIST = 1000  # tracks in one answer
@@ -107,16 +118,36 @@ class Tracks:
             )
             return done.rowcount > 0
 
-    def delete(self, track: str) -> Values:
-        """Put a tombstone in a track's place; return the row as it was.
+    def delete(self, track: str, *conditions: ColumnElement[bool]) -> str:
+        """Put a tombstone in a track's place, if the conditions hold.
+
+        Returns who has to remove its files: the worker that has the track, else the server.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is none, or they do not hold.
         """
-        row = self.row(track)
-        if not self.change(track, state=DELETED, ended=now(), ranges=[], files={}):
+        with self.database.writing() as (connection, version):
+            holder = connection.scalar(
+                update(TRACKS)
+                .where(T.id == track, T.state != DELETED, *conditions)
+                .values(
+                    version=version, state=DELETED, ended=now(), ranges=[],
+                    worker=func.coalesce(T.worker, SERVER),
+                )
+                .returning(T.worker)
+            )  # fmt: skip
+            if holder is not None:
+                positions_changed(connection, version)
+        if holder is None:
             raise NotFoundError("there is no such track")
-        return row
+        return str(holder)
+
+    def hand_over(self, track: str, holder: str | None) -> None:
+        """Say who has to remove a deleted track's files from now on; None: they are removed."""
+        values: Values = {"worker": holder} if holder else {"worker": None, "files": {}}
+        with self.database.writing() as (connection, _):
+            deleted = (T.id == track, T.state == DELETED)
+            connection.execute(update(TRACKS).where(*deleted).values(values))
 
     def all(self, *conditions: ColumnElement[bool]) -> list[Values]:
         """Return the rows for which the conditions hold; tombstones too."""
@@ -128,6 +159,11 @@ class Tracks:
         query = select(func.count()).select_from(TRACKS).where(T.state.in_(states))
         with self.database.reading() as connection:
             return int(connection.scalar(query) or 0)
+
+
+def positions_changed(connection: Connection, version: int) -> None:
+    """Count all queued tracks as changed: their positions did."""
+    connection.execute(update(TRACKS).where(T.state == "queued").values(version=version))
 
 
 def new_id() -> str:
