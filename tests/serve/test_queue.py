@@ -10,6 +10,7 @@ from htdemucs.serve.housekeeping import Housekeeping
 from htdemucs.serve.jobs import MOST_DEATHS, Jobs
 from htdemucs.serve.tables import METADATA, TRACKS, Database
 from htdemucs.serve.tracks import Tracks
+from serve.searches import SEARCHES
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -369,6 +370,33 @@ def test_lists_are_searched_and_cut(client, songs):
     assert names(client.get("/api/tracks?state=cancelled")) == ["a.flac"]
     page = client.get("/api/tracks?offset=1&limit=1")
     assert (page.json()["total"], names(page)) == (3, ["c.flac"])
+
+
+@pytest.mark.parametrize("field", ["name", "title", "artist", "album"])
+def test_searches_find_what_people_mean(client, service, field):
+    for text, search, found in SEARCHES:
+        track = service.tracks.add(kind="library", state="found", name="")
+        service.tracks.change(track, **{field: text.replace("\0", "")})
+        answer = client.get("/api/tracks", params={"search": search}).json()
+        assert [shown["id"] for shown in answer["tracks"]] == [track] * found, (text, search)
+        assert answer["total"] == found
+        service.tracks.delete(track)
+
+
+def test_words_may_be_in_different_fields_and_each_must_be_somewhere(client, service):
+    about = {"name": "01.flac", "title": "Jóga", "artist": "Björk", "album": "Homogenic"}
+    service.tracks.add(kind="library", state="found", **about)
+    service.tracks.add_all([{"kind": "library", "state": "found", **about}])
+    for search, count in [("homogenic BJORK joga 01", 2), ("bjork nonsense", 0)]:
+        assert client.get("/api/tracks", params={"search": search}).json()["total"] == count
+
+
+def test_states_that_are_none_are_refused(client, songs):
+    client.post(f"/api/tracks/{songs[0]}/cancel")
+    assert client.get("/api/tracks?state=cancelled, failed").json()["total"] == 1
+    answer = client.get("/api/tracks?state=Finished")
+    assert answer.status_code == 400
+    assert "found, queued, separating, finished, failed, cancelled" in answer.json()["error"]
 
 
 def test_another_separation_of_a_known_track(client, worker, songs):

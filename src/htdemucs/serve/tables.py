@@ -53,6 +53,7 @@ TRACKS = Table(
     Column("title", Text),
     Column("artist", Text),
     Column("album", Text),
+    Column("searchable", Text, nullable=False, default=""),  # name and tags, folded
     Column("model", Text),
     Column("stems", JSON, nullable=False, default=list),
     Column("wanted", JSON),  # stems asked for; null: all of the model's
