@@ -5,6 +5,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from page.fake import FakeServer
+from serve.searches import SEARCHES
 
 pytestmark = pytest.mark.browser
 
@@ -351,3 +352,21 @@ def test_a_stem_s_own_file_is_one_click_away(open_page, server):
     with page.expect_download() as download:
         page.get_by_role("link", name="Download Vocals").click()
     assert download.value.suggested_filename == "vocals.wav"
+
+
+def test_the_page_finds_what_the_server_finds(open_page):
+    found = open_page().evaluate(
+        """async (searches) => {
+      const { Tracks } = await import("/page/tracks.js");
+      return searches.map(([title, search]) => {
+        const tracks = new Tracks();
+        const track = { id: "1", name: "", title, state: "found", created: "" };
+        tracks.apply({ version: 1, tracks: [track], removed: [], whole: true });
+        return tracks.sorted(search).others.length > 0;
+      });
+    }""",
+        [[text, search] for text, search, _ in SEARCHES],
+    )
+    assert [
+        one[:2] for one, is_there in zip(SEARCHES, found, strict=True) if one[2] != is_there
+    ] == []

@@ -1,12 +1,16 @@
 """The order of jobs, and what people and deaths do to them."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from htdemucs.errors import ConflictError, NotFoundError
 from htdemucs.serve.housekeeping import Housekeeping
 from htdemucs.serve.jobs import MOST_DEATHS, Jobs
-from htdemucs.serve.tables import METADATA, Database
+from htdemucs.serve.tables import METADATA, TRACKS, Database
 from htdemucs.serve.tracks import Tracks
+from serve.searches import SEARCHES
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -118,6 +122,157 @@ def test_deleting_while_separating_leaves_nothing(client, worker, songs, during,
     assert not list((data / "separated").iterdir())
 
 
+@pytest.fixture
+def held(service, songs):
+    """A cancelled track that a worker has begun and not given up yet, and its unfinished file."""
+    row = service.jobs.claim("worker")
+    manifest = service.settings.library / "tiny" / "a" / "htdemucs.json"
+    assert service.jobs.place(row, "worker", str(manifest), 1)
+    manifest.parent.mkdir(parents=True)
+    unfinished = manifest.with_name(".htdemucs-0123456789abcdef.work")
+    unfinished.write_bytes(b"x")
+    (service.settings.previews / row["id"]).mkdir()
+    service.jobs.cancel(row["id"])
+    return row, unfinished
+
+
+def remains(settings, track):
+    """What is left of a deleted track on the disk."""
+    folders = (settings.uploads / track, settings.previews / track, settings.library / "tiny")
+    return [folder for folder in folders if folder.exists()]
+
+
+@pytest.mark.parametrize("first", ["the worker", "the page"])
+def test_deleting_while_a_worker_gives_a_track_up_leaves_nothing(
+    client, service, worker, settings, held, monkeypatch, first
+):
+    row, _ = held
+    let_go, delete = Jobs.let_go, Tracks.delete
+    steps = []
+
+    def giving_up(self, track, name):
+        if first == "the page":
+            assert client.delete(f"/api/tracks/{track}").status_code == 204
+            steps.append("deleted")
+        return let_go(self, track, name)
+
+    def deleting(self, track, *conditions):
+        if first == "the worker":
+            worker._let_go(row)
+            steps.append("given up")
+        return delete(self, track, *conditions)
+
+    monkeypatch.setattr(Jobs, "let_go", giving_up)
+    monkeypatch.setattr(Tracks, "delete", deleting)
+    if first == "the page":
+        worker._let_go(row)
+    else:
+        client.delete(f"/api/tracks/{row['id']}")
+    assert len(steps) == 1
+    assert remains(settings, row["id"]) == []
+
+
+def test_a_row_that_was_read_before_decides_nothing(
+    client, service, worker, settings, held, monkeypatch
+):
+    """The worker gives the track up just after the request has read who has it."""
+    row, _ = held
+    read = Tracks.row
+
+    def reading(self, track):
+        found = read(self, track)
+        if found["worker"]:
+            worker._let_go(row)
+        return found
+
+    monkeypatch.setattr(Tracks, "row", reading)
+    client.delete(f"/api/tracks/{row['id']}")
+    if service.tracks.all(TRACKS.c.id == row["id"])[0]["worker"]:
+        worker._let_go(row)
+    assert remains(settings, row["id"]) == []
+
+
+def test_what_a_dead_worker_left_of_a_deleted_track_is_swept_up(client, service, settings, held):
+    row, unfinished = held
+    assert client.delete(f"/api/tracks/{row['id']}").status_code == 204
+    assert unfinished.exists()  # the worker may be writing to it
+    place, other = str(unfinished.with_name("htdemucs.json")), service.jobs.claim("other")
+    assert not service.jobs.place(other, "other", place, 1)
+    service.jobs.release("worker")
+    assert service.jobs.withdrawn() == set()
+    Housekeeping(service).sweep()
+    assert remains(settings, row["id"]) == []
+    assert service.jobs.place(other, "other", place, 1)
+
+
+def test_files_that_cannot_be_removed_are_tried_again(
+    client, service, settings, worker, held, monkeypatch
+):
+    row, unfinished = held
+    worker._let_go(row)
+    unlink = Path.unlink
+
+    def refusing(self, **options):
+        raise PermissionError(13, "in use")
+
+    monkeypatch.setattr(Path, "unlink", refusing)
+    assert client.delete(f"/api/tracks/{row['id']}").status_code == 204
+    assert unfinished.exists()
+    monkeypatch.setattr(Path, "unlink", unlink)
+    Housekeeping(service).sweep()
+    assert remains(settings, row["id"]) == []
+
+
+def test_stems_that_a_killed_worker_left_without_a_manifest_go_and_others_stay(
+    client, service, settings, worker, held
+):
+    row, unfinished = held
+    service.tracks.change(row["id"], stems=["drums", "bass"])
+    mine, other = unfinished.with_name("drums.wav"), unfinished.with_name("bass.wav")
+    for path, time in ((mine, row["created"] + 1), (other, row["created"] - 100)):
+        path.write_bytes(b"x")
+        os.utime(path, (time, time))
+    worker._let_go(row)
+    client.delete(f"/api/tracks/{row['id']}")
+    assert list(other.parent.iterdir()) == [other]
+
+
+def test_a_track_that_was_queued_again_does_not_expire(client, service, songs, monkeypatch):
+    """Between the look at what is old and the deletion."""
+    object.__setattr__(service.settings.limits, "keep_days", 1.0)
+    client.post(f"/api/tracks/{songs[0]}/cancel")
+    service.tracks.change(songs[0], ended=1.0)  # 1970
+    all_of = Tracks.all
+
+    def looking(self, *conditions):
+        rows = all_of(self, *conditions)
+        monkeypatch.setattr(Tracks, "all", all_of)
+        client.post(f"/api/tracks/{songs[0]}/retry")
+        return rows
+
+    monkeypatch.setattr(Tracks, "all", looking)
+    Housekeeping(service).expire()
+    assert states(client)["a"] == ("queued", 3)
+
+
+def test_the_page_hears_of_all_positions_that_change(client, service, songs):
+    def told(call):
+        version = service.database.version()
+        call()
+        return {track["name"][0]: track["position"] for track in service.tracks.changes(version)[1]}
+
+    service.jobs.claim("worker")
+    assert told(lambda: service.jobs.release("worker")) == {"a": 1, "b": 2, "c": 3}
+    assert told(lambda: client.delete(f"/api/tracks/{songs[0]}")) == {"b": 1, "c": 2}
+
+
+def test_a_cancelled_track_shows_nothing_that_is_gone(client, service, worker, songs, during):
+    during(lambda: client.post(f"/api/tracks/{songs[0]}/cancel"))
+    worker.work()
+    assert client.track(songs[0])["ranges"] == []
+    assert client.get(f"/api/tracks/{songs[0]}/pcm").status_code == 204
+
+
 def test_a_deleted_track_never_comes_back(client, service, worker, songs, monkeypatch):
     """Not if it is deleted just when its last file was written, either."""
     finish = Jobs.finish
@@ -215,6 +370,33 @@ def test_lists_are_searched_and_cut(client, songs):
     assert names(client.get("/api/tracks?state=cancelled")) == ["a.flac"]
     page = client.get("/api/tracks?offset=1&limit=1")
     assert (page.json()["total"], names(page)) == (3, ["c.flac"])
+
+
+@pytest.mark.parametrize("field", ["name", "title", "artist", "album"])
+def test_searches_find_what_people_mean(client, service, field):
+    for text, search, found in SEARCHES:
+        track = service.tracks.add(kind="library", state="found", name="")
+        service.tracks.change(track, **{field: text.replace("\0", "")})
+        answer = client.get("/api/tracks", params={"search": search}).json()
+        assert [shown["id"] for shown in answer["tracks"]] == [track] * found, (text, search)
+        assert answer["total"] == found
+        service.tracks.delete(track)
+
+
+def test_words_may_be_in_different_fields_and_each_must_be_somewhere(client, service):
+    about = {"name": "01.flac", "title": "Jóga", "artist": "Björk", "album": "Homogenic"}
+    service.tracks.add(kind="library", state="found", **about)
+    service.tracks.add_all([{"kind": "library", "state": "found", **about}])
+    for search, count in [("homogenic BJORK joga 01", 2), ("bjork nonsense", 0)]:
+        assert client.get("/api/tracks", params={"search": search}).json()["total"] == count
+
+
+def test_states_that_are_none_are_refused(client, songs):
+    client.post(f"/api/tracks/{songs[0]}/cancel")
+    assert client.get("/api/tracks?state=cancelled, failed").json()["total"] == 1
+    answer = client.get("/api/tracks?state=Finished")
+    assert answer.status_code == 400
+    assert "found, queued, separating, finished, failed, cancelled" in answer.json()["error"]
 
 
 def test_another_separation_of_a_known_track(client, worker, songs):

@@ -372,3 +372,17 @@ def test_only_the_stems_that_are_wanted(client, worker, write_song, tmp_path):
 def test_a_withdrawn_job_says_so(service):
     with pytest.raises(WithdrawnError):
         service.jobs.look("nobody's", "worker")
+
+
+def test_deleting_an_upload_leaves_stems_that_the_command_made(
+    client, worker, write_song, model, tmp_path
+):
+    song = write_song(tmp_path / "song.flac")
+    alone = separated_alone(model, song, tmp_path / "data" / "separated" / "tiny")
+    track = client.upload(song)["id"]
+    worker.work()
+    assert client.track(track)["state"] == "finished"
+    assert client.delete(f"/api/tracks/{track}").status_code == 204
+    folder = tmp_path / "data" / "separated" / "tiny" / "song"
+    assert (folder / "htdemucs.json").exists()
+    assert {path.stem: path.read_bytes() for path in folder.glob("*.wav")} == alone

@@ -1,48 +1,104 @@
 """Deleting tracks: what was uploaded goes, what is the user's own stays."""
 
+import logging
 import shutil
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from htdemucs.serve.settings import Settings
-from htdemucs.serve.tables import DELETED, TRACKS
-from htdemucs.serve.tracks import Tracks
+from sqlalchemy import ColumnElement
 
+from htdemucs.batch import read_manifest
+from htdemucs.serve.settings import Settings
+from htdemucs.serve.tables import DELETED, SERVER, TRACKS, Values
+from htdemucs.serve.tracks import Tracks
+from htdemucs.stems.options import OutputOptions
+
+LOG = logging.getLogger(__name__)
 T = TRACKS.c
 
 
 class Deletion:
-    """Takes tracks off the list for good."""
+    """Takes tracks off the list for good, and removes their files.
 
-    def __init__(self, settings: Settings, tracks: Tracks) -> None:
-        self._settings, self._tracks = settings, tracks
+    One transaction makes the tombstone and says who removes the files: the worker that has the
+    track, else the server. Nobody else does, and no other track gets the place before.
 
-    def delete(self, track: str) -> None:
-        """Delete a track. A job's worker removes its stems when it lets go.
+    Args:
+        settings: where the files are.
+        tracks: the list.
+        holder: the worker in whose process this is, or the server.
+    """
+
+    def __init__(self, settings: Settings, tracks: Tracks, holder: str = SERVER) -> None:
+        self._settings, self._tracks, self._holder = settings, tracks, holder
+        self._lock = threading.Lock()
+
+    def delete(self, track: str, *conditions: ColumnElement[bool]) -> None:
+        """Delete a track if the conditions hold. A worker that has it removes its files later.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is none, or they do not hold.
         """
-        row = self._tracks.delete(track)
-        shutil.rmtree(self._settings.previews / track, ignore_errors=True)
-        if row["kind"] == "upload":
-            shutil.rmtree(self._settings.uploads / track, ignore_errors=True)
-            if row["worker"] is None:
-                self.clean_up(track, [file["path"] for file in row["files"].values()])
+        if self._tracks.delete(track, *conditions) == self._holder:
+            self.remove_files(track)
 
-    def clean_up(self, track: str, stems: Iterable[str]) -> None:
-        """Remove the stems of an uploaded track that was deleted, if no other track has them."""
-        deleted = self._tracks.all(T.id == track, T.state == DELETED, T.kind == "upload")
-        place = deleted[0]["place"] if deleted else None
-        if place is None or self._tracks.all(T.place == place, T.state != DELETED):
+    def sweep(self) -> None:
+        """Remove what was left by workers that died, and files that could not be removed before."""
+        for row in self._tracks.all(T.state == DELETED, T.worker == self._holder):
+            self.remove_files(row["id"])
+
+    def remove_files(self, track: str) -> None:
+        """Remove the files of a deleted track, if that is left to this holder."""
+        mine = (T.id == track, T.state == DELETED, T.worker == self._holder)
+        with self._lock:  # once the files are gone, the place may be another track's
+            for row in self._tracks.all(*mine):
+                try:
+                    self._remove(row)
+                except OSError as error:
+                    LOG.warning("%s: its files cannot be removed yet (%s)", row["name"], error)
+                    self._tracks.hand_over(track, SERVER)
+                else:
+                    self._tracks.hand_over(track, None)
+
+    def _remove(self, row: Values) -> None:
+        is_upload, place = row["kind"] == "upload", row["place"]
+        _remove_folder(self._settings.previews / row["id"])
+        if is_upload:
+            _remove_folder(self._settings.uploads / row["id"])
+        if place is None or (row["files"] and not is_upload):
+            return  # finished, and the user's own
+        if self._tracks.all(T.place == place, T.state != DELETED):
             return
-        manifest, library = Path(place), self._settings.library
-        leftovers = manifest.parent.glob(".htdemucs-*")  # unfinished work
-        for path in (manifest, *leftovers, *map(Path, stems)):
+        folder, library = Path(place).parent, self._settings.library
+        unfinished = folder.glob(".htdemucs-*")
+        for path in (*unfinished, *(self._stems(row, folder) if is_upload else ())):
             path.unlink(missing_ok=True)
         with suppress(OSError):  # something else is in a folder
-            for folder in manifest.parents:
-                if folder == library or not folder.is_relative_to(library):
+            for empty in (folder, *folder.parents):
+                if empty == library or not empty.is_relative_to(library):
                     return
-                folder.rmdir()
+                empty.rmdir()
+
+    def _stems(self, row: Values, folder: Path) -> Iterator[Path]:
+        """Yield the manifest and the stems of an upload, unless the command made them."""
+        manifest = Path(row["place"])
+        if document := read_manifest(manifest):
+            source = Path(str(document["source"].get("path")))
+            if source.is_relative_to(self._settings.uploads):
+                yield manifest
+                yield from (folder / str(file.get("path")) for file in document["files"].values())
+        elif row["files"]:
+            yield from (Path(file["path"]) for file in row["files"].values())
+        else:  # a worker that died may have written stems, but not their manifest
+            extension = OutputOptions().encoding.extension
+            for path in (folder / f"{stem}.{extension}" for stem in row["stems"]):
+                if path.is_file() and path.stat().st_mtime >= row["created"]:
+                    yield path
+
+
+def _remove_folder(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        raise OSError(f"{folder} is in use")

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import threading
+from pathlib import Path
 
 from htdemucs.errors import HTDemucsError
 from htdemucs.fast import use_this_thread_only
@@ -26,7 +27,7 @@ class Housekeeping:
 
     def start(self) -> None:
         """Begin; uploads may come only after this."""
-        self._sweep()
+        self._remove_strays(self._service.settings.uploads)
         self._thread.start()
 
     def stop(self) -> None:
@@ -40,6 +41,7 @@ class Housekeeping:
             try:
                 self.scan()
                 self.expire()
+                self.sweep()
                 self._service.filler.make_room("")
             except Exception:  # the disk or the database may be away for a while
                 LOG.exception("housekeeping")
@@ -58,15 +60,19 @@ class Housekeeping:
         old = (TRACKS.c.kind == "upload", TRACKS.c.ended < now() - days * DAY)
         for row in self._service.tracks.all(*old, TRACKS.c.state != DELETED):
             try:
-                self._service.deletion.delete(row["id"])
-            except HTDemucsError:  # by somebody else, meanwhile
+                self._service.deletion.delete(row["id"], *old)
+            except HTDemucsError:  # deleted or queued again meanwhile
                 continue
 
-    def _sweep(self) -> None:
-        """Remove files of tracks that are not there: a crash may have left them."""
+    def sweep(self) -> None:
+        """Remove files of deleted tracks that are still there."""
+        self._service.deletion.sweep()
+        self._remove_strays(self._service.settings.previews)
+
+    def _remove_strays(self, top: Path) -> None:
+        """Remove the folders of tracks that are not there: a crash may have left them."""
+        folders = list(top.iterdir())  # first: a track is there before its preview
         live = {row["id"] for row in self._service.tracks.all(TRACKS.c.state != DELETED)}
-        settings = self._service.settings
-        for top in (settings.uploads, settings.previews):
-            for folder in top.iterdir():
-                if folder.name not in live:
-                    shutil.rmtree(folder, ignore_errors=True)
+        for folder in folders:
+            if folder.name not in live:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, case, func, or_, select, update
 
 from htdemucs.errors import ConflictError, HTDemucsError
 from htdemucs.serve.problems import WORKER_DIED
-from htdemucs.serve.tables import DELETED, TRACKS, Database, Values, now
-from htdemucs.serve.tracks import Tracks
+from htdemucs.serve.tables import DELETED, SERVER, TRACKS, Database, Values, now
+from htdemucs.serve.tracks import Tracks, positions_changed
 
 T = TRACKS.c
 MOST_DEATHS = 3  # of workers; then the track is to blame
@@ -41,8 +41,7 @@ class Jobs:
             track = connection.scalar(following)
             if track is None:
                 return None
-            everyone = update(TRACKS).where(T.state == "queued").values(version=version)
-            connection.execute(everyone)  # their positions change
+            positions_changed(connection, version)
             connection.execute(
                 update(TRACKS)
                 .where(T.id == track)
@@ -79,12 +78,15 @@ class Jobs:
     def place(self, row: Values, worker: str, place: str, copy: int) -> bool:
         """Reserve a place for a track's files; False if it is another track's.
 
-        Tracks of the same contents, model and stems share a place once it is finished.
+        Tracks of the same contents, model and stems share a place once it is finished. A deleted
+        track has its place until its files are removed.
         """
         with self.database.writing() as (connection, version):
             others = connection.execute(
                 select(T.state, T.model, T.wanted).where(
-                    T.place == place, T.id != row["id"], T.state != DELETED
+                    T.place == place,
+                    T.id != row["id"],
+                    or_(T.state != DELETED, T.worker.is_not(None)),
                 )
             ).all()
             same = ("finished", row["model"], row["wanted"])
@@ -116,24 +118,32 @@ class Jobs:
     def _end(self, track: str, holder: str, **values: Any) -> None:
         self.report(track, holder, **values | {"ended": now(), "worker": None})
 
-    def let_go(self, track: str, worker: str) -> None:
-        """Say that a withdrawn job's files are not touched any more; others may have it now."""
-        with self.database.writing() as (connection, _):
-            mine = (T.id == track, T.worker == worker)
-            connection.execute(update(TRACKS).where(*mine).values(worker=None))
+    def let_go(self, track: str, worker: str) -> bool:
+        """Give up a withdrawn job whose preview is removed; others may have it now.
+
+        Returns False if the track was deleted: then its files have to be removed by this worker.
+        """
+        with self.database.writing() as (connection, version):
+            given_up = connection.execute(
+                update(TRACKS)
+                .where(T.id == track, T.worker == worker, T.state != DELETED)
+                .values(version=version, worker=None, ranges=[])
+            )
+        return given_up.rowcount > 0
 
     # What the supervisor does
 
     def withdrawn(self) -> set[str]:
         """Return the workers whose jobs were withdrawn, and who have not let go yet."""
-        query = select(T.worker).where(T.state != "separating", T.worker.is_not(None))
+        query = select(T.worker).where(T.state != "separating", T.worker != SERVER)
         with self.database.reading() as connection:
             return {str(worker) for worker in connection.scalars(query)}
 
     def release(self, worker: str | None) -> None:
         """Put the job of a dead worker back to the queue's head; without a name, those of all.
 
-        A track with which several workers died has failed.
+        A track with which several workers died has failed. The files of deleted tracks are left to
+        the server.
         """
         with self.database.writing() as (connection, version):
             its = [] if worker is None else [T.worker == worker]
@@ -153,8 +163,10 @@ class Jobs:
                 .where(*held)
                 .values(version=version, state="queued", worker=None, deaths=T.deaths + died)
             )
+            positions_changed(connection, version)
+            next_holder = case((T.state == DELETED, SERVER), else_=None)
             connection.execute(
-                update(TRACKS).where(T.worker.is_not(None), *its).values(worker=None)
+                update(TRACKS).where(T.worker.is_not(None), *its).values(worker=next_holder)
             )
 
     # What requests do
@@ -209,8 +221,7 @@ class Jobs:
             done = connection.execute(
                 update(TRACKS).where(T.id == track, condition).values(version=version, **values)
             )
-            everyone = update(TRACKS).where(T.state == "queued").values(version=version)
-            connection.execute(everyone)  # their positions change
+            positions_changed(connection, version)
         if not done.rowcount:
             name = self._tracks.row(track)["name"]
             raise ConflictError(f"{name} {problem}")

@@ -1,22 +1,48 @@
 """The page's tracks: reading them, adding and changing them, and the form the API gives them."""
 
+import re
 import secrets
+import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import ColumnElement, RowMapping, and_, case, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    and_,
+    case,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from htdemucs.audio.tags import read_fields
 from htdemucs.errors import NotFoundError
-from htdemucs.serve.tables import DELETED, TRACKS, Database, Values, now
+from htdemucs.serve.tables import DELETED, SERVER, TRACKS, Database, Values, now
 
 T = TRACKS.c
 LONGEST_LIST = 1000  # tracks in one answer
 LONGEST_TEXT = 500  # characters
+SEARCHED = ("name", "title", "artist", "album")
 Document = dict[str, Any]  # a track as the API shows it
+
+# `folded` and page/tracks.js have the same tables.
+MARKS = re.compile(
+    "[\u0300-\u036f\u0483-\u0487\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"  # accents
+    "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670"  # points
+    "\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]"  # invisible characters
+)
+SPACES = re.compile("[\u0000-\u0020\u007f-\u00a0\u1680\u2028\u2029]+")
+ALIKE = str.maketrans({
+    "ß": "ss", "æ": "ae", "œ": "oe", "þ": "th", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "ħ": "h",
+    "ŧ": "t", "ı": "i", "ς": "σ",
+    **dict.fromkeys("‘’‛ʼʻ′", "'"), **dict.fromkeys("“”„‟", '"'), **dict.fromkeys("‐‒–—―−", "-"),
+})  # fmt: skip
 
 
 class Tracks:
@@ -30,7 +56,7 @@ class Tracks:
         track = values.pop("id", None) or new_id()
         with self.database.writing() as (connection, version):
             row = {"id": track, "version": version, "turn": version, "created": now()} | values
-            connection.execute(insert(TRACKS).values(row))
+            connection.execute(insert(TRACKS).values(row | _searchable(row)))
         return str(track)
 
     def add_all(self, rows: Sequence[Values]) -> None:
@@ -38,7 +64,9 @@ class Tracks:
         with self.database.writing() as (connection, version):
             same = {"version": version, "turn": version, "created": now()}
             for row in rows:  # one by one: they have different columns
-                connection.execute(insert(TRACKS).values({"id": new_id()} | same | row))
+                connection.execute(
+                    insert(TRACKS).values({"id": new_id()} | same | row | _searchable(row))
+                )
 
     def row(self, track: str) -> Values:
         """Return a track's row.
@@ -67,14 +95,19 @@ class Tracks:
         offset: int = 0,
         limit: int = LONGEST_LIST,
     ) -> tuple[int, list[Document]]:
-        """Return how many tracks there are, and some of them: jobs first, then the newest."""
+        """Return how many tracks there are, and some of them: jobs first, then the newest.
+
+        Args:
+            search: words that must all be in a track's name or tags, in any order (`folded`).
+            states: of the tracks; by default all.
+            offset: how many to leave out at the beginning.
+            limit: how many to return at most.
+        """
         conditions = [T.state != DELETED]
         if states:
             conditions.append(T.state.in_(states))
-        for word in search.lower().split():
-            pattern = "%" + word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-            fields = (T.name, T.title, T.artist, T.album)
-            conditions.append(or_(*(func.lower(f).like(pattern, escape="\\") for f in fields)))
+        words = folded(search).split()
+        conditions += [T.searchable.contains(word, autoescape=True) for word in words]
         jobs = case((T.state == "separating", 0), (T.state == "queued", 1), else_=2)
         turn = case((T.state == "queued", T.turn), else_=0)
         query = _select(*conditions).order_by(jobs, turn, T.created.desc(), T.id)
@@ -105,18 +138,43 @@ class Tracks:
                 .where(T.id == track, T.state != DELETED, *conditions)
                 .values(version=version, **values)
             )
+            if done.rowcount and not values.keys().isdisjoint(SEARCHED):
+                columns = [T[name] for name in SEARCHED]
+                row = connection.execute(select(*columns).where(T.id == track)).mappings().one()
+                searchable = update(TRACKS).where(T.id == track).values(_searchable(row))
+                connection.execute(searchable)
             return done.rowcount > 0
 
-    def delete(self, track: str) -> Values:
-        """Put a tombstone in a track's place; return the row as it was.
+    def delete(self, track: str, *conditions: ColumnElement[bool]) -> str:
+        """Put a tombstone in a track's place, if the conditions hold.
+
+        Returns who has to remove its files: the worker that has the track, else the server.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is none, or they do not hold.
         """
-        row = self.row(track)
-        if not self.change(track, state=DELETED, ended=now(), ranges=[], files={}):
+        with self.database.writing() as (connection, version):
+            holder = connection.scalar(
+                update(TRACKS)
+                .where(T.id == track, T.state != DELETED, *conditions)
+                .values(
+                    version=version, state=DELETED, ended=now(), ranges=[],
+                    worker=func.coalesce(T.worker, SERVER),
+                )
+                .returning(T.worker)
+            )  # fmt: skip
+            if holder is not None:
+                positions_changed(connection, version)
+        if holder is None:
             raise NotFoundError("there is no such track")
-        return row
+        return str(holder)
+
+    def hand_over(self, track: str, holder: str | None) -> None:
+        """Say who has to remove a deleted track's files from now on; None: they are removed."""
+        values: Values = {"worker": holder} if holder else {"worker": None, "files": {}}
+        with self.database.writing() as (connection, _):
+            deleted = (T.id == track, T.state == DELETED)
+            connection.execute(update(TRACKS).where(*deleted).values(values))
 
     def all(self, *conditions: ColumnElement[bool]) -> list[Values]:
         """Return the rows for which the conditions hold; tombstones too."""
@@ -128,6 +186,11 @@ class Tracks:
         query = select(func.count()).select_from(TRACKS).where(T.state.in_(states))
         with self.database.reading() as connection:
             return int(connection.scalar(query) or 0)
+
+
+def positions_changed(connection: Connection, version: int) -> None:
+    """Count all queued tracks as changed: their positions did."""
+    connection.execute(update(TRACKS).where(T.state == "queued").values(version=version))
 
 
 def new_id() -> str:
@@ -147,6 +210,16 @@ def _select(*conditions: ColumnElement[bool]) -> Any:
     return select(
         TRACKS, case((T.state == "queued", position), else_=None).label("position")
     ).where(*conditions)
+
+
+def folded(text: str) -> str:
+    """Return a text as searches compare it: small letters without accents, width or typography."""
+    text = MARKS.sub("", unicodedata.normalize("NFKD", text)).lower()
+    return SPACES.sub(" ", text.translate(ALIKE))
+
+
+def _searchable(row: RowMapping | Mapping[str, Any]) -> Values:
+    return {"searchable": folded(" ".join(filter(None, map(row.get, SEARCHED))))}
 
 
 def tags(path: Path) -> dict[str, str | None]:

@@ -16,6 +16,7 @@ from htdemucs.serve.adding import (
     from_library,
 )
 from htdemucs.serve.service import Here
+from htdemucs.serve.tables import LIVE
 from htdemucs.serve.tracks import LONGEST_LIST, Document, new_id
 from htdemucs.serve.uploads import receive, safe_name
 
@@ -41,7 +42,9 @@ def tracks(
     limit: Limit = LONGEST_LIST,
 ) -> Document:
     """List tracks: jobs first, then the newest."""
-    states = [name for name in state.split(",") if name]
+    states = [name.strip() for name in state.split(",") if name.strip()]
+    if not set(states) <= set(LIVE):
+        raise BadRequestError(f"there is no such state; choose from {', '.join(LIVE)}")
     version = here.database.version()
     total, found = here.tracks.page(search, states, offset, limit)
     return {"version": version, "total": total, "tracks": found}

@@ -49,7 +49,8 @@ class Worker:
     def __init__(self, settings: Settings, name: str, database: Database | None = None) -> None:
         self._settings, self._name = settings, name
         database = database or Database(settings.database)
-        self._jobs, self._tracks = Jobs(database), Tracks(database)
+        self._jobs = Jobs(database)
+        self._deletion = Deletion(settings, Tracks(database), name)
         self._separators: dict[tuple[str, tuple[str, ...] | None], Separator] = {}
 
     def warm_up(self) -> None:
@@ -82,7 +83,6 @@ class Worker:
         library = Library(self._settings.library / model_folder(row["model"]))
         self._refuse_long(Path(row["path"]))
         track = self._placed(library, row)
-        row["targets"] = list(library.files(track, separator).values())
         lanes = len(separator.stems) + 1
         preview = Preview(self._settings.previews / row["id"], lanes, separator.audio_channels)
         limits = self._settings.limits
@@ -130,9 +130,8 @@ class Worker:
     def _let_go(self, row: Values) -> None:
         """Leave a job that was withdrawn; what can be resumed stays, unless it was deleted."""
         shutil.rmtree(self._settings.previews / row["id"], ignore_errors=True)
-        deletion = Deletion(self._settings, self._tracks)
-        deletion.clean_up(row["id"], row.get("targets", ()))
-        self._jobs.let_go(row["id"], self._name)
+        if not self._jobs.let_go(row["id"], self._name):
+            self._deletion.remove_files(row["id"])
 
     def _refuse_long(self, path: Path) -> None:
         """Refuse what says itself that it is far too long, before it is decoded.

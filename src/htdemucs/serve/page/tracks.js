@@ -2,9 +2,32 @@
 
 const WORKING = new Set(["queued", "separating"]);
 
+// serve/tracks.py has the same tables.
+const MARKS = new RegExp(
+  "[\u0300-\u036f\u0483-\u0487\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f" + // accents
+    "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670" + // points
+    "\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]", // invisible characters
+  "g",
+);
+const SPACES = /[\u0000-\u0020\u007f-\u00a0\u1680\u2028\u2029]+/g;
+const ALIKE = {
+  ß: "ss", æ: "ae", œ: "oe", þ: "th", ø: "o", ł: "l", đ: "d", ð: "d", ħ: "h", ŧ: "t", ı: "i", ς: "σ",
+};
+for (const [plain, others] of [["'", "‘’‛ʼʻ′"], ['"', "“”„‟"], ["-", "‐‒–—―−"]]) {
+  for (const other of others) ALIKE[other] = plain;
+}
+const UNLIKE = new RegExp(`[${Object.keys(ALIKE).join("")}]`, "g");
+
+/** Return a text as searches compare it: small letters without accents, width or typography. */
+export function folded(text) {
+  const small = text.normalize("NFKD").replace(MARKS, "").toLowerCase();
+  return small.replace(UNLIKE, (character) => ALIKE[character]).replace(SPACES, " ");
+}
+
 export class Tracks extends EventTarget {
   version = null; // of the newest message; null before the first
   #known = new Map();
+  #searchable = new WeakMap(); // track -> its name and tags, folded
 
   get = (id) => this.#known.get(id);
   get size() {
@@ -42,13 +65,20 @@ export class Tracks extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
+  #text(track) {
+    if (!this.#searchable.has(track)) {
+      const { name, title, artist, album } = track;
+      this.#searchable.set(track, folded([name, title, artist, album].join(" ")));
+    }
+    return this.#searchable.get(track);
+  }
+
   /** Return those at work (in queue order) and the others (newest first) that match the search. */
   sorted(search) {
-    const words = search.toLowerCase().split(/\s+/).filter(Boolean);
-    const matches = [...this.#known.values()].filter((track) => {
-      const text = [track.name, track.title, track.artist, track.album].join(" ").toLowerCase();
-      return words.every((word) => text.includes(word));
-    });
+    const words = folded(search).split(" ").filter(Boolean);
+    const matches = [...this.#known.values()].filter((track) =>
+      words.every((word) => this.#text(track).includes(word)),
+    );
     const working = matches.filter((track) => WORKING.has(track.state));
     const place = (track) => (track.state === "separating" ? 0 : (track.position ?? 1e9));
     working.sort((a, b) => place(a) - place(b) || a.created.localeCompare(b.created));
