@@ -92,7 +92,7 @@ def locked(path: Path) -> Iterator[None]:
             is_ours = False
         if not is_ours:
             raise ServerError(
-                f"another server uses {path.parent}; stop it, or choose another `data`"
+                f"another server uses {path.parent}; stop it, or choose another data folder"
             )
         yield
 
