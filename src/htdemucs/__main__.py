@@ -1,6 +1,6 @@
 """`python -m htdemucs`."""
 
-from htdemucs.cli.main import run
+from htdemucs.cli.main import main
 
 if __name__ == "__main__":
-    run()
+    main()

@@ -19,5 +19,5 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise ConfigError(f"there is no device {device} here; try `device=cpu`") from None
+        raise ConfigError(f"this machine has no device {device}; try cpu") from None
     return chosen

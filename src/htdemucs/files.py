@@ -141,7 +141,9 @@ def locked(path: Path) -> Iterator[None]:
     except OSError:  # a file system without locks
         file = None
     if file is None:
-        raise ServerError(f"another server uses {path.parent}; stop it, or choose another `data`")
+        raise ServerError(
+            f"another server uses {path.parent}; stop it, or choose another data folder"
+        )
     with file:
         yield
 

@@ -58,7 +58,7 @@ def test_another_rate_where_the_devices_want_it(portaudio):
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (("Nothing", None), "no input device 'Nothing'; `list_devices` shows the names"),
+        (("Nothing", None), "no input device 'Nothing'; see the list of devices"),
         (("o", None), "several input devices are called 'o'"),
         ((None, "Micro"), "no output device 'Micro'"),
     ],

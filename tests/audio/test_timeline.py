@@ -51,7 +51,7 @@ def test_late_sound_is_noted_and_can_be_put_in_step(tmp_path, sound, name):
     path = film(tmp_path / name, CODECS[name], sound, [LATE, LATE])
     plain, audio = read(path)
     assert audio.notes == (
-        f"the audio starts {audio._findings.late:.3f} s late; `align=video` fills in silence",
+        f"the audio starts {audio._findings.late:.3f} s late; set align to video to insert silence",
     )
     assert silence(plain) == []
     aligned, same = read(path, align="video")
@@ -75,7 +75,8 @@ def test_sound_in_step_needs_no_word(tmp_path, sound, name):
 def test_gaps_are_noted_and_can_be_filled(tmp_path, sound, name):
     path = film(tmp_path / name, CODECS[name], sound, [0, LATE])
     plain, audio = read(path)
-    assert audio.notes == ("the audio has gaps of 0.500 s in all; `align=video` fills in silence",)
+    gaps = "the audio has gaps of 0.500 s in all; set align to video to insert silence"
+    assert audio.notes == (gaps,)
     aligned, same = read(path, align="video")
     assert same.notes == ()
     assert aligned.shape[1] - plain.shape[1] == pytest.approx(LATE, abs=RATE // 500)

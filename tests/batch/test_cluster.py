@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from helpers import TINY, awake
 from htdemucs import HTDemucs, HTDemucsConfig, OutputOptions, save_model
 from htdemucs.batch import Track, cluster
 from htdemucs.batch.cluster import Plan
-from htdemucs.cli.main import app
+from htdemucs.cli.main import cli
 from htdemucs.errors import ClusterError, HTDemucsError, SeparationError
 
 pytest.importorskip("ray")
@@ -47,7 +47,7 @@ def model_folder(tmp_path_factory):
 def run(model_folder):
     def invoke(command, *words):
         line = [str(word) for word in (command, *words, "-n", model_folder, "-d", "cpu")]
-        return CliRunner().invoke(app, line)
+        return CliRunner().invoke(cli, line)
 
     return invoke
 

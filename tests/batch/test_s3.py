@@ -3,11 +3,11 @@
 import os
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from htdemucs import save_model
 from htdemucs.batch import cluster, storage
-from htdemucs.cli.main import app
+from htdemucs.cli.main import cli
 from htdemucs.errors import StorageError
 
 pytest.importorskip("ray")
@@ -46,7 +46,7 @@ def test_from_bucket_to_bucket(buckets, tiny_model, tmp_path):
 
     def run(command, *words):
         common = ("-n", tmp_path / "tiny", "-d", "cpu", "--stems", "bass,drums")
-        return CliRunner().invoke(app, [str(word) for word in (command, *words, *common)])
+        return CliRunner().invoke(cli, [str(word) for word in (command, *words, *common)])
 
     def batch():
         return run("batch", "s3://music/albums", "s3://stems/out", "--scratch", tmp_path / "s")

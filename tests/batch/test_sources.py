@@ -78,7 +78,7 @@ def test_a_table_gives_the_tracks_in_its_column(tmp_path, bucket):
     with fsspec.open("memory://b/t.parquet", "wb") as file:
         parquet.write_table(table.slice(0, 1), file)
     assert found("memory://b/t.parquet") == [Track("memory://b/a.flac")]
-    with pytest.raises(StorageError, match="no column zzz; name another as `column`: path, other"):
+    with pytest.raises(StorageError, match="no column zzz; its columns are path, other"):
         found(tmp_path / "t.parquet", column="zzz")
 
 

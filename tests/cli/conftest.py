@@ -1,11 +1,11 @@
 import pytest
 import torch
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from helpers import TINY, awake
 from htdemucs import AudioEncoding, HTDemucs, HTDemucsConfig, save_model
 from htdemucs.audio import AudioWriter
-from htdemucs.cli.main import app
+from htdemucs.cli.main import cli
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def run():
     """Return a function that runs a command line and returns its result."""
 
     def invoke(*words):
-        return CliRunner().invoke(app, [str(word) for word in words])
+        return CliRunner().invoke(cli, [str(word) for word in words])
 
     return invoke
 

@@ -12,8 +12,8 @@ for name in {sorted(POSIX_ONLY - {"posix"})}:
 for name in ("getuid", "geteuid", "getgid", "sched_getaffinity", "mkfifo", "getpgid", "killpg"):
     delattr(os, name)
 sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2, locking=lambda *_: None)
-from htdemucs.cli.main import run
-run()
+from htdemucs.cli.main import main
+main()
 """
 
 

@@ -60,7 +60,7 @@ def test_a_failure_to_compile_is_one_line(monkeypatch, network):
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
     ready = prepare(network, "fp32", compiled=True)
-    with pytest.raises(ConfigError, match="leave out `compiled`") as caught:
+    with pytest.raises(ConfigError, match="do not compile") as caught:
         ready(torch.randn(1, 2, network.config.segment_length))
     assert "\n" not in str(caught.value)
 

@@ -49,7 +49,7 @@ def test_a_latency_leaves_the_network_room_before_it_looks_far_ahead():
 
 
 def test_what_is_too_short_or_too_slow_is_said():
-    with pytest.raises(SeparationError, match=r"`latency` of 0.05 s is too short .* do 0.10 s"):
+    with pytest.raises(SeparationError, match=r"latency of 0.05 s is too short .* do 0.10 s"):
         choices(FAST, 0.05)
     with pytest.raises(SeparationError, match="too slow for this model"):
         choices({1.0: (4.0, 9.0)}, None)

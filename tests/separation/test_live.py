@@ -115,10 +115,10 @@ def test_more_look_ahead_comes_nearer_to_the_separation_of_the_whole(tiny_model)
 @pytest.mark.parametrize(
     ("timing", "words"),
     [
-        (Timing(0.0, 0.1, 0.0), "`hop` must be above 0"),
+        (Timing(0.0, 0.1, 0.0), "hop must be above 0"),
         (Timing(0.02, float("nan"), 0.0), "impossible"),
         (Timing(0.02, -0.01, 0.0), "impossible"),
-        (Timing(0.02, 0.0, 0.03), "`crossfade` must not be longer"),
+        (Timing(0.02, 0.0, 0.03), "crossfade must not be longer"),
         (Timing(0.05, 0.05, 0.01), "longer than the segment of 0.1 s"),
     ],
 )
@@ -132,7 +132,7 @@ def test_what_is_no_block_is_refused(identity):
     for block in (torch.zeros(1, 5), torch.zeros(5), torch.full((2, 5), float("nan"))):
         with pytest.raises(SeparationError, match=r"a block must be \(2, L\)"):
             live.push(block)
-    with pytest.raises(SeparationError, match="`shifts`"):
+    with pytest.raises(SeparationError, match="set shifts to 0"):
         LiveSeparator(Separator(identity, shifts=1), TIMING)
 
 

@@ -277,10 +277,10 @@ def test_numpy_arrays_and_whole_floats(identity, sample_rate, dtype):
 @pytest.mark.parametrize(
     ("waveform", "sample_rate", "match"),
     [
-        (torch.zeros(2, 10), 22050.5, "`sample_rate` must be a whole number"),
-        (torch.zeros(2, 10), "44100", "`sample_rate` must be a whole number"),
-        (torch.zeros(2, 10), None, "`sample_rate` must be a whole number"),
-        (torch.zeros(2, 10), float("nan"), "`sample_rate` must be a whole number"),
+        (torch.zeros(2, 10), 22050.5, "sample_rate must be a whole number"),
+        (torch.zeros(2, 10), "44100", "sample_rate must be a whole number"),
+        (torch.zeros(2, 10), None, "sample_rate must be a whole number"),
+        (torch.zeros(2, 10), float("nan"), "sample_rate must be a whole number"),
         (torch.zeros(2, 10), -1, "at least 1"),
         (np.zeros((10, 2)), 8000, "transpose it"),
         (np.zeros((2, 10), dtype=np.int16), 8000, "floating-point"),

@@ -278,15 +278,15 @@ def test_losing_the_database_is_no_fault_of_the_track(
 
 
 def test_the_command_finds_what_the_page_made(client, worker, write_song, model, tmp_path):
-    from typer.testing import CliRunner
+    from click.testing import CliRunner
 
-    from htdemucs.cli.main import app
+    from htdemucs.cli.main import cli
 
     song = write_song(tmp_path / "song.flac")
     client.upload(song)
     worker.work()
     library = str(tmp_path / "data" / "separated")
-    result = CliRunner().invoke(app, ["separate", "-n", model, "-o", library, str(song)])
+    result = CliRunner().invoke(cli, ["separate", "-n", model, "-o", library, str(song)])
     assert result.exit_code == 0
     assert "already there" in result.stderr
 

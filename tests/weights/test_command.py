@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from click.testing import CliRunner
 from huggingface_hub import constants as hub_settings
-from typer.testing import CliRunner
 
 from htdemucs import AudioEncoding
 from htdemucs.audio import AudioWriter
-from htdemucs.cli.main import app
+from htdemucs.cli.main import cli
 from weights.makers import save_safetensors, tiny
 
 FT = {"drums": "f7e0c4bc", "bass": "d12395a8", "other": "92cfc3b6", "vocals": "04573f0d"}
@@ -33,7 +33,7 @@ def hub(internet, tmp_path):
 
 def separate(song, tmp_path, *words):
     command = ("separate", song, "-n", "htdemucs_ft", "-d", "cpu", "-o", tmp_path / "out", *words)
-    return CliRunner().invoke(app, [str(word) for word in command])
+    return CliRunner().invoke(cli, [str(word) for word in command])
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_impossible_paths_are_refused_in_one_line(name, tmp_path, monkeypatch):
 def test_paths_that_are_no_model_are_refused(tmp_path):
     (tmp_path / "song.mp3").write_bytes(b"ID3")
     assert "it must be a .th" in message_of(ModelNotFoundError, tmp_path / "song.mp3")
-    assert "`repo`" in message_of(CheckpointError, tmp_path)
+    assert "as the repo" in message_of(CheckpointError, tmp_path)
     (tmp_path / "odd.th").mkdir()
     assert "config.json" in message_of(CheckpointError, tmp_path / "odd.th")
 

@@ -40,7 +40,7 @@ class Findings:
         if self.gaps > NOTABLE:
             missing.append(f"has gaps of {self.gaps:.3f} s in all")
         if missing and not filled:
-            notes.append(f"the audio {' and '.join(missing)}; `align=video` fills in silence")
+            notes.append(f"the audio {' and '.join(missing)}; set align to video to insert silence")
         return tuple(notes)
 
 

@@ -99,7 +99,7 @@ class SoundCard:
             what = f"no {kind} device {name!r}" if name else f"there is no default {kind} device"
             if "Multiple" in str(error):
                 what = f"several {kind} devices are called {name!r}"
-            raise AudioError(f"{what}; `list_devices` shows the names") from error
+            raise AudioError(f"{what}; see the list of devices") from error
 
     def _common_rate(self, rates: list[int]) -> int:
         for rate in rates:

@@ -185,9 +185,7 @@ def share_out(workers: int | None, device: str | None, gpu_sharing: int = 1) -> 
     gpus = int(sum(machine.get("GPU", 0) for machine in machines))
     if device != "cpu" and (gpus or (device or "").startswith("cuda")):
         if not (gpus or workers):
-            raise ClusterError(
-                "the cluster has no GPU; add one, or set `workers` if some will come"
-            )
+            raise ClusterError("the cluster has no GPU; add one, or set the number of workers")
         return Workers(workers or gpus * gpu_sharing, 1, 1 / gpu_sharing)
     cpus = [machine["CPU"] for machine in machines if machine.get("CPU")]
     if not cpus:

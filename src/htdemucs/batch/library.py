@@ -331,7 +331,7 @@ def _alone(folder: Path, location: str) -> Iterator[None]:
         AudioError: another process has it.
     """
     path = folder.with_suffix(".lock")
-    with reporting(path, "cannot be locked", "choose another folder as `scratch`"):
+    with reporting(path, "cannot be locked", "choose another folder for scratch files"):
         file = open_locked(path)
     if file is None:
         raise AudioError(f"{location} is being separated by another htdemucs; wait for it")

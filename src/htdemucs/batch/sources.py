@@ -108,7 +108,7 @@ def _in_table(word: str, column: str) -> Iterator[str | None]:
         table = dataset.dataset(path, filesystem=files, format="parquet")
         if column not in table.schema.names:
             names = ", ".join(table.schema.names)
-            raise StorageError(f"{word} has no column {column}; name another as `column`: {names}")
+            raise StorageError(f"{word} has no column {column}; its columns are {names}")
         for batch in table.to_batches(columns=[column]):
             for value in batch.column(0).to_pylist():
                 yield None if value is None else str(value)

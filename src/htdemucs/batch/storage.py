@@ -224,5 +224,5 @@ def private(folder: Path | None) -> Path:
     except OSError as error:
         raise StorageError(f"{folder} cannot hold temporary files ({error.strerror})") from error
     if owner != user and hasattr(os, "getuid"):
-        raise StorageError(f"{folder} is another user's; name a folder of yours as `scratch`")
+        raise StorageError(f"{folder} is another user's; name a folder of yours for scratch files")
     return folder

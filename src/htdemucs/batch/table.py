@@ -88,7 +88,7 @@ class OutcomeTable:
                 save(Path(scratch, "outcomes"))
                 storage.put(Path(scratch, "outcomes"), place)
             return
-        remedy = "check its folder, or choose another place as `table`"
+        remedy = "check its folder, or choose another place for the table"
         with (
             reporting(Path(place), "cannot be written", remedy),
             replacing(Path(place)) as partial,

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from htdemucs.cli import options as opt
-from htdemucs.cli.listeners import Terminal, listening
-from htdemucs.cli.shared import Interruption, messages, print_error, say
+from htdemucs.cli.console import SignalHandler, print_error, print_status, status_console
+from htdemucs.cli.progress import ConsoleReporter, reporting
 from htdemucs.events import Downloading, Event, Failed, Found, Listener, Loaded
 from htdemucs.files import model_folder
 
@@ -25,85 +25,121 @@ TABLE = "outcomes.parquet"
 PRINTED = 20  # failures that are printed one by one
 
 
-def batch(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A file, folder, 'pattern' or playlist; a list (.txt) or table (.parquet) of "
-            "paths and URLs; or a URL such as s3://bucket/prefix."
-        ),
-    ],
-    out: Annotated[
-        str,
-        typer.Argument(help="Folder or its URL; stems go to OUT/MODEL/TRACK/STEM.EXT."),
-    ],
-    name: opt.Name = "htdemucs",
-    repo: opt.Repo = None,
-    column: Annotated[
-        str | None, typer.Option(help="Column of a table with the paths; by default path.")
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            help="Number of workers; by default one for each GPU or, without GPUs, machine.", min=1
-        ),
-    ] = None,
-    gpu_sharing: Annotated[
-        int, typer.Option(help="Workers on each GPU; with 2 a GPU works during transfers.", min=1)
-    ] = 1,
-    device: Annotated[
-        str | None, typer.Option("-d", "--device", help="cuda or cpu; by default cuda if there.")
-    ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            envvar="RAY_ADDRESS",
-            help="Ray cluster: auto on one of its machines; by default this machine alone.",
-        ),
-    ] = None,
-    table: Annotated[
-        str | None,
-        typer.Option(
-            help=f"File or URL for a table with a row for each track; by default OUT/{TABLE}.",
-            metavar="PATH",
-        ),
-    ] = None,
-    scratch: Annotated[
-        Path | None,
-        typer.Option(help="Folder on each machine for copies of remote files."),
-    ] = None,
-    *,
-    engine: opt.EngineOptions,
-    compiled: opt.Compile = False,
-    output: opt.OutputFlags,
-    skip_existing: opt.SkipExisting = True,
-    as_json: opt.AsJson = False,
-    progress: opt.ShowProgress = "bar",  # noqa: ARG001  `wants_json` has read it
-    quiet: opt.Quiet = False,
-) -> None:
-    """Separate thousands or millions of songs; the same command again resumes."""
-    options, stems = output.options(), output.wanted_stems()
-    from htdemucs.batch.cluster import Plan
+EXAMPLES = """
+htdemucs batch songs/ stems
+htdemucs batch list.txt s3://bucket/stems --format flac
+htdemucs batch table.parquet out --column file --workers 8 --address auto
+"""
 
-    plan = Plan(
-        name=name,
-        repo=repo,
-        options=options,
-        stems=stems,
-        settings=engine.settings() | {"compiled": compiled},
-        out=_below(out, model_folder(name)),
-        device=device,
-        skip_existing=skip_existing,
-        scratch=scratch,
-    )
-    with listening(_FewLines(), quiet=quiet) as tell:
-        run = _Run(plan, table or _below(out, TABLE), tell)
+
+@opt.command("batch", examples=EXAMPLES)
+@click.argument("source")
+@click.argument("out")
+@opt.output_options
+@opt.name_option
+@opt.repo_option
+@opt.option(
+    "-d",
+    "--device",
+    heading=opt.MODEL,
+    metavar="cuda|cpu",
+    help="By default cuda if there is one.",
+)
+@opt.engine_options()
+@opt.compile_option
+@opt.skip_existing_option
+@opt.option(
+    "--column", heading=opt.MANY, metavar="NAME", help="Column of paths in a table; default path."
+)
+@opt.option(
+    "--workers",
+    type=int,
+    callback=opt.number(1),
+    heading=opt.MANY,
+    metavar="N",
+    help="By default one for each GPU or, without GPUs, for each machine.",
+)
+@opt.option(
+    "--gpu-sharing",
+    type=int,
+    callback=opt.number(1),
+    default=1,
+    heading=opt.MANY,
+    metavar="N",
+    help="Workers on each GPU; with 2 the GPU is busy during transfers.",
+)
+@opt.option(
+    "--address",
+    envvar="RAY_ADDRESS",
+    heading=opt.MANY,
+    metavar="ADDRESS",
+    help="Ray cluster: auto on one of its machines; by default this machine alone.",
+)
+@opt.option(
+    "--table",
+    heading=opt.MANY,
+    metavar="PATH",
+    help=f"File or URL for a table with a row for each track; by default OUT/{TABLE}.",
+)
+@opt.option(
+    "--scratch",
+    type=click.Path(path_type=Path),
+    heading=opt.MANY,
+    metavar="FOLDER",
+    help="On each machine, for copies of remote files.",
+)
+@opt.json_option
+@opt.progress_option
+@opt.quiet_option
+def batch(
+    *,
+    source: str,
+    out: str,
+    name: str,
+    repo: Path | None,
+    column: str | None,
+    workers: int | None,
+    gpu_sharing: int,
+    device: str | None,
+    address: str | None,
+    table: str | None,
+    scratch: Path | None,
+    engine: dict[str, Any],
+    compiled: bool,
+    skip_existing: bool,
+    as_json: bool,
+    progress: str,
+    quiet: bool,
+    **output: Any,
+) -> None:
+    """Separate thousands or millions of songs on Ray; an interrupted command resumes.
+
+    SOURCE is a file, folder, 'pattern' or playlist; a list (.txt) or table (.parquet) of paths and
+    URLs; or a URL such as s3://bucket/prefix. OUT is a folder or its URL: stems go to
+    OUT/MODEL/TRACK/STEM.EXT.
+    """
+    with reporting(progress, quiet=quiet, console=_FewLines()) as on_event:
+        stems, options = opt.wanted_stems(**output), opt.output_settings(**output)
+        from htdemucs.batch.cluster import Plan
+
+        plan = Plan(
+            name=name,
+            repo=repo,
+            options=options,
+            stems=stems,
+            settings=engine | {"compiled": compiled},
+            out=_below(out, model_folder(name)),
+            device=device,
+            skip_existing=skip_existing,
+            scratch=scratch,
+        )
+        run = _Run(plan, table or _below(out, TABLE), on_event)
         run.prepare(source, [out, plan.out], column)
         run.separate(address, workers, gpu_sharing)
         run.conclude(as_json)
 
 
-class _FewLines(Terminal):
+class _FewLines(ConsoleReporter):
     """Shows downloads and the first failures: one bar for all tracks shows the rest."""
 
     def __init__(self) -> None:
@@ -124,15 +160,15 @@ class _FewLines(Terminal):
 
 
 class _Run:
-    """Tells the progress of a large run, and collects its outcomes for the table."""
+    """Reports the progress of a large run, and collects its outcomes for the table."""
 
-    def __init__(self, plan: "Plan", place: str, tell: Listener) -> None:
+    def __init__(self, plan: "Plan", table_path: str, on_event: Listener) -> None:
         from htdemucs.batch.table import OutcomeTable
 
-        self.plan, self.place, self.tell = plan, place, tell
+        self.plan, self.table_path, self.on_event = plan, table_path, on_event
         self.table = OutcomeTable()
         self.placed: dict[int, Track] = {}
-        self.interruption = Interruption()
+        self.signals = SignalHandler()
         self.started = time.monotonic()
 
     def prepare(self, source: str, without: list[str], column: str | None) -> None:
@@ -144,11 +180,11 @@ class _Run:
 
         require()
         tracks = list(find_sources(source, without, column))
-        self.tell(Found(len(tracks)))
+        self.on_event(Found(len(tracks)))
         self.placed, failures = place_all(tracks, self.plan)
-        for place in (self.plan.out, self.place):
+        for place in (self.plan.out, self.table_path):
             check_writable(_above(place))
-        self.plan.check(self.tell)
+        self.plan.check(self.on_event)
         for position, outcome in failures.items():
             self._add(Row(position, outcome))
 
@@ -161,11 +197,11 @@ class _Run:
             Path(os.devnull).open("w", encoding="utf-8") as nowhere,
             redirect_stdout(nowhere),
             session(address),
-            self.interruption,
+            self.signals,
         ):
             try:
                 shares = share_out(workers, self.plan.device, gpu_sharing)
-                say(f"{self.plan.name}: {len(self.placed)} tracks, {_described(shares)}")
+                print_status(f"{self.plan.name}: {len(self.placed)} tracks, {_described(shares)}")
                 with (
                     self._bar() as advance,
                     closing(separate_all(self.placed, self.plan, shares)) as rows,
@@ -174,16 +210,16 @@ class _Run:
                         self._add(row)
                         advance()
             except KeyboardInterrupt:
-                say("stopped; run the same command again to resume")
+                print_status("stopped; run the same command again to resume")
             finally:
-                self.table.write(self.place)
+                self.table.write(self.table_path)
 
     def conclude(self, as_json: bool) -> None:
         """Print the counts; exit with an error if a track failed or a signal stopped the run."""
         from htdemucs.batch.outcomes import STATUSES
 
         counts: dict[str, int] = {status: self.table.counts[status] for status in STATUSES}
-        number = self.interruption.signal
+        number = self.signals.signal
         if as_json:
             summary = {
                 "format": "htdemucs-batch",
@@ -191,21 +227,21 @@ class _Run:
                 **counts,
                 "duration": self.table.duration,
                 "seconds": round(time.monotonic() - self.started, 3),
-                "table": self.place,
+                "table": self.table_path,
                 "stopped": number is not None,
             }
             print(json.dumps(summary, indent=2))
         line = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-        say(f"{sum(counts.values())} tracks: {line}; each has a row in {self.place}")
+        print_status(f"{sum(counts.values())} tracks: {line}; each has a row in {self.table_path}")
         if number is not None:
-            raise typer.Exit(128 + number)
+            raise click.exceptions.Exit(self.signals.exit_code)
         if counts["failed"]:
-            raise typer.Exit(1)
+            raise click.exceptions.Exit(1)
 
     def _add(self, row: "Row") -> None:
         self.table.add(row)
         for event in row.outcome.events():
-            self.tell(event)
+            self.on_event(event)
 
     @contextmanager
     def _bar(self) -> Iterator[Callable[[], None]]:
@@ -220,7 +256,7 @@ class _Run:
             progress.TimeRemainingColumn(),
         )
         started = time.monotonic()
-        with progress.Progress(*columns, console=messages(), redirect_stdout=False) as bars:
+        with progress.Progress(*columns, console=status_console(), redirect_stdout=False) as bars:
             task = bars.add_task("", total=len(self.placed), speed="")
 
             def advance() -> None:

@@ -4,12 +4,11 @@ import os
 import time
 from collections.abc import Iterator
 from statistics import median
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from htdemucs.cli.options import Compile, Device, Name
-from htdemucs.cli.shared import messages, print_table
+from htdemucs.cli import options as opt
+from htdemucs.cli.console import print_status, print_table
+from htdemucs.settings import EngineSettings
 
 if TYPE_CHECKING:
     import torch
@@ -17,16 +16,23 @@ if TYPE_CHECKING:
 
     from htdemucs.model import Network
 
-OVERLAP = 0.25  # the separator's default; this part of each segment is computed twice
+OVERLAP = EngineSettings().overlap  # this part of each segment is computed twice
 BATCH_SIZES = {"cpu": (1, 2), "cuda": (1, 4, 16)}
 
 
-def bench(
-    name: Name = "htdemucs",
-    device: Device = None,
-    compiled: Compile = False,
-    repeat: Annotated[int, typer.Option(help="Runs of each kind; the median counts.", min=1)] = 3,
-) -> None:
+@opt.command("bench", examples="htdemucs bench\nhtdemucs bench -n mini")
+@opt.name_option
+@opt.device_option
+@opt.compile_option
+@opt.option(
+    "--repeat",
+    type=int,
+    callback=opt.number(1),
+    default=3,
+    metavar="N",
+    help="Runs of each kind; the median is printed.",
+)
+def bench(name: str, device: str | None, compiled: bool, repeat: int) -> None:
     """Measure how fast this machine separates, by precision and batch size. Needs no weights."""
     import torch
     from rich.table import Table
@@ -47,7 +53,7 @@ def bench(
     for header in ("precision", "batch", "s a segment", "times real time"):
         table.add_column(header, justify="left" if header == "precision" else "right")
     default = choose_precision(network)
-    messages().print(f"measuring on {place}; this takes a minute", highlight=False)
+    print_status(f"measuring on {place}; this takes a minute")
     for precision, batch, seconds in _measure(network, place, compiled, repeat):
         speed = (1 - OVERLAP) * segment / seconds
         label = f"{precision} (auto)" if precision == default else precision

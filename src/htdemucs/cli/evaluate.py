@@ -2,83 +2,105 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from htdemucs.cli import options as opt
-from htdemucs.cli.listeners import Terminal
-from htdemucs.cli.shared import print_error, print_table, say, set_verbosity
+from htdemucs.cli.console import print_error, print_status, print_table, set_verbosity
+from htdemucs.cli.progress import ConsoleReporter
 from htdemucs.errors import EvaluationError
 
 if TYPE_CHECKING:
     from htdemucs.evaluation import Evaluation, EvaluationOptions
 
 
-@dataclass(frozen=True)
-class ScoredEngine(opt.EngineOptions):
-    """The engine's options; by default in fp32, so that scores are the same on every machine."""
+EXAMPLES = """
+htdemucs evaluate mini musdb18hq/test
+htdemucs evaluate htdemucs musdb18hq/test --json scores.json --report scores.html
+htdemucs evaluate --estimates stems/ musdb18hq/test
+"""
 
-    precision: opt.Precision = "fp32"
 
-
+@opt.command("evaluate", examples=EXAMPLES)
+@click.argument("model")
+@click.argument("data", required=False, type=click.Path(path_type=Path))
+@opt.option(
+    "--estimates",
+    type=click.Path(path_type=Path),
+    heading=opt.OUTPUT,
+    metavar="FOLDER",
+    help="Score the stems in this folder instead of separating.",
+)
+@opt.option(
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path),
+    heading=opt.OUTPUT,
+    metavar="FILE",
+    help="Write every score and all settings.",
+)
+@opt.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    heading=opt.OUTPUT,
+    metavar="FILE.html",
+    help="Write a page with pictures.",
+)
+@opt.option("--stems", heading=opt.OUTPUT, metavar="STEM,...", help="Score only these stems.")
+@opt.flag("--no-oracle", heading=opt.OUTPUT, help="Do not score the ideal ratio mask.")
+@opt.repo_option
+@opt.device_option
+@opt.engine_options(precision="fp32")
+@opt.option(
+    "--workers",
+    type=int,
+    callback=opt.number(1),
+    default=1,
+    heading=opt.QUALITY,
+    metavar="N",
+    help="Processes that share the tracks; the result is the same.",
+)
+@opt.quiet_option
 def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Model: an official name or signature, hf://namespace/name, or a path. With "
-            "--estimates: any name for them, or nothing."
-        ),
-    ],
-    data: Annotated[
-        Path | None,
-        typer.Argument(help="MUSDB18-HQ, or any folder with files TRACK/STEM.wav (or flac)."),
-    ] = None,
-    repo: opt.Repo = None,
-    estimates: Annotated[
-        Path | None,
-        typer.Option(help="Score the stems in this folder; separate nothing.", metavar="DIR"),
-    ] = None,
-    json_path: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="OUT", help="Write every score and all settings."),
-    ] = None,
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Write a page with pictures.")
-    ] = None,
-    stems: Annotated[
-        str | None, typer.Option(help="Score only these, such as vocals,drums.")
-    ] = None,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes that share the tracks; the result is the same.")
-    ] = 1,
-    no_oracle: Annotated[
-        bool, typer.Option("--no-oracle", help="Do not score the ideal ratio mask.")
-    ] = False,
-    device: opt.Device = None,
     *,
-    engine: ScoredEngine,
-    quiet: opt.Quiet = False,
+    model: str,
+    data: Path | None,
+    repo: Path | None,
+    estimates: Path | None,
+    json_path: Path | None,
+    report: Path | None,
+    stems: str | None,
+    workers: int,
+    no_oracle: bool,
+    device: str | None,
+    engine: dict[str, Any],
+    quiet: bool,
 ) -> None:
-    """Score a model, or stems separated earlier, against the true stems."""
-    set_verbosity(quiet)
+    """Score a model, or existing stems, against the true stems.
+
+    MODEL is a name, a signature, hf://namespace/name or a path; with --estimates it is any name for
+    them, and may be left out. DATA is MUSDB18-HQ, or any folder of files TRACK/STEM.wav (or flac).
+    By default the precision is fp32, so that scores are the same on every machine.
+    """
+    set_verbosity(quiet=quiet)
     if data is None:
         if estimates is None:
-            raise typer.BadParameter("name a folder of tracks after the model", param_hint="DATA")
+            raise click.UsageError("name a folder of tracks after the model")
         model, data = estimates.resolve().name, Path(model)
     for path in (json_path, report):
         _check_target(path)
     from htdemucs.evaluation import EvaluationOptions, write_document, write_report
 
+    del engine["compiled"], engine["split"]
     options = EvaluationOptions(
         model=model,
         repo=repo,
         estimates=estimates,
-        stems=tuple(stem.strip() for stem in stems.split(",")) if stems else None,
+        stems=opt.split_list(stems),
         device=device,
-        **engine.settings(),
+        **engine,
         oracle=not no_oracle,
         spectra=report is not None,
         workers=workers,
@@ -100,8 +122,8 @@ def _evaluate(data: Path, options: "EvaluationOptions") -> "Evaluation":
 
     find_multitracks(data)  # a wrong path is refused before anything is downloaded
     label = f"{options.model} on {data.name or data.resolve().name}"
-    with Terminal(label) as terminal:
-        return evaluate_tracks(data, options, on_progress=terminal)
+    with ConsoleReporter(label) as reporter:
+        return evaluate_tracks(data, options, on_progress=reporter)
 
 
 def _check_target(path: Path | None) -> None:
@@ -145,11 +167,11 @@ def _print_scores(evaluation: "Evaluation") -> None:
                 style="bold" if row == "model" else "dim",
             )
     print_table(table, f"{evaluation.options.model}: dB over {tracks} tracks")
-    for line in _remarks(document):
+    for line in _footnotes(document):
         print(line)
 
 
-def _remarks(document: Mapping[str, Any]) -> Iterator[str]:
+def _footnotes(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines below the table: intervals of means, undefined scores, time and memory."""
     from htdemucs.evaluation import METRICS
 
@@ -190,16 +212,16 @@ def _remarks(document: Mapping[str, Any]) -> Iterator[str]:
 def _conclude(evaluation: "Evaluation") -> None:
     """Print notes and failures; exit with 1 if a track failed."""
     for note in evaluation.notes:
-        say(f"note: {note}")
+        print_status(f"note: {note}")
     for result in evaluation.results:
         for note in result.notes:
-            say(f"note: {result.name}: {note}")
+            print_status(f"note: {result.name}: {note}")
     for name, message in evaluation.failures.items():
         print_error(f"{name}: {message}")
     if evaluation.failures:
         names = ", ".join(evaluation.failures)
         print_error(f"{len(evaluation.failures)} not scored: {names}")
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def _decibels(value: float | None) -> str:

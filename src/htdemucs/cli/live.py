@@ -3,24 +3,25 @@
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from htdemucs.cli import options as opt
+from htdemucs.cli.console import print_status, print_table, status_console
 from htdemucs.cli.keyboard import Keyboard
-from htdemucs.cli.listeners import Terminal
-from htdemucs.cli.pipes import (
-    PipeDepth,
-    PipeFormat,
-    Raw,
+from htdemucs.cli.progress import ConsoleReporter, reporting
+from htdemucs.cli.stdio_options import (
+    exit_on_signals,
+    pipe_depth_option,
+    pipe_format_option,
     raw_format,
+    raw_option,
     refuse_terminals,
     standard_output,
-    told,
 )
-from htdemucs.cli.shared import messages, print_table, say
-from htdemucs.errors import HTDemucsError, SeparationError
+from htdemucs.errors import HTDemucsError
 from htdemucs.events import Listener, Pace, Warned
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from htdemucs.stems.mixer import Mixer
 
 SAMPLE_RATE = 44_100  # Hz, of the models; a device that cannot gets its own
+DEVICES, DELAY, PIPES = "Devices", "Delay", "Pipes"  # headings of the help
 LOOK = 0.2  # seconds between looks at the devices
 SOLO = "!@#$%^&*("  # Shift and 1 to 9, where the keyboard is American
 KEYS = (
@@ -40,87 +42,116 @@ KEYS = (
 )
 
 
+EXAMPLES = """
+htdemucs live -n mini --stems vocals=0            # from one device to another
+htdemucs live --list-devices
+htdemucs live -n mini --input BlackHole --output Headphones --latency 0.5
+"""
+
+
+@opt.command("live", examples=EXAMPLES)
+@opt.option(
+    "--stems",
+    heading=opt.OUTPUT,
+    metavar="STEM[=GAIN],...",
+    help="Gains, as in vocals=0,drums=1.5; or these stems alone, as in vocals,drums.",
+)
+@opt.option(
+    "--input",
+    "input_device",
+    heading=DEVICES,
+    metavar="NAME",
+    help="Device to record from: its name, or a part of it.",
+)
+@opt.option(
+    "--output",
+    "output_device",
+    heading=DEVICES,
+    metavar="NAME",
+    help="Device to play to.",
+)
+@opt.flag("--list-devices", heading=DEVICES, help="Print the names of the devices, and exit.")
+@opt.option(
+    "--latency",
+    default="auto",
+    heading=DELAY,
+    metavar="SECONDS|auto",
+    help="The delay; auto: the best for this machine. Either way the machine is measured first.",
+)
+@opt.option(
+    "--timing",
+    heading=DELAY,
+    metavar="SEGMENT,HOP,LOOK_AHEAD,CROSSFADE,COMPUTE",
+    help="The seconds that make up the delay; nothing is measured.",
+)
+@opt.flag(
+    "--fresh",
+    heading=PIPES,
+    help="Drop what arrives before the network is ready; for recorders.",
+)
+@raw_option
+@pipe_format_option
+@pipe_depth_option
+@opt.name_option
+@opt.repo_option
+@opt.device_option
+@opt.precision_option("auto")
+@opt.progress_option
+@opt.quiet_option
 def live(
-    name: opt.Name = "htdemucs",
-    repo: opt.Repo = None,
-    device: opt.Device = None,
-    stems: Annotated[
-        str | None,
-        typer.Option(
-            metavar="STEM[=GAIN],...",
-            help="Gains, as in vocals=0,drums=1.5; or these alone, as in vocals,drums.",
-        ),
-    ] = None,
-    latency: Annotated[
-        str,
-        typer.Option(
-            metavar="SECONDS|auto",
-            help="The delay; auto: what is worth its time on this machine, which is measured.",
-        ),
-    ] = "auto",
-    timing: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SEGMENT,HOP,LOOK_AHEAD,CROSSFADE,COMPUTE",
-            help="The seconds that the delay is made of; nothing is measured.",
-        ),
-    ] = None,
-    input_device: Annotated[
-        str | None,
-        typer.Option("--input", help="Device that sound comes from: its name, or a part of it."),
-    ] = None,
-    output_device: Annotated[
-        str | None, typer.Option("--output", help="Device that the mix goes to.")
-    ] = None,
-    list_devices: Annotated[
-        bool, typer.Option("--list-devices", help="Print the names of the devices, and end.")
-    ] = False,
-    fresh: Annotated[
-        bool,
-        typer.Option(
-            "--fresh",
-            help="In a pipe: begin with what comes when the network is ready; for recorders.",
-        ),
-    ] = False,
-    raw: Raw = None,
-    file_format: PipeFormat = "wav",
-    bit_depth: PipeDepth = "16",
-    precision: opt.Precision = "auto",
-    progress: opt.ShowProgress = "bar",  # noqa: ARG001  `wants_json` has read it
-    quiet: opt.Quiet = False,
+    *,
+    name: str,
+    repo: Path | None,
+    device: str | None,
+    stems: str | None,
+    latency: str,
+    timing: str | None,
+    input_device: str | None,
+    output_device: str | None,
+    list_devices: bool,
+    fresh: bool,
+    raw: str | None,
+    file_format: str,
+    bit_depth: str,
+    precision: str,
+    progress: str,
+    quiet: bool,
 ) -> None:
     """Separate what is playing, while it plays: from one device to another, or in pipes."""
-    from htdemucs.audio import SoundCard
-    from htdemucs.fast import keep_freed_memory
-    from htdemucs.stems.live import live_pipe
-    from htdemucs.stems.mixer import Mixer
-    from htdemucs.weights import load_model
-
-    if list_devices:
-        _print_devices()
-        return
-    wanted, exact, gains = _seconds(latency), _timing(timing), _gains(stems)
-    source = raw_format(raw)
     pipes = not (input_device or output_device or sys.stdin.isatty())
-    if pipes:
-        refuse_terminals()
-    with told(Terminal(bars=pipes), quiet=quiet) as tell:
+    with (
+        reporting(progress, quiet=quiet, console=ConsoleReporter(bars=pipes)) as on_event,
+        exit_on_signals(),
+    ):
+        from htdemucs.audio import SoundCard
+        from htdemucs.fast import keep_freed_memory
+        from htdemucs.stems.live import live_pipe
+        from htdemucs.stems.mixer import Mixer
+        from htdemucs.weights import load_model
+
+        if list_devices:
+            _print_devices()
+            return
+        wanted, exact, gains = _seconds(latency), _timing(timing), _gains(stems)
+        source = raw_format(raw)
+        if pipes:
+            refuse_terminals()
         card = None if pipes else SoundCard(input_device, output_device, SAMPLE_RATE)
         waiting = _Waiting(source) if pipes and fresh else None
-        model = load_model(name, repo=repo, device=device, on_progress=tell)
+        model = load_model(name, repo=repo, device=device, on_progress=on_event)
         mixer = Mixer(model.sources, gains(model.sources))
         keep_freed_memory()
         separator = _separator(model, precision, wanted, exact)
         if card:
-            _run_card(separator, mixer, card, tell)
+            _run_card(separator, mixer, card, on_event)
             return
         pipe = waiting.end() if waiting else _pipe(source)
         pipe.sample_rate = model.sample_rate
         pipe.channels = model.audio_channels
         rate = pipe.source_sample_rate
-        say(f"{pipe.channels} channels, {rate} Hz, {separator.timing.delay:.3f} s later")
+        print_status(f"{pipe.channels} channels, {rate} Hz, {separator.timing.delay:.3f} s later")
         with standard_output(rate, pipe.channels, file_format, bit_depth) as writer:
-            live_pipe(separator, pipe, writer, mixer, on_progress=tell)
+            live_pipe(separator, pipe, writer, mixer, on_progress=on_event)
 
 
 def _separator(
@@ -136,7 +167,7 @@ def _separator(
     if exact:
         segment, timing = exact
         return LiveSeparator(Separator(model, segment=segment, precision=precision), timing)
-    say("measuring this machine")
+    print_status("measuring this machine")
     separation, found = suited(model, precision, latency)
     _print_choices(found)
     return separation
@@ -154,7 +185,7 @@ def _print_choices(found: "Sequence[Choice]") -> None:
         seconds = (timing.hop, timing.look_ahead, timing.crossfade, timing.compute, timing.delay)
         cells = [f"{value:.2f}" for value in (choice.took, *seconds)]
         table.add_row(f"{choice.segment:g}", *cells, f"{100 * choice.load:.0f} %")
-    messages().print(table)
+    status_console().print(table)
 
 
 def _pipe(source: "RawFormat | None") -> "AudioPipe":
@@ -203,16 +234,18 @@ def _run_card(live: "LiveSeparator", mixer: "Mixer", card: "SoundCard", tell: Li
 
     real = RealTimeSeparator(live, changed)
     player = LivePlayer(real, mixer, card)
-    say(f"{card.names[0]} -> {card.names[1]}, {card.sample_rate} Hz, {player.delay:.2f} s later")
+    print_status(
+        f"{card.names[0]} -> {card.names[1]}, {card.sample_rate} Hz, {player.delay:.2f} s later"
+    )
     with Keyboard() as keyboard, real, card:
         if keyboard.there:
-            say(KEYS)
+            print_status(KEYS)
         player.start()
         try:
             _play(player, mixer, keyboard, tell)
         finally:
             player.stop()
-            say(_report(player, real, card))
+            print_status(_report(player, real, card))
 
 
 def _play(player: "LivePlayer", mixer: "Mixer", keyboard: Keyboard, tell: Listener) -> None:
@@ -229,7 +262,7 @@ def _play(player: "LivePlayer", mixer: "Mixer", keyboard: Keyboard, tell: Listen
             return
         elif (after := press(key, mixer, chosen)) is not None:
             chosen = after
-            say(mixer.describe(chosen))
+            print_status(mixer.describe(chosen))
 
 
 def press(key: str, mixer: "Mixer", chosen: int) -> int | None:
@@ -287,7 +320,7 @@ def _seconds(latency: str) -> float | None:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= 60:
-        raise SeparationError(f"--latency must be auto or seconds up to 60, not {latency}")
+        raise click.UsageError(f"--latency must be auto or seconds up to 60, not {latency}")
     return seconds
 
 
@@ -299,7 +332,7 @@ def _timing(text: str | None) -> "tuple[float, Timing] | None":
     try:
         segment, hop, look_ahead, crossfade, compute = (float(word) for word in text.split(","))
     except ValueError:
-        raise SeparationError(
+        raise click.UsageError(
             f"--timing must be five numbers of seconds, as in 4,0.2,0.1,0.03,0.15, not {text}"
         ) from None
     return segment, Timing(hop, look_ahead, crossfade, compute)
@@ -314,7 +347,7 @@ def _gains(text: str | None) -> Callable[[Sequence[str]], dict[str, float]]:
         try:
             named[stem.strip()] = float(gain or 1)
         except ValueError:
-            raise SeparationError(
+            raise click.UsageError(
                 f"--stems must be like vocals=0,drums=1 or vocals,drums, not {text}"
             ) from None
     others = 0.0 if any("=" not in word for word in words) else 1.0

@@ -1,20 +1,29 @@
-"""`htdemucs models`: list the names for -n."""
+"""`htdemucs models`, `convert` and `export`: list models, and write them in other formats."""
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from htdemucs.cli.shared import print_table
+from htdemucs.cli import options as opt
+from htdemucs.cli.console import print_status, print_table
+from htdemucs.cli.progress import ConsoleReporter
+from htdemucs.errors import CheckpointError, ExportError
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
 
 
-def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
-) -> None:
-    """List the models with names: sources, size, licence, and whether they are on this machine."""
+@opt.command("models", examples="htdemucs models\nhtdemucs models --json")
+@opt.flag("--json", "as_json", help="Print a JSON list.")
+def models(as_json: bool) -> None:
+    """List the models with names: sources, size, licence, and whether they are downloaded."""
+    print_models(as_json)
+
+
+def print_models(as_json: bool) -> None:
+    """Print a table, or a JSON list, of the models with names."""
     from htdemucs.weights.overview import named_models
 
     rows = named_models()
@@ -44,3 +53,54 @@ def models(
         sources, members = ", ".join(row["sources"]), " ".join(row["members"])
         table.add_row(row["name"], sources, members, size, here, licence, row["about"])
     print_table(table)
+
+
+@opt.command(
+    "convert",
+    examples="""
+    htdemucs convert htdemucs htdemucs-folder
+    htdemucs convert recipes/run/model 0a1b2c3d.safetensors
+    """,
+)
+@click.argument("model")
+@click.argument("target", type=click.Path(path_type=Path))
+@opt.repo_option
+def convert(model: str, target: Path, repo: Path | None) -> None:
+    """Convert a model to another format.
+
+    MODEL is a name, a signature, hf://namespace/name or a path. TARGET is a folder for config.json
+    and model.safetensors; or, for a single network, a file ending in .safetensors in the published
+    package's format.
+    """
+    from htdemucs.model import Bag
+    from htdemucs.weights import load_model, official, save_model
+
+    loaded = load_model(model, repo=repo, device="cpu")
+    if target.suffix == ".safetensors":
+        if isinstance(loaded, Bag):
+            raise CheckpointError("a bag cannot be a single file; name a folder as TARGET")
+        official.write(loaded, target)
+    else:
+        save_model(loaded, target)
+    print_status(f"wrote {target}")
+
+
+@opt.command("export", examples="htdemucs export mini mini.onnx")
+@click.argument("model")
+@click.argument("target", type=click.Path(path_type=Path))
+@opt.repo_option
+def export(model: str, target: Path, repo: Path | None) -> None:
+    """Write a model as an ONNX file, and check it with ONNX Runtime. Needs htdemucs[export].
+
+    MODEL is a name, a signature, hf://namespace/name or a path; TARGET is a file ending in .onnx.
+    """
+    if target.suffix != ".onnx":
+        raise ExportError(f"the file's name must end in .onnx, not {target.name!r}")
+    from htdemucs.export import export_onnx
+    from htdemucs.weights import load_model
+
+    with ConsoleReporter() as reporter:
+        loaded = load_model(model, repo=repo, device="cpu", on_progress=reporter)
+    print_status(f"exporting {model}; this takes up to a minute")
+    agreement = export_onnx(loaded, target)
+    print_status(f"wrote {target}; ONNX Runtime agrees with PyTorch to {agreement:.0f} dB")

@@ -1,281 +1,399 @@
-"""Options that several commands share.
+"""Options that several commands share, and help that lists options under headings."""
 
-A group of options is one parameter of a command; `command` shows the group's fields to Typer.
-"""
-
-import inspect
-import re
+import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
+import click
 
-from htdemucs.errors import HTDemucsError, SeparationError
+from htdemucs.settings import EngineSettings
 
 if TYPE_CHECKING:
     from htdemucs.stems import OutputOptions
 
+F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[F], F]
 KEEP = "keep"
 SAMPLE_RATES = range(8_000, 384_001)  # Hz
-_FLAGS = {"split=False": "--no-split", "compiled": "--compile"}  # exceptions to the rule
+DEFAULTS = EngineSettings()
 
-Name = Annotated[
-    str,
-    typer.Option(
-        "-n",
-        "--name",
-        help="Model: an official name or signature, hf://namespace/name, or a path.",
-    ),
-]
-Repo = Annotated[
-    Path | None,
-    typer.Option("--repo", help="Folder of .th/.safetensors and .yaml files that has NAME."),
-]
-Device = Annotated[
-    str | None, typer.Option("-d", "--device", help="By default cuda, else mps, else cpu.")
-]
-Compile = Annotated[
-    bool,
-    typer.Option("--compile", help="Let torch compile the network, for GPUs; the start is slow."),
-]
-SkipExisting = Annotated[
-    bool,
-    typer.Option(help="Skip tracks whose htdemucs.json says that they are done in the same way."),
-]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print a summary for programs on standard output.")
-]
-ShowProgress = Annotated[
-    Literal["bar", "json"],
-    typer.Option(
-        "--progress", help="On standard error: bars for people, or a line of JSON for each event."
-    ),
-]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
-Precision = Annotated[
-    Literal["auto", "fp32", "bf16", "fp16"],
-    typer.Option(help="Precision of the network's products; auto: the device's fastest."),
-]
+# Headings of the help, in the order in which a command uses them.
+OUTPUT = "What to write"
+MODEL = "Model"
+QUALITY = "Quality and speed"
+MANY = "Many files"
+SCRIPTS = "For scripts"
 
 
-@dataclass(frozen=True)
-class EngineOptions:
-    """Options of the engine: arguments of the `Separator`."""
+class Option(click.Option):
+    """An option that the help lists under a heading."""
 
-    shifts: Annotated[
-        int, typer.Option(help="Average this many runs with random lead-ins; 0: one run without.")
-    ] = 1
-    overlap: Annotated[float, typer.Option(help="Shared fraction of neighbouring segments.")] = 0.25
-    segment: Annotated[
-        float | None, typer.Option(help="Seconds of a segment; a shorter one needs less memory.")
-    ] = None
-    batch_size: Annotated[
-        int | None, typer.Option(help="Segments in a batch, on any device.", min=1)
-    ] = None
-    precision: Precision = "auto"
-    seed: Annotated[int, typer.Option(help="Seed of the random lead-ins.")] = 0
-
-    def settings(self) -> dict[str, Any]:
-        """Return the arguments of the `Separator`."""
-        return asdict(self)
+    def __init__(self, *args: Any, heading: str = "Options", **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.heading = heading
 
 
-@dataclass(frozen=True)
-class OutputFlags:
-    """Options of the files that are written for each track."""
+class Command(click.Command):
+    """A command whose help has a heading for each group of options, and examples at the end."""
 
-    filename: Annotated[
-        str,
-        typer.Option(
-            help="Template of paths below OUT/MODEL, with {track}, {trackext}, {stem}, {ext}, "
-            "{artist}, {title} and {album}."
-        ),
-    ] = "{track}/{stem}.{ext}"
-    stems: Annotated[str | None, typer.Option(help="Only these stems, such as vocals,drums.")] = (
-        None
+    def __init__(self, *args: Any, examples: str = "", **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.examples = examples
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, group by group."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record and isinstance(parameter, click.Option):
+                heading = getattr(parameter, "heading", "Options")
+                groups.setdefault(heading, []).append(record)
+        groups["Options"] = groups.pop("Options", [])  # --help comes last
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+    def format_epilog(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples."""
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples.strip().splitlines():
+                    formatter.write(f"{'':{formatter.current_indent}}{line.strip()}\n")
+
+
+def command(name: str, *, examples: str = "") -> Callable[[Callable[..., None]], Command]:
+    """Return a decorator that makes a command of a function; its docstring is the help."""
+    return click.command(
+        name, cls=Command, examples=examples, context_settings={"show_default": True}
     )
-    two_stems: Annotated[
-        str | None, typer.Option(metavar="STEM", help="Write STEM and the rest of the mixture.")
-    ] = None
-    other_method: Annotated[
-        Literal["add", "minus", "none"],
-        typer.Option(help="The rest: sum of the other stems, mixture minus STEM, or no file."),
-    ] = "add"
-    residual: Annotated[
-        Literal["none", "spread", "write"],
-        typer.Option(help="Mixture minus stems: no file, shared among the stems, or a file."),
-    ] = "none"
-    sample_rate: Annotated[
-        str, typer.Option(help="Hz of the stems; keep: the track's own.", metavar="HZ|keep")
-    ] = KEEP
-    bit_depth: Annotated[
-        str | None,
-        typer.Option(
-            help="Bits in wav and flac: 16, 24 or 32 (floats); keep: the track's own.",
-            metavar="BITS|keep",
+
+
+def option(*names: str, heading: str = "Options", **settings: Any) -> Decorator[Any]:
+    """Return a decorator that adds an option under a heading of the help."""
+    return click.option(*names, cls=Option, heading=heading, **settings)
+
+
+def flag(*names: str, heading: str = "Options", **settings: Any) -> Decorator[Any]:
+    """Return a decorator that adds an option without a value."""
+    return option(*names, heading=heading, is_flag=True, show_default=False, **settings)
+
+
+def number(low: float, high: float = math.inf) -> Callable[..., Any]:
+    """Return the callback of an option whose number must be in a range."""
+
+    def check(_ctx: click.Context, _option: click.Parameter, value: Any) -> Any:
+        if value is not None and not low <= value <= high:
+            limits = f"at least {low}" if high == math.inf else f"{low} to {high}"
+            raise click.BadParameter(f"must be {limits}, not {value}")
+        return value
+
+    return check
+
+
+def choice(*values: str) -> click.Choice[str]:
+    """Return the type of an option that takes one of these values, in upper or lower case."""
+    return click.Choice(values, case_sensitive=False)
+
+
+def _all(*decorators: Decorator[Any]) -> Decorator[Any]:
+    """Return a decorator that applies several; their options keep this order in the help."""
+
+    def decorate(function: F) -> F:
+        for one in reversed(decorators):
+            function = one(function)
+        return function
+
+    return decorate
+
+
+name_option = option(
+    "-n",
+    "--name",
+    default="htdemucs",
+    heading=MODEL,
+    metavar="MODEL",
+    help="An official name or signature, hf://namespace/name, or a path; see `htdemucs models`.",
+)
+repo_option = option(
+    "--repo",
+    type=click.Path(path_type=Path),
+    heading=MODEL,
+    metavar="FOLDER",
+    help="Look for MODEL in this folder of .th, .safetensors and .yaml files.",
+)
+device_option = option(
+    "-d",
+    "--device",
+    heading=MODEL,
+    metavar="DEVICE",
+    help="Such as cuda, mps or cpu; by default the first of these that this machine has.",
+)
+compile_option = flag(
+    "--compile",
+    "compiled",
+    heading=QUALITY,
+    help="Use torch.compile, for GPUs (slow first run).",
+)
+skip_existing_option = option(
+    "--skip-existing/--no-skip-existing",
+    default=True,
+    heading=MANY,
+    help="Skip tracks whose htdemucs.json records the same work.",
+)
+json_option = flag(
+    "--json", "as_json", heading=SCRIPTS, help="Print a summary as JSON on standard output."
+)
+progress_option = option(
+    "--progress",
+    type=choice("bar", "json"),
+    default="bar",
+    heading=SCRIPTS,
+    help="On standard error: bars for people, or a line of JSON for each event.",
+)
+quiet_option = flag("-q", "--quiet", heading=SCRIPTS, help="Print only errors.")
+verbose_option = flag("-v", "--verbose", heading=SCRIPTS, help="Print details on standard error.")
+
+
+def precision_option(default: str) -> Decorator[Any]:
+    """Return the decorator for --precision."""
+    return option(
+        "--precision",
+        type=choice("auto", "fp32", "bf16", "fp16"),
+        default=default,
+        heading=QUALITY,
+        help="Precision of the network's products; auto: the fastest that the device supports.",
+    )
+
+
+def engine_options(precision: str = DEFAULTS.precision) -> Decorator[Any]:
+    """Return a decorator for the engine's options; the command gets them as `engine`, a dict.
+
+    Args:
+        precision: the default.
+    """
+    add = _all(
+        option(
+            "--shifts",
+            default=DEFAULTS.shifts,
+            heading=QUALITY,
+            metavar="N",
+            help="Average N runs with random lead-ins: N times the time, a little better. 0: one "
+            "run without a lead-in.",
         ),
-    ] = None
-    clip_mode: Annotated[
-        Literal["rescale", "clamp", "none"],
-        typer.Option(help="If a stem clips: lower all stems, cut its peaks, or neither."),
-    ] = "rescale"
-    file_format: Annotated[
-        Literal["wav", "flac", "mp3", "ogg", "opus", "m4a"] | None,
-        typer.Option("--format", help="Format of the files; by default wav."),
-    ] = None
-    bitrate: Annotated[
-        int | None, typer.Option(help="kbit/s of mp3 (320), opus (192) and m4a (256).")
-    ] = None
-    mp3_preset: Annotated[
-        int, typer.Option(min=2, max=7, help="2 is the best quality, 7 the fastest.")
-    ] = 2
-    align: Annotated[
-        Literal["start", "video"],
-        typer.Option(help="video: silence where a video's sound starts late or has gaps."),
-    ] = "start"
-    stem_file: Annotated[
-        bool,
-        typer.Option("--stem-file", help="One .stem.mp4 for DJ programs instead of four files."),
-    ] = False
+        option(
+            "--overlap",
+            default=DEFAULTS.overlap,
+            heading=QUALITY,
+            metavar="FRACTION",
+            help="Overlap of neighbouring segments, from 0 to below 1; more takes longer.",
+        ),
+        option(
+            "--segment",
+            type=float,
+            heading=QUALITY,
+            metavar="SECONDS",
+            help="Length of a segment; shorter ones need less memory and separate worse.",
+        ),
+        option(
+            "--batch-size",
+            type=int,
+            callback=number(1),
+            heading=QUALITY,
+            metavar="N",
+            help="Segments in a batch; by default 1 on a CPU, as many as fit on a GPU.",
+        ),
+        precision_option(precision),
+        option(
+            "--seed",
+            default=DEFAULTS.seed,
+            heading=QUALITY,
+            metavar="N",
+            help="Seed of the random lead-ins.",
+        ),
+    )
 
-    def options(self, **others: Any) -> "OutputOptions":
-        """Return the `OutputOptions` of these flags, with `others` as further fields.
-
-        Raises:
-            SeparationError: a flag is impossible or contradicts another one.
-        """
-        from htdemucs.audio import AudioEncoding
-        from htdemucs.stems import OutputOptions
-
-        file_format = self._format()
-        depth = self._depth()
-        return OutputOptions(
-            encoding=AudioEncoding(
-                format=file_format,
-                bit_depth=min(depth, 24) if file_format == "flac" else depth,
-                bitrate=self._bitrate(file_format),
-                mp3_preset=self.mp3_preset,
-            ),
-            filename=self.filename,
-            clip_mode=self.clip_mode,
-            two_stems=self.two_stems,
-            other_method=self.other_method,
-            residual=self.residual,
-            sample_rate=self._sample_rate(),
-            keep_bit_depth=self.bit_depth == KEEP,
-            align=self.align,
-            stem_file=self.stem_file,
-            **others,
-        )
-
-    def wanted_stems(self) -> tuple[str, ...] | None:
-        """Return the names in --stems.
-
-        Raises:
-            SeparationError: another option needs all stems.
-        """
-        if self.stems and self.two_stems:
-            raise SeparationError("choose --stems or --two-stems, not both")
-        if self.stems and (self.residual == "spread" or self.stem_file):
-            other = "--stem-file" if self.stem_file else "--residual spread"
-            raise SeparationError(f"{other} needs all stems: leave out --stems")
-        names = [name.strip() for name in (self.stems or "").split(",")]
-        return tuple(name for name in names if name) or None
-
-    def _sample_rate(self) -> int | None:
-        text = self.sample_rate
-        if text == KEEP:
-            return None
-        if not re.fullmatch(r"\d{1,7}", text) or int(text) not in SAMPLE_RATES:
-            raise SeparationError(f"--sample-rate must be keep or 8000 to 384000, not {text}")
-        return int(text)
-
-    def _depth(self) -> int:
-        depths = {None: 16, KEEP: 16, "16": 16, "24": 24, "32": 32}
-        if self.bit_depth not in depths:
-            raise SeparationError(f"--bit-depth must be keep, 16, 24 or 32, not {self.bit_depth}")
-        return depths[self.bit_depth]
-
-    def _format(self) -> str:
-        return self.file_format or "wav"
-
-    def _bitrate(self, file_format: str) -> int | None:  # noqa: ARG002  other flags depend on it
-        return self.bitrate
-
-
-@dataclass(frozen=True)
-class DemucsFlags(OutputFlags):
-    """The same options, and the flags of the published `demucs` command for them."""
-
-    int24: Annotated[bool, typer.Option("--int24", help="Same as --bit-depth 24.")] = False
-    float32: Annotated[
-        bool, typer.Option("--float32", help="Same as --bit-depth 32; 24 bits in FLAC.")
-    ] = False
-    flac: Annotated[bool, typer.Option("--flac", help="Same as --format flac.")] = False
-    mp3: Annotated[bool, typer.Option("--mp3", help="Same as --format mp3.")] = False
-    mp3_bitrate: Annotated[int, typer.Option(help="kbit/s of mp3.")] = 320
-
-    def _depth(self) -> int:
-        if self.int24 + self.float32 + (self.bit_depth is not None) > 1:
-            raise SeparationError("choose one of --int24, --float32 and --bit-depth")
-        return 24 if self.int24 else 32 if self.float32 else super()._depth()
-
-    def _format(self) -> str:
-        wanted = {"flac": self.flac, "mp3": self.mp3, self.file_format: self.file_format}
-        formats = [name for name, flag in wanted.items() if flag and name]
-        if len(formats) > 1:
-            raise SeparationError(f"choose one format, not {' and '.join(formats)}")
-        return formats[0] if formats else super()._format()
-
-    def _bitrate(self, file_format: str) -> int | None:
-        return self.bitrate or (self.mp3_bitrate if file_format == "mp3" else None)
-
-
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Return a command for Typer. Groups of options become their fields, and errors name flags."""
-    hints = get_type_hints(function, include_extras=True)
-    signature = inspect.signature(function)
-    groups = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
-    shown: list[inspect.Parameter] = []
-    for name, parameter in signature.parameters.items():
-        if name not in groups:
-            shown.append(parameter.replace(annotation=hints[name]))
-            continue
-        kinds = get_type_hints(groups[name], include_extras=True)
-        shown += [
-            inspect.Parameter(
-                f.name, parameter.KEYWORD_ONLY, default=f.default, annotation=kinds[f.name]
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def run(
+            *,
+            shifts: int,
+            overlap: float,
+            segment: float | None,
+            batch_size: int | None,
+            precision: str,
+            seed: int,
+            **others: Any,
+        ) -> None:
+            settings = EngineSettings(
+                shifts=shifts,
+                overlap=overlap,
+                segment=segment,
+                batch_size=batch_size,
+                precision=precision,
+                seed=seed,
             )
-            for f in fields(groups[name])
-        ]
+            function(engine=asdict(settings), **others)
 
-    @wraps(function)
-    def run(**values: Any) -> None:
-        for name, kind in groups.items():
-            values[name] = kind(**{f.name: values.pop(f.name) for f in fields(kind)})  # type: ignore
-        try:
-            function(**values)
-        except HTDemucsError as error:
-            raise type(error)(in_flags(str(error))) from error
+        return add(run)
 
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in shown]
+    return decorate
+
+
+output_options = _all(
+    option(
+        "--stems",
+        heading=OUTPUT,
+        metavar="STEM,...",
+        help="Write only these stems, such as vocals,drums.",
+    ),
+    option(
+        "--two-stems",
+        heading=OUTPUT,
+        metavar="STEM",
+        help="Write STEM and the rest: with vocals, an acapella and a karaoke version.",
+    ),
+    option(
+        "--other-method",
+        type=choice("add", "minus", "none"),
+        default="add",
+        heading=OUTPUT,
+        help="The rest is the sum of the other stems, the mixture minus STEM, or not written.",
+    ),
+    option(
+        "--residual",
+        type=choice("none", "spread", "write"),
+        default="none",
+        heading=OUTPUT,
+        help="The mixture minus all stems: drop it, spread it over the stems, or write it too.",
+    ),
+    option(
+        "--format",
+        "file_format",
+        type=choice("wav", "flac", "mp3", "ogg", "opus", "m4a"),
+        heading=OUTPUT,
+        help="File format; by default wav.",
+    ),
+    option(
+        "--bitrate",
+        type=int,
+        heading=OUTPUT,
+        metavar="KBPS",
+        help="kbit/s of mp3 (320), opus (192) and m4a (256).",
+    ),
+    option(
+        "--mp3-preset",
+        type=int,
+        callback=number(2, 7),
+        default=2,
+        heading=OUTPUT,
+        metavar="N",
+        help="2 is the best quality, 7 the fastest.",
+    ),
+    option(
+        "--bit-depth",
+        heading=OUTPUT,
+        metavar="BITS|keep",
+        help="In wav and flac: 16, 24, 32 (float, wav only), or keep the track's; by default 16.",
+    ),
+    option(
+        "--sample-rate",
+        default=KEEP,
+        heading=OUTPUT,
+        metavar="HZ|keep",
+        help="Sample rate of the stems, or keep the track's.",
+    ),
+    option(
+        "--clip-mode",
+        type=choice("rescale", "clamp", "none"),
+        default="rescale",
+        heading=OUTPUT,
+        help="If a stem clips: lower all stems, cut its peaks, or do nothing.",
+    ),
+    option(
+        "--align",
+        type=choice("start", "video"),
+        default="start",
+        heading=OUTPUT,
+        help="video: insert silence where a video's sound starts late or has gaps.",
+    ),
+    flag(
+        "--stem-file",
+        heading=OUTPUT,
+        help="Write one .stem.mp4 for DJ programs instead of four files.",
+    ),
+    option(
+        "--filename",
+        default="{track}/{stem}.{ext}",
+        heading=OUTPUT,
+        metavar="TEMPLATE",
+        help="Path below OUT/MODEL; also {trackext}, {artist}, {title} and {album}.",
+    ),
+)
+
+
+def wanted_stems(
+    *, stems: str | None, two_stems: str | None, residual: str, stem_file: bool, **_: Any
+) -> tuple[str, ...] | None:
+    """Return the names in --stems; None for all.
+
+    Raises:
+        click.UsageError: another option needs all stems.
+    """
+    if stems and two_stems:
+        raise click.UsageError("choose --stems or --two-stems, not both")
+    if stems and (residual == "spread" or stem_file):
+        other = "--stem-file" if stem_file else "--residual spread"
+        raise click.UsageError(f"{other} needs all stems: leave out --stems")
+    return split_list(stems)
+
+
+def output_settings(
+    *,
+    file_format: str | None,
+    bit_depth: str | None,
+    sample_rate: str,
+    bitrate: int | None,
+    mp3_preset: int,
+    stems: str | None,  # noqa: ARG001  `wanted_stems` reads it
+    **others: Any,
+) -> "OutputOptions":
+    """Return the `OutputOptions` for the values of `output_options`.
+
+    Raises:
+        click.UsageError: a value is impossible.
+        AudioError, SeparationError: the values contradict each other.
+    """
+    from htdemucs.audio import AudioEncoding
+    from htdemucs.stems import OutputOptions
+
+    file_format = file_format or "wav"
+    depths = {None: 16, KEEP: 16, "16": 16, "24": 24, "32": 32}
+    if bit_depth not in depths:
+        raise click.UsageError(f"--bit-depth must be keep, 16, 24 or 32, not {bit_depth}")
+    depth = depths[bit_depth]
+    rate = None
+    if sample_rate != KEEP:
+        if not sample_rate.isdecimal() or int(sample_rate[:8]) not in SAMPLE_RATES:
+            raise click.UsageError(
+                f"--sample-rate must be keep or 8000 to 384000, not {sample_rate}"
+            )
+        rate = int(sample_rate)
+    return OutputOptions(
+        encoding=AudioEncoding(
+            format=file_format,
+            bit_depth=min(depth, 24) if file_format == "flac" else depth,
+            bitrate=bitrate,
+            mp3_preset=mp3_preset,
+        ),
+        sample_rate=rate,
+        keep_bit_depth=bit_depth == KEEP,
+        **others,
     )
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
-    return run
 
 
-def in_flags(message: str) -> str:
-    """Return a library's message with its arguments, such as `two_stems=vocals`, as flags."""
-
-    def flag(argument: re.Match[str]) -> str:
-        if argument[1] in _FLAGS:
-            return _FLAGS[argument[1]]
-        name, _, value = argument[1].partition("=")
-        flags = f"--{name.replace('_', '-')}"
-        return f"{flags} {value}" if value and value != "True" else flags
-
-    return re.sub(r"`(\w+(?:=\w+)?)`", flag, message)
+def split_list(text: str | None) -> tuple[str, ...] | None:
+    """Return the items of a comma-separated list; None if there are none."""
+    return tuple(item.strip() for item in (text or "").split(",") if item.strip()) or None

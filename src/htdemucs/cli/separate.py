@@ -4,17 +4,18 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from htdemucs.cli import options as opt
-from htdemucs.cli.listeners import Terminal, listening
-from htdemucs.cli.shared import Interruption, messages, print_error, say
+from htdemucs.cli.console import SignalHandler, print_error, print_status
+from htdemucs.cli.progress import ConsoleReporter, reporting
 from htdemucs.errors import HTDemucsError, SeparationError
 from htdemucs.events import Event, Failed, Finished, Found, Listener, Written
 from htdemucs.files import model_folder
@@ -25,114 +26,179 @@ if TYPE_CHECKING:
     from htdemucs.stems import OutputOptions
 
 STANDARD_STREAM = Path("-")
+EXAMPLES = """
+htdemucs separate song.mp3
+htdemucs separate song.mp3 --two-stems vocals --mp3     # karaoke and acapella
+htdemucs separate album/ --format flac -o stems         # a folder
+htdemucs separate song.mp3 -n mini                      # small, offline, fast
+"""
 
 
+@opt.command("separate", examples=EXAMPLES)
+@click.argument("tracks", nargs=-1, type=click.Path(path_type=Path))
+@opt.option(
+    "-o",
+    "--out",
+    "--output",
+    type=click.Path(path_type=Path),
+    default="separated",
+    heading=opt.OUTPUT,
+    metavar="FOLDER",
+    help="Stems go to FOLDER/MODEL/TRACK/STEM.EXT. With - a single stem goes to standard output.",
+)
+@opt.output_options
+@opt.flag("--int24", heading=opt.OUTPUT, help="Same as --bit-depth 24.")
+@opt.flag("--float32", heading=opt.OUTPUT, help="Same as --bit-depth 32; 24 bits in flac.")
+@opt.flag("--flac", heading=opt.OUTPUT, help="Same as --format flac.")
+@opt.flag("--mp3", heading=opt.OUTPUT, help="Same as --format mp3.")
+@opt.option("--mp3-bitrate", default=320, heading=opt.OUTPUT, metavar="KBPS", help="Of mp3.")
+@opt.flag("--keep-times", heading=opt.OUTPUT, help="Copy the track's modification time to stems.")
+@opt.name_option
+@opt.option(
+    "-s", "--sig", heading=opt.MODEL, metavar="SIG", help="A network by its signature; same as -n."
+)
+@opt.repo_option
+@opt.flag("--list-models", heading=opt.MODEL, help="List the models for -n, and exit.")
+@opt.option(
+    "-d",
+    "--device",
+    heading=opt.MODEL,
+    metavar="DEVICE",
+    help="By default cuda, else mps, else cpu; several, such as cuda:0,cuda:1, share the tracks.",
+)
+@opt.engine_options()
+@opt.option(
+    "-j",
+    "--jobs",
+    type=int,
+    callback=opt.number(0),
+    default=0,
+    heading=opt.QUALITY,
+    metavar="N",
+    help="Same as --batch-size, on a CPU.",
+)
+@opt.flag("--no-split", heading=opt.QUALITY, help="Refuse tracks longer than one segment.")
+@opt.compile_option
+@opt.skip_existing_option
+@opt.flag("--dry-run", heading=opt.MANY, help="Only print what would be done with each track.")
+@opt.json_option
+@opt.progress_option
+@opt.quiet_option
+@opt.verbose_option
 def separate(
-    tracks: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="Audio or video files, folders of them, patterns, .m3u8 playlists, or - for "
-            "standard input."
-        ),
-    ] = None,
-    name: opt.Name = "htdemucs",
-    sig: Annotated[
-        str | None,
-        typer.Option("-s", "--sig", help="One network by its signature; the same as -n."),
-    ] = None,
-    repo: opt.Repo = None,
-    list_models: Annotated[
-        bool, typer.Option("--list-models", help="List the models that NAME can be, and exit.")
-    ] = False,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "-o",
-            "--out",
-            "--output",
-            help="Folder; stems go to OUT/MODEL/TRACK/STEM.EXT. With - a single stem goes to "
-            "standard output.",
-        ),
-    ] = Path("separated"),
-    device: Annotated[
-        str | None,
-        typer.Option(
-            "-d",
-            "--device",
-            help="By default cuda, else mps, else cpu; several, such as cuda:0,cuda:1, share the "
-            "tracks.",
-        ),
-    ] = None,
-    no_split: Annotated[
-        bool, typer.Option("--no-split", help="Refuse tracks longer than one segment.")
-    ] = False,
     *,
-    engine: opt.EngineOptions,
-    jobs: Annotated[
-        int, typer.Option("-j", "--jobs", help="Segments in a batch, on a CPU.", min=0)
-    ] = 0,
-    compiled: opt.Compile = False,
-    output: opt.DemucsFlags,
-    keep_times: Annotated[
-        bool, typer.Option("--keep-times", help="Give stems the track's time of modification.")
-    ] = False,
-    skip_existing: opt.SkipExisting = True,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done with each track.")
-    ] = False,
-    as_json: opt.AsJson = False,
-    progress: opt.ShowProgress = "bar",  # noqa: ARG001  `wants_json` has read it
-    quiet: opt.Quiet = False,
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Print details on standard error.")
-    ] = False,
+    tracks: tuple[Path, ...],
+    out: Path,
+    name: str,
+    sig: str | None,
+    repo: Path | None,
+    list_models: bool,
+    device: str | None,
+    engine: dict[str, Any],
+    jobs: int,
+    no_split: bool,
+    compiled: bool,
+    skip_existing: bool,
+    dry_run: bool,
+    as_json: bool,
+    progress: str,
+    quiet: bool,
+    verbose: bool,
+    **output: Any,
 ) -> None:
-    """Separate songs into stems."""
-    if list_models:
-        _list_models(repo)
-        return
-    if not tracks:
-        raise SeparationError("no tracks given; name one or more audio files")
-    if as_json and out == STANDARD_STREAM:
-        raise SeparationError("standard output takes the stem or the summary, not both")
-    options = output.options(keep_times=keep_times)
-    stems = output.wanted_stems()
-    name = sig or name
-    terminal = Terminal(bars="," not in (device or ""))
-    with ExitStack() as stack:
-        tell = stack.enter_context(listening(terminal, quiet=quiet, verbose=verbose))
-        to_stream = out == STANDARD_STREAM
-        if to_stream:
+    """Separate songs into stems.
+
+    TRACKS are audio or video files, folders of them, 'patterns', .m3u8 playlists, or - for
+    standard input. Finished tracks are skipped; an interrupted command resumes.
+    """
+    console = ConsoleReporter(bars="," not in (device or ""))
+    with (
+        reporting(progress, quiet=quiet, verbose=verbose, console=console) as on_event,
+        ExitStack() as stack,
+    ):
+        if list_models:
+            _list_models(repo)
+            return
+        if not tracks:
+            raise click.UsageError("no tracks given; name one or more audio files")
+        to_stdout = out == STANDARD_STREAM
+        if as_json and to_stdout:
+            raise click.UsageError("standard output takes the stem or the summary, not both")
+        stems = opt.wanted_stems(**output)
+        options = _output_settings(**output)
+        name = sig or name
+        if to_stdout:
             out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="htdemucs-")))
         library_folder = out / model_folder(name)
-        inputs = _find(tracks, [out, library_folder], stack, tell)
-        settings = engine.settings() | {"split": not no_split, "compiled": compiled}
-        settings["batch_size"] = engine.batch_size or jobs or None
-        separators = _load(name, repo, device, stems, options, settings, tell)
-        if to_stream:
+        inputs = _find_tracks(tracks, [out, library_folder], stack, on_event)
+        settings = engine | {
+            "split": not no_split,
+            "compiled": compiled,
+            "batch_size": engine["batch_size"] or jobs or None,
+        }
+        separators = _load(name, repo, device, stems, options, settings, on_event)
+        if to_stdout:
             _check_one_output(options, separators[0], tracks)
         from htdemucs.batch import Library
 
         library = Library(library_folder, options, skip_existing=skip_existing)
-        run = _Run(library, separators, to_stream, tell)
         if dry_run:
-            run.list(inputs)
-        else:
-            run.separate(inputs)
-            run.conclude(as_json)
+            _print_plan(library, inputs, separators[0], on_event)
+            return
+        signals = SignalHandler()
+        outcomes: list[Outcome] = []
+        callback = _name_stdout(on_event) if to_stdout else on_event
+        with signals:
+            try:
+                outcomes.extend(library.separate_all(inputs, separators, callback))
+            except KeyboardInterrupt:
+                print_status("stopped; run the same command again to resume")
+        _conclude(outcomes, signals, as_json=as_json, quiet=quiet)
+        if to_stdout:
+            [[file]] = [outcome.files.values() for outcome in outcomes]
+            with Path(file).open("rb") as stem:
+                shutil.copyfileobj(stem, sys.stdout.buffer)
 
 
-def _find(
-    words: list[Path], without: list[Path], stack: ExitStack, tell: Listener
+def _output_settings(
+    *,
+    int24: bool,
+    float32: bool,
+    flac: bool,
+    mp3: bool,
+    mp3_bitrate: int,
+    file_format: str | None,
+    bit_depth: str | None,
+    bitrate: int | None,
+    **others: Any,
+) -> "OutputOptions":
+    """Return the output options, with the published command's flags in the place of ours."""
+    if int24 + float32 + (bit_depth is not None) > 1:
+        raise click.UsageError("choose one of --int24, --float32 and --bit-depth")
+    if int24 or float32:
+        bit_depth = "24" if int24 else "32"
+    chosen = {"flac": flac, "mp3": mp3, file_format: file_format}
+    formats = [name for name, wanted in chosen.items() if wanted and name]
+    if len(formats) > 1:
+        raise click.UsageError(f"choose one format, not {' and '.join(formats)}")
+    file_format = formats[0] if formats else None
+    if file_format == "mp3":
+        bitrate = bitrate or mp3_bitrate
+    return opt.output_settings(
+        file_format=file_format, bit_depth=bit_depth, bitrate=bitrate, **others
+    )
+
+
+def _find_tracks(
+    words: tuple[Path, ...], exclude: list[Path], stack: ExitStack, on_event: Listener
 ) -> "list[Track | HTDemucsError]":
-    """Return the tracks; if none can be read, tell why and exit before a model is loaded."""
+    """Return the tracks; if none can be read, report why and exit before a model is loaded."""
     from htdemucs.audio import AudioFile
     from htdemucs.batch import Track, find_tracks
 
-    if STANDARD_STREAM in words:
-        words = [_standard_input(stack) if word == STANDARD_STREAM else word for word in words]
-    tracks: list[Track | HTDemucsError] = list(find_tracks(words, without))
-    tell(Found(len(tracks)))
+    paths = [_save_stdin(stack) if word == STANDARD_STREAM else word for word in words]
+    tracks: list[Track | HTDemucsError] = list(find_tracks(paths, exclude))
+    on_event(Found(len(tracks)))
     failures = []
     for item in tracks:
         try:
@@ -145,8 +211,8 @@ def _find(
         else:
             return tracks
     for failure in failures:
-        tell(failure)
-    raise typer.Exit(1)
+        on_event(failure)
+    raise click.exceptions.Exit(1)
 
 
 def _load(
@@ -156,7 +222,7 @@ def _load(
     stems: tuple[str, ...] | None,
     options: "OutputOptions",
     settings: dict[str, Any],
-    tell: Listener,
+    on_event: Listener,
 ) -> "list[Separator]":
     """Return a separator for each device, with only those networks that the files need."""
     from htdemucs.fast import keep_freed_memory
@@ -166,107 +232,87 @@ def _load(
     separators = []
     for place in device.split(",") if device else [None]:
         only = stems or options.only_stem
-        load = partial(load_model, name, repo=repo, device=place, stems=only)
-        model = load(on_progress=tell)
+        load: Callable[..., Any] = partial(load_model, name, repo=repo, device=place, stems=only)
+        model = load(on_progress=on_event)
         needed = stems or options.needed_stems(model.sources)
         separator = Separator(model, stems=needed, reload=load, **settings)
         separators.append(separator)
-        say(f"{name} on {separator.device}, {separator.precision}")
+        print_status(f"{name} on {separator.device}, {separator.precision}")
     keep_freed_memory()
     return separators
 
 
-def _check_one_output(options: "OutputOptions", separator: "Separator", words: list[Path]) -> None:
+def _check_one_output(
+    options: "OutputOptions", separator: "Separator", tracks: tuple[Path, ...]
+) -> None:
     """Refuse several tracks and several stems: standard output is a single file."""
     if not options.stem_file and len(options.output_names(separator.stems)) != 1:
-        raise SeparationError(
+        raise click.UsageError(
             "standard output takes one stem: add --stems or --two-stems STEM --other-method none"
         )
-    if len(words) != 1 or words[0].is_dir():
-        raise SeparationError("standard output takes one track; name one file")
+    if len(tracks) != 1 or tracks[0].is_dir():
+        raise click.UsageError("standard output takes one track; name one file")
 
 
-class _Run:
-    """Lets a library work, and collects its outcomes for the summary."""
-
-    def __init__(
-        self,
-        library: "Library",
-        separators: "list[Separator]",
-        to_stream: bool,
-        tell: Listener,
-    ) -> None:
-        self.library, self.separators, self.to_stream = library, separators, to_stream
-        self.tell = _to_standard_output(tell) if to_stream else tell
-        self.outcomes: list[Outcome] = []
-        self.interruption = Interruption()
-
-    def separate(self, tracks: "list[Track | HTDemucsError]") -> None:
-        """Separate all tracks, until a signal."""
-        with self.interruption:
-            try:
-                work = self.library.separate_all(tracks, self.separators, self.tell)
-                self.outcomes.extend(work)
-            except KeyboardInterrupt:
-                say("stopped; run the same command again to resume")
-
-    def list(self, tracks: "list[Track | HTDemucsError]") -> None:
-        """Print what would be done with each track."""
-        separator = self.separators[0]
-        failures = 0
-        for track in tracks:
-            try:
-                if isinstance(track, HTDemucsError):
-                    raise track
-                placed = self.library.place(track)
-                step = self.library.preview(placed, separator)
-                files = ", ".join(self.library.files(placed, separator).values())
-                print(f"{step:8}  {placed.location}  ->  {files}")
-            except HTDemucsError as error:
-                failures += 1
-                location = None if isinstance(track, HTDemucsError) else track.location
-                self.tell(Failed(location, str(error)))
-        if failures:
-            raise typer.Exit(1)
-
-    def conclude(self, as_json: bool) -> None:
-        """Print the summary; exit with an error if a track failed or a signal stopped the run."""
-        from htdemucs.batch.outcomes import STATUSES, summary
-
-        counts = summary(self.outcomes)
-        number = self.interruption.signal
-        if as_json:
-            print(json.dumps({**counts, "stopped": number is not None}, indent=2))
-        failures = [o for o in self.outcomes if o.status == "failed"]
-        if len(self.outcomes) > 1:
-            parts = [f"{counts[status]} {status}" for status in STATUSES if counts[status]]
-            say(f"{len(self.outcomes)} tracks: {', '.join(parts)}")
-            for failure in failures if not messages().quiet else ():
-                print_error(failure.reason or "")
-        if number is not None:
-            raise typer.Exit(128 + number)
-        if failures:
-            raise typer.Exit(1)
-        if self.to_stream:
-            [[file]] = [outcome.files.values() for outcome in self.outcomes]
-            with Path(file).open("rb") as stem:
-                shutil.copyfileobj(stem, sys.stdout.buffer)
+def _print_plan(
+    library: "Library",
+    tracks: "list[Track | HTDemucsError]",
+    separator: "Separator",
+    on_event: Listener,
+) -> None:
+    """Print what would be done with each track."""
+    failed = False
+    for track in tracks:
+        try:
+            if isinstance(track, HTDemucsError):
+                raise track
+            placed = library.place(track)
+            step = library.preview(placed, separator)
+            files = ", ".join(library.files(placed, separator).values())
+            print(f"{step:8}  {placed.location}  ->  {files}")
+        except HTDemucsError as error:
+            failed = True
+            location = None if isinstance(track, HTDemucsError) else track.location
+            on_event(Failed(location, str(error)))
+    if failed:
+        raise click.exceptions.Exit(1)
 
 
-def _to_standard_output(tell: Listener) -> Listener:
-    """Return a listener that names standard output where the stem's file is only on its way."""
+def _conclude(
+    outcomes: "list[Outcome]", signals: SignalHandler, *, as_json: bool, quiet: bool
+) -> None:
+    """Print the summary; exit with an error if a track failed or a signal stopped the run."""
+    from htdemucs.batch.outcomes import STATUSES, summary
 
-    def listener(event: Event) -> None:
+    counts = summary(outcomes)
+    if as_json:
+        print(json.dumps({**counts, "stopped": signals.signal is not None}, indent=2))
+    failures = [outcome for outcome in outcomes if outcome.status == "failed"]
+    if len(outcomes) > 1:
+        parts = [f"{counts[status]} {status}" for status in STATUSES if counts[status]]
+        print_status(f"{len(outcomes)} tracks: {', '.join(parts)}")
+        for failure in () if quiet else failures:
+            print_error(failure.reason or "")
+    if signals.signal is not None:
+        raise click.exceptions.Exit(signals.exit_code)
+    if failures:
+        raise click.exceptions.Exit(1)
+
+
+def _name_stdout(on_event: Listener) -> Listener:
+    """Return a callback that names standard output in the place of the stem's temporary file."""
+
+    def callback(event: Event) -> None:
         if isinstance(event, Written):
             event = replace(event, path="-")
         elif isinstance(event, Finished):
             event = replace(event, files=dict.fromkeys(event.files, "-"))
-        tell(event)
+        on_event(event)
 
-    return listener
+    return callback
 
 
-def _standard_input(stack: ExitStack) -> Path:
+def _save_stdin(stack: ExitStack) -> Path:
     """Save standard input to a file, and return its path."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="htdemucs-"))
     path = Path(folder) / "stdin"
@@ -276,10 +322,10 @@ def _standard_input(stack: ExitStack) -> Path:
 
 
 def _list_models(repo: Path | None) -> None:
-    from htdemucs.cli.models import models
+    from htdemucs.cli.models import print_models
 
     if repo is None:
-        models(as_json=False)
+        print_models(as_json=False)
         return
     if not repo.is_dir():
         raise SeparationError(f"--repo {repo} is not a folder")

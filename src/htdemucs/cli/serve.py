@@ -2,63 +2,162 @@
 
 import webbrowser
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from htdemucs.cli import options as opt
-from htdemucs.cli.shared import say, set_verbosity
+from htdemucs.cli.console import print_status, set_verbosity
 from htdemucs.errors import ServerError
 from htdemucs.files import user_data
 
 SHORTEST_TOKEN = 8
 
 
+SERVER, LIMITS = "Server", "Limits"  # headings of the help
+EXAMPLES = """
+htdemucs serve --open
+htdemucs serve --host 0.0.0.0 --library /music/stems
+"""
+
+
+@opt.command("serve", examples=EXAMPLES)
+@opt.flag("--open", "open_page", heading=SERVER, help="Open the page in a browser.")
+@opt.option(
+    "--host",
+    default="127.0.0.1",
+    heading=SERVER,
+    metavar="ADDRESS",
+    help="0.0.0.0: all addresses; every client then needs the token.",
+)
+@opt.option(
+    "--port",
+    type=int,
+    callback=opt.number(0, 65535),
+    default=8000,
+    heading=SERVER,
+    metavar="N",
+    help="0: any free port.",
+)
+@opt.option(
+    "--token",
+    envvar="HTDEMUCS_TOKEN",
+    heading=SERVER,
+    metavar="TOKEN",
+    help="Require this token; by default one is made unless HOST is this machine alone.",
+)
+@opt.option(
+    "--allow-host",
+    multiple=True,
+    heading=SERVER,
+    metavar="NAME",
+    help="A name of this server, needed behind a proxy; may be repeated.",
+)
+@opt.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    heading=SERVER,
+    metavar="FOLDER",
+    help="For the database, uploads and previews; by default the user's data folder.",
+)
+@opt.option(
+    "--library",
+    type=click.Path(path_type=Path),
+    heading=SERVER,
+    metavar="FOLDER",
+    help="Tracks and stems, as `htdemucs separate --output` writes them; by default "
+    "DATA/separated.",
+)
+@opt.option(
+    "--database",
+    heading=SERVER,
+    metavar="URL",
+    help="Such as postgresql://...; by default a file in DATA.",
+)
+@opt.name_option
+@opt.option(
+    "--workers",
+    type=int,
+    callback=opt.number(1, 64),
+    default=1,
+    heading=opt.QUALITY,
+    metavar="N",
+    help="Processes that separate, each with a model in memory.",
+)
+@opt.option(
+    "--max-upload",
+    type=int,
+    callback=opt.number(1),
+    default=2048,
+    heading=LIMITS,
+    metavar="MB",
+    help="Size of an upload.",
+)
+@opt.option(
+    "--max-minutes",
+    type=float,
+    callback=opt.number(0),
+    default=180.0,
+    heading=LIMITS,
+    metavar="MINUTES",
+    help="Length of a track.",
+)
+@opt.option(
+    "--max-jobs",
+    type=int,
+    callback=opt.number(1),
+    default=100,
+    heading=LIMITS,
+    metavar="N",
+    help="Tracks in the queue.",
+)
+@opt.option(
+    "--max-previews",
+    type=int,
+    callback=opt.number(0),
+    default=20480,
+    heading=LIMITS,
+    metavar="MB",
+    help="Size of all previews; the least recently played are deleted first.",
+)
+@opt.option(
+    "--keep-free",
+    type=int,
+    callback=opt.number(0),
+    default=1024,
+    heading=LIMITS,
+    metavar="MB",
+    help="Free space on the disk below which uploads are refused.",
+)
+@opt.option(
+    "--keep-days",
+    type=float,
+    callback=opt.number(0),
+    heading=LIMITS,
+    metavar="DAYS",
+    help="Delete uploaded tracks this long after they are finished; by default never.",
+)
+@opt.flag("-v", "--verbose", help="Print details.")
 def serve(
-    name: opt.Name = "htdemucs",
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0: all, and everyone needs the token.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65535)] = 8000,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the database, uploads and previews; by default the user's."),
-    ] = None,
-    library: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of tracks and stems, as `htdemucs separate --output` writes it; by "
-            "default DATA/separated."
-        ),
-    ] = None,
-    database: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Such as postgresql://...; by default a file in DATA."),
-    ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that separate.", min=1, max=64)] = 1,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            envvar="HTDEMUCS_TOKEN",
-            help="Ask everyone for it; by default elsewhere than on 127.0.0.1 only.",
-        ),
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None, typer.Option(help="A name of this server; needed behind a proxy.")
-    ] = None,
-    max_upload: Annotated[int, typer.Option(help="MB of one upload.", min=1)] = 2048,
-    max_minutes: Annotated[float, typer.Option(help="Minutes of one track.", min=0)] = 180,
-    max_jobs: Annotated[int, typer.Option(help="Tracks that may wait.", min=1)] = 100,
-    max_previews: Annotated[int, typer.Option(help="MB of all previews together.", min=0)] = 20480,
-    keep_free: Annotated[int, typer.Option(help="MB that stay free on the disk.", min=0)] = 1024,
-    keep_days: Annotated[
-        float | None,
-        typer.Option(help="Delete uploaded tracks so many days after they ended.", min=0),
-    ] = None,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print details.")] = False,
+    *,
+    name: str,
+    host: str,
+    port: int,
+    data: Path | None,
+    library: Path | None,
+    database: str | None,
+    workers: int,
+    token: str | None,
+    allow_host: tuple[str, ...],
+    max_upload: int,
+    max_minutes: float,
+    max_jobs: int,
+    max_previews: int,
+    keep_free: int,
+    keep_days: float | None,
+    open_page: bool,
+    verbose: bool,
 ) -> None:
-    """Serve a page to separate songs, and to listen to their stems meanwhile."""
+    """Serve a web page that separates songs and plays the stems while it works."""
     try:
         from htdemucs.serve import server
         from htdemucs.serve.security import Access
@@ -69,7 +168,7 @@ def serve(
         ) from None
     if token is not None and len(token) < SHORTEST_TOKEN:
         raise ServerError(f"--token must have at least {SHORTEST_TOKEN} characters")
-    set_verbosity(quiet=False, verbose=verbose)
+    set_verbosity(verbose=verbose)
     limits = Limits(
         upload_bytes=max_upload << 20,
         seconds=60 * max_minutes,
@@ -90,8 +189,10 @@ def serve(
     address = f"http://{shown}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")
 
     def ready() -> None:
-        say(f"{address}  (Ctrl-C ends the server; what is being separated goes on next time)")
+        print_status(
+            f"{address}  (Ctrl-C ends the server; what is being separated goes on next time)"
+        )
         if open_page:
             webbrowser.open(address)
 
-    server.serve(settings, Access.to(token, allow_host or ()), listener, ready)
+    server.serve(settings, Access.to(token, allow_host), listener, ready)

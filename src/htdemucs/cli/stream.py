@@ -1,70 +1,89 @@
-"""`htdemucs stream`: separate what comes in through a pipe, while it comes."""
+"""`htdemucs stream`: separate standard input to standard output while it arrives."""
 
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from htdemucs.cli import options as opt
-from htdemucs.cli.listeners import Terminal
-from htdemucs.cli.pipes import (
-    PipeDepth,
-    PipeFormat,
-    Raw,
+from htdemucs.cli.console import print_status
+from htdemucs.cli.progress import reporting
+from htdemucs.cli.stdio_options import (
+    exit_on_signals,
+    pipe_depth_option,
+    pipe_format_option,
     raw_format,
+    raw_option,
     refuse_terminals,
     standard_output,
-    told,
 )
-from htdemucs.cli.shared import say
-from htdemucs.errors import SeparationError
 
 if TYPE_CHECKING:
     from htdemucs.separation import Normalization
     from htdemucs.separation.normalization import Running
 
+EXAMPLES = """
+ffmpeg -v error -i song.mp3 -f wav - | htdemucs stream --stems vocals > vocals.wav
+sox song.wav -t wav - | htdemucs stream -n mini --stems drums,bass | play -
+"""
 
+
+@opt.command("stream", examples=EXAMPLES)
+@opt.option(
+    "--stems",
+    heading=opt.OUTPUT,
+    metavar="STEM,...",
+    help="Write only these stems, such as vocals,drums, in this order.",
+)
+@raw_option
+@pipe_format_option
+@pipe_depth_option
+@opt.name_option
+@opt.repo_option
+@opt.device_option
+@opt.option(
+    "--normalization",
+    default="running",
+    heading=opt.QUALITY,
+    metavar="running|MEAN,STD",
+    help="Level of the input: measured on all that has arrived so far, or given.",
+)
+@opt.engine_options()
+@opt.compile_option
+@opt.progress_option
+@opt.quiet_option
 def stream(
-    name: opt.Name = "htdemucs",
-    repo: opt.Repo = None,
-    device: opt.Device = None,
-    stems: Annotated[
-        str | None,
-        typer.Option(help="Only these stems, such as vocals,drums, in this order."),
-    ] = None,
-    raw: Raw = None,
-    normalization: Annotated[
-        str,
-        typer.Option(
-            metavar="running|MEAN,STD",
-            help="Level of the input: of all that has come so far, or given.",
-        ),
-    ] = "running",
-    file_format: PipeFormat = "wav",
-    bit_depth: PipeDepth = "16",
     *,
-    engine: opt.EngineOptions,
-    compiled: opt.Compile = False,
-    progress: opt.ShowProgress = "bar",  # noqa: ARG001  `wants_json` has read it
-    quiet: opt.Quiet = False,
+    name: str,
+    repo: Path | None,
+    device: str | None,
+    stems: str | None,
+    raw: str | None,
+    normalization: str,
+    file_format: str,
+    bit_depth: str,
+    engine: dict[str, Any],
+    compiled: bool,
+    progress: str,
+    quiet: bool,
 ) -> None:
-    """Separate standard input to standard output while it comes in."""
-    from htdemucs.audio import AudioPipe
-    from htdemucs.fast import keep_freed_memory
-    from htdemucs.separation import Separator
-    from htdemucs.stems.pipe import separate_pipe
-    from htdemucs.weights import load_model
+    """Separate standard input to standard output while it arrives."""
+    with reporting(progress, quiet=quiet) as on_event, exit_on_signals():
+        from htdemucs.audio import AudioPipe
+        from htdemucs.fast import keep_freed_memory
+        from htdemucs.separation import Separator
+        from htdemucs.stems.pipe import separate_pipe
+        from htdemucs.weights import load_model
 
-    level, source = _level(normalization), raw_format(raw)
-    wanted = [word.strip() for word in (stems or "").split(",") if word.strip()] or None
-    refuse_terminals()
-    settings = engine.settings() | {"compiled": compiled, "batch_size": engine.batch_size or 1}
-    with told(Terminal(), quiet=quiet) as tell:
+        level, source, wanted = _level(normalization), raw_format(raw), opt.split_list(stems)
+        refuse_terminals()
+        settings = engine | {"compiled": compiled, "batch_size": engine["batch_size"] or 1}
         load = partial(load_model, name, repo=repo, device=device, stems=wanted)
-        separator = Separator(load(on_progress=tell), stems=wanted, reload=load, **settings)
+        separator = Separator(load(on_progress=on_event), stems=wanted, reload=load, **settings)
         keep_freed_memory()
-        say(f"{name} on {separator.device}, {separator.precision}")
+        print_status(f"{name} on {separator.device}, {separator.precision}")
         pipe = AudioPipe(
             sys.stdin.buffer,
             sample_rate=separator.sample_rate,
@@ -72,9 +91,9 @@ def stream(
             raw=source,
         )
         rate, channels = pipe.source_sample_rate, len(separator.stems) * pipe.channels
-        say(f"{', '.join(separator.stems)}: {channels} channels in all, {rate} Hz")
+        print_status(f"{', '.join(separator.stems)}: {channels} channels in all, {rate} Hz")
         with standard_output(rate, channels, file_format, bit_depth) as writer:
-            separate_pipe(separator, pipe, writer, level, on_progress=tell)
+            separate_pipe(separator, pipe, writer, level, on_progress=on_event)
 
 
 def _level(text: str) -> "Normalization | Running":
@@ -85,9 +104,9 @@ def _level(text: str) -> "Normalization | Running":
     try:
         mean, std = (float(word) for word in text.split(","))
     except ValueError:
-        raise SeparationError(
+        raise click.UsageError(
             f"--normalization must be running or MEAN,STD as in 0,0.1, not {text}"
         ) from None
     if not (abs(mean) < 1e6 and 0 < std < 1e6):
-        raise SeparationError(f"--normalization {text} is no level: STD must be above 0")
+        raise click.UsageError(f"--normalization {text}: STD must be above 0")
     return Normalization(mean, std)

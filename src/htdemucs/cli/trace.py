@@ -1,23 +1,26 @@
 """`htdemucs trace`: show the size of the data at every stage."""
 
 import json
-from typing import Annotated, Literal
+from typing import Literal
 
-import typer
-
-from htdemucs.cli.options import Name
-from htdemucs.cli.shared import print_table
+from htdemucs.cli import options as opt
+from htdemucs.cli.console import print_table
 
 
-def trace(
-    name: Name = "htdemucs",
-    samples: Annotated[
-        int | None,
-        typer.Option(help="Length of the mixture; by default one segment of the model."),
-    ] = None,
-    language: Annotated[Literal["en", "zh"], typer.Option(help="Language of the stages.")] = "en",
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
-) -> None:
+@opt.command(
+    "trace",
+    examples="""
+    htdemucs trace --samples 258602 --language zh
+    htdemucs trace -n htdemucs_6s --json
+    """,
+)
+@opt.name_option
+@opt.option(
+    "--samples", type=int, metavar="N", help="Length of the mixture; by default one segment."
+)
+@opt.option("--language", type=opt.choice("en", "zh"), default="en", help="Of the stages' names.")
+@opt.flag("--json", "as_json", help="Print a JSON list.")
+def trace(name: str, samples: int | None, language: Literal["en", "zh"], as_json: bool) -> None:
     """Show the size of the data at every stage of the network. Needs no weights."""
     from htdemucs.model.trace import trace as trace_stages
     from htdemucs.weights.loading import known_config

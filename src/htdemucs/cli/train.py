@@ -4,59 +4,55 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from htdemucs.cli.shared import messages
+from htdemucs.cli import options as opt
+from htdemucs.cli.console import print_status, status_console
 
 if TYPE_CHECKING:
     from htdemucs.training import LogEntry, Run
 
-REHEARSED_STEPS = 2
+BENCHMARK_STEPS = 2
 
 
-def train(
-    config: Annotated[
-        Path,
-        typer.Argument(
-            help="YAML file with the data, the model and the training.", show_default=False
-        ),
-    ],
-    changes: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...", help="Replaces keys of the file: optim.lr=1e-4 steps=2000."
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Only measure a step: model size, memory and speed."),
-    ] = False,
-) -> None:
-    """Train a model, or resume a run that was stopped. Needs htdemucs[train]."""
+@opt.command(
+    "train",
+    examples="""
+    htdemucs train config.yaml
+    htdemucs train config.yaml optim.lr=1e-4 steps=2000
+    htdemucs train config.yaml --dry-run
+    """,
+)
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
+@opt.flag("--dry-run", help="Only measure a step: model size, memory and speed.")
+def train(config: Path, changes: tuple[str, ...], dry_run: bool) -> None:
+    """Train a model, or resume an interrupted run. Needs htdemucs[train].
+
+    CONFIG is a YAML file with the data, the model and the training; KEY=VALUE replaces its keys.
+    """
     _require("accelerate", "soundfile")
     from htdemucs.training import finish, parts, prepare, read_config
 
-    settings = read_config(config, changes or [])
+    settings = read_config(config, list(changes))
     if settings.tensorboard:
         _require("tensorboard", else_set="tensorboard=false")
     if settings.augment.repitch:
         _require("python-stretch", else_set="augment.repitch=0")
     for part in parts(settings):
         run = prepare(part)
-        _introduce(run)
+        _print_sizes(run)
         if dry_run:
-            _rehearse(run)
+            _benchmark(run)
             return
-        _follow(run)
+        _train(run)
     if run.trainer.accelerator.is_main_process:
         folder = finish(settings)
-        line = f"done: separate with it by  htdemucs separate -n {folder} SONG"
-        messages().print(line, soft_wrap=True, markup=False)
+        print_status(f"done: separate with it by  htdemucs separate -n {folder} SONG")
 
 
 def _require(*packages: str, else_set: str = "") -> None:
@@ -73,34 +69,33 @@ def _require(*packages: str, else_set: str = "") -> None:
         )
 
 
-def _introduce(run: "Run") -> None:
+def _print_sizes(run: "Run") -> None:
     """Print the size of the network and of the music."""
     if not run.trainer.accelerator.is_main_process:
         return
-    say = partial(messages().print, soft_wrap=True, markup=False)
     network, corpus = run.trainer.network, run.corpus
     parameters = sum(p.numel() for p in network.parameters())
     seconds = sum(recording.length for recording in corpus.train) / network.sample_rate
-    say(
+    print_status(
         f"{parameters / 1e6:.2f} M parameters for {', '.join(network.sources)}; "
         f"{len(corpus.train)} tracks ({seconds / 3600:.2f} h) to learn from, "
         f"{len(corpus.valid)} to validate with; processes: {run.trainer.accelerator.num_processes}"
     )
     for note in corpus.notes:
-        say(f"note: {note}")
+        print_status(f"note: {note}")
     if not corpus.valid:
-        say("note: no tracks to validate with; the last model is the result")
+        print_status("note: no tracks to validate with; the last model is the result")
     if run.resumed:
-        say(f"resuming after step {run.trainer.step} of {run.config.steps}")
+        print_status(f"resuming after step {run.trainer.step} of {run.config.steps}")
 
 
-def _rehearse(run: "Run") -> None:
+def _benchmark(run: "Run") -> None:
     """Run a few steps and print their time and memory."""
     import torch
 
     from htdemucs.provenance import peak_device_memory, peak_memory
 
-    entry = run.trainer.rehearse(REHEARSED_STEPS)
+    entry = run.trainer.rehearse(BENCHMARK_STEPS)
     if not run.trainer.accelerator.is_main_process:
         return
     network, config = run.trainer.network, run.config
@@ -110,25 +105,28 @@ def _rehearse(run: "Run") -> None:
     else:
         memory, where = peak_memory(), "memory"
     seconds = config.batch_size / entry.examples_per_second
-    say = messages().print
-    say(f"model: {size / 2**20:.1f} MiB of parameters")
-    say(f"one step of {config.batch_size} examples: {seconds:.2f} s, {entry.waiting:.0%} waiting")
+    print_status(f"model: {size / 2**20:.1f} MiB of parameters")
+    print_status(
+        f"one step of {config.batch_size} examples: {seconds:.2f} s, {entry.waiting:.0%} waiting"
+    )
     if memory is not None:
-        say(f"peak {where}: {memory / 2**20:.0f} MiB")
-    say(f"all {config.steps} steps: {_duration(seconds * config.steps)} without validation")
+        print_status(f"peak {where}: {memory / 2**20:.0f} MiB")
+    print_status(
+        f"all {config.steps} steps: {_duration(seconds * config.steps)} without validation"
+    )
 
 
-def _follow(run: "Run") -> None:
+def _train(run: "Run") -> None:
     """Train to the end and print the log; after a signal, write a checkpoint and exit."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = messages()
+    console = status_console()
     trainer, total = run.trainer, run.config.steps
     main = trainer.accelerator.is_main_process
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     live = console.is_terminal and main
     with (
-        _stopping(trainer.stop) as received,
+        _stop_on_signals(trainer.stop) as received,
         Progress(*columns, console=console, disable=not live) as progress,
     ):
         task = progress.add_task("step 0", total=total, completed=trainer.step)
@@ -138,11 +136,11 @@ def _follow(run: "Run") -> None:
             line = _line(entry, run)
             progress.update(task, completed=entry.step, description=line)
             if not live or entry.valid:
-                console.print(line, soft_wrap=True)
+                print_status(line)
     if received and trainer.step < total:
         if main:
-            console.print(f"stopped after step {trainer.step}; run the same command to resume")
-        raise typer.Exit(128 + received[0])
+            print_status(f"stopped after step {trainer.step}; run the same command to resume")
+        raise click.exceptions.Exit(128 + received[0])
 
 
 def _line(entry: "LogEntry", run: "Run") -> str:
@@ -166,7 +164,7 @@ def _duration(seconds: float) -> str:
 
 
 @contextmanager
-def _stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
+def _stop_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
     """Turn Ctrl-C and SIGTERM into a call of `stop`; a second one ends the process at once."""
     received: list[int] = []
 

@@ -26,7 +26,7 @@ def main() -> None:
     try:
         install(replace)
     except ConfigError as error:
-        sys.exit(f"error: {error}".replace("`replace=True`", "--replace"))
+        sys.exit(f"error: {error}")
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(CHILDREN), *([before] if before else [])])
     sys.argv = words

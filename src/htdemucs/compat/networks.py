@@ -123,7 +123,7 @@ class BagOfModels(nn.Module):
 
     def forward(self, _: Tensor) -> Tensor:
         """Refuse, as published."""
-        raise NotImplementedError("call `apply_model` with this bag")
+        raise NotImplementedError("call apply_model with this bag")
 
 
 def _new(kind: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> Model:

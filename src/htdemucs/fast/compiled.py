@@ -32,8 +32,6 @@ def compile_function(function: Callable[P, R]) -> Callable[P, R]:
             return run(*inputs, **options)
         except TorchDynamoException as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ConfigError(
-                f"torch cannot compile here ({reason}); leave out `compiled`"
-            ) from error
+            raise ConfigError(f"torch cannot compile here ({reason}); do not compile") from error
 
     return call

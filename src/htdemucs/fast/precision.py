@@ -35,7 +35,7 @@ def choose_precision(model: Model, wanted: str = "auto") -> str:
     if wanted not in PRECISIONS:
         raise ConfigError(f"precision must be auto, {', '.join(PRECISIONS)}, not {wanted!r}")
     if wanted == "fp16" and device.type == "cpu":
-        raise ConfigError("fp16 needs a GPU; on a CPU use `precision` bf16 or auto")
+        raise ConfigError("fp16 needs a GPU; on a CPU use precision bf16 or auto")
     return wanted
 
 

@@ -107,7 +107,7 @@ def choices(took: Mapping[float, tuple[float, float]], latency: float | None) ->
     if not found and latency is not None:
         least = min(sum(_given(s, PACES[-1])) for _, s in took.values()) + CROSSFADE + LEAST
         raise SeparationError(
-            f"`latency` of {latency:g} s is too short for this model on this machine, which can "
+            f"a latency of {latency:g} s is too short for this model on this machine, which can "
             f"do {least:.2f} s; a smaller model can do less"
         )
     if not found:

@@ -85,7 +85,7 @@ class LiveSeparator:
 
     def __init__(self, separator: Separator, timing: Timing) -> None:
         if separator.shifts:
-            raise SeparationError("live separation makes one run at a time; leave out `shifts`")
+            raise SeparationError("live separation makes one run at a time; set shifts to 0")
         self.separator = separator
         self.stems, self.sample_rate = separator.stems, separator.sample_rate
         self._set(timing)
@@ -102,9 +102,9 @@ class LiveSeparator:
     def _set(self, timing: Timing) -> None:
         seconds = astuple(timing)
         if not all(math.isfinite(s) and s >= 0 for s in seconds) or timing.hop == 0:
-            raise SeparationError(f"a timing of {seconds} s is impossible: `hop` must be above 0")
+            raise SeparationError(f"a timing of {seconds} s is impossible: the hop must be above 0")
         if timing.crossfade > timing.hop:
-            raise SeparationError("`crossfade` must not be longer than `hop`")
+            raise SeparationError("the crossfade must not be longer than the hop")
         rate = self.sample_rate
         self._hop, self._look_ahead, self._crossfade, compute = (round(s * rate) for s in seconds)
         self._hop = max(1, self._hop, self._crossfade)

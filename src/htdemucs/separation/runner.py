@@ -177,7 +177,7 @@ def _let_go(model: nn.Module, kept: nn.Module) -> None:
 def _trouble(error: RuntimeError) -> str | None:
     """Return what a device lacks for a network; None if the error is another one."""
     if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):  # MPS has no own
-        return "has too little memory for one segment (a shorter `segment` needs less)"
+        return "has too little memory for one segment (a shorter segment needs less)"
     if isinstance(error, NotImplementedError):  # MPS before macOS 15.1: more than 65 536 samples
         return f"cannot compute this network ({str(error).partition('. ')[0]})"
     return None

@@ -102,7 +102,7 @@ class Separator:
         again = reload and (lambda: _ready(reload(), stems, place))
         self._run = Runner(self.model, precision, batch_size, self.segment_length, compiled, again)
         if not 0 <= overlap < 1:
-            raise SeparationError(f"`overlap` must be at least 0 and below 1, not {overlap}")
+            raise SeparationError(f"overlap must be at least 0 and below 1, not {overlap}")
         self.stride = max(1, int((1 - overlap) * self.segment_length))
 
     @property
@@ -185,8 +185,8 @@ class Separator:
         if normalization is None:
             if iter(blocks) is blocks:
                 raise SeparationError(
-                    "these blocks can be read only once; pass a list, or a `normalization`, "
-                    "which may be `normalization=running`"
+                    "these blocks can be read only once; pass a list, or a normalization, "
+                    'which may be "running"'
                 )
             normalization = measure(blocks)
         if normalization != "running":
@@ -276,7 +276,7 @@ class Separator:
         if not self.split and length > self.segment_length:
             raise SegmentTooLongError(
                 f"the track lasts {length / self.sample_rate:.1f} s, longer than one segment of "
-                f"{self.segment_length / self.sample_rate:.1f} s; leave out `split=False`"
+                f"{self.segment_length / self.sample_rate:.1f} s; allow splitting"
             )
 
     def _checked_waveform(self, samples: Tensor | NDArray[Any]) -> Tensor:
@@ -327,10 +327,10 @@ def _checked_segment(model: Model, segment: float | Fraction | None) -> Fraction
     if longest is not None and segment > longest:
         raise SegmentTooLongError(
             f"segment {float(segment):g} s is longer than the {float(longest):g} s the model "
-            "was trained for; lower `segment`"
+            "was trained for; lower the segment"
         )
     if segment * model.sample_rate < 1:
-        raise SeparationError(f"`segment` must be longer than 0 s, not {float(segment):g}")
+        raise SeparationError(f"the segment must be longer than 0 s, not {float(segment):g}")
     return segment
 
 
@@ -339,9 +339,9 @@ def _whole(name: str, value: Any, minimum: int) -> int:
     try:
         whole = int(value)
     except (TypeError, ValueError, OverflowError):
-        raise SeparationError(f"`{name}` must be a whole number, not {value!r}") from None
+        raise SeparationError(f"{name} must be a whole number, not {value!r}") from None
     if whole != value or isinstance(value, str):
-        raise SeparationError(f"`{name}` must be a whole number, not {value!r}")
+        raise SeparationError(f"{name} must be a whole number, not {value!r}")
     if whole < minimum:
-        raise SeparationError(f"`{name}` must be at least {minimum}, not {whole}")
+        raise SeparationError(f"{name} must be at least {minimum}, not {whole}")
     return whole

@@ -38,7 +38,7 @@ def checked_stems(names: Any, model: dict[str, Any]) -> list[str] | None:
     if names is None:
         return None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise BadRequestError("`stems` must be a list of names")
+        raise BadRequestError("stems must be a list of names")
     wanted = [name.strip() for name in names if name.strip()]
     known = model["sources"]
     if known and (unknown := [name for name in wanted if name not in known]):
@@ -46,7 +46,7 @@ def checked_stems(names: Any, model: dict[str, Any]) -> list[str] | None:
             f"{model['name']} has no stem {unknown[0]}; it has {', '.join(known)}"
         )
     if len(set(wanted)) != len(wanted):
-        raise BadRequestError("`stems` must name each stem once")
+        raise BadRequestError("stems must name each stem once")
     return wanted or None
 
 

@@ -49,7 +49,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ServerError(
-            f"{host}:{port} cannot be used ({error.strerror}); choose another `port` or `host`"
+            f"{host}:{port} cannot be used ({error.strerror}); choose another port or host"
         ) from error
     return listener
 

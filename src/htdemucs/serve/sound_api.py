@@ -113,7 +113,7 @@ def picture(
     With a `step`, columns are so many times as wide, and each is as loud as its loudest.
     """
     if step & (step - 1):
-        raise BadRequestError("`step` must be a power of two")
+        raise BadRequestError("step must be a power of two")
     row = here.tracks.row(track)
     here.listen(row)
     rate, end = row["sample_rate"], row["frames"] or 0

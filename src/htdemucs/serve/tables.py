@@ -92,7 +92,7 @@ class Database:
         except (SQLAlchemyError, ImportError) as error:
             text = " ".join(str(getattr(error, "orig", None) or error).split())
             raise ServerError(
-                f"the database cannot be opened ({text}); check `database`"
+                f"the database cannot be opened ({text}); check the database's URL"
             ) from error
         try:
             with self.reading() as connection:
@@ -100,7 +100,7 @@ class Database:
         except SQLAlchemyError as error:
             raise ServerError(
                 f"{self.engine.url} was made by another version of htdemucs; move it away, or name "
-                "another one in `database`"
+                "another database"
             ) from error
 
     def close(self) -> None:

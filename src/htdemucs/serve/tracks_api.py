@@ -118,7 +118,7 @@ def _add_known(here: Here, wish: dict[str, Any]) -> Document:
     elif isinstance(wish.get("path"), str):
         track = from_library(here, wish["path"], model["name"], wanted)
     else:
-        raise BadRequestError("the JSON must have a `track` or a `path`")
+        raise BadRequestError("the JSON must have a track or a path")
     here.wake()
     return here.tracks.document(track)
 
@@ -167,7 +167,7 @@ async def seek(here: Here, request: Request, track: str) -> Document:
     """Separate from a frame on next: the body is {"frame": 123}."""
     frame = (await _json(request)).get("frame")
     if not isinstance(frame, int) or isinstance(frame, bool) or not 0 <= frame < 1 << 40:
-        raise BadRequestError("`frame` must be a whole number from 0 on")
+        raise BadRequestError("frame must be a whole number from 0 on")
     await to_thread.run_sync(here.jobs.seek, track, frame)
     return await to_thread.run_sync(here.tracks.document, track)
 

@@ -121,7 +121,7 @@ class Mixdown:
                 return {name: waveform.float() for name, waveform in held.items()}
         raise SeparationError(
             f"the track is too loud for {len(held)} files to add up to it without clipping; "
-            "use `clip_mode=rescale`"
+            "set the clip mode to rescale"
         )
 
     def _rounded(self, waveform: Tensor) -> Tensor:

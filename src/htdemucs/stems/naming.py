@@ -100,13 +100,15 @@ def template_fields(template: str) -> list[str]:
     try:
         parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
-        raise SeparationError(f"`filename` {template!r}: {error}") from error
+        raise SeparationError(f"the file name template {template!r}: {error}") from error
     for _, name, spec, conversion in parts:
         if name not in FIELDS:
             known = ", ".join(f"{{{field}}}" for field in FIELDS)
-            raise SeparationError(f"`filename` has {{{name}}}, but knows only the names {known}")
+            raise SeparationError(
+                f"the file name template has an unknown name {{{name}}}; the names are {known}"
+            )
         if spec or conversion:
-            raise SeparationError(f"`filename` takes plain names such as {{{name}}}")
+            raise SeparationError(f"the file name template takes plain names such as {{{name}}}")
     return [str(name) for _, name, _, _ in parts]
 
 

@@ -71,13 +71,15 @@ class OutputOptions:
                 raise SeparationError(f"{name} must be one of {known}, not {getattr(self, name)}")
         used = template_fields(self.filename)
         if "stem" not in used and not self.stem_file:
-            raise SeparationError("`filename` must contain {stem}, or stems overwrite each other")
+            raise SeparationError(
+                "the file name template must contain {stem}, or stems overwrite each other"
+            )
         if self.stem_file and (self.two_stems or self.residual == "write"):
-            other = "`two_stems`" if self.two_stems else "`residual=write`"
+            other = "two stems" if self.two_stems else "the residual"
             raise SeparationError(f"a stem file holds four stems; leave out {other}")
         if self.two_stems and self.other_method == "none" and self.residual == "spread":
             raise SeparationError(
-                "one stem alone cannot share a residual; leave out `residual=spread`"
+                "a single stem cannot share a residual; set residual to none or write"
             )
 
     def needed_stems(self, sources: tuple[str, ...]) -> tuple[str, ...]:
@@ -95,7 +97,7 @@ class OutputOptions:
         if self.other_method != "add":
             return (self.two_stems,)
         if len(sources) == 1:
-            raise SeparationError("there is no other stem to add; use `other_method=minus`")
+            raise SeparationError("there is no other stem to add; set the other method to minus")
         return sources
 
     @property

@@ -73,7 +73,7 @@ class Trainer:
         ).to(accelerator.device)
         if config.compiled:
             if not isinstance(network, HybridNetwork):
-                raise ConfigError("`compiled` needs a network with a core: HTDemucs or HDemucs")
+                raise ConfigError("compiling needs a network with a core: HTDemucs or HDemucs")
             self._compiled_core = compile_function(network.core)
         optimizer = optimisation.optimizer(network, config.optim)
         # `network` holds the parameters; `model` is the same, wrapped to share its gradients.

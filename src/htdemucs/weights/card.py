@@ -114,7 +114,7 @@ def _one_line(licence: object) -> str:
     if licence is None:
         return ""
     if not isinstance(licence, str) or not licence.strip() or not licence.isprintable():
-        raise CheckpointError(f"`license` must be a name such as mit, not {shown(licence)}")
+        raise CheckpointError(f"the license must be a name such as mit, not {shown(licence)}")
     return licence.strip()
 
 
@@ -159,7 +159,7 @@ def _scores(path: Path) -> str:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is no JSON file of `htdemucs evaluate`") from error
+        raise CheckpointError(f"{path} is not a JSON file of htdemucs evaluate") from error
 
 
 def _table(document: dict[str, Any]) -> str:

@@ -49,9 +49,7 @@ def push(
         if "/" not in repo_id:
             repo_id = f"{api.whoami()['name']}/{repo_id}"
     if not fields.get("license") and (fields or not _states_license(repo_id, token, revision)):
-        raise CheckpointError(
-            f"state the licence of {repo_id}, such as `license=mit` or `license=cc-by-nc-4.0`"
-        )
+        raise CheckpointError(f"state the licence of {repo_id}, such as mit or cc-by-nc-4.0")
     text = card.text(model, repo_id, fields, on_hub=True)
     with TemporaryDirectory() as files:
         folder.save_model(model, files)

@@ -117,7 +117,7 @@ def read_member(path: Path, name: str) -> Model:
         files = (path / folder.CONFIG_FILE, path / folder.WEIGHTS_FILE)
     else:
         raise CheckpointError(
-            f"{path} has no config.json; for a model inside it, pass the folder as `repo`"
+            f"{path} has no config.json; for a model inside it, pass the folder as the repo"
         )
     for path in files:
         LOG.debug("read %s", path)

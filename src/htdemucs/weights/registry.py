@@ -175,7 +175,7 @@ def _at_path(path: Path) -> ModelFiles:
 
 def _in_folder(name: str, folder: Path) -> ModelFiles:
     if not folder.is_dir():
-        raise ModelNotFoundError(f"`repo` {folder} is not a folder")
+        raise ModelNotFoundError(f"the repo {folder} is not a folder")
     if not _SAFE_NAME.fullmatch(name):
         raise ModelNotFoundError(f"{name!r} cannot be the name of a model in {folder}")
     if member := _member_in_folder(name, folder):
@@ -327,7 +327,7 @@ def _from_legacy(_: OfficialModel, signature: str, access: Access) -> Path:
     if downloads.offline():
         raise DownloadError("HF_HUB_OFFLINE is set")
     if access.local_files_only or access.revision:
-        raise DownloadError("`local_files_only` or `revision` rules out other places")
+        raise DownloadError("local_files_only or revision rules out other places")
     entry, filename = _legacy_file(signature)
     target = (access.cache_dir or downloads.default_cache()) / filename
     return downloads.from_url(
@@ -371,7 +371,7 @@ def _unreachable(model: OfficialModel, signature: str, access: Access, reasons: 
     return (
         f"the weights of {model.name} are not on this machine and could not be downloaded; copy "
         f"{signature}.safetensors or {filename} to {folder}, "
-        f"or use the small model inside this package, `name={SHIPPED_MODEL}` "
+        f"or use the small model inside this package, {SHIPPED_MODEL} "
         f"({'; '.join(reasons)})"
     )
 

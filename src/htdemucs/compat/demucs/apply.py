@@ -68,7 +68,7 @@ def apply_model(
     if channels != model.audio_channels or not length:
         raise SeparationError(f"a mixture must be (B, {model.audio_channels}, L)")
     if transition_power != 1:
-        raise SeparationError("`transition_power` must be 1: segments fade into each other evenly")
+        raise SeparationError("transition_power must be 1: segments fade into each other evenly")
     networks, whole = bag(model)
     items = {**(callback_arg or {}), "models": len(networks)}
     settings: dict[str, Any] = {"overlap": overlap, "split": split, "shifts": bool(shifts)}

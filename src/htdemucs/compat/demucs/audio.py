@@ -71,7 +71,9 @@ class AudioFile:
 
     def _reader(self, streams: Any, sample_rate: int | None = None) -> Reader:
         if streams not in (0, slice(None), [0]) or (streams == slice(None) and len(self) > 1):
-            raise AudioError(f"only the first audio stream of {self.path} can be read; `streams=0`")
+            raise AudioError(
+                f"only the first audio stream of {self.path} can be read; set streams to 0"
+            )
         return Reader(self.path, sample_rate=sample_rate)
 
 

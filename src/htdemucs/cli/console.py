@@ -1,4 +1,4 @@
-"""Output, signals and names that several commands share."""
+"""What the commands print: messages on standard error, tables on standard output."""
 
 import logging
 import signal
@@ -15,45 +15,34 @@ if TYPE_CHECKING:
 
 
 @cache
-def messages() -> "Console":
+def status_console() -> "Console":
     """Return the console on standard error, for everything except results."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
-def say(text: str) -> None:
+def print_status(text: str) -> None:
     """Print a line on standard error, unless the command is quiet."""
-    messages().print(text, highlight=False, markup=False, soft_wrap=True)
+    status_console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_error(message: str) -> None:
-    """Print an error on standard error, even if the command is quiet; arguments become flags."""
+    """Print an error on standard error, even if the command is quiet."""
     from rich.console import Console
 
-    from htdemucs.cli.options import in_flags
-
     Console(stderr=True).print(
-        f"error: {in_flags(message)}", style="red", highlight=False, markup=False, soft_wrap=True
+        f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True
     )
 
 
-class _Handler(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record))
-
-
-def set_verbosity(quiet: bool, verbose: bool = False) -> None:
-    """Print the package's log: downloads; with `verbose` everything, with `quiet` nothing."""
-    messages().quiet = quiet
-    log = logging.getLogger("htdemucs")
-    if not any(isinstance(handler, _Handler) for handler in log.handlers):
-        log.addHandler(_Handler())
-    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+def print_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning on standard error; this takes the place of `warnings.showwarning`."""
+    print_status(f"warning: {' '.join(str(message).split())}")
 
 
 def print_table(table: "Table", title: str = "") -> None:
-    """Print a line and a table below it; what is no terminal is taken to be wide."""
+    """Print a title and a table below it on standard output; a file gets 160 columns."""
     from rich.console import Console
 
     output = Console()
@@ -64,20 +53,34 @@ def print_table(table: "Table", title: str = "") -> None:
     output.print(table)
 
 
+class _LogHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        print_status(self.format(record))
+
+
+def set_verbosity(*, quiet: bool = False, verbose: bool = False) -> None:
+    """Print the package's log: downloads; with `verbose` everything, with `quiet` nothing."""
+    status_console().quiet = quiet
+    log = logging.getLogger("htdemucs")
+    if not any(isinstance(handler, _LogHandler) for handler in log.handlers):
+        log.addHandler(_LogHandler())
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
 @contextmanager
 def progress_bar(label: str) -> Iterator[Any]:
     """Show a progress bar on standard error; yield the function that updates it."""
-    from rich import progress as rich_progress
+    from rich import progress
     from rich.text import Text
 
     columns = (
-        rich_progress.TextColumn("{task.fields[label]}", markup=False),
-        rich_progress.BarColumn(),
-        rich_progress.TaskProgressColumn(),
-        rich_progress.TextColumn("{task.fields[speed]}"),
-        rich_progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[label]}", markup=False),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TextColumn("{task.fields[speed]}"),
+        progress.TimeRemainingColumn(),
     )
-    with rich_progress.Progress(*columns, console=messages()) as bars:
+    with progress.Progress(*columns, console=status_console()) as bars:
         task = bars.add_task("", label=Text(label).plain, speed="", total=None)
 
         def update(done: float, total: float | None, speed: str) -> None:
@@ -86,7 +89,7 @@ def progress_bar(label: str) -> Iterator[Any]:
         yield update
 
 
-class Interruption:
+class SignalHandler:
     """Turns the first SIGINT or SIGTERM into KeyboardInterrupt; `signal` is then its number."""
 
     def __init__(self) -> None:
@@ -102,6 +105,11 @@ class Interruption:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a process that ends because of the signal."""
+        return 128 + (self.signal or signal.SIGINT)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self.signal = number

@@ -1,0 +1,183 @@
+"""Shows the events of the work (`htdemucs.events`): bars and lines, or one line of JSON each."""
+
+import json
+import logging
+import math
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+import click
+
+from htdemucs.cli.console import print_error, print_status, progress_bar, set_verbosity
+from htdemucs.errors import HTDemucsError
+from htdemucs.events import (
+    Downloading,
+    Ended,
+    Event,
+    Failed,
+    Finished,
+    Listener,
+    Loaded,
+    Noted,
+    Progress,
+    Warned,
+)
+
+
+@contextmanager
+def reporting(
+    progress: str = "bar",
+    *,
+    quiet: bool = False,
+    verbose: bool = False,
+    console: "ConsoleReporter | None" = None,
+) -> Iterator[Listener]:
+    """Give the callback for events that `--progress` asks for.
+
+    With "json" the log, warnings and errors become events too, and the last event is `Ended`.
+
+    Args:
+        progress: "bar" or "json".
+        quiet: show errors only; JSON leaves out nothing.
+        verbose: show the log's details.
+        console: shows the events unless JSON is asked for.
+    """
+    if progress == "json":
+        set_verbosity(quiet=True, verbose=verbose)
+        with _json_lines() as reporter:
+            yield reporter
+    else:
+        set_verbosity(quiet=quiet, verbose=verbose)
+        with console or ConsoleReporter() as reporter:
+            yield reporter
+
+
+class ConsoleReporter:
+    """Shows events on standard error: a bar for running work, a line for each result.
+
+    Args:
+        label: of the bar of progress that belongs to no single track.
+        bars: whether progress is shown; the tracks of several devices would share one bar.
+    """
+
+    def __init__(self, label: str = "", bars: bool = True) -> None:
+        self._label, self._bars = label, bars
+        self._shown: str | None = None
+        self._bar = ExitStack()
+        self._update: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        match event:
+            case Downloading(file, done, total):
+                self._show(file, done, total, f"{done / 1e6:.1f} MB")
+            case Progress(track, done, total, speed) if self._bars:
+                label = Path(track).name if track else self._label
+                self._show(label, done, total, f"{speed:.1f}x" if speed else "")
+            case Loaded():
+                self._close()
+            case Warned(_, text):
+                self._close()
+                print_status(f"  warning: {text}")
+            case Failed(_, reason):
+                self._close()
+                print_error(reason)
+            case Finished():
+                self._close()
+                _print_finished(event)
+
+    def _show(self, label: str, done: float, total: float | None, speed: str) -> None:
+        if label != self._shown:
+            self._close()
+            self._shown = label
+            self._update = self._bar.enter_context(progress_bar(label))
+        self._update(done, total, speed)
+
+    def _close(self) -> None:
+        self._shown = None
+        self._bar.close()
+
+
+def _print_finished(event: Finished) -> None:
+    folders = sorted(
+        {"standard output" if p == "-" else str(Path(p).parent) for p in event.files.values()}
+    )
+    prefix = "  already there: " if event.status == "skipped" else "  "
+    print_status(f"{prefix}{', '.join(event.files)} -> {', '.join(folders)}")
+    if event.gain not in (None, 1.0):
+        decibels = -20 * math.log10(event.gain or 1.0)
+        print_status(f"  all stems lowered by {decibels:.1f} dB to avoid clipping")
+
+
+class JsonReporter:
+    """Writes each event as a line of JSON, from any thread. A closed stream stops nothing."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        """Write an event."""
+        line = json.dumps(event.as_json()) + "\n"
+        with self._lock, suppress(OSError):
+            self._file.write(line)
+            self._file.flush()
+
+
+@contextmanager
+def _json_lines() -> Iterator[JsonReporter]:
+    """Report the log, warnings and errors as events, and the exit code as the last one."""
+    reporter = JsonReporter(sys.stderr)
+
+    class LogHandler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            reporter(Noted(self.format(record)))
+
+    def show_warning(message: Warning | str, *_: object, **__: object) -> None:
+        reporter(Warned(None, " ".join(str(message).split())))
+
+    log, handler = logging.getLogger("htdemucs"), LogHandler()
+    log.addHandler(handler)
+    show_before, warnings.showwarning = warnings.showwarning, show_warning
+    code = 1
+    try:
+        yield reporter
+        code = 0
+    except click.exceptions.Exit as ending:
+        code = ending.exit_code
+        raise
+    except SystemExit as ending:
+        code = ending.code if isinstance(ending.code, int) else 1
+        raise
+    except (HTDemucsError, click.ClickException) as error:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        reporter(Failed(None, text))
+        code = exit_code(error)
+        sys.exit(code)
+    except Exception as error:
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            reporter(Noted(line))
+        kind = type(error).__name__
+        reporter(Failed(None, f"unexpected {kind} ({error}); please report it"))
+        sys.exit(code)
+    finally:
+        log.removeHandler(handler)
+        warnings.showwarning = show_before
+        reporter(Ended(code))
+
+
+def exit_code(error: Exception) -> int:
+    """Return the exit code for an error that ends the command: 2 for invalid arguments, else 1."""
+    return error.exit_code if isinstance(error, click.ClickException) else 1
