@@ -52,7 +52,7 @@ def test_export_refuses_another_extension(run, model_folder, tmp_path):
 def test_a_warning_is_one_line(model_folder):
     code = (
         "import sys, warnings, htdemucs.cli.main as main\n"
-        "main.cli = lambda: warnings.warn('mind the gap', stacklevel=1)\n"
+        "main.cli.main = lambda: warnings.warn('mind the gap', stacklevel=1)\n"
         "main.main()"
     )
     command = [sys.executable, "-c", code]

@@ -153,7 +153,7 @@ def separate(
                 outcomes.extend(library.separate_all(inputs, separators, callback))
             except KeyboardInterrupt:
                 print_status("stopped; run the same command again to resume")
-        _conclude(outcomes, signals, as_json=as_json, quiet=quiet)
+        _conclude(outcomes, signals, as_json=as_json, quiet=quiet or progress == "json")
         if to_stdout:
             [[file]] = [outcome.files.values() for outcome in outcomes]
             with Path(file).open("rb") as stem:
