@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from evaluation_data import STEMS, write, write_track
-from htdemucs.errors import HTDemucsError
 
 
 @pytest.fixture
@@ -137,7 +136,6 @@ def test_notes_go_to_standard_error(run, data):
         (["mini", "nowhere"], "nowhere is not a folder"),
         (["MODEL", "DATA", "--stems", "kazoo"], "kazoo"),
         (["MODEL", "DATA", "--stems", "bass,vocals,bass"], "name each stem once"),
-        (["MODEL", "DATA", "--stems", "bass,,vocals"], "no source was named"),
         (["MODEL", "DATA", "--segment", "99"], "99"),
         (["MODEL", "DATA", "-d", "gameboy"], "gameboy"),
         (["MODEL", "DATA", "--repo", "nowhere"], "nowhere"),
@@ -152,10 +150,9 @@ def test_impossible_requests_end_with_one_line(run, data, model_folder, words, m
     for name, path in names.items():
         words = [word.replace(name, path) for word in words]
     result = run("evaluate", *words)
-    assert result.exit_code == 1
-    assert isinstance(result.exception, HTDemucsError)
-    assert match in str(result.exception)
-    assert "\n" not in str(result.exception)
+    assert result.exit_code == (2 if words[-1] in ("99", "gameboy", "kazoo") else 1)
+    assert match in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_wrong_arguments_exit_with_2(run, model_folder):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from helpers import FakeCard
-from htdemucs import AudioEncoding, HTDemucsError, LiveSeparator, Separator, Timing, load_model
+from htdemucs import AudioEncoding, LiveSeparator, Separator, Timing, load_model
 from htdemucs.audio import AudioPipe, AudioWriter
 from htdemucs.cli.live import press
 from htdemucs.stems.mixer import Mixer
@@ -117,7 +117,7 @@ def test_fresh_sound_is_that_which_comes_when_the_network_is_ready(model_folder)
 
 def test_fresh_sound_of_nothing_is_said(run, model_folder):
     result = run("live", "-n", model_folder, "-d", "cpu", "--fresh", "--timing", TIMING)
-    assert str(result.exception) == "standard input is empty; send audio to it"
+    assert result.stderr.strip() == "error: standard input is empty; send audio to it"
 
 
 @pytest.mark.parametrize(
@@ -126,17 +126,16 @@ def test_fresh_sound_of_nothing_is_said(run, model_folder):
         (["--latency", "soon"], "--latency must be auto or seconds up to 60, not soon"),
         (["--timing", "1,2"], "--timing must be five numbers"),
         (["--timing", "1,0.9,0.2,0.03,0"], "longer than the segment of 1 s"),
-        (["--timing", "2,0.1,0.1,0.03,0"], "lower --segment"),
+        (["--timing", "2,0.1,0.1,0.03,0"], "lower the segment"),
         (["--stems", "vocals=loud"], "--stems must be like"),
         (["--stems", "guitar=0"], "no stem 'guitar'; the model has drums, bass, other, vocals"),
         (["--stems", "bass=9"], "the gain of bass must be from 0 to 3.98"),
-        (["--latency", "0.0001"], "--latency of 0.0001 s is too short"),
+        (["--latency", "0.0001"], "a latency of 0.0001 s is too short"),
     ],
 )
 def test_what_cannot_be_is_refused(run, model_folder, words, reason):
     result = run("live", "-n", model_folder, "-d", "cpu", *words)
-    assert isinstance(result.exception, HTDemucsError)
-    assert reason in str(result.exception)
+    assert reason in result.stderr
 
 
 def gains(mixer):
@@ -209,7 +208,7 @@ def test_the_devices_are_listed(run, portaudio):
 
 def test_no_such_device_is_said_before_the_model_is_looked_for(run, portaudio):
     result = run("live", "-n", "nothing", "--input", "Nothing")
-    assert str(result.exception) == "no input device 'Nothing'; --list-devices shows the names"
+    assert result.stderr.strip() == "error: no input device 'Nothing'; see the list of devices"
 
 
 def test_from_a_card_to_a_card_until_it_goes(run, portaudio, model_folder, monkeypatch):

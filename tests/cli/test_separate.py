@@ -7,7 +7,6 @@ import torch
 
 from films import RATE, film
 from htdemucs import AudioFile
-from htdemucs.errors import HTDemucsError
 
 STEMS = ["bass", "drums", "other", "vocals"]
 
@@ -114,7 +113,7 @@ def test_two_tracks_of_the_same_name_do_not_overwrite_each_other(run, model_fold
         (["x.wav", "--bit-depth", "24", "--int24"], "choose one of"),
         (["x.wav", "--sample-rate", "fast"], "keep or 8000"),
         (["x.wav", "--sample-rate", "1"], "keep or 8000"),
-        (["x.wav", "--stem-file", "--two-stems", "vocals"], "two-stems"),
+        (["x.wav", "--stem-file", "--two-stems", "vocals"], "two stems"),
         (["x.wav", "--json", "-o", "-"], "standard output"),
         (["x.wav", "--filename", "{track}"], "stem"),
         (["x.wav", "--mp3", "--mp3-bitrate", "5000"], "5000"),
@@ -123,10 +122,9 @@ def test_two_tracks_of_the_same_name_do_not_overwrite_each_other(run, model_fold
 )
 def test_impossible_requests_end_with_one_line(run, words, match):
     result = run("separate", *words)
-    assert result.exit_code == 1
-    assert isinstance(result.exception, HTDemucsError)
-    assert match in str(result.exception)
-    assert "\n" not in str(result.exception)
+    assert result.exit_code == (1 if "5000" in words else 2)
+    assert match in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -136,13 +134,13 @@ def test_impossible_requests_end_with_one_line(run, words, match):
         (["--two-stems", "kazoo"], "kazoo"),
         (
             ["--segment", "99"],
-            "99 s is longer than the 1 s the model was trained for; lower --segment",
+            "99 s is longer than the 1 s the model was trained for; lower the segment",
         ),
         (["--overlap", "1.5"], "overlap"),
         (["--stems", "bass", "--two-stems", "bass"], "not both"),
         (["-d", "gameboy"], "gameboy"),
         (["-n", "htdemux"], "htdemucs"),
-        (["--repo", "nowhere"], "--repo nowhere is not a folder"),
+        (["--repo", "nowhere"], "the repo nowhere is not a folder"),
     ],
     ids=" ".join,
 )
@@ -150,14 +148,14 @@ def test_requests_that_the_model_cannot_fulfil_are_refused(
     run, model_folder, song, tmp_path, flags, match
 ):
     result = run("separate", song, "-n", model_folder, "-o", tmp_path / "out", *flags)
-    assert result.exit_code == 1
-    assert match in str(result.exception)
+    assert result.exit_code == (1 if flags[0] in ("-n", "--repo") else 2)
+    assert match in result.stderr
 
 
 def test_no_split_refuses_a_long_track(run, model_folder, song, tmp_path):
     result = run("separate", song, "-n", model_folder, "-o", tmp_path, "--no-split")
     assert result.exit_code == 1
-    assert "no-split" in result.stderr
+    assert "allow splitting" in result.stderr
 
 
 def test_list_models_prints_names(run, tmp_path):
@@ -305,10 +303,12 @@ def test_a_video_s_late_sound_is_told_and_can_be_aligned(run, model_folder, tmp_
     video = film(tmp_path / "late.mkv", "flac", sound, [RATE // 2, RATE // 2])
     words = ("separate", video, "-n", model_folder, "-d", "cpu", "--residual", "write")
     result = run(*words, "-o", tmp_path / "start")
-    assert "starts 0.500 s late; --align video fills in silence" in " ".join(result.stderr.split())
+    assert "starts 0.500 s late; set align to video to insert silence" in " ".join(
+        result.stderr.split()
+    )
     result = run(*words, "-o", tmp_path / "video", "--align", "video")
     assert result.exit_code == 0, result.output
-    assert "fills in silence" not in result.stderr
+    assert "insert silence" not in result.stderr
     start, aligned = (
         {path.stem: torch.cat(list(AudioFile(path)), 1) for path in (tmp_path / out).rglob("*.wav")}
         for out in ("start", "video")

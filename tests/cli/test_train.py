@@ -11,7 +11,6 @@ import soundfile
 import torch
 
 import training_data
-from htdemucs.errors import HTDemucsError
 from htdemucs.training.state import load
 
 
@@ -100,9 +99,9 @@ def test_mistakes_are_one_line(run, config, tmp_path):
         (("train", config(), "data.musdb=/nowhere"), "cannot read /nowhere/train"),
     ):
         result = run(*words)
-        assert result.exit_code in (1, 2)
-        assert message in str(result.exception)
-        assert "\n" not in str(result.exception)
+        assert result.exit_code == 2
+        assert message in result.stderr
+        assert len(result.stderr.splitlines()) == 1
 
 
 def test_notes_keep_the_brackets_of_names(run, config, tmp_path):
@@ -120,8 +119,7 @@ def test_a_stem_of_six_channels_beside_a_stereo_mixture_is_one_line(run, config,
     soundfile.write(folder / "bass.wav", np.zeros((24_000, 6)), training_data.RATE)
     data = {"train": [str(tmp_path / "music")], "workers": 0, "segment": 0.5}
     result = run("train", config(data=data), "--dry-run")
-    assert isinstance(result.exception, HTDemucsError)
-    assert str(result.exception) == (
+    assert result.stderr.strip() == "error: " + (
         f"nothing in {tmp_path / 'music'} can be learnt from; "
         "song: a source has 6 channels, the model 2; mix it down"
     )
@@ -144,7 +142,7 @@ def test_a_missing_extra_is_named(run, config, monkeypatch, module, instead):
     )
     result = run("train", config(tensorboard=True))
     package = module.replace("_", "-")
-    assert str(result.exception) == (
+    assert result.stderr.strip() == "error: " + (
         f"training needs {package}; install with: pip install 'htdemucs[train]'{instead}"
     )
 

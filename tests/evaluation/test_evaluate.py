@@ -12,10 +12,10 @@ import torch
 from evaluation_data import LENGTHS, RATE, STEMS, DeadlyScoring, noise, run, write
 from htdemucs import AudioEncoding, Separator, load_model
 from htdemucs.errors import (
+    CheckpointError,
     EvaluationError,
     ModelNotFoundError,
     SegmentTooLongError,
-    SeparationError,
 )
 from htdemucs.evaluation import (
     EvaluationOptions,
@@ -236,7 +236,7 @@ def test_a_model_that_gives_no_numbers_is_refused(data, model_folder):
     with torch.no_grad():
         next(model.parameters()).fill_(math.nan)
     separator = Separator(model)
-    with pytest.raises(SeparationError, match="numbers that are not finite"):
+    with pytest.raises(CheckpointError, match="numbers that are not finite"):
         score_track(read_multitrack(data / "two"), ModelEstimator(separator))
 
 

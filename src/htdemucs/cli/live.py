@@ -19,6 +19,7 @@ from htdemucs.cli.stdio_options import (
     raw_format,
     raw_option,
     refuse_terminals,
+    standard_input,
     standard_output,
 )
 from htdemucs.errors import HTDemucsError
@@ -193,7 +194,7 @@ def _pipe(source: "RawFormat | None") -> "AudioPipe":
     from htdemucs.audio.soundcard import SECONDS
 
     return AudioPipe(
-        sys.stdin.buffer, sample_rate=SAMPLE_RATE, channels=2, raw=source, seconds=SECONDS
+        standard_input(), sample_rate=SAMPLE_RATE, channels=2, raw=source, seconds=SECONDS
     )
 
 

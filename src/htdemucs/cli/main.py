@@ -17,7 +17,7 @@ from htdemucs.cli.console import print_error, print_warning
 from htdemucs.cli.evaluate import evaluate
 from htdemucs.cli.live import live
 from htdemucs.cli.models import convert, export, models
-from htdemucs.cli.progress import exit_code
+from htdemucs.cli.progress import exit_code, one_line
 from htdemucs.cli.separate import separate
 from htdemucs.cli.serve import serve
 from htdemucs.cli.stream import stream
@@ -34,7 +34,16 @@ SECTIONS = {
 
 
 class CommandGroup(click.Group):
-    """The commands in sections, with a hint if a song stands in the place of a command."""
+    """The commands in sections. An expected error is one line, and exit code 1 or 2."""
+
+    def main(self, *args: Any, **settings: Any) -> NoReturn:
+        """Run a command line and exit."""
+        try:
+            code = super().main(*args, **settings | {"standalone_mode": False})
+        except (click.ClickException, HTDemucsError) as error:
+            print_error(one_line(error))
+            code = exit_code(error)
+        sys.exit(code or 0)
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the summary of each command, section by section."""
@@ -69,14 +78,9 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def main() -> NoReturn:
-    """Run the command line and exit; an expected failure is one line and exit code 1 or 2."""
+    """Run the command line of this process, and exit."""
     signal.signal(signal.SIGINT, _stop)
     if isinstance(sys.stdout, TextIOWrapper):  # a terminal cannot show every file name
         sys.stdout.reconfigure(errors="backslashreplace")
     warnings.showwarning = print_warning
-    try:
-        cli()
-    except HTDemucsError as error:
-        print_error(str(error))
-        sys.exit(exit_code(error))
-    sys.exit(0)
+    cli.main()

@@ -15,7 +15,7 @@ from typing import Any, Self, TextIO
 import click
 
 from htdemucs.cli.console import print_error, print_status, progress_bar, set_verbosity
-from htdemucs.errors import HTDemucsError
+from htdemucs.errors import ConfigError, HTDemucsError, SeparationError
 from htdemucs.events import (
     Downloading,
     Ended,
@@ -162,8 +162,7 @@ def _json_lines() -> Iterator[JsonReporter]:
         code = ending.code if isinstance(ending.code, int) else 1
         raise
     except (HTDemucsError, click.ClickException) as error:
-        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        reporter(Failed(None, text))
+        reporter(Failed(None, one_line(error)))
         code = exit_code(error)
         sys.exit(code)
     except Exception as error:
@@ -180,4 +179,12 @@ def _json_lines() -> Iterator[JsonReporter]:
 
 def exit_code(error: Exception) -> int:
     """Return the exit code for an error that ends the command: 2 for invalid arguments, else 1."""
-    return error.exit_code if isinstance(error, click.ClickException) else 1
+    return 2 if isinstance(error, click.ClickException | ConfigError | SeparationError) else 1
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's message; if a command got invalid arguments, with the way to its help."""
+    if not isinstance(error, click.UsageError):
+        return str(error)
+    path = error.ctx.command_path if error.ctx else "htdemucs"
+    return f"{' '.join(error.format_message().split())} (see: {path} --help)"

@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -71,6 +71,17 @@ def exit_on_signals() -> Iterator[None]:
             raise click.exceptions.Exit(signals.exit_code) from None
         except BrokenPipeError:
             raise click.exceptions.Exit(BROKEN_PIPE) from None
+
+
+def standard_input() -> BinaryIO:
+    """Return standard input without a buffer.
+
+    A thread that waits for input holds a buffer's lock, without which Python does not exit.
+    """
+    try:
+        return open(sys.stdin.fileno(), "rb", 0, closefd=False)
+    except OSError:  # a stream of Python's own, as in a test
+        return sys.stdin.buffer
 
 
 @contextmanager

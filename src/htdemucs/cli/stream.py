@@ -1,6 +1,5 @@
 """`htdemucs stream`: separate standard input to standard output while it arrives."""
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from htdemucs.cli.stdio_options import (
     raw_format,
     raw_option,
     refuse_terminals,
+    standard_input,
     standard_output,
 )
 
@@ -85,7 +85,7 @@ def stream(
         keep_freed_memory()
         print_status(f"{name} on {separator.device}, {separator.precision}")
         pipe = AudioPipe(
-            sys.stdin.buffer,
+            standard_input(),
             sample_rate=separator.sample_rate,
             channels=separator.audio_channels,
             raw=source,

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from htdemucs.errors import SeparationError
+from htdemucs.errors import CheckpointError
 from htdemucs.fast import choose_precision, prepare_bag
 from htdemucs.model import Bag, Model
 from htdemucs.model.bag import as_bag, networks
@@ -82,7 +82,7 @@ class Runner:
         function waits for it: what is asked for in between is computed at the same time.
 
         Raises:
-            SeparationError: (the function) the answer is not finite, even in float32.
+            CheckpointError: (the function) the answer is not finite, even in float32.
         """
         begun = self._unless_full(lambda: self._begun(windows, length), len(windows))
         return lambda: self._finished(begun, windows, length)
@@ -137,7 +137,7 @@ class Runner:
             model = self._complete_model()
             if _is_finite(answer := self.windows.answer(model, mixture, length)):
                 return answer
-        raise SeparationError(
+        raise CheckpointError(
             "the model gives numbers that are not finite: its weights are damaged, or it was "
             "trained wrongly; try another model"
         )
