@@ -27,7 +27,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.compare $(SONG)
+	$(BIN)/python -m benchmarks.compare '$(SONG)'
 
 slow: $(READY)
 	$(BIN)/pytest -m slow

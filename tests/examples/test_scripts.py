@@ -1,5 +1,6 @@
 """The scripts in examples/, run as a user would."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import av
 import pytest
 import torch
 
+import demo
 from htdemucs import AudioEncoding, AudioFile, Separator
 from htdemucs.audio import AudioWriter
 
@@ -28,6 +30,18 @@ def song(tmp_path):
 def run(script, *words, folder):
     command = [sys.executable, EXAMPLES / script, *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+
+
+def test_the_demo_shows_commands_that_a_shell_takes(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "a folder"
+    monkeypatch.setattr(demo, "EXAMPLES", folder / "examples")
+    monkeypatch.setattr(demo, "BUILD", folder / "build")
+    ran = []
+    monkeypatch.setattr(subprocess, "run", lambda command, check: ran.append(command))
+    demo.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert shlex.split(lines[0])[2:] == ran[0][3:]
+    assert str(folder / "build") in shlex.split(next(line for line in lines if " serve " in line))
 
 
 def test_album_shows_progress_and_skips_what_is_finished(song, tmp_path):

@@ -68,7 +68,7 @@ class Server:
     def workers(self):
         """The numbers of its workers' processes."""
         shown = subprocess.run(
-            ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)],
+            ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(self.process.pid)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         lines = [line.split(None, 1) for line in shown.stdout.splitlines()]

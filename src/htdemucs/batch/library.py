@@ -3,12 +3,11 @@
 import hashlib
 import json
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, repeat
 from os import PathLike
@@ -17,7 +16,7 @@ from queue import Queue
 from typing import Any, Literal
 
 from htdemucs.audio import AudioFile
-from htdemucs.audio.failures import printable, reporting
+from htdemucs.audio.failures import printable
 from htdemucs.batch import storage
 from htdemucs.batch.outcomes import Outcome, failed, failed_unexpectedly
 from htdemucs.batch.placement import Placement, is_source
@@ -25,7 +24,7 @@ from htdemucs.batch.stores import open_store
 from htdemucs.batch.tracks import Track
 from htdemucs.errors import AudioError, HTDemucsError, SeparationError
 from htdemucs.events import Event, Listener, Progress, Started, nobody
-from htdemucs.files import delete_locked, delete_unused, open_locked
+from htdemucs.files import delete_unused
 from htdemucs.separation import Separator
 from htdemucs.stems import manifest
 from htdemucs.stems.naming import Places
@@ -299,19 +298,13 @@ class Library:
             return
         work = json.dumps([self.out, track.location, str(places.manifest), places.template])
         digest = hashlib.sha256(work.encode()).hexdigest()
-        folder = storage.private(self.scratch) / digest[:24]  # the same again after a kill
-        with _alone(folder, track.location):
-            folder.mkdir(exist_ok=True)
-            try:
-                path = track.path
-                if not track.is_local:
-                    path = folder / "in" / track.path.name
-                    storage.fetch(track.location, path)
-                yield path, places if self._store.is_local else self._places(track, folder / "out")
-            except Exception:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-            shutil.rmtree(folder, ignore_errors=True)
+        # The same name again after a kill: unfinished work is found there.
+        with storage.scratch_folder(self.scratch, digest[:24], track.location) as folder:
+            path = track.path
+            if not track.is_local:
+                path = folder / "in" / track.path.name
+                storage.fetch(track.location, path)
+            yield path, places if self._store.is_local else self._places(track, folder / "out")
 
 
 def _of(track: Track, tell: Listener) -> Listener:
@@ -321,25 +314,6 @@ def _of(track: Track, tell: Listener) -> Listener:
         tell(replace(event, track=track.location) if isinstance(event, Progress) else event)
 
     return listener
-
-
-@contextmanager
-def _alone(folder: Path, location: str) -> Iterator[None]:
-    """Have the folder of a track's copies to this process alone.
-
-    Raises:
-        AudioError: another process has it.
-    """
-    path = folder.with_suffix(".lock")
-    with reporting(path, "cannot be locked", "choose another folder for scratch files"):
-        file = open_locked(path)
-    if file is None:
-        raise AudioError(f"{location} is being separated by another htdemucs; wait for it")
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            delete_locked(file, path)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,8 +13,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from htdemucs.audio.failures import reason, reporting
-from htdemucs.errors import HTDemucsError, StorageError
-from htdemucs.files import replacing
+from htdemucs.errors import AudioError, HTDemucsError, StorageError
+from htdemucs.files import delete_locked, open_locked, replacing
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # The package that fsspec needs for a kind of URL; users install it.
@@ -210,7 +211,36 @@ def _stored(url: str, about: Mapping[str, Any]) -> Stored:
     return Stored(url, int(about.get("size") or 0), version)
 
 
-def private(folder: Path | None) -> Path:
+@contextmanager
+def scratch_folder(parent: Path | None, name: str, location: str) -> Iterator[Path]:
+    """Have the folder `name` for a track's copies to this process alone, below all scratch folders.
+
+    It is deleted at the end, and after a failure; an interrupted or killed process leaves it.
+
+    Raises:
+        AudioError: another process works on the same track.
+        StorageError: it cannot be made.
+    """
+    folder = _private(parent) / name
+    path = folder.with_suffix(".lock")
+    with reporting(path, "cannot be locked", "choose another folder as `scratch`"):
+        lock = open_locked(path)
+    if lock is None:
+        raise AudioError(f"{location} is being separated by another htdemucs; wait for it")
+    try:
+        folder.mkdir(exist_ok=True)
+        try:
+            yield folder
+        except Exception:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        with suppress(OSError):
+            delete_locked(lock, path)
+
+
+def _private(folder: Path | None) -> Path:
     """Return the folder of all scratch folders, which nobody else can write to.
 
     Raises:
