@@ -9,12 +9,15 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from os import PathLike
 from pathlib import Path
+from ssl import SSLError
 from typing import IO, Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.parse import quote, urlencode
-from urllib.request import Request, urlopen
+from urllib.request import HTTPHandler, HTTPSHandler, Request, build_opener
 
 from htdemucs.errors import ServerError
 from htdemucs.files import replacing
@@ -43,6 +46,7 @@ class Client:
     ) -> None:
         self.address, self._interval = address.rstrip("/"), interval
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._opener = build_opener(_Handler)
 
     def tracks(self, search: str = "") -> list[Track]:
         """Return the newest tracks, or those that a search finds."""
@@ -56,8 +60,11 @@ class Client:
     def add(self, path: str | PathLike[str], **options: str) -> Track:
         """Upload a file; options are `model`, and `stems` separated by commas."""
         with Path(path).open("rb") as file:
-            size = {"content-length": str(Path(path).stat().st_size)}
-            return self._json("POST", "tracks", file, size, name=Path(path).name, **options)
+            about = {
+                "content-length": str(Path(path).stat().st_size),
+                "content-type": "application/octet-stream",
+            }
+            return self._json("POST", "tracks", file, about, name=Path(path).name, **options)
 
     def act(self, track: str, action: str) -> Track:
         """Cancel, retry, or bring a track first."""
@@ -124,14 +131,39 @@ class Client:
     ) -> Any:
         given = {name: value for name, value in query.items() if value is not None}
         url = f"{self.address}/api/{quote(path)}?{urlencode(given)}"
-        request = Request(url, body, self._headers | (headers or {}), method=method)
         try:
-            return urlopen(request)
+            request = Request(url, body, self._headers | (headers or {}), method=method)
+            return self._opener.open(request)
         except HTTPError as error:
             try:
                 reason = json.load(error)["error"]
             except (ValueError, KeyError, TypeError):
                 reason = f"the server answered {error.code}"
             raise ServerError(reason) from error
-        except URLError as error:
-            raise ServerError(f"{self.address} cannot be reached ({error.reason})") from error
+        except (OSError, HTTPException, ValueError) as error:  # ValueError: no such address
+            reason = getattr(error, "reason", error)
+            raise ServerError(f"{self.address} cannot be reached ({reason})") from error
+
+
+class _Answered(HTTPConnection):
+    """A connection whose answer is read also if it comes, and ends, before all is sent.
+
+    A server that refuses an upload says so at once, and takes no more of it.
+    """
+
+    def request(self, *arguments: Any, **options: Any) -> None:
+        self.connect()
+        with suppress(ConnectionError, SSLError):
+            super().request(*arguments, **options)
+
+
+class _SecureAnswered(_Answered, HTTPSConnection):
+    pass
+
+
+class _Handler(HTTPHandler, HTTPSHandler):
+    def http_open(self, req: Request) -> Any:
+        return self.do_open(_Answered, req)
+
+    def https_open(self, req: Request) -> Any:
+        return self.do_open(_SecureAnswered, req)

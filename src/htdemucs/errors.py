@@ -65,6 +65,10 @@ class BadRequestError(ServerError):
     """A request makes no sense."""
 
 
+class UnsupportedError(BadRequestError):
+    """A request's body comes in a form that the server does not take."""
+
+
 class TooLargeError(ServerError):
     """What a request brings is more than the server takes."""
 

@@ -1,6 +1,7 @@
 """The client of a real server, and the script that uses it."""
 
 import io
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from htdemucs.client import Client
 from htdemucs.errors import ServerError
 from htdemucs.serve.app import create_app
 from htdemucs.serve.security import Access
+from htdemucs.serve.settings import Limits
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -98,8 +100,38 @@ def test_refusals_are_sentences(address, write_song, tmp_path):
     broken.write_bytes(b"nothing")
     with pytest.raises(ServerError, match=r"broken\.mp3"):
         client.separate(broken, tmp_path / "out")
+    for unreachable in ("http://127.0.0.1:9", "nonsense"):
+        with pytest.raises(ServerError, match="cannot be reached"):
+            Client(unreachable).tracks()
+
+
+@pytest.fixture
+def limits():
+    return Limits(free_bytes=0, upload_bytes=1 << 20)
+
+
+def test_a_refusal_is_read_before_all_is_sent(address, tmp_path):
+    """The server closes the connection; what it said would be lost."""
+    large = tmp_path / "large.wav"
+    with large.open("wb") as file:
+        file.truncate(64 << 20)
+    with pytest.raises(ServerError, match="larger than the 1 MB"):
+        Client(address, "long secret").add(large)
+    with pytest.raises(ServerError, match="token"):
+        Client(address, "wrong").add(large)
+
+
+def test_a_server_that_ends_without_an_answer_is_an_error(in_background):
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def hang_up():
+        connection, _ = listener.accept()
+        connection.close()
+
+    in_background(hang_up)
     with pytest.raises(ServerError, match="cannot be reached"):
-        Client("http://127.0.0.1:9").tracks()
+        Client(f"http://127.0.0.1:{listener.getsockname()[1]}").tracks()
+    listener.close()
 
 
 def test_the_example_makes_karaoke_versions(service, address, write_song, tmp_path, monkeypatch):

@@ -391,6 +391,13 @@ def test_words_may_be_in_different_fields_and_each_must_be_somewhere(client, ser
         assert client.get("/api/tracks", params={"search": search}).json()["total"] == count
 
 
+def test_an_id_that_is_no_text_is_nobody_s(client):
+    """PostgreSQL refuses a NUL, and half a surrogate pair is not sent at all."""
+    for method, path in [("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/pcm")]:
+        assert client.request(method, f"/api/tracks/a%00{path}").status_code in (400, 404)
+    assert client.post("/api/tracks", json={"track": "a\0"}).status_code in (400, 404)
+
+
 def test_states_that_are_none_are_refused(client, songs):
     client.post(f"/api/tracks/{songs[0]}/cancel")
     assert client.get("/api/tracks?state=cancelled, failed").json()["total"] == 1

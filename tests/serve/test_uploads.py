@@ -1,7 +1,9 @@
 """Files on their way in, and limits."""
 
 import asyncio
+import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,6 +12,8 @@ from htdemucs.serve import uploads
 from htdemucs.serve.app import create_app
 from htdemucs.serve.settings import Limits
 from htdemucs.serve.uploads import safe_name
+
+KIND = "multipart/form-data; boundary=limit"
 
 
 @pytest.fixture
@@ -69,17 +73,22 @@ def test_a_client_that_sends_nothing_is_left(client, settings, monkeypatch):
         yield b"x"
         await asyncio.Event().wait()
 
-    answer = post(client, silent())
-    assert answer.status_code == 400
-    assert "for a while" in answer.json()["error"]
-    assert leftovers(settings) == []
+    for kind in ("audio/mpeg", KIND, "application/json"):
+        answer = send(client, silent(), kind)
+        assert answer.status_code == 400
+        assert "for a while" in answer.json()["error"]
+        assert leftovers(settings) == []
 
 
-def test_a_client_that_goes_leaves_nothing(service, settings):
+@pytest.mark.parametrize(
+    "kind", ["audio/mpeg", "multipart/form-data; boundary=b", "application/json"]
+)
+def test_a_client_that_goes_leaves_nothing(service, settings, caplog, kind):
     """In the middle of a file."""
 
     async def go():
-        sent = [{"type": "http.request", "body": b"x" * 10, "more_body": True}]
+        body = b'--b\r\ncontent-disposition: form-data; name="file"\r\n\r\nx'
+        sent = [{"type": "http.request", "body": body, "more_body": True}]
 
         async def receive():
             return sent.pop() if sent else {"type": "http.disconnect"}
@@ -89,8 +98,9 @@ def test_a_client_that_goes_leaves_nothing(service, settings):
 
         scope = {
             "type": "http", "method": "POST", "path": "/api/tracks", "query_string": b"name=a.wav",
-            "headers": [(b"host", b"localhost")], "http_version": "1.1", "scheme": "http",
-            "server": ("localhost", 80), "client": ("127.0.0.1", 1), "root_path": "",
+            "headers": [(b"host", b"localhost"), (b"content-type", kind.encode())],
+            "http_version": "1.1", "scheme": "http", "server": ("localhost", 80),
+            "client": ("127.0.0.1", 1), "root_path": "",
         }  # fmt: skip
         await create_app(service)(scope, receive, send)
 
@@ -98,6 +108,7 @@ def test_a_client_that_goes_leaves_nothing(service, settings):
     assert leftovers(settings) == []
     assert service.uploading == 0
     assert service.tracks.page()[0] == 0
+    assert caplog.text == ""
 
 
 def test_the_queue_has_an_end(client, write_song, tmp_path):
@@ -120,6 +131,220 @@ def test_too_long_a_track_fails(client, worker, write_song, tmp_path, service):
     track = client.upload(write_song(tmp_path / "long.flac", seconds=9))["id"]
     worker.work()
     assert "the track lasts 0.1 minutes" in client.track(track)["error"]
+
+
+def stored(service, answer):
+    """The name and contents of the file of a track that was added."""
+    assert answer.status_code == 201, answer.text
+    path = Path(service.tracks.row(answer.json()["id"])["path"])
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    return answer.json()["name"], path.read_bytes()
+
+
+def form(*parts, boundary="limit", end="--\r\n"):
+    """The bytes of a form: (headers, contents) each."""
+    text = b"".join(
+        b"--%b\r\n%b\r\n\r\n%b\r\n" % (boundary.encode(), head.encode(), contents)
+        for head, contents in parts
+    )
+    return text + f"--{boundary}{end}".encode()
+
+
+def field(name, more=""):
+    return f'Content-Disposition: form-data; name="{name}"{more}'
+
+
+def send(client, content, kind=KIND, **options):
+    headers = {"content-type": kind, **options.pop("headers", {})}
+    return client.post("/api/tracks", content=content, headers=headers, **options)
+
+
+SONG = (field("file", '; filename="song.mp3"'), b"sound")
+
+
+def test_a_file_in_a_form_is_stored_as_it_is(client, service):
+    data = bytes(range(256)) + b"\r\n--\r\n--limi\r\n\r\n"
+    answer = client.post("/api/tracks", files={"file": ("Ünï côdé.mp3", data)})
+    assert stored(service, answer) == ("Ünï côdé.mp3", data)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 50])
+def test_a_form_may_arrive_in_pieces(client, service, size):
+    body = form(SONG, (field("name"), b"other.mp3"))
+
+    async def pieces():
+        for start in range(0, len(body), size):
+            yield body[start : start + size]
+
+    assert stored(service, send(client, pieces())) == ("other.mp3", b"sound")
+
+
+def test_fields_of_a_form_are_the_parameters_before_and_after_the_file(client, service):
+    stems = [(field("stems"), b"vocals"), (field("stems"), b"bass")]
+    for parts in (
+        [(field("model"), b"mini"), SONG, *stems],
+        [*stems, (field("model"), b"mini"), SONG],
+    ):
+        answer = send(client, form(*parts), params={"name": "a.mp3", "model": "htdemucs"})
+        assert stored(service, answer) == ("a.mp3", b"sound")
+        assert (answer.json()["model"], answer.json()["stems"]) == ("mini", ["vocals", "bass"])
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (field("file"), "track"),  # curl -F 'file=<song.mp3'
+        (field("song", "; filename=song.mp3"), "song.mp3"),
+        (field("file", "; filename=\"a.mp3\"; filename*=UTF-8''%E6%AD%8C.mp3"), "歌.mp3"),
+        (field("file", '; filename="歌.mp3"'), "歌.mp3"),
+        (field("file", "; filename*=bogus''%41.mp3"), "A.mp3"),
+        (field("file", '; filename="Say %22hi%22.mp3"'), "Say _hi_.mp3"),
+        (field("file", '; filename="Say \\"hi\\".mp3"'), "Say _hi_.mp3"),
+        (field("file", '; filename="C:\\music\\song.mp3"'), "song.mp3"),
+        (field("file", '; filename="../../song.mp3"'), "song.mp3"),
+        (field("file", '; filename=""'), "track"),
+        ("x: y\r\nCONTENT-DISPOSITION: form-data; NAME=file; FileName=a.mp3", "a.mp3"),
+    ],
+)  # fmt: skip
+def test_names_in_forms(client, service, head, name):
+    assert stored(service, send(client, form((head, b"sound")))) == (name, b"sound")
+
+
+def test_closing_a_form_needs_no_line_end(client, service):
+    assert stored(service, send(client, form(SONG, end="--"))) == ("song.mp3", b"sound")
+    kind = 'Multipart/Form-Data; charset=utf-8; boundary="li mit"'
+    answer = send(client, form(SONG, boundary="li mit", end="--\r\nepilogue"), kind)
+    assert stored(service, answer) == ("song.mp3", b"sound")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "words"),
+    [
+        (form(), KIND, "no file"),
+        (form(SONG, SONG), KIND, "two files"),
+        (form(SONG, (field("modle"), b"mini")), KIND, "name, model"),
+        (form(SONG, (field("model"), b"x")), KIND, "no model of"),
+        (form((field("stems"), b"x" * 1001), SONG), KIND, "long"),
+        (form(*[(field("stems"), b"")] * 1100), KIND, "long"),
+        (form((field("name"), b"x" * 9999), SONG), KIND, "long"),
+        (form((field("x" * 9999), b""), SONG), KIND, "headers"),
+        (form((SONG[0], b"")), KIND, "empty"),
+        (form(("X: y", b"")), KIND, "no name"),
+        (form((field("file", "; filename*=undefined''%ff"), b"")), KIND, "UTF-8"),
+        (form(SONG), "multipart/form-data; boundary=other", "boundary"),
+        (form(SONG), "multipart/form-data", "boundary"),
+        (form(SONG), 'multipart/form-data; boundary=""', "boundary"),
+        (b"sound", KIND, "boundary"),
+        (b"", KIND, "boundary"),
+        (form(SONG, end=""), KIND, "whole"),
+        (form(SONG, end="-"), KIND, "whole"),
+        (form(SONG)[:-20], KIND, "whole"),
+        (form(SONG, end="x"), KIND, "whole"),
+    ],
+)  # fmt: skip
+def test_a_form_that_makes_no_sense_is_refused_and_leaves_nothing(
+    client, service, settings, content, kind, words
+):
+    answer = send(client, content, kind)
+    assert (answer.status_code, words in answer.json()["error"]) == (400, True), answer.text
+    assert leftovers(settings) == []
+    assert service.uploading == service.tracks.count("queued") == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "words"),
+    [
+        ("application/x-www-form-urlencoded", b"sound", "curl -F"),
+        ("application/x-www-form-urlencoded; charset=utf-8", b"sound", "curl -X POST -T"),
+        ("multipart/mixed; boundary=limit", form(SONG), "curl -F"),
+        ("multipart/related; boundary=limit", form(SONG), "curl -F"),
+        ("audio/mpeg", form(SONG), "curl -F"),
+        ("", form(SONG), "curl -F"),
+        ("application/octet-stream", b"\r\n" + form(("content-type: audio/mpeg", b"")), "curl -F"),
+        (
+            KIND,
+            form((SONG[0] + "\r\nContent-Transfer-Encoding: base64", b"c291bmQ=")),
+            "encoded",
+        ),
+    ],
+)
+def test_bodies_of_other_kinds_are_refused_with_the_right_call(
+    client, settings, kind, content, words
+):
+    answer = send(client, content, kind)
+    assert (answer.status_code, words in answer.json()["error"]) == (415, True), answer.text
+    assert leftovers(settings) == []
+
+
+@pytest.mark.parametrize(
+    "encoding", ["gzip", "br", "deflate", "GZIP", "identity, gzip", "nonsense"]
+)
+def test_compressed_bodies_are_refused(client, settings, encoding):
+    headers = {"content-encoding": encoding}
+    for kind, body in [
+        ("audio/mpeg", b"x"),
+        (KIND, form(SONG)),
+        ("application/json", b"{}"),
+    ]:
+        answer = send(client, body, kind, headers=headers)
+        assert (answer.status_code, "Content-Encoding" in answer.json()["error"]) == (415, True)
+    answer = client.post("/api/tracks/1/seek", content=b"{}", headers=headers)
+    assert answer.status_code == 415
+    assert leftovers(settings) == []
+
+
+def test_a_body_that_says_that_it_is_not_encoded_is_taken(client, service):
+    answer = send(client, b"sound", "audio/mpeg", headers={"content-encoding": "Identity"})
+    assert stored(service, answer) == ("track", b"sound")
+
+
+def test_a_form_has_the_limits_of_a_file(client, settings, service, monkeypatch):
+    assert send(client, form((SONG[0], b"x" * 1001))).status_code == 413
+    assert send(client, form((SONG[0], b"x" * 70_000))).status_code == 413  # before it arrives
+    object.__setattr__(service.settings, "limits", replace(settings.limits, free_bytes=1 << 60))
+    assert send(client, form(SONG)).json()["code"] == "disk-full"
+    object.__setattr__(service.settings, "limits", replace(settings.limits, free_bytes=0))
+    assert leftovers(settings) == []
+    assert stored(service, send(client, form((SONG[0], b"x" * 1000))))[1] == b"x" * 1000
+
+
+def test_a_large_form_takes_no_memory(client, settings, service):
+    object.__setattr__(service.settings, "limits", replace(settings.limits, upload_bytes=1 << 30))
+
+    async def large():
+        yield form(SONG, end="")[: -len("sound\r\n--limit")]
+        for _ in range(512):
+            yield bytes(1 << 16)
+        yield b"\r\n--limit--\r\n"
+
+    tracemalloc.start()
+    answer = send(client, large())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert stored(service, answer)[1] == bytes(32 << 20)
+    assert peak < 8 << 20
+
+
+def test_what_cannot_be_listed_is_not_kept(client, service, settings, monkeypatch):
+    monkeypatch.setattr(service.tracks, "add", lambda **_: 1 / 0)
+    assert post(client, b"x").status_code == 500
+    assert leftovers(settings) == []
+
+
+def test_a_source_that_is_deleted_meanwhile_is_said(client, service, settings, monkeypatch):
+    track = post(client, b"x").json()["id"]
+    service.tracks.change(track, state="finished")
+    at_hand = service.file
+
+    def deleting(path):
+        found = at_hand(path)
+        client.delete(f"/api/tracks/{track}")
+        return found
+
+    monkeypatch.setattr(service, "file", deleting)
+    answer = client.post("/api/tracks", json={"track": track})
+    assert (answer.status_code, answer.json()["error"]) == (404, "this file is not there any more")
+    assert leftovers(settings) == []
 
 
 @pytest.mark.parametrize(
@@ -160,8 +385,13 @@ def test_what_cannot_be_separated_is_refused(client, parameters, words):
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{", b'{"path": 3}', b'{"track": null}', b"[" * 9999]
-)
+    "body",
+    [
+        b"", b"[]", b"{", b'{"path": 3}', b'{"track": null}', b"[" * 9999, b" " * 70_000,
+        rb'{"track": "\ud800"}', rb'{"path": "a", "model": "mini", "stems": ["\ud800"]}',
+        b'{"path": "a", "model": ["mini"]}', b'{"path": "a", "model": {"mini": 1}}', b"\xff",
+    ],
+)  # fmt: skip
 def test_json_that_makes_no_sense_is_refused(client, body):
     answer = client.post("/api/tracks", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400

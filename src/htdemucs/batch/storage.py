@@ -223,7 +223,7 @@ def scratch_folder(parent: Path | None, name: str, location: str) -> Iterator[Pa
     """
     folder = _private(parent) / name
     path = folder.with_suffix(".lock")
-    with reporting(path, "cannot be locked", "choose another folder as `scratch`"):
+    with reporting(path, "cannot be locked", "choose another folder for scratch files"):
         lock = open_locked(path)
     if lock is None:
         raise AudioError(f"{location} is being separated by another htdemucs; wait for it")

@@ -9,6 +9,7 @@ from htdemucs.errors import BadRequestError, NotFoundError
 from htdemucs.serve.service import Service
 from htdemucs.serve.tables import DELETED, TRACKS
 from htdemucs.serve.tracks import new_id, tags
+from htdemucs.serve.uploads import removed_on_error
 from htdemucs.weights.overview import named_models
 
 T = TRACKS.c
@@ -20,6 +21,8 @@ def checked_model(here: Service, name: Any) -> dict[str, Any]:
     Raises:
         BadRequestError: the server offers no such model. Paths are none, except the server's own.
     """
+    if not isinstance(name, str | None):
+        raise BadRequestError("`model` must be a name")
     name = name or here.settings.model
     models = {row["name"]: row for row in named_models()}
     if name in models:
@@ -64,17 +67,23 @@ def another_separation(here: Service, track: str, model: str, wanted: list[str] 
     about = {name: row[name] for name in ("kind", "name", "title", "artist", "album")}
     copy = new_id()
     if row["kind"] == "upload":
-        folder = here.settings.uploads / copy
-        folder.mkdir(parents=True)
-        path = folder / source.name
-        try:
-            os.link(source, path)
-        except OSError:  # a file system without links
-            shutil.copyfile(source, path)
-        row["path"] = str(path)
-    return here.tracks.add(
-        id=copy, state="queued", path=row["path"], model=model, wanted=wanted, **about
-    )
+        row["path"] = str(here.settings.uploads / copy / source.name)
+    with removed_on_error(here.settings.uploads / copy):
+        if row["kind"] == "upload":
+            _copy(source, Path(row["path"]))
+        return here.tracks.add(
+            id=copy, state="queued", path=row["path"], model=model, wanted=wanted, **about
+        )
+
+
+def _copy(source: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    try:
+        os.link(source, path)
+    except FileNotFoundError:  # deleted meanwhile
+        raise NotFoundError("this file is not there any more") from None
+    except OSError:  # a file system without links
+        shutil.copyfile(source, path)
 
 
 def from_library(here: Service, path: str, model: str, wanted: list[str] | None) -> str:

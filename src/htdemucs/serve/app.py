@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel
+from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
@@ -23,6 +24,7 @@ from htdemucs.errors import (
     NotFoundError,
     TooLargeError,
     TooManyError,
+    UnsupportedError,
 )
 from htdemucs.serve import export_api, metrics, sound_api, tracks_api
 from htdemucs.serve.housekeeping import Housekeeping
@@ -39,6 +41,7 @@ STATUS: dict[type[HTDemucsError], int] = {
     ConflictError: 409,
     TooLargeError: 413,
     TooManyError: 429,
+    UnsupportedError: 415,
     BadRequestError: 400,
 }
 BITRATES = {"mp3": [128, 192, 256, 320], "opus": [96, 128, 192, 256], "m4a": [128, 192, 256, 320]}
@@ -53,7 +56,7 @@ class Problem(BaseModel):
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": HTTPStatus(status).phrase}
-    for status in (400, 401, 403, 404, 405, 409, 413, 416, 422, 429)
+    for status in (400, 401, 403, 404, 405, 409, 413, 415, 416, 422, 429)
 }
 
 
@@ -101,6 +104,7 @@ def create_app(
     app.add_exception_handler(HTDemucsError, _expected)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(DataError, _unfit)
     return app
 
 
@@ -152,6 +156,11 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     problems = error.errors() if isinstance(error, RequestValidationError) else []
     words = [f"{problem['loc'][-1]}: {problem['msg']}" for problem in problems[:3]]
     return JSONResponse({"error": "; ".join(words) or "the request makes no sense"}, 400)
+
+
+async def _unfit(_request: Request, _error: Exception) -> JSONResponse:
+    """Refuse what the database cannot hold: a NUL in PostgreSQL."""
+    return JSONResponse({"error": "the request has characters that no text may have"}, 400)
 
 
 async def _refused(_request: Request, error: Exception) -> JSONResponse:

@@ -8,21 +8,32 @@ from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
-from htdemucs.errors import BadRequestError, NotFoundError, TooManyError
+from htdemucs.errors import BadRequestError, NotFoundError, TooManyError, UnsupportedError
 from htdemucs.serve.adding import (
     another_separation,
     checked_model,
     checked_stems,
     from_library,
 )
-from htdemucs.serve.service import Here
+from htdemucs.serve.service import Here, Service
 from htdemucs.serve.tables import LIVE
 from htdemucs.serve.tracks import LONGEST_LIST, Document, new_id
-from htdemucs.serve.uploads import receive, safe_name
+from htdemucs.serve.uploads import (
+    HOW,
+    INCOMPLETE,
+    MOST_FORM,
+    Form,
+    body,
+    check_size,
+    collected,
+    receive,
+    removed_on_error,
+    safe_name,
+)
 
 router = APIRouter(prefix="/api", tags=["tracks"])
 States = Annotated[str, Query(max_length=100, description="States, separated by commas.")]
-Name = Annotated[str, Query(min_length=1, max_length=1000, description="The file's name.")]
+Name = Annotated[str | None, Query(max_length=1000, description="The file's name.")]
 Model = Annotated[str | None, Query(max_length=200, description="By default the server's.")]
 Stems = Annotated[
     str | None, Query(max_length=200, description="Stems, separated by commas; by default all.")
@@ -31,6 +42,34 @@ Offset = Annotated[int, Query(ge=0, le=1 << 31)]
 Limit = Annotated[int, Query(ge=1, le=LONGEST_LIST)]
 MOST_PARTS = 10  # of a file in one request
 MOST_JSON = 1 << 16  # bytes
+MOST_FIELD = 1000  # characters of a form's field
+FORM = "multipart/form-data"
+FILE = {"type": "string", "format": "binary"}
+TEXT = {"type": "string", "maxLength": MOST_FIELD}
+BODY = {
+    "required": True,
+    "content": {
+        "application/octet-stream": {"schema": FILE},
+        FORM: {
+            "schema": {
+                "type": "object",
+                "properties": {"file": FILE, "name": TEXT, "model": TEXT, "stems": TEXT},
+                "required": ["file"],
+            }
+        },
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "path": {"type": "string", "description": "Below the library."},
+                    "track": {"type": "string", "description": "The id of a known track."},
+                    "model": {"type": "string"},
+                    "stems": {"type": "array", "items": {"type": "string"}},
+                },
+            }
+        },
+    },
+}
 
 
 @router.get("/tracks")
@@ -73,37 +112,103 @@ async def events(
     )
 
 
-@router.post("/tracks", status_code=201)
+@router.post("/tracks", status_code=201, openapi_extra={"requestBody": BODY})
 async def add_track(
-    here: Here, request: Request, name: Name = "track", model: Model = None, stems: Stems = None
+    here: Here, request: Request, name: Name = None, model: Model = None, stems: Stems = None
 ) -> Document:
-    """Add a track: the body is its file; or JSON that names a track, or a file of the library."""
-    if request.headers.get("content-type", "").partition(";")[0].strip() == "application/json":
+    """Add a track.
+
+    The body is its file; or a form with it, whose fields go before the parameters; or JSON that
+    names a track, or a file of the library.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
         wish = await _json(request)
         return await to_thread.run_sync(_add_known, here, wish)
+    is_form = kind == FORM
+    if not is_form and kind.startswith(("multipart/", "application/x-www-form-urlencoded")):
+        raise UnsupportedError(f"{kind} is not supported; {HOW}")
     await to_thread.run_sync(here.check_room)
-    chosen = await to_thread.run_sync(checked_model, here, model)
-    wanted = checked_stems(stems.split(",") if stems else None, chosen)
+    wish = {"name": name, "model": model, "stems": stems}
+    await to_thread.run_sync(_choice, here, wish)
     track = new_id()
-    path = here.settings.uploads / track / safe_name(name)
-    announced = request.headers.get("content-length", "")
-    size = int(announced) if announced.isdecimal() else None
+    folder = here.settings.uploads / track
     here.uploading += 1
     try:
-        await receive(request.stream(), path, here.settings.limits, size)
-        return await to_thread.run_sync(_add_upload, here, track, path, chosen, wanted)
+        with removed_on_error(folder):
+            folder.mkdir(parents=True)
+            path = await (_receive_form if is_form else _receive_file)(here, request, folder, wish)
+        await to_thread.run_sync(_add_upload, here, track, path, wish)
     finally:
         here.uploading -= 1
-
-
-def _add_upload(
-    here: Here, track: str, path: Path, model: dict[str, Any], wanted: list[str] | None
-) -> Document:
-    about = {"path": str(path), "name": path.name, "model": model["name"], "wanted": wanted}
-    stems = wanted or list(model["sources"])  # so that the page has its lanes at once
-    here.tracks.add(id=track, kind="upload", state="queued", stems=stems, **about)
     here.wake()
-    return here.tracks.document(track)
+    return await to_thread.run_sync(here.tracks.document, track)
+
+
+async def _receive_file(
+    here: Service, request: Request, folder: Path, wish: dict[str, Any]
+) -> Path:
+    """Write the body to a file; return its path."""
+    size, limits = _announced(request), here.settings.limits
+    check_size(size or 0, folder, limits)
+    path = folder / safe_name(wish["name"] or "track")
+    if await receive(body(request), path, limits) != size and size is not None:
+        raise BadRequestError(INCOMPLETE)
+    return path
+
+
+async def _receive_form(
+    here: Service, request: Request, folder: Path, wish: dict[str, Any]
+) -> Path:
+    """Write the file in a form to disk; return its path. What its fields ask for goes to `wish`."""
+    size, limits = _announced(request), here.settings.limits
+    check_size(max(0, (size or 0) - MOST_FORM), folder, limits)
+    path, filename = folder / "file", None
+    fields: dict[str, str] = {}
+    async for part in Form(request.headers["content-type"], body(request)).parts():
+        if part.filename is not None or part.field == "file":
+            if filename is not None:
+                raise BadRequestError("the form has two files; send each in a request of its own")
+            await to_thread.run_sync(_choice, here, wish | fields)  # as far as it is known
+            filename = part.filename or "track"
+            await receive(part.contents, path, limits)
+        elif part.field in wish:
+            too_long = f"`{part.field}` is too long"
+            data = await collected(part.contents, 4 * MOST_FIELD, too_long)
+            values = [fields[part.field]] if part.field in fields else []  # several checkboxes
+            fields[part.field] = ",".join([*values, data.decode("utf-8", "replace")])
+            if len(fields[part.field]) > MOST_FIELD:
+                raise BadRequestError(too_long)
+        else:
+            raise BadRequestError("a form may have the fields file, name, model and stems")
+    if filename is None:
+        raise BadRequestError("the form has no file")
+    wish |= fields
+    return path.rename(folder / safe_name(wish["name"] or filename))
+
+
+def _announced(request: Request) -> int | None:
+    """Return the bytes that the client says it sends."""
+    size = request.headers.get("content-length", "")
+    return int(size) if size.isdecimal() else None
+
+
+def _choice(here: Service, wish: dict[str, Any]) -> tuple[dict[str, Any], list[str] | None]:
+    """Return the model and the stems that are wished for.
+
+    Raises:
+        BadRequestError: there is no such model, or it has no such stem.
+    """
+    model = checked_model(here, wish["model"])
+    return model, checked_stems(wish["stems"].split(",") if wish["stems"] else None, model)
+
+
+def _add_upload(here: Service, track: str, path: Path, wish: dict[str, Any]) -> None:
+    with removed_on_error(path.parent):
+        model, wanted = _choice(here, wish)
+        stems = wanted or list(model["sources"])  # so that the page has its lanes at once
+        about = {"path": str(path), "name": path.name, "model": model["name"], "wanted": wanted}
+        here.tracks.add(id=track, kind="upload", state="queued", stems=stems, **about)
 
 
 def _add_known(here: Here, wish: dict[str, Any]) -> Document:
@@ -124,13 +229,10 @@ def _add_known(here: Here, wish: dict[str, Any]) -> Document:
 
 
 async def _json(request: Request) -> dict[str, Any]:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_JSON:
-            raise BadRequestError("the JSON is too long")
+    data = await collected(body(request), MOST_JSON, "the JSON is too long")
     try:
-        wish = json.loads(body)
+        wish = json.loads(data)
+        json.dumps(wish, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError):
         wish = None
     if not isinstance(wish, dict):

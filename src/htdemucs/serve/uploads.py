@@ -1,64 +1,210 @@
-"""Files on their way in: written to disk while they arrive, under limits."""
+"""The bodies of requests: files are written to disk while they arrive, under limits."""
 
 import asyncio
 import os
+import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from email.message import Message
+from email.parser import HeaderParser
+from email.utils import collapse_rfc2231_value
 from pathlib import Path
+from typing import NamedTuple
 
 from anyio import to_thread
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 
-from htdemucs.errors import BadRequestError, DiskFullError, TooLargeError
+from htdemucs.errors import BadRequestError, DiskFullError, TooLargeError, UnsupportedError
 from htdemucs.serve.settings import Limits
 from htdemucs.stems.naming import LONGEST, file_name
 
 CHUNK = 1 << 20  # bytes written at a time
 PATIENCE = 60.0  # seconds that a client may send nothing
+MOST_HEADERS = 1 << 13  # bytes of a form's part
+MOST_FORM = 1 << 16  # bytes of a form around its file
+ENVELOPE = re.compile(rb"\s*--[^\r\n]+\r?\ncontent-", re.IGNORECASE)  # how a form begins
+INCOMPLETE = "the file did not arrive whole; send it again"
+HOW = (
+    "send the song in a form (curl -F file=@song.mp3 ADDRESS/api/tracks) or as the whole body "
+    "(curl -X POST -T song.mp3 'ADDRESS/api/tracks?name=song.mp3')"
+)
 
 
-async def receive(
-    chunks: AsyncIterator[bytes], path: Path, limits: Limits, announced: int | None
-) -> int:
-    """Write what arrives to `path`; return its bytes. If it fails, nothing is left.
+async def body(request: Request) -> AsyncIterator[bytes]:
+    """Yield a request's body as it arrives.
 
-    Args:
-        chunks: the file.
-        path: in a folder that is not there yet.
-        limits: on its size.
-        announced: bytes that the client says it sends.
+    Raises:
+        UnsupportedError: it is compressed.
+        BadRequestError: it ends early, or nothing arrives for a while.
+    """
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedError("the body is compressed; send it as it is, without Content-Encoding")
+    chunks = request.stream()
+    while True:
+        try:
+            yield await asyncio.wait_for(anext(chunks), PATIENCE)
+        except StopAsyncIteration:
+            return
+        except ClientDisconnect:
+            raise BadRequestError(INCOMPLETE) from None
+        except TimeoutError:
+            raise BadRequestError("nothing has arrived for a while; send the file again") from None
+
+
+@contextmanager
+def removed_on_error(folder: Path) -> Iterator[None]:
+    """Remove a folder if something fails that was to fill it."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+async def receive(chunks: AsyncIterator[bytes], path: Path, limits: Limits) -> int:
+    """Write a file to `path` while it arrives; return its bytes.
 
     Raises:
         TooLargeError: it is larger than the limit.
         DiskFullError: the disk has no room for it.
-        BadRequestError: it is empty, incomplete, or the client sends nothing any more.
+        BadRequestError: it is empty, or incomplete.
+        UnsupportedError: it is a form that is announced as a file.
     """
-    folder = path.parent
-    check_size(announced or 0, folder.parent, limits)
-    folder.mkdir(parents=True)
-    size, done = 0, False
-    try:
-        with path.open("wb") as file:
-            held = bytearray()
-            async for chunk in _patiently(chunks):
-                held += chunk
-                size += len(chunk)
-                if len(held) >= CHUNK:
-                    check_size(size, folder, limits, written=size - len(held))
-                    await to_thread.run_sync(file.write, bytes(held))
-                    held.clear()
-            check_size(size, folder, limits, written=size - len(held))
+    size, held = 0, bytearray()
+    with path.open("wb") as file:
+
+        async def write() -> None:
+            if size == len(held) and ENVELOPE.match(held):
+                raise UnsupportedError(f"the body is a form, but its Content-Type is not; {HOW}")
+            check_size(size, path.parent, limits, written=size - len(held))
             await to_thread.run_sync(file.write, bytes(held))
-            await to_thread.run_sync(_to_disk, file.fileno())
-        if not size:
-            raise BadRequestError("the file is empty")
-        if announced is not None and size != announced:
-            raise BadRequestError("the file did not arrive whole; send it again")
-        done = True
-        return size
-    finally:
-        if not done:
-            shutil.rmtree(folder, ignore_errors=True)
+            held.clear()
+
+        async for chunk in chunks:
+            held += chunk
+            size += len(chunk)
+            if len(held) >= CHUNK:
+                await write()
+        await write()
+        await to_thread.run_sync(_to_disk, file.fileno())
+    if not size:
+        raise BadRequestError("the file is empty")
+    return size
+
+
+class Part(NamedTuple):
+    """A part of a form.
+
+    Attributes:
+        field: its name.
+        filename: None if it has none.
+        contents: to be read before the next part.
+    """
+
+    field: str
+    filename: str | None
+    contents: AsyncIterator[bytes]
+
+
+class Form:
+    """A body of multipart/form-data (RFC 7578), read part by part while it arrives.
+
+    Args:
+        content_type: the request's header.
+        chunks: the request's body.
+
+    Raises:
+        BadRequestError: the header names no boundary.
+    """
+
+    def __init__(self, content_type: str, chunks: AsyncIterator[bytes]) -> None:
+        boundary = _headers(f"content-type: {content_type}").get_boundary()
+        if not boundary:
+            raise BadRequestError(
+                "the Content-Type of a form must name its boundary; let your HTTP library set it"
+            )
+        self._delimiter = b"\r\n--" + boundary.encode("latin-1", "replace")
+        self._chunks, self._held = chunks, bytearray()
+
+    async def parts(self) -> AsyncIterator[Part]:
+        """Yield the parts.
+
+        Raises:
+            BadRequestError: the body is not such a form, or does not arrive whole.
+            UnsupportedError: a part is encoded.
+        """
+        begin = self._delimiter[2:]
+        if await self._take(len(begin)) != begin:
+            raise BadRequestError("the form does not begin with the boundary of its Content-Type")
+        while (mark := await self._take(2)) == b"\r\n":
+            head = await collected(
+                self._before(b"\r\n\r\n"), MOST_HEADERS, "a part of the form has no end of headers"
+            )
+            headers = _headers(head.decode("utf-8", "replace"))
+            coding = headers.get("content-transfer-encoding", "binary").strip().lower()
+            if coding not in ("binary", "8bit", "7bit"):
+                raise UnsupportedError("a part of the form is encoded; send its bytes as they are")
+            field = _parameter(headers, "name")
+            if field is None:
+                raise BadRequestError("a part of the form has no name")
+            yield Part(field, _parameter(headers, "filename"), self._before(self._delimiter))
+        if mark != b"--":
+            raise BadRequestError(INCOMPLETE)
+
+    async def _before(self, mark: bytes) -> AsyncIterator[bytes]:
+        """Yield what comes before a mark, which is taken too."""
+        while (end := self._held.find(mark)) < 0:
+            if (sure := len(self._held) - len(mark) + 1) > 0:
+                yield self._cut(sure)
+            if not await self._more():
+                raise BadRequestError(INCOMPLETE)
+        yield self._cut(end)
+        self._cut(len(mark))
+
+    async def _take(self, count: int) -> bytes:
+        """Return so many bytes, or all if there are fewer."""
+        while len(self._held) < count and await self._more():
+            pass
+        return self._cut(count)
+
+    async def _more(self) -> bool:
+        chunk = await anext(self._chunks, None)
+        self._held += chunk or b""
+        return chunk is not None
+
+    def _cut(self, count: int) -> bytes:
+        data = bytes(self._held[:count])
+        del self._held[:count]
+        return data
+
+
+async def collected(chunks: AsyncIterator[bytes], longest: int, problem: str) -> bytes:
+    """Return a short body, or a part of one.
+
+    Raises:
+        BadRequestError: it is longer; the message is `problem`.
+    """
+    data = bytearray()
+    async for chunk in chunks:
+        data += chunk
+        if len(data) > longest:
+            raise BadRequestError(problem)
+    return bytes(data)
+
+
+def _headers(text: str) -> Message:
+    return HeaderParser().parsestr(text)
+
+
+def _parameter(headers: Message, name: str) -> str | None:
+    """Return a parameter of a part's Content-Disposition; `name*` (RFC 5987) goes before `name`."""
+    try:
+        parameters = headers.get_params([], header="content-disposition")
+        found = [value for key, value in parameters if key.lower() == name]
+        return collapse_rfc2231_value(found[-1]).replace("%22", '"') if found else None
+    except ValueError:  # a codec that is none for text
+        raise BadRequestError("a name in the form cannot be read; write it in UTF-8") from None
 
 
 def check_size(size: int, folder: Path, limits: Limits, written: int = 0) -> None:
@@ -81,19 +227,6 @@ def check_size(size: int, folder: Path, limits: Limits, written: int = 0) -> Non
     free = shutil.disk_usage(folder).free
     if free - (size - written) < limits.free_bytes:
         raise DiskFullError("the server's disk is full; delete some tracks first")
-
-
-async def _patiently(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    iterator = aiter(chunks)
-    while True:
-        try:
-            yield await asyncio.wait_for(anext(iterator), PATIENCE)
-        except StopAsyncIteration:
-            return
-        except ClientDisconnect:
-            raise BadRequestError("the file did not arrive whole; send it again") from None
-        except TimeoutError:
-            raise BadRequestError("nothing has arrived for a while; send the file again") from None
 
 
 def _to_disk(descriptor: int) -> None:
