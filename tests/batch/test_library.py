@@ -14,6 +14,7 @@ from htdemucs.events import Finished, Progress, Written
 from htdemucs.provenance import Origin
 from htdemucs.stems import manifest
 from htdemucs.stems import output as stems_output
+from htdemucs.stems import separate as stems_separate
 
 
 @pytest.fixture
@@ -283,6 +284,26 @@ def test_nobody_begins_with_a_track_before_its_manifest_is_written(
     assert lib.separate(track, separator).status == "separated"
     assert outcomes[0].status == "failed"
     assert "another htdemucs" in outcomes[0].reason
+
+
+def test_what_another_process_finished_meanwhile_stays_in_the_manifest(
+    separator, song, tmp_path, monkeypatch
+):
+    lib = Library(tmp_path / "out", OutputOptions(AudioEncoding("mp3")))
+    other = Library(tmp_path / "out")
+    track, measure, outcomes = lib.place(Track(str(song))), stems_separate.measure, []
+
+    def slow(blocks):
+        if not outcomes:
+            outcomes.append(None)
+            outcomes[0] = other.separate(track, separator)
+        return measure(blocks)
+
+    monkeypatch.setattr(stems_separate, "measure", slow)
+    assert lib.separate(track, separator).status == "separated"
+    assert outcomes[0].status == "separated"
+    assert lib.separate(track, separator).status == "skipped"
+    assert other.separate(track, separator).status == "skipped"
 
 
 def test_skipping_a_track_leaves_the_spool_of_another_process(separator, song, tmp_path):

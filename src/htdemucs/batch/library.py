@@ -159,7 +159,8 @@ class Library:
                     message = f"{printable(path)} changed while it was read; separate it again"
                     raise AudioError(message)
                 seconds = time.monotonic() - started
-                manifest.write_manifest(identified, recipe, here, done, seconds, known)
+                latest = self._known(track, places)  # another process may have finished meanwhile
+                manifest.write_manifest(identified, recipe, here, done, seconds, latest)
                 self._publish(here, places, separator)
 
             resumption = Resumption(here.spool, recipe.stems_key(identified["sha256"]), finish)
