@@ -32,7 +32,7 @@ def install(replace: bool = False) -> None:
     if other is not None and not replace:
         place = other.origin or "an unknown place"
         raise ConfigError(
-            f"another demucs is at {place}; uninstall it, or replace it (replace=True, --replace)"
+            f"another demucs is at {place}; uninstall it, or set the option replace"
         )
     for name in [name for name in sys.modules if _is_ours(name)]:
         del sys.modules[name]
