@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 
 from htdemucs.errors import ServerError
 
-Track = dict[str, Any]  # as docs/serve.md shows it
+Track = dict[str, Any]  # see docs/http-api.md
 LOCAL = "http://127.0.0.1:8000"
 DONE = ("finished", "failed", "cancelled")
 
