@@ -1,6 +1,7 @@
 # make demo   sets up a virtual environment and separates the example song
 # make test   sets up a virtual environment, then lint, types and tests
 # make page   tests the page in Chromium
+# make docs   builds the site of the documents in build/docs
 # make bench  compares with the published package (SONG=... for a song of your own): half an hour
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DIFFQ := $(VENV)/.diffq
 
-.PHONY: demo test page lint slow bench clean
+.PHONY: demo test page docs lint slow bench clean
 SONG ?= examples/song.flac
 
 demo: $(READY)
@@ -20,6 +21,10 @@ test: lint $(DIFFQ)
 
 page: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m browser -n auto --dist loadfile
+
+docs: $(READY)
+	$(BIN)/sphinx-build -q --fail-on-warning --keep-going -c docs . build/docs
+	cp build/docs/README.html build/docs/index.html
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -125,7 +125,7 @@ def about(device: torch.device, model: str) -> dict[str, Any]:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Return the report's tables for docs/benchmarks.md."""
+    """Return the report's tables for benchmarks/results/gpu.md."""
     facts = report["about"]
     lines = [f"{facts['model']} on {facts['name'] or facts['device']}, torch {facts['torch']}.", ""]
     for part in report["parts"]:

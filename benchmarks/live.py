@@ -1,6 +1,6 @@
 """Live separation: what its look-ahead is worth, and whether this machine keeps up.
 
-    python -m benchmarks.live MULTITRACK... [-n mini] [--hop 0.2] [--plot docs/live.svg]
+    python -m benchmarks.live MULTITRACK... [-n mini] [--hop 0.2] [--plot OUT.svg]
     python -m benchmarks.live [SONG] --realtime SECONDS [-n mini] [--latency 0.5]
 
 The first scores multitracks (folders) separated live and synchronously, with segments and

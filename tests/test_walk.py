@@ -1,4 +1,4 @@
-"""With a torch that is built with CUDA, on a machine without a GPU (see docs/benchmarks.md)."""
+"""With a torch that is built with CUDA, and no GPU (see benchmarks/results/gpu.md)."""
 
 import pytest
 import torch

@@ -22,7 +22,7 @@ from urllib.request import HTTPHandler, HTTPSHandler, Request, build_opener
 from htdemucs.errors import ServerError
 from htdemucs.files import replacing
 
-Track = dict[str, Any]  # as docs/serve.md shows it
+Track = dict[str, Any]  # see docs/http-api.md
 LOCAL = "http://127.0.0.1:8000"
 DONE = ("finished", "failed", "cancelled")
 

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 
-import training_keys
 from htdemucs.errors import ConfigError
 from htdemucs.training import TrainConfig, read_config
 from htdemucs.training.config import AugmentConfig, DataConfig, OptimConfig, RootConfig
@@ -98,9 +97,3 @@ def test_a_file_that_is_no_configuration(tmp_path, text, message):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match="cannot read"):
         read_config(tmp_path / "none.yaml")
-
-
-def test_the_tables_of_keys_are_those_of_the_code():
-    text = training_keys.DOCUMENT.read_text(encoding="utf-8")
-    assert text.count("| key | meaning | default |") == 5
-    assert training_keys.written(text) == text, "run: python tests/training_keys.py"

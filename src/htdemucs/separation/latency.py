@@ -23,7 +23,7 @@ LEAST, MOST = 0.02, 1.0  # seconds of look-ahead that were measured, and are wor
 RUNS, PATIENCE = 7, 2.0  # of the network for each segment, and about so many seconds
 PRICE = 1.0  # dB that a second of delay has to be worth
 # dB of nsdr below the best, by share of the segment and look-ahead (seconds), of `mini`: as
-# docs/live.md has them.
+# benchmarks/results/live.md has them.
 LOSSES = {
     1.0: {0.02: 0.23, 0.05: 0.23, 0.1: 0.23, 0.25: 0.19, 0.5: 0.13, 1.0: 0.10},
     0.5: {0.02: 0.18, 0.05: 0.17, 0.1: 0.16, 0.25: 0.13, 0.5: 0.06, 1.0: 0.03},

@@ -114,12 +114,12 @@ def _page() -> FileResponse:
 
 
 def _health(here: Here) -> dict[str, Any]:
-    """Say that the server and its database answer."""
+    """Return `{"status": "ok"}` if the server and its database work."""
     return {"status": "ok", "version": here.database.version()}
 
 
 def _info(here: Here) -> dict[str, Any]:
-    """Say what the server is, and what can be chosen."""
+    """Return the version, the models, the formats and the limits."""
     limits = here.settings.limits
     models = [
         {

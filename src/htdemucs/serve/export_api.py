@@ -40,17 +40,17 @@ class Choices(BaseModel):
 
     kind: Literal["stem", "zip", "stem-file", "mix"] = "zip"
     stem: str | None = Field(None, max_length=200)
-    format: str | None = Field(None, max_length=10, description="By default as on disk.")
+    format: str | None = Field(None, max_length=10, description="By default that of the stems.")
     bit_depth: Literal["16", "24", "32"] = "16"
     bitrate: int | None = Field(None, ge=1, le=1000, description="kbit/s")
-    mp3_preset: int = Field(2, ge=2, le=7, description="LAME's quality: 2 best, 7 fastest.")
-    gains: Each = Field("", description="Such as vocals:0.5,drums:0; others stay.")
-    pans: Each = Field("", description="-1 (left) to 1 (right).")
-    first: Seconds = Field(0.0, alias="from")
-    last: Seconds | None = Field(None, alias="to")
-    tempo: float = Field(1.0, ge=0.5, le=2)
-    pitch: float = Field(0.0, ge=-12, le=12)
-    residual: bool = False
+    mp3_preset: int = Field(2, ge=2, le=7, description="2 is the best quality, 7 the fastest.")
+    gains: Each = Field("", description="For a mix, such as vocals:0.5,drums:0.")
+    pans: Each = Field("", description="For a mix, from -1 (left) to 1 (right).")
+    first: Seconds = Field(0.0, alias="from", description="Seconds.")
+    last: Seconds | None = Field(None, alias="to", description="Seconds; by default the end.")
+    tempo: float = Field(1.0, ge=0.5, le=2, description="Factor.")
+    pitch: float = Field(0.0, ge=-12, le=12, description="Semitones.")
+    residual: bool = Field(False, description="Add the residual to a zip.")
 
     @property
     def encoding(self) -> AudioEncoding:
@@ -79,7 +79,10 @@ class Choices(BaseModel):
 
 @router.get("/export", response_class=FileResponse)
 def export(here: Here, track: Id, choices: Annotated[Choices, Query()]) -> Response:
-    """Make a file of a finished track: one stem, all as zip, a .stem.mp4, or the mixer's sound."""
+    """Return a finished track's stem, all stems as zip, a .stem.mp4 for DJ programs, or a mix.
+
+    `from`, `to`, `tempo` and `pitch` do not apply to the .stem.mp4, and exclude `residual`.
+    """
     row = here.tracks.row(track)
     song, name = _song(here, row), _track_name(row)
     if choices.residual and choices.is_part:

@@ -13,7 +13,7 @@ T = TRACKS.c
 
 @router.get("/metrics", response_class=Response)
 def metrics(here: Here) -> Response:
-    """Return how many tracks there are in each state, and how busy the server is."""
+    """Return the numbers of tracks by state, uploads and streams, for Prometheus."""
     counts = dict.fromkeys(LIVE, 0)
     with here.database.reading() as connection:
         for state, count in connection.execute(select(T.state, func.count()).group_by(T.state)):

@@ -35,11 +35,11 @@ def pcm(
     tempo: Annotated[float, Query(ge=0.5, le=2)] = 1.0,
     pitch: Annotated[float, Query(ge=-12, le=12, description="Semitones.")] = 0.0,
 ) -> Response:
-    """Return samples from a frame on, as far as they can be heard without a gap.
+    """Return samples after a frame, up to the first part that is not separated yet.
 
-    int16, little-endian: frame by frame, lane by lane, channel by channel. `X-Frames` says how
-    many; 204 if nothing can be heard there yet. At another tempo `from` and `frames` count in the
-    stretched track: its frame n is the track's frame n * tempo.
+    int16, little-endian, as `[frame][lane][channel]`. The header `X-Frames` has the number of
+    frames; the status is 204 if there are none yet. At another tempo `from` and `frames` count in
+    the stretched track, whose frame n is the track's frame n * tempo.
     """
     row = here.tracks.row(track)
     preview, lanes = here.preview(row), here.lanes(row, stems)
@@ -87,9 +87,10 @@ def stretched(
 
 @router.get("/peaks", response_class=Response)
 def peaks(here: Here, track: Id, start: From = 0, columns: Columns = 4096) -> Response:
-    """Return the peaks of columns of 1024 frames: int8 [column][stem..., original][min, max].
+    """Return the peaks of columns of 1024 frames.
 
-    What cannot be heard yet is flat; there are no columns behind the track's end.
+    int8, as `[column][lane][minimum, maximum]`; the lanes are the stems and the original. The
+    header `X-Columns` has the number of columns. Parts that are not separated yet are 0.
     """
     row = here.tracks.row(track)
     here.listen(row)
@@ -108,9 +109,10 @@ def picture(
     columns: Annotated[int, Query(ge=1, le=4096)] = 512,
     step: Annotated[int, Query(ge=1, le=1024, description="A power of two.")] = 1,
 ) -> Response:
-    """Return mel bands of columns of 1024 frames: uint8 [column][96], 0 = -90 dB, 255 = 0 dB.
+    """Return a mel spectrogram of columns of 1024 frames.
 
-    With a `step`, columns are so many times as wide, and each is as loud as its loudest.
+    uint8, as `[column][band]` with 96 bands: 0 is -90 dB, 255 is 0 dB. With `step`, each column
+    is the maximum of that many columns. The header `X-Columns` has the number of columns.
     """
     if step & (step - 1):
         raise BadRequestError("step must be a power of two")

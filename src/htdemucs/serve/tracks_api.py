@@ -101,7 +101,7 @@ async def events(
     since: Annotated[int | None, Query(ge=0, le=1 << 62)] = None,
     last_event_id: Annotated[str | None, Header(max_length=30)] = None,
 ) -> StreamingResponse:
-    """Follow all tracks: server-sent events with whole tracks, from a version on."""
+    """Stream the changes of all tracks as server-sent events."""
     if here.changes.streams >= here.settings.limits.streams:
         raise TooManyError("too many pages are open; close some")
     if last_event_id is not None and last_event_id.isdecimal():
@@ -242,14 +242,14 @@ async def _json(request: Request) -> dict[str, Any]:
 
 @router.post("/tracks/{track}/cancel")
 def cancel(here: Here, track: str) -> Document:
-    """Stop a job, at once; what was done is kept for another attempt."""
+    """Stop a job. What is finished is kept, so that a retry resumes."""
     here.jobs.cancel(track)
     return here.tracks.document(track)
 
 
 @router.post("/tracks/{track}/retry")
 def retry(here: Here, track: str) -> Document:
-    """Queue a track that failed, was cancelled, or was only found."""
+    """Queue a track that failed, was cancelled, or has no stems yet."""
     here.check_room()
     row = here.tracks.row(track)
     here.jobs.queue(track, model=row["model"] or here.settings.model)
@@ -259,14 +259,14 @@ def retry(here: Here, track: str) -> Document:
 
 @router.post("/tracks/{track}/first")
 def first(here: Here, track: str) -> Document:
-    """Bring a job to the head of the queue."""
+    """Move a queued track to the head of the queue."""
     here.jobs.first(track)
     return here.tracks.document(track)
 
 
 @router.post("/tracks/{track}/seek")
 async def seek(here: Here, request: Request, track: str) -> Document:
-    """Separate from a frame on next: the body is {"frame": 123}."""
+    """Separate the part after a frame next. The body is `{"frame": 123}`."""
     frame = (await _json(request)).get("frame")
     if not isinstance(frame, int) or isinstance(frame, bool) or not 0 <= frame < 1 << 40:
         raise BadRequestError("frame must be a whole number from 0 on")
@@ -276,7 +276,7 @@ async def seek(here: Here, request: Request, track: str) -> Document:
 
 @router.delete("/tracks/{track}", status_code=204)
 def delete(here: Here, track: str) -> Response:
-    """Delete a track. Files of the library stay; uploaded ones go, with their stems."""
+    """Delete a track, and its files if it was uploaded. Files of the library are kept."""
     here.deletion.delete(track)
     return Response(status_code=204)
 
@@ -284,7 +284,7 @@ def delete(here: Here, track: str) -> Response:
 @router.head("/tracks/{track}/stems/{stem}", include_in_schema=False)
 @router.get("/tracks/{track}/stems/{stem}", response_class=FileResponse)
 def stem_file(here: Here, request: Request, track: str, stem: str) -> Response:
-    """Return the file of a stem, or a part of it."""
+    """Return the file of a stem. Ranges and ETags work."""
     files = here.tracks.row(track)["files"]
     if stem not in files:
         raise NotFoundError(f"this track has the files {', '.join(files) or '(none yet)'}")
@@ -294,7 +294,7 @@ def stem_file(here: Here, request: Request, track: str, stem: str) -> Response:
 @router.head("/tracks/{track}/source", include_in_schema=False)
 @router.get("/tracks/{track}/source", response_class=FileResponse)
 def source_file(here: Here, request: Request, track: str) -> Response:
-    """Return the track's own file, or a part of it."""
+    """Return the track's own file. Ranges and ETags work."""
     return _file(here, request, here.tracks.row(track)["path"] or "")
 
 

@@ -1,0 +1,64 @@
+"""Settings of the site that `make docs` builds; see https://www.sphinx-doc.org."""
+
+from sphinx.application import Sphinx
+
+from htdemucs import __version__
+
+project, version, release = "htdemucs", __version__, __version__
+author = "The htdemucs developers"
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinxcontrib.mermaid",
+]
+
+# The sources are the repository's own documents, so that links work here and on the code host.
+root_doc = "README"
+include_patterns = [
+    "*.md",
+    "docs/*.md",
+    "docs/decisions/*.md",
+    "benchmarks/results/*.md",
+    "recipes/mini/README.md",
+    "src/htdemucs/weights/mini/README.md",
+]
+exclude_patterns = [".*", "build", "dist", "separated", "recipes/mini/data*", "recipes/mini/run*"]
+NAVIGATION = [
+    "docs/getting-started",
+    "docs/command-line",
+    "docs/many-files",
+    "docs/pipes-and-live",
+    "docs/models",
+    "docs/page",
+    "docs/http-api",
+    "docs/python-api",
+    "docs/training",
+    "docs/evaluation",
+    "docs/migrating",
+    "docs/speed",
+    "docs/architecture",
+    "CONTRIBUTING",
+    "CHANGELOG",
+]
+suppress_warnings = ["toc.not_included"]  # measurements and decisions have lists of their own
+
+myst_heading_anchors = 3
+myst_enable_extensions = ["html_image"]
+myst_fence_as_directive = ["mermaid"]
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_use_ivar = True
+html_theme = "furo"
+html_title = f"htdemucs {version}"
+
+
+def add_navigation(_app: Sphinx, document: str, source: list[str]) -> None:
+    """Append the navigation to README.md, where the code host would show it as text."""
+    if document == root_doc:
+        source[0] += "\n".join(["", "```{toctree}", ":hidden:", "", *NAVIGATION, "```", ""])
+
+
+def setup(app: Sphinx) -> None:
+    """Register the function above."""
+    app.connect("source-read", add_navigation)
