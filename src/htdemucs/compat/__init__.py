@@ -31,9 +31,7 @@ def install(replace: bool = False) -> None:
     other = None if any(isinstance(f, _Finder) for f in sys.meta_path) else find_spec(_NAME)
     if other is not None and not replace:
         place = other.origin or "an unknown place"
-        raise ConfigError(
-            f"another demucs is at {place}; uninstall it, or set the option replace"
-        )
+        raise ConfigError(f"another demucs is at {place}; uninstall it, or set the option replace")
     for name in [name for name in sys.modules if _is_ours(name)]:
         del sys.modules[name]
     sys.meta_path[:] = [_Finder(), *(f for f in sys.meta_path if not isinstance(f, _Finder))]
