@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from htdemucs.version import __version__
 
@@ -23,21 +24,42 @@ class Origin:
     Attributes:
         name: the model's name or path, as it was asked for.
         files: every file that was read.
+        member: number of the network among those in the files.
+        checksum: of the network as it was read.
     """
 
     name: str
     files: tuple[Path, ...]
+    member: int = 0
+    checksum: tuple[int, ...] = ()
 
     @cached_property
     def sha256(self) -> dict[str, str]:
         """Hash of each file by its name, computed when first asked for."""
-        return {path.name: sha256(path) for path in self.files}
+        return {path.name: cached_sha256(path) for path in self.files}
 
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cached_sha256(path: Path) -> str:
+    """Return the same, without reading a file again that has not changed in this process."""
+    status = path.stat()
+    return _sha256_of(path, (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@cache
+def _sha256_of(path: Path, _version: tuple[int, ...]) -> str:
+    return sha256(path)
+
+
+def checksum(module: nn.Module) -> tuple[int, ...]:
+    """Return a number for each parameter and buffer, which changes with any of its float32 bits."""
+    tensors = (tensor.detach().float() for tensor in (*module.parameters(), *module.buffers()))
+    return tuple(int(tensor.contiguous().view(torch.int32).sum()) for tensor in tensors)
 
 
 def combined_sha256(hashes: dict[str, str]) -> str:

@@ -4,10 +4,8 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -232,10 +230,9 @@ def _load(
     separators = []
     for place in device.split(",") if device else [None]:
         only = stems or options.only_stem
-        load: Callable[..., Any] = partial(load_model, name, repo=repo, device=place, stems=only)
-        model = load(on_progress=on_event)
+        model = load_model(name, repo=repo, device=place, stems=only, on_progress=on_event)
         needed = stems or options.needed_stems(model.sources)
-        separator = Separator(model, stems=needed, reload=load, **settings)
+        separator = Separator(model, stems=needed, **settings)
         separators.append(separator)
         print_status(f"{name} on {separator.device}, {separator.precision}")
     keep_freed_memory()

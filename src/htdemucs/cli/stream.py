@@ -1,6 +1,5 @@
 """`htdemucs stream`: separate standard input to standard output while it arrives."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +79,8 @@ def stream(
         level, source, wanted = _level(normalization), raw_format(raw), opt.split_list(stems)
         refuse_terminals()
         settings = engine | {"compiled": compiled, "batch_size": engine["batch_size"] or 1}
-        load = partial(load_model, name, repo=repo, device=device, stems=wanted)
-        separator = Separator(load(on_progress=on_event), stems=wanted, reload=load, **settings)
+        model = load_model(name, repo=repo, device=device, stems=wanted, on_progress=on_event)
+        separator = Separator(model, stems=wanted, **settings)
         keep_freed_memory()
         print_status(f"{name} on {separator.device}, {separator.precision}")
         pipe = AudioPipe(

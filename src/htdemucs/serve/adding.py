@@ -22,7 +22,7 @@ def checked_model(here: Service, name: Any) -> dict[str, Any]:
         BadRequestError: the server offers no such model. Paths are none, except the server's own.
     """
     if not isinstance(name, str | None):
-        raise BadRequestError("`model` must be a name")
+        raise BadRequestError("model must be a name")
     name = name or here.settings.model
     models = {row["name"]: row for row in named_models()}
     if name in models:
