@@ -145,10 +145,10 @@ class Client:
             raise ServerError(f"{self.address} cannot be reached ({reason})") from error
 
 
-class _Answered(HTTPConnection):
-    """A connection whose answer is read also if it comes, and ends, before all is sent.
+class _Connection(HTTPConnection):
+    """A connection that reads the response also if the server stops reading the request.
 
-    A server that refuses an upload says so at once, and takes no more of it.
+    A server that refuses an upload responds immediately and closes the connection.
     """
 
     def request(self, *arguments: Any, **options: Any) -> None:
@@ -157,13 +157,13 @@ class _Answered(HTTPConnection):
             super().request(*arguments, **options)
 
 
-class _SecureAnswered(_Answered, HTTPSConnection):
+class _SecureConnection(_Connection, HTTPSConnection):
     pass
 
 
 class _Handler(HTTPHandler, HTTPSHandler):
     def http_open(self, req: Request) -> Any:
-        return self.do_open(_Answered, req)
+        return self.do_open(_Connection, req)
 
     def https_open(self, req: Request) -> Any:
-        return self.do_open(_SecureAnswered, req)
+        return self.do_open(_SecureConnection, req)

@@ -66,7 +66,7 @@ class BadRequestError(ServerError):
 
 
 class UnsupportedError(BadRequestError):
-    """A request's body comes in a form that the server does not take."""
+    """A request's body has a type or an encoding that the server does not support."""
 
 
 class TooLargeError(ServerError):

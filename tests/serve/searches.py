@@ -1,8 +1,8 @@
-"""What searches find, and what they do not: the server and the page must agree."""
+"""Examples of searches, on which the server and the page must agree."""
 
 import unicodedata
 
-# A track's name or tag, what somebody types, and whether it is found.
+# (a track's name or tag, the search, whether it finds the track)
 SEARCHES = [
     ("Ünïcødé.flac", "Ünïcødé", True),
     ("Ünïcødé.flac", "unicode", True),

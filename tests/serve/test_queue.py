@@ -172,7 +172,7 @@ def test_deleting_while_a_worker_gives_a_track_up_leaves_nothing(
     assert remains(settings, row["id"]) == []
 
 
-def test_a_row_that_was_read_before_decides_nothing(
+def test_deletion_does_not_trust_a_row_read_before_its_transaction(
     client, service, worker, settings, held, monkeypatch
 ):
     """The worker gives the track up just after the request has read who has it."""
@@ -237,6 +237,14 @@ def test_stems_that_a_killed_worker_left_without_a_manifest_go_and_others_stay(
     assert list(other.parent.iterdir()) == [other]
 
 
+def test_a_preview_that_was_begun_during_deletion_is_removed(client, service, settings, songs):
+    client.delete(f"/api/tracks/{songs[0]}")
+    for track in songs[:2]:
+        (settings.previews / track).mkdir()
+    Housekeeping(service).sweep()
+    assert [folder.name for folder in settings.previews.iterdir()] == [songs[1]]
+
+
 def test_a_track_that_was_queued_again_does_not_expire(client, service, songs, monkeypatch):
     """Between the look at what is old and the deletion."""
     object.__setattr__(service.settings.limits, "keep_days", 1.0)
@@ -255,7 +263,7 @@ def test_a_track_that_was_queued_again_does_not_expire(client, service, songs, m
     assert states(client)["a"] == ("queued", 3)
 
 
-def test_the_page_hears_of_all_positions_that_change(client, service, songs):
+def test_events_have_all_tracks_whose_positions_change(client, service, songs):
     def told(call):
         version = service.database.version()
         call()
@@ -266,7 +274,9 @@ def test_the_page_hears_of_all_positions_that_change(client, service, songs):
     assert told(lambda: client.delete(f"/api/tracks/{songs[0]}")) == {"b": 1, "c": 2}
 
 
-def test_a_cancelled_track_shows_nothing_that_is_gone(client, service, worker, songs, during):
+def test_a_cancelled_track_has_no_ranges_of_its_deleted_preview(
+    client, service, worker, songs, during
+):
     during(lambda: client.post(f"/api/tracks/{songs[0]}/cancel"))
     worker.work()
     assert client.track(songs[0])["ranges"] == []
@@ -391,14 +401,14 @@ def test_words_may_be_in_different_fields_and_each_must_be_somewhere(client, ser
         assert client.get("/api/tracks", params={"search": search}).json()["total"] == count
 
 
-def test_an_id_that_is_no_text_is_nobody_s(client):
-    """PostgreSQL refuses a NUL, and half a surrogate pair is not sent at all."""
+def test_an_id_with_a_nul_is_unknown(client):
+    """PostgreSQL cannot even compare it."""
     for method, path in [("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/pcm")]:
         assert client.request(method, f"/api/tracks/a%00{path}").status_code in (400, 404)
     assert client.post("/api/tracks", json={"track": "a\0"}).status_code in (400, 404)
 
 
-def test_states_that_are_none_are_refused(client, songs):
+def test_an_unknown_state_is_refused(client, songs):
     client.post(f"/api/tracks/{songs[0]}/cancel")
     assert client.get("/api/tracks?state=cancelled, failed").json()["total"] == 1
     answer = client.get("/api/tracks?state=Finished")

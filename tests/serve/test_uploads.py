@@ -264,7 +264,7 @@ def test_a_form_that_makes_no_sense_is_refused_and_leaves_nothing(
         (
             KIND,
             form((SONG[0] + "\r\nContent-Transfer-Encoding: base64", b"c291bmQ=")),
-            "encoded",
+            "Content-Transfer-Encoding",
         ),
     ],
 )

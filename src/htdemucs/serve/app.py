@@ -104,7 +104,7 @@ def create_app(
     app.add_exception_handler(HTDemucsError, _expected)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(DataError, _unfit)
+    app.add_exception_handler(DataError, _unstorable)
     return app
 
 
@@ -158,9 +158,9 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": "; ".join(words) or "the request makes no sense"}, 400)
 
 
-async def _unfit(_request: Request, _error: Exception) -> JSONResponse:
-    """Refuse what the database cannot hold: a NUL in PostgreSQL."""
-    return JSONResponse({"error": "the request has characters that no text may have"}, 400)
+async def _unstorable(_request: Request, _error: Exception) -> JSONResponse:
+    """Refuse what the database cannot store, such as a NUL character in PostgreSQL."""
+    return JSONResponse({"error": "the database cannot store a value of this request"}, 400)
 
 
 async def _refused(_request: Request, error: Exception) -> JSONResponse:

@@ -20,15 +20,15 @@ T = TRACKS.c
 
 
 class Deletion:
-    """Takes tracks off the list for good, and removes their files.
+    """Deletes tracks and their files.
 
-    One transaction makes the tombstone and says who removes the files: the worker that has the
-    track, else the server. Nobody else does, and no other track gets the place before.
+    One transaction writes the tombstone and decides who removes the files: the worker that holds
+    the track, otherwise the server. Until then no other track can be given the same place.
 
     Args:
         settings: where the files are.
         tracks: the list.
-        holder: the worker in whose process this is, or the server.
+        holder: name of the worker in whose process this is, or `SERVER`.
     """
 
     def __init__(self, settings: Settings, tracks: Tracks, holder: str = SERVER) -> None:
@@ -36,23 +36,23 @@ class Deletion:
         self._lock = threading.Lock()
 
     def delete(self, track: str, *conditions: ColumnElement[bool]) -> None:
-        """Delete a track if the conditions hold. A worker that has it removes its files later.
+        """Delete a track if the conditions hold. A worker that holds it removes its files later.
 
         Raises:
-            NotFoundError: there is none, or they do not hold.
+            NotFoundError: there is no such track, or the conditions do not hold.
         """
         if self._tracks.delete(track, *conditions) == self._holder:
             self.remove_files(track)
 
     def sweep(self) -> None:
-        """Remove what was left by workers that died, and files that could not be removed before."""
+        """Remove files that dead workers left, and those that could not be removed earlier."""
         for row in self._tracks.all(T.state == DELETED, T.worker == self._holder):
             self.remove_files(row["id"])
 
     def remove_files(self, track: str) -> None:
-        """Remove the files of a deleted track, if that is left to this holder."""
+        """Remove the files of a deleted track if this holder has to."""
         mine = (T.id == track, T.state == DELETED, T.worker == self._holder)
-        with self._lock:  # once the files are gone, the place may be another track's
+        with self._lock:  # after the first removal another track may be given the place
             for row in self._tracks.all(*mine):
                 try:
                     self._remove(row)
@@ -68,7 +68,7 @@ class Deletion:
         if is_upload:
             _remove_folder(self._settings.uploads / row["id"])
         if place is None or (row["files"] and not is_upload):
-            return  # finished, and the user's own
+            return  # the files of a finished library track are the user's
         if self._tracks.all(T.place == place, T.state != DELETED):
             return
         folder, library = Path(place).parent, self._settings.library
@@ -82,7 +82,7 @@ class Deletion:
                 empty.rmdir()
 
     def _stems(self, row: Values, folder: Path) -> Iterator[Path]:
-        """Yield the manifest and the stems of an upload, unless the command made them."""
+        """Yield the manifest and the stems of an upload, unless `htdemucs separate` made them."""
         manifest = Path(row["place"])
         if document := read_manifest(manifest):
             source = Path(str(document["source"].get("path")))
@@ -91,7 +91,7 @@ class Deletion:
                 yield from (folder / str(file.get("path")) for file in document["files"].values())
         elif row["files"]:
             yield from (Path(file["path"]) for file in row["files"].values())
-        else:  # a worker that died may have written stems, but not their manifest
+        else:  # a worker may have died after writing stems and before writing the manifest
             extension = OutputOptions().encoding.extension
             for path in (folder / f"{stem}.{extension}" for stem in row["stems"]):
                 if path.is_file() and path.stat().st_mtime >= row["created"]:

@@ -65,13 +65,13 @@ class Housekeeping:
                 continue
 
     def sweep(self) -> None:
-        """Remove files of deleted tracks that are still there."""
+        """Remove what is left of deleted tracks."""
         self._service.deletion.sweep()
         self._remove_strays(self._service.settings.previews)
 
     def _remove_strays(self, top: Path) -> None:
-        """Remove the folders of tracks that are not there: a crash may have left them."""
-        folders = list(top.iterdir())  # first: a track is there before its preview
+        """Remove the folders of unknown tracks, which a crash may have left."""
+        folders = list(top.iterdir())  # listed first: a track is added before its preview
         live = {row["id"] for row in self._service.tracks.all(TRACKS.c.state != DELETED)}
         for folder in folders:
             if folder.name not in live:

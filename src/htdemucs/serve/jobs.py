@@ -79,7 +79,7 @@ class Jobs:
         """Reserve a place for a track's files; False if it is another track's.
 
         Tracks of the same contents, model and stems share a place once it is finished. A deleted
-        track has its place until its files are removed.
+        track keeps its place until its files are removed.
         """
         with self.database.writing() as (connection, version):
             others = connection.execute(
@@ -119,9 +119,9 @@ class Jobs:
         self.report(track, holder, **values | {"ended": now(), "worker": None})
 
     def let_go(self, track: str, worker: str) -> bool:
-        """Give up a withdrawn job whose preview is removed; others may have it now.
+        """Give up a withdrawn job whose preview is removed, so that other workers can claim it.
 
-        Returns False if the track was deleted: then its files have to be removed by this worker.
+        Returns False if the track was deleted: this worker then has to remove its files.
         """
         with self.database.writing() as (connection, version):
             given_up = connection.execute(
@@ -142,8 +142,8 @@ class Jobs:
     def release(self, worker: str | None) -> None:
         """Put the job of a dead worker back to the queue's head; without a name, those of all.
 
-        A track with which several workers died has failed. The files of deleted tracks are left to
-        the server.
+        A track with which several workers died has failed. The server removes the files of deleted
+        tracks that the worker held.
         """
         with self.database.writing() as (connection, version):
             its = [] if worker is None else [T.worker == worker]
@@ -164,9 +164,9 @@ class Jobs:
                 .values(version=version, state="queued", worker=None, deaths=T.deaths + died)
             )
             positions_changed(connection, version)
-            next_holder = case((T.state == DELETED, SERVER), else_=None)
+            holder = case((T.state == DELETED, SERVER), else_=None)
             connection.execute(
-                update(TRACKS).where(T.worker.is_not(None), *its).values(worker=next_holder)
+                update(TRACKS).where(T.worker.is_not(None), *its).values(worker=holder)
             )
 
     # What requests do

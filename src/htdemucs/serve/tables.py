@@ -31,7 +31,7 @@ from htdemucs.errors import ServerError
 BUSY = 30.0  # seconds that a writer waits for another one
 LIVE = ("found", "queued", "separating", "finished", "failed", "cancelled")
 DELETED = "deleted"  # a tombstone
-SERVER = "server"  # the worker of a deleted track whose files the server itself removes
+SERVER = "server"  # as `worker` of a deleted track: the server has to remove its files
 METADATA = MetaData()
 COUNTER = Table("counter", METADATA, Column("value", BigInteger, nullable=False))
 TRACKS = Table(
@@ -42,7 +42,7 @@ TRACKS = Table(
     Column("kind", String(8), nullable=False),  # upload or library
     Column("state", String(12), nullable=False),
     Column("turn", BigInteger, nullable=False, default=0),  # queued tracks: the smallest is next
-    Column("worker", String(64)),  # who separates it, or removes its files once it is deleted
+    Column("worker", String(64)),  # separates it, or removes its files after deletion
     Column("deaths", Integer, nullable=False, default=0),  # of workers, with this track
     Column("seek", BigInteger),  # frame from which somebody wants to listen
     Column("path", Text),  # of the track's file
@@ -53,7 +53,7 @@ TRACKS = Table(
     Column("title", Text),
     Column("artist", Text),
     Column("album", Text),
-    Column("searchable", Text, nullable=False, default=""),  # name and tags, folded
+    Column("searchable", Text, nullable=False, default=""),  # name and tags after `fold_for_search`
     Column("model", Text),
     Column("stems", JSON, nullable=False, default=list),
     Column("wanted", JSON),  # stems asked for; null: all of the model's

@@ -31,7 +31,7 @@ LONGEST_TEXT = 500  # characters
 SEARCHED = ("name", "title", "artist", "album")
 Document = dict[str, Any]  # a track as the API shows it
 
-# `folded` and page/tracks.js have the same tables.
+# page/tracks.js has the same tables.
 MARKS = re.compile(
     "[\u0300-\u036f\u0483-\u0487\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"  # accents
     "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670"  # points
@@ -98,7 +98,8 @@ class Tracks:
         """Return how many tracks there are, and some of them: jobs first, then the newest.
 
         Args:
-            search: words that must all be in a track's name or tags, in any order (`folded`).
+            search: words that must all be in a track's name or tags, in any order, compared after
+                `fold_for_search`.
             states: of the tracks; by default all.
             offset: how many to leave out at the beginning.
             limit: how many to return at most.
@@ -106,7 +107,7 @@ class Tracks:
         conditions = [T.state != DELETED]
         if states:
             conditions.append(T.state.in_(states))
-        words = folded(search).split()
+        words = fold_for_search(search).split()
         conditions += [T.searchable.contains(word, autoescape=True) for word in words]
         jobs = case((T.state == "separating", 0), (T.state == "queued", 1), else_=2)
         turn = case((T.state == "queued", T.turn), else_=0)
@@ -146,12 +147,12 @@ class Tracks:
             return done.rowcount > 0
 
     def delete(self, track: str, *conditions: ColumnElement[bool]) -> str:
-        """Put a tombstone in a track's place, if the conditions hold.
+        """Turn a track into a tombstone if the conditions hold.
 
-        Returns who has to remove its files: the worker that has the track, else the server.
+        Returns who has to remove its files: the worker that holds the track, otherwise `SERVER`.
 
         Raises:
-            NotFoundError: there is none, or they do not hold.
+            NotFoundError: there is no such track, or the conditions do not hold.
         """
         with self.database.writing() as (connection, version):
             holder = connection.scalar(
@@ -170,7 +171,7 @@ class Tracks:
         return str(holder)
 
     def hand_over(self, track: str, holder: str | None) -> None:
-        """Say who has to remove a deleted track's files from now on; None: they are removed."""
+        """Set who has to remove a deleted track's files; None: they are removed."""
         values: Values = {"worker": holder} if holder else {"worker": None, "files": {}}
         with self.database.writing() as (connection, _):
             deleted = (T.id == track, T.state == DELETED)
@@ -189,7 +190,7 @@ class Tracks:
 
 
 def positions_changed(connection: Connection, version: int) -> None:
-    """Count all queued tracks as changed: their positions did."""
+    """Give all queued tracks a new version, because their positions in the queue changed."""
     connection.execute(update(TRACKS).where(T.state == "queued").values(version=version))
 
 
@@ -212,14 +213,14 @@ def _select(*conditions: ColumnElement[bool]) -> Any:
     ).where(*conditions)
 
 
-def folded(text: str) -> str:
-    """Return a text as searches compare it: small letters without accents, width or typography."""
+def fold_for_search(text: str) -> str:
+    """Return a text in lower case without accents, full-width forms and typographic quotes."""
     text = MARKS.sub("", unicodedata.normalize("NFKD", text)).lower()
     return SPACES.sub(" ", text.translate(ALIKE))
 
 
 def _searchable(row: RowMapping | Mapping[str, Any]) -> Values:
-    return {"searchable": folded(" ".join(filter(None, map(row.get, SEARCHED))))}
+    return {"searchable": fold_for_search(" ".join(filter(None, map(row.get, SEARCHED))))}
 
 
 def tags(path: Path) -> dict[str, str | None]:

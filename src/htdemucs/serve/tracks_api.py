@@ -19,13 +19,13 @@ from htdemucs.serve.service import Here, Service
 from htdemucs.serve.tables import LIVE
 from htdemucs.serve.tracks import LONGEST_LIST, Document, new_id
 from htdemucs.serve.uploads import (
-    HOW,
     INCOMPLETE,
     MOST_FORM,
+    USAGE,
     Form,
-    body,
     check_size,
-    collected,
+    read_all,
+    read_body,
     receive,
     removed_on_error,
     safe_name,
@@ -118,27 +118,27 @@ async def add_track(
 ) -> Document:
     """Add a track.
 
-    The body is its file; or a form with it, whose fields go before the parameters; or JSON that
-    names a track, or a file of the library.
+    The body is its file, or a form with the file, whose other fields replace the parameters, or
+    JSON that names a track or a file of the library.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         wish = await _json(request)
         return await to_thread.run_sync(_add_known, here, wish)
-    is_form = kind == FORM
-    if not is_form and kind.startswith(("multipart/", "application/x-www-form-urlencoded")):
-        raise UnsupportedError(f"{kind} is not supported; {HOW}")
+    store = _receive_form if kind == FORM else _receive_file
+    if kind.startswith(("multipart/", "application/x-www-form-urlencoded")) and kind != FORM:
+        raise UnsupportedError(f"{kind} is not supported; {USAGE}")
     await to_thread.run_sync(here.check_room)
-    wish = {"name": name, "model": model, "stems": stems}
-    await to_thread.run_sync(_choice, here, wish)
+    options = {"name": name, "model": model, "stems": stems}
+    await to_thread.run_sync(_checked_options, here, options)
     track = new_id()
     folder = here.settings.uploads / track
     here.uploading += 1
     try:
         with removed_on_error(folder):
             folder.mkdir(parents=True)
-            path = await (_receive_form if is_form else _receive_file)(here, request, folder, wish)
-        await to_thread.run_sync(_add_upload, here, track, path, wish)
+            path = await store(here, request, folder, options)
+        await to_thread.run_sync(_add_upload, here, track, path, options)
     finally:
         here.uploading -= 1
     here.wake()
@@ -146,35 +146,36 @@ async def add_track(
 
 
 async def _receive_file(
-    here: Service, request: Request, folder: Path, wish: dict[str, Any]
+    here: Service, request: Request, folder: Path, options: dict[str, Any]
 ) -> Path:
     """Write the body to a file; return its path."""
     size, limits = _announced(request), here.settings.limits
     check_size(size or 0, folder, limits)
-    path = folder / safe_name(wish["name"] or "track")
-    if await receive(body(request), path, limits) != size and size is not None:
+    path = folder / safe_name(options["name"] or "track")
+    if await receive(read_body(request), path, limits) != size and size is not None:
         raise BadRequestError(INCOMPLETE)
     return path
 
 
 async def _receive_form(
-    here: Service, request: Request, folder: Path, wish: dict[str, Any]
+    here: Service, request: Request, folder: Path, options: dict[str, Any]
 ) -> Path:
-    """Write the file in a form to disk; return its path. What its fields ask for goes to `wish`."""
+    """Write the file in a form to disk; return its path. Its other fields go to `options`."""
     size, limits = _announced(request), here.settings.limits
     check_size(max(0, (size or 0) - MOST_FORM), folder, limits)
     path, filename = folder / "file", None
     fields: dict[str, str] = {}
-    async for part in Form(request.headers["content-type"], body(request)).parts():
+    async for part in Form(request.headers["content-type"], read_body(request)).parts():
         if part.filename is not None or part.field == "file":
             if filename is not None:
                 raise BadRequestError("the form has two files; send each in a request of its own")
-            await to_thread.run_sync(_choice, here, wish | fields)  # as far as it is known
+            known = options | fields  # those that precede the file
+            await to_thread.run_sync(_checked_options, here, known)
             filename = part.filename or "track"
             await receive(part.contents, path, limits)
-        elif part.field in wish:
+        elif part.field in options:
             too_long = f"`{part.field}` is too long"
-            data = await collected(part.contents, 4 * MOST_FIELD, too_long)
+            data = await read_all(part.contents, 4 * MOST_FIELD, too_long)
             values = [fields[part.field]] if part.field in fields else []  # several checkboxes
             fields[part.field] = ",".join([*values, data.decode("utf-8", "replace")])
             if len(fields[part.field]) > MOST_FIELD:
@@ -183,8 +184,8 @@ async def _receive_form(
             raise BadRequestError("a form may have the fields file, name, model and stems")
     if filename is None:
         raise BadRequestError("the form has no file")
-    wish |= fields
-    return path.rename(folder / safe_name(wish["name"] or filename))
+    options |= fields
+    return path.rename(folder / safe_name(options["name"] or filename))
 
 
 def _announced(request: Request) -> int | None:
@@ -193,19 +194,21 @@ def _announced(request: Request) -> int | None:
     return int(size) if size.isdecimal() else None
 
 
-def _choice(here: Service, wish: dict[str, Any]) -> tuple[dict[str, Any], list[str] | None]:
-    """Return the model and the stems that are wished for.
+def _checked_options(
+    here: Service, options: dict[str, Any]
+) -> tuple[dict[str, Any], list[str] | None]:
+    """Return the model, and the stems that are requested (None: all).
 
     Raises:
         BadRequestError: there is no such model, or it has no such stem.
     """
-    model = checked_model(here, wish["model"])
-    return model, checked_stems(wish["stems"].split(",") if wish["stems"] else None, model)
+    model = checked_model(here, options["model"])
+    return model, checked_stems(options["stems"].split(",") if options["stems"] else None, model)
 
 
-def _add_upload(here: Service, track: str, path: Path, wish: dict[str, Any]) -> None:
+def _add_upload(here: Service, track: str, path: Path, options: dict[str, Any]) -> None:
     with removed_on_error(path.parent):
-        model, wanted = _choice(here, wish)
+        model, wanted = _checked_options(here, options)
         stems = wanted or list(model["sources"])  # so that the page has its lanes at once
         about = {"path": str(path), "name": path.name, "model": model["name"], "wanted": wanted}
         here.tracks.add(id=track, kind="upload", state="queued", stems=stems, **about)
@@ -229,10 +232,10 @@ def _add_known(here: Here, wish: dict[str, Any]) -> Document:
 
 
 async def _json(request: Request) -> dict[str, Any]:
-    data = await collected(body(request), MOST_JSON, "the JSON is too long")
+    data = await read_all(read_body(request), MOST_JSON, "the JSON is too long")
     try:
         wish = json.loads(data)
-        json.dumps(wish, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        json.dumps(wish, ensure_ascii=False).encode()  # raises for half a surrogate pair
     except (ValueError, RecursionError):
         wish = None
     if not isinstance(wish, dict):

@@ -23,15 +23,15 @@ CHUNK = 1 << 20  # bytes written at a time
 PATIENCE = 60.0  # seconds that a client may send nothing
 MOST_HEADERS = 1 << 13  # bytes of a form's part
 MOST_FORM = 1 << 16  # bytes of a form around its file
-ENVELOPE = re.compile(rb"\s*--[^\r\n]+\r?\ncontent-", re.IGNORECASE)  # how a form begins
+ENVELOPE = re.compile(rb"\s*--[^\r\n]+\r?\ncontent-", re.IGNORECASE)  # the beginning of a form
 INCOMPLETE = "the file did not arrive whole; send it again"
-HOW = (
+USAGE = (
     "send the song in a form (curl -F file=@song.mp3 ADDRESS/api/tracks) or as the whole body "
     "(curl -X POST -T song.mp3 'ADDRESS/api/tracks?name=song.mp3')"
 )
 
 
-async def body(request: Request) -> AsyncIterator[bytes]:
+async def read_body(request: Request) -> AsyncIterator[bytes]:
     """Yield a request's body as it arrives.
 
     Raises:
@@ -39,7 +39,9 @@ async def body(request: Request) -> AsyncIterator[bytes]:
         BadRequestError: it ends early, or nothing arrives for a while.
     """
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise UnsupportedError("the body is compressed; send it as it is, without Content-Encoding")
+        raise UnsupportedError(
+            "compressed bodies are not supported; send the file without Content-Encoding"
+        )
     chunks = request.stream()
     while True:
         try:
@@ -54,7 +56,7 @@ async def body(request: Request) -> AsyncIterator[bytes]:
 
 @contextmanager
 def removed_on_error(folder: Path) -> Iterator[None]:
-    """Remove a folder if something fails that was to fill it."""
+    """Remove a folder if the block raises."""
     try:
         yield
     except BaseException:
@@ -69,14 +71,14 @@ async def receive(chunks: AsyncIterator[bytes], path: Path, limits: Limits) -> i
         TooLargeError: it is larger than the limit.
         DiskFullError: the disk has no room for it.
         BadRequestError: it is empty, or incomplete.
-        UnsupportedError: it is a form that is announced as a file.
+        UnsupportedError: it is a form under another Content-Type.
     """
     size, held = 0, bytearray()
     with path.open("wb") as file:
 
         async def write() -> None:
             if size == len(held) and ENVELOPE.match(held):
-                raise UnsupportedError(f"the body is a form, but its Content-Type is not; {HOW}")
+                raise UnsupportedError(f"the body is a form, but its Content-Type is not; {USAGE}")
             check_size(size, path.parent, limits, written=size - len(held))
             await to_thread.run_sync(file.write, bytes(held))
             held.clear()
@@ -99,7 +101,7 @@ class Part(NamedTuple):
     Attributes:
         field: its name.
         filename: None if it has none.
-        contents: to be read before the next part.
+        contents: must be read before the next part.
     """
 
     field: str
@@ -115,14 +117,14 @@ class Form:
         chunks: the request's body.
 
     Raises:
-        BadRequestError: the header names no boundary.
+        BadRequestError: the header has no boundary.
     """
 
     def __init__(self, content_type: str, chunks: AsyncIterator[bytes]) -> None:
         boundary = _headers(f"content-type: {content_type}").get_boundary()
         if not boundary:
             raise BadRequestError(
-                "the Content-Type of a form must name its boundary; let your HTTP library set it"
+                "the form's Content-Type has no boundary; let the HTTP library set this header"
             )
         self._delimiter = b"\r\n--" + boundary.encode("latin-1", "replace")
         self._chunks, self._held = chunks, bytearray()
@@ -131,20 +133,22 @@ class Form:
         """Yield the parts.
 
         Raises:
-            BadRequestError: the body is not such a form, or does not arrive whole.
+            BadRequestError: the body is not such a form, or is incomplete.
             UnsupportedError: a part is encoded.
         """
         begin = self._delimiter[2:]
         if await self._take(len(begin)) != begin:
-            raise BadRequestError("the form does not begin with the boundary of its Content-Type")
+            raise BadRequestError("the form does not begin with its Content-Type's boundary")
         while (mark := await self._take(2)) == b"\r\n":
-            head = await collected(
-                self._before(b"\r\n\r\n"), MOST_HEADERS, "a part of the form has no end of headers"
+            head = await read_all(
+                self._before(b"\r\n\r\n"), MOST_HEADERS, "the headers of a form part are too long"
             )
             headers = _headers(head.decode("utf-8", "replace"))
             coding = headers.get("content-transfer-encoding", "binary").strip().lower()
             if coding not in ("binary", "8bit", "7bit"):
-                raise UnsupportedError("a part of the form is encoded; send its bytes as they are")
+                raise UnsupportedError(
+                    "form parts with a Content-Transfer-Encoding are not supported"
+                )
             field = _parameter(headers, "name")
             if field is None:
                 raise BadRequestError("a part of the form has no name")
@@ -153,7 +157,7 @@ class Form:
             raise BadRequestError(INCOMPLETE)
 
     async def _before(self, mark: bytes) -> AsyncIterator[bytes]:
-        """Yield what comes before a mark, which is taken too."""
+        """Yield the bytes before a mark, and drop the mark."""
         while (end := self._held.find(mark)) < 0:
             if (sure := len(self._held) - len(mark) + 1) > 0:
                 yield self._cut(sure)
@@ -163,7 +167,7 @@ class Form:
         self._cut(len(mark))
 
     async def _take(self, count: int) -> bytes:
-        """Return so many bytes, or all if there are fewer."""
+        """Return the next `count` bytes, or fewer at the end."""
         while len(self._held) < count and await self._more():
             pass
         return self._cut(count)
@@ -179,11 +183,11 @@ class Form:
         return data
 
 
-async def collected(chunks: AsyncIterator[bytes], longest: int, problem: str) -> bytes:
-    """Return a short body, or a part of one.
+async def read_all(chunks: AsyncIterator[bytes], longest: int, problem: str) -> bytes:
+    """Return all chunks as one.
 
     Raises:
-        BadRequestError: it is longer; the message is `problem`.
+        BadRequestError: they have more than `longest` bytes; `problem` is its message.
     """
     data = bytearray()
     async for chunk in chunks:
@@ -198,12 +202,12 @@ def _headers(text: str) -> Message:
 
 
 def _parameter(headers: Message, name: str) -> str | None:
-    """Return a parameter of a part's Content-Disposition; `name*` (RFC 5987) goes before `name`."""
+    """Return a parameter of Content-Disposition; `name*` (RFC 5987) has precedence over `name`."""
     try:
         parameters = headers.get_params([], header="content-disposition")
         found = [value for key, value in parameters if key.lower() == name]
         return collapse_rfc2231_value(found[-1]).replace("%22", '"') if found else None
-    except ValueError:  # a codec that is none for text
+    except ValueError:  # a codec that cannot decode text
         raise BadRequestError("a name in the form cannot be read; write it in UTF-8") from None
 
 

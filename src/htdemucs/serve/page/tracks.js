@@ -18,8 +18,8 @@ for (const [plain, others] of [["'", "‘’‛ʼʻ′"], ['"', "“”„‟"],
 }
 const UNLIKE = new RegExp(`[${Object.keys(ALIKE).join("")}]`, "g");
 
-/** Return a text as searches compare it: small letters without accents, width or typography. */
-export function folded(text) {
+/** Return a text in lower case without accents, full-width forms and typographic quotes. */
+export function foldForSearch(text) {
   const small = text.normalize("NFKD").replace(MARKS, "").toLowerCase();
   return small.replace(UNLIKE, (character) => ALIKE[character]).replace(SPACES, " ");
 }
@@ -27,7 +27,7 @@ export function folded(text) {
 export class Tracks extends EventTarget {
   version = null; // of the newest message; null before the first
   #known = new Map();
-  #searchable = new WeakMap(); // track -> its name and tags, folded
+  #searchable = new WeakMap(); // track -> its name and tags after foldForSearch
 
   get = (id) => this.#known.get(id);
   get size() {
@@ -68,14 +68,14 @@ export class Tracks extends EventTarget {
   #text(track) {
     if (!this.#searchable.has(track)) {
       const { name, title, artist, album } = track;
-      this.#searchable.set(track, folded([name, title, artist, album].join(" ")));
+      this.#searchable.set(track, foldForSearch([name, title, artist, album].join(" ")));
     }
     return this.#searchable.get(track);
   }
 
   /** Return those at work (in queue order) and the others (newest first) that match the search. */
   sorted(search) {
-    const words = folded(search).split(" ").filter(Boolean);
+    const words = foldForSearch(search).split(" ").filter(Boolean);
     const matches = [...this.#known.values()].filter((track) =>
       words.every((word) => this.#text(track).includes(word)),
     );
