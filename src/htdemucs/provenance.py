@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from htdemucs.version import __version__
 
@@ -23,10 +24,14 @@ class Origin:
     Attributes:
         name: the model's name or path, as it was asked for.
         files: every file that was read.
+        member: number of the network among those in the files.
+        checksum: of the network as it was read.
     """
 
     name: str
     files: tuple[Path, ...]
+    member: int = 0
+    checksum: tuple[int, ...] = ()
 
     @cached_property
     def sha256(self) -> dict[str, str]:
@@ -38,6 +43,12 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksum(module: nn.Module) -> tuple[int, ...]:
+    """Return a number for each parameter and buffer, which changes with any of its float32 bits."""
+    tensors = (tensor.detach().float() for tensor in (*module.parameters(), *module.buffers()))
+    return tuple(int(tensor.contiguous().view(torch.int32).sum()) for tensor in tensors)
 
 
 def combined_sha256(hashes: dict[str, str]) -> str:

@@ -11,19 +11,19 @@ from htdemucs.audio import Spool
 from htdemucs.batch import Library, Track, find_tracks, read_manifest
 from htdemucs.batch.outcomes import summary
 from htdemucs.events import Finished, Progress, Written
-from htdemucs.provenance import Origin
+from htdemucs.provenance import Origin, checksum
 from htdemucs.stems import output as stems_output
 
 
 @pytest.fixture
 def separator(tiny_model, tmp_path):
-    tiny_model.origin = origin("00")
+    tiny_model.origin = origin("00", tiny_model)
     return Separator(tiny_model, shifts=1)
 
 
-def origin(sha256):
+def origin(sha256, model):
     """Return the origin of a model from one file with this hash."""
-    result = Origin("tiny", ())
+    result = Origin("tiny", (), checksum=checksum(model))
     result.__dict__["sha256"] = {"model": sha256}
     return result
 
@@ -160,7 +160,7 @@ def test_with_other_settings_a_track_is_separated_again(tiny_model, song, tmp_pa
     options = OutputOptions()
 
     def status(model="00", options=options, **settings):
-        tiny_model.origin = origin(model)
+        tiny_model.origin = origin(model, tiny_model)
         return separate(Library(out, options), Separator(tiny_model, **settings), song).status
 
     assert status() == "separated"
@@ -171,6 +171,21 @@ def test_with_other_settings_a_track_is_separated_again(tiny_model, song, tmp_pa
     assert status(model="11") == "separated"
     assert status(options=OutputOptions(AudioEncoding(bit_depth=24))) == "separated"
     assert status(options=OutputOptions(AudioEncoding(bit_depth=24))) == "skipped"
+
+
+def test_a_model_that_was_changed_in_memory_is_not_that_of_its_file(tiny_model, song, tmp_path):
+    def outcome():
+        return separate(Library(tmp_path / "out"), Separator(tiny_model), song)
+
+    tiny_model.origin = origin("00", tiny_model)
+    assert [outcome().status, outcome().status] == ["separated", "skipped"]
+    with torch.no_grad():
+        next(tiny_model.parameters()).mul_(2)
+    changed = outcome()
+    assert [changed.status, outcome().status] == ["separated", "skipped"]
+    model = read_manifest(Path(changed.manifest))["model"]
+    assert model["name"] is None
+    assert list(model["sha256"]) == ["parameters"]
 
 
 def test_stopped_work_is_resumed_in_any_format(separator, song, tmp_path):

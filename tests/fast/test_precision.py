@@ -1,5 +1,8 @@
+import threading
+
 import pytest
 import torch
+from torch import nn
 
 from helpers import awake, snr
 from htdemucs import Bag, HTDemucs, HTDemucsConfig, Separator
@@ -108,12 +111,61 @@ def test_the_separator_uses_the_precision(small_model):
         assert 30 < snr(a[name], b[name]) < 90
 
 
+cudnn = torch.backends.cudnn
+NEW = hasattr(cudnn, "conv")  # torch 2.9 has new names for its settings
+
+
+def tf32():
+    """Return whether cuDNN may round the factors of convolutions and LSTMs in float32."""
+    if not NEW:
+        return cudnn.allow_tf32
+    return "tf32" in (cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision)
+
+
 def test_fp32_on_cuda_allows_no_products_of_fewer_bits(small_model):
     seen = []
-    small_model.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
-    before, mixture = torch.backends.cudnn.allow_tf32, torch.randn(1, 2, 800)
+    small_model.register_forward_hook(lambda *_: seen.append(tf32()))
+    before, mixture = tf32(), torch.randn(1, 2, 800)
     answer = ExactNetwork(small_model)(mixture)
     with torch.no_grad():
         assert torch.equal(answer, small_model(mixture))
     assert seen == [False, before]
     assert before
+
+
+def test_networks_in_two_threads_are_exact_until_both_are_done():
+    """The first to end must neither switch TF32 on for the second nor leave it off."""
+    before, seen = tf32(), []
+    second_runs, first_is_done = threading.Event(), threading.Event()
+
+    class Second(nn.Module):
+        def forward(self, x):
+            second_runs.set()
+            first_is_done.wait(10)
+            seen.append(tf32())
+            return x
+
+    second = threading.Thread(target=ExactNetwork(Second()), args=[torch.zeros(1)])
+
+    class First(nn.Module):
+        def forward(self, x):
+            second.start()
+            second_runs.wait(10)
+            return x
+
+    ExactNetwork(First())(torch.zeros(1))
+    first_is_done.set()
+    second.join()
+    assert seen == [False]
+    assert tf32() == before
+
+
+@pytest.mark.skipif(not NEW, reason="this torch has no new names")
+def test_a_program_may_use_torch_s_new_settings_of_precision():
+    before = cudnn.conv.fp32_precision
+    cudnn.conv.fp32_precision = "ieee"  # from now on torch refuses to tell `allow_tf32`
+    try:
+        mixture = torch.randn(1, 2, 8)
+        assert torch.equal(ExactNetwork(nn.Identity())(mixture), mixture)
+    finally:
+        cudnn.conv.fp32_precision = before

@@ -143,6 +143,10 @@ class Slow(Identity):
         super().__init__()
         self.asked, self.may = threading.Semaphore(0), threading.Semaphore(0)
 
+    def __deepcopy__(self, _memo):
+        """Return the model itself, for a separator must not have a copy that cannot be reached."""
+        return self
+
     def forward(self, mixture):
         self.asked.release()
         assert self.may.acquire(timeout=60)
@@ -263,3 +267,15 @@ def test_the_network_s_failure_is_told(identity, monkeypatch):
         for _ in range(1000):
             real.push(torch.zeros(2, 20))
             threading.Event().wait(0.01)
+
+
+def test_real_time_separation_happens_in_one_with_block(identity):
+    real = RealTimeSeparator(LiveSeparator(Separator(identity), TIMING))
+    with pytest.raises(SeparationError, match="inside one `with` block"):
+        real.push(torch.zeros(2, 20))
+    with real:
+        real.push(torch.zeros(2, 20))
+    with pytest.raises(SeparationError, match="inside one `with` block"):
+        real.push(torch.zeros(2, 20))
+    with pytest.raises(SeparationError, match="inside one `with` block"):
+        real.__enter__()

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -75,10 +74,9 @@ class Plan:
             ConfigError, SeparationError: the model cannot run with these settings.
         """
         stems = self.stems or self.options.only_stem
-        load = partial(load_model, self.name, repo=self.repo, device=device, stems=stems)
-        model = load(on_progress=tell)
+        model = load_model(self.name, repo=self.repo, device=device, stems=stems, on_progress=tell)
         needed = self.stems or self.options.needed_stems(model.sources)
-        return Separator(model, stems=needed, reload=load, **{**self.settings, **changes})
+        return Separator(model, stems=needed, **{**self.settings, **changes})
 
     def library(self) -> Library:
         """Return the library that receives the stems."""

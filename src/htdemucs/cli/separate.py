@@ -6,7 +6,6 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -166,10 +165,9 @@ def _load(
     separators = []
     for place in device.split(",") if device else [None]:
         only = stems or options.only_stem
-        load = partial(load_model, name, repo=repo, device=place, stems=only)
-        model = load(on_progress=tell)
+        model = load_model(name, repo=repo, device=place, stems=only, on_progress=tell)
         needed = stems or options.needed_stems(model.sources)
-        separator = Separator(model, stems=needed, reload=load, **settings)
+        separator = Separator(model, stems=needed, **settings)
         separators.append(separator)
         say(f"{name} on {separator.device}, {separator.precision}")
     keep_freed_memory()

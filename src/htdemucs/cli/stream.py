@@ -1,7 +1,6 @@
 """`htdemucs stream`: separate what comes in through a pipe, while it comes."""
 
 import sys
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -61,8 +60,11 @@ def stream(
     refuse_terminals()
     settings = engine.settings() | {"compiled": compiled, "batch_size": engine.batch_size or 1}
     with told(Terminal(), quiet=quiet) as tell:
-        load = partial(load_model, name, repo=repo, device=device, stems=wanted)
-        separator = Separator(load(on_progress=tell), stems=wanted, reload=load, **settings)
+        separator = Separator(
+            load_model(name, repo=repo, device=device, stems=wanted, on_progress=tell),
+            stems=wanted,
+            **settings,
+        )
         keep_freed_memory()
         say(f"{name} on {separator.device}, {separator.precision}")
         pipe = AudioPipe(

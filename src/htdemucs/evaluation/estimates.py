@@ -16,7 +16,6 @@ from htdemucs.evaluation.multitracks import Multitrack, read_multitrack
 from htdemucs.evaluation.naming import estimate_files
 from htdemucs.evaluation.selection import choose_stems
 from htdemucs.evaluation.threads import threads
-from htdemucs.model.bag import networks
 from htdemucs.separation import Separator
 
 
@@ -67,7 +66,7 @@ class ModelEstimator(Estimator):
     def __init__(self, separator: Separator) -> None:
         self.separator = separator
         self.stems = separator.stems
-        self.sources = networks(separator.model)[0].sources
+        self.sources = separator.sources
         self.sample_rate = separator.sample_rate
         self.channels = separator.audio_channels
         self._threads = torch.get_num_threads()

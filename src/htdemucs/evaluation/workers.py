@@ -8,7 +8,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
@@ -69,10 +68,11 @@ def model_estimator(
         ModelNotFoundError, DownloadError, CheckpointError, SeparationError: it cannot be had, or
             not with these options.
     """
-    load = partial(load_model, options.model, repo=options.repo, device=device, stems=options.stems)
+    model = load_model(
+        options.model, repo=options.repo, device=device, stems=options.stems, on_progress=tell
+    )
     separator = Separator(
-        load(on_progress=tell),
-        reload=load,
+        model,
         overlap=options.overlap,
         shifts=options.shifts,
         segment=options.segment,

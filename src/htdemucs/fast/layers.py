@@ -92,7 +92,7 @@ class PackedDConv:
         exact, bias = expand.detach().double(), layer.expand.bias.detach().double()
 
         def pointer(x: Tensor, to: torch.dtype = torch.float32) -> int:
-            self._memory.append(x.detach().to(to).contiguous())
+            self._memory.append(x.detach().to(to, copy=True).contiguous())
             return self._memory[-1].data_ptr()
 
         def padded(x: Tensor) -> int:

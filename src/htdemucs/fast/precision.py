@@ -1,7 +1,9 @@
 """Choose the precision that a device is fast in, and prepare networks to run in it."""
 
-from collections.abc import Sequence
-from typing import TypeGuard
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,12 @@ from htdemucs.model.bag import networks
 from htdemucs.model.network import HybridNetwork
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_cudnn: Any = torch.backends.cudnn
+TF32_SETTINGS = (  # torch 2.9 replaced the one setting, and refuses to mix the two ways
+    [(kind, "fp32_precision", "ieee") for kind in (_cudnn.conv, _cudnn.rnn)]
+    if hasattr(_cudnn, "conv")
+    else [(_cudnn, "allow_tf32", False)]
+)
 NARROW = 32  # outermost channels; below this a CPU spends little time in products
 
 
@@ -90,7 +98,14 @@ def fastest(networks: Sequence[Network], device: torch.device) -> str:
 
 
 class ExactNetwork(nn.Module):
-    """A network on CUDA in float32: cuDNN may not use its ten-bit products (TF32) instead."""
+    """A network on CUDA in float32: cuDNN may not use its ten-bit products (TF32) instead.
+
+    Torch has one setting for the whole process, so the last thread to leave restores it.
+    """
+
+    _lock = threading.Lock()
+    _running = 0  # threads
+    _before: ClassVar[list[Any]] = []
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -99,10 +114,26 @@ class ExactNetwork(nn.Module):
     @torch.no_grad()
     def forward(self, mixture: Tensor) -> Tensor:
         """(B, C, L) -> (B, S, C, L)"""
-        cudnn = torch.backends.cudnn
-        kept = {"benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
-        with cudnn.flags(cudnn.enabled, allow_tf32=False, **kept):
+        with self._without_tf32():
             return self._network(mixture)
+
+    @classmethod
+    @contextmanager
+    def _without_tf32(cls) -> Iterator[None]:
+        with cls._lock:
+            if not cls._running:
+                cls._before = [getattr(place, name) for place, name, _ in TF32_SETTINGS]
+                for place, name, exact in TF32_SETTINGS:
+                    setattr(place, name, exact)
+            cls._running += 1
+        try:
+            yield
+        finally:
+            with cls._lock:
+                cls._running -= 1
+                if not cls._running:
+                    for (place, name, _), value in zip(TF32_SETTINGS, cls._before, strict=True):
+                        setattr(place, name, value)
 
 
 class AutocastNetwork(nn.Module):

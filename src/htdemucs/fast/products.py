@@ -36,7 +36,7 @@ class Convolution:
             weight.to(dtype).contiguous().to_mkldnn(), padding, ones, ones, 1,
             (1, weight.shape[1], *size),
         )  # fmt: skip
-        self._bias = bias.to(dtype)
+        self._bias = bias.detach().to(dtype, copy=True)
         self._padding = padding
         self._after = _GELU if gelu else _NOTHING
 
@@ -55,8 +55,8 @@ class Linear:
     def __init__(
         self, weight: Tensor, bias: Tensor, dtype: torch.dtype, *, gelu: bool = False
     ) -> None:
-        self._weight = _ops._reorder_linear_weight(weight.to(dtype))
-        self._bias = bias.to(dtype)
+        self._weight = _ops._reorder_linear_weight(weight.to(dtype, copy=True))
+        self._bias = bias.detach().to(dtype, copy=True)
         self._after = _GELU if gelu else _NOTHING
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -94,7 +94,8 @@ class _Norm:
     """A norm over each token's channels, of float32."""
 
     def __init__(self, norm: Any) -> None:
-        self.gain, self.offset = norm.weight.detach().float(), norm.bias.detach().float()
+        self.gain = norm.weight.detach().to(torch.float32, copy=True)
+        self.offset = norm.bias.detach().to(torch.float32, copy=True)
 
     def __call__(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         return kernels.layer_norm(x, self.gain, self.offset, dtype)

@@ -9,12 +9,14 @@ from typing import Self
 
 from torch import Tensor
 
+from htdemucs.errors import SeparationError
 from htdemucs.separation.live import LiveSeparator, Moment, Timing
 from htdemucs.separation.separator import Stems
 
 LOAD = 0.85  # of a hop: what the network may take of it where the timing must change
 RESERVE = 1.2  # times what the network takes: what it is given
 IN_A_ROW = 3  # answers that are late before the timing changes
+OUTSIDE = "a `RealTimeSeparator` runs inside one `with` block; make another one for more"
 
 
 class RealTimeSeparator:
@@ -48,6 +50,8 @@ class RealTimeSeparator:
         self._thread = threading.Thread(target=self._work, name="live network", daemon=True)
 
     def __enter__(self) -> Self:
+        if self._thread.ident is not None:
+            raise SeparationError(OUTSIDE)
         self._thread.start()
         return self
 
@@ -61,8 +65,11 @@ class RealTimeSeparator:
         """(C, L) -> the stems of as many samples, as `LiveSeparator.push` does, but at once.
 
         Raises:
-            SeparationError: the block is no waveform, or the network failed.
+            SeparationError: the block is no waveform, the network failed, or this is not inside
+                the `with` block that runs the network.
         """
+        if self._closed or self._thread.ident is None:
+            raise SeparationError(OUTSIDE)
         for moment in self.live.hear(block):
             with self._change:
                 self._wanted = moment

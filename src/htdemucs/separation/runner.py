@@ -1,5 +1,6 @@
 """Run the network in batches that fit into the device's memory."""
 
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from htdemucs.fast import choose_precision, prepare_bag
 from htdemucs.model import Bag, Model
 from htdemucs.model.bag import as_bag, networks
 from htdemucs.separation.windows import Windows
+from htdemucs.weights.loading import read_again
 
 T = TypeVar("T")
 ACTIVATIONS = 16  # float32 tensors of the outermost layer's output: a segment's memory
@@ -26,13 +28,13 @@ class Runner:
     """A model prepared for its device. When memory runs out, it halves batches, then uses the CPU.
 
     Args:
-        model: the network or bag; it is run on its own device.
+        model: the network or bag, for the runner alone; it is run on its own device. Parameters
+            that the prepared network does not need are freed in members with an `origin`, and read
+            from there again if they are needed after all.
         precision: as for `choose_precision`.
         compiled: as for `prepare`; not used after a change to the CPU.
         batch_size: segments in a batch; by default 1 on a CPU and as many as should fit on a GPU.
         segment_length: samples in a segment.
-        reload: returns the model once more. With it, parameters that the prepared network does not
-            need are let go, and read again if they are needed after all.
 
     Attributes:
         ahead: batches to begin before an answer is waited for.
@@ -45,9 +47,9 @@ class Runner:
         batch_size: int | None,
         segment_length: int,
         compiled: bool = False,
-        reload: Callable[[], Model] | None = None,
     ) -> None:
-        self._model, self._reload = as_bag(model), reload
+        self._model = as_bag(model)
+        self._lock = threading.RLock()  # threads take turns, since any may change all of this
         self.windows = Windows(self._model, segment_length)
         self._prepare(precision, compiled)
         self._home = self.device
@@ -66,14 +68,19 @@ class Runner:
         self.precision = choose_precision(self._model, precision)
         self._prepared = prepare_bag(self._model, self.precision, compiled)
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        if self._reload is not None:
-            _let_go(self._model, kept=self._prepared)
+        for member in self._model.members:
+            if member.origin is not None:
+                _free_parameters(member, kept=self._prepared)
 
-    def _complete_model(self) -> Bag:
-        """Return the model with all its parameters."""
-        if self._reload is not None:
-            self._model, self._reload = as_bag(self._reload()), None
-        return self._model
+    def complete_model(self, device: torch.device) -> Bag:
+        """Return the model on a device with all its parameters; those freed are read again.
+
+        Raises:
+            CheckpointError: a file is gone or damaged, or has changed since it was first read.
+        """
+        partial = [m for m in self._model.members if any(p.is_meta for p in m.parameters())]
+        again = dict(zip(partial, read_again(partial), strict=True))
+        return self._model.mapped(lambda member: again.get(member, member)).to(device)
 
     def __call__(self, windows: Tensor, length: int) -> Callable[[], Tensor]:
         """(B, C, W) -> a function that returns (B, S, C, W'), on the device of the beginning
@@ -84,7 +91,8 @@ class Runner:
         Raises:
             SeparationError: (the function) the answer is not finite, even in float32.
         """
-        begun = self._unless_full(lambda: self._begun(windows, length), len(windows))
+        with self._lock:
+            begun = self._unless_full(lambda: self._begun(windows, length), len(windows))
         return lambda: self._finished(begun, windows, length)
 
     def _unless_full(self, compute: Callable[[], T], size: int) -> T | None:
@@ -110,18 +118,21 @@ class Runner:
 
     def _finished(self, begun: "_Answer | None", windows: Tensor, length: int) -> Tensor:
         """Return the answer of a batch that fits; otherwise that of smaller ones, or of the CPU."""
-        answer = None
-        if begun is not None:
-            answer = self._unless_full(lambda: self._finite(begun, windows, length), len(windows))
-        if answer is not None:
-            return answer.to(self._home)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if len(windows) > 1:
-            self.batch_size = len(windows) // 2
-            return torch.cat([self(part, length)() for part in windows.split(self.batch_size)])
-        self._move_to_cpu()
-        return self(windows, length)()
+        with self._lock:
+            answer = None
+            if begun is not None:
+                answer = self._unless_full(
+                    lambda: self._finite(begun, windows, length), len(windows)
+                )
+            if answer is not None:
+                return answer.to(self._home)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if len(windows) > 1:
+                self.batch_size = len(windows) // 2
+                return torch.cat([self(part, length)() for part in windows.split(self.batch_size)])
+            self._move_to_cpu()
+            return self(windows, length)()
 
     def _finite(self, begun: "_Answer", windows: Tensor, length: int) -> Tensor:
         """Return the network's answer or, if that is not finite, the reference's in float32."""
@@ -134,8 +145,8 @@ class Runner:
         )
         with torch.no_grad():
             mixture = windows.to(self.device)
-            model = self._complete_model()
-            if _is_finite(answer := self.windows.answer(model, mixture, length)):
+            self._model = self.complete_model(self.device)
+            if _is_finite(answer := self.windows.answer(self._model, mixture, length)):
                 return answer
         raise SeparationError(
             "the model gives numbers that are not finite: its weights are damaged, or it was "
@@ -147,7 +158,7 @@ class Runner:
             f"{self.device} {self._trouble}: continuing on the CPU, which is slower",
             stacklevel=2,
         )
-        self._model = self._complete_model().cpu()
+        self._model = self.complete_model(torch.device("cpu"))
         self.batch_size = 1
         self._prepare("fp32" if self.precision == "fp32" else "auto")
 
@@ -165,7 +176,7 @@ def answered(
     yield from ((batch, answers()) for batch, answers in waiting)
 
 
-def _let_go(model: nn.Module, kept: nn.Module) -> None:
+def _free_parameters(model: nn.Module, kept: nn.Module) -> None:
     """Free the parameters of a model except those of the module `kept`."""
     needed = set(kept.parameters())
     for module in model.modules():

@@ -1,20 +1,22 @@
 """The engine: waveform blocks in, stem blocks out, in memory that does not grow with the track."""
 
+import copy
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from htdemucs.audio import Resampler, fitted
 from htdemucs.devices import choose_device
 from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
-from htdemucs.model import Model
-from htdemucs.model.bag import as_bag
+from htdemucs.model import Bag, Model
+from htdemucs.model.bag import as_bag, networks
 from htdemucs.model.config import exact_seconds
 from htdemucs.provenance import Origin
 from htdemucs.separation.normalization import Normalization, Running, measure
@@ -22,6 +24,7 @@ from htdemucs.separation.overlap_add import Cut, Segment
 from htdemucs.separation.passes import Pass, segments_of
 from htdemucs.separation.runner import Runner, answered
 from htdemucs.weights import load_model
+from htdemucs.weights.loading import is_as_read
 
 MAX_SHIFT = 0.5  # seconds; no random lead-in is longer
 Stems = dict[str, Tensor]
@@ -41,7 +44,8 @@ class Separator:
     """Separates waveforms with one model.
 
     Args:
-        model: a network or a bag, or any name or path that `load_model` takes.
+        model: a network or a bag, or any name or path that `load_model` takes. A network or bag is
+            copied: it is not changed, and what is done to it later has no effect here.
         overlap: shared fraction of neighbouring segments, from 0 to below 1.
         shifts: average this many runs, each with a random lead-in of up to half a second; 0: one
             run without a lead-in.
@@ -51,18 +55,17 @@ class Separator:
             segment, the CPU takes over, with a warning.
         stems: only these sources, in this order; members of a bag they do not need are not run.
         seed: seed of the random lead-ins. The same seed gives the same result.
-        device: the device to run on; the model is moved to it. By default the model's own device
-            or, if `model` is a name or path, a GPU if there is one, else the CPU.
+        device: the device to run on. By default the model's own device or, if `model` is a name or
+            path, a GPU if there is one, else the CPU.
         split: False refuses tracks longer than one segment instead of cutting them.
         precision: precision of the network's products: fp32, bf16, fp16, or auto for the fastest
             one that the device supports well.
         compiled: let torch compile the network, for GPUs. The start is slow, the first one most.
-        reload: returns the model once more. Give it if nothing else uses `model`: parameters that
-            the prepared network holds in another form are then let go, and read again if ever they
-            are needed. If `model` is a name or path, this is so by itself.
+
+    Several threads may use one separator; they take turns.
 
     Raises:
-        SeparationError: an option is out of range, or a stem is unknown.
+        SeparationError: an option is out of range, a stem is unknown, or `model` is not a model.
         ModelNotFoundError, DownloadError, CheckpointError: the named model cannot be loaded.
         ConfigError: this machine lacks the device, or the device lacks the precision.
         SegmentTooLongError: the segment is longer than the model's own.
@@ -82,25 +85,26 @@ class Separator:
         split: bool = True,
         precision: str = "auto",
         compiled: bool = False,
-        reload: Callable[[], Model] | None = None,
     ) -> None:
         if isinstance(model, str | Path):
-            reload = partial(load_model, model, device=device, stems=stems)
-            model = reload()
-        self.device = place = choose_device(device) if device else next(model.parameters()).device
-        self.model = _ready(model, stems, place)
-        self.sample_rate = model.sample_rate
-        self.audio_channels = model.audio_channels
-        self.stems = self.model.sources
+            model = load_model(model, device=device, stems=stems)
+        own = _own(model, stems, device)
+        self.device = next(own.parameters()).device
+        self.sample_rate = own.sample_rate
+        self.audio_channels = own.audio_channels
+        self.sources = networks(own)[0].sources
+        self.stems = own.sources
         self.shifts = _whole("shifts", shifts, 0)
         self.seed = int(seed)
         self.split = split
-        self.segment_length = int(_checked_segment(model, segment) * self.sample_rate)
+        self.segment_length = int(_checked_segment(own, segment) * self.sample_rate)
         if batch_size is not None:
             batch_size = _whole("batch_size", batch_size, 1)
         self.compiled = compiled
-        again = reload and (lambda: _ready(reload(), stems, place))
-        self._run = Runner(self.model, precision, batch_size, self.segment_length, compiled, again)
+        self._model = own
+        self._run = Runner(own, precision, batch_size, self.segment_length, compiled)
+        for parameter in own.parameters():
+            parameter.data = parameter.data.clone()  # until here in the memory of the caller's
         if not 0 <= overlap < 1:
             raise SeparationError(f"`overlap` must be at least 0 and below 1, not {overlap}")
         self.stride = max(1, int((1 - overlap) * self.segment_length))
@@ -117,8 +121,33 @@ class Separator:
 
     @cached_property
     def origin(self) -> Origin | None:
-        """The files that the model was read from; None if it is from no file."""
-        return getattr(self.model, "origin", None)
+        """The files that the model was read from; None if it is from no file, or was changed."""
+        return self._model.origin
+
+    @cached_property
+    def model(self) -> Model:
+        """The network or bag, whole, in evaluation mode: a copy that the separator does not use.
+
+        Raises:
+            CheckpointError: it must be read again, and its file is gone or has changed.
+        """
+        bag = copy.deepcopy(self._run.complete_model(self.device))
+        return bag if isinstance(self._model, Bag) else bag.members[0]
+
+    @cached_property
+    def weights_sha256(self) -> dict[str, str]:
+        """Hash of each file that the model was read from or, without files, of its parameters."""
+        if self.origin is not None:
+            return self.origin.sha256
+        digest = hashlib.sha256()
+        for name, value in sorted(self._model.state_dict().items()):
+            digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        return {"parameters": digest.hexdigest()}
+
+    def __reduce__(self) -> NoReturn:
+        raise SeparationError(
+            "a separator cannot be copied or pickled; make one in each process, from a name or path"
+        )
 
     def settings(self) -> dict[str, Any]:
         """Return everything that stems depend on, except the track, the model and the device."""
@@ -311,12 +340,29 @@ def _put(kept: Answers, segments: list[Segment], coming: Callable[[], Tensor]) -
     return answers
 
 
-def _ready(model: Model, stems: Sequence[str] | None, device: torch.device) -> Model:
+def _own(model: Any, stems: Sequence[str] | None, device: str | torch.device | None) -> Model:
+    """Return what is needed of a model, ready to run; its parameters may be in the same memory.
+
+    Networks that were changed after they were read have no `origin`.
+    """
+    if not isinstance(model, Model):
+        kind = type(model).__name__
+        raise SeparationError(f"`model` must be a name, a path, a network or a bag, not {kind}")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise SeparationError("the parameters of `model` have no values; load it again")
+    same = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()}
     try:
-        chosen = model if stems is None else as_bag(model).only(stems)
+        own: Model = copy.deepcopy(model, same)
+    except (RuntimeError, TypeError) as error:
+        raise SeparationError(f"`model` cannot be copied: {error}") from error
+    try:
+        own = own if stems is None else as_bag(own).only(stems)
     except ConfigError as error:
         raise SeparationError(str(error)) from error
-    return chosen.to(device).eval()
+    for network in networks(own):
+        network.origin = network.origin if is_as_read(network) else None
+    place = choose_device(device) if device else next(own.parameters()).device
+    return own.to(place, torch.float32).eval()
 
 
 def _checked_segment(model: Model, segment: float | Fraction | None) -> Fraction:

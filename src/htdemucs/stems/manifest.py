@@ -44,10 +44,9 @@ class Recipe:
     @classmethod
     def of(cls, separator: Separator, options: OutputOptions) -> "Recipe":
         """Return the recipe for a separator and output options."""
-        origin = separator.origin
-        hashes = origin.sha256 if origin else {"parameters": _parameters_sha256(separator)}
+        name = separator.origin.name if separator.origin else None
         return cls(
-            model={"name": origin.name if origin else None, "sha256": hashes},
+            model={"name": name, "sha256": separator.weights_sha256},
             separation=separator.settings(),
             output=dataclasses.asdict(options),
         )
@@ -213,14 +212,6 @@ def _untouched(known: Document | None, written: set[str]) -> Iterator[Document]:
 def _paths(files: Mapping[str, Any]) -> set[str]:
     paths = {about.get("path") for about in files.values() if isinstance(about, dict)}
     return {path for path in paths if isinstance(path, str)}
-
-
-def _parameters_sha256(separator: Separator) -> str:
-    """Return a hash of the parameters of a model that was read from no file."""
-    digest = hashlib.sha256()
-    for name, value in sorted(separator.model.state_dict().items()):
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _digest(*parts: Any) -> str:

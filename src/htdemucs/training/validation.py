@@ -53,7 +53,8 @@ class Validation:
             TrainingError: all sources are silent in every track.
         """
         mine = self._recordings[self._accelerator.process_index :: self._accelerator.num_processes]
-        rows = [self._score(model, recording) for recording in mine]
+        separator = Separator(model, shifts=0, precision="fp32")
+        rows = [self._score(model, separator, recording) for recording in mine]
         table = torch.tensor(gather_object(rows), dtype=torch.float64)  # (track, loss/nsdr, S)
         table = table.sort(0).values  # in an order that does not depend on the processes
         loss, score = table[:, 0].mean(0), table[:, 1].nanmean(0)
@@ -66,11 +67,11 @@ class Validation:
             "nsdr": float((score.nan_to_num() * heard).sum() / heard.sum()),
         } | {f"nsdr {name}": value for name, value, weight in named if weight}
 
-    def _score(self, model: Network, recording: Recording) -> list[list[float]]:
+    def _score(
+        self, model: Network, separator: Separator, recording: Recording
+    ) -> list[list[float]]:
         sources = torch.stack([self._read(model, recording, name) for name in model.sources])
-        stems = Separator(model, shifts=0, precision="fp32").separate(
-            sources.sum(0), model.sample_rate
-        )
+        stems = separator.separate(sources.sum(0), model.sample_rate)
         estimates = torch.stack([stems[name] for name in model.sources])
         losses = self._error((estimates - sources).unsqueeze(0))
         silent = sources.square().mean(dim=(1, 2)) < SILENCE

@@ -11,7 +11,7 @@ from htdemucs.errors import CheckpointError, ConfigError, ModelNotFoundError
 from htdemucs.events import Listener, Loaded, Loading, nobody
 from htdemucs.model import Bag, Model, Network, NetworkConfig
 from htdemucs.model.bag import needed_members, networks
-from htdemucs.provenance import Origin
+from htdemucs.provenance import Origin, checksum
 from htdemucs.weights import downloads, folder, official, registry
 
 LOG = logging.getLogger(__name__)
@@ -121,9 +121,35 @@ def read_member(path: Path, name: str) -> Model:
         )
     for path in files:
         LOG.debug("read %s", path)
-    for network in networks(model):
-        network.origin = Origin(name, files)
+    for number, network in enumerate(networks(model)):
+        network.origin = Origin(name, files, number, checksum(network))
     return model
+
+
+def is_as_read(network: Network) -> bool:
+    """Whether a network was read from files, and nobody has changed its parameters since."""
+    return network.origin is not None and network.origin.checksum == checksum(network)
+
+
+def read_again(members: Sequence[Network]) -> list[Network]:
+    """Return networks like these, on the CPU, from the files that these were read from.
+
+    Raises:
+        CheckpointError: a file is gone or damaged, or has changed since.
+    """
+    found: dict[tuple[Path, ...], list[Network]] = {}
+    again = []
+    for origin in (member.origin for member in members):
+        assert origin is not None
+        if origin.files not in found:
+            path = origin.files[0]
+            path = path.parent if path.name == folder.CONFIG_FILE else path
+            found[origin.files] = networks(read_member(path, origin.name))
+        again += found[origin.files][origin.member : origin.member + 1]
+        if not again or again[-1].origin != origin:
+            path = origin.files[-1]
+            raise CheckpointError(f"{path} has changed since it was read; load the model again")
+    return again
 
 
 def known_config(name: str) -> NetworkConfig:

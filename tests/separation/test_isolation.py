@@ -1,0 +1,201 @@
+"""A separator and its model: nothing that is done to either from outside changes the other."""
+
+import copy
+import pickle
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from helpers import OLDER, awake
+from htdemucs import (
+    Bag,
+    CheckpointError,
+    HDemucsConfig,
+    HTDemucsConfig,
+    SeparationError,
+    Separator,
+    load_model,
+    save_model,
+)
+from htdemucs.model.family import build
+
+SMALL = {"channels": 16, "n_fft": 256, "segment": 1, "sample_rate": 8000}
+CONFIGS = {
+    "kernels": HTDemucsConfig(depth=2, bottom_channels=32, t_layers=2, t_heads=2, **SMALL),
+    "kernels outside": HDemucsConfig(norm_starts=2, dconv_lstm=2, dconv_attn=2, depth=4, **SMALL),
+    "no kernels": OLDER["Demucs"],
+}
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def folder(request, tmp_path_factory):
+    """Return a folder with a model, and so the name of one whose parameters may be freed."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    save_model(awake(build(CONFIGS[request.param])).eval(), folder)
+    return folder
+
+
+@pytest.fixture
+def waveform():
+    return 0.1 * torch.randn(2, 3000)
+
+
+def separated(separator, waveform):
+    return torch.stack(list(separator.separate(waveform, 8000).values()))
+
+
+def ruin(model):
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.fill_(torch.nan)
+
+
+def lose_layers(model):
+    for network in model.modules():
+        for name in list(network._modules):
+            setattr(network, name, nn.Identity())
+
+
+MISUSES = {
+    "values": ruin,
+    "half": lambda model: model.half(),
+    "double": lambda model: model.double(),
+    "meta": lambda model: model.to("meta"),
+    "train": lambda model: model.train(),
+    "layers": lose_layers,
+}
+
+
+@pytest.mark.parametrize(
+    ("precision", "misuses"), [("fp32", MISUSES), ("bf16", {"values": ruin})], ids=["fp32", "bf16"]
+)
+def test_what_is_done_to_a_model_changes_no_separator(folder, waveform, precision, misuses):
+    named = Separator(folder, device="cpu", precision=precision)
+    expected = separated(named, waveform)
+    for name, misuse in misuses.items():
+        given = load_model(folder, device="cpu")
+        separator = Separator(given, precision=precision)
+        misuse(given)
+        assert torch.equal(separated(separator, waveform), expected), name
+    ruin(named.model)
+    assert torch.equal(separated(named, waveform), expected)
+
+
+def test_two_separators_of_one_model_do_not_share_it(folder, waveform):
+    model = load_model(folder, device="cpu")
+    one, two = (Separator(model, precision="fp32") for _ in range(2))
+    expected = separated(one, waveform)
+    ruin(one.model)
+    assert torch.equal(separated(two, waveform), expected)
+    assert torch.equal(separated(Separator(model, precision="fp32"), waveform), expected)
+
+
+@pytest.mark.parametrize("stems", [None, ["bass", "drums"]])
+def test_the_model_of_a_separator_is_whole(folder, waveform, stems, tmp_path):
+    whole = load_model(folder, device="cpu")
+    separator = Separator(folder, device="cpu", precision="fp32", stems=stems)
+    expected = separated(separator, waveform)
+    model = separator.model
+    assert model is separator.model
+    assert not model.training
+    if stems is None:
+        model.save_pretrained(tmp_path / "saved")
+        assert type(load_model(tmp_path / "saved")) is type(whole)
+    others = [model, pickle.loads(pickle.dumps(model)), copy.deepcopy(model), model.to("cpu")]
+    for other in others:
+        again = Separator(other, precision="fp32")
+        assert again.stems == separator.stems
+        assert again.origin.name == str(folder)
+        assert torch.equal(separated(again, waveform), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(model(waveform[None]), others[1](waveform[None]))
+
+
+def test_a_separator_changes_nothing_of_the_model_that_it_is_given(folder):
+    model = load_model(folder, device="cpu").train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    Separator(model, precision="fp32").separate(torch.randn(2, 3000), 8000)
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_other_precisions_are_brought_to_float32(folder, waveform):
+    model = load_model(folder, device="cpu")
+    expected = separated(Separator(model, precision="fp32"), waveform)
+    assert torch.equal(separated(Separator(model.double(), precision="fp32"), waveform), expected)
+
+
+def test_a_bag_whose_members_share_files_is_read_again(tmp_path, waveform):
+    config = CONFIGS["kernels"]
+    bag = Bag([awake(build(config)).eval() for _ in range(2)], [[1, 1, 0, 0], [0, 0, 1, 1]])
+    save_model(bag, tmp_path / "bag")
+    separator = Separator(tmp_path / "bag", device="cpu", stems=["vocals"])
+    with torch.no_grad():
+        expected = bag.only(["vocals"])(waveform[None])
+        torch.testing.assert_close(separator.model(waveform[None]), expected)
+
+
+@pytest.mark.parametrize("change", ["gone", "other"])
+def test_files_that_changed_meanwhile_are_named(change, tmp_path):
+    config = CONFIGS["kernels"]
+    save_model(build(config).eval(), tmp_path / "model")
+    separator = Separator(tmp_path / "model", device="cpu")
+    if all(not parameter.is_meta for parameter in separator._model.parameters()):
+        pytest.skip("without kernels nothing is freed")
+    if change == "gone":
+        (tmp_path / "model" / "model.safetensors").unlink()
+    else:
+        save_model(build(config).eval(), tmp_path / "model")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors") as error:
+        _ = separator.model
+    assert len(str(error.value).splitlines()) == 1
+    assert separator.separate(torch.randn(2, 3000), 8000)
+
+
+def test_a_model_that_was_changed_is_from_no_file(folder):
+    model = load_model(folder, device="cpu")
+    assert Separator(model).origin.name == str(folder)
+    with torch.no_grad():
+        [*model.parameters()][-1].view(-1)[0] += 1e-3
+    separator = Separator(model)
+    assert separator.origin is None
+    assert list(separator.weights_sha256) == ["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("model", "match"),
+    [
+        (42, "not int"),
+        (None, "not NoneType"),
+        (nn.Linear(2, 2), "not Linear"),
+        (build(CONFIGS["kernels"]).to("meta"), "load it again"),
+    ],
+)
+def test_what_is_no_model_is_named(model, match):
+    with pytest.raises(SeparationError, match=match):
+        Separator(model)
+
+
+@pytest.mark.parametrize("copying", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_separator_is_not_copied(copying, tiny_model):
+    with pytest.raises(SeparationError, match="make one in each process"):
+        copying(Separator(tiny_model))
+
+
+def test_threads_share_a_separator(folder, waveform):
+    separator = Separator(folder, device="cpu", shifts=1)
+    expected, found = separated(separator, waveform), []
+    threads = [
+        threading.Thread(target=lambda: found.append(separated(separator, waveform)))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3
+    assert all(torch.equal(stems, expected) for stems in found)
