@@ -48,8 +48,12 @@ def test_impossible_values_are_refused_by_name(fields, named):
         HTDemucsConfig(**fields)
 
 
-def test_a_decimal_segment_is_exact():
-    assert HTDemucsConfig(segment=7.8).segment_length == 343_980
+@pytest.mark.parametrize(
+    ("segment", "length"),
+    [(7.8, 343_980), ("7.8", 343_980), (0.7, 30_869), ("0.7", 30_870), (Fraction(7, 10), 30_870)],
+)
+def test_a_float_of_seconds_is_multiplied_as_a_float_and_a_fraction_exactly(segment, length):
+    assert HTDemucsConfig(segment=segment).segment_length == length
 
 
 def test_from_dict_is_the_inverse_of_to_dict():

@@ -12,7 +12,7 @@ from helpers import OLDER, awake
 from htdemucs import Bag, CheckpointError, HTDemucs, HTDemucsConfig, load_model, save_model
 from htdemucs.files import replacing
 from htdemucs.model import build
-from htdemucs.weights import folder
+from htdemucs.weights import folder, official
 from weights.makers import assert_same, tiny
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -76,14 +76,30 @@ def test_a_bag_is_saved_and_loaded_to_the_bit(bag, tmp_path):
     assert_same(bag, again)
 
 
-@pytest.mark.parametrize("segment", [7.8, 0.1, Fraction(39, 5), 12])
+@pytest.mark.parametrize("segment", [7.8, 0.7, 0.1, Fraction(39, 5), 12])
 def test_segments_are_saved_and_loaded_exactly(segment, tmp_path):
     model = tiny(depth=1, t_layers=0, bottom_channels=0, segment=segment)
     save_model(model, tmp_path / "one")
-    assert load_model(tmp_path / "one", device="cpu").config == model.config
+    official.write(model, tmp_path / "official.safetensors")
+    for path in (tmp_path / "one", tmp_path / "official.safetensors"):
+        again = load_model(path, device="cpu").config
+        assert again == model.config
+        assert type(again.segment) is type(model.config.segment)
     bag = Bag([model], segment=segment)
     save_model(bag, tmp_path / "bag")
-    assert load_model(tmp_path / "bag", device="cpu").segment == Fraction(bag.segment)
+    again = load_model(tmp_path / "bag", device="cpu")
+    assert (again.segment, type(again.segment)) == (segment, type(bag.segment))
+
+
+@pytest.mark.parametrize("segment", ["NaN", "1e400", "-1.5", '"0.7"', "null", "[1]"])
+def test_a_segment_that_is_no_number_of_seconds_is_refused(segment, bag, tmp_path):
+    save_model(bag, tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    for old in ('"segment": "1/3"', '"segment": "1"'):  # the bag's, and its members'
+        (tmp_path / "config.json").write_text(config.replace(old, f'"segment": {segment}'))
+        with pytest.raises(CheckpointError) as error:
+            load_model(tmp_path, device="cpu")
+        assert len(str(error.value).splitlines()) == 1
 
 
 def test_stored_as_float16_where_that_loses_nothing(model, saved, tmp_path):

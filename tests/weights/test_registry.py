@@ -1,7 +1,6 @@
 """Models on this machine, by name and by path. No test here may use the network."""
 
 import hashlib
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -246,8 +245,10 @@ def test_a_bag_of_networks_with_other_sources_is_refused(repo, tmp_path):
     assert "same sources" in message_of(CheckpointError, "odd", repo=repo)
 
 
-@pytest.mark.parametrize(("segment", "exact"), [(0.7, Fraction(7, 10)), (44, 1), (1, 1)])
-def test_the_segment_of_a_bag_is_exact_and_never_longer_than_its_members_own(segment, exact, repo):
+@pytest.mark.parametrize(("segment", "exact"), [(0.7, 0.7), (44, 1), (1, 1)])
+def test_the_segment_of_a_bag_is_as_written_and_never_longer_than_its_members_own(
+    segment, exact, repo
+):
     write_bag(repo / "short.yaml", models=["0000000a"], segment=segment)
     bag = load("short", repo=repo)
     assert bag.segment == exact

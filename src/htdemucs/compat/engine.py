@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from htdemucs.model import Model
+from htdemucs.model.config import Seconds, samples
 from htdemucs.separation import Answers, Separator
 from htdemucs.separation.overlap_add import Segment
 
@@ -16,11 +16,11 @@ PRECISION = "fp32"  # programs compare results, so none is rounded to the device
 OnSegment = Callable[[Segment, str], None]
 
 
-def padded_length(model: Model, segment: float | Fraction) -> int:
+def padded_length(model: Model, segment: Seconds) -> int:
     """Return the samples that a model's shorter windows are padded to; 0 if it takes any length."""
     if model.longest_segment is None:
         return 0
-    return int(model.sample_rate * segment)
+    return samples(segment, model.sample_rate)
 
 
 class Engine(Separator):
@@ -33,7 +33,6 @@ class Engine(Separator):
         model: a network or a bag.
         longest: samples; shorter windows are padded to it.
         on_segment: called with each segment and "start" or "end".
-        segment: seconds, rounded to samples as in the published package.
         settings: of the `Separator`.
 
     Attributes:
@@ -48,14 +47,11 @@ class Engine(Separator):
         model: Model,
         longest: int,
         on_segment: OnSegment | None = None,
-        segment: float | Fraction | None = None,
         **settings: Any,
     ) -> None:
-        rate = model.sample_rate
-        exact = Fraction(int(rate * segment), rate) if segment else None  # 0.7 s is 30 869 samples
         if not settings["split"]:
             settings["overlap"] = 0  # one segment
-        super().__init__(model, precision=PRECISION, segment=exact, **settings)
+        super().__init__(model, precision=PRECISION, **settings)
         self._longest = longest
         self._on_segment = on_segment
 

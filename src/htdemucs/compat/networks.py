@@ -1,7 +1,6 @@
 """Our networks and bags under the published names of their classes and attributes."""
 
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -10,6 +9,7 @@ from torch.nn import functional as F
 
 from htdemucs.compat.engine import padded_length
 from htdemucs.model import Bag, Model
+from htdemucs.model.config import Seconds
 from htdemucs.model.family import build
 from htdemucs.weights.keywords import to_config
 from htdemucs.weights.official import assemble
@@ -47,7 +47,7 @@ class Published(nn.Module):
         self.sources = list(network.sources)
         self.samplerate: int = network.sample_rate
         self.audio_channels: int = network.audio_channels
-        self.segment: float | Fraction = network.segment
+        self.segment: Seconds = network.segment
 
     @property
     def padded_length(self) -> int:
@@ -103,7 +103,7 @@ class BagOfModels(nn.Module):
         self,
         models: Sequence[Published],
         weights: Sequence[Sequence[float]] | None = None,
-        segment: float | Fraction | None = None,
+        segment: Seconds | None = None,
     ) -> None:
         super().__init__()
         first = models[0]

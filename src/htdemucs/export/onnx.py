@@ -22,6 +22,7 @@ from htdemucs.errors import ExportError
 from htdemucs.files import replacing
 from htdemucs.model import Bag, HTDemucs, Model
 from htdemucs.model.bag import networks
+from htdemucs.model.config import samples
 from htdemucs.model.family import kind
 
 AGREEMENT = 60.0  # dB by which ONNX Runtime's outputs must exceed their difference to torch's
@@ -58,7 +59,7 @@ def export_onnx(model: Model, path: Path) -> float:
     _require_packages()
     model = model.cpu().eval()
     network = _exportable(model)[0]
-    length = int(model.segment * model.sample_rate)
+    length = samples(model.segment, model.sample_rate)
 
     def example(batch: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(batch)

@@ -2,13 +2,13 @@
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from fractions import Fraction
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from htdemucs.errors import ConfigError
+from htdemucs.model.config import Seconds, exact_seconds
 from htdemucs.model.network import Network
 from htdemucs.model.pretrained import Pretrained
 from htdemucs.provenance import Origin
@@ -26,7 +26,8 @@ class Bag(Pretrained, nn.Module):
         sources: the bag's outputs, chosen from its members' sources; by default all of them.
 
     Raises:
-        ConfigError: the members differ, the weights do not fit them, or they lack a source.
+        ConfigError: the members differ, the weights do not fit them, they lack a source, or the
+            segment is not a number of seconds.
     """
 
     weights: Tensor
@@ -35,7 +36,7 @@ class Bag(Pretrained, nn.Module):
         self,
         members: Sequence[Network],
         weights: Sequence[Sequence[float]] | None = None,
-        segment: Fraction | None = None,
+        segment: Seconds | None = None,
         sources: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
@@ -47,7 +48,8 @@ class Bag(Pretrained, nn.Module):
         self.sources = members[0].sources if sources is None else tuple(sources)
         self._outputs = _columns(self.sources, members[0].sources)
         limits = [m.longest_segment for m in members if m.longest_segment is not None]
-        self.segment = min([segment, *limits] if segment else [m.segment for m in members])
+        wanted = [m.segment for m in members] if segment is None else [exact_seconds(segment)]
+        self.segment = min([*wanted, *limits])
         self.longest_segment = self.segment if limits else None
         table = _checked_weights(weights, len(members), len(members[0].sources), self._outputs)
         rows = [[i for i, m in enumerate(members) if m is member] for member in once]

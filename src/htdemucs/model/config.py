@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from numbers import Real
+from numbers import Rational, Real
 from typing import Any, Self
 
 from htdemucs.errors import ConfigError
@@ -11,11 +11,42 @@ from htdemucs.errors import ConfigError
 KERNEL_SIZE = 8  # of the outer convolutions: frequency bins, or samples
 STRIDE = 4  # each encoder layer divides the number of bins (or samples) by this
 ATTENTION_HEADS = 4  # of local attention
+MAX_SECONDS = 1e9  # longer than any track
+Seconds = float | Fraction
 
 
-def exact_seconds(value: float | str | Fraction) -> Fraction:
-    """Return seconds as the decimal says: 7.8 becomes 39/5, which no binary float equals."""
-    return Fraction(str(value) if isinstance(value, float) else value)
+def exact_seconds(value: Any) -> Seconds:
+    """Return a float as it is, and a whole number, a fraction or a string as an exact fraction.
+
+    Raises:
+        ConfigError: the value is not a number of seconds above 0, or is not finite.
+    """
+    try:
+        if isinstance(value, str | Rational):
+            seconds: Seconds = Fraction(value)
+        else:
+            seconds = float(value)
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
+        seconds = math.nan
+    if not seconds < MAX_SECONDS:
+        raise ConfigError(f"segment must be a number of seconds, not {value!r}")
+    if seconds <= 0:
+        raise ConfigError(f"segment must be longer than 0 seconds, not {float(seconds)}")
+    return seconds
+
+
+def samples(seconds: Seconds, sample_rate: int) -> int:
+    """Return how many whole samples there are in some seconds.
+
+    A float is multiplied as a float, as in the published package: at 44.1 kHz 0.7 s are 30 869
+    samples and 7/10 s are 30 870.
+    """
+    return int(sample_rate * seconds)
+
+
+def json_seconds(seconds: Seconds) -> float | str:
+    """Return seconds in a type that JSON has, from which `exact_seconds` returns the same."""
+    return seconds if isinstance(seconds, float) else str(seconds)
 
 
 @dataclass(frozen=True)
@@ -29,7 +60,7 @@ class NetworkConfig:
         sources: names of the model's outputs, in order.
         audio_channels: 1 or 2.
         sample_rate: Hz.
-        segment: seconds of a segment by default; an exact fraction.
+        segment: seconds of a segment by default; whole numbers and strings become fractions.
         channels: width of the outermost layer.
         growth: ratio of a layer's width to the width of the next layer outwards.
         depth: encoder layers, and decoder layers.
@@ -43,7 +74,7 @@ class NetworkConfig:
     sources: tuple[str, ...] = ("drums", "bass", "other", "vocals")
     audio_channels: int = 2
     sample_rate: int = 44100
-    segment: Fraction = Fraction(44)
+    segment: Seconds = Fraction(44)
     channels: int = 48
     growth: int = 2
     depth: int = 6
@@ -55,7 +86,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sources", self._checked_sources())
-        object.__setattr__(self, "segment", self._checked_segment())
+        object.__setattr__(self, "segment", exact_seconds(self.segment))
         for name in ("sample_rate", "channels", "growth", "depth"):
             self._require(name, int, minimum=1)
         self._require("dconv_depth", int, minimum=0)
@@ -84,17 +115,6 @@ class NetworkConfig:
             raise ConfigError(f"sources must be one or more different names, not {list(names)}")
         return tuple(names)
 
-    def _checked_segment(self) -> Fraction:
-        try:
-            segment = exact_seconds(self.segment)
-        except (TypeError, ValueError, OverflowError, ZeroDivisionError):
-            raise ConfigError(
-                f"segment must be a number of seconds, not {self.segment!r}"
-            ) from None
-        if segment <= 0:
-            raise ConfigError(f"segment must be longer than 0 seconds, not {float(segment)}")
-        return segment
-
     def _require(
         self, name: str, kind: type, minimum: float | None = None, above: float | None = None
     ) -> None:
@@ -112,7 +132,7 @@ class NetworkConfig:
     @property
     def segment_length(self) -> int:
         """Samples in a segment."""
-        return int(self.segment * self.sample_rate)
+        return samples(self.segment, self.sample_rate)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -120,7 +140,7 @@ class NetworkConfig:
         return tuple(self.channels * self.growth**i for i in range(self.depth))
 
     @property
-    def longest_segment(self) -> Fraction | None:
+    def longest_segment(self) -> Seconds | None:
         """Seconds of the longest segment that the network can separate well; None: any length."""
         return None
 
@@ -141,10 +161,10 @@ class NetworkConfig:
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields in types that JSON has; `segment` is "numerator/denominator"."""
+        """Return the fields in types that JSON has; a fraction is "numerator/denominator"."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         lists = {name: list(value) for name, value in fields.items() if isinstance(value, tuple)}
-        return fields | lists | {"segment": str(self.segment)}
+        return fields | lists | {"segment": json_seconds(self.segment)}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
@@ -241,7 +261,7 @@ class HTDemucsConfig(HybridConfig):
         t_dropout: dropout probability inside the transformer while training.
     """
 
-    segment: Fraction = Fraction(39, 5)
+    segment: Seconds = Fraction(39, 5)
     depth: int = 4
     dconv_mode: int = 3
     dconv_comp: float = 8
@@ -308,7 +328,7 @@ class HTDemucsConfig(HybridConfig):
         return self.bottom_channels or self.widths[-1]
 
     @property
-    def longest_segment(self) -> Fraction | None:
+    def longest_segment(self) -> Seconds | None:
         """Seconds of a training segment: attention has seen no longer ones."""
         return self.segment
 

@@ -1,14 +1,13 @@
 """What all networks have in common: who they are, and how their parameters begin."""
 
 import dataclasses
-from fractions import Fraction
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from htdemucs.model.config import NetworkConfig
+from htdemucs.model.config import NetworkConfig, Seconds
 from htdemucs.model.pretrained import Pretrained
 from htdemucs.model.spectrogram import Spectrogram
 from htdemucs.provenance import Origin
@@ -61,12 +60,12 @@ class Network(Pretrained, nn.Module):
         return self.config.sample_rate
 
     @property
-    def segment(self) -> Fraction:
+    def segment(self) -> Seconds:
         """Seconds of a segment by default."""
         return self.config.segment
 
     @property
-    def longest_segment(self) -> Fraction | None:
+    def longest_segment(self) -> Seconds | None:
         """Seconds of the longest segment that it can separate well; None: any length."""
         return self.config.longest_segment
 

@@ -3,7 +3,6 @@
 import copy
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from fractions import Fraction
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -17,7 +16,7 @@ from htdemucs.devices import choose_device
 from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
 from htdemucs.model import Bag, Model
 from htdemucs.model.bag import as_bag, networks
-from htdemucs.model.config import exact_seconds
+from htdemucs.model.config import Seconds, exact_seconds, samples
 from htdemucs.provenance import Origin
 from htdemucs.separation.normalization import Normalization, Running, measure
 from htdemucs.separation.overlap_add import Cut, Segment
@@ -77,7 +76,7 @@ class Separator:
         *,
         overlap: float = 0.25,
         shifts: int = 0,
-        segment: float | Fraction | None = None,
+        segment: Seconds | None = None,
         batch_size: int | None = None,
         stems: Sequence[str] | None = None,
         seed: int = 0,
@@ -97,7 +96,7 @@ class Separator:
         self.shifts = _whole("shifts", shifts, 0)
         self.seed = int(seed)
         self.split = split
-        self.segment_length = int(_checked_segment(own, segment) * self.sample_rate)
+        self.segment_length = _segment_length(own, segment)
         if batch_size is not None:
             batch_size = _whole("batch_size", batch_size, 1)
         self.compiled = compiled
@@ -365,19 +364,22 @@ def _own(model: Any, stems: Sequence[str] | None, device: str | torch.device | N
     return own.to(place, torch.float32).eval()
 
 
-def _checked_segment(model: Model, segment: float | Fraction | None) -> Fraction:
-    if segment is None:
-        return model.segment
-    segment = exact_seconds(segment)
+def _segment_length(model: Model, segment: Seconds | None) -> int:
+    """Return the samples in a segment of these seconds; by default in the model's own."""
+    try:
+        seconds = exact_seconds(model.segment if segment is None else segment)
+    except ConfigError as error:
+        raise SeparationError(str(error)) from None
+    length = samples(seconds, model.sample_rate)
     longest = model.longest_segment
-    if longest is not None and segment > longest:
+    if longest is not None and length > samples(longest, model.sample_rate):
         raise SegmentTooLongError(
-            f"segment {float(segment):g} s is longer than the {float(longest):g} s the model "
+            f"segment {float(seconds):g} s is longer than the {float(longest):g} s the model "
             "was trained for; lower `segment`"
         )
-    if segment * model.sample_rate < 1:
-        raise SeparationError(f"`segment` must be longer than 0 s, not {float(segment):g}")
-    return segment
+    if length < 1:
+        raise SeparationError(f"`segment` of {float(seconds):g} s is shorter than one sample")
+    return length
 
 
 def _whole(name: str, value: Any, minimum: int) -> int:

@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from htdemucs.errors import CheckpointError, ConfigError
 from htdemucs.files import replacing
 from htdemucs.model import Bag, Model, NetworkConfig
+from htdemucs.model.config import Seconds, exact_seconds, json_seconds
 from htdemucs.model.family import kind
 from htdemucs.weights import assembly
 
@@ -30,7 +30,7 @@ class _Description:
 
     members: list[NetworkConfig]
     weights: list[list[float]] | None  # None for a single network, which is no bag
-    segment: Fraction | None  # seconds; only a bag has it
+    segment: Seconds | None  # only a bag has it
 
 
 def save_model(model: Model, folder: str | Path) -> None:
@@ -48,7 +48,7 @@ def save_model(model: Model, folder: str | Path) -> None:
     if isinstance(model, Bag):
         if model.sources != networks[0].sources:
             raise CheckpointError("a bag limited to some stems cannot be saved; save the whole bag")
-        config |= {"weights": model.weights.tolist(), "segment": str(Fraction(model.segment))}
+        config |= {"weights": model.weights.tolist(), "segment": json_seconds(model.segment)}
     config["members"] = [
         {"kind": kind(network.config)} | network.config.to_dict() for network in networks
     ]
@@ -134,8 +134,8 @@ def _read_config(path: Path) -> _Description:
         raise CheckpointError(f"{path}: its weights must be a list of numbers for each member")
     try:
         configs = [_member_config(member) for member in members]
-        segment = assembly.exact_fraction(fields["segment"]) if "segment" in fields else None
-    except CheckpointError as error:
+        segment = _seconds(fields["segment"]) if "segment" in fields else None
+    except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     return _Description(configs, weights, segment)
 
@@ -143,10 +143,14 @@ def _read_config(path: Path) -> _Description:
 def _member_config(fields: Any) -> NetworkConfig:
     if not isinstance(fields, dict):
         raise CheckpointError(f"each member must be a JSON object, not {assembly.shown(fields)}")
-    if isinstance(fields.get("segment"), str):
-        fields = fields | {"segment": assembly.exact_fraction(fields["segment"])}
     fields = dict(fields)
+    if "segment" in fields:
+        fields["segment"] = _seconds(fields["segment"])
     return assembly.configuration(fields.pop("kind", FIRST_KIND), fields)
+
+
+def _seconds(value: Any) -> Seconds:
+    return exact_seconds(value if type(value) is float else assembly.exact_fraction(value))
 
 
 def _smallest(value: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from htdemucs.compat.engine import Engine
 from htdemucs.compat.networks import AnyModel, BagOfModels, Published, bag, published
 from htdemucs.errors import SeparationError
 from htdemucs.model import Model
+from htdemucs.model.config import Seconds
 from htdemucs.separation import Normalization
 from htdemucs.separation.overlap_add import Segment
 from htdemucs.separation.separator import MAX_SHIFT
@@ -83,9 +84,7 @@ def apply_model(
     return whole.weighted_mean(answers)
 
 
-def _seconds(
-    network: Published, segment: float | None, split: bool, length: int
-) -> float | Fraction | None:
+def _seconds(network: Published, segment: float | None, split: bool, length: int) -> Seconds | None:
     """Return the seconds of a segment: of the whole mixture where a network takes it at once."""
     if split or network.padded_length:
         return segment
@@ -106,7 +105,7 @@ class _Passes:
     def __init__(
         self,
         network: Published,
-        segment: float | Fraction | None,
+        segment: Seconds | None,
         settings: dict[str, Any],
         progress: bool,
     ) -> None:
