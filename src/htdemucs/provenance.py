@@ -36,13 +36,24 @@ class Origin:
     @cached_property
     def sha256(self) -> dict[str, str]:
         """Hash of each file by its name, computed when first asked for."""
-        return {path.name: sha256(path) for path in self.files}
+        return {path.name: cached_sha256(path) for path in self.files}
 
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cached_sha256(path: Path) -> str:
+    """Return the same, without reading a file again that has not changed in this process."""
+    status = path.stat()
+    return _sha256_of(path, (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@cache
+def _sha256_of(path: Path, _version: tuple[int, ...]) -> str:
+    return sha256(path)
 
 
 def checksum(module: nn.Module) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ import threading
 import pytest
 from huggingface_hub import constants as hub_settings
 
-from htdemucs import Bag, CheckpointError, DownloadError, load_model
+from htdemucs import Bag, CheckpointError, DownloadError, HTDemucs, load_model
 from htdemucs.events import Downloading, Loaded, Loading
 from htdemucs.weights import downloads, registry
 from weights.makers import assert_same, one_line, save_safetensors, tiny
@@ -301,6 +302,102 @@ def test_damaged_files_on_the_hub_are_refused(internet):
     with pytest.raises(CheckpointError) as error:
         load()
     one_line(error, SIGNATURE, "damaged")
+
+
+@pytest.fixture
+def cached(hub, caches):
+    """Return the file of htdemucs in the hub's cache, and its path in a snapshot."""
+    load()
+    hub.log.clear()
+    [path] = (caches["HF_HOME"] / "hub").rglob(f"{SIGNATURE}.safetensors")
+    return path.resolve(), path
+
+
+def cut_short(blob):
+    blob.write_bytes(blob.read_bytes()[: blob.stat().st_size // 2])
+
+
+def one_bit(blob):
+    content = blob.read_bytes()
+    blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("damage", [cut_short, one_bit])
+def test_a_damaged_file_in_the_hub_s_cache_is_downloaded_again(damage, cached, hub, model):
+    blob, _ = cached
+    damage(blob)
+    assert_same(load(), model)
+    assert hub.downloads() == [f"{SIGNATURE}.safetensors"]
+    hub.log.clear()
+    assert_same(load(), model)
+    assert hub.log == []
+
+
+@pytest.mark.parametrize("deleted", [0, 1])
+def test_a_damaged_file_in_the_hub_s_cache_may_be_deleted(deleted, cached, model):
+    one_bit(cached[0])
+    cached[deleted].unlink()
+    assert_same(load(), model)
+
+
+@pytest.mark.parametrize("damage", [cut_short, one_bit])
+def test_offline_a_damaged_file_in_the_hub_s_cache_is_named(damage, cached, monkeypatch):
+    damage(cached[0])
+    monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DownloadError) as error:
+        load()
+    one_line(error, f"{cached[0]} is damaged", "without the network")
+    with pytest.raises(DownloadError) as error:
+        HTDemucs.from_pretrained("htdemucs", local_files_only=True)
+    one_line(error, f"{cached[0]} is damaged", "without the network")
+
+
+def test_offline_another_file_is_used_where_that_of_the_hub_s_cache_is_damaged(
+    cached, originals, model, caches, monkeypatch
+):
+    one_bit(cached[0])
+    monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", True)
+    caches["HTDEMUCS_CACHE"].mkdir()
+    shutil.copy(originals["safetensors"], caches["HTDEMUCS_CACHE"] / f"{SIGNATURE}.safetensors")
+    assert_same(load(), model)
+
+
+def test_the_legacy_root_serves_when_the_hub_s_file_cannot_be_replaced(cached, hub, legacy, model):
+    one_bit(cached[0])
+    hub.faults["/resolve/"] = 500
+    assert_same(load(), model)
+    assert hub.downloads()[-1].endswith(".th")
+
+
+def test_what_arrives_damaged_from_the_hub_is_not_used(hub, legacy, model):
+    hub.faults[".safetensors"] = "wrong"
+    assert_same(load(), model)
+    assert hub.downloads()[-1].endswith(".th")
+    hub.faults.clear()
+    assert_same(load(), model)
+
+
+def test_several_loads_at_once_replace_a_damaged_file_once(cached, hub, model):
+    one_bit(cached[0])
+    loaded = []
+    threads = [threading.Thread(target=lambda: loaded.append(load())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loaded) == 3
+    assert hub.downloads() == [f"{SIGNATURE}.safetensors"]
+
+
+def test_a_download_that_was_killed_leaves_nothing_after_the_next_one(hub, caches, model):
+    """The hub's client begins again under another name."""
+    load()
+    [blob] = (caches["HF_HOME"] / "hub").glob("*/blobs/*")
+    blob.unlink()
+    leftover = blob.with_name(f"{blob.name}.0123abcd.incomplete")
+    leftover.write_bytes(b"half")
+    assert_same(load(), model)
+    assert [path.name for path in blob.parent.iterdir()] == [blob.name]
 
 
 IN_A_PROCESS_OF_ITS_OWN = """

@@ -1,9 +1,11 @@
 """Download files from the hub and from the legacy root into a cache, each whole or not at all."""
 
+import contextlib
 import hashlib
 import http.client
 import logging
 import os
+import re
 import socket
 import urllib.error
 import urllib.parse
@@ -11,7 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any, Self
@@ -19,10 +21,12 @@ from typing import Any, Self
 from htdemucs.errors import DownloadError, HTDemucsError, UploadError
 from htdemucs.events import Downloading, Listener
 from htdemucs.files import user_cache
+from htdemucs.provenance import cached_sha256
 
 LOG = logging.getLogger(__name__)
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # seconds without a byte
+DAMAGED = "arrived damaged (its checksum differs); try again"
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
@@ -72,16 +76,80 @@ def cached_from_hub(repository: str, filename: str, access: Access) -> Path | No
 
 
 def from_hub(repository: str, filename: str, access: Access) -> Path:
-    """Download a file into the hub's cache and return its path.
+    """Download a file into the hub's cache and return its path. A damaged one is replaced.
 
-    The hub's own client does this: it resumes, and its environment variables apply.
+    The hub's own client does this, so its environment variables apply.
 
     Raises:
-        DownloadError: the network is off, the hub is unreachable, or it has no such file.
+        DownloadError: the network is off, the hub is unreachable, or it has no such file; the file
+            in the cache is damaged and cannot be replaced.
     """
+    LOG.info("fetching %s/%s", repository, filename)
+    path = _hub_download(repository, filename, access)
+    blob = _blob(path)
+    if blob is None:
+        return path
+    with contextlib.suppress(OSError):  # the cache is read only
+        _delete_leftovers(blob)
+    if is_intact(path):
+        return path
+    if access.local_files_only or offline():
+        raise DownloadError(
+            f"{blob} is damaged, and cannot be downloaded again without the network"
+        )
+    with _locked(default_cache() / blob.name):  # the first process does it for all
+        if not is_intact(path):
+            try:
+                path = _hub_download(repository, filename, replace(access, force_download=True))
+            except DownloadError as error:
+                raise DownloadError(f"{blob} is damaged, and was not replaced: {error}") from error
+    if not is_intact(path):
+        raise DownloadError(f"{repository}/{filename} {DAMAGED}")
+    return path
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a file has the hash that the hub's cache names it after; others are not checked."""
+    blob = _blob(path)
+    if blob is None or not re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", blob.name):
+        return True
+    if len(blob.name) == 64:  # of a large file
+        return cached_sha256(path) == blob.name
+    content = path.read_bytes()
+    as_in_git = b"blob %d\0" % len(content) + content
+    return blob.name in (hashlib.sha1(as_in_git).hexdigest(), hashlib.sha1(content).hexdigest())
+
+
+def _delete_leftovers(blob: Path) -> None:
+    """Delete what the hub's client left of killed downloads of a file that is there by now."""
+    pattern = f"{blob.name}.*.incomplete"
+    if any(blob.parent.glob(pattern)):
+        with _locked(default_cache() / blob.name):  # no process of ours is replacing the file
+            for leftover in blob.parent.glob(pattern):
+                leftover.unlink()
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Let one process at a time work on a file."""
+    from huggingface_hub.utils import WeakFileLock
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(target.with_name(target.name + ".lock")):
+        yield
+
+
+def _blob(path: Path) -> Path | None:
+    """Return the file in the hub's cache that a path of a snapshot stands for; None without one."""
+    if not path.is_symlink():
+        return None
+    target = Path(os.path.normpath(path.parent / path.readlink()))
+    return target if target.parent.name == "blobs" else None
+
+
+def _hub_download(repository: str, filename: str, access: Access) -> Path:
     from huggingface_hub import hf_hub_download
 
-    LOG.info("fetching %s/%s", repository, filename)
     online = not access.local_files_only
     with hub_client(f"{repository}/{filename}", DownloadError, online=online):
         known = signature(hf_hub_download).parameters  # clients before 1.0 lack `tqdm_class`
@@ -117,13 +185,10 @@ def from_url(url: str, target: Path, checksum: str) -> Path:
         DownloadError: the server is unreachable or refuses, the file cannot be written, or its
             checksum differs (it is then deleted).
     """
-    from huggingface_hub.utils import WeakFileLock
-
     LOG.info("fetching %s", url)
     partial = target.with_name(target.name + ".part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(target.with_name(target.name + ".lock")):
+        with _locked(target):
             if not (target.is_file() and matches(target, checksum)):
                 _download(url, partial)
                 _accept(partial, target, checksum)
@@ -135,8 +200,7 @@ def from_url(url: str, target: Path, checksum: str) -> Path:
 
 def matches(path: Path, checksum: str) -> bool:
     """Whether the file's SHA-256 starts with these hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest().startswith(checksum)
+    return cached_sha256(path).startswith(checksum)
 
 
 def _check_reachable(url: str) -> None:
@@ -173,7 +237,7 @@ def _first_line(reason: object) -> str:
 def _accept(partial: Path, target: Path, checksum: str) -> None:
     if not matches(partial, checksum):
         partial.unlink()
-        raise OSError("arrived damaged (its checksum differs); try again")
+        raise OSError(DAMAGED)
     partial.replace(target)
 
 

@@ -5,10 +5,9 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from fractions import Fraction
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -20,7 +19,7 @@ from htdemucs.errors import CheckpointError, DownloadError, ModelNotFoundError
 from htdemucs.files import user_cache
 from htdemucs.model import NetworkConfig
 from htdemucs.model.bag import needed_members
-from htdemucs.model.config import exact_seconds
+from htdemucs.model.config import Seconds, exact_seconds
 from htdemucs.model.family import CONFIGS
 from htdemucs.weights import assembly, card, downloads
 from htdemucs.weights.downloads import Access
@@ -36,7 +35,7 @@ class ModelFiles:
 
     members: tuple[Path, ...]
     weights: list[list[float]] | None = None
-    segment: Fraction | None = None  # seconds
+    segment: Seconds | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class OfficialModel:
     members: tuple[str, ...]  # signatures
     weights: list[list[float]] | None
     about: str
-    segment: Fraction | None  # seconds
+    segment: Seconds | None
     quantised: bool
     sources: tuple[str, ...]
     license: License
@@ -81,7 +80,7 @@ def official_models() -> dict[str, OfficialModel]:
             members=tuple(entry["members"]),
             weights=entry.get("weights"),
             about=entry.get("about", ""),
-            segment=Fraction(entry["segment"]) if "segment" in entry else None,
+            segment=exact_seconds(entry["segment"]) if "segment" in entry else None,
             quantised=entry.get("quantised", False),
             sources=official_config(entry["members"][0]).sources,
             license=License(**{"name": None} | _table()["license"]),
@@ -159,7 +158,7 @@ def shipped_license() -> License:
 
 def cached_members(model: OfficialModel) -> int:
     """Return how many of an official model's members are on this machine."""
-    return sum(_cached_member(model, member, Access()) is not None for member in model.members)
+    return sum(any(_cached_files(model, member, Access())) for member in model.members)
 
 
 def _at_path(path: Path) -> ModelFiles:
@@ -221,7 +220,7 @@ def _bag(path: Path, folder: Path) -> ModelFiles:
     return ModelFiles(tuple(members), weights, segment)
 
 
-def _read_bag(path: Path) -> tuple[list[str], list[list[float]] | None, Fraction | None]:
+def _read_bag(path: Path) -> tuple[list[str], list[list[float]] | None, Seconds | None]:
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
@@ -244,7 +243,7 @@ def _signature(value: Any, path: Path) -> str:
     return value
 
 
-def _seconds(value: Any, path: Path) -> Fraction | None:
+def _seconds(value: Any, path: Path) -> Seconds | None:
     if value is None:
         return None
     if type(value) not in (int, float) or not 0.001 <= value <= 86400:
@@ -308,7 +307,7 @@ def _official_member(
     model: OfficialModel, signature: str, access: Access, legacy_first: bool = False
 ) -> Path:
     """Return a member's file: cached, else from the hub, else from the legacy root."""
-    if path := _cached_member(model, signature, access):
+    for path in filter(downloads.is_intact, _cached_files(model, signature, access)):
         return path
     reasons = []
     for fetch in (_from_legacy, _from_hub) if legacy_first else (_from_hub, _from_legacy):
@@ -335,23 +334,22 @@ def _from_legacy(_: OfficialModel, signature: str, access: Access) -> Path:
     )
 
 
-def _cached_member(model: OfficialModel, signature: str, access: Access) -> Path | None:
-    """Return a member's file in the hub's cache, ours or the published package's; else None."""
+def _cached_files(model: OfficialModel, signature: str, access: Access) -> Iterator[Path]:
+    """Yield a member's files in the hub's cache, in ours and in the published package's."""
     if access.force_download:
-        return None
+        return
     if cached := downloads.cached_from_hub(model.repository, f"{signature}.safetensors", access):
-        return cached
+        yield cached
     if access.revision:
-        return None
+        return
     own = access.cache_dir or downloads.default_cache()
     if (path := own / f"{signature}.safetensors").is_file():
-        return path
+        yield path
     entry, filename = _legacy_file(signature)
     torch_home = Path(os.environ.get("TORCH_HOME") or user_cache() / "torch")
     for path in (own / filename, torch_home.expanduser() / "hub/checkpoints" / filename):
         if path.is_file() and downloads.matches(path, entry["checksum"]):
-            return path
-    return None
+            yield path
 
 
 def _legacy_root() -> str:
@@ -369,8 +367,8 @@ def _unreachable(model: OfficialModel, signature: str, access: Access, reasons: 
     _, filename = _legacy_file(signature)
     folder = access.cache_dir or downloads.default_cache()
     return (
-        f"the weights of {model.name} are not on this machine and could not be downloaded; copy "
-        f"{signature}.safetensors or {filename} to {folder}, "
+        f"the weights of {model.name} are missing here, or damaged, and could not be downloaded; "
+        f"copy {signature}.safetensors or {filename} to {folder}, "
         f"or use the small model inside this package, `name={SHIPPED_MODEL}` "
         f"({'; '.join(reasons)})"
     )
