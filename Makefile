@@ -1,7 +1,11 @@
 # make demo   sets up a virtual environment and separates the example song
 # make test   sets up a virtual environment, then lint, types and tests
 # make page   tests the page in Chromium
+<<<<<<< HEAD
 # make docs   builds the site of the documents in build/docs
+=======
+# make sanitize  runs the tests of the kernels with AddressSanitizer and UndefinedBehaviorSanitizer
+>>>>>>> snap-kernels
 # make bench  compares with the published package (SONG=... for a song of your own): half an hour
 
 PYTHON ?= python3
@@ -10,7 +14,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DIFFQ := $(VENV)/.diffq
 
+<<<<<<< HEAD
 .PHONY: demo test page docs lint slow bench clean
+=======
+.PHONY: demo test page lint slow sanitize bench clean
+>>>>>>> snap-kernels
 SONG ?= examples/song.flac
 
 demo: $(READY)
@@ -36,6 +44,33 @@ bench: $(READY)
 
 slow: $(READY)
 	$(BIN)/pytest -m slow
+
+# The build for this processor, and two for AVX-512 whose instructions are emulated. Python is not
+# instrumented, so the sanitizers come first by LD_PRELOAD; exceptions need the C++ library there, too.
+SANITIZED := build/sanitized
+NATIVE := src/htdemucs/fast/native
+OWN := $(if $(filter x86_64,$(shell uname -m)),avx2,neon)
+OWN_FLAGS := -std=c++17 -g -O1 -fopenmp -I $(NATIVE) $(if $(filter avx2,$(OWN)),-mavx2 -mfma)
+EMULATED := -I tests/fast/emulated -D__AVX512F__ -Wno-psabi
+SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all
+
+$(SANITIZED)/kernels_avx512.so: private BUILD_FLAGS := $(EMULATED)
+$(SANITIZED)/kernels_avx512bf16.so: private BUILD_FLAGS := $(EMULATED) -D__AVX512BF16__
+$(SANITIZED)/kernels_%.so: $(wildcard $(NATIVE)/* tests/fast/emulated/*)
+	mkdir -p $(SANITIZED)
+	$(CXX) $(OWN_FLAGS) $(BUILD_FLAGS) $(SANITIZERS) -fPIC -c $(NATIVE)/kernels.cpp -o $(@:.so=.o)
+	$(CXX) -shared $(SANITIZERS) $(@:.so=.o) -o $@
+
+$(SANITIZED)/run_kernels: tests/fast/run_kernels.cpp $(wildcard $(NATIVE)/*)
+	mkdir -p $(SANITIZED)
+	$(CXX) $(OWN_FLAGS) $< -o $@
+
+sanitize: $(READY) $(SANITIZED)/run_kernels $(foreach b,$(OWN) avx512 avx512bf16,$(SANITIZED)/kernels_$b.so)
+	if command -v valgrind > /dev/null; then valgrind -q --error-exitcode=1 $(SANITIZED)/run_kernels; \
+		else echo "without valgrind, reads of uninitialised memory are not looked for"; fi
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+		ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 \
+		$(BIN)/pytest tests/fast --kernels $(SANITIZED) --hypothesis-profile=thorough
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -10,6 +10,7 @@ from helpers import TINY, Identity, awake
 from htdemucs import HTDemucs, HTDemucsConfig
 
 settings.register_profile("no clock", deadline=None)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile("no clock")
 
 

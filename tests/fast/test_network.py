@@ -1,11 +1,22 @@
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from helpers import awake, snr
-from htdemucs import Bag, Demucs, DemucsConfig, HDemucs, HDemucsConfig, HTDemucs, HTDemucsConfig
-from htdemucs.fast import kernels
+from htdemucs import (
+    Bag,
+    ConfigError,
+    Demucs,
+    DemucsConfig,
+    HDemucs,
+    HDemucsConfig,
+    HTDemucs,
+    HTDemucsConfig,
+    SeparationError,
+    Separator,
+)
+from htdemucs.fast import kernels, prepare
 from htdemucs.fast.network import FastHybrid, supports
 
 SMALL = {
@@ -102,12 +113,71 @@ def test_other_hybrid_demucs_are_left_to_the_reference(fields):
     assert not supports(Demucs(DemucsConfig(channels=16)))
 
 
+property_test = settings(
+    max_examples=settings.default.max_examples // 4,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+COMMON = {
+    "sources": st.sampled_from([("a",), ("a", "b", "c"), tuple("abcdefg")]),
+    "audio_channels": st.integers(1, 2),
+    "sample_rate": st.just(1000),
+    "segment": st.integers(1, 3),
+    "channels": st.sampled_from([16, 32, 48, 24]),
+    "growth": st.integers(1, 3),
+    "dconv_mode": st.sampled_from([1, 3]),
+    "dconv_depth": st.integers(0, 7),
+    "dconv_comp": st.sampled_from([0.5, 1, 1.1, 3, 4, 5.5, 8, 16]),
+    "freq_emb": st.sampled_from([0, 0.2]),
+    "rescale": st.just(0),
+}
+TRANSFORMER = {
+    "depth": st.integers(1, 3),
+    "n_fft": st.integers(3, 160).map(lambda n: 8 * n),
+    "t_layers": st.integers(0, 2),
+    "bottom_channels": st.sampled_from([0, 16, 48, 80, 96]),
+    "t_heads": st.integers(1, 3),
+    "t_hidden_scale": st.sampled_from([0.01, 0.3, 1, 4]),
+}
+JOINT = {
+    "depth": st.integers(2, 4),
+    "n_fft": st.sampled_from([64, 256]),
+    "norm_starts": st.integers(1, 4),
+    "norm_groups": st.sampled_from([1, 4]),
+    "dconv_lstm": st.integers(1, 4),
+    "dconv_attn": st.integers(1, 4),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@property_test
+@given(st.data(), st.integers(1, 2), st.integers(1, 3000))
+def test_any_configuration_equals_the_reference(each_build, data, batch, length):
+    """Those that the kernels do not have are left to it."""
+    network, kind, sizes = data.draw(
+        st.sampled_from([(HTDemucs, HTDemucsConfig, TRANSFORMER), (HDemucs, HDemucsConfig, JOINT)])
+    )
+    try:
+        config = kind(**data.draw(st.fixed_dictionaries(COMMON | sizes)))
+    except ConfigError:
+        reject()
+    model = awake(network(config)).eval()
+    prepared = prepare(model, "fp32")
+    if not supports(model):
+        assert prepared is model
+        return
+    mixture = torch.randn(batch, model.audio_channels, length)
+    with torch.no_grad():
+        expected = model(mixture)
+    assert snr(expected, prepared(mixture)) > 70
+    if each_build in kernels.WITH_BF16:
+        assert FastHybrid(model, torch.bfloat16)(mixture).isfinite().all()
+
+
 _cache = {}
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@property_test
 @given(length=st.integers(1, 3000), level=st.floats(-6, 3))
 def test_any_length_and_level_equals_the_reference(length, level):
     if not _cache:
@@ -144,13 +214,56 @@ def test_the_model_is_not_changed():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_widths_that_are_no_multiple_of_the_lanes_are_not_supported():
-    assert not supports(HTDemucs(HTDemucsConfig(**SMALL | {"channels": 24})))
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"channels": 24},
+        {"depth": 1, "n_fft": 1032},  # 516 bins
+        {"t_heads": 8},  # of 8 channels
+        {"t_hidden_scale": 0.01},  # a feed-forward block without hidden channels
+        {"dconv_comp": 0.9},
+        {"dconv_depth": 7},
+    ],
+    ids=str,
+)
+def test_sizes_that_the_kernels_do_not_have_are_left_to_the_reference(fields):
+    model = HTDemucs(HTDemucsConfig(**SMALL | fields))
+    assert prepare(model, "fp32") is model
 
 
-def test_dilations_beyond_the_kernels_are_not_supported():
-    network(dconv_depth=6)
-    assert not supports(HTDemucs(HTDemucsConfig(**SMALL | {"dconv_depth": 7})))
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((1, 9, 500), torch.float32),
+        ((1, 1, 500), torch.float32),
+        ((2, 500), torch.float32),
+        ((1, 2, 500), torch.float64),
+    ],
+)
+def test_a_mixture_of_another_kind_is_refused(shape, dtype):
+    with pytest.raises(ValueError, match=r"must be \(B, 2, L\) in torch.float32, not \("):
+        FastHybrid(network())(torch.zeros(shape, dtype=dtype))
+
+
+def test_a_damaged_weight_never_gives_finite_stems():
+    model = network(depth=1, dconv_depth=1, t_heads=1)
+    mixture = torch.randn(1, 2, 600)  # several frames, so that every tap meets some
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            continue
+        value = parameter.data.flatten()[-1].clone()
+        parameter.data.view(-1)[-1] = torch.nan
+        assert not FastHybrid(model)(mixture).isfinite().all(), name
+        parameter.data.view(-1)[-1] = value
+
+
+@pytest.mark.filterwarnings("ignore:a segment is not finite")
+def test_the_engine_reports_a_damaged_weight():
+    model = network()
+    model.spectral_encoder[0].rewrite.weight.data[0, 0] = torch.nan
+    with pytest.raises(SeparationError, match="its weights are damaged"):
+        Separator(model, precision="fp32").separate(torch.randn(2, 4000), 8000)
 
 
 def test_without_kernels_nothing_is_supported(monkeypatch):

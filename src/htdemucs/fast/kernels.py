@@ -249,7 +249,8 @@ def _call(name: str, like: Tensor, *arguments: object) -> None:
     """Run a kernel for the element type of `like`."""
     kernels = library()
     assert kernels is not None, "no kernels for this CPU"
-    getattr(kernels, f"htdemucs_{name}")(int(like.dtype == torch.bfloat16), *arguments)
+    if getattr(kernels, f"htdemucs_{name}")(int(like.dtype == torch.bfloat16), *arguments) == 1:
+        raise torch.OutOfMemoryError(f"out of memory: {name} needs more than is free")
 
 
 def _declare(kernels: ctypes.CDLL) -> ctypes.CDLL:
@@ -275,5 +276,5 @@ def _declare(kernels: ctypes.CDLL) -> ctypes.CDLL:
     for name, signature in signatures.items():
         function = getattr(kernels, f"htdemucs_{name}")
         function.argtypes = [kinds[kind] for kind in signature]
-        function.restype = None
+        function.restype = ctypes.c_int
     return kernels

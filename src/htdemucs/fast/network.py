@@ -30,26 +30,34 @@ Size = tuple[int, int]  # (T, F)
 
 
 def supports(model: Network) -> TypeGuard[HTDemucs | HDemucs]:
-    """Whether kernels exist for this network and this CPU."""
+    """Whether kernels exist for this network and this CPU.
+
+    Sizes are checked only here: the kernels compute in whole vectors and do not check what they are
+    given. They take any batch, length and number of sources.
+    """
     if isinstance(model, HTDemucs):
-        widths = [*model.config.widths]
+        vectors = [*model.config.widths]
         if model.config.t_layers:
             width = model.config.transformer_channels
-            widths += [width, width // model.config.t_heads]
+            vectors += [width, width // model.config.t_heads]
+            if int(width * model.config.t_hidden_scale) < 1:  # oneDNN has no products of nothing
+                return False
     elif isinstance(model, HDemucs):
         outer = model.config.outer_depth
-        widths = [*model.config.widths[:outer]]
+        vectors = [*model.config.widths[:outer]]
         if not model.config.cac or model.config.hybrid_old or model.config.multi_freqs:
             return False
         if min(model.config.dconv_lstm, model.config.dconv_attn) < outer:
             return False
     else:
         return False
+    vectors.append(model.config.bins)
     return (
         kernels.library() is not None
         and products.available()
         and model.config.dconv_depth <= MOST_DCONV_LAYERS
-        and all(width % kernels.LANES == 0 for width in widths)
+        and model.config.dconv_comp >= 1  # memory grows with the square of the hidden channels
+        and all(size % kernels.LANES == 0 for size in vectors)
     )
 
 
@@ -81,7 +89,16 @@ class FastHybrid(nn.Module):
 
     @torch.no_grad()
     def forward(self, mixture: Tensor) -> Tensor:
-        """(B, C, L) -> (B, S, C, L)"""
+        """(B, C, L) -> (B, S, C, L)
+
+        Raises:
+            ValueError: the mixture has another shape or element type.
+        """
+        if mixture.shape[1:-1] != (self.audio_channels,) or mixture.dtype != torch.float32:
+            raise ValueError(
+                f"a mixture must be (B, {self.audio_channels}, L) in torch.float32, "
+                f"not {tuple(mixture.shape)} in {mixture.dtype}"
+            )
         length = mixture.shape[-1]
         x, spectral_levels = kernels.pack_spectrum(
             self._spectrogram.analyse(mixture), MARGIN, self.dtype

@@ -110,7 +110,7 @@ template <class T> void attend(const Head<T>& head, int64_t queries, Block<T>& b
     float *scores = block.scores.get(), *gathered = block.gathered.get();
     T* weights = block.weights.get();
     std::fill_n(gathered, BLOCK * size, 0.0f);
-    std::fill_n(block.most, BLOCK, -3e38f);
+    std::fill_n(block.most, BLOCK, -INFINITY);
     std::fill_n(block.total, BLOCK, Vector{});
     for (int64_t first = 0; first < head.pitch; first += CHUNK) {
         const int64_t count = std::min(CHUNK, head.pitch - first);
@@ -121,7 +121,7 @@ template <class T> void attend(const Head<T>& head, int64_t queries, Block<T>& b
                                              {scores + i * CHUNK + j, CHUNK});
         for (int64_t i = 0; i < queries; i++) {
             float* row = scores + i * CHUNK;
-            for (int64_t j = std::max(head.tokens - first, (int64_t)0); j < count; j++) row[j] = -3e38f;
+            for (int64_t j = std::max(head.tokens - first, (int64_t)0); j < count; j++) row[j] = -INFINITY;
             weigh(row, count, unit, weights + i * CHUNK, block.most[i], block.total[i], gathered + i * size, size);
         }
         for (int64_t c = 0; c < size; c += KEYS) {
@@ -152,10 +152,11 @@ void attention(const Tokens& queries, const Tokens& keys, const Tokens& values, 
         }
 
     const int64_t pieces = (queries.tokens + BLOCK - 1) / BLOCK;
+    ForEachThread<Block<T>> blocks(size);
 #pragma omp parallel
     {
         [[maybe_unused]] const Tiles tiles;
-        Block<T> block(size);
+        Block<T>& block = blocks.own();
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < slots * pieces; task++) {
             const int64_t slot = task / pieces, first = task % pieces * BLOCK;

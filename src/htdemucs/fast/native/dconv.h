@@ -32,12 +32,13 @@ template <class T> constexpr int AT_ONCE = ROWS<T> == 6 && LANES == 16 ? 8 : ROW
 constexpr int64_t PIECE = 512;                // positions worked on at a time, in the cache
 
 // A thread's memory: the three taps of a piece of positions, with neighbours on each side, and
-// products of hidden channels.
+// products of hidden channels. `squeeze` loads a tap's hidden channels with padding, which at the end
+// of the last row of taps lies beyond the row.
 struct DConvScratch {
     std::unique_ptr<float[]> taps, products;
 
     explicit DConvScratch(const DConvLayer& p)
-        : taps(new float[(PIECE + 64) * p.taps_pitch + LANES]), products(new float[p.hidden * p.pitch]) {}
+        : taps(new float[(PIECE + 64) * p.taps_pitch + p.pitch]), products(new float[p.hidden * p.pitch]) {}
 };
 
 // taps[t] = squeeze * x[t] for COUNT positions
@@ -217,6 +218,18 @@ void dconv_layers(const DConvLayer* layers, int64_t depth, T* x, int64_t length,
     }
 }
 
+// A thread's memory for a few rows.
+template <class T> struct RowsScratch {
+    DConvScratch layer;
+    std::unique_ptr<T[]> local, active;
+    std::unique_ptr<float[]> hidden;
+    std::unique_ptr<Moments[]> moments;
+
+    RowsScratch(const DConvLayer& p, int64_t rows, int64_t frames)
+        : layer(p), local(new T[rows * frames * p.channels]), active(new T[frames * p.pitch]),
+          hidden(new float[frames * p.pitch]), moments(new Moments[frames / PIECE + 1]) {}
+};
+
 // One norm over each frequency row: x (batch, frames, bins, C) or, if a GLU comes first,
 // (batch, frames, bins, 2 C) -> y (batch, frames, bins, C). A task is a few neighbouring rows.
 template <class T>
@@ -225,17 +238,15 @@ void dconv_rows(const DConvLayer* layers, int64_t depth, const T* x, bool glu, T
     int64_t rows = 1;
     while (rows * 2 * channels <= 256 && bins % (rows * 2) == 0) rows *= 2;
     const int64_t width = glu ? 2 * channels : channels;
+    ForEachThread<RowsScratch<T>> scratches(layers[0], rows, frames);
 #pragma omp parallel
     {
         [[maybe_unused]] const Tiles tiles;
-        DConvScratch scratch(layers[0]);
-        std::unique_ptr<T[]> local(new T[rows * frames * channels]);
-        std::unique_ptr<float[]> hidden(new float[frames * layers[0].pitch]);
-        std::unique_ptr<T[]> active(new T[frames * layers[0].pitch]);
-        std::unique_ptr<Moments[]> moments(new Moments[frames / PIECE + 1]);
+        RowsScratch<T>& scratch = scratches.own();
+        T* local = scratch.local.get();
         auto each = [&](int64_t pieces, auto work) {
             for (int64_t k = 0; k < pieces; k++)
-                work(k, k * PIECE, k + 1 < pieces ? (k + 1) * PIECE : frames, scratch);
+                work(k, k * PIECE, k + 1 < pieces ? (k + 1) * PIECE : frames, scratch.layer);
         };
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < batch * bins / rows; task++) {
@@ -248,8 +259,8 @@ void dconv_rows(const DConvLayer* layers, int64_t depth, const T* x, bool glu, T
                     else memcpy(to, from, channels * sizeof(T));
                 }
             for (int64_t r = 0; r < rows; r++)
-                dconv_layers(layers, depth, &local[r * frames * channels], frames, hidden.get(),
-                             active.get(), moments.get(), each);
+                dconv_layers(layers, depth, &local[r * frames * channels], frames, scratch.hidden.get(),
+                             scratch.active.get(), scratch.moments.get(), each);
             for (int64_t t = 0; t < frames; t++)
                 for (int64_t r = 0; r < rows; r++)
                     memcpy(y + ((item * frames + t) * bins + first + r) * channels,
@@ -265,11 +276,12 @@ void dconv_line(const DConvLayer* layers, int64_t depth, T* x, int64_t length) {
     std::unique_ptr<float[]> hidden(new float[length * layers[0].pitch]);
     std::unique_ptr<T[]> active(new T[length * layers[0].pitch]);
     std::unique_ptr<Moments[]> moments(new Moments[length / PIECE + 1]);
+    ForEachThread<DConvScratch> scratches(layers[0]);
     auto each = [&](int64_t pieces, auto work) {
 #pragma omp parallel
         {
             [[maybe_unused]] const Tiles tiles;
-            DConvScratch scratch(layers[0]);
+            DConvScratch& scratch = scratches.own();
 #pragma omp for schedule(dynamic)
             for (int64_t k = 0; k < pieces; k++)
                 work(k, k * PIECE, k + 1 < pieces ? (k + 1) * PIECE : length, scratch);

@@ -43,7 +43,7 @@ void layer_norm(const float* x, int64_t tokens, int64_t channels, const float* g
             const Vector d = load(row + c) - mean;
             squares += d * d;
         }
-        const float scale = 1 / sqrtf(sum(squares) / channels + 1e-5f);
+        const float scale = inverse_deviation(sum(squares) / channels);
         for (int64_t c = 0; c < channels; c += LANES)
             store(y + i * channels + c, (load(row + c) - mean) * scale * load(gain + c) + load(offset + c));
     }
@@ -110,7 +110,7 @@ void pack_spectrum(const float* spectrum, int64_t channels, int64_t frames, int6
     Moments whole;
     for (int64_t line = 0; line < lines; line++) whole.add(sums[line]);
     const double count = (double)lines * numbers, mean = whole.sum / count;
-    const double deviation = sqrt(fmax(whole.square - count * mean * mean, 0.0) / (count - 1));
+    const double deviation = sqrt(std::max(whole.square - count * mean * mean, 0.0) / (count - 1));
     moments[0] = (float)mean;
     moments[1] = (float)deviation;
     const float scale = (float)(1 / (1e-5 + deviation)), shift = (float)-mean * scale;

@@ -1,7 +1,8 @@
-// Products of small matrices: the inner loops of attention and DConv.
+// Products of small matrices: the inner loops of attention and DConv, and memory for their threads.
 #pragma once
 
 #include <utility>
+#include <vector>
 
 #include "simd.h"
 
@@ -100,3 +101,20 @@ inline void product(Rows<const T> a, int64_t depth, Columns<T> b, Rows<float> c)
 #endif
     product_in_registers<T, N, V, ADD>(a, depth, b, c);
 }
+
+extern "C" int omp_get_max_threads(void);  // omp.h, which compilers for macOS lack
+extern "C" int omp_get_thread_num(void);
+
+// A Scratch for each thread of the next parallel region. An exception must not leave such a region, so
+// its memory is allocated before.
+template <class Scratch> class ForEachThread {
+    std::vector<Scratch> each;
+
+  public:
+    template <class... Arguments> explicit ForEachThread(const Arguments&... arguments) {
+        const int threads = omp_get_max_threads();
+        each.reserve(threads);
+        for (int i = 0; i < threads; i++) each.emplace_back(arguments...);
+    }
+    Scratch& own() { return each[omp_get_thread_num()]; }
+};

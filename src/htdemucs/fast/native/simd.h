@@ -1,6 +1,7 @@
 // Vectors of floats, and what every kernel does with them. GNU vector extensions: GCC and Clang.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -85,6 +86,8 @@ inline void multiply_add(Vector& total, __m512bh a, __m512bh b) {
 }
 #endif
 
+// What is not finite must stay so in every function here: NaN and infinity in a result are how damaged
+// weights are noticed. `maximum` returns b where either is NaN.
 #ifdef __AVX512F__
 inline Vector maximum(Vector a, Vector b) { return (Vector)_mm512_max_ps((__m512)a, (__m512)b); }
 
@@ -108,15 +111,18 @@ inline Vector split(Vector x, Vector& whole) {
     return x - (whole - magic);
 }
 inline Vector scale(Vector x, Vector whole) {  // `whole` still has the magic number in it
-    return (Vector)((Integers)x + ((Integers)whole << 23));
+    return x * (Vector)(((Integers)whole << 23) + (127 << 23));  // a product: NaN times any bits is NaN
 }
 #endif
+
+// x, or `least` where that is larger
+inline Vector at_least(Vector x, float least) { return maximum(splat(least), x); }
 
 // 2 to the power of x, for x up to 127, as exactly as T needs: relative error 2e-7, or 8e-5 for
 // bfloat16, whose own steps are 8e-3.
 template <class T> inline Vector exp2(Vector x) {
     Vector whole;
-    x = maximum(x, splat(-125.0f));  // products with subnormal numbers are a hundred times as slow
+    x = at_least(x, -125.0f);  // products with subnormal numbers are a hundred times as slow
     const Vector fraction = split(x, whole);
     Vector y;
     if constexpr (sizeof(T) == 2) {
@@ -139,7 +145,7 @@ template <class T> inline Vector exp2(Vector x) {
 constexpr float LOG2_E = 1.4426950408889634f;
 
 template <class T> inline Vector sigmoid(Vector x) {
-    return reciprocal<T>(1.0f + exp2<T>(maximum(x, splat(-80.0f)) * -LOG2_E));
+    return reciprocal<T>(1.0f + exp2<T>(at_least(x, -80.0f) * -LOG2_E));
 }
 
 // x * P(N <= x), the error function by Abramowitz and Stegun 7.1.26 (absolute error 1.5e-7).
@@ -152,9 +158,15 @@ template <class T> inline Vector gelu(Vector x) {
     y = y * t + 1.421413741f;
     y = y * t - 0.284496736f;
     y = y * t + 0.254829592f;
-    const Vector tail = y * t * exp2<T>(maximum(size * size * -LOG2_E, splat(-100.0f)));
+    const Vector tail = y * t * exp2<T>(at_least(size * size * -LOG2_E, -100.0f));
     const Vector erf = select(z < Vector{}, tail - 1.0f, 1.0f - tail);
     return 0.5f * x * (1.0f + erf);
+}
+
+// 1 / sqrt(variance + epsilon). Where squares have overflowed it is NaN instead of 0, by which all
+// numbers would become finite.
+template <class Float> inline Float inverse_deviation(Float variance) {
+    return std::isfinite(variance) ? 1 / std::sqrt(variance + (Float)1e-5) : (Float)NAN;
 }
 
 // Mean and variance of numbers met in any number of pieces.
@@ -167,8 +179,8 @@ struct Moments {
     // (x - mean) / sqrt(variance + epsilon), as x * scale + shift
     void normalise(double count, float& scale, float& shift) const {
         const double mean = sum / count;
-        const double variance = fmax(square / count - mean * mean, 0.0);
-        scale = (float)(1 / sqrt(variance + 1e-5));
+        const double variance = std::max(square / count - mean * mean, 0.0);  // NaN stays NaN
+        scale = (float)inverse_deviation(variance);
         shift = (float)(-mean * scale);
     }
 };
