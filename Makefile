@@ -1,11 +1,8 @@
 # make demo   sets up a virtual environment and separates the example song
 # make test   sets up a virtual environment, then lint, types and tests
 # make page   tests the page in Chromium
-<<<<<<< HEAD
 # make docs   builds the site of the documents in build/docs
-=======
-# make sanitize  runs the tests of the kernels with AddressSanitizer and UndefinedBehaviorSanitizer
->>>>>>> snap-kernels
+# make sanitize  tests the kernels with AddressSanitizer and UndefinedBehaviorSanitizer
 # make bench  compares with the published package (SONG=... for a song of your own): half an hour
 
 PYTHON ?= python3
@@ -14,11 +11,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DIFFQ := $(VENV)/.diffq
 
-<<<<<<< HEAD
-.PHONY: demo test page docs lint slow bench clean
-=======
-.PHONY: demo test page lint slow sanitize bench clean
->>>>>>> snap-kernels
+.PHONY: demo test page docs lint slow sanitize bench clean
 SONG ?= examples/song.flac
 
 demo: $(READY)

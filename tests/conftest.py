@@ -1,13 +1,15 @@
 """Fixtures of every test."""
 
 import logging
+import sys
 
 import pytest
 import torch
 from hypothesis import settings
 
-from helpers import TINY, Identity, awake
+from helpers import TINY, FakeCard, Identity, awake
 from htdemucs import HTDemucs, HTDemucsConfig
+from htdemucs.audio import pulseaudio
 
 settings.register_profile("no clock", deadline=None)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
@@ -42,3 +44,12 @@ def tiny_model(tiny_config) -> HTDemucs:
 @pytest.fixture
 def identity() -> Identity:
     return Identity()
+
+
+@pytest.fixture
+def portaudio(monkeypatch) -> FakeCard:
+    """Return a PortAudio without devices of this machine, and without its PulseAudio."""
+    fake = FakeCard()
+    monkeypatch.setitem(sys.modules, "sounddevice", fake)
+    monkeypatch.setattr(pulseaudio, "connections", lambda: None)
+    return fake

@@ -66,17 +66,22 @@ class Identity(Network):
 
 
 class FakeCard:
-    """A `sounddevice` whose devices record noise as fast as it is read, and keep what is played."""
+    """A `sounddevice` whose devices record noise, and play and keep what is written.
+
+    Its time passes when nothing waits to be read: then `step` more samples come in and go out.
+    """
 
     class PortAudioError(Exception):
         pass
 
     def __init__(self) -> None:
-        self.rates = {44_100, 48_000}
-        self.gone, self.closed, self.blocks = False, 0, 0
+        self.rates, self.step = {44_100, 48_000}, 0
+        self.gone, self.lost, self.closed = False, False, 0
+        self.stopped: set[str] = set()  # of "input" and "output": nothing comes in or goes out
         self.output: list[np.ndarray] = []
         self._noise = np.random.default_rng(1)
         self._recorded: list[np.ndarray] = []
+        self.streams: list[_FakeStream] = []
         self.infos = [
             {"name": name, "index": index, "hostapi": 0, "default_samplerate": 48_000.0,
              "max_input_channels": inputs, "max_output_channels": outputs}
@@ -85,7 +90,8 @@ class FakeCard:
             )
         ]  # fmt: skip
         self.default = SimpleNamespace(device=(0, 1))
-        self.InputStream = self.OutputStream = partial(_FakeStream, self)
+        self.InputStream = partial(_FakeStream, self, "input")
+        self.OutputStream = partial(_FakeStream, self, "output")
 
     def query_hostapis(self) -> list[dict[str, Any]]:
         return [{"name": "ALSA"}]
@@ -109,9 +115,19 @@ class FakeCard:
 
     check_input_settings = check_output_settings = _check
 
-    def recorded(self, count: int) -> Tensor:
-        """Return the latest samples (C, count) that were read."""
-        return torch.from_numpy(np.concatenate(self._recorded)[-count:].T.copy())
+    def _exit_handler(self) -> None:
+        """PortAudio's own ending."""
+
+    def pass_time(self, count: int) -> None:
+        """Let so many samples come in and go out."""
+        for stream in self.streams:
+            if stream.kind not in self.stopped:
+                stream.waiting += count
+                stream.held = max(0, stream.held - count)
+
+    def recorded(self) -> Tensor:
+        """Return all samples (C, L) that were read."""
+        return torch.from_numpy(np.concatenate(self._recorded).T.copy())
 
     def played(self) -> Tensor:
         """Return all samples (C, L) that were written."""
@@ -119,11 +135,14 @@ class FakeCard:
 
 
 class _FakeStream:
-    read_available = 100
-
-    def __init__(self, card: FakeCard, samplerate: int, latency: float, **settings: Any) -> None:
-        self._card, self._channels, self.latency = card, settings["channels"], latency
-        self.write_available = round(latency * samplerate)
+    def __init__(
+        self, card: FakeCard, kind: str, samplerate: int, latency: float, **settings: Any
+    ) -> None:
+        self.kind, self.latency = kind, latency
+        self._card, self._channels = card, settings["channels"]
+        self._size, card.step = round(latency * samplerate), samplerate // 100
+        self.waiting, self.held = 0, 0  # samples of an input and of an output
+        card.streams.append(self)
 
     def start(self) -> None:
         pass
@@ -139,17 +158,33 @@ class _FakeStream:
         if self._card.gone:
             raise self._card.PortAudioError("Gone", -9999)
 
+    @property
+    def read_available(self) -> int:
+        self._look()
+        if not self.waiting:
+            self._card.pass_time(self._card.step)
+        return self.waiting
+
+    @property
+    def write_available(self) -> int:
+        self._look()
+        return self._size - self.held
+
     def read(self, count: int) -> tuple[np.ndarray, bool]:
         self._look()
+        while self.waiting < count:
+            self._card.pass_time(self._card.step)
+        self.waiting -= count
         shape = (count, self._channels)
         samples = self._card._noise.uniform(-0.1, 0.1, shape).astype(np.float32)
         self._card._recorded.append(samples)
-        self._card.blocks += 1
-        return samples, self._card.blocks == 2  # the second: the first is thrown away
+        lost, self._card.lost = self._card.lost, False
+        return samples, lost
 
     def write(self, samples: np.ndarray) -> bool:
         self._look()
         assert samples.shape[1] == self._channels
         assert samples.flags.c_contiguous
         self._card.output.append(samples.copy())
+        self.held += len(samples)
         return False

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import FakeCard
 from htdemucs import AudioEncoding, LiveSeparator, Separator, Timing, load_model
 from htdemucs.audio import AudioPipe, AudioWriter
 from htdemucs.cli.live import press
@@ -190,13 +189,6 @@ def test_a_gain_that_changes_gets_there_within_a_block():
     assert fading[0, 0] == pytest.approx(0.99)
     assert fading.diff().abs().max() == pytest.approx(0.01, rel=1e-3)
     assert not mixer.mix(stems).any()
-
-
-@pytest.fixture
-def portaudio(monkeypatch):
-    fake = FakeCard()
-    monkeypatch.setitem(sys.modules, "sounddevice", fake)
-    return fake
 
 
 def test_the_devices_are_listed(run, portaudio):

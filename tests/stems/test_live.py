@@ -1,14 +1,12 @@
 """Sound from a card to a card, with a PortAudio of this test's own and a network that is none."""
 
-import sys
 import threading
-import time
 from fractions import Fraction
 
 import pytest
 import torch
 
-from helpers import FakeCard, snr
+from helpers import snr
 from htdemucs import AudioError, HTDemucsConfig, LiveSeparator, RealTimeSeparator, Separator, Timing
 from htdemucs.audio import SoundCard
 from htdemucs.model import Network
@@ -29,12 +27,9 @@ class Halves(Network):
         return torch.stack([mixture / 2, mixture / 2], dim=1)
 
 
-@pytest.fixture
-def portaudio(monkeypatch):
+@pytest.fixture(autouse=True)
+def _late(monkeypatch):
     monkeypatch.setattr(realtime, "IN_A_ROW", 10**9)  # the card's time flies: all may be late
-    fake = FakeCard()
-    monkeypatch.setitem(sys.modules, "sounddevice", fake)
-    return fake
 
 
 def player_of(card):
@@ -42,24 +37,62 @@ def player_of(card):
     return LivePlayer(RealTimeSeparator(live), Mixer(live.stems), card)
 
 
+def wait_for(player, condition):
+    while not condition():
+        player.check()
+        threading.Event().wait(0.01)
+
+
 def test_the_mix_is_the_input_after_the_delay_that_is_stated(portaudio):
-    with SoundCard("Both", "Both", 44_100) as card:
-        player = player_of(card)
-        assert player.delay == pytest.approx(0.055 + 0.1, abs=1e-4)
-        with player._real:
-            player.start()
-            while player.heard < 1.5:
-                player.check()
-                threading.Event().wait(0.01)
-            assert player.stop()
-            assert player.measured == pytest.approx(0.055 + 0.02 + 100 / 44_100, abs=1e-4)
-    played, recorded = portaudio.played(), portaudio.recorded(round(player.heard * 44_100))
+    card = SoundCard("Both", "Both", 44_100)
+    player = player_of(card)
+    assert player.delay == pytest.approx(0.055 + 0.1, abs=1e-4)
+    with player._real:
+        player.start()
+        wait_for(player, lambda: player.heard >= 1.5)
+        player.stop()
+    assert player.measured == pytest.approx(0.055 + 0.1, abs=1e-3)
+    assert portaudio.closed == 2
+    played = portaudio.played()
+    dropped = portaudio.step  # what comes in before the output is full
+    recorded = portaudio.recorded()[:, dropped : dropped + round(player.heard * 44_100)]
     delay = round((player.delay - 0.02) * 44_100)  # the fake waits for no block
     assert not played[:, :delay].any()
     assert snr(recorded[:, : played.shape[1] - delay], played[:, delay:]) > 40  # with two means
 
 
-def test_a_device_that_gives_nothing_any_more_is_given_up(portaudio, monkeypatch):
+@pytest.mark.parametrize(
+    ("silent", "line"),
+    [
+        ("input", "no sound has come from Microphone for 0.01 s"),
+        ("output", "Speakers has taken no sound for 0.01 s: it has gone or is suspended"),
+    ],
+)
+def test_a_device_that_stands_still_is_named_and_closed(portaudio, monkeypatch, silent, line):
+    player = player_of(SoundCard("Microphone", "Speakers", 44_100))
+    with player._real:
+        player.start()
+        wait_for(player, lambda: player.heard > 0)
+        portaudio.stopped = {silent}
+        while player._card.awaited != silent:
+            threading.Event().wait(0.01)
+        monkeypatch.setattr(stems_live, "SILENT", 0.01)
+        with pytest.raises(AudioError, match=line):
+            wait_for(player, lambda: False)
+        player.stop()
+    assert portaudio.closed == 2
+
+
+def test_a_pause_of_this_process_is_not_a_silent_device(portaudio, monkeypatch):
+    """Ctrl-Z and `fg`, say."""
+    player = player_of(SoundCard("Both", "Both", 44_100))
+    player.check()
+    monkeypatch.setattr(stems_live.time, "monotonic", lambda: 1e9)
+    player.check()
+
+
+def test_a_call_that_never_returns_does_not_keep_the_process(portaudio, monkeypatch):
+    """Closing the device beside it would end the process with a signal."""
     asked, never = threading.Event(), threading.Event()
 
     def read(count):
@@ -67,29 +100,30 @@ def test_a_device_that_gives_nothing_any_more_is_given_up(portaudio, monkeypatch
         never.wait(60)
         return None, False
 
-    with SoundCard("Both", "Both", 44_100) as card:
-        player = player_of(card)
-        monkeypatch.setattr(card._in, "read", read, raising=False)
-        player.start()
-        asked.wait(60)
-        player.check()
-        monkeypatch.setattr(stems_live, "SILENT", 0.0)
-        time.sleep(0.01)
-        with pytest.raises(AudioError, match="no sound has come from Both for 0 s"):
-            player.check()
-        assert not player.stop()
-        never.set()
+    monkeypatch.setattr(stems_live, "CLOSING", 0.01)
+    unregistered = []
+    monkeypatch.setattr("atexit.unregister", unregistered.append)
+    card = SoundCard("Both", "Both", 44_100)
+    player = player_of(card)
+    monkeypatch.setattr(card._in, "read", read, raising=False)
+    player.start()
+    asked.wait(60)
+    player.stop()
+    assert portaudio.closed == 0
+    assert unregistered == [portaudio._exit_handler]
+    never.set()
 
 
 def test_a_device_that_goes_ends_it_with_a_line(portaudio):
-    with SoundCard("Both", "Both", 44_100) as card:
-        player = player_of(card)
+    player = player_of(SoundCard("Microphone", "Speakers", 44_100))
+    with player._real:
+        player.start()
+        wait_for(player, lambda: player.heard > 0)
         portaudio.gone = True
-        with player._real:
-            player.start()
-            player._thread.join(60)
-            with pytest.raises(AudioError, match="the input Both does not work, or has gone"):
-                player.check()
+        with pytest.raises(AudioError, match=r"the .* does not work, or has gone \(Gone\)"):
+            wait_for(player, lambda: False)
+        player.stop()
+    assert portaudio.closed == 2
 
 
 @pytest.mark.parametrize("rate", [48_000, 22_050])

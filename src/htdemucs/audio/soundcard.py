@@ -2,7 +2,6 @@
 
 import atexit
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from htdemucs.audio.pulseaudio import Watch
 from htdemucs.errors import AudioError
 
 Kind = Literal["input", "output"]
 SECONDS = 0.02  # of a block
-CLOSING = 1.0  # seconds that a device may take to end
+EMPTY = 0.001  # seconds: an output that holds less has run dry; PulseAudio never says 0
 # Seconds that a device's buffer holds. That of the output is full at first, and so a part of the
 # delay; that of the input is empty, and only holds what comes while this program has to wait.
 BUFFERS: dict[Kind, float] = {"input": 0.3, "output": 0.08}
@@ -65,6 +65,9 @@ def devices() -> list[Device]:
 class SoundCard:
     """An input and an output that run at one sample rate; they may be two devices.
 
+    No method waits for a device, so that a thread that uses one can always end, and then close it:
+    a stream that is closed while another thread waits in it takes the process with it.
+
     Args:
         input, output: parts of a device's name, enough to tell it from others; None: the default.
         sample_rate: Hz, if both can; else one that they can.
@@ -73,7 +76,8 @@ class SoundCard:
         sample_rate: Hz.
         channels: 1 or 2, of the input.
         names: of the input and the output.
-        dropouts: blocks before which input was lost or the output ran empty.
+        dropouts: times that input was lost or the output ran dry.
+        awaited: the device that keeps `read` from giving a block, or that `write` is in.
 
     Raises AudioError, here and later, in one line: there is no such device, or it has gone.
     """
@@ -90,7 +94,18 @@ class SoundCard:
         self.sample_rate = self._common_rate([sample_rate, *usual])
         self.block = round(SECONDS * self.sample_rate)
         self._size = 0  # samples that the output's buffer holds
+        self.awaited: Kind = "input"
+        self._pending = np.zeros((0, self.channels), np.float32)  # input, from the next block on
+        self._lost = False  # input, since the output was last filled
         self._in, self._out = self._open("input"), self._open("output")
+        self._watch = Watch()
+        self._raise_problem()
+        if self._watch.latest:
+            behind = self._watch.latest.sources, self._watch.latest.sinks
+            self.names = tuple(
+                f"{name} ({', '.join(those)})" if those else name
+                for name, those in zip(self.names, behind, strict=True)
+            )
 
     def _find(self, name: str | None, kind: Kind) -> Any:
         try:
@@ -135,31 +150,30 @@ class SoundCard:
                 f"the {kind} {name} does not work, or has gone ({error.args[0]})"
             ) from error
 
+    def _raise_problem(self) -> None:
+        if self._watch.problem:
+            self._watch.end()
+            raise AudioError(self._watch.problem)
+
     def __enter__(self) -> Self:
-        """Start with as much silence as the output holds, so that it does not run empty."""
         with self._reporting("input"):
             self._in.start()
         with self._reporting("output"):
             self._out.start()
             self._size = self._out.write_available
-            self._out.write(np.zeros((self._size, self._counts["output"]), np.float32))
-        with self._reporting("input"):
-            self._in.read(self._in.read_available)  # what came meanwhile would always be late
+        self._fill()
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Where a device has gone, some systems never return from this, nor would PortAudio's own
-        # ending when the process ends.
-        closing = threading.Thread(target=self._close, daemon=True)
-        closing.start()
-        closing.join(CLOSING)
-        if closing.is_alive():
-            atexit.unregister(self._card._exit_handler)
-
-    def _close(self) -> None:
+        self._watch.end()
         for stream in (self._in, self._out):
             stream.abort(ignore_errors=True)
             stream.close(ignore_errors=True)
+
+    def abandon(self) -> None:
+        """Leave the devices to the end of the process: a call of the system's never returned."""
+        self._watch.end()
+        atexit.unregister(self._card._exit_handler)  # PortAudio's ending would wait for it, too
 
     @property
     def delay(self) -> float:
@@ -169,24 +183,62 @@ class SoundCard:
     def waiting(self) -> float:
         """Return the seconds that samples are in a block and in the buffers now."""
         with self._reporting("output"):
-            held = self._size - self._out.write_available + self._in.read_available
-        return float(self.block + held) / self.sample_rate
-
-    def read(self) -> Tensor:
-        """Wait for the next block (C, `block`)."""
+            held = self._size - self._out.write_available
         with self._reporting("input"):
-            samples, lost = self._in.read(self.block)
-        self.dropouts += bool(lost)
-        return torch.from_numpy(np.ascontiguousarray(samples.T))
+            held += self._in.read_available
+        return float(self.block + len(self._pending) + held) / self.sample_rate
+
+    def read(self) -> Tensor | None:
+        """Return the next block (C, `block`), or None until it and room for another are there."""
+        self._raise_problem()
+        # All of it: PulseAudio locks up when a server ends that has given half of its samples.
+        with self._reporting("input"):
+            samples, lost = self._in.read(self._in.read_available)
+        self._lost |= bool(lost)
+        self._pending = np.concatenate([self._pending, samples])
+        if len(self._pending) < self.block:
+            self.awaited = "input"
+            return None
+        with self._reporting("output"):
+            room = self._out.write_available
+        if room < self.block:
+            self.awaited = "output"
+            return None
+        late = len(self._pending) > BUFFERS["input"] * self.sample_rate
+        if self._lost or late or self._size - room < EMPTY * self.sample_rate:
+            self._start_over()
+            return None
+        block, self._pending = self._pending[: self.block], self._pending[self.block :]
+        return torch.from_numpy(np.ascontiguousarray(block.T))
 
     def write(self, block: Tensor) -> None:
-        """(C, L), with 1 or 2 channels; full scale limits what is louder."""
+        """(C, L), for which `read` has found room; 1 or 2 channels; full scale limits it."""
         count = self._counts["output"]
         if count == 1:
             block = block.mean(0, keepdim=True)
         samples = block.expand(count, -1).clamp(-1, 1).numpy().T
+        self.awaited = "output"
         with self._reporting("output"):
-            self.dropouts += bool(self._out.write(np.ascontiguousarray(samples)))
+            ran_dry = self._out.write(np.ascontiguousarray(samples))
+        if ran_dry:
+            self._start_over()
+
+    def _start_over(self) -> None:
+        """After a dropout, begin again as at first; else the next one would follow at once."""
+        self.dropouts += 1
+        self._fill()
+
+    def _fill(self) -> None:
+        """Fill the output with silence, and drop input, which would be late for ever."""
+        with self._reporting("output"):
+            silence = np.zeros((self._out.write_available, self._counts["output"]), np.float32)
+            self._out.write(silence)
+        with self._reporting("input"):
+            count = self.block
+            while count >= self.block:  # PulseAudio says at most a buffer, though it has more
+                count = self._in.read_available
+                self._in.read(count)
+        self._pending, self._lost = self._pending[:0], False
 
 
 def _portaudio() -> ModuleType:

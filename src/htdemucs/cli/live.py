@@ -238,7 +238,7 @@ def _run_card(live: "LiveSeparator", mixer: "Mixer", card: "SoundCard", tell: Li
     print_status(
         f"{card.names[0]} -> {card.names[1]}, {card.sample_rate} Hz, {player.delay:.2f} s later"
     )
-    with Keyboard() as keyboard, real, card:
+    with Keyboard() as keyboard, real:
         if keyboard.there:
             print_status(KEYS)
         player.start()

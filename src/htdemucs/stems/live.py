@@ -19,6 +19,8 @@ from htdemucs.stems.mixer import Mixer
 NAME = "-"  # of the track and of its file, in events
 MIX = "mix"  # the only stem, in events
 SILENT = 5.0  # seconds without samples after which a device is given up
+POLL = 0.005  # seconds between looks for the next block
+CLOSING = 2.0  # seconds that the devices may take to end
 LATELY = 500  # blocks
 
 
@@ -70,6 +72,8 @@ def live_pipe(
 class LivePlayer:
     """Plays what comes from a sound card back to it, separated and mixed, in a thread of its own.
 
+    From `start` on nobody else uses the card, which that thread starts and closes.
+
     Args:
         real: the separation.
         mixer: the gains.
@@ -89,8 +93,8 @@ class LivePlayer:
         )  # fmt: skip
         self.heard = 0.0
         self._waiting: deque[float] = deque(maxlen=LATELY)
-        self._latest = time.monotonic()
-        self._stopping = False
+        self._checked, self._heard_before, self._silence = time.monotonic(), 0.0, 0.0
+        self._ended = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._play, name="live sound", daemon=True)
 
@@ -114,39 +118,54 @@ class LivePlayer:
         self._thread.start()
 
     def check(self) -> None:
-        """Do nothing while sound comes.
+        """Do nothing while sound comes; call it at least once a second.
 
         Raises:
-            AudioError: a device has gone, or gives no sound any more.
+            AudioError: a device has gone, or gives or takes no sound any more.
             SeparationError: the network failed.
         """
         if self._error is not None:
             raise self._error
-        if time.monotonic() - self._latest > SILENT:
+        now = time.monotonic()
+        passed = min(1.0, now - self._checked)  # a longer pause was this process's own
+        self._silence = self._silence + passed if self.heard == self._heard_before else 0.0
+        self._checked, self._heard_before = now, self.heard
+        if self._silence > SILENT:
+            name = self._card.names[0 if self._card.awaited == "input" else 1]
             raise AudioError(
-                f"no sound has come from {self._card.names[0]} for {SILENT:g} s: it has gone, or "
-                "nothing plays there; start again when something does"
+                f"no sound has come from {name} for {SILENT:g} s: it has gone, or nothing plays "
+                "there; start again when something does"
+                if self._card.awaited == "input"
+                else f"{name} has taken no sound for {SILENT:g} s: it has gone or is suspended; "
+                "start again when it plays"
             )
 
-    def stop(self) -> bool:
-        """End; return whether it did, which it cannot where a device gives no sound any more."""
-        self._stopping = True
-        self._thread.join(1.0)
-        return not self._thread.is_alive()
+    def stop(self) -> None:
+        """End, and close the card. Where a system's call never returns, the card is abandoned."""
+        self._ended.set()
+        self._thread.join(CLOSING)
+        if self._thread.is_alive():
+            self._card.abandon()
 
     def _play(self) -> None:
         use_this_thread_only()  # the other cores are for the network
         try:
-            while not self._stopping:
-                block = self._card.read()
-                self._latest = time.monotonic()
-                channels = self._live.separator.audio_channels
-                wide = block.expand(channels, -1) if len(block) < channels else block
-                self._card.write(self._through(wide[:channels]))
-                self._waiting.append(self._card.waiting())
-                self.heard += block.shape[-1] / self._card.sample_rate
+            with self._card:
+                while not self._ended.is_set():
+                    block = self._card.read()
+                    if block is None:
+                        self._ended.wait(POLL)
+                    else:
+                        self._pass_on(block)
         except BaseException as error:
             self._error = error
+
+    def _pass_on(self, block: Tensor) -> None:
+        channels = self._live.separator.audio_channels
+        wide = block.expand(channels, -1) if len(block) < channels else block
+        self._card.write(self._through(wide[:channels]))
+        self._waiting.append(self._card.waiting())
+        self.heard += block.shape[-1] / self._card.sample_rate
 
 
 class SameLength:
