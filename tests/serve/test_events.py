@@ -65,7 +65,8 @@ def test_a_new_page_gets_everything_and_then_what_changes(service):
 
 
 def test_a_page_that_comes_again_gets_what_it_missed(service):
-    one, two, three = (add(service, name) for name in ("one", "two", "three"))
+    one, two = add(service, "one"), add(service, "two")
+    three = service.tracks.add(kind="library", state="found", name="three")
     version = service.database.version()
     service.tracks.change(one, title="x")
     service.deletion.delete(two)

@@ -7,7 +7,7 @@ import pytest
 
 from htdemucs.errors import ConflictError, NotFoundError
 from htdemucs.serve.housekeeping import Housekeeping
-from htdemucs.serve.jobs import MOST_DEATHS, Jobs
+from htdemucs.serve.jobs import MOST_DEATHS, Jobs, WithdrawnError
 from htdemucs.serve.tables import METADATA, TRACKS, Database
 from htdemucs.serve.tracks import Tracks
 from serve.searches import SEARCHES
@@ -243,6 +243,12 @@ def test_a_preview_that_was_begun_during_deletion_is_removed(client, service, se
         (settings.previews / track).mkdir()
     Housekeeping(service).sweep()
     assert [folder.name for folder in settings.previews.iterdir()] == [songs[1]]
+
+
+def test_a_withdrawn_job_reserves_no_place(service, held):
+    row, unfinished = held
+    with pytest.raises(WithdrawnError):
+        service.jobs.place(row, "worker", str(unfinished.parent / "other.json"), 2)
 
 
 def test_a_track_that_was_queued_again_does_not_expire(client, service, songs, monkeypatch):

@@ -80,6 +80,9 @@ class Jobs:
 
         Tracks of the same contents, model and stems share a place once it is finished. A deleted
         track keeps its place until its files are removed.
+
+        Raises:
+            WithdrawnError: the job is not this worker's any more.
         """
         with self.database.writing() as (connection, version):
             others = connection.execute(
@@ -92,11 +95,13 @@ class Jobs:
             same = ("finished", row["model"], row["wanted"])
             if any((state, model, wanted) != same for state, model, wanted in others):
                 return False
-            connection.execute(
+            reserved = connection.execute(
                 update(TRACKS)
                 .where(T.id == row["id"], *_held_by(worker))
                 .values(version=version, place=place, copy=copy)
             )
+        if not reserved.rowcount:
+            raise WithdrawnError(f"{row['id']} was withdrawn")
         return True
 
     def finish(self, track: str, worker: str, files: Mapping[str, Values], **values: Any) -> None:

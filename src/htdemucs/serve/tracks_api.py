@@ -43,6 +43,8 @@ Limit = Annotated[int, Query(ge=1, le=LONGEST_LIST)]
 MOST_PARTS = 10  # of a file in one request
 MOST_JSON = 1 << 16  # bytes
 MOST_FIELD = 1000  # characters of a form's field
+Options = dict[str, str | None]  # of a separation: name, model, stems
+ModelRow = dict[str, Any]  # of `named_models`
 FORM = "multipart/form-data"
 FILE = {"type": "string", "format": "binary"}
 TEXT = {"type": "string", "maxLength": MOST_FIELD}
@@ -129,16 +131,15 @@ async def add_track(
     if kind.startswith(("multipart/", "application/x-www-form-urlencoded")) and kind != FORM:
         raise UnsupportedError(f"{kind} is not supported; {USAGE}")
     await to_thread.run_sync(here.check_room)
-    options = {"name": name, "model": model, "stems": stems}
-    await to_thread.run_sync(_checked_options, here, options)
+    options: Options = {"name": name, "model": model, "stems": stems}
     track = new_id()
     folder = here.settings.uploads / track
     here.uploading += 1
     try:
         with removed_on_error(folder):
             folder.mkdir(parents=True)
-            path = await store(here, request, folder, options)
-        await to_thread.run_sync(_add_upload, here, track, path, options)
+            path, chosen, wanted = await store(here, request, folder, options)
+        await to_thread.run_sync(_add_upload, here, track, path, chosen, wanted)
     finally:
         here.uploading -= 1
     here.wake()
@@ -146,21 +147,22 @@ async def add_track(
 
 
 async def _receive_file(
-    here: Service, request: Request, folder: Path, options: dict[str, Any]
-) -> Path:
-    """Write the body to a file; return its path."""
+    here: Service, request: Request, folder: Path, options: Options
+) -> tuple[Path, ModelRow, list[str] | None]:
+    """Write the body to a file; return its path, the model and the requested stems."""
+    model, wanted = await to_thread.run_sync(_checked_options, here, options)
     size, limits = _announced(request), here.settings.limits
     check_size(size or 0, folder, limits)
     path = folder / safe_name(options["name"] or "track")
     if await receive(read_body(request), path, limits) != size and size is not None:
         raise BadRequestError(INCOMPLETE)
-    return path
+    return path, model, wanted
 
 
 async def _receive_form(
-    here: Service, request: Request, folder: Path, options: dict[str, Any]
-) -> Path:
-    """Write the file in a form to disk; return its path. Its other fields go to `options`."""
+    here: Service, request: Request, folder: Path, options: Options
+) -> tuple[Path, ModelRow, list[str] | None]:
+    """Write the file in a form to disk; return its path, the model and the requested stems."""
     size, limits = _announced(request), here.settings.limits
     check_size(max(0, (size or 0) - MOST_FORM), folder, limits)
     path, filename = folder / "file", None
@@ -169,7 +171,7 @@ async def _receive_form(
         if part.filename is not None or part.field == "file":
             if filename is not None:
                 raise BadRequestError("the form has two files; send each in a request of its own")
-            known = options | fields  # those that precede the file
+            known = {**options, **fields}  # those that precede the file
             await to_thread.run_sync(_checked_options, here, known)
             filename = part.filename or "track"
             await receive(part.contents, path, limits)
@@ -184,8 +186,9 @@ async def _receive_form(
             raise BadRequestError("a form may have the fields file, name, model and stems")
     if filename is None:
         raise BadRequestError("the form has no file")
-    options |= fields
-    return path.rename(folder / safe_name(options["name"] or filename))
+    options = {**options, **fields}
+    model, wanted = await to_thread.run_sync(_checked_options, here, options)
+    return path.rename(folder / safe_name(options["name"] or filename)), model, wanted
 
 
 def _announced(request: Request) -> int | None:
@@ -194,10 +197,8 @@ def _announced(request: Request) -> int | None:
     return int(size) if size.isdecimal() else None
 
 
-def _checked_options(
-    here: Service, options: dict[str, Any]
-) -> tuple[dict[str, Any], list[str] | None]:
-    """Return the model, and the stems that are requested (None: all).
+def _checked_options(here: Service, options: Options) -> tuple[ModelRow, list[str] | None]:
+    """Return the model and the requested stems (None: all).
 
     Raises:
         BadRequestError: there is no such model, or it has no such stem.
@@ -206,9 +207,10 @@ def _checked_options(
     return model, checked_stems(options["stems"].split(",") if options["stems"] else None, model)
 
 
-def _add_upload(here: Service, track: str, path: Path, options: dict[str, Any]) -> None:
+def _add_upload(
+    here: Service, track: str, path: Path, model: ModelRow, wanted: list[str] | None
+) -> None:
     with removed_on_error(path.parent):
-        model, wanted = _checked_options(here, options)
         stems = wanted or list(model["sources"])  # so that the page has its lanes at once
         about = {"path": str(path), "name": path.name, "model": model["name"], "wanted": wanted}
         here.tracks.add(id=track, kind="upload", state="queued", stems=stems, **about)
