@@ -1,6 +1,7 @@
 """The order of jobs, and what people and deaths do to them."""
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,23 @@ def test_deletion_does_not_trust_a_row_read_before_its_transaction(
     if service.tracks.all(TRACKS.c.id == row["id"])[0]["worker"]:
         worker._let_go(row)
     assert remains(settings, row["id"]) == []
+
+
+def test_a_track_that_is_deleted_as_soon_as_it_is_claimed_ends_no_worker(
+    client, worker, settings, songs, monkeypatch
+):
+    writing = Database.writing
+
+    @contextmanager
+    def deleting(self):
+        monkeypatch.setattr(Database, "writing", writing)
+        with writing(self) as change:
+            yield change
+        client.delete(f"/api/tracks/{songs[0]}")
+
+    monkeypatch.setattr(Database, "writing", deleting)
+    assert worker.work()
+    assert remains(settings, songs[0]) == []
 
 
 def test_what_a_dead_worker_left_of_a_deleted_track_is_swept_up(client, service, settings, held):
