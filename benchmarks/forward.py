@@ -14,8 +14,8 @@ from torch import Tensor
 from benchmarks.checkpoints import NAME, network
 from htdemucs import HTDemucs, load_model
 from htdemucs.fast import keep_freed_memory, kernels, prepare
+from htdemucs.fast.onednn import Linear
 from htdemucs.fast.precision import PRECISIONS
-from htdemucs.fast.products import Linear
 from htdemucs.model.trace import trace
 
 Forward = Callable[[Tensor], Tensor]

@@ -23,11 +23,11 @@ from benchmarks.plot import curves
 from benchmarks.processes import machine
 from htdemucs import LiveSeparator, RealTimeSeparator, Separator, Timing, load_model
 from htdemucs.audio import AudioFile
+from htdemucs.evaluation.dataset import Multitrack, read_multitrack
 from htdemucs.evaluation.metrics import nsdr
-from htdemucs.evaluation.multitracks import Multitrack, read_multitrack
 from htdemucs.fast import keep_freed_memory, use_this_thread_only
 from htdemucs.model import HTDemucsConfig, Model, build
-from htdemucs.separation.latency import CROSSFADE, candidates, suited
+from htdemucs.separation.live_tuning import CROSSFADE, candidates, suited
 
 LOOK_AHEADS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)  # seconds
 BLOCK = 4096  # samples

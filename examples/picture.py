@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from htdemucs.audio import AudioFile
-from htdemucs.evaluation.figures import spectrogram
+from htdemucs.evaluation.plots import spectrogram
 
 ROOT = Path(__file__).parents[1]
 STEMS = ROOT / "build" / "demo" / "mini" / "song"

@@ -13,7 +13,7 @@ from typing import Any
 
 from htdemucs import HTDemucsError, __version__, load_model
 from htdemucs.evaluation import EvaluationOptions, evaluate, to_document
-from htdemucs.files import replacing
+from htdemucs.fsutil import replacing
 from htdemucs.weights.registry import SHIPPED_MODEL, shipped_folder
 
 HERE = Path(__file__).parent

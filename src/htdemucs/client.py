@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 from urllib.request import HTTPHandler, HTTPSHandler, Request, build_opener
 
 from htdemucs.errors import ServerError
-from htdemucs.files import replacing
+from htdemucs.fsutil import replacing
 
 Track = dict[str, Any]  # see docs/http-api.md
 LOCAL = "http://127.0.0.1:8000"

@@ -4,7 +4,7 @@ import av
 import pytest
 import torch
 
-from htdemucs.audio.channels import NO_NAME, USUAL_LAYOUTS, assumption, mixing_matrix
+from htdemucs.audio.convert import NO_NAME, USUAL_LAYOUTS, assumption, mixing_matrix
 from htdemucs.errors import AudioError
 
 HALF_POWER = sqrt(1 / 2)

@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from htdemucs.audio import AudioFile
-from htdemucs.audio.channels import mixing_matrix
+from htdemucs.audio.convert import mixing_matrix
 
 RATE = 48_000
 

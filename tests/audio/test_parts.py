@@ -6,7 +6,7 @@ import torch
 from mutagen import id3
 
 from htdemucs.audio import AudioEncoding, AudioFile
-from htdemucs.audio.parts import find_parts
+from htdemucs.audio.concatenated import find_parts
 from htdemucs.errors import AudioError
 
 LENGTHS = (30_000, 20_001)  # samples, of the files that are joined

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from htdemucs import AudioEncoding, AudioError, AudioFile
-from htdemucs.audio import AudioPipe, AudioWriter, PipeWriter, RawFormat, riff
+from htdemucs.audio import AudioPipe, AudioWriter, PipeWriter, RawFormat, wav_probe
 
 RATE = 8000
 
@@ -66,7 +66,7 @@ def test_a_wav_header_of_unknown_length_is_understood(size):
 
 def test_an_unknown_length_may_go_on_beyond_what_the_header_says(monkeypatch):
     """FFmpeg alone would stop after 2 GB, where arecord's and sox's headers say."""
-    monkeypatch.setattr(riff, "_TWO_GB", 100_000)
+    monkeypatch.setattr(wav_probe, "_TWO_GB", 100_000)
     heard, pipe = read(wav(samples(noise(50_000)), 99_000))
     assert heard.shape == (2, 50_000)
     assert pipe.source_length == 50_000

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from htdemucs.audio import AudioFile, frames
-from htdemucs.audio.decoding import open_audio
-from htdemucs.audio.depth import stored_bits
-from htdemucs.audio.parts import find_parts
+from htdemucs.audio import AudioFile, ffmpeg
+from htdemucs.audio.bit_depth import stored_bits
+from htdemucs.audio.concatenated import find_parts
+from htdemucs.audio.read import open_audio
 from htdemucs.errors import AudioError
 
 VALUES = [[0.0, 0.5, -1.0, 0.25], [-0.5, 127 / 128, 0.0, -0.25]]
@@ -111,7 +111,7 @@ def test_samples_that_cannot_be_converted_are_not_called_damaged(tmp_path, monke
     def refuse(_):
         raise ValueError("Conversion to numpy array with format `s16` is not yet supported")
 
-    monkeypatch.setattr(frames, "_samples", refuse)
+    monkeypatch.setattr(ffmpeg, "_samples", refuse)
     path = wav(tmp_path / "a.wav", bytes(400), 16)
     with pytest.raises(AudioError, match="samples of the kind s16, which cannot be read yet; conv"):
         AudioFile(path)

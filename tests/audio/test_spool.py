@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from htdemucs import files
+from htdemucs import fsutil
 from htdemucs.audio import Spool
 from htdemucs.errors import AudioError
 
@@ -121,8 +121,8 @@ def test_a_spool_deleted_between_opening_and_locking_is_opened_anew(tmp_path, no
             path.unlink()
         return files_lock(file)
 
-    files_lock = files.lock
-    monkeypatch.setattr(files, "lock", lock)
+    files_lock = fsutil.lock
+    monkeypatch.setattr(fsutil, "lock", lock)
     with Spool.kept(path, 2, "key") as spool:
         spool.write(noise(100))
         with pytest.raises(AudioError, match="another htdemucs"):
@@ -155,7 +155,7 @@ def test_where_open_files_cannot_be_deleted_a_spool_is_deleted_once_it_is_closed
 TURNS = """
 import os, sys
 from pathlib import Path
-from htdemucs.files import delete_locked, open_locked
+from htdemucs.fsutil import delete_locked, open_locked
 
 path, mark, had = Path(sys.argv[1]), sys.argv[1] + ".mark", 0
 for turn in range(1000):

@@ -21,7 +21,7 @@ from htdemucs.audio import (
     read_tags,
     write_tags,
 )
-from htdemucs.audio.boxes import add_user_data
+from htdemucs.audio.stem_mp4 import add_user_data
 from htdemucs.errors import AudioError
 
 STEMS = ["drums", "bass", "other", "vocals"]

@@ -17,8 +17,8 @@ from click.testing import CliRunner
 
 from helpers import TINY, awake
 from htdemucs import HTDemucs, HTDemucsConfig, OutputOptions, save_model
-from htdemucs.batch import Track, cluster
-from htdemucs.batch.cluster import Plan
+from htdemucs.batch import Track, ray_cluster
+from htdemucs.batch.ray_cluster import Plan
 from htdemucs.cli.main import cli
 from htdemucs.errors import ClusterError, SeparationError
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's o
 def ray():
     import ray
 
-    with cluster.session(None):
+    with ray_cluster.session(None):
         yield ray
 
 
@@ -224,14 +224,14 @@ def test_workers_that_cannot_start_end_the_run_with_a_reason(ray, model_folder, 
     plan = Plan(
         str(model_folder), None, OutputOptions(), None, {"precision": "fp16"}, str(tmp_path)
     )
-    placed, failures = cluster.place_all([Track(str(album / "one.flac"))], plan)
+    placed, failures = ray_cluster.place_all([Track(str(album / "one.flac"))], plan)
     assert failures == {}
     with pytest.raises(ClusterError, match=r"cannot separate: .*fp16"):
-        list(cluster.separate_all(placed, plan, cluster.Workers(1, 1, 0)))
+        list(ray_cluster.separate_all(placed, plan, ray_cluster.Workers(1, 1, 0)))
 
 
 def test_the_ledger_blames_a_track_only_for_workers_it_had():
-    ledger = cluster._Ledger()
+    ledger = ray_cluster._Ledger()
     assert ledger.begin(5) == (0, None)
     assert ledger.begin(5) == (1, None)  # the first worker died
     ledger.end(5, "done")
@@ -260,7 +260,7 @@ def test_workers_share_the_cluster_evenly(monkeypatch, machines, arguments, expe
     nodes = [{"Alive": True, "Resources": machine} for machine in machines]
     nodes.append({"Alive": False, "Resources": {"CPU": 64, "GPU": 8}})
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    assert cluster.share_out(*arguments) == cluster.Workers(*expected)
+    assert ray_cluster.share_out(*arguments) == ray_cluster.Workers(*expected)
 
 
 @pytest.mark.parametrize(("machines", "device"), [([{"CPU": 8}], "cuda"), ([{}], None)])
@@ -270,7 +270,7 @@ def test_a_cluster_without_devices_is_an_error(monkeypatch, machines, device):
     nodes = [{"Alive": True, "Resources": machine} for machine in machines]
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
     with pytest.raises(ClusterError):
-        cluster.share_out(None, device)
+        ray_cluster.share_out(None, device)
 
 
 def fail(run, *words):
@@ -280,7 +280,7 @@ def fail(run, *words):
 
 
 def test_impossible_requests_fail_before_ray_starts(run, album, tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "session", None)
+    monkeypatch.setattr(ray_cluster, "session", None)
     out = tmp_path / "out"
     (tmp_path / "empty").mkdir()
     assert "holds no audio files" in fail(run, tmp_path / "empty", out)
@@ -297,7 +297,9 @@ def test_impossible_requests_fail_before_ray_starts(run, album, tmp_path, monkey
 
 def test_missing_packages_are_named(run, album, tmp_path, monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(cluster, "find_spec", lambda name: None if name == "ray" else find(name))
+    monkeypatch.setattr(
+        ray_cluster, "find_spec", lambda name: None if name == "ray" else find(name)
+    )
     assert "pip install 'htdemucs[batch]'" in fail(run, album, tmp_path / "out")
 
 
@@ -311,7 +313,7 @@ def test_a_cluster_that_does_not_answer_is_named(monkeypatch):
     monkeypatch.setattr(ray, "init", refuse)
     with (
         pytest.raises(ClusterError, match=r"of 10.0.0.1:6379 does not answer .nobody there"),
-        cluster.session("10.0.0.1:6379"),
+        ray_cluster.session("10.0.0.1:6379"),
     ):
         pass
 
@@ -328,4 +330,4 @@ def test_heavy_packages_are_imported_late():
 def test_tags_of_remote_files_cannot_name_stems(tmp_path):
     plan = Plan("m", None, OutputOptions(filename="{artist}/{stem}.{ext}"), None, {}, "s3://o")
     with pytest.raises(SeparationError, match="are not known here"):
-        cluster.place_all([Track("s3://b/a.flac")], plan)
+        ray_cluster.place_all([Track("s3://b/a.flac")], plan)

@@ -8,9 +8,9 @@ import pytest
 
 from htdemucs import AudioEncoding, OutputOptions, Separator, save_model
 from htdemucs.audio import Spool
-from htdemucs.batch import Library, Track, storage
-from htdemucs.batch.cluster import Plan
-from htdemucs.batch.sources import find_sources
+from htdemucs.batch import Library, Track, remote
+from htdemucs.batch.inputs import find_sources
+from htdemucs.batch.ray_cluster import Plan
 from htdemucs.errors import StorageError
 from htdemucs.events import Progress
 from htdemucs.stems import manifest
@@ -121,7 +121,7 @@ def test_stems_are_the_same_wherever_tracks_and_stems_are(
 def test_finished_tracks_are_skipped_without_a_download(plan, bucket, tmp_path, monkeypatch):
     worker = Worker(plan("memory://out"))
     assert worker.separate(source()).status == "separated"
-    monkeypatch.setattr(storage, "fetch", None)
+    monkeypatch.setattr(remote, "fetch", None)
     assert worker.separate(source()).status == "skipped"
     unsized = Track(source().location, source().folder)  # as from a list, which has no sizes
     assert worker.separate(unsized).status == "skipped"
@@ -178,7 +178,7 @@ def test_other_settings_and_other_contents_are_separated_again(plan, bucket, tmp
 
 
 def test_the_manifest_is_written_last(plan, bucket, monkeypatch, tmp_path):
-    put = storage.put
+    put = remote.put
     names = []
 
     def note(path, url):
@@ -187,7 +187,7 @@ def test_the_manifest_is_written_last(plan, bucket, monkeypatch, tmp_path):
             raise StorageError("no space")
         put(path, url)
 
-    monkeypatch.setattr(storage, "put", note)
+    monkeypatch.setattr(remote, "put", note)
     outcome = Worker(plan("memory://out")).separate(source())
     assert (outcome.status, outcome.reason) == ("failed", "no space")
     assert "htdemucs.json" not in names

@@ -9,12 +9,12 @@ import torch
 from htdemucs import AudioEncoding, OutputOptions, Separator
 from htdemucs.audio import Spool
 from htdemucs.batch import Library, Track, find_tracks, read_manifest
-from htdemucs.batch.outcomes import summary
+from htdemucs.batch.results import summary
+from htdemucs.environment import Origin, checksum
 from htdemucs.events import Finished, Progress, Written
-from htdemucs.provenance import Origin, checksum
 from htdemucs.stems import manifest
-from htdemucs.stems import output as stems_output
-from htdemucs.stems import separate as stems_separate
+from htdemucs.stems import track as stems_separate
+from htdemucs.stems import writer as stems_output
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from htdemucs import save_model
-from htdemucs.batch import cluster, storage
+from htdemucs.batch import ray_cluster, remote
 from htdemucs.cli.main import cli
 from htdemucs.errors import StorageError
 
@@ -56,7 +56,7 @@ def test_from_bucket_to_bucket(buckets, tiny_model, tmp_path):
         f"stems/out/{path.relative_to(tmp_path / 'out')}": path.read_bytes()
         for path in (tmp_path / "out").rglob("*.wav")
     }
-    with cluster.session(None):
+    with ray_cluster.session(None):
         first = batch()
         assert first.exit_code == 1, first.output
         assert "3 tracks: 2 separated, 1 failed" in first.stderr
@@ -75,13 +75,13 @@ def test_from_bucket_to_bucket(buckets, tiny_model, tmp_path):
 
 def test_errors_of_s3_are_one_line(buckets, monkeypatch):
     with pytest.raises(StorageError, match="does not exist"):
-        storage.below("s3://nobody/x")
+        remote.below("s3://nobody/x")
     with pytest.raises(StorageError, match="cannot be written"):
-        storage.check_writable("s3://nobody/x")
+        remote.check_writable("s3://nobody/x")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", os.devnull)
     buckets.clear_instance_cache()
     with pytest.raises(StorageError, match=r"credentials\); check the URL and your credentials"):
-        storage.below("s3://music/albums")
+        remote.below("s3://music/albums")

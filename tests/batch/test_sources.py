@@ -1,7 +1,7 @@
 import pytest
 
 from htdemucs.batch import Track
-from htdemucs.batch.sources import find_sources
+from htdemucs.batch.inputs import find_sources
 from htdemucs.errors import HTDemucsError, StorageError
 
 fsspec = pytest.importorskip("fsspec")

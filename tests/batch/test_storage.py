@@ -1,6 +1,6 @@
 import pytest
 
-from htdemucs.batch import storage
+from htdemucs.batch import remote
 from htdemucs.errors import HTDemucsError, StorageError
 
 fsspec = pytest.importorskip("fsspec")
@@ -28,53 +28,53 @@ def folder(tmp_path):
 @pytest.mark.parametrize("place", ["bucket", "folder"])
 def test_files_below_a_url_are_listed(place, request):
     url = request.getfixturevalue(place)
-    files = storage.below(url)
+    files = remote.below(url)
     assert [file.url for file in files] == [
         f"{url}/{name}" for name in ("cd 2/one.flac", "one.flac", "two.wav")
     ]
-    assert files[0] == storage.stat(f"{url}/cd 2/one.flac")
+    assert files[0] == remote.stat(f"{url}/cd 2/one.flac")
     assert (files[0].bytes, bool(files[0].version)) == (len("b/cd 2/one.flac"), True)
-    assert storage.below(f"{url}/one.flac") == [files[1]]
-    assert storage.sizes(url) == {"one.flac": 10, "two.wav": 9}
-    assert storage.below(f"{url}/nothing") == []
+    assert remote.below(f"{url}/one.flac") == [files[1]]
+    assert remote.sizes(url) == {"one.flac": 10, "two.wav": 9}
+    assert remote.below(f"{url}/nothing") == []
 
 
 @pytest.mark.parametrize("place", ["bucket", "folder"])
 def test_files_are_fetched_and_put(place, request, tmp_path):
     url = request.getfixturevalue(place)
     path = tmp_path / "here" / "copy"
-    storage.fetch(f"{url}/one.flac", path)
+    remote.fetch(f"{url}/one.flac", path)
     assert path.read_bytes() == b"b/one.flac"
     path.write_bytes(b"new")
     target = f"{url}/new/folder/x"
-    storage.put(path, target)
-    assert storage.read(target, 100) == b"new"
-    assert storage.read(target, 2) is None
-    assert storage.read(f"{target}y", 100) is None
-    assert storage.sizes(f"{url}/nowhere") == {}
-    before = storage.stat(target)
+    remote.put(path, target)
+    assert remote.read(target, 100) == b"new"
+    assert remote.read(target, 2) is None
+    assert remote.read(f"{target}y", 100) is None
+    assert remote.sizes(f"{url}/nowhere") == {}
+    before = remote.stat(target)
     path.write_bytes(b"newer")
-    storage.put(path, target)
-    assert storage.stat(target) != before
-    storage.check_writable(f"{url}/also")
-    assert storage.sizes(f"{url}/also") == {}
+    remote.put(path, target)
+    assert remote.stat(target) != before
+    remote.check_writable(f"{url}/also")
+    assert remote.sizes(f"{url}/also") == {}
 
 
 def test_a_failed_fetch_leaves_nothing(bucket, tmp_path):
     with pytest.raises(StorageError, match="does not exist"):
-        storage.fetch(f"{bucket}/zzz.flac", tmp_path / "copy")
+        remote.fetch(f"{bucket}/zzz.flac", tmp_path / "copy")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: storage.stat("memory://b/zzz"), "does not exist"),
-        (lambda: storage.stat("memory://b/cd 2"), "is a folder"),
-        (lambda: storage.stat("zzz://b/x"), "Protocol not known"),
-        (lambda: storage.below("file:///proc/1/fd/x\0"), "cannot be listed"),
-        (lambda: storage.check_writable("file:///proc/nothing"), "cannot be written"),
-        (lambda: storage.check_writable("/proc/nothing"), "cannot be written"),
+        (lambda: remote.stat("memory://b/zzz"), "does not exist"),
+        (lambda: remote.stat("memory://b/cd 2"), "is a folder"),
+        (lambda: remote.stat("zzz://b/x"), "Protocol not known"),
+        (lambda: remote.below("file:///proc/1/fd/x\0"), "cannot be listed"),
+        (lambda: remote.check_writable("file:///proc/nothing"), "cannot be written"),
+        (lambda: remote.check_writable("/proc/nothing"), "cannot be written"),
     ],
 )
 def test_failures_are_one_line(bucket, call, match):
@@ -91,13 +91,13 @@ def test_a_missing_package_is_named(monkeypatch):
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", fail)
     with pytest.raises(StorageError, match="pip install gcsfs"):
-        storage.stat("gs://bucket/song.flac")
+        remote.stat("gs://bucket/song.flac")
 
 
 def test_urls_are_told_from_paths_and_have_names():
-    assert storage.is_url("s3://b/x")
-    assert not storage.is_url("/home/a://b")
-    assert not storage.is_url("C:\\music")
-    assert storage.name("s3://b/a b?.flac") == "a b?.flac"
-    assert storage.name("https://h/a%20b.flac?key=1") == "a b.flac"
-    assert storage.join("s3://b/", "c/d") == "s3://b/c/d"
+    assert remote.is_url("s3://b/x")
+    assert not remote.is_url("/home/a://b")
+    assert not remote.is_url("C:\\music")
+    assert remote.name("s3://b/a b?.flac") == "a b?.flac"
+    assert remote.name("https://h/a%20b.flac?key=1") == "a b.flac"
+    assert remote.join("s3://b/", "c/d") == "s3://b/c/d"

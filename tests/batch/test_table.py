@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from htdemucs.batch import Outcome, storage
-from htdemucs.batch.table import OutcomeTable, Row
+from htdemucs.batch import Outcome, remote
+from htdemucs.batch.ray_cluster import OutcomeTable, Row
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -28,7 +28,7 @@ def test_the_table_keeps_the_order_and_any_name(tmp_path):
     assert rows[1]["deaths"] == 3
     assert (table.counts["failed"], table.duration) == (1, 2.0)
     table.write("memory://tables/r.parquet")
-    storage.fetch("memory://tables/r.parquet", tmp_path / "copy")
+    remote.fetch("memory://tables/r.parquet", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == (tmp_path / "new" / "table.parquet").read_bytes()
     shutil.rmtree(tmp_path / "new")
     OutcomeTable().write(str(tmp_path / "empty.parquet"))

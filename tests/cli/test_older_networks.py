@@ -9,7 +9,7 @@ from evaluation_data import write
 from helpers import OLDER, awake
 from htdemucs import Bag, load_model, save_model
 from htdemucs.model import build
-from htdemucs.weights import official
+from htdemucs.weights import demucs_format
 
 
 @pytest.fixture(params=[*OLDER, "bag"])
@@ -46,7 +46,7 @@ def test_convert_and_back(run, older, tmp_path):
         assert "a bag cannot be a single file" in result.stderr
         return
     assert result.exit_code == 0
-    assert official.read(target).config == model.config
+    assert demucs_format.read(target).config == model.config
     assert run("convert", target, tmp_path / "again").exit_code == 0
 
 

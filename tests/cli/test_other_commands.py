@@ -6,7 +6,7 @@ import sys
 import torch
 
 from htdemucs import Bag, HTDemucs, load_model
-from htdemucs.weights import official
+from htdemucs.weights import demucs_format
 
 
 def test_trace_prints_the_founding_table(run):
@@ -65,7 +65,7 @@ def test_convert_writes_both_formats(run, model_folder, tmp_path):
     official_file = tmp_path / "0a1b2c3d.safetensors"
     assert run("convert", model_folder, official_file).exit_code == 0
     assert run("convert", official_file, tmp_path / "again").exit_code == 0
-    first, again = official.read(official_file), load_model(tmp_path / "again", device="cpu")
+    first, again = demucs_format.read(official_file), load_model(tmp_path / "again", device="cpu")
     assert isinstance(again, HTDemucs)
     assert again.config == first.config
     for name, value in first.state_dict().items():

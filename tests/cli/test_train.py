@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 import training_data
-from htdemucs.training.state import load
+from htdemucs.training.checkpoint import load
 
 
 @pytest.fixture(scope="module")

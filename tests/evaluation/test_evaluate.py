@@ -33,7 +33,7 @@ from htdemucs.evaluation import (
     workers,
     write_document,
 )
-from htdemucs.evaluation.naming import NAMINGS
+from htdemucs.evaluation.dataset import NAMINGS
 from htdemucs.events import Loaded, Loading
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from evaluation_data import LENGTHS, RATE, STEMS, noise, write, write_track
 from htdemucs import AudioEncoding
 from htdemucs.errors import AudioError, EvaluationError
 from htdemucs.evaluation import MultitrackReader, find_multitracks, read_multitrack
-from htdemucs.evaluation.multitracks import passed_over
+from htdemucs.evaluation.dataset import passed_over
 
 
 def read(reader):

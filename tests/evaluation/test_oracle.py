@@ -5,7 +5,7 @@ import torch
 
 from evaluation_data import noise
 from htdemucs.evaluation import nsdr
-from htdemucs.evaluation.frames import Frame
+from htdemucs.evaluation.dataset import Frame
 from htdemucs.evaluation.oracle import HOP_LENGTH, N_FFT, ideal_ratio_masks
 
 

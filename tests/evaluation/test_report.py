@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from evaluation_data import STEMS, write, write_track
-from htdemucs.evaluation import EvaluationOptions, evaluate, figures, to_html, write_report
-from htdemucs.evaluation.spectra import BANDS, BandSpectrogram
+from htdemucs.evaluation import EvaluationOptions, evaluate, plots, to_html, write_report
+from htdemucs.evaluation.band_spectrogram import BANDS, BandSpectrogram
 
 
 @pytest.fixture
@@ -43,17 +43,17 @@ def test_pictures_are_png_files(evaluation, tmp_path):
 
 
 def test_a_box_plot_of_odd_values():
-    svg = figures.box_plot({"bass": {"model": {"one": 1.0, "<two>": 2.0}, "oracle": {}}})
+    svg = plots.box_plot({"bass": {"model": {"one": 1.0, "<two>": 2.0}, "oracle": {}}})
     ElementTree.fromstring(svg)
     assert svg.count("<circle") == 2
     assert "<title>&lt;two&gt;: 2.00</title>" in svg
-    ElementTree.fromstring(figures.box_plot({"<>": {"model": {}}}))
+    ElementTree.fromstring(plots.box_plot({"<>": {"model": {}}}))
 
 
 def test_a_box_is_where_its_numbers_are():
     """Quartiles 2 and 4 of 1 to 5: the box covers half of the axis from 1 to 5."""
     points = {str(value): float(value) for value in range(1, 6)}
-    root = ElementTree.fromstring(figures.box_plot({"bass": {"model": points}}))
+    root = ElementTree.fromstring(plots.box_plot({"bass": {"model": points}}))
     [box] = root.iter("rect")
     heights = [float(circle.get("cy")) for circle in root.iter("circle")]
     assert float(box.get("y")) == heights[3]
@@ -76,7 +76,7 @@ def test_undefined_scores_leave_no_point(data, estimates, truth):
 
 @pytest.mark.parametrize(("low", "high"), [(0, 0), (-72.8, 33), (5.01, 5.02), (-0.1, 300)])
 def test_ticks_are_round_and_surround_the_values(low, high):
-    ticks = figures._ticks(low, high)
+    ticks = plots._ticks(low, high)
     assert ticks[0] <= low
     assert high <= ticks[-1]
     assert 2 <= len(ticks) <= 11

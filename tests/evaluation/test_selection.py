@@ -15,7 +15,7 @@ from htdemucs.evaluation import (
     read_multitrack,
     to_document,
 )
-from htdemucs.evaluation.selection import choose_stems
+from htdemucs.evaluation.dataset import choose_stems
 
 SCORES = ("tracks", "mean", "mixture_tracks", "oracle_tracks", "failures")
 WAV16 = AudioEncoding("wav")

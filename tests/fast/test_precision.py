@@ -8,7 +8,7 @@ from helpers import awake, snr
 from htdemucs import Bag, HTDemucs, HTDemucsConfig, Separator
 from htdemucs.errors import ConfigError
 from htdemucs.fast import choose_precision, kernels, precision, prepare
-from htdemucs.fast.half import in_half
+from htdemucs.fast.half_precision import in_half
 from htdemucs.fast.network import FastHybrid
 from htdemucs.fast.precision import AutocastHybrid, ExactNetwork
 

@@ -8,8 +8,8 @@ import torch
 from helpers import OLDER, awake, snr
 from htdemucs import Bag, DemucsConfig, HDemucs, HDemucsConfig
 from htdemucs.model import build
-from htdemucs.model.context import CHUNK, ChunkedLSTM, LocalAttention
 from htdemucs.model.demucs import Downsample, Upsample
+from htdemucs.model.lstm_attention import CHUNK, ChunkedLSTM, LocalAttention
 from htdemucs.model.network import Network
 from htdemucs.model.spectrogram import LateSpectrogram, Spectrogram
 from htdemucs.model.trace import trace

@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
 import htdemucs
-from htdemucs.serve.security import Access, Guard
+from htdemucs.serve.auth import Access, Guard
 
 PAGE = Path(htdemucs.__file__).parent / "serve" / "page"
 STEMS = ("drums", "bass", "other", "vocals")

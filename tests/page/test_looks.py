@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from htdemucs.serve.problems import CODES, WORKER_DIED
+from htdemucs.serve.error_codes import CODES, WORKER_DIED
 from page.fake import PAGE, FakeServer
 
 pytestmark = pytest.mark.browser

@@ -4,8 +4,8 @@ import torch
 from helpers import snr
 from htdemucs import HTDemucs, HTDemucsConfig, load_model
 from htdemucs.fast import prepare
-from htdemucs.weights import keywords, official
-from htdemucs.weights.renames import renaming
+from htdemucs.weights import demucs_format
+from htdemucs.weights.demucs_format import renaming
 
 from .conftest import RELEASED, SMALL, PublishedHTDemucs, build, save_safetensors, save_th
 
@@ -52,10 +52,10 @@ def test_the_published_package_reads_what_we_write(tmp_path):
         channels=8, bottom_channels=32, t_heads=4, t_layers=3, dconv_mode=3, segment=1
     )
     ours = HTDemucs(config).eval()
-    official.write(ours, tmp_path / "model.safetensors")
+    demucs_format.write(ours, tmp_path / "model.safetensors")
     published = load_safetensors_model(tmp_path / "model.safetensors").eval()
     published.use_train_segment = False
-    ours = official.read(tmp_path / "model.safetensors")
+    ours = demucs_format.read(tmp_path / "model.safetensors")
     mixture = torch.randn(1, 2, 30_000)
     with torch.no_grad():
         assert snr(published(mixture), ours(mixture)) >= 100
@@ -66,8 +66,8 @@ def test_keywords_and_their_defaults_are_the_published_ones():
 
     parameters = inspect.signature(PublishedHTDemucs.__init__.__wrapped__).parameters
     published = {name: p.default for name, p in parameters.items() if name != "self"}
-    assert list(published) == list(keywords.KEYWORDS["HTDemucs"].defaults)
-    for name, default in keywords.KEYWORDS["HTDemucs"].defaults.items():
+    assert list(published) == list(demucs_format.KEYWORDS["HTDemucs"].defaults)
+    for name, default in demucs_format.KEYWORDS["HTDemucs"].defaults.items():
         if name != "sources":
             expected = published[name]
             assert default == (tuple(expected) if isinstance(expected, list) else expected), name
@@ -79,9 +79,9 @@ def test_initial_values_have_the_published_distribution():
     torch.manual_seed(1)
     theirs = PublishedHTDemucs(**keyword).state_dict()
     torch.manual_seed(2)
-    ours = HTDemucs(keywords.to_config("HTDemucs", (), keyword)).state_dict()
+    ours = HTDemucs(demucs_format.to_config("HTDemucs", (), keyword)).state_dict()
     compared = 0
-    published_name = renaming(keywords.to_config("HTDemucs", (), keyword))
+    published_name = renaming(demucs_format.to_config("HTDemucs", (), keyword))
     for name, value in ours.items():
         published = theirs[published_name(name)]
         if value.numel() < 2000:

@@ -11,8 +11,8 @@ from helpers import snr
 from htdemucs import CheckpointError, load_model
 from htdemucs.fast import prepare
 from htdemucs.model import build as build_ours
-from htdemucs.weights import keywords, official
-from htdemucs.weights.renames import renaming
+from htdemucs.weights import demucs_format
+from htdemucs.weights.demucs_format import renaming
 
 from .conftest import (
     SMALL_DEMUCS,
@@ -77,7 +77,7 @@ def test_the_published_package_reads_what_we_write(kind, name, tmp_path):
     from demucs.hf import load_safetensors_model
 
     published, ours = pair(kind, name, tmp_path)
-    official.write(ours, tmp_path / "model.safetensors")
+    demucs_format.write(ours, tmp_path / "model.safetensors")
     again = load_safetensors_model(tmp_path / "model.safetensors")
     for key, value in published.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
@@ -87,7 +87,7 @@ def test_the_published_package_reads_what_we_write(kind, name, tmp_path):
 def test_hub_files_give_the_same_network(kind, tmp_path):
     _, small = KINDS[kind]
     published, ours = pair(kind, next(iter(CONFIGURATIONS[kind])), tmp_path)
-    loaded = official.read(save_safetensors(published, small, tmp_path / "model.safetensors"))
+    loaded = demucs_format.read(save_safetensors(published, small, tmp_path / "model.safetensors"))
     assert loaded.config == ours.config
     for name, value in ours.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)
@@ -97,7 +97,7 @@ def test_hub_files_give_the_same_network(kind, tmp_path):
 def test_keywords_and_their_defaults_are_the_published_ones(kind):
     parameters = inspect.signature(KINDS[kind][0].__init__.__wrapped__).parameters
     published = {name: p.default for name, p in parameters.items() if name != "self"}
-    known = keywords.KEYWORDS[kind].defaults
+    known = demucs_format.KEYWORDS[kind].defaults
     assert list(published) == list(known)
     assert {k: v for k, v in published.items() if k != "sources"} == {
         k: v for k, v in known.items() if k != "sources"
@@ -112,7 +112,7 @@ def test_initial_values_have_the_published_distribution(kind):
     torch.manual_seed(1)
     theirs = published_class(**keyword).state_dict()
     torch.manual_seed(2)
-    config = keywords.to_config(kind, (), keyword)
+    config = demucs_format.to_config(kind, (), keyword)
     ours, published_name = build_ours(config).state_dict(), renaming(config)
     ours.pop("frequency_embedding.table", None)  # of few, smooth vectors
     compared = 0
@@ -158,7 +158,7 @@ REFUSED = {
 def test_what_no_official_file_uses_is_refused_by_name(kind, name):
     keyword = KINDS[kind][1] | {"cac": False} if kind == "HDemucs" else KINDS[kind][1]
     with pytest.raises(CheckpointError, match=f"sets {name}={REFUSED[kind][name]}, which no"):
-        keywords.to_config(kind, (), keyword | {name: REFUSED[kind][name]})
+        demucs_format.to_config(kind, (), keyword | {name: REFUSED[kind][name]})
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_what_no_official_file_uses_is_refused_by_name(kind, name):
 )
 def test_impossible_values_are_refused_in_one_line(kind, keyword, match):
     with pytest.raises(CheckpointError, match=match) as caught:
-        keywords.to_config(kind, (), KINDS[kind][1] | keyword)
+        demucs_format.to_config(kind, (), KINDS[kind][1] | keyword)
     assert len(str(caught.value).splitlines()) == 1
 
 

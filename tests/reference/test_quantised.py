@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 
 from helpers import snr
 from htdemucs import Separator, load_model
-from htdemucs.weights import official, quantised
-from htdemucs.weights.renames import renaming
+from htdemucs.weights import demucs_format
+from htdemucs.weights.demucs_format import renaming
+from htdemucs.weights.diffq import published_order
 
 from .conftest import (
     RELEASED,
@@ -105,7 +106,7 @@ def save_safetensors(state, path, keywords=KEYWORDS, klass="demucs.htdemucs.HTDe
 def test_parameters_of_older_networks_are_equal_to_the_bit(kind, keywords, settings, tmp_path):
     state = quantised_state(build(keywords, kind=kind), **settings)
     path = save_th(state, tmp_path / "q.th", keywords, kind)
-    expected, network = states.load_model(path).state_dict(), official.read(path)
+    expected, network = states.load_model(path).state_dict(), demucs_format.read(path)
     rename = renaming(network.config)
     ours = {rename(name): value for name, value in network.state_dict().items()}
     assert ours.keys() == expected.keys()
@@ -121,7 +122,7 @@ def test_parameters_are_equal_to_the_bit(settings, tmp_path):
         (save_safetensors(state, tmp_path / "q.safetensors"), hf.load_safetensors_model),
     ):
         expected = published(path).state_dict()
-        network = official.read(path)
+        network = demucs_format.read(path)
         published_name = renaming(network.config)
         ours = {published_name(name): value for name, value in network.state_dict().items()}
         assert ours.keys() == expected.keys()
@@ -169,4 +170,4 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_parameters_are_in_thepublished_order(name):
     names = [name for name, _ in NETWORKS[name]().named_parameters()]
-    assert sorted(sorted(names), key=quantised.published_order) == names
+    assert sorted(sorted(names), key=published_order) == names

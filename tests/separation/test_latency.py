@@ -4,8 +4,8 @@ import pytest
 
 from helpers import TINY
 from htdemucs import HTDemucs, HTDemucsConfig, SeparationError, Separator
-from htdemucs.separation import latency
-from htdemucs.separation.latency import Choice, candidates, choices, loss, suited
+from htdemucs.separation import live_tuning
+from htdemucs.separation.live_tuning import Choice, candidates, choices, loss, suited
 
 # By share of the segment: its seconds, and the network's.
 FAST = {1.0: (4.0, 0.08), 0.5: (2.0, 0.04), 0.25: (1.0, 0.02)}
@@ -57,7 +57,7 @@ def test_what_is_too_short_or_too_slow_is_said():
 
 def test_losses_are_those_of_the_table_and_between_them():
     def at(ahead):
-        return loss(Choice(0.5, 2.0, 0.1, latency.Timing(0.2, ahead, 0.03)))
+        return loss(Choice(0.5, 2.0, 0.1, live_tuning.Timing(0.2, ahead, 0.03)))
 
     assert at(0.1) == pytest.approx(0.16)
     assert 0.13 < at(0.15) < 0.16

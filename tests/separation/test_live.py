@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from helpers import Identity, snr
 from htdemucs import LiveSeparator, RealTimeSeparator, SeparationError, Separator, Timing
 from htdemucs.separation import realtime
-from htdemucs.separation.normalization import Level
+from htdemucs.separation.levels import Level
 
 relaxed = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htdemucs.separation.overlap_add import Cut, OverlapAdd, SegmentGrid, triangle
+from htdemucs.separation.chunking import Cut, OverlapAdd, SegmentGrid, triangle
 
 
 def whole(segment_length, stride):

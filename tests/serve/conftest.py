@@ -10,8 +10,8 @@ from helpers import TINY, awake
 from htdemucs import AudioEncoding, HTDemucs, HTDemucsConfig
 from htdemucs.audio import AudioWriter
 from htdemucs.serve.app import create_app
-from htdemucs.serve.security import Access
-from htdemucs.serve.service import Service
+from htdemucs.serve.app_state import Service
+from htdemucs.serve.auth import Access
 from htdemucs.serve.settings import Limits, Settings
 from htdemucs.serve.worker import Worker
 from htdemucs.weights import save_model

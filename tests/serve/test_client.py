@@ -15,7 +15,7 @@ from htdemucs.audio import AudioFile
 from htdemucs.client import Client
 from htdemucs.errors import ServerError
 from htdemucs.serve.app import create_app
-from htdemucs.serve.security import Access
+from htdemucs.serve.auth import Access
 from htdemucs.serve.settings import Limits
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

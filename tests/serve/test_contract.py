@@ -10,7 +10,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from htdemucs.serve.app import create_app
-from htdemucs.serve.security import Access
+from htdemucs.serve.auth import Access
 
 CHECKS = [
     not_a_server_error,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from htdemucs.audio import AudioEncoding, AudioFile
-from htdemucs.audio.encoding import DEPTHS, FORMATS
+from htdemucs.audio.formats import DEPTHS, FORMATS
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import json
 
 import pytest
 
-from htdemucs.serve import changes
-from htdemucs.serve.changes import Changes
+from htdemucs.serve import event_stream
+from htdemucs.serve.event_stream import Changes
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(changes, "EVERY", 0.001)
+    monkeypatch.setattr(event_stream, "EVERY", 0.001)
 
 
 def parsed(text):
@@ -99,7 +99,7 @@ def test_the_page_s_last_event_is_understood(client, service, monkeypatch):
 
 
 def test_a_slow_page_is_told_to_come_again(service, monkeypatch):
-    monkeypatch.setattr(changes, "MOST_WAITING", 2)
+    monkeypatch.setattr(event_stream, "MOST_WAITING", 2)
 
     async def follow():
         news = Changes(service.tracks)

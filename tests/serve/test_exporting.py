@@ -7,7 +7,7 @@ import torch
 
 from htdemucs import AudioEncoding, AudioError, AudioFile, OutputOptions, SeparationError
 from htdemucs.audio import AudioWriter
-from htdemucs.serve.exporting import Mix, Song, export_mix, export_stems, zipped
+from htdemucs.serve.export import Mix, Song, export_mix, export_stems, zipped
 
 RATE = 8000
 LENGTH = 150_001  # more than a block

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from htdemucs import AudioEncoding, Library, OutputOptions, Separator, Track
-from htdemucs.serve.scanning import Scanner
+from htdemucs.serve.maintenance import Scanner
 
 
 @pytest.fixture

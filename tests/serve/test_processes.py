@@ -14,10 +14,9 @@ from sqlalchemy import text
 
 from htdemucs import Library, Separator, Track
 from htdemucs.errors import ServerError
-from htdemucs.serve.jobs import Jobs
+from htdemucs.serve.db import Database, Jobs
 from htdemucs.serve.settings import Settings
 from htdemucs.serve.supervisor import Supervisor
-from htdemucs.serve.tables import Database
 
 PATIENCE = 120  # seconds before a test gives up; none depends on it
 

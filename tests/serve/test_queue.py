@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from htdemucs.errors import ConflictError, NotFoundError
-from htdemucs.serve.housekeeping import Housekeeping
-from htdemucs.serve.jobs import MOST_DEATHS, Jobs, WithdrawnError
-from htdemucs.serve.tables import METADATA, TRACKS, Database
-from htdemucs.serve.tracks import Tracks
+from htdemucs.serve.db import METADATA, MOST_DEATHS, TRACKS, Database, Jobs, Tracks, WithdrawnError
+from htdemucs.serve.maintenance import Housekeeping
 from serve.searches import SEARCHES
 
 

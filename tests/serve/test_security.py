@@ -2,7 +2,7 @@
 
 import pytest
 
-from htdemucs.serve.security import Access
+from htdemucs.serve.auth import Access
 from htdemucs.serve.server import kept_token
 
 NEEDED = "open the address that it printed"

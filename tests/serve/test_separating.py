@@ -10,8 +10,7 @@ from sqlalchemy.exc import OperationalError
 from htdemucs import Library, OutputOptions, Separator, Track
 from htdemucs.audio import AudioFile
 from htdemucs.batch import read_manifest
-from htdemucs.serve import listening
-from htdemucs.serve.jobs import Jobs, WithdrawnError
+from htdemucs.serve.db import Jobs, WithdrawnError
 from htdemucs.serve.preview import COLUMN
 
 
@@ -121,7 +120,7 @@ def test_peaks_are_those_of_the_samples(client, worker, write_song, tmp_path):
 
 
 def test_a_spectrogram_shows_a_tone_where_it_is(client, service):
-    from htdemucs.serve.spectrogram import BEFORE, frames_around, spectrogram
+    from htdemucs.serve.preview import BEFORE, frames_around, spectrogram
 
     time = np.arange(frames_around(8)) - BEFORE
     tone = np.where(time < 4 * COLUMN, 0, np.sin(2 * np.pi * 1000 * time / 44_100))
@@ -140,7 +139,7 @@ def test_a_spectrogram_shows_a_tone_where_it_is(client, service):
 
 
 def test_wide_columns_of_a_spectrogram_are_as_loud_as_their_loudest(client):
-    from htdemucs.serve.spectrogram import wide_spectrogram
+    from htdemucs.serve.preview import wide_spectrogram
 
     noise = np.random.default_rng(0).integers(-9000, 9000, (400 * COLUMN, 2), dtype=np.int16)
 
@@ -173,7 +172,7 @@ def test_the_prefix_is_heard_before_the_end(client, worker, write_song, tmp_path
             heard.append((shown["state"], samples))
 
     monkeypatch.setattr(Jobs, "report", reporting)
-    monkeypatch.setattr(listening, "EVERY", 0.0)
+    monkeypatch.setattr(worker, "EVERY", 0.0)
     worker.work()
     whole = pcm(client, track, frames=1 << 20)
     assert len(heard) > 2
@@ -187,7 +186,7 @@ def test_later_parts_first_change_no_bit(
     client, worker, write_song, model, tmp_path, seeking, monkeypatch, rate
 ):
     """Two wishes: the second comes while the first one's part is being made."""
-    monkeypatch.setattr(listening, "EVERY", 0.0)
+    monkeypatch.setattr(worker, "EVERY", 0.0)
     song = write_song(tmp_path / "song.flac", seconds=12, rate=rate)
     track = client.upload(song)["id"]
     seeking(track, (0.1, 9 * rate), (0.1, 5 * rate))

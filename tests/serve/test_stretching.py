@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from htdemucs.serve.stretching import BEYOND, Stretched
+from htdemucs.serve.preview import BEYOND, Stretched
 
 RATE = 44_100
 

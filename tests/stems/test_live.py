@@ -11,8 +11,8 @@ from htdemucs import AudioError, HTDemucsConfig, LiveSeparator, RealTimeSeparato
 from htdemucs.audio import SoundCard
 from htdemucs.model import Network
 from htdemucs.separation import realtime
-from htdemucs.stems import live as stems_live
-from htdemucs.stems.live import LivePlayer, SameLength
+from htdemucs.stems import live_player as stems_live
+from htdemucs.stems.live_player import LivePlayer, SameLength
 from htdemucs.stems.mixer import Mixer
 
 

@@ -6,7 +6,7 @@ from mutagen.flac import FLAC
 
 from htdemucs import AudioEncoding, OutputOptions, SeparationError
 from htdemucs.audio import AudioWriter
-from htdemucs.stems.naming import file_name
+from htdemucs.stems.paths import file_name
 
 
 @pytest.mark.parametrize(

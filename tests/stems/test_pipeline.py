@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from htdemucs.stems.pipeline import Worker, read_ahead
+from htdemucs.stems.writer import Worker, read_ahead
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

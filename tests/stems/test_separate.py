@@ -13,10 +13,11 @@ from htdemucs import (
     SeparationError,
     Separator,
 )
-from htdemucs.audio import AudioWriter, Spool, decoding, resampled_length
+from htdemucs.audio import AudioWriter, Spool, resampled_length
+from htdemucs.audio import read as reading
 from htdemucs.events import Progress, Started, Warned, Written
 from htdemucs.stems import separate_file
-from htdemucs.stems.separate import Resumption, separate_to
+from htdemucs.stems.track import Resumption, separate_to
 
 FLOAT = AudioEncoding("wav", bit_depth=32)
 
@@ -306,8 +307,8 @@ def test_a_failure_leaves_nothing_behind(tmp_path, identity):
 
 
 def test_a_track_is_decoded_once(tmp_path, identity, monkeypatch):
-    opened, open_audio = [], decoding.open_audio
-    monkeypatch.setattr(decoding, "open_audio", lambda *a: opened.append(a) or open_audio(*a))
+    opened, open_audio = [], reading.open_audio
+    monkeypatch.setattr(reading, "open_audio", lambda *a: opened.append(a) or open_audio(*a))
     track = write(tmp_path / "song.wav", sine(5000), 1100)
     files_of(Separator(identity), track, tmp_path / "out")
     assert len(opened) == 2  # to look at it, and to decode it

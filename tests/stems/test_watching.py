@@ -5,7 +5,7 @@ import torch
 
 from htdemucs import AudioEncoding, OutputOptions, Separator
 from htdemucs.audio import AudioWriter
-from htdemucs.stems.separate import Resumption, separate_to
+from htdemucs.stems.track import Resumption, separate_to
 
 LENGTH = 60_000  # samples at the tiny model's 8000 Hz
 

@@ -8,7 +8,7 @@ import soundfile
 import training_data
 from htdemucs.errors import AudioError, ConfigError, HTDemucsError, TrainingError
 from htdemucs.training.config import DataConfig, RootConfig
-from htdemucs.training.corpus import MUSDB_VALIDATION, read_corpus
+from htdemucs.training.dataset import MUSDB_VALIDATION, read_corpus
 
 RATE, SOURCES = training_data.RATE, training_data.SOURCES
 

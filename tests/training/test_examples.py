@@ -10,9 +10,8 @@ from helpers import snr
 from htdemucs.errors import AudioError
 from htdemucs.evaluation import Multitrack, read_multitrack
 from htdemucs.training.config import AugmentConfig
-from htdemucs.training.corpus import Recording
-from htdemucs.training.examples import Examples, batches, read_excerpt
-from htdemucs.training.excerpts import ExcerptPlan
+from htdemucs.training.dataloader import Examples, ExcerptPlan, batches, read_excerpt
+from htdemucs.training.dataset import Recording
 
 RATE, SOURCES = training_data.RATE, training_data.SOURCES
 OFF = {

@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htdemucs.training.excerpts import ExcerptPlan
+from htdemucs.training.dataloader import ExcerptPlan
 
 
 def plan(lengths=(100, 300), weights=(1.0, 1.0), remix=1.0, group=4, seed=0, length=50):

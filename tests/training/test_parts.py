@@ -11,13 +11,13 @@ from helpers import OLDER, TINY, awake, snr
 from htdemucs import HTDemucs, HTDemucsConfig
 from htdemucs.errors import CheckpointError, ConfigError
 from htdemucs.model import build
-from htdemucs.training import optimisation, state
-from htdemucs.training.averaging import Average
+from htdemucs.training import checkpoint, optim
 from htdemucs.training.config import OptimConfig
+from htdemucs.training.ema import Average
+from htdemucs.training.head_transfer import with_sources
 from htdemucs.training.log import LogEntry, TrainingLog
 from htdemucs.training.losses import SourceLoss
-from htdemucs.training.randomness import generator, seed_torch
-from htdemucs.training.surgery import with_sources
+from htdemucs.training.rng import generator, seed_torch
 
 
 def test_the_loss_is_the_mean_absolute_error():
@@ -87,32 +87,30 @@ def test_the_transformer_has_a_group_of_its_own():
     config = OptimConfig(
         kind="adamw", lr=1e-3, transformer_lr=1e-4, transformer_weight_decay=0.1, warmup=4
     )
-    made = optimisation.optimizer(model, config)
+    made = optim.optimizer(model, config)
     assert isinstance(made, torch.optim.AdamW)
-    optimisation.configure(made, config, step=1, steps=10)
+    optim.configure(made, config, step=1, steps=10)
     rest, transformer = made.param_groups
     assert sum(len(group["params"]) for group in made.param_groups) == len(list(model.parameters()))
     assert {id(p) for p in transformer["params"]} == {id(p) for p in model.transformer.parameters()}
     assert (rest["lr"], transformer["lr"]) == pytest.approx((5e-4, 5e-5))
     assert (rest["weight_decay"], transformer["weight_decay"]) == (0, 0.1)
     without = HTDemucs(HTDemucsConfig(**TINY | {"t_layers": 0, "bottom_channels": 0}))
-    assert len(optimisation.optimizer(without, config).param_groups) == 1
+    assert len(optim.optimizer(without, config).param_groups) == 1
 
 
 def test_an_orthogonal_matrix_has_singular_values_near_one():
     generator = torch.Generator().manual_seed(0)
     for shape in ((8, 40), (40, 8), (16, 16), (1, 5)):
-        values = torch.linalg.svdvals(
-            optimisation.orthogonal(torch.randn(shape, generator=generator))
-        )
+        values = torch.linalg.svdvals(optim.orthogonal(torch.randn(shape, generator=generator)))
         assert 0.5 < values.min() <= values.max() < 1.3
 
 
 def test_muon_takes_the_weights_and_adamw_the_rest():
     model = HTDemucs(HTDemucsConfig(**TINY))
     config = OptimConfig(kind="muon", lr=1e-2, transformer_lr=1e-3)
-    made = optimisation.optimizer(model, config)
-    optimisation.configure(made, config, step=0, steps=1)
+    made = optim.optimizer(model, config)
+    optim.configure(made, config, step=0, steps=1)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     model(torch.randn(1, 2, 2000)).square().sum().backward()
     made.step()
@@ -130,16 +128,16 @@ def test_muon_takes_the_weights_and_adamw_the_rest():
 
 def test_the_rate_rises_and_falls():
     config = OptimConfig(warmup=4, decay="cosine", final_lr=0.1)
-    rates = [optimisation.rate(config, step, 104) for step in range(104)]
+    rates = [optim.rate(config, step, 104) for step in range(104)]
     assert rates[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
     assert rates[54] == pytest.approx(0.55)
     assert rates == sorted(rates[:4]) + sorted(rates[4:], reverse=True)
     assert rates[-1] == pytest.approx(0.1, abs=1e-3)
-    assert {optimisation.rate(OptimConfig(), step, 9) for step in range(9)} == {1.0}
+    assert {optim.rate(OptimConfig(), step, 9) for step in range(9)} == {1.0}
 
 
 def test_a_crash_while_saving_leaves_the_last_checkpoint(tmp_path, monkeypatch):
-    state.save(tmp_path, {"step": 1, "model": {"x": torch.ones(2)}})
+    checkpoint.save(tmp_path, {"step": 1, "model": {"x": torch.ones(2)}})
 
     def torn(_state, path):
         path.write_bytes(b"half of it")
@@ -147,13 +145,13 @@ def test_a_crash_while_saving_leaves_the_last_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", torn)
     with pytest.raises(KeyboardInterrupt):
-        state.save(tmp_path, {"step": 2})
-    assert state.load(tmp_path)["step"] == 1
+        checkpoint.save(tmp_path, {"step": 2})
+    assert checkpoint.load(tmp_path)["step"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 def test_checkpoints_that_are_none(tmp_path):
-    assert state.load(tmp_path) is None
+    assert checkpoint.load(tmp_path) is None
     path = tmp_path / "checkpoint.pt"
     for content in (b"", b"nonsense", None):
         if content is None:
@@ -161,7 +159,7 @@ def test_checkpoints_that_are_none(tmp_path):
         else:
             path.write_bytes(content)
         with pytest.raises(CheckpointError, match=r"checkpoint\.pt is"):
-            state.load(tmp_path)
+            checkpoint.load(tmp_path)
 
 
 def entry(step, **changes):

@@ -13,7 +13,7 @@ from htdemucs import HTDemucs, HTDemucsConfig, load_model, save_model
 from htdemucs.errors import CheckpointError, ConfigError, HTDemucsError, TrainingError
 from htdemucs.model import Bag
 from htdemucs.training import finish, parts, prepare
-from htdemucs.training.state import load
+from htdemucs.training.checkpoint import load
 
 SOURCES = training_data.SOURCES
 

@@ -9,7 +9,7 @@ from helpers import TINY, awake
 from htdemucs import HTDemucs, HTDemucsConfig
 from htdemucs.errors import TrainingError
 from htdemucs.evaluation import read_multitrack
-from htdemucs.training.corpus import Recording
+from htdemucs.training.dataset import Recording
 from htdemucs.training.validation import Validation
 
 SOURCES = HTDemucsConfig(**TINY).sources

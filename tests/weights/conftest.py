@@ -15,7 +15,7 @@ from huggingface_hub import close_session, get_session
 from huggingface_hub import constants as hub_settings
 
 from htdemucs import CheckpointError, HTDemucs
-from htdemucs.weights import official
+from htdemucs.weights import demucs_format
 from weights.makers import package, save_safetensors, save_th, tiny
 from weights.stand_in import StandIn, running
 
@@ -60,7 +60,7 @@ def refused() -> Callable[..., str]:
 
     def check(path: Path, *words: str) -> str:
         with pytest.raises(CheckpointError) as caught:
-            official.read(path)
+            demucs_format.read(path)
         message = str(caught.value)
         assert message.startswith(str(path))
         assert len(message.splitlines()) == 1

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from helpers import TINY, awake
 from htdemucs import HTDemucs, HTDemucsConfig
-from htdemucs.weights import official
+from htdemucs.weights import demucs_format
 
 CLASS_NAME = "demucs.htdemucs.HTDemucs"
 
@@ -107,7 +107,7 @@ def keywords(config: HTDemucsConfig) -> dict[str, Any]:
 def published_state(model: HTDemucs) -> dict[str, Tensor]:
     """Return the parameters by their published names, in float16."""
     with TemporaryDirectory() as folder:
-        official.write(model, Path(folder, "state.safetensors"))
+        demucs_format.write(model, Path(folder, "state.safetensors"))
         return load_file(Path(folder, "state.safetensors"))
 
 

@@ -13,7 +13,7 @@ from huggingface_hub import constants as hub_settings
 
 from htdemucs import Bag, CheckpointError, DownloadError, HTDemucs, load_model
 from htdemucs.events import Downloading, Loaded, Loading
-from htdemucs.weights import downloads, registry
+from htdemucs.weights import registry
 from weights.makers import assert_same, one_line, save_safetensors, tiny
 
 SIGNATURE = "955717e8"
@@ -256,7 +256,7 @@ def test_a_cache_that_cannot_be_written_is_reported_in_one_line(legacy, caches):
 
 def test_offline_says_what_to_copy_where(hub, legacy, caches, monkeypatch):
     monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", True)
-    assert downloads.offline()
+    assert registry.offline()
     with pytest.raises(DownloadError) as error:
         load()
     checksum = registry._table()["signatures"][SIGNATURE]["checksum"]

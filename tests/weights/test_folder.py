@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from helpers import OLDER, awake
 from htdemucs import Bag, CheckpointError, HTDemucs, HTDemucsConfig, load_model, save_model
-from htdemucs.files import replacing
+from htdemucs.fsutil import replacing
 from htdemucs.model import build
-from htdemucs.weights import folder, official
+from htdemucs.weights import demucs_format, native_format
 from weights.makers import assert_same, tiny
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -80,7 +80,7 @@ def test_a_bag_is_saved_and_loaded_to_the_bit(bag, tmp_path):
 def test_segments_are_saved_and_loaded_exactly(segment, tmp_path):
     model = tiny(depth=1, t_layers=0, bottom_channels=0, segment=segment)
     save_model(model, tmp_path / "one")
-    official.write(model, tmp_path / "official.safetensors")
+    demucs_format.write(model, tmp_path / "official.safetensors")
     for path in (tmp_path / "one", tmp_path / "official.safetensors"):
         again = load_model(path, device="cpu").config
         assert again == model.config
@@ -168,7 +168,7 @@ def test_missing_files_are_named(saved, tmp_path):
     (tmp_path / "empty").mkdir()
     failure(tmp_path / "empty", "config.json")
     with pytest.raises(CheckpointError, match="cannot read"):
-        folder.load_folder(tmp_path / "empty")
+        native_format.load_folder(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_saving_again_keeps_the_folder_a_model_throughout(model, saved, monkeypa
     replace, seen = Path.replace, []
 
     def look(self, target):
-        seen.append(folder.is_model_folder(saved))
+        seen.append(native_format.is_model_folder(saved))
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", look)

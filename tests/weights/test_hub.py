@@ -23,7 +23,7 @@ from htdemucs import (
 )
 from htdemucs.audio import AudioWriter
 from htdemucs.evaluation import EvaluationOptions, evaluate
-from htdemucs.evaluation.document import write_document
+from htdemucs.evaluation.json_report import write_document
 from weights.makers import assert_same, one_line, save_safetensors, tiny, write_bag
 from weights.stand_in import TOKEN
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from htdemucs import CheckpointError, HTDemucsConfig
-from htdemucs.model.family import CONFIGS
-from htdemucs.weights import assembly, official
-from htdemucs.weights.keywords import KEYWORDS, from_config, to_config
+from htdemucs.model.registry import CONFIGS
+from htdemucs.weights import build, demucs_format
+from htdemucs.weights.demucs_format import KEYWORDS, from_config, to_config
 from weights.makers import as_json, assert_same, keywords, rewrite, save_th
 
 
@@ -93,9 +93,9 @@ def test_keywords_without_effect_are_accepted(name, value, model):
 
 def test_keywords_without_effect_are_accepted_in_both_layouts(contents, model, st, tmp_path):
     contents["kwargs"] |= {"made_up": (), "multi_freqs": (), "t_lr": 0.5}
-    assert_same(model, official.read(save_th(contents, tmp_path / "inert.th")))
+    assert_same(model, demucs_format.read(save_th(contents, tmp_path / "inert.th")))
     kwargs = as_json(keywords(model.config) | {"made_up": {}, "t_mask_type": "random"})
-    assert_same(model, official.read(rewrite(st, kwargs=kwargs)))
+    assert_same(model, demucs_format.read(rewrite(st, kwargs=kwargs)))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_an_argument_passed_twice_is_refused():
 def test_a_network_larger_than_its_file_is_refused():
     config = to_config("HTDemucs", [], keywords(HTDemucsConfig()) | {"growth": 1 << 19})
     with pytest.raises(CheckpointError, match="too few"):
-        assembly.network(config, {"encoder.0.conv.weight": torch.ones(9)}, str)
+        build.network(config, {"encoder.0.conv.weight": torch.ones(9)}, str)
 
 
 def test_two_values_that_are_endless_to_compare_are_not_compared():

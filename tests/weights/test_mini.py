@@ -10,7 +10,7 @@ import song as example
 from htdemucs import Separator, load_model
 from htdemucs.evaluation import nsdr
 from htdemucs.weights import registry
-from htdemucs.weights.loading import known_config
+from htdemucs.weights.load import known_config
 
 
 def test_it_is_small_and_has_the_four_sources():

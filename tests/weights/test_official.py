@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file
 
 from htdemucs import CheckpointError, HTDemucs, HTDemucsConfig
-from htdemucs.weights import official
-from htdemucs.weights.keywords import KEYWORDS
+from htdemucs.weights import demucs_format
+from htdemucs.weights.demucs_format import KEYWORDS
 from weights.makers import (
     as_json,
     assert_same,
@@ -36,8 +36,8 @@ DEFAULTS = KEYWORDS["HTDemucs"].defaults
 )
 def test_a_network_is_written_and_read_back(changes, tmp_path):
     model = tiny(**changes)
-    official.write(model, tmp_path / "model.safetensors")
-    again = official.read(tmp_path / "model.safetensors")
+    demucs_format.write(model, tmp_path / "model.safetensors")
+    again = demucs_format.read(tmp_path / "model.safetensors")
     assert again.config == model.config
     assert not again.training
     assert_same(model, again)
@@ -75,14 +75,14 @@ def test_names_and_shapes_are_the_published_ones():
 
 
 def test_a_th_file_as_released_is_read(th, model):
-    again = official.read(th)
+    again = demucs_format.read(th)
     assert again.config == HTDemucsConfig(**model.config.to_dict() | {"t_dropout": 0.02})
     assert all(parameter.dtype == torch.float32 for parameter in again.parameters())
     assert_same(model, again)
 
 
 def test_a_safetensors_file_as_released_is_read(st, model):
-    again = official.read(st)
+    again = demucs_format.read(st)
     assert again.config.segment == 1
     assert again.config.t_dropout == 0.02
     assert_same(model, again)
@@ -93,7 +93,7 @@ def test_positional_arguments_are_read(contents, count, model, tmp_path):
     everything = DEFAULTS | contents["kwargs"]
     contents["args"] = tuple(list(everything.values())[:count])
     contents["kwargs"] = {name: everything[name] for name in list(everything)[count:]}
-    assert_same(model, official.read(save_th(contents, tmp_path / "args.th")))
+    assert_same(model, demucs_format.read(save_th(contents, tmp_path / "args.th")))
 
 
 def test_too_many_arguments_are_refused(contents, tmp_path, refused):
@@ -103,9 +103,9 @@ def test_too_many_arguments_are_refused(contents, tmp_path, refused):
 
 def test_a_segment_may_be_a_fraction(contents, model, tmp_path):
     contents["kwargs"]["segment"] = Fraction(39, 5)
-    assert official.read(save_th(contents, tmp_path / "f.th")).segment == Fraction(39, 5)
+    assert demucs_format.read(save_th(contents, tmp_path / "f.th")).segment == Fraction(39, 5)
     st = save_safetensors(model, tmp_path / "f.safetensors", segment=Fraction(39, 5))
-    assert official.read(st).segment == Fraction(39, 5)
+    assert demucs_format.read(st).segment == Fraction(39, 5)
 
 
 def test_fractions_pickled_by_older_pythons_are_read(contents, tmp_path):
@@ -114,7 +114,7 @@ def test_fractions_pickled_by_older_pythons_are_read(contents, tmp_path):
             return Fraction, ("39/5",)
 
     contents["kwargs"]["segment"] = OldFraction()
-    assert official.read(save_th(contents, tmp_path / "f.th")).segment == Fraction(39, 5)
+    assert demucs_format.read(save_th(contents, tmp_path / "f.th")).segment == Fraction(39, 5)
 
 
 def test_missing_keywords_are_the_published_defaults(tmp_path):
@@ -123,7 +123,7 @@ def test_missing_keywords_are_the_published_defaults(tmp_path):
     kwargs = {"sources": list(model.sources), "nfft": 512}
     kwargs |= {name: getattr(model.config, name) for name in sizes}
     contents = {"args": (), "kwargs": kwargs, "state": published_state(model)}
-    again = official.read(save_th(contents, tmp_path / "few.th"))
+    again = demucs_format.read(save_th(contents, tmp_path / "few.th"))
     assert again.config == model.config
     assert_same(model, again)
 
@@ -131,7 +131,7 @@ def test_missing_keywords_are_the_published_defaults(tmp_path):
 def test_parameters_that_share_memory_in_a_file_are_separate_here(contents, tmp_path):
     state = contents["state"]
     state["encoder.0.rewrite.bias"] = state["tencoder.0.rewrite.bias"] = torch.ones(16)
-    model = official.read(save_th(contents, tmp_path / "tied.th"))
+    model = demucs_format.read(save_th(contents, tmp_path / "tied.th"))
     with torch.no_grad():
         model.spectral_encoder[0].rewrite.bias.zero_()
     assert model.time_encoder[0].rewrite.bias.eq(1).all()
@@ -145,7 +145,7 @@ def test_other_floats_and_memory_layouts_are_read(contents, model, tmp_path):
         "freq_emb.embedding.weight": state["freq_emb.embedding.weight"].double(),
         "encoder.0.conv.bias": torch.nn.Parameter(state["encoder.0.conv.bias"].float()),
     }
-    assert_same(model, official.read(save_th(contents, tmp_path / "other.th")))
+    assert_same(model, demucs_format.read(save_th(contents, tmp_path / "other.th")))
 
 
 @pytest.mark.parametrize("kind", ["th", "safetensors"])
@@ -263,7 +263,7 @@ def test_truncated_files_are_refused(kind, request, tmp_path, refused):
 def test_a_missing_file_is_named(tmp_path):
     for suffix in (".th", ".safetensors"):
         with pytest.raises(CheckpointError, match=r"cannot read .*: No such file"):
-            official.read(tmp_path / f"no{suffix}")
+            demucs_format.read(tmp_path / f"no{suffix}")
 
 
 @pytest.mark.parametrize(
@@ -290,19 +290,19 @@ def test_parameters_beyond_float16_are_not_written(model, tmp_path):
     with torch.no_grad():
         large.spectral_encoder[0].conv.bias.fill_(1e5)
     with pytest.raises(CheckpointError, match="float16"):
-        official.write(large, tmp_path / "large.safetensors")
+        demucs_format.write(large, tmp_path / "large.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_path_that_cannot_be_written_is_reported(model, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match="cannot write"):
-        official.write(model, tmp_path / "file" / "model.safetensors")
+        demucs_format.write(model, tmp_path / "file" / "model.safetensors")
 
 
 def test_write_replaces_the_file_and_adds_no_other(model, tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_text("something else")
-    official.write(model, path)
+    demucs_format.write(model, path)
     assert load_file(path).keys() == published_state(model).keys()
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from htdemucs import CheckpointError
-from htdemucs.weights import official
-from htdemucs.weights.quantised import DIFFERENTIABLE, UNIFORM, Quantised, published_order, unpack
-from htdemucs.weights.renames import renaming
+from htdemucs.weights import demucs_format
+from htdemucs.weights.demucs_format import renaming
+from htdemucs.weights.diffq import DIFFERENTIABLE, UNIFORM, Quantised, published_order, unpack
 from weights.makers import (
     CLASS_NAME,
     as_json,
@@ -138,7 +138,7 @@ SUFFIXES = pytest.mark.parametrize("suffix", [".th", ".safetensors"])
 def test_both_quantisers_are_read_in_both_layouts(kind, suffix, states, model, tmp_path):
     state, expected = states[kind]
     assert len(state["quantized"]) > 3
-    read = official.read(write(state, tmp_path / f"q{suffix}", model))
+    read = demucs_format.read(write(state, tmp_path / f"q{suffix}", model))
     published_name = renaming(read.config)
     ours = {published_name(name): value for name, value in read.state_dict().items()}
     assert ours.keys() == expected.keys()
@@ -329,7 +329,7 @@ def survives(path):
     """Whether a damaged file loads; if not, assert that the error is ours and one line."""
     failure = ""
     try:
-        official.read(path)
+        demucs_format.read(path)
     except CheckpointError as error:
         failure = str(error)
     assert len(failure.splitlines()) == bool(failure)

@@ -19,8 +19,8 @@ from htdemucs import (
     save_model,
 )
 from htdemucs.devices import choose_device
-from htdemucs.weights import downloads, registry
-from htdemucs.weights.loading import known_config
+from htdemucs.weights import registry
+from htdemucs.weights.load import known_config
 from weights.makers import assert_same, save_safetensors, tiny, write_bag
 
 
@@ -29,8 +29,8 @@ def _no_network(caches, monkeypatch):
     def refuse(*arguments, **_):
         raise AssertionError(f"asked the network for {arguments}")
 
-    monkeypatch.setattr(downloads, "from_hub", refuse)
-    monkeypatch.setattr(downloads, "from_url", refuse)
+    monkeypatch.setattr(registry, "from_hub", refuse)
+    monkeypatch.setattr(registry, "from_url", refuse)
 
 
 @pytest.fixture
@@ -313,11 +313,11 @@ def test_a_model_is_loaded_to_the_device(th):
 
 
 def test_the_environment_chooses_the_cache(caches, monkeypatch):
-    assert downloads.default_cache() == caches["HTDEMUCS_CACHE"]
+    assert registry.default_cache() == caches["HTDEMUCS_CACHE"]
     monkeypatch.delenv("HTDEMUCS_CACHE")
-    assert downloads.default_cache() == caches["XDG_CACHE_HOME"] / "htdemucs"
+    assert registry.default_cache() == caches["XDG_CACHE_HOME"] / "htdemucs"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(caches["TORCH_HOME"]))
-    assert downloads.default_cache() == caches["TORCH_HOME"] / ".cache" / "htdemucs"
+    assert registry.default_cache() == caches["TORCH_HOME"] / ".cache" / "htdemucs"
     monkeypatch.setenv("HTDEMUCS_CACHE", "~/models")
-    assert downloads.default_cache() == caches["TORCH_HOME"] / "models"
+    assert registry.default_cache() == caches["TORCH_HOME"] / "models"

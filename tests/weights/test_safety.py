@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from htdemucs import CheckpointError, HTDemucs
-from htdemucs.weights import official
+from htdemucs.weights import demucs_format
 from weights.makers import (
     CLASS_NAME,
     as_json,
@@ -156,7 +156,7 @@ def test_nothing_is_run_in_either_kind_of_archive(zipped, contents, marker, tmp_
 def test_the_older_kind_of_archive_is_read(contents, model, tmp_path):
     """So the test above refuses the contents of its files, not their kind."""
     path = save_th(contents, tmp_path / "old.th", _use_new_zipfile_serialization=False)
-    assert_same(model, official.read(path))
+    assert_same(model, demucs_format.read(path))
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -208,7 +208,7 @@ def test_no_code_of_the_published_class_is_run(contents, marker, tmp_path, model
     """Only the class's name matters: even an installed module of that name is not imported."""
     path = save_th(contents, tmp_path / "model.th")
     with standing_in(CLASS_NAME, __init__=lambda *_, **__: marker.touch()):
-        assert_same(model, official.read(path))
+        assert_same(model, demucs_format.read(path))
     assert not marker.exists()
 
 
@@ -252,7 +252,7 @@ def test_dictionaries_whose_methods_are_hidden_are_read(contents, model, tmp_pat
         contents[name] = OrderedDict(contents[name])
         contents[name].__dict__.update(get=5, keys=5, values=5)
     path = save_th(contents, tmp_path / "shadow.th")
-    assert_same(model, official.read(path))
+    assert_same(model, demucs_format.read(path))
 
 
 def test_parameters_whose_methods_are_hidden_are_refused(contents, tmp_path, refused):
@@ -274,7 +274,7 @@ def survives(path: pathlib.Path) -> bool:
     """Whether a damaged file loads; if not, assert that the error is ours and one line."""
     model = failure = None
     try:
-        model = official.read(path)
+        model = demucs_format.read(path)
     except CheckpointError as error:
         failure = str(error)
     if failure:

@@ -1,15 +1,14 @@
 """Files to waveforms and back, in blocks: memory does not depend on a file's length."""
 
-from htdemucs.audio.encoding import FORMATS, AudioEncoding
-from htdemucs.audio.pipe import AudioPipe, PipeWriter, RawFormat
-from htdemucs.audio.reader import AudioFile, in_step, reblock
-from htdemucs.audio.resample import Resampler, fitted, resampled_length
+from htdemucs.audio.convert import Resampler, fitted, resampled_length
+from htdemucs.audio.formats import FORMATS, AudioEncoding
+from htdemucs.audio.read import Align, AudioFile, in_step, reblock
+from htdemucs.audio.sample_cache import Spool
 from htdemucs.audio.soundcard import SoundCard, devices
-from htdemucs.audio.spool import Spool
-from htdemucs.audio.stem_file import StemFileWriter, read_stem_metadata
+from htdemucs.audio.stem_mp4 import StemFileWriter, read_stem_metadata
+from htdemucs.audio.streams import AudioPipe, PipeWriter, RawFormat
 from htdemucs.audio.tags import Tags, read_tags, write_tags
-from htdemucs.audio.timeline import Align
-from htdemucs.audio.writer import AudioWriter
+from htdemucs.audio.write import AudioWriter
 
 __all__ = [
     "FORMATS",

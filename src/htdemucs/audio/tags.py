@@ -20,8 +20,8 @@ from mutagen.oggopus import OggOpus
 from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
 
-from htdemucs.audio.decoding import open_audio
-from htdemucs.audio.failures import reporting
+from htdemucs.audio.ffmpeg import reporting
+from htdemucs.audio.read import open_audio
 
 
 class _Field(NamedTuple):

@@ -16,21 +16,21 @@ from queue import Queue
 from typing import Any, Literal
 
 from htdemucs.audio import AudioFile
-from htdemucs.audio.failures import printable
-from htdemucs.batch import storage
-from htdemucs.batch.outcomes import Outcome, failed, failed_unexpectedly
-from htdemucs.batch.placement import Placement, is_source
-from htdemucs.batch.stores import open_store
-from htdemucs.batch.tracks import Track
+from htdemucs.audio.ffmpeg import printable
+from htdemucs.batch import remote
+from htdemucs.batch.inputs import Track
+from htdemucs.batch.output_paths import Placement, is_source
+from htdemucs.batch.remote import open_store
+from htdemucs.batch.results import Outcome, failed, failed_unexpectedly
 from htdemucs.errors import AudioError, HTDemucsError, SeparationError
 from htdemucs.events import Event, Listener, Progress, Started, nobody
-from htdemucs.files import delete_unused
+from htdemucs.fsutil import delete_unused
 from htdemucs.separation import Separator
 from htdemucs.stems import manifest
-from htdemucs.stems.naming import Places
-from htdemucs.stems.options import OutputOptions
-from htdemucs.stems.separate import Resumption, SeparatedFile, separate_to
-from htdemucs.stems.watching import Watcher
+from htdemucs.stems.observer import Watcher
+from htdemucs.stems.output_options import OutputOptions
+from htdemucs.stems.paths import Places
+from htdemucs.stems.track import Resumption, SeparatedFile, separate_to
 
 LOG = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class Library:
     ) -> Outcome:
         started = time.monotonic()
         if not track.is_local and track.stored is None:
-            track = replace(track, stored=storage.stat(track.location))
+            track = replace(track, stored=remote.stat(track.location))
         recipe = manifest.Recipe.of(separator, self.options)
         places = self._places(track)
         known = self._known(track, places)
@@ -300,11 +300,11 @@ class Library:
         work = json.dumps([self.out, track.location, str(places.manifest), places.template])
         digest = hashlib.sha256(work.encode()).hexdigest()
         # The same name again after a kill: unfinished work is found there.
-        with storage.scratch_folder(self.scratch, digest[:24], track.location) as folder:
+        with remote.scratch_folder(self.scratch, digest[:24], track.location) as folder:
             path = track.path
             if not track.is_local:
                 path = folder / "in" / track.path.name
-                storage.fetch(track.location, path)
+                remote.fetch(track.location, path)
             yield path, places if self._store.is_local else self._places(track, folder / "out")
 
 

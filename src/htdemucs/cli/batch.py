@@ -14,12 +14,11 @@ from htdemucs.cli import options as opt
 from htdemucs.cli.console import SignalHandler, print_error, print_status, status_console
 from htdemucs.cli.progress import ConsoleReporter, reporting
 from htdemucs.events import Downloading, Event, Failed, Found, Listener, Loaded
-from htdemucs.files import model_folder
+from htdemucs.fsutil import model_folder
 
 if TYPE_CHECKING:
     from htdemucs.batch import Track
-    from htdemucs.batch.cluster import Plan, Workers
-    from htdemucs.batch.table import Row
+    from htdemucs.batch.ray_cluster import Plan, Row, Workers
 
 TABLE = "outcomes.parquet"
 PRINTED = 20  # failures that are printed one by one
@@ -120,7 +119,7 @@ def batch(
     """
     with reporting(progress, quiet=quiet, console=_FewLines()) as on_event:
         stems, options = opt.wanted_stems(**output), opt.output_settings(**output)
-        from htdemucs.batch.cluster import Plan
+        from htdemucs.batch.ray_cluster import Plan
 
         plan = Plan(
             name=name,
@@ -163,7 +162,7 @@ class _Run:
     """Reports the progress of a large run, and collects its outcomes for the table."""
 
     def __init__(self, plan: "Plan", table_path: str, on_event: Listener) -> None:
-        from htdemucs.batch.table import OutcomeTable
+        from htdemucs.batch.ray_cluster import OutcomeTable
 
         self.plan, self.table_path, self.on_event = plan, table_path, on_event
         self.table = OutcomeTable()
@@ -173,10 +172,9 @@ class _Run:
 
     def prepare(self, source: str, without: list[str], column: str | None) -> None:
         """Find the tracks, and raise errors now that would otherwise stop the work later."""
-        from htdemucs.batch.cluster import place_all, require
-        from htdemucs.batch.sources import find_sources
-        from htdemucs.batch.storage import check_writable
-        from htdemucs.batch.table import Row
+        from htdemucs.batch.inputs import find_sources
+        from htdemucs.batch.ray_cluster import Row, place_all, require
+        from htdemucs.batch.remote import check_writable
 
         require()
         tracks = list(find_sources(source, without, column))
@@ -190,7 +188,7 @@ class _Run:
 
     def separate(self, address: str | None, workers: int | None, gpu_sharing: int) -> None:
         """Separate all tracks, until a signal; then write the table."""
-        from htdemucs.batch.cluster import separate_all, session, share_out
+        from htdemucs.batch.ray_cluster import separate_all, session, share_out
 
         # Ray also prints its log on standard output, which is for results.
         with (
@@ -216,7 +214,7 @@ class _Run:
 
     def conclude(self, as_json: bool) -> None:
         """Print the counts; exit with an error if a track failed or a signal stopped the run."""
-        from htdemucs.batch.outcomes import STATUSES
+        from htdemucs.batch.results import STATUSES
 
         counts: dict[str, int] = {status: self.table.counts[status] for status in STATUSES}
         number = self.signals.signal

@@ -38,11 +38,11 @@ def bench(name: str, device: str | None, compiled: bool, repeat: int) -> None:
     from rich.table import Table
 
     from htdemucs.devices import choose_device
+    from htdemucs.environment import machine
     from htdemucs.fast import choose_precision, keep_freed_memory
     from htdemucs.model import build
-    from htdemucs.provenance import machine
     from htdemucs.version import __version__
-    from htdemucs.weights.loading import known_config
+    from htdemucs.weights.load import known_config
 
     keep_freed_memory()
     network = build(known_config(name)).to(choose_device(device)).eval()

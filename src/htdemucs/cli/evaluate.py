@@ -145,7 +145,7 @@ def _print_scores(evaluation: "Evaluation") -> None:
     from rich.table import Table
 
     from htdemucs.evaluation import METRICS
-    from htdemucs.evaluation.document import rows, statistics, to_document
+    from htdemucs.evaluation.json_report import rows, statistics, to_document
 
     document = to_document(evaluation)
     tracks = document["data"]["tracks"]

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from htdemucs.audio import AudioPipe, RawFormat, SoundCard
     from htdemucs.model import Model
     from htdemucs.separation import LiveSeparator, RealTimeSeparator, Timing
-    from htdemucs.separation.latency import Choice
-    from htdemucs.stems.live import LivePlayer
+    from htdemucs.separation.live_tuning import Choice
+    from htdemucs.stems.live_player import LivePlayer
     from htdemucs.stems.mixer import Mixer
 
 SAMPLE_RATE = 44_100  # Hz, of the models; a device that cannot gets its own
@@ -126,7 +126,7 @@ def live(
     ):
         from htdemucs.audio import SoundCard
         from htdemucs.fast import keep_freed_memory
-        from htdemucs.stems.live import live_pipe
+        from htdemucs.stems.live_player import live_pipe
         from htdemucs.stems.mixer import Mixer
         from htdemucs.weights import load_model
 
@@ -163,7 +163,7 @@ def _separator(
 ) -> "LiveSeparator":
     """Return the separation with the timing that is given, or best on this machine."""
     from htdemucs.separation import LiveSeparator, Separator
-    from htdemucs.separation.latency import suited
+    from htdemucs.separation.live_tuning import suited
 
     if exact:
         segment, timing = exact
@@ -227,7 +227,7 @@ class _Waiting:
 
 def _run_card(live: "LiveSeparator", mixer: "Mixer", card: "SoundCard", tell: Listener) -> None:
     from htdemucs.separation import RealTimeSeparator
-    from htdemucs.stems.live import NAME, LivePlayer
+    from htdemucs.stems.live_player import NAME, LivePlayer
 
     def changed(timing: "Timing") -> None:
         text = f"the network is too slow for this delay, which is {timing.delay:.2f} s now"
@@ -251,7 +251,7 @@ def _run_card(live: "LiveSeparator", mixer: "Mixer", card: "SoundCard", tell: Li
 
 def _play(player: "LivePlayer", mixer: "Mixer", keyboard: Keyboard, tell: Listener) -> None:
     """Turn keys into gains until one of them ends it."""
-    from htdemucs.stems.live import NAME
+    from htdemucs.stems.live_player import NAME
 
     chosen, pace = 0, Pace(NAME, None)
     while True:

@@ -24,7 +24,7 @@ def models(as_json: bool) -> None:
 
 def print_models(as_json: bool) -> None:
     """Print a table, or a JSON list, of the models with names."""
-    from htdemucs.weights.overview import named_models
+    from htdemucs.weights.load import named_models
 
     rows = named_models()
     if as_json:
@@ -73,13 +73,13 @@ def convert(model: str, target: Path, repo: Path | None) -> None:
     package's format.
     """
     from htdemucs.model import Bag
-    from htdemucs.weights import load_model, official, save_model
+    from htdemucs.weights import demucs_format, load_model, save_model
 
     loaded = load_model(model, repo=repo, device="cpu")
     if target.suffix == ".safetensors":
         if isinstance(loaded, Bag):
             raise CheckpointError("a bag cannot be a single file; name a folder as TARGET")
-        official.write(loaded, target)
+        demucs_format.write(loaded, target)
     else:
         save_model(loaded, target)
     print_status(f"wrote {target}")

@@ -16,7 +16,7 @@ from htdemucs.cli.console import SignalHandler, print_error, print_status
 from htdemucs.cli.progress import ConsoleReporter, reporting
 from htdemucs.errors import HTDemucsError, SeparationError
 from htdemucs.events import Event, Failed, Finished, Found, Listener, Written
-from htdemucs.files import model_folder
+from htdemucs.fsutil import model_folder
 
 if TYPE_CHECKING:
     from htdemucs.batch import Library, Outcome, Track
@@ -279,7 +279,7 @@ def _conclude(
     outcomes: "list[Outcome]", signals: SignalHandler, *, as_json: bool, quiet: bool
 ) -> None:
     """Print the summary; exit with an error if a track failed or a signal stopped the run."""
-    from htdemucs.batch.outcomes import STATUSES, summary
+    from htdemucs.batch.results import STATUSES, summary
 
     counts = summary(outcomes)
     if as_json:

@@ -8,7 +8,7 @@ import click
 from htdemucs.cli import options as opt
 from htdemucs.cli.console import print_status, set_verbosity
 from htdemucs.errors import ServerError
-from htdemucs.files import user_data
+from htdemucs.fsutil import user_data
 
 SHORTEST_TOKEN = 8
 
@@ -160,7 +160,7 @@ def serve(
     """Serve a web page that separates songs and plays the stems while it works."""
     try:
         from htdemucs.serve import server
-        from htdemucs.serve.security import Access
+        from htdemucs.serve.auth import Access
         from htdemucs.serve.settings import Limits, Settings
     except ImportError as error:
         raise ServerError(

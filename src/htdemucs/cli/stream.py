@@ -21,7 +21,7 @@ from htdemucs.cli.stdio_options import (
 
 if TYPE_CHECKING:
     from htdemucs.separation import Normalization
-    from htdemucs.separation.normalization import Running
+    from htdemucs.separation.levels import Running
 
 EXAMPLES = """
 ffmpeg -v error -i song.mp3 -f wav - | htdemucs stream --stems vocals > vocals.wav

@@ -23,7 +23,7 @@ from htdemucs.cli.console import print_table
 def trace(name: str, samples: int | None, language: Literal["en", "zh"], as_json: bool) -> None:
     """Show the size of the data at every stage of the network. Needs no weights."""
     from htdemucs.model.trace import trace as trace_stages
-    from htdemucs.weights.loading import known_config
+    from htdemucs.weights.load import known_config
 
     config = known_config(name)
     length = config.segment_length if samples is None else samples

@@ -93,7 +93,7 @@ def _benchmark(run: "Run") -> None:
     """Run a few steps and print their time and memory."""
     import torch
 
-    from htdemucs.provenance import peak_device_memory, peak_memory
+    from htdemucs.environment import peak_device_memory, peak_memory
 
     entry = run.trainer.rehearse(BENCHMARK_STEPS)
     if not run.trainer.accelerator.is_main_process:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from htdemucs.model import Model
 from htdemucs.model.config import Seconds, samples
 from htdemucs.separation import Answers, Separator
-from htdemucs.separation.overlap_add import Segment
+from htdemucs.separation.chunking import Segment
 
 PRECISION = "fp32"  # programs compare results, so none is rounded to the device's fastest numbers
 OnSegment = Callable[[Segment, str], None]

@@ -10,9 +10,8 @@ from torch.nn import functional as F
 from htdemucs.compat.engine import padded_length
 from htdemucs.model import Bag, Model
 from htdemucs.model.config import Seconds
-from htdemucs.model.family import build
-from htdemucs.weights.keywords import to_config
-from htdemucs.weights.official import assemble
+from htdemucs.model.registry import build
+from htdemucs.weights.demucs_format import assemble, to_config
 
 
 class Published(nn.Module):

@@ -1,9 +1,14 @@
 """Evaluation: scores of a model or of separated files, beside known stems."""
 
-from htdemucs.evaluation.document import to_document, write_document
+from htdemucs.evaluation.dataset import (
+    Multitrack,
+    MultitrackReader,
+    find_multitracks,
+    read_multitrack,
+)
 from htdemucs.evaluation.estimates import FileEstimator, ModelEstimator
 from htdemucs.evaluation.evaluate import Evaluation, evaluate
-from htdemucs.evaluation.frames import MultitrackReader
+from htdemucs.evaluation.json_report import to_document, write_document
 from htdemucs.evaluation.metrics import (
     METRICS,
     ScoreMeter,
@@ -13,10 +18,8 @@ from htdemucs.evaluation.metrics import (
     nsdr,
     si_sdr,
 )
-from htdemucs.evaluation.multitracks import Multitrack, find_multitracks, read_multitrack
-from htdemucs.evaluation.options import EvaluationOptions
 from htdemucs.evaluation.report import to_html, write_report
-from htdemucs.evaluation.scoring import TrackResult, score_track
+from htdemucs.evaluation.scoring import EvaluationOptions, TrackResult, score_track
 
 __all__ = [
     "METRICS",

@@ -11,11 +11,16 @@ from torch import Tensor
 
 from htdemucs.audio import AudioFile, reblock
 from htdemucs.errors import AudioError, EvaluationError
-from htdemucs.evaluation.frames import MultitrackReader, oddities, side_by_side
-from htdemucs.evaluation.multitracks import Multitrack, read_multitrack
-from htdemucs.evaluation.naming import estimate_files
-from htdemucs.evaluation.selection import choose_stems
-from htdemucs.evaluation.threads import threads
+from htdemucs.evaluation.dataset import (
+    Multitrack,
+    MultitrackReader,
+    choose_stems,
+    estimate_files,
+    oddities,
+    read_multitrack,
+    side_by_side,
+)
+from htdemucs.fast.runtime import threads
 from htdemucs.separation import Separator
 
 

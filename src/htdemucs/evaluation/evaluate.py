@@ -1,4 +1,4 @@
-"""A folder of multitracks, scored."""
+"""Score a folder of multitracks."""
 
 import time
 from dataclasses import dataclass
@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from htdemucs.devices import choose_device
+from htdemucs.environment import machine
+from htdemucs.evaluation.dataset import (
+    find_multitracks,
+    passed_over,
+)
 from htdemucs.evaluation.estimates import ModelEstimator, estimated_stems
-from htdemucs.evaluation.multitracks import find_multitracks, passed_over
-from htdemucs.evaluation.options import EvaluationOptions
-from htdemucs.evaluation.scoring import TrackResult
+from htdemucs.evaluation.scoring import EvaluationOptions, TrackResult
 from htdemucs.evaluation.workers import (
     Scoring,
     model_estimator,
@@ -17,7 +20,6 @@ from htdemucs.evaluation.workers import (
     score_in_processes,
 )
 from htdemucs.events import Listener, nobody
-from htdemucs.provenance import machine
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from htdemucs.evaluation.frames import Frame
+from htdemucs.evaluation.dataset import Frame
 
 N_FFT = 2048  # samples; 46 ms at 44.1 kHz
 HOP_LENGTH = N_FFT // 2

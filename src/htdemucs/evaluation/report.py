@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from htdemucs.evaluation.aggregate import ALL
-from htdemucs.evaluation.document import rows, statistics, to_document, write_text
+from htdemucs.evaluation.band_spectrogram import LOWEST
 from htdemucs.evaluation.evaluate import Evaluation
-from htdemucs.evaluation.figures import RANGE, box_plot, spectrogram
+from htdemucs.evaluation.json_report import rows, statistics, to_document, write_text
 from htdemucs.evaluation.metrics import METRICS
+from htdemucs.evaluation.plots import RANGE, box_plot, spectrogram
 from htdemucs.evaluation.scoring import TrackResult
-from htdemucs.evaluation.spectra import LOWEST
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em;

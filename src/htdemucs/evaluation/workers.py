@@ -1,4 +1,7 @@
-"""Multitracks scored in this process, or shared out among several."""
+"""Set the number of torch's threads for a while.
+
+MERGED: Multitracks scored in this process, or shared out among several.
+"""
 
 import multiprocessing
 import os
@@ -15,10 +18,9 @@ import torch
 
 from htdemucs.audio import AudioFile
 from htdemucs.errors import HTDemucsError
+from htdemucs.evaluation.dataset import audio_paths, read_multitrack
 from htdemucs.evaluation.estimates import Estimator, FileEstimator, ModelEstimator
-from htdemucs.evaluation.multitracks import audio_paths, read_multitrack
-from htdemucs.evaluation.options import EvaluationOptions
-from htdemucs.evaluation.scoring import OnSeconds, TrackResult, score_track
+from htdemucs.evaluation.scoring import EvaluationOptions, OnSeconds, TrackResult, score_track
 from htdemucs.events import Listener, Pace, nobody
 from htdemucs.separation import Separator
 from htdemucs.weights import load_model

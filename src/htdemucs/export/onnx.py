@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from htdemucs.errors import ExportError
-from htdemucs.files import replacing
+from htdemucs.fsutil import replacing
 from htdemucs.model import Bag, HTDemucs, Model
 from htdemucs.model.bag import networks
 from htdemucs.model.config import samples
-from htdemucs.model.family import kind
+from htdemucs.model.registry import kind
 
 AGREEMENT = 60.0  # dB by which ONNX Runtime's outputs must exceed their difference to torch's
 INPUTS, OUTPUTS = ("mixture", "spectrogram"), ("time", "spectral")

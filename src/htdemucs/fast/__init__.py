@@ -1,8 +1,7 @@
 """The same network, faster on the machine it runs on."""
 
-from htdemucs.fast.allocation import keep_freed_memory
 from htdemucs.fast.precision import PRECISIONS, choose_precision, prepare, prepare_bag
-from htdemucs.fast.threads import use_this_thread_only
+from htdemucs.fast.runtime import keep_freed_memory, use_this_thread_only
 
 __all__ = [
     "PRECISIONS",

@@ -7,7 +7,7 @@ from typing import ParamSpec, TypeVar
 import torch
 
 from htdemucs.errors import ConfigError
-from htdemucs.files import user_cache
+from htdemucs.fsutil import user_cache
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from htdemucs.fast import kernels
 from htdemucs.fast.kernels import LANES, DConvParameters
-from htdemucs.fast.products import Convolution
+from htdemucs.fast.onednn import Convolution
 from htdemucs.model.config import STRIDE
 from htdemucs.model.layers import DConv
 

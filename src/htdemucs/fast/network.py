@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from htdemucs.fast import kernels, products
+from htdemucs.fast import kernels, onednn
 from htdemucs.fast.layers import MARGIN, Decoder, Encoder
 from htdemucs.fast.transformer import Transformer
 from htdemucs.model import HDemucs, HTDemucs, Network
@@ -54,7 +54,7 @@ def supports(model: Network) -> TypeGuard[HTDemucs | HDemucs]:
     vectors.append(model.config.bins)
     return (
         kernels.library() is not None
-        and products.available()
+        and onednn.available()
         and model.config.dconv_depth <= MOST_DCONV_LAYERS
         and model.config.dconv_comp >= 1  # memory grows with the square of the hidden channels
         and all(size % kernels.LANES == 0 for size in vectors)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from htdemucs.errors import ConfigError
 from htdemucs.fast import kernels
 from htdemucs.fast.compiled import compile_function
-from htdemucs.fast.half import in_half
+from htdemucs.fast.half_precision import in_half
 from htdemucs.fast.network import FastHybrid, supports
 from htdemucs.model import Bag, HDemucs, HTDemucs, Model, Network
 from htdemucs.model.bag import networks

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from htdemucs.fast import kernels
-from htdemucs.fast.products import Linear
+from htdemucs.fast.onednn import Linear
 from htdemucs.model.transformer import (
     CrossDomainTransformer,
     SelfAttentionLayer,

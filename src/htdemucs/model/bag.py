@@ -7,11 +7,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from htdemucs.environment import Origin
 from htdemucs.errors import ConfigError
 from htdemucs.model.config import Seconds, exact_seconds
+from htdemucs.model.hub_mixin import Pretrained
 from htdemucs.model.network import Network
-from htdemucs.model.pretrained import Pretrained
-from htdemucs.provenance import Origin
 
 
 class Bag(Pretrained, nn.Module):

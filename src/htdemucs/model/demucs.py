@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from htdemucs.errors import ConfigError
 from htdemucs.model.config import KERNEL_SIZE, STRIDE, ContextConfig
-from htdemucs.model.context import context
 from htdemucs.model.layers import DConv, Kernel, NormedDecoderLayer, NormedEncoderLayer
+from htdemucs.model.lstm_attention import context
 from htdemucs.model.network import EPSILON, Network, Restore, rescale_convolutions
 
 OVERSAMPLING = 2  # the network works at twice the track's sample rate

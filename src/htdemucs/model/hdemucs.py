@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from htdemucs.errors import ConfigError
 from htdemucs.model.config import KERNEL_SIZE, STRIDE, ContextConfig, HybridConfig
-from htdemucs.model.context import context
 from htdemucs.model.layers import (
     EDGE,
     DConv,
@@ -29,6 +28,7 @@ from htdemucs.model.layers import (
     frequency_embedding,
     norm,
 )
+from htdemucs.model.lstm_attention import context
 from htdemucs.model.network import HybridNetwork, normalise, rescale_convolutions
 from htdemucs.model.spectrogram import LateSpectrogram, Spectrogram
 

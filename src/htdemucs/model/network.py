@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from htdemucs.environment import Origin
 from htdemucs.model.config import NetworkConfig, Seconds
-from htdemucs.model.pretrained import Pretrained
+from htdemucs.model.hub_mixin import Pretrained
 from htdemucs.model.spectrogram import Spectrogram
-from htdemucs.provenance import Origin
 
 EPSILON = 1e-5  # keeps silence finite when inputs are normalised
 

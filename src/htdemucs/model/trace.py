@@ -11,10 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from htdemucs.errors import ConfigError
 from htdemucs.model.config import NetworkConfig
-from htdemucs.model.family import build
 from htdemucs.model.hdemucs import HDemucs
 from htdemucs.model.htdemucs import HTDemucs
 from htdemucs.model.network import HybridNetwork, Network
+from htdemucs.model.registry import build
 from htdemucs.model.transformer import CrossDomainTransformer
 
 Language = Literal["en", "zh"]

@@ -1,7 +1,7 @@
 """The engine: waveform blocks in, stem blocks out."""
 
+from htdemucs.separation.levels import Normalization, measure
 from htdemucs.separation.live import LiveSeparator, Timing
-from htdemucs.separation.normalization import Normalization, measure
 from htdemucs.separation.realtime import RealTimeSeparator
 from htdemucs.separation.separator import Answers, Separator
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from htdemucs.errors import SeparationError
-from htdemucs.separation.normalization import Level, Normalization
+from htdemucs.separation.levels import Level, Normalization
 from htdemucs.separation.separator import Separator, Stems
 
 STEPS = 1 << 20  # of a fade: so few that a fade and its counterpart add up to 1 exactly

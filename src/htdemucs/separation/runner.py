@@ -15,8 +15,8 @@ from htdemucs.errors import CheckpointError
 from htdemucs.fast import choose_precision, prepare_bag
 from htdemucs.model import Bag, Model
 from htdemucs.model.bag import as_bag, networks
-from htdemucs.separation.windows import Windows
-from htdemucs.weights.loading import read_again
+from htdemucs.separation.chunking import Windows
+from htdemucs.weights.load import read_again
 
 T = TypeVar("T")
 ACTIVATIONS = 16  # float32 tensors of the outermost layer's output: a segment's memory

@@ -13,17 +13,16 @@ from torch import Tensor, nn
 
 from htdemucs.audio import Resampler, fitted
 from htdemucs.devices import choose_device
+from htdemucs.environment import Origin
 from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
 from htdemucs.model import Bag, Model
 from htdemucs.model.bag import as_bag, networks
 from htdemucs.model.config import Seconds, exact_seconds, samples
-from htdemucs.provenance import Origin
-from htdemucs.separation.normalization import Normalization, Running, measure
-from htdemucs.separation.overlap_add import Cut, Segment
-from htdemucs.separation.passes import Pass, segments_of
+from htdemucs.separation.chunking import Cut, Pass, Segment, segments_of
+from htdemucs.separation.levels import Normalization, Running, measure
 from htdemucs.separation.runner import Runner, answered
 from htdemucs.weights import load_model
-from htdemucs.weights.loading import is_as_read
+from htdemucs.weights.load import is_as_read
 
 MAX_SHIFT = 0.5  # seconds; no random lead-in is longer
 Stems = dict[str, Tensor]

@@ -1,4 +1,8 @@
-"""The web application: routes, errors, the page."""
+"""What went wrong, as a code beside the sentence: pages say it in their own language.
+
+MERGED: Numbers for Prometheus, in its text format.
+MERGED: The web application: routes, errors, the page.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel
+from sqlalchemy import func, select
 from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from htdemucs.audio.encoding import DEPTHS, FORMATS
+from htdemucs.audio.formats import DEPTHS, FORMATS
 from htdemucs.errors import (
     BadRequestError,
     ConflictError,
@@ -26,14 +31,45 @@ from htdemucs.errors import (
     TooManyError,
     UnsupportedError,
 )
-from htdemucs.serve import export_api, metrics, sound_api, tracks_api
-from htdemucs.serve.housekeeping import Housekeeping
-from htdemucs.serve.problems import code_of
-from htdemucs.serve.security import Access, Guard
-from htdemucs.serve.service import Here, Service
+from htdemucs.serve import audio_routes, export_routes, track_routes
+from htdemucs.serve.app_state import Here, Service
+from htdemucs.serve.auth import Access, Guard
+from htdemucs.serve.db import LIVE, TRACKS
+from htdemucs.serve.error_codes import code_of
+from htdemucs.serve.maintenance import Housekeeping
 from htdemucs.serve.supervisor import Supervisor
 from htdemucs.version import __version__
-from htdemucs.weights.overview import named_models
+from htdemucs.weights.load import named_models
+
+T = TRACKS.c
+
+
+router = APIRouter(tags=["server"])
+
+
+@router.get("/metrics", response_class=Response)
+def metrics(here: Here) -> Response:
+    """Return the numbers of tracks by state, uploads and streams, for Prometheus."""
+    counts = dict.fromkeys(LIVE, 0)
+    with here.database.reading() as connection:
+        for state, count in connection.execute(select(T.state, func.count()).group_by(T.state)):
+            if state in counts:
+                counts[state] = count
+        done = connection.scalar(select(func.sum(T.done)).where(T.state == "finished"))
+    states = [(f'{{state="{state}"}}', count) for state, count in counts.items()]
+    families = [
+        ("info", "The version.", [(f'{{version="{__version__}"}}', 1)]),
+        ("tracks", "Tracks by state.", states),
+        ("finished_audio_seconds", "Audio of the finished tracks.", [("", done or 0)]),
+        ("uploads", "Files that are arriving.", [("", here.uploading)]),
+        ("event_streams", "Open streams of events.", [("", here.changes.streams)]),
+    ]
+    lines = []
+    for name, about, samples in families:
+        lines += [f"# HELP htdemucs_{name} {about}", f"# TYPE htdemucs_{name} gauge"]
+        lines += [f"htdemucs_{name}{labels} {value:g}" for labels, value in samples]
+    return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+
 
 PAGE = Path(__file__).parent / "page"
 STATUS: dict[type[HTDemucsError], int] = {
@@ -92,10 +128,10 @@ def create_app(
     )  # fmt: skip
     app.state.service = service
     app.add_middleware(Guard, access=access or Access())
-    app.include_router(tracks_api.router)
-    app.include_router(sound_api.router)
-    app.include_router(export_api.router)
-    app.include_router(metrics.router)
+    app.include_router(track_routes.router)
+    app.include_router(audio_routes.router)
+    app.include_router(export_routes.router)
+    app.include_router(router)
     app.add_api_route("/api/info", _info, tags=["server"])
     app.add_api_route("/health", _health, tags=["server"])
     app.add_api_route("/health", _health, methods=["HEAD"], include_in_schema=False)

@@ -8,14 +8,13 @@ from contextlib import ExitStack
 import uvicorn
 
 from htdemucs.errors import ServerError
-from htdemucs.files import locked
+from htdemucs.fsutil import locked
 from htdemucs.serve.app import create_app
-from htdemucs.serve.jobs import Jobs
-from htdemucs.serve.security import Access
-from htdemucs.serve.service import Service
+from htdemucs.serve.app_state import Service
+from htdemucs.serve.auth import Access
+from htdemucs.serve.db import Database, Jobs
 from htdemucs.serve.settings import Settings
 from htdemucs.serve.supervisor import Supervisor
-from htdemucs.serve.tables import Database
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 BACKLOG = 128

@@ -9,7 +9,7 @@ import sys
 import threading
 from contextlib import suppress
 
-from htdemucs.serve.jobs import Jobs
+from htdemucs.serve.db import Jobs
 from htdemucs.serve.settings import Settings
 
 LOG = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from htdemucs.errors import BadRequestError, DiskFullError, TooLargeError, UnsupportedError
 from htdemucs.serve.settings import Limits
-from htdemucs.stems.naming import LONGEST, file_name
+from htdemucs.stems.paths import LONGEST, file_name
 
 CHUNK = 1 << 20  # bytes written at a time
 PATIENCE = 60.0  # seconds that a client may send nothing

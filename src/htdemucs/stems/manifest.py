@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from htdemucs.audio.decoding import check_regular_file
-from htdemucs.audio.failures import reporting
-from htdemucs.files import replacing
-from htdemucs.provenance import sha256, versions
+from htdemucs.audio.ffmpeg import reporting
+from htdemucs.audio.read import check_regular_file
+from htdemucs.environment import sha256, versions
+from htdemucs.fsutil import replacing
 from htdemucs.separation import Separator
-from htdemucs.stems.naming import Places
-from htdemucs.stems.options import OutputOptions
-from htdemucs.stems.separate import SeparatedFile
+from htdemucs.stems.output_options import OutputOptions
+from htdemucs.stems.paths import Places
+from htdemucs.stems.track import SeparatedFile
 
 FORMAT = "htdemucs-track"
 FORMAT_VERSION = 1

@@ -11,7 +11,7 @@ from torch import Tensor
 from htdemucs.audio import AudioPipe, PipeWriter, Resampler, fitted
 from htdemucs.events import Finished, Listener, Pace, Started, nobody, results
 from htdemucs.separation import Normalization, Separator
-from htdemucs.separation.normalization import Running
+from htdemucs.separation.levels import Running
 
 NAME = "-"  # of the track and of its files, in events
 AHEAD = 128  # blocks that are read while the network computes: 16 seconds

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from htdemucs.files import replacing
+from htdemucs.fsutil import replacing
 
 FILE = "log.jsonl"
 

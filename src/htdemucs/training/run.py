@@ -12,18 +12,17 @@ import yaml
 from accelerate import Accelerator
 
 from htdemucs.errors import ConfigError, TrainingError
-from htdemucs.files import delete_partials, replacing
+from htdemucs.fsutil import delete_partials, replacing
 from htdemucs.model import Bag, Network, build
 from htdemucs.model.config import samples
-from htdemucs.model.family import CONFIGS
+from htdemucs.model.registry import CONFIGS
 from htdemucs.training.config import TrainConfig
-from htdemucs.training.corpus import Corpus, Recording, read_corpus
-from htdemucs.training.examples import Examples
-from htdemucs.training.excerpts import ExcerptPlan
+from htdemucs.training.dataloader import Examples, ExcerptPlan
+from htdemucs.training.dataset import Corpus, Recording, read_corpus
+from htdemucs.training.head_transfer import with_sources
 from htdemucs.training.log import LogEntry, TrainingLog
 from htdemucs.training.losses import LONGEST_STFT, loss_region
-from htdemucs.training.randomness import seed_torch
-from htdemucs.training.surgery import with_sources
+from htdemucs.training.rng import seed_torch
 from htdemucs.training.trainer import BEST, LAST, Trainer
 from htdemucs.training.validation import Validation
 from htdemucs.weights import load_model, save_model

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from htdemucs.errors import CheckpointError, ConfigError, TrainingError
 from htdemucs.fast.compiled import compile_function
-from htdemucs.files import replacing
+from htdemucs.fsutil import replacing
 from htdemucs.model import Network
 from htdemucs.model.network import HybridNetwork
-from htdemucs.training import optimisation, state
-from htdemucs.training.averaging import Average
+from htdemucs.training import checkpoint, optim
 from htdemucs.training.config import TrainConfig
-from htdemucs.training.examples import Examples, batches
+from htdemucs.training.dataloader import Examples, batches
+from htdemucs.training.ema import Average
 from htdemucs.training.log import LogEntry
 from htdemucs.training.losses import SourceLoss, loss_region
-from htdemucs.training.randomness import seed_torch
+from htdemucs.training.rng import seed_torch
 from htdemucs.weights import save_model
 
 Validate = Callable[[Network], dict[str, float]]
@@ -75,7 +75,7 @@ class Trainer:
             if not isinstance(network, HybridNetwork):
                 raise ConfigError("compiling needs a network with a core: HTDemucs or HDemucs")
             self._compiled_core = compile_function(network.core)
-        optimizer = optimisation.optimizer(network, config.optim)
+        optimizer = optim.optimizer(network, config.optim)
         # `network` holds the parameters; `model` is the same, wrapped to share its gradients.
         self.model: nn.Module
         self.model, self.optimizer = accelerator.prepare(network, optimizer)
@@ -87,7 +87,7 @@ class Trainer:
         Raises:
             CheckpointError: it is damaged, or of another network.
         """
-        saved = state.load(self.config.out)
+        saved = checkpoint.load(self.config.out)
         if saved is None:
             return False
         if saved["config"] != self.network.config.to_dict() or (
@@ -117,7 +117,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
-        state.save(
+        checkpoint.save(
             self.config.out,
             {
                 "step": self.step,
@@ -157,7 +157,7 @@ class Trainer:
             if self.step % config.save_every == 0:
                 self.save()
             if last or valid or self.step % config.log_every == 0:
-                rate = optimisation.rate(config.optim, self.step - 1, config.steps)
+                rate = optim.rate(config.optim, self.step - 1, config.steps)
                 yield stretch.entry(self.step, config.batch_size, gradient, rate, valid, self.best)
                 stretch = _Stretch()
         self.save()
@@ -197,7 +197,7 @@ class Trainer:
         """Compute one step from all its parts; return its loss and its gradient's norm."""
         config, accelerator = self.config, self.accelerator
         seed_torch(config.seed, "dropout", self.step, accelerator.process_index)
-        optimisation.configure(self.optimizer, config.optim, self.step, config.steps)
+        optim.configure(self.optimizer, config.optim, self.step, config.steps)
         self.model.train()
         total = torch.zeros((), device=accelerator.device)
         for part in range(config.accumulate):

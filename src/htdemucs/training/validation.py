@@ -14,8 +14,8 @@ from htdemucs.evaluation import nsdr
 from htdemucs.evaluation.metrics import SILENCE
 from htdemucs.model import Network
 from htdemucs.separation import Separator
-from htdemucs.training.corpus import Recording
-from htdemucs.training.examples import read_excerpt
+from htdemucs.training.dataloader import read_excerpt
+from htdemucs.training.dataset import Recording
 from htdemucs.training.losses import ERRORS
 
 Scores = dict[str, float]

@@ -1,28 +1,335 @@
-"""Find a model's files by an official name or signature, a hub repository, a folder or a path."""
+"""Download files from the hub and from the legacy root into a cache, each whole or not at all.
+
+MERGED: Find a model's files by an official name or signature, a hub repository, a folder or a path.
+"""
 
 import contextlib
 import difflib
+import hashlib
+import http.client
+import inspect
+import logging
 import os
 import re
+import socket
 import tomllib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
-from htdemucs.errors import CheckpointError, DownloadError, ModelNotFoundError
-from htdemucs.files import user_cache
+from htdemucs.environment import cached_sha256
+from htdemucs.errors import (
+    CheckpointError,
+    DownloadError,
+    HTDemucsError,
+    ModelNotFoundError,
+    UploadError,
+)
+from htdemucs.events import Downloading, Listener
+from htdemucs.fsutil import user_cache
 from htdemucs.model import NetworkConfig
 from htdemucs.model.bag import needed_members
 from htdemucs.model.config import Seconds, exact_seconds
-from htdemucs.model.family import CONFIGS
-from htdemucs.weights import assembly, card, downloads
-from htdemucs.weights.downloads import Access
+from htdemucs.model.registry import CONFIGS
+from htdemucs.weights import build, hub
+
+LOG = logging.getLogger(__name__)
+CHUNK = 1 << 20  # bytes
+TIMEOUT = 30  # seconds without a byte
+DAMAGED = "arrived damaged (its checksum differs); try again"
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to use the hub, in the words of its client."""
+
+    cache_dir: Path | None = None  # for downloads; by default the hub's cache and our own
+    revision: str | None = None
+    token: str | bool | None = None
+    force_download: bool = False
+    local_files_only: bool = False
+
+
+def default_cache() -> Path:
+    """Return the folder for legacy files: HTDEMUCS_CACHE, else a folder in the user's cache."""
+    if folder := os.environ.get("HTDEMUCS_CACHE"):
+        return Path(folder).expanduser()
+    return user_cache() / "htdemucs"
+
+
+@contextmanager
+def told_to(listener: Listener | None) -> Iterator[None]:
+    """Tell a listener of the bytes that arrive meanwhile; without one the hub's bars show them."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def offline() -> bool:
+    """Whether the user has switched the network off (HF_HUB_OFFLINE)."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def cached_from_hub(repository: str, filename: str, access: Access) -> Path | None:
+    """Return a file's path in the hub's cache, or None. The network is not used."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(
+        repository, filename, cache_dir=access.cache_dir, revision=access.revision
+    )
+    return Path(path) if isinstance(path, str) else None
+
+
+def from_hub(repository: str, filename: str, access: Access) -> Path:
+    """Download a file into the hub's cache and return its path. A damaged one is replaced.
+
+    The hub's own client does this, so its environment variables apply.
+
+    Raises:
+        DownloadError: the network is off, the hub is unreachable, or it has no such file; the file
+            in the cache is damaged and cannot be replaced.
+    """
+    LOG.info("fetching %s/%s", repository, filename)
+    path = _hub_download(repository, filename, access)
+    blob = _blob(path)
+    if blob is None:
+        return path
+    with contextlib.suppress(OSError):  # the cache is read only
+        _delete_leftovers(blob)
+    if is_intact(path):
+        return path
+    if access.local_files_only or offline():
+        raise DownloadError(
+            f"{blob} is damaged, and cannot be downloaded again without the network"
+        )
+    with _locked(default_cache() / blob.name):  # the first process does it for all
+        if not is_intact(path):
+            try:
+                path = _hub_download(repository, filename, replace(access, force_download=True))
+            except DownloadError as error:
+                raise DownloadError(f"{blob} is damaged, and was not replaced: {error}") from error
+    if not is_intact(path):
+        raise DownloadError(f"{repository}/{filename} {DAMAGED}")
+    return path
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a file has the hash that the hub's cache names it after; others are not checked."""
+    blob = _blob(path)
+    if blob is None or not re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", blob.name):
+        return True
+    if len(blob.name) == 64:  # of a large file
+        return cached_sha256(path) == blob.name
+    content = path.read_bytes()
+    as_in_git = b"blob %d\0" % len(content) + content
+    return blob.name in (hashlib.sha1(as_in_git).hexdigest(), hashlib.sha1(content).hexdigest())
+
+
+def _delete_leftovers(blob: Path) -> None:
+    """Delete what the hub's client left of killed downloads of a file that is there by now."""
+    pattern = f"{blob.name}.*.incomplete"
+    if any(blob.parent.glob(pattern)):
+        with _locked(default_cache() / blob.name):  # no process of ours is replacing the file
+            for leftover in blob.parent.glob(pattern):
+                leftover.unlink()
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Let one process at a time work on a file."""
+    from huggingface_hub.utils import WeakFileLock
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(target.with_name(target.name + ".lock")):
+        yield
+
+
+def _blob(path: Path) -> Path | None:
+    """Return the file in the hub's cache that a path of a snapshot stands for; None without one."""
+    if not path.is_symlink():
+        return None
+    target = Path(os.path.normpath(path.parent / path.readlink()))
+    return target if target.parent.name == "blobs" else None
+
+
+def _hub_download(repository: str, filename: str, access: Access) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    online = not access.local_files_only
+    with hub_client(f"{repository}/{filename}", DownloadError, online=online):
+        known = inspect.signature(
+            hf_hub_download
+        ).parameters  # clients before 1.0 lack `tqdm_class`
+        bar: dict[str, Any] = {"tqdm_class": _bar(filename)} if "tqdm_class" in known else {}
+        return Path(hf_hub_download(repository, filename, **vars(access), **bar))
+
+
+@contextmanager
+def hub_client(what: str, kind: type[HTDemucsError], *, online: bool = True) -> Iterator[None]:
+    """Turn every failure of the hub's client into an error of this kind, in one line.
+
+    A download's says in a sentence why; an upload's says all, for it is the hub that checks cards.
+    """
+    from huggingface_hub import constants
+
+    try:
+        if online and not constants.HF_HUB_OFFLINE:
+            _check_reachable(constants.ENDPOINT)
+        with _silenced(logging.getLogger("huggingface_hub")):
+            yield
+    except Exception as error:  # the client's own errors, its transport's, the system's
+        reason = " ".join(str(error).split()) if kind is UploadError else _first_sentence(error)
+        raise kind(f"{what}: {reason}") from error
+
+
+def from_url(url: str, target: Path, checksum: str) -> Path:
+    """Download a file whose SHA-256 starts with `checksum`, and return its path.
+
+    An interrupted download resumes. When several processes want the same file, one downloads it
+    and the others wait.
+
+    Raises:
+        DownloadError: the server is unreachable or refuses, the file cannot be written, or its
+            checksum differs (it is then deleted).
+    """
+    LOG.info("fetching %s", url)
+    partial = target.with_name(target.name + ".part")
+    try:
+        with _locked(target):
+            if not (target.is_file() and matches(target, checksum)):
+                _download(url, partial)
+                _accept(partial, target, checksum)
+    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise DownloadError(f"{url}: {_first_line(reason)}") from error
+    return target
+
+
+def matches(path: Path, checksum: str) -> bool:
+    """Whether the file's SHA-256 starts with these hex digits."""
+    return cached_sha256(path).startswith(checksum)
+
+
+def _check_reachable(url: str) -> None:
+    """Raise OSError at once if the hub is unreachable; its client would retry for 23 seconds."""
+    parts = urllib.parse.urlsplit(url)
+    if not parts.hostname or parts.scheme in urllib.request.getproxies():
+        return
+    port = parts.port or {"http": 80}.get(parts.scheme, 443)
+    try:
+        socket.create_connection((parts.hostname, port), TIMEOUT).close()
+    except OSError as error:
+        raise OSError(f"cannot reach {parts.hostname} ({error.strerror or error})") from error
+
+
+@contextmanager
+def _silenced(logger: logging.Logger) -> Iterator[None]:
+    """Silence a logger, because the hub's client logs every retry as a warning."""
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _first_sentence(reason: object) -> str:
+    return _first_line(reason).partition(". ")[0]
+
+
+def _first_line(reason: object) -> str:
+    return next(iter(str(reason).strip().splitlines()), type(reason).__name__)
+
+
+def _accept(partial: Path, target: Path, checksum: str) -> None:
+    if not matches(partial, checksum):
+        partial.unlink()
+        raise OSError(DAMAGED)
+    partial.replace(target)
+
+
+def _bar(file: str) -> type[Any]:
+    """Return the class of bars that count a download: the hub's, or one that tells the listener."""
+    from huggingface_hub.utils import tqdm
+
+    listener = _listener.get()
+    if listener is None:
+        return tqdm
+    tell = listener
+
+    class Counter:
+        """Counts as the hub's bars do, but shows nothing."""
+
+        def __init__(self, *, total: int | None = None, initial: int = 0, **_: Any) -> None:
+            self.n, self.total = initial, total
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def update(self, n: int) -> None:
+            self.n += n
+            tell(Downloading(file, self.n, self.total))
+
+        def update_transfer(self, n: int) -> None:
+            """Count nothing: bytes on the wire come as bytes of the file too."""
+
+        def __getattr__(self, name: str) -> Callable[..., None]:  # all that only draws
+            return lambda *_, **__: None
+
+    return Counter
+
+
+def _download(url: str, partial: Path) -> None:
+    start = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and start:  # the file is complete; the caller checks it
+            return
+        raise
+    with response:
+        if response.status != 206:  # the server sends the whole file again
+            start = 0
+        remaining = int(response.headers.get("Content-Length") or 0)
+        with (
+            partial.open("ab" if start else "wb") as file,
+            _bar(partial.stem)(
+                total=(start + remaining) or None,
+                initial=start,
+                unit="B",
+                unit_scale=True,
+                desc=partial.stem,
+            ) as bar,
+        ):
+            received = 0
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                received += len(chunk)
+                bar.update(len(chunk))
+    if received < remaining:
+        raise OSError(
+            f"the connection broke after {received} of {remaining} bytes; try again to resume"
+        )
+
 
 DEFAULT_MODEL = "htdemucs"
 SHIPPED_MODEL = "mini"  # a folder of our own format beside this file
@@ -120,7 +427,7 @@ def locate(
         return _locate(name, repo, access or Access(), stems)
     except OSError as error:
         raise ModelNotFoundError(
-            f"cannot look for {assembly.shown(name)}: {error.strerror or error}"
+            f"cannot look for {build.shown(name)}: {error.strerror or error}"
         ) from error
 
 
@@ -153,7 +460,7 @@ def shipped_folder() -> Path:
 
 def shipped_license() -> License:
     """Return the licence that the card of the shipped model states."""
-    return License(card.stated_license((shipped_folder() / card.CARD_FILE).read_text("utf-8")))
+    return License(hub.stated_license((shipped_folder() / hub.CARD_FILE).read_text("utf-8")))
 
 
 def cached_members(model: OfficialModel) -> int:
@@ -200,7 +507,7 @@ def _member_in_folder(signature: str, folder: Path) -> Path | None:
     if len(candidates) > 1:
         raise CheckpointError(f"{folder} has several files for {signature}; delete all but one")
     for path in candidates:
-        if not downloads.matches(path, path.stem.rpartition("-")[2]):
+        if not matches(path, path.stem.rpartition("-")[2]):
             raise CheckpointError(f"{path} is damaged: its checksum differs; copy it there again")
         return path
     return None
@@ -230,7 +537,7 @@ def _read_bag(path: Path) -> tuple[list[str], list[list[float]] | None, Seconds 
     signatures, weights, segment = (fields.get(k) for k in ("models", "weights", "segment"))
     if not isinstance(signatures, list) or not signatures:
         raise CheckpointError(f"{path} must list its models by signature")
-    if weights is not None and not assembly.are_weights(weights):
+    if weights is not None and not build.are_weights(weights):
         raise CheckpointError(f"{path}: weights must be a list of numbers for each model")
     return [_signature(value, path) for value in signatures], weights, _seconds(segment, path)
 
@@ -239,7 +546,7 @@ def _signature(value: Any, path: Path) -> str:
     if type(value) is int and 0 <= value < 1 << 53:  # digits only; yaml takes it for a number
         value = str(value)
     if not isinstance(value, str) or not _SAFE_NAME.fullmatch(value):
-        raise CheckpointError(f"{path} names {assembly.shown(value)}, which is no signature")
+        raise CheckpointError(f"{path} names {build.shown(value)}, which is no signature")
     return value
 
 
@@ -260,16 +567,16 @@ def _on_hub(name: str, access: Access) -> ModelFiles:
     published = _published_name(name)
     repository = f"{namespace}/{_repository_name(published)}"
     try:
-        description = downloads.from_hub(repository, f"{published}.yaml", access)
+        description = from_hub(repository, f"{published}.yaml", access)
     except DownloadError as error:
         try:
-            config = downloads.from_hub(f"{namespace}/{name}", "config.json", access)
+            config = from_hub(f"{namespace}/{name}", "config.json", access)
         except DownloadError as second:
             raise DownloadError(f"{second}; {error}") from None
-        downloads.from_hub(f"{namespace}/{name}", "model.safetensors", access)
+        from_hub(f"{namespace}/{name}", "model.safetensors", access)
         return ModelFiles((config.parent,))
     signatures, weights, segment = _read_bag(description)
-    files = [downloads.from_hub(repository, f"{s}.safetensors", access) for s in signatures]
+    files = [from_hub(repository, f"{s}.safetensors", access) for s in signatures]
     return ModelFiles(tuple(files), weights, segment)
 
 
@@ -307,7 +614,7 @@ def _official_member(
     model: OfficialModel, signature: str, access: Access, legacy_first: bool = False
 ) -> Path:
     """Return a member's file: cached, else from the hub, else from the legacy root."""
-    for path in filter(downloads.is_intact, _cached_files(model, signature, access)):
+    for path in filter(is_intact, _cached_files(model, signature, access)):
         return path
     reasons = []
     for fetch in (_from_legacy, _from_hub) if legacy_first else (_from_hub, _from_legacy):
@@ -319,36 +626,34 @@ def _official_member(
 
 
 def _from_hub(model: OfficialModel, signature: str, access: Access) -> Path:
-    return downloads.from_hub(model.repository, f"{signature}.safetensors", access)
+    return from_hub(model.repository, f"{signature}.safetensors", access)
 
 
 def _from_legacy(_: OfficialModel, signature: str, access: Access) -> Path:
-    if downloads.offline():
+    if offline():
         raise DownloadError("HF_HUB_OFFLINE is set")
     if access.local_files_only or access.revision:
         raise DownloadError("local_files_only or revision rules out other places")
     entry, filename = _legacy_file(signature)
-    target = (access.cache_dir or downloads.default_cache()) / filename
-    return downloads.from_url(
-        f"{_legacy_root()}{entry['folder']}/{filename}", target, entry["checksum"]
-    )
+    target = (access.cache_dir or default_cache()) / filename
+    return from_url(f"{_legacy_root()}{entry['folder']}/{filename}", target, entry["checksum"])
 
 
 def _cached_files(model: OfficialModel, signature: str, access: Access) -> Iterator[Path]:
     """Yield a member's files in the hub's cache, in ours and in the published package's."""
     if access.force_download:
         return
-    if cached := downloads.cached_from_hub(model.repository, f"{signature}.safetensors", access):
+    if cached := cached_from_hub(model.repository, f"{signature}.safetensors", access):
         yield cached
     if access.revision:
         return
-    own = access.cache_dir or downloads.default_cache()
+    own = access.cache_dir or default_cache()
     if (path := own / f"{signature}.safetensors").is_file():
         yield path
     entry, filename = _legacy_file(signature)
     torch_home = Path(os.environ.get("TORCH_HOME") or user_cache() / "torch")
     for path in (own / filename, torch_home.expanduser() / "hub/checkpoints" / filename):
-        if path.is_file() and downloads.matches(path, entry["checksum"]):
+        if path.is_file() and matches(path, entry["checksum"]):
             yield path
 
 
@@ -365,7 +670,7 @@ def _legacy_file(signature: str) -> tuple[dict[str, str], str]:
 
 def _unreachable(model: OfficialModel, signature: str, access: Access, reasons: list[str]) -> str:
     _, filename = _legacy_file(signature)
-    folder = access.cache_dir or downloads.default_cache()
+    folder = access.cache_dir or default_cache()
     return (
         f"the weights of {model.name} are missing here, or damaged, and could not be downloaded; "
         f"copy {signature}.safetensors or {filename} to {folder}, "
@@ -378,4 +683,4 @@ def _not_found(name: str) -> str:
     usable = [*official_models(), SHIPPED_MODEL]
     close = difflib.get_close_matches(name, usable, n=1)
     hint = f"did you mean {close[0]}?" if close else f"known names: {', '.join(usable)}"
-    return f"no model {assembly.shown(name)}; {hint} A path or hf://namespace/name works too."
+    return f"no model {build.shown(name)}; {hint} A path or hf://namespace/name works too."

@@ -15,7 +15,7 @@ from htdemucs.errors import SeparationError
 from htdemucs.model import Model
 from htdemucs.model.config import Seconds
 from htdemucs.separation import Normalization
-from htdemucs.separation.overlap_add import Segment
+from htdemucs.separation.chunking import Segment
 from htdemucs.separation.separator import MAX_SHIFT
 
 __all__ = ["BagOfModels", "apply_model"]

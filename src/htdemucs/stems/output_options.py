@@ -1,0 +1,149 @@
+"""Which stems of a track are written, and how."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from htdemucs.audio import Align, AudioEncoding
+from htdemucs.errors import SeparationError
+from htdemucs.stems.paths import Places, places, template_fields
+
+ClipMode = Literal["rescale", "clamp", "none"]
+OtherMethod = Literal["add", "minus", "none"]
+Residual = Literal["none", "spread", "write"]
+HEADROOM = 1.01  # "rescale" brings the highest peak to 1 / HEADROOM
+RESIDUAL = "residual"  # the file of mixture minus stems
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """How a file's stems are written.
+
+    Attributes:
+        encoding: format, depth and bit rate.
+        filename: template below the output folder, of {track} (the name before its last dot),
+            {trackext}, {stem}, {ext}, and the tags {artist}, {title} and {album}.
+        clip_mode: if a stem's peak is more than the format can hold, "rescale" lowers all stems by
+            one gain, so that they still add up; "clamp" cuts peaks at 0.99; "none" leaves them to
+            the format. 32-bit floats hold every peak and are never rescaled.
+        two_stems: write only this stem and the rest of the mixture.
+        other_method: the rest is the sum of the other stems ("add", as no_STEM), the mixture minus
+            the stem ("minus", as minus_STEM), or not written ("none").
+        residual: the difference between the mixture and the sum of the stems is left out ("none"),
+            shared among the stems ("spread") or written beside them as "residual" ("write"). With
+            the latter two the files add up to the mixture: exactly in 16 and 24 bits where the
+            track has no more bits and no resampling or gain came between, else to rounding, and in
+            lossy formats as closely as they keep their samples. Where a stem clips without being
+            rescaled, what is cut off is in the last file.
+        sample_rate: Hz of the files; by default the track's own.
+        keep_bit_depth: in wav and flac, write as many bits as a lossless track has.
+        stem_file: write one .stem.mp4 for DJ programs, the mixture and its four stems, instead.
+        align: "start" begins stems with the track's first sample; "video" puts silence where the
+            sound of a video starts late or has gaps, so that stems stay in step with the pictures.
+        copy_tags: copy the track's tags and cover art to the stems.
+        keep_times: give the files the track's time of modification.
+    """
+
+    encoding: AudioEncoding = field(default_factory=AudioEncoding)
+    filename: str = "{track}/{stem}.{ext}"
+    clip_mode: ClipMode = "rescale"
+    two_stems: str | None = None
+    other_method: OtherMethod = "add"
+    residual: Residual = "none"
+    sample_rate: int | None = None
+    keep_bit_depth: bool = False
+    stem_file: bool = False
+    align: Align = "start"
+    copy_tags: bool = True
+    keep_times: bool = False
+
+    def __post_init__(self) -> None:
+        choices = {
+            "align": Align,
+            "clip_mode": ClipMode,
+            "other_method": OtherMethod,
+            "residual": Residual,
+        }
+        for name, kind in choices.items():
+            if getattr(self, name) not in get_args(kind):
+                known = ", ".join(get_args(kind))
+                raise SeparationError(f"{name} must be one of {known}, not {getattr(self, name)}")
+        used = template_fields(self.filename)
+        if "stem" not in used and not self.stem_file:
+            raise SeparationError(
+                "the file name template must contain {stem}, or stems overwrite each other"
+            )
+        if self.stem_file and (self.two_stems or self.residual == "write"):
+            other = "two stems" if self.two_stems else "the residual"
+            raise SeparationError(f"a stem file holds four stems; leave out {other}")
+        if self.two_stems and self.other_method == "none" and self.residual == "spread":
+            raise SeparationError(
+                "a single stem cannot share a residual; set residual to none or write"
+            )
+
+    def needed_stems(self, sources: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the model's outputs that must be computed to write what is asked for.
+
+        Raises:
+            SeparationError: the model has no such stem.
+        """
+        if self.two_stems is None:
+            return sources
+        if self.two_stems not in sources:
+            raise SeparationError(
+                f"no stem {self.two_stems} in this model; it has {', '.join(sources)}"
+            )
+        if self.other_method != "add":
+            return (self.two_stems,)
+        if len(sources) == 1:
+            raise SeparationError("there is no other stem to add; set the other method to minus")
+        return sources
+
+    @property
+    def only_stem(self) -> tuple[str, ...] | None:
+        """The one stem that is enough to write everything, whatever the model; None for several."""
+        return (self.two_stems,) if self.two_stems and self.other_method != "add" else None
+
+    def output_names(self, stems: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the names of the files written for these stems, in order."""
+        names = list(stems)
+        if self.two_stems is not None:
+            rest = {"add": "no_", "minus": "minus_"}.get(self.other_method)
+            names = [self.two_stems, *([rest + self.two_stems] if rest else [])]
+        return (*names, *([RESIDUAL] if self.residual == "write" else []))
+
+    @property
+    def needs_mixture(self) -> bool:
+        """Whether writing the files needs the mixture."""
+        minus = self.two_stems is not None and self.other_method == "minus"
+        return self.stem_file or self.residual != "none" or minus
+
+    def encoding_for(self, bit_depth: int | None) -> AudioEncoding:
+        """Return the encoding for a track of this many bits (None: lossy)."""
+        if self.stem_file:
+            return AudioEncoding("m4a", bitrate=self.encoding.bitrate)
+        if not self.keep_bit_depth or bit_depth is None:
+            return self.encoding
+        if self.encoding.format == "flac":
+            bit_depth = min(bit_depth, 24)
+        return dataclasses.replace(self.encoding, bit_depth=bit_depth)
+
+    def gain(self, peak: float, encoding: AudioEncoding) -> float:
+        """Return the factor for all stems when this is the highest peak among them."""
+        return 1 / max(1.0, HEADROOM * peak) if self.may_rescale(encoding) else 1.0
+
+    def may_rescale(self, encoding: AudioEncoding) -> bool:
+        """Whether there are peaks for which `gain` is not 1."""
+        return self.clip_mode == "rescale" and not encoding.holds_any_peak
+
+    def places(self, track: Path, out_dir: Path, copy: int = 1) -> Places:
+        """Return where the files of `track` go; see `naming.places`."""
+        extension = "stem.mp4" if self.stem_file else self.encoding.extension
+        return places(track, out_dir, self.filename, extension, copy)
+
+    def targets(self, places: Places, stems: tuple[str, ...]) -> dict[str, Path]:
+        """Return the files to write by their stems' names."""
+        if self.stem_file:
+            return {"stem file": places.stem(places.values["track"])}
+        return {name: places.stem(name) for name in self.output_names(stems)}
