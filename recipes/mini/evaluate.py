@@ -13,7 +13,7 @@ from typing import Any
 
 from htdemucs import HTDemucsError, __version__, load_model
 from htdemucs.evaluation import EvaluationOptions, evaluate, to_document
-from htdemucs.fsutil import replacing
+from htdemucs.fsutil import atomic_write
 from htdemucs.weights.registry import SHIPPED_MODEL, shipped_folder
 
 HERE = Path(__file__).parent
@@ -35,10 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     except HTDemucsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    with replacing(SCORES) as partial:
+    with atomic_write(SCORES) as partial:
         partial.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     card = shipped_folder() / "README.md"
-    with replacing(card) as partial:
+    with atomic_write(card) as partial:
         partial.write_text(written(scores), encoding="utf-8")
     print(table(scores))
     print(f"written: {card}, {SCORES}")

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 from urllib.request import HTTPHandler, HTTPSHandler, Request, build_opener
 
 from htdemucs.errors import ServerError
-from htdemucs.fsutil import replacing
+from htdemucs.fsutil import atomic_write
 
 Track = dict[str, Any]  # see docs/http-api.md
 LOCAL = "http://127.0.0.1:8000"
@@ -87,7 +87,7 @@ class Client:
     def download(self, track: str, path: str | PathLike[str], **choices: Any) -> Path:
         """Save a stem, zip, stem file or mix; choices are those of the API's `export`."""
         answer = self._open("GET", f"tracks/{track}/export", **choices)
-        with answer, replacing(Path(path)) as partial, partial.open("wb") as file:
+        with answer, atomic_write(Path(path)) as partial, partial.open("wb") as file:
             shutil.copyfileobj(answer, file)
         return Path(path)
 

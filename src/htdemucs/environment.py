@@ -18,7 +18,7 @@ PACKAGES = ("torch", "numpy", "av", "soxr")  # they can change the last digits o
 
 
 @dataclass(frozen=True)
-class Origin:
+class CheckpointFiles:
     """Where a model's parameters were read from.
 
     Attributes:

@@ -18,7 +18,7 @@ class Event:
         return {"event": type(self).__name__.lower(), **asdict(self)}
 
 
-Listener = Callable[[Event], None]
+EventCallback = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Ended(Event):
     exit_code: int
 
 
-def nobody(event: Event) -> None:
+def ignore_events(event: Event) -> None:
     """Listen to nothing."""
 
 
@@ -169,7 +169,7 @@ def results(finished: Finished, warnings: Iterable[str]) -> Iterator[Event]:
     yield finished
 
 
-class Pace:
+class ProgressTracker:
     """Makes the progress events of one piece of work, with its speed.
 
     Args:

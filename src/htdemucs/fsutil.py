@@ -15,7 +15,7 @@ _LOCKED_BYTE = 1 << 40  # behind all contents: Windows lets nobody else read wha
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path` to write to; rename it to `path` if all went well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = temporary_name(path)
@@ -130,7 +130,7 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[None]:
     """Have the file at `path` to this process alone; the system lets go of it when that dies.
 
     Raises:

@@ -209,15 +209,15 @@ def system(request, monkeypatch):
     """The lock of this system, and that of Windows: it has no fcntl, and locks ranges of bytes."""
     if request.param == "here":
         return
-    locked = {}
+    file_lock = {}
 
     def locking(descriptor, mode, count):
         assert (mode, count) == (2, 1)
         byte = (os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR))
-        holder = locked.get(byte)
+        holder = file_lock.get(byte)
         if holder not in (None, descriptor) and _is_open(holder, byte[0]):
             raise PermissionError(errno.EACCES, "Permission denied")
-        locked[byte] = descriptor
+        file_lock[byte] = descriptor
 
     monkeypatch.setitem(sys.modules, "fcntl", None)
     monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(LK_NBLCK=2, locking=locking))

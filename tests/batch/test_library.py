@@ -10,7 +10,7 @@ from htdemucs import AudioEncoding, OutputOptions, Separator
 from htdemucs.audio import Spool
 from htdemucs.batch import Library, Track, find_tracks, read_manifest
 from htdemucs.batch.results import summary
-from htdemucs.environment import Origin, checksum
+from htdemucs.environment import CheckpointFiles, checksum
 from htdemucs.events import Finished, Progress, Written
 from htdemucs.stems import manifest
 from htdemucs.stems import track as stems_separate
@@ -25,7 +25,7 @@ def separator(tiny_model, tmp_path):
 
 def origin(sha256, model):
     """Return the origin of a model from one file with this hash."""
-    result = Origin("tiny", (), checksum=checksum(model))
+    result = CheckpointFiles("tiny", (), checksum=checksum(model))
     result.__dict__["sha256"] = {"model": sha256}
     return result
 

@@ -171,13 +171,13 @@ def test_keys_change_the_gains_as_on_the_page():
 def test_a_volume_goes_down_to_silence_and_comes_back():
     mixer = Mixer(["drums"])
     for _ in range(31):
-        mixer.louder(0, -1)
+        mixer.adjust_gain(0, -1)
     assert mixer.gains() == [0.0]
     assert "-inf dB" in mixer.describe(0)
-    mixer.louder(0, 1)
+    mixer.adjust_gain(0, 1)
     assert 20 * np.log10(mixer.gains()[0]) == pytest.approx(-60)
     for _ in range(40):
-        mixer.louder(0, 1)
+        mixer.adjust_gain(0, 1)
     assert 20 * np.log10(mixer.gains()[0]) == pytest.approx(12)
 
 

@@ -8,7 +8,7 @@ from evaluation_data import LENGTHS, RATE, STEMS, noise, write, write_track
 from htdemucs import AudioEncoding
 from htdemucs.errors import AudioError, EvaluationError
 from htdemucs.evaluation import MultitrackReader, find_multitracks, read_multitrack
-from htdemucs.evaluation.dataset import passed_over
+from htdemucs.evaluation.dataset import skipped_folders
 
 
 def read(reader):
@@ -81,7 +81,7 @@ def test_what_systems_and_programs_leave_is_no_track(data):
         (data / name).write_bytes(b"x")
     assert find_multitracks(data) == [data / "one", data / "two"]
     assert tuple(read_multitrack(data / "one").stems) == STEMS
-    assert passed_over(data) == []
+    assert skipped_folders(data) == []
 
 
 def test_links_are_followed(data, tmp_path):
@@ -102,7 +102,7 @@ def test_stems_in_folders_of_their_own_are_told_where_they_belong(data):
     place(data, "three/drums/a2.wav")
     assert find_multitracks(data) == [data / "one", data / "two"]
     hint = "audio lies deeper, in three/{bass, drums}; mix each stem to one file"
-    assert passed_over(data) == [f"{data / 'three'} is passed over: {hint}"]
+    assert skipped_folders(data) == [f"{data / 'three'} is passed over: {hint}"]
     for name in ("one", "two"):
         shutil.rmtree(data / name)
     with pytest.raises(EvaluationError, match=rf"no tracks in .*; {re.escape(hint)}, or name"):

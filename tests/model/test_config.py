@@ -7,7 +7,7 @@ from htdemucs import ConfigError, HTDemucsConfig
 
 def test_defaults_are_the_released_htdemucs():
     config = HTDemucsConfig()
-    assert config.widths == (48, 96, 192, 384)
+    assert config.layer_channels == (48, 96, 192, 384)
     assert config.segment_length == 343_980
     assert config.hop_length == 1024
     assert config.transformer_channels == 512

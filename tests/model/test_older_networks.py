@@ -11,7 +11,7 @@ from htdemucs.model import build
 from htdemucs.model.demucs import Downsample, Upsample
 from htdemucs.model.lstm_attention import CHUNK, ChunkedLSTM, LocalAttention
 from htdemucs.model.network import Network
-from htdemucs.model.spectrogram import LateSpectrogram, Spectrogram
+from htdemucs.model.spectrogram import Spectrogram, Spectrogram2021
 from htdemucs.model.trace import trace
 
 
@@ -92,7 +92,7 @@ def test_bands_with_the_same_parameters_are_one_layer():
 
 
 def test_the_late_transform_is_late_by_its_edge():
-    early, late = Spectrogram(256), LateSpectrogram(256)
+    early, late = Spectrogram(256), Spectrogram2021(256)
     waveform = torch.randn(1, 2, 5000)
     spectrum = early(waveform)
     inside = late.inverse(spectrum, 5000)[..., late.edge :]
@@ -153,6 +153,6 @@ def test_windows_are_lengths_without_padding():
 def test_a_bag_may_lengthen_segments_of_networks_that_know_no_longest(tiny_model):
     older = [build(config) for config in OLDER.values()]
     bag = Bag(older, segment=5)
-    assert (bag.segment, bag.longest_segment) == (5, None)
+    assert (bag.segment, bag.max_segment) == (5, None)
     with_attention = Bag([*older, tiny_model], segment=5)
-    assert (with_attention.segment, with_attention.longest_segment) == (1, 1)
+    assert (with_attention.segment, with_attention.max_segment) == (1, 1)

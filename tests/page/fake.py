@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
 import htdemucs
-from htdemucs.serve.auth import Access, Guard
+from htdemucs.serve.auth import Access, AuthMiddleware
 
 PAGE = Path(htdemucs.__file__).parent / "serve" / "page"
 STEMS = ("drums", "bass", "other", "vocals")
@@ -109,7 +109,7 @@ class FakeServer:
         self.refuse: tuple[int, str, str] | None = None  # of the next upload
         self.numbers = itertools.count(1)
         self.app = FastAPI()
-        self.app.add_middleware(Guard, access=Access.to(token))
+        self.app.add_middleware(AuthMiddleware, access=Access.to(token))
         self._routes()
 
     def __enter__(self):

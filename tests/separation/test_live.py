@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from helpers import Identity, snr
 from htdemucs import LiveSeparator, RealTimeSeparator, SeparationError, Separator, Timing
 from htdemucs.separation import realtime
-from htdemucs.separation.levels import Level
+from htdemucs.separation.levels import RunningStats
 
 relaxed = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -65,7 +65,7 @@ def test_what_comes_out_is_the_offline_run_of_the_same_windows_to_the_bit(tiny_m
     rise = ((torch.arange(fade) + 0.5) / fade * 2**20).round() / 2**20
     track = torch.cat([torch.zeros(2, length), waveform, torch.zeros(2, live.delay)], dim=-1)
     expected = torch.zeros(4, 2, track.shape[-1])
-    level, ends = Level(), range(length + hop, track.shape[-1] + 1, hop)
+    level, ends = RunningStats(), range(length + hop, track.shape[-1] + 1, hop)
     for end in ends:
         level.hear(track[:, end - hop : end])
         normal = level.normalization()

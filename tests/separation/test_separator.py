@@ -162,8 +162,8 @@ def test_the_running_level_depends_on_the_samples_only(tiny_model, shifts, overl
     pieces = (piece for piece in waveform.split([1, 7000, 23, 12_000, 10_976], dim=-1))
     for name, stem in joined(separator.stream(pieces, "running")).items():
         assert torch.equal(stem, whole[name])
-    louder = torch.cat([waveform[:, :16_000], 50 * waveform[:, 16_000:]], dim=-1)
-    for name, stem in joined(separator.stream([louder], "running")).items():
+    adjust_gain = torch.cat([waveform[:, :16_000], 50 * waveform[:, 16_000:]], dim=-1)
+    for name, stem in joined(separator.stream([adjust_gain], "running")).items():
         assert torch.equal(stem[:, :7000], whole[name][:, :7000])
     rest = joined(separator.stream([waveform], "running", skip=20_000))
     for name, stem in rest.items():

@@ -8,7 +8,7 @@ import pytest
 
 from htdemucs.errors import ConflictError, NotFoundError
 from htdemucs.serve.db import METADATA, MOST_DEATHS, TRACKS, Database, Jobs, Tracks, WithdrawnError
-from htdemucs.serve.maintenance import Housekeeping
+from htdemucs.serve.maintenance import Maintenance
 from serve.searches import SEARCHES
 
 
@@ -216,7 +216,7 @@ def test_what_a_dead_worker_left_of_a_deleted_track_is_swept_up(client, service,
     assert not service.jobs.place(other, "other", place, 1)
     service.jobs.release("worker")
     assert service.jobs.withdrawn() == set()
-    Housekeeping(service).sweep()
+    Maintenance(service).sweep()
     assert remains(settings, row["id"]) == []
     assert service.jobs.place(other, "other", place, 1)
 
@@ -235,7 +235,7 @@ def test_files_that_cannot_be_removed_are_tried_again(
     assert client.delete(f"/api/tracks/{row['id']}").status_code == 204
     assert unfinished.exists()
     monkeypatch.setattr(Path, "unlink", unlink)
-    Housekeeping(service).sweep()
+    Maintenance(service).sweep()
     assert remains(settings, row["id"]) == []
 
 
@@ -257,7 +257,7 @@ def test_a_preview_that_was_begun_during_deletion_is_removed(client, service, se
     client.delete(f"/api/tracks/{songs[0]}")
     for track in songs[:2]:
         (settings.previews / track).mkdir()
-    Housekeeping(service).sweep()
+    Maintenance(service).sweep()
     assert [folder.name for folder in settings.previews.iterdir()] == [songs[1]]
 
 
@@ -281,7 +281,7 @@ def test_a_track_that_was_queued_again_does_not_expire(client, service, songs, m
         return rows
 
     monkeypatch.setattr(Tracks, "all", looking)
-    Housekeeping(service).expire()
+    Maintenance(service).expire()
     assert states(client)["a"] == ("queued", 3)
 
 
@@ -316,7 +316,7 @@ def test_a_deleted_track_never_comes_back(client, service, worker, songs, monkey
     monkeypatch.setattr(Jobs, "finish", deleting)
     while worker.work():
         pass
-    keeping = Housekeeping(service)
+    keeping = Maintenance(service)
     keeping.scan()
     assert client.get("/api/tracks").json()["tracks"] == []
     for action in ("cancel", "retry", "first"):
@@ -453,7 +453,7 @@ def test_another_separation_of_a_known_track(client, worker, songs):
 
 def test_uploads_expire_when_told(client, service, worker, songs, tmp_path):
     worker.work()
-    keeping = Housekeeping(service)
+    keeping = Maintenance(service)
     keeping.expire()
     assert len(states(client)) == 3
     object.__setattr__(service.settings.limits, "keep_days", 1.0)

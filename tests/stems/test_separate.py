@@ -17,7 +17,7 @@ from htdemucs.audio import AudioWriter, Spool, resampled_length
 from htdemucs.audio import read as reading
 from htdemucs.events import Progress, Started, Warned, Written
 from htdemucs.stems import separate_file
-from htdemucs.stems.track import Resumption, separate_to
+from htdemucs.stems.track import ResumeKey, separate_to
 
 FLOAT = AudioEncoding("wav", bit_depth=32)
 
@@ -412,7 +412,7 @@ def test_a_stopped_separation_goes_on_and_ends_the_same(
         counting = Counting(separator._run, asked)
         separator._run = counting
         places = options.places(track, tmp_path / out)
-        resumption = Resumption(places.spool, "key")
+        resumption = ResumeKey(places.spool, "key")
         try:
             separated = separate_to(separator, track, places, options, resumption=resumption)
         except Stop:
@@ -440,7 +440,7 @@ def test_an_unfinished_file_of_another_key_is_not_gone_on_with(identity, tmp_pat
     with Spool.kept(places.spool, 4, "old") as spool:
         spool.write(torch.ones(4, 700))
     separated = separate_to(
-        Separator(identity), track, places, options, resumption=Resumption(places.spool, "new")
+        Separator(identity), track, places, options, resumption=ResumeKey(places.spool, "new")
     )
     assert separated.resumed == 0
     assert snr(sine(2000, peak=0.3), read(separated.files["once"])) > 80

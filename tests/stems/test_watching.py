@@ -5,7 +5,7 @@ import torch
 
 from htdemucs import AudioEncoding, OutputOptions, Separator
 from htdemucs.audio import AudioWriter
-from htdemucs.stems.track import Resumption, separate_to
+from htdemucs.stems.track import ResumeKey, separate_to
 
 LENGTH = 60_000  # samples at the tiny model's 8000 Hz
 
@@ -81,7 +81,7 @@ def test_going_ahead_changes_no_bit_and_computes_nothing_twice(
 
 
 def test_after_a_stop_the_watcher_hears_all_from_the_start(tiny_model, separate, tmp_path):
-    separator, resumption = Separator(tiny_model), Resumption(tmp_path / "spool", "key")
+    separator, resumption = Separator(tiny_model), ResumeKey(tmp_path / "spool", "key")
 
     class Impatient(Curious):
         def heard(self, start, block):

@@ -10,7 +10,7 @@ from helpers import snr
 from htdemucs.errors import AudioError
 from htdemucs.evaluation import Multitrack, read_multitrack
 from htdemucs.training.config import AugmentConfig
-from htdemucs.training.dataloader import Examples, ExcerptPlan, batches, read_excerpt
+from htdemucs.training.dataloader import ExcerptSampler, StemDataset, batches, read_excerpt
 from htdemucs.training.dataset import Recording
 
 RATE, SOURCES = training_data.RATE, training_data.SOURCES
@@ -29,11 +29,11 @@ def tracks(data):
 
 def examples(tracks, length=2000, batch_size=4, seed=5, sources=SOURCES, channels=2, **changes):
     config = AugmentConfig(**{"remix_group": 2, **changes})
-    plan = ExcerptPlan(
+    plan = ExcerptSampler(
         [t.length for t in tracks], [t.weight for t in tracks], length=length,
         remix=config.remix, remix_group=config.remix_group, seed=seed,
     )  # fmt: skip
-    return Examples(
+    return StemDataset(
         tracks, plan, config, sources=sources, channels=channels, sample_rate=RATE,
         length=length, batch_size=batch_size, seed=seed,
     )  # fmt: skip

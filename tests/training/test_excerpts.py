@@ -3,11 +3,13 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htdemucs.training.dataloader import ExcerptPlan
+from htdemucs.training.dataloader import ExcerptSampler
 
 
 def plan(lengths=(100, 300), weights=(1.0, 1.0), remix=1.0, group=4, seed=0, length=50):
-    return ExcerptPlan(lengths, weights, length=length, remix=remix, remix_group=group, seed=seed)
+    return ExcerptSampler(
+        lengths, weights, length=length, remix=remix, remix_group=group, seed=seed
+    )
 
 
 @given(

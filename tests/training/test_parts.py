@@ -13,7 +13,7 @@ from htdemucs.errors import CheckpointError, ConfigError
 from htdemucs.model import build
 from htdemucs.training import checkpoint, optim
 from htdemucs.training.config import OptimConfig
-from htdemucs.training.ema import Average
+from htdemucs.training.ema import ExponentialMovingAverage
 from htdemucs.training.head_transfer import with_sources
 from htdemucs.training.log import LogEntry, TrainingLog
 from htdemucs.training.losses import SourceLoss
@@ -71,13 +71,13 @@ def test_only_the_region_counts():
 
 def test_an_average_forgets_its_start():
     model = nn.Linear(1, 1, bias=False)
-    average = Average(0.5)
+    average = ExponentialMovingAverage(0.5)
     for value in (4.0, 8.0, 16.0):
         nn.init.constant_(model.weight, value)
         average.update(model)
     expected = (4 * 0.25 + 8 * 0.5 + 16) / 1.75
     assert average.parameters()["weight"].item() == pytest.approx(expected)
-    again = Average(0.5)
+    again = ExponentialMovingAverage(0.5)
     again.load_state_dict(average.state_dict(), torch.device("cpu"))
     assert torch.equal(again.parameters()["weight"], average.parameters()["weight"])
 
@@ -102,7 +102,7 @@ def test_the_transformer_has_a_group_of_its_own():
 def test_an_orthogonal_matrix_has_singular_values_near_one():
     generator = torch.Generator().manual_seed(0)
     for shape in ((8, 40), (40, 8), (16, 16), (1, 5)):
-        values = torch.linalg.svdvals(optim.orthogonal(torch.randn(shape, generator=generator)))
+        values = torch.linalg.svdvals(optim.newton_schulz(torch.randn(shape, generator=generator)))
         assert 0.5 < values.min() <= values.max() < 1.3
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from helpers import OLDER, awake
 from htdemucs import Bag, CheckpointError, HTDemucs, HTDemucsConfig, load_model, save_model
-from htdemucs.fsutil import replacing
+from htdemucs.fsutil import atomic_write
 from htdemucs.model import build
 from htdemucs.weights import demucs_format, native_format
 from weights.makers import assert_same, tiny
@@ -363,13 +363,13 @@ def fill_the_disk(path: Path) -> None:
 
 def test_replacing_is_all_or_nothing(tmp_path):
     path = tmp_path / "deep" / ("long " * 40 + "name.txt")
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("first")
         assert not path.exists()
-    with pytest.raises(OSError, match="full"), replacing(path) as partial:
+    with pytest.raises(OSError, match="full"), atomic_write(path) as partial:
         fill_the_disk(partial)
     assert contents(path.parent) == {path.name: b"first"}
-    with replacing(path) as one, replacing(path) as two:
+    with atomic_write(path) as one, atomic_write(path) as two:
         assert one != two
         one.write_text("outer")
         two.write_text("inner")

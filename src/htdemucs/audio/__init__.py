@@ -1,8 +1,8 @@
 """Files to waveforms and back, in blocks: memory does not depend on a file's length."""
 
-from htdemucs.audio.convert import Resampler, fitted, resampled_length
+from htdemucs.audio.convert import Resampler, pad_or_trim, resampled_length
 from htdemucs.audio.formats import FORMATS, AudioEncoding
-from htdemucs.audio.read import Align, AudioFile, in_step, reblock
+from htdemucs.audio.read import Align, AudioFile, reblock, zip_blocks
 from htdemucs.audio.sample_cache import Spool
 from htdemucs.audio.soundcard import SoundCard, devices
 from htdemucs.audio.stem_mp4 import StemFileWriter, read_stem_metadata
@@ -25,11 +25,11 @@ __all__ = [
     "StemFileWriter",
     "Tags",
     "devices",
-    "fitted",
-    "in_step",
+    "pad_or_trim",
     "read_stem_metadata",
     "read_tags",
     "reblock",
     "resampled_length",
     "write_tags",
+    "zip_blocks",
 ]

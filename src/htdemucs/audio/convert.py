@@ -147,7 +147,7 @@ def resampled_length(length: int, source_rate: int, target_rate: int) -> int:
     return (2 * length * target_rate + source_rate) // (2 * source_rate)
 
 
-def fitted(waveform: Tensor, length: int) -> Tensor:
+def pad_or_trim(waveform: Tensor, length: int) -> Tensor:
     """(..., L) -> (..., length): resampling there and back may give a sample more or less."""
     return F.pad(waveform, (0, length - waveform.shape[-1]))
 

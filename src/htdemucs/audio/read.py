@@ -29,7 +29,13 @@ from torch import Tensor
 
 from htdemucs.audio.bit_depth import bit_depth
 from htdemucs.audio.concatenated import Part, find_parts
-from htdemucs.audio.convert import Resampler, assumption, fitted, mixing_matrix, resampled_length
+from htdemucs.audio.convert import (
+    Resampler,
+    assumption,
+    mixing_matrix,
+    pad_or_trim,
+    resampled_length,
+)
 from htdemucs.audio.ffmpeg import (
     Decoded,
     SourceFormat,
@@ -537,14 +543,14 @@ class AudioFile:
     def _converted(self, findings: Findings) -> Iterator[Tensor]:
         """Yield blocks at the delivered rate and channels, of any length, also 0."""
         section: Section | None = None
-        for piece in joined(decode(self.path, self._parts, self.align, findings)):
+        for piece in coalesce(decode(self.path, self._parts, self.align, findings)):
             if section is None or section.source != piece.format:
                 if section is not None:
                     self._count(section)
                     yield section.flush()
                 section = Section(piece.format, self.sample_rate, self.channels)
                 findings.assumption = findings.assumption or section.assumption
-            yield section.push(torch.from_numpy(repaired(piece.samples, findings)))
+            yield section.push(torch.from_numpy(replace_nonfinite(piece.samples, findings)))
         if section is None:
             raise nothing_decoded(self.path, findings)
         self._count(section)
@@ -595,7 +601,7 @@ def reblock(blocks: Iterable[Tensor], length: int) -> Iterator[Tensor]:
         yield torch.cat(held, dim=1)
 
 
-def in_step(
+def zip_blocks(
     files: Sequence[AudioFile], length: int, leading: int | None = None
 ) -> Iterator[Tensor]:
     """Yield blocks (file, C, L) of files of the same rate and channels; only the last is shorter.
@@ -610,10 +616,10 @@ def in_step(
         longest = max(block.shape[-1] for block in blocks[:leading])
         if not longest:
             return
-        yield torch.stack([fitted(block, longest) for block in blocks])
+        yield torch.stack([pad_or_trim(block, longest) for block in blocks])
 
 
-def joined(pieces: Iterable[Decoded], seconds: float = 1) -> Iterator[Decoded]:
+def coalesce(pieces: Iterable[Decoded], seconds: float = 1) -> Iterator[Decoded]:
     """Join frames of the same format to about so many seconds: fewer, larger steps from here on."""
     held: list[NDArray[np.float32]] = []
     count = 0
@@ -629,7 +635,7 @@ def joined(pieces: Iterable[Decoded], seconds: float = 1) -> Iterator[Decoded]:
         yield Decoded(source, np.concatenate(held, axis=1))
 
 
-def repaired(samples: NDArray[np.float32], findings: Findings) -> NDArray[np.float32]:
+def replace_nonfinite(samples: NDArray[np.float32], findings: Findings) -> NDArray[np.float32]:
     """Replace samples that are no sound by 0, and count them."""
     sound = np.abs(samples) <= LOUDEST  # false of NaN too
     broken = samples.size - int(np.count_nonzero(sound))

@@ -22,10 +22,10 @@ from htdemucs.audio.read import (
     Findings,
     Section,
     choose_stream,
+    coalesce,
     decoded_frames,
     decoder_for,
-    joined,
-    repaired,
+    replace_nonfinite,
 )
 from htdemucs.audio.wav_probe import is_endless, is_whole, pcm_codec
 from htdemucs.audio.write import LAYOUTS
@@ -124,14 +124,14 @@ class AudioPipe:
         """Yield the blocks. Iterating again goes on, and does not begin anew."""
         section: Section | None = None
         with reporting(NAME, *_PROBLEM):
-            for piece in joined(self._all(), self._seconds):
+            for piece in coalesce(self._all(), self._seconds):
                 if section is None or section.source != piece.format:
                     if section is not None:
                         yield section.flush()
                     section = Section(piece.format, self.sample_rate, self.channels)
                     self._findings.assumption = self._findings.assumption or section.assumption
                     rate = Fraction(self.source_sample_rate, piece.format.sample_rate)
-                samples = torch.from_numpy(repaired(piece.samples, self._findings))
+                samples = torch.from_numpy(replace_nonfinite(piece.samples, self._findings))
                 self.source_length += round(samples.shape[1] * rate)
                 yield section.push(samples)
         if section is not None:

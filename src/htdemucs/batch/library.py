@@ -19,18 +19,18 @@ from htdemucs.audio import AudioFile
 from htdemucs.audio.ffmpeg import printable
 from htdemucs.batch import remote
 from htdemucs.batch.inputs import Track
-from htdemucs.batch.output_paths import Placement, is_source
+from htdemucs.batch.output_paths import OutputAssignment, is_source
 from htdemucs.batch.remote import open_store
 from htdemucs.batch.results import Outcome, failed, failed_unexpectedly
 from htdemucs.errors import AudioError, HTDemucsError, SeparationError
-from htdemucs.events import Event, Listener, Progress, Started, nobody
+from htdemucs.events import Event, EventCallback, Progress, Started, ignore_events
 from htdemucs.fsutil import delete_unused
 from htdemucs.separation import Separator
 from htdemucs.stems import manifest
-from htdemucs.stems.observer import Watcher
+from htdemucs.stems.observer import Observer
 from htdemucs.stems.output_options import OutputOptions
-from htdemucs.stems.paths import Places
-from htdemucs.stems.track import Resumption, SeparatedFile, separate_to
+from htdemucs.stems.paths import OutputPaths
+from htdemucs.stems.track import ResumeKey, SeparatedFile, separate_to
 
 LOG = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Library:
         self.out, self.options = str(out), options or OutputOptions()
         self.skip_existing, self.scratch = skip_existing, scratch
         self._store = open_store(self.out)
-        self._placement = Placement(self._places, self._store)
+        self._placement = OutputAssignment(self._places, self._store)
 
     def place(self, track: Track) -> Track:
         """Return the track with its copy set, so that no two tracks share a place.
@@ -72,7 +72,7 @@ class Library:
         self,
         tracks: Iterable[Track | HTDemucsError],
         separators: Sequence[Separator],
-        on_progress: Listener | None = None,
+        on_progress: EventCallback | None = None,
     ) -> Iterator[Outcome]:
         """Separate tracks, as many at once as there are separators; yield outcomes as they come.
 
@@ -82,7 +82,7 @@ class Library:
             on_progress: called with every event (`htdemucs.events`), in the thread that separates
                 the track.
         """
-        tell = on_progress or nobody
+        tell = on_progress or ignore_events
         placed = self._placed(tracks, tell)
         if len(separators) == 1:
             for track in placed:
@@ -97,11 +97,11 @@ class Library:
         self,
         track: Track,
         separator: Separator,
-        on_progress: Listener | None = None,
-        watcher: Watcher | None = None,
+        on_progress: EventCallback | None = None,
+        watcher: Observer | None = None,
     ) -> Outcome:
         """Separate a placed track, unless it is finished. A failure is an outcome too."""
-        tell = on_progress or nobody
+        tell = on_progress or ignore_events
         tell(Started(track.location))
         started = time.monotonic()
         try:
@@ -136,12 +136,12 @@ class Library:
         return {name: self._store.location(path) for name, path in targets.items()}
 
     def _separated(
-        self, track: Track, separator: Separator, tell: Listener, watcher: Watcher | None
+        self, track: Track, separator: Separator, tell: EventCallback, watcher: Observer | None
     ) -> Outcome:
         started = time.monotonic()
         if not track.is_local and track.stored is None:
             track = replace(track, stored=remote.stat(track.location))
-        recipe = manifest.Recipe.of(separator, self.options)
+        recipe = manifest.RunFingerprint.of(separator, self.options)
         places = self._places(track)
         known = self._known(track, places)
         source = _known_source(track, known)
@@ -163,7 +163,7 @@ class Library:
                 manifest.write_manifest(identified, recipe, here, done, seconds, latest)
                 self._publish(here, places, separator)
 
-            resumption = Resumption(here.spool, recipe.stems_key(identified["sha256"]), finish)
+            resumption = ResumeKey(here.spool, recipe.stems_key(identified["sha256"]), finish)
             done = separate_to(
                 separator, path, here, self.options, _of(track, tell), resumption, watcher
             )
@@ -178,7 +178,7 @@ class Library:
             warnings=done.warnings,
         )
 
-    def _publish(self, here: Places, places: Places, separator: Separator) -> None:
+    def _publish(self, here: OutputPaths, places: OutputPaths, separator: Separator) -> None:
         """Bring files to their place and, when all are there, their manifest."""
         written = self.options.targets(here, separator.stems)
         for name, path in self.options.targets(places, separator.stems).items():
@@ -186,7 +186,7 @@ class Library:
         self._store.put(here.manifest, places.manifest)
 
     def _skipped(
-        self, track: Track, places: Places, separator: Separator, run: manifest.Document
+        self, track: Track, places: OutputPaths, separator: Separator, run: manifest.Document
     ) -> Outcome:
         if self._store.is_local:
             delete_unused(places.spool)
@@ -199,7 +199,7 @@ class Library:
             gain=run["levels"].get("gain"),
         )
 
-    def _known(self, track: Track, places: Places) -> manifest.Document | None:
+    def _known(self, track: Track, places: OutputPaths) -> manifest.Document | None:
         """Return the manifest at a track's place.
 
         Raises:
@@ -216,14 +216,14 @@ class Library:
     def _finished(
         self,
         known: manifest.Document | None,
-        places: Places,
+        places: OutputPaths,
         separator: Separator,
         source: Mapping[str, Any] | None,
     ) -> manifest.Document | None:
         """Return the run of a manifest that did the same, if all its files are still there."""
         if not (self.skip_existing and known and source):
             return None
-        key = manifest.Recipe.of(separator, self.options).key(source["sha256"])
+        key = manifest.RunFingerprint.of(separator, self.options).key(source["sha256"])
         targets = self.options.targets(places, separator.stems)
         run = manifest.find_run(known, key)
         if run is None or run["files"].keys() != targets.keys():
@@ -231,12 +231,12 @@ class Library:
         entries = {targets[name]: entry for name, entry in run["files"].items()}
         return run if self._store.holds(entries) else None
 
-    def _places(self, track: Track, top: Path | None = None) -> Places:
+    def _places(self, track: Track, top: Path | None = None) -> OutputPaths:
         folder = (self._store.top if top is None else top) / track.folder
         return self.options.places(track.path, folder, track.copy)
 
     def _placed(
-        self, tracks: Iterable[Track | HTDemucsError], tell: Listener
+        self, tracks: Iterable[Track | HTDemucsError], tell: EventCallback
     ) -> Iterator[Track | Outcome]:
         for track in tracks:
             try:
@@ -254,7 +254,7 @@ class Library:
         self,
         placed: Iterable[Track | Outcome],
         separators: Sequence[Separator],
-        tell: Listener,
+        tell: EventCallback,
     ) -> Iterator[Outcome]:
         """Separate each track in the next thread whose separator is idle."""
         idle: Queue[Separator] = Queue()
@@ -292,7 +292,7 @@ class Library:
                 pool.shutdown(cancel_futures=True)
 
     @contextmanager
-    def _at_hand(self, track: Track, places: Places) -> Iterator[tuple[Path, Places]]:
+    def _at_hand(self, track: Track, places: OutputPaths) -> Iterator[tuple[Path, OutputPaths]]:
         """Give the track's file and the places of its stems on this machine, or copies of them."""
         if track.is_local and self._store.is_local:
             yield track.path, places
@@ -308,7 +308,7 @@ class Library:
             yield path, places if self._store.is_local else self._places(track, folder / "out")
 
 
-def _of(track: Track, tell: Listener) -> Listener:
+def _of(track: Track, tell: EventCallback) -> EventCallback:
     """Return a listener to the work on a track's copy: its events name the track."""
 
     def listener(event: Event) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 from htdemucs.batch.inputs import Track
 from htdemucs.batch.remote import Store
 from htdemucs.environment import sha256
-from htdemucs.stems.paths import Places
+from htdemucs.stems.paths import OutputPaths
 
 Source = Mapping[str, Any]  # a manifest's "source"
 
 
-class Placement:
+class OutputAssignment:
     """Numbers the copies of a name, so that no two tracks share a place.
 
     Args:
@@ -22,7 +22,7 @@ class Placement:
         store: of the stems.
     """
 
-    def __init__(self, places: Callable[[Track], Places], store: Store) -> None:
+    def __init__(self, places: Callable[[Track], OutputPaths], store: Store) -> None:
         self._places, self._store = places, store
         self._given: set[str] = set()  # names of places
         self._sources: dict[str, dict[int, Source]] = {}  # by name of the first place, then copy
@@ -74,6 +74,6 @@ def is_source(track: Track, source: Source) -> bool:
         return False
 
 
-def _name(places: Places) -> str:
+def _name(places: OutputPaths) -> str:
     """Return a name for a place; some file systems ignore case and composition, and so does it."""
     return unicodedata.normalize("NFC", str(places.manifest)).casefold()

@@ -27,9 +27,9 @@ from htdemucs.batch.library import Library
 from htdemucs.batch.remote import Stored
 from htdemucs.batch.results import Outcome, failed
 from htdemucs.errors import ClusterError, HTDemucsError, SeparationError
-from htdemucs.events import Listener
+from htdemucs.events import EventCallback
 from htdemucs.fast import keep_freed_memory
-from htdemucs.fsutil import replacing
+from htdemucs.fsutil import atomic_write
 from htdemucs.separation import Separator
 from htdemucs.stems import OutputOptions
 from htdemucs.stems.paths import TAGS, template_fields
@@ -115,7 +115,7 @@ class OutcomeTable:
         remedy = "check its folder, or choose another place for the table"
         with (
             reporting(Path(place), "cannot be written", remedy),
-            replacing(Path(place)) as partial,
+            atomic_write(Path(place)) as partial,
         ):
             save(partial)
 
@@ -191,7 +191,7 @@ class Plan:
     scratch: Path | None = None
 
     def separator(
-        self, device: str | None, tell: Listener | None = None, **changes: Any
+        self, device: str | None, tell: EventCallback | None = None, **changes: Any
     ) -> Separator:
         """Load the model and return its separator, with `changes` to the settings.
 
@@ -210,7 +210,7 @@ class Plan:
             self.out, self.options, skip_existing=self.skip_existing, scratch=self.scratch
         )
 
-    def check(self, tell: Listener | None = None) -> None:
+    def check(self, tell: EventCallback | None = None) -> None:
         """Raise the errors that every worker would raise."""
         self.separator("cpu", tell, precision="fp32")
 

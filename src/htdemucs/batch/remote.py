@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from htdemucs.audio.ffmpeg import reason, reporting
 from htdemucs.errors import AudioError, HTDemucsError, StorageError
-from htdemucs.fsutil import delete_locked, open_locked, replacing
+from htdemucs.fsutil import atomic_write, delete_locked, open_locked
 from htdemucs.stems.manifest import MAX_SIZE, is_same, parse_manifest, read_manifest
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -125,7 +125,7 @@ def fetch(url: str, path: Path) -> None:
     Raises:
         StorageError: the file cannot be read, or the copy cannot be written.
     """
-    with _reporting(url, "cannot be fetched"), replacing(path) as partial:
+    with _reporting(url, "cannot be fetched"), atomic_write(path) as partial:
         files, remote = filesystem(url)
         files.get_file(remote, str(partial))
 
@@ -150,7 +150,7 @@ def check_writable(place: str) -> None:
     if not is_url(place):
         with (
             reporting(Path(place), "cannot be written to", "choose another folder"),
-            replacing(Path(place, ".htdemucs-probe")) as partial,
+            atomic_write(Path(place, ".htdemucs-probe")) as partial,
         ):
             partial.touch()
         Path(place, ".htdemucs-probe").unlink(missing_ok=True)
@@ -267,7 +267,7 @@ class Store:
     """A folder. Files are compared by size and time and, where times differ, by hash.
 
     Attributes:
-        top: the folder; paths are those of `Places` below it.
+        top: the folder; paths are those of `OutputPaths` below it.
         is_local: whether paths are files of this machine.
     """
 

@@ -13,7 +13,7 @@ import click
 from htdemucs.cli import options as opt
 from htdemucs.cli.console import SignalHandler, print_error, print_status, status_console
 from htdemucs.cli.progress import ConsoleReporter, reporting
-from htdemucs.events import Downloading, Event, Failed, Found, Listener, Loaded
+from htdemucs.events import Downloading, Event, EventCallback, Failed, Found, Loaded
 from htdemucs.fsutil import model_folder
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class _FewLines(ConsoleReporter):
 class _Run:
     """Reports the progress of a large run, and collects its outcomes for the table."""
 
-    def __init__(self, plan: "Plan", table_path: str, on_event: Listener) -> None:
+    def __init__(self, plan: "Plan", table_path: str, on_event: EventCallback) -> None:
         from htdemucs.batch.ray_cluster import OutcomeTable
 
         self.plan, self.table_path, self.on_event = plan, table_path, on_event

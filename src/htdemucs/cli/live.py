@@ -23,7 +23,7 @@ from htdemucs.cli.stdio_options import (
     standard_output,
 )
 from htdemucs.errors import HTDemucsError
-from htdemucs.events import Listener, Pace, Warned
+from htdemucs.events import EventCallback, ProgressTracker, Warned
 
 if TYPE_CHECKING:
     from htdemucs.audio import AudioPipe, RawFormat, SoundCard
@@ -225,7 +225,9 @@ class _Waiting:
         return self._pipe
 
 
-def _run_card(live: "LiveSeparator", mixer: "Mixer", card: "SoundCard", tell: Listener) -> None:
+def _run_card(
+    live: "LiveSeparator", mixer: "Mixer", card: "SoundCard", tell: EventCallback
+) -> None:
     from htdemucs.separation import RealTimeSeparator
     from htdemucs.stems.live_player import NAME, LivePlayer
 
@@ -249,11 +251,11 @@ def _run_card(live: "LiveSeparator", mixer: "Mixer", card: "SoundCard", tell: Li
             print_status(_report(player, real, card))
 
 
-def _play(player: "LivePlayer", mixer: "Mixer", keyboard: Keyboard, tell: Listener) -> None:
+def _play(player: "LivePlayer", mixer: "Mixer", keyboard: Keyboard, tell: EventCallback) -> None:
     """Turn keys into gains until one of them ends it."""
     from htdemucs.stems.live_player import NAME
 
-    chosen, pace = 0, Pace(NAME, None)
+    chosen, pace = 0, ProgressTracker(NAME, None)
     while True:
         player.check()
         key = keyboard.wait(LOOK)
@@ -272,7 +274,7 @@ def press(key: str, mixer: "Mixer", chosen: int) -> int | None:
     if key in ("left", "right"):
         return (chosen + (1 if key == "right" else -1)) % count
     if key in ("up", "down", "+", "-"):
-        mixer.louder(chosen, 1 if key in ("up", "+") else -1)
+        mixer.adjust_gain(chosen, 1 if key in ("up", "+") else -1)
     elif key in ("m", "M"):
         mixer.mute(chosen)
     elif key in ("s", "S"):

@@ -20,9 +20,9 @@ from htdemucs.events import (
     Downloading,
     Ended,
     Event,
+    EventCallback,
     Failed,
     Finished,
-    Listener,
     Loaded,
     Noted,
     Progress,
@@ -37,7 +37,7 @@ def reporting(
     quiet: bool = False,
     verbose: bool = False,
     console: "ConsoleReporter | None" = None,
-) -> Iterator[Listener]:
+) -> Iterator[EventCallback]:
     """Give the callback for events that `--progress` asks for.
 
     With "json" the log, warnings and errors become events too, and the last event is `Ended`.

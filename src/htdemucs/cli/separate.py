@@ -15,7 +15,7 @@ from htdemucs.cli import options as opt
 from htdemucs.cli.console import SignalHandler, print_error, print_status
 from htdemucs.cli.progress import ConsoleReporter, reporting
 from htdemucs.errors import HTDemucsError, SeparationError
-from htdemucs.events import Event, Failed, Finished, Found, Listener, Written
+from htdemucs.events import Event, EventCallback, Failed, Finished, Found, Written
 from htdemucs.fsutil import model_folder
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _output_settings(
 
 
 def _find_tracks(
-    words: tuple[Path, ...], exclude: list[Path], stack: ExitStack, on_event: Listener
+    words: tuple[Path, ...], exclude: list[Path], stack: ExitStack, on_event: EventCallback
 ) -> "list[Track | HTDemucsError]":
     """Return the tracks; if none can be read, report why and exit before a model is loaded."""
     from htdemucs.audio import AudioFile
@@ -220,7 +220,7 @@ def _load(
     stems: tuple[str, ...] | None,
     options: "OutputOptions",
     settings: dict[str, Any],
-    on_event: Listener,
+    on_event: EventCallback,
 ) -> "list[Separator]":
     """Return a separator for each device, with only those networks that the files need."""
     from htdemucs.fast import keep_freed_memory
@@ -255,7 +255,7 @@ def _print_plan(
     library: "Library",
     tracks: "list[Track | HTDemucsError]",
     separator: "Separator",
-    on_event: Listener,
+    on_event: EventCallback,
 ) -> None:
     """Print what would be done with each track."""
     failed = False
@@ -296,7 +296,7 @@ def _conclude(
         raise click.exceptions.Exit(1)
 
 
-def _name_stdout(on_event: Listener) -> Listener:
+def _name_stdout(on_event: EventCallback) -> EventCallback:
     """Return a callback that names standard output in the place of the stem's temporary file."""
 
     def callback(event: Event) -> None:

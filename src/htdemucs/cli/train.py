@@ -95,7 +95,7 @@ def _benchmark(run: "Run") -> None:
 
     from htdemucs.environment import peak_device_memory, peak_memory
 
-    entry = run.trainer.rehearse(BENCHMARK_STEPS)
+    entry = run.trainer.benchmark(BENCHMARK_STEPS)
     if not run.trainer.accelerator.is_main_process:
         return
     network, config = run.trainer.network, run.config

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from htdemucs.model import Model
 from htdemucs.model.config import Seconds, samples
-from htdemucs.separation import Answers, Separator
+from htdemucs.separation import OutputCache, Separator
 from htdemucs.separation.chunking import Segment
 
 PRECISION = "fp32"  # programs compare results, so none is rounded to the device's fastest numbers
@@ -18,7 +18,7 @@ OnSegment = Callable[[Segment, str], None]
 
 def padded_length(model: Model, segment: Seconds) -> int:
     """Return the samples that a model's shorter windows are padded to; 0 if it takes any length."""
-    if model.longest_segment is None:
+    if model.max_segment is None:
         return 0
     return samples(segment, model.sample_rate)
 
@@ -60,7 +60,7 @@ class Engine(Separator):
         return super().shift_offsets() if self.lead_in is None else [self.lead_in]
 
     def _answers(
-        self, segments: list[Segment], skip: int, kept: Answers | None
+        self, segments: list[Segment], skip: int, kept: OutputCache | None
     ) -> Callable[[], Tensor]:
         length = segments[0].window.shape[-1]
         silence = (0, max(0, self._longest - length))

@@ -102,7 +102,7 @@ class MultitrackReader:
             if (longest - length) * self.sample_rate >= 1
         ]
         for name, file in zip(self.files, self._opened, strict=True):
-            notes += oddities(name, file)
+            notes += decode_warnings(name, file)
         if self.multitrack.left_out:
             files = (f"{file} ({why})" for file, why in self.multitrack.left_out.items())
             notes.append(f"left out: {', '.join(files)}")
@@ -139,7 +139,7 @@ def side_by_side(files: Sequence[Iterable[Tensor]]) -> Iterator[list[Tensor]]:
         ]
 
 
-def oddities(name: str, file: AudioFile) -> list[str]:
+def decode_warnings(name: str, file: AudioFile) -> list[str]:
     """Return what was wrong in a file that has been read to its end."""
     return [f"{name}: {note}" for note in file.notes]
 
@@ -468,7 +468,7 @@ def find_multitracks(data: Path) -> list[Path]:
     raise EvaluationError(f"no tracks in {data}; {hint}")
 
 
-def passed_over(data: Path) -> list[str]:
+def skipped_folders(data: Path) -> list[str]:
     """Return a note on each folder beside the multitracks whose audio lies deeper."""
     root = data / SUBSET if multitrack_folders(data / SUBSET) else data
     hints = {path: deeper_audio(path) for path in _folders(root) if not audio_paths(path)}

@@ -15,8 +15,8 @@ from htdemucs.evaluation.dataset import (
     Multitrack,
     MultitrackReader,
     choose_stems,
+    decode_warnings,
     estimate_files,
-    oddities,
     read_multitrack,
     side_by_side,
 )
@@ -201,4 +201,4 @@ class _Read(Estimates):
             if file.source_sample_rate != rate:
                 self.notes.append(f"the estimate {name} has {file.source_sample_rate} Hz")
             self.broken_samples += file.repaired_samples
-            self.notes += oddities(f"the estimate {name}", file)
+            self.notes += decode_warnings(f"the estimate {name}", file)

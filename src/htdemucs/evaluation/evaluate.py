@@ -9,7 +9,7 @@ from htdemucs.devices import choose_device
 from htdemucs.environment import machine
 from htdemucs.evaluation.dataset import (
     find_multitracks,
-    passed_over,
+    skipped_folders,
 )
 from htdemucs.evaluation.estimates import ModelEstimator, estimated_stems
 from htdemucs.evaluation.scoring import EvaluationOptions, TrackResult
@@ -19,7 +19,7 @@ from htdemucs.evaluation.workers import (
     score_here,
     score_in_processes,
 )
-from htdemucs.events import Listener, nobody
+from htdemucs.events import EventCallback, ignore_events
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Evaluation:
 
 
 def evaluate(
-    data: str | Path, options: EvaluationOptions, *, on_progress: Listener | None = None
+    data: str | Path, options: EvaluationOptions, *, on_progress: EventCallback | None = None
 ) -> Evaluation:
     """Score every multitrack of a folder. One that fails is noted; the others are scored.
 
@@ -84,7 +84,7 @@ def evaluate(
     """
     start = time.perf_counter()
     folders = find_multitracks(Path(data))
-    scoring, weights, scored = _score(options, folders, on_progress or nobody)
+    scoring, weights, scored = _score(options, folders, on_progress or ignore_events)
     results = [scored[folder.name] for folder in folders]
     return Evaluation(
         options=options,
@@ -92,7 +92,7 @@ def evaluate(
         stems=scoring.stems,
         results=tuple(result for result in results if isinstance(result, TrackResult)),
         failures={name: text for name, text in scored.items() if isinstance(text, str)},
-        notes=tuple(passed_over(Path(data))),
+        notes=tuple(skipped_folders(Path(data))),
         weights=weights,
         machine=machine(None if options.estimates else scoring.device),
         seconds=time.perf_counter() - start,
@@ -100,7 +100,7 @@ def evaluate(
 
 
 def _score(
-    options: EvaluationOptions, folders: list[Path], tell: Listener
+    options: EvaluationOptions, folders: list[Path], tell: EventCallback
 ) -> tuple[Scoring, dict[str, str], dict[str, TrackResult | str]]:
     """Return how it was scored, the weights' hashes, and each track's result or failure by name."""
     several = min(options.workers, len(folders)) > 1

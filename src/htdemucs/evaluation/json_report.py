@@ -15,7 +15,7 @@ from htdemucs.evaluation.evaluate import Evaluation
 from htdemucs.evaluation.metrics import EPSILON, METRICS, SILENCE, StemScores
 from htdemucs.evaluation.oracle import N_FFT, POWER
 from htdemucs.evaluation.scoring import ROWS, TrackResult
-from htdemucs.fsutil import replacing
+from htdemucs.fsutil import atomic_write
 
 FORMAT_VERSION = 1
 
@@ -62,7 +62,7 @@ def write_text(text: str, path: Path) -> None:
         EvaluationError: it cannot be written.
     """
     try:
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise EvaluationError(f"cannot write {path}: {error.strerror or error}") from error

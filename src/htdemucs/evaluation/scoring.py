@@ -137,7 +137,7 @@ def score_track(
     """
     chosen = choose_stems(multitrack, estimator.stems, estimator.sources)
     reader = MultitrackReader(chosen, estimator.sample_rate, estimator.channels)
-    board = _Board(reader.columns(estimator.stems), reader.sample_rate, spectra=spectra)
+    board = ScoreAccumulator(reader.columns(estimator.stems), reader.sample_rate, spectra=spectra)
     estimates = estimator.estimates(reader)
     fitted = _Fitted(estimates)
     with threads(1):
@@ -164,7 +164,7 @@ def score_track(
     )
 
 
-class _Board:
+class ScoreAccumulator:
     """Adds up what scores need, frame by frame."""
 
     def __init__(self, columns: Sequence[int], sample_rate: int, *, spectra: bool) -> None:
@@ -262,7 +262,7 @@ def _seconds(blocks: Iterable[Tensor], reader: MultitrackReader) -> Iterator[Ten
 
 
 def _notes(
-    board: _Board, fitted: _Fitted, reader: MultitrackReader, silent: Sequence[str]
+    board: ScoreAccumulator, fitted: _Fitted, reader: MultitrackReader, silent: Sequence[str]
 ) -> Iterator[str]:
     excess = (fitted.length - board.length) / reader.sample_rate
     if excess:

@@ -21,7 +21,7 @@ from htdemucs.errors import HTDemucsError
 from htdemucs.evaluation.dataset import audio_paths, read_multitrack
 from htdemucs.evaluation.estimates import Estimator, FileEstimator, ModelEstimator
 from htdemucs.evaluation.scoring import EvaluationOptions, OnSeconds, TrackResult, score_track
-from htdemucs.events import Listener, Pace, nobody
+from htdemucs.events import EventCallback, ProgressTracker, ignore_events
 from htdemucs.separation import Separator
 from htdemucs.weights import load_model
 
@@ -62,7 +62,7 @@ class Scoring:
 
 
 def model_estimator(
-    options: EvaluationOptions, device: str, tell: Listener = nobody
+    options: EvaluationOptions, device: str, tell: EventCallback = ignore_events
 ) -> ModelEstimator:
     """Load the model.
 
@@ -90,10 +90,10 @@ def score_here(
     scoring: Scoring,
     folders: Sequence[Path],
     estimator: Estimator,
-    tell: Listener = nobody,
+    tell: EventCallback = ignore_events,
 ) -> Iterator[tuple[Path, TrackResult | str]]:
     """Yield each folder with its result or failure, one after the other, in this process."""
-    pace = Pace(None, _total_seconds(folders))
+    pace = ProgressTracker(None, _total_seconds(folders))
     done = 0.0
 
     def on_seconds(seconds: float) -> None:
@@ -106,7 +106,7 @@ def score_here(
 
 
 def score_in_processes(
-    scoring: Scoring, folders: Sequence[Path], tell: Listener = nobody
+    scoring: Scoring, folders: Sequence[Path], tell: EventCallback = ignore_events
 ) -> Iterator[tuple[Path, TrackResult | str]]:
     """Yield each folder with its result or failure, as they finish, by as many workers as asked.
 
@@ -130,11 +130,11 @@ def score_in_processes(
 
 
 def _pool(
-    scoring: Scoring, folders: Sequence[Path], workers: int, tell: Listener
+    scoring: Scoring, folders: Sequence[Path], workers: int, tell: EventCallback
 ) -> Iterator[tuple[Path, TrackResult | str | None]]:
     """Yield each folder with its result or failure, None where its process died."""
     context = multiprocessing.get_context("spawn")
-    pace, done = Pace(None, _total_seconds(folders)), context.Value("d", 0.0)
+    pace, done = ProgressTracker(None, _total_seconds(folders)), context.Value("d", 0.0)
     pool = ProcessPoolExecutor(
         workers, context, _start_worker, (scoring, torch.get_num_threads(), done)
     )

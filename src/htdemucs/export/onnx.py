@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from htdemucs.errors import ExportError
-from htdemucs.fsutil import replacing
+from htdemucs.fsutil import atomic_write
 from htdemucs.model import Bag, HTDemucs, Model
 from htdemucs.model.bag import networks
 from htdemucs.model.config import samples
@@ -75,7 +75,7 @@ def export_onnx(model: Model, path: Path) -> float:
         "n_fft": str(network.config.n_fft),
     }
     try:
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             _write(core, example(2), about, partial)
             agreement = min(_agreement(core, partial, example(batch)) for batch in (1, 2))
             if not agreement >= AGREEMENT:

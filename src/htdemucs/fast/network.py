@@ -36,7 +36,7 @@ def supports(model: Network) -> TypeGuard[HTDemucs | HDemucs]:
     given. They take any batch, length and number of sources.
     """
     if isinstance(model, HTDemucs):
-        vectors = [*model.config.widths]
+        vectors = [*model.config.layer_channels]
         if model.config.t_layers:
             width = model.config.transformer_channels
             vectors += [width, width // model.config.t_heads]
@@ -44,7 +44,7 @@ def supports(model: Network) -> TypeGuard[HTDemucs | HDemucs]:
                 return False
     elif isinstance(model, HDemucs):
         outer = model.config.outer_depth
-        vectors = [*model.config.widths[:outer]]
+        vectors = [*model.config.layer_channels[:outer]]
         if not model.config.cac or model.config.hybrid_old or model.config.multi_freqs:
             return False
         if min(model.config.dconv_lstm, model.config.dconv_attn) < outer:

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from htdemucs.environment import Origin
+from htdemucs.environment import CheckpointFiles
 from htdemucs.errors import ConfigError
 from htdemucs.model.config import Seconds, exact_seconds
 from htdemucs.model.hub_mixin import Pretrained
@@ -47,10 +47,10 @@ class Bag(Pretrained, nn.Module):
         self.sample_rate = members[0].sample_rate
         self.sources = members[0].sources if sources is None else tuple(sources)
         self._outputs = _columns(self.sources, members[0].sources)
-        limits = [m.longest_segment for m in members if m.longest_segment is not None]
+        limits = [m.max_segment for m in members if m.max_segment is not None]
         wanted = [m.segment for m in members] if segment is None else [exact_seconds(segment)]
         self.segment = min([*wanted, *limits])
-        self.longest_segment = self.segment if limits else None
+        self.max_segment = self.segment if limits else None
         table = _checked_weights(weights, len(members), len(members[0].sources), self._outputs)
         rows = [[i for i, m in enumerate(members) if m is member] for member in once]
         sums = [table[places].sum(0) for places in rows]
@@ -62,14 +62,14 @@ class Bag(Pretrained, nn.Module):
         return [cast(Network, network) for network in self._networks]
 
     @property
-    def origin(self) -> Origin | None:
+    def origin(self) -> CheckpointFiles | None:
         """The files that the members were read from; None if a member was not read from a file."""
         origins = [getattr(member, "origin", None) for member in self.members]
         known = [origin for origin in origins if origin is not None]
         if len(known) < len(origins):
             return None
         files = dict.fromkeys(path for origin in known for path in origin.files)
-        return Origin(known[0].name, tuple(files))
+        return CheckpointFiles(known[0].name, tuple(files))
 
     def only(self, sources: Sequence[str]) -> "Bag":
         """Return a bag with only these sources, in this order, and only the members they need."""

@@ -135,12 +135,12 @@ class NetworkConfig:
         return samples(self.segment, self.sample_rate)
 
     @property
-    def widths(self) -> tuple[int, ...]:
+    def layer_channels(self) -> tuple[int, ...]:
         """Channels after each encoder layer, outermost first."""
         return tuple(self.channels * self.growth**i for i in range(self.depth))
 
     @property
-    def longest_segment(self) -> Seconds | None:
+    def max_segment(self) -> Seconds | None:
         """Seconds of the longest segment that the network can separate well; None: any length."""
         return None
 
@@ -156,7 +156,7 @@ class NetworkConfig:
         """Return the most samples of a window that lie on one side of what it is needed for."""
         return 0
 
-    def outermost_size(self, length: int) -> int:
+    def activation_size(self, length: int) -> int:
         """Return how many values the outermost encoder layer computes for `length` samples."""
         raise NotImplementedError
 
@@ -205,7 +205,7 @@ class HybridConfig(NetworkConfig):
         """Frequency bins that the network uses (the Nyquist bin is dropped)."""
         return self.n_fft // 2
 
-    def outermost_size(self, length: int) -> int:
+    def activation_size(self, length: int) -> int:
         """Return how many values the outermost spectral layer computes for `length` samples."""
         return 2 * self.channels * self.bins // STRIDE * math.ceil(length / self.hop_length)
 
@@ -231,7 +231,7 @@ class ContextConfig(NetworkConfig):
         for name in ("norm_starts", "dconv_lstm", "dconv_attn"):
             self._require(name, int, minimum=0)
         self._require("norm_groups", int, minimum=1)
-        for i, width in enumerate(self.widths):
+        for i, width in enumerate(self.layer_channels):
             hidden = int(width / self.dconv_comp)
             if i >= self.norm_starts and width % self.norm_groups:
                 raise ConfigError(f"norm_groups {self.norm_groups} must divide {width} channels")
@@ -318,17 +318,17 @@ class HTDemucsConfig(HybridConfig):
         """Frequency bins that the network uses (the Nyquist bin is dropped)."""
         return self.n_fft // 2
 
-    def outermost_size(self, length: int) -> int:
+    def activation_size(self, length: int) -> int:
         """Return how many values the outermost spectral layer computes for `length` samples."""
         return 2 * self.channels * self.bins // STRIDE * math.ceil(length / self.hop_length)
 
     @property
     def transformer_channels(self) -> int:
         """Width of the cross-domain transformer."""
-        return self.bottom_channels or self.widths[-1]
+        return self.bottom_channels or self.layer_channels[-1]
 
     @property
-    def longest_segment(self) -> Seconds | None:
+    def max_segment(self) -> Seconds | None:
         """Seconds of a training segment: attention has seen no longer ones."""
         return self.segment
 

@@ -15,7 +15,7 @@ from htdemucs.errors import ConfigError
 from htdemucs.model.config import KERNEL_SIZE, STRIDE, ContextConfig
 from htdemucs.model.layers import DConv, Kernel, NormedDecoderLayer, NormedEncoderLayer
 from htdemucs.model.lstm_attention import context
-from htdemucs.model.network import EPSILON, Network, Restore, rescale_convolutions
+from htdemucs.model.network import EPSILON, Denormalizer, Network, rescale_convolutions
 
 OVERSAMPLING = 2  # the network works at twice the track's sample rate
 KERNEL = Kernel(KERNEL_SIZE, STRIDE, edge=0)
@@ -53,7 +53,7 @@ class DemucsConfig(ContextConfig):
         """Return half the shortest window: from there on, windows grow in smaller steps."""
         return self.window_length(1, segment_length) // 2
 
-    def outermost_size(self, length: int) -> int:
+    def activation_size(self, length: int) -> int:
         """Return how many values the outermost layer computes for `length` samples."""
         return 2 * self.channels * OVERSAMPLING * length // STRIDE
 
@@ -139,12 +139,12 @@ class Downsample(Resampling):
         return self._filtered(x, OVERSAMPLING)[:, :, 0]
 
 
-def _level(mixture: Tensor) -> tuple[Tensor, Restore]:
+def _level(mixture: Tensor) -> tuple[Tensor, Denormalizer]:
     """Return the mixture without the mean and deviation of its mono mix, and the way back."""
     mono = mixture.mean(1, keepdim=True)
     correction = int(mixture.shape[-1] > 1)  # a lone sample deviates by 0, not by 0 / 0
     std, mean = torch.std_mean(mono, dim=-1, keepdim=True, correction=correction)
-    return (mixture - mean) / (EPSILON + std), Restore(mean, std)
+    return (mixture - mean) / (EPSILON + std), Denormalizer(mean, std)
 
 
 def _layers(config: DemucsConfig) -> tuple[nn.ModuleList, nn.ModuleList]:
@@ -152,7 +152,7 @@ def _layers(config: DemucsConfig) -> tuple[nn.ModuleList, nn.ModuleList]:
     encoder, decoder = nn.ModuleList(), nn.ModuleList()
     outer, outputs = config.audio_channels, config.audio_channels * len(config.sources)
     decoder_depth = config.dconv_depth if config.dconv_mode == 3 else 0
-    for i, width in enumerate(config.widths):
+    for i, width in enumerate(config.layer_channels):
         groups = config.groups(i)
         look = context(i >= config.dconv_lstm, i >= config.dconv_attn)
         dconv = DConv(width, config.dconv_comp, config.dconv_depth, config.dconv_init, look)

@@ -30,7 +30,7 @@ from htdemucs.model.layers import (
 )
 from htdemucs.model.lstm_attention import context
 from htdemucs.model.network import HybridNetwork, normalise, rescale_convolutions
-from htdemucs.model.spectrogram import LateSpectrogram, Spectrogram
+from htdemucs.model.spectrogram import Spectrogram, Spectrogram2021
 
 JOINT_KERNEL = Kernel(size=4, stride=2, edge=1)  # of layers after the merge, along frames
 
@@ -42,7 +42,7 @@ class HDemucsConfig(HybridConfig, ContextConfig):
     Attributes:
         cac: the spectral branch has complex numbers as channels; False: magnitudes, and its
             estimates have the mixture's phases.
-        hybrid_old: the STFT is a `LateSpectrogram`.
+        hybrid_old: the STFT is a `Spectrogram2021`.
         multi_freqs: where the frequency bands begin, above the first, as fractions of the bins.
             Outer spectral layers have parameters for each band.
         multi_freqs_depth: how many layers that are, if there are bands.
@@ -115,7 +115,7 @@ class HDemucs(HybridNetwork):
     def __init__(self, config: HDemucsConfig | None = None) -> None:
         config = config or HDemucsConfig()
         super().__init__(config)
-        self.spectrogram = (LateSpectrogram if config.hybrid_old else Spectrogram)(config.n_fft)
+        self.spectrogram = (Spectrogram2021 if config.hybrid_old else Spectrogram)(config.n_fft)
         self.spectral_encoder, self.time_encoder = _outer_encoders(config)
         self.merge, self.split = _merge_and_split(config)
         self.joint_encoder, self.joint_decoder = _joint_layers(config)
@@ -291,7 +291,7 @@ def decoder_rows(bins: int, bands: Sequence[float]) -> list[int]:
 def _dconv(kind: type[DConv], config: HDemucsConfig, layer: int, *, decoder: bool = False) -> DConv:
     depth = config.dconv_depth if config.dconv_mode == 3 or not decoder else 0
     look = context(layer >= config.dconv_lstm, layer >= config.dconv_attn)
-    return kind(config.widths[layer], config.dconv_comp, depth, config.dconv_init, look)
+    return kind(config.layer_channels[layer], config.dconv_comp, depth, config.dconv_init, look)
 
 
 def _outer_encoders(config: HDemucsConfig) -> tuple[nn.ModuleList, nn.ModuleList]:
@@ -299,7 +299,7 @@ def _outer_encoders(config: HDemucsConfig) -> tuple[nn.ModuleList, nn.ModuleList
     spectral, time = nn.ModuleList(), nn.ModuleList()
     spectral_in = config.audio_channels * (2 if config.cac else 1)
     time_in = config.audio_channels
-    for i, width in enumerate(config.widths[: config.outer_depth]):
+    for i, width in enumerate(config.layer_channels[: config.outer_depth]):
         bands = config.bands(i)
         layers = [
             SpectralEncoderLayer(
@@ -316,7 +316,7 @@ def _outer_encoders(config: HDemucsConfig) -> tuple[nn.ModuleList, nn.ModuleList
 
 def _merge_and_split(config: HDemucsConfig) -> tuple[MergeLayer, SplitLayer]:
     i = config.outer_depth
-    outer, inner = config.widths[i - 1 : i + 1]
+    outer, inner = config.layer_channels[i - 1 : i + 1]
     groups = config.groups(i)
     merge = MergeLayer(outer, inner, _dconv(SpectralDConv, config, i), groups)
     dconv = _dconv(SpectralDConv, config, i, decoder=True)
@@ -327,7 +327,7 @@ def _joint_layers(config: HDemucsConfig) -> tuple[nn.ModuleList, nn.ModuleList]:
     """Return the layers inside the merge: encoders outermost first, decoders innermost first."""
     encoder, decoder = nn.ModuleList(), nn.ModuleList()
     for i in range(config.outer_depth + 1, config.depth):
-        outer, inner = config.widths[i - 1 : i + 1]
+        outer, inner = config.layer_channels[i - 1 : i + 1]
         groups = config.groups(i)
         encoder.append(
             NormedEncoderLayer(outer, inner, JOINT_KERNEL, _dconv(DConv, config, i), groups)
@@ -345,9 +345,9 @@ def _outer_decoders(config: HDemucsConfig) -> tuple[nn.ModuleList, nn.ModuleList
     spectral, time = nn.ModuleList(), nn.ModuleList()
     outputs = len(config.sources) * config.audio_channels
     for i in reversed(range(config.outer_depth)):
-        width = config.widths[i]
-        time_out = config.widths[i - 1] if i else outputs
-        spectral_out = config.widths[i - 1] if i else outputs * (2 if config.cac else 1)
+        width = config.layer_channels[i]
+        time_out = config.layer_channels[i - 1] if i else outputs
+        spectral_out = config.layer_channels[i - 1] if i else outputs * (2 if config.cac else 1)
         activation: nn.Module = nn.GELU() if i else nn.Identity()
         spectral.append(_spectral_decoder_layer(config, i, spectral_out, activation))
         dconv = _dconv(DConv, config, i, decoder=True)
@@ -358,7 +358,7 @@ def _outer_decoders(config: HDemucsConfig) -> tuple[nn.ModuleList, nn.ModuleList
 def _spectral_decoder_layer(
     config: HDemucsConfig, i: int, out_channels: int, activation: nn.Module
 ) -> nn.Module:
-    width, bands = config.widths[i], config.bands(i)
+    width, bands = config.layer_channels[i], config.bands(i)
     if not bands:
         dconv = _dconv(SpectralDConv, config, i, decoder=True)
         return SpectralDecoderLayer(width, out_channels, dconv, activation)

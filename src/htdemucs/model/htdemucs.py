@@ -74,7 +74,7 @@ def _encoders(config: HTDemucsConfig) -> tuple[nn.ModuleList, nn.ModuleList]:
     """Return the spectral and the time encoder, outermost layer first."""
     spectral, time = nn.ModuleList(), nn.ModuleList()
     spectral_in, time_in = 2 * config.audio_channels, config.audio_channels
-    for width in config.widths:
+    for width in config.layer_channels:
         dconv = (width, config.dconv_comp, config.dconv_depth, config.dconv_init)
         spectral.append(SpectralEncoderLayer(spectral_in, width, SpectralDConv(*dconv)))
         time.append(TimeEncoderLayer(time_in, width, DConv(*dconv)))
@@ -91,9 +91,11 @@ def _decoders(config: HTDemucsConfig) -> tuple[nn.ModuleList, nn.ModuleList]:
     outputs = len(config.sources) * config.audio_channels
     dconv_depth = config.dconv_depth if config.dconv_mode == 3 else 0
     for i in reversed(range(config.depth)):
-        width = config.widths[i]
+        width = config.layer_channels[i]
         dconv = (width, config.dconv_comp, dconv_depth, config.dconv_init)
-        spectral_out, time_out = (config.widths[i - 1],) * 2 if i else (2 * outputs, outputs)
+        spectral_out, time_out = (
+            (config.layer_channels[i - 1],) * 2 if i else (2 * outputs, outputs)
+        )
         activation: nn.Module = nn.GELU() if i else nn.Identity()
         spectral.append(
             SpectralDecoderLayer(width, spectral_out, SpectralDConv(*dconv), activation)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from htdemucs.environment import Origin
+from htdemucs.environment import CheckpointFiles
 from htdemucs.model.config import NetworkConfig, Seconds
 from htdemucs.model.hub_mixin import Pretrained
 from htdemucs.model.spectrogram import Spectrogram
@@ -26,7 +26,7 @@ class Network(Pretrained, nn.Module):
     """
 
     config: NetworkConfig
-    origin: Origin | None = None
+    origin: CheckpointFiles | None = None
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -65,9 +65,9 @@ class Network(Pretrained, nn.Module):
         return self.config.segment
 
     @property
-    def longest_segment(self) -> Seconds | None:
+    def max_segment(self) -> Seconds | None:
         """Seconds of the longest segment that it can separate well; None: any length."""
-        return self.config.longest_segment
+        return self.config.max_segment
 
 
 class HybridNetwork(Network):
@@ -89,7 +89,7 @@ class HybridNetwork(Network):
         raise NotImplementedError
 
 
-class Restore:
+class Denormalizer:
     """Undoes a normalisation, in the same way for every source."""
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
@@ -100,12 +100,12 @@ class Restore:
         return x * self.std + self.mean
 
 
-def normalise(x: Tensor) -> tuple[Tensor, Restore]:
+def normalise(x: Tensor) -> tuple[Tensor, Denormalizer]:
     """Return x with zero mean and unit deviation in each item of the batch, and the way back."""
     dims = tuple(range(1, x.dim()))
     correction = int(x[0].numel() > 1)  # a lone value deviates by 0, not by 0 / 0
     std, mean = torch.std_mean(x, dim=dims, keepdim=True, correction=correction)
-    return (x - mean) / (EPSILON + std), Restore(mean, std)
+    return (x - mean) / (EPSILON + std), Denormalizer(mean, std)
 
 
 @torch.no_grad()

@@ -74,7 +74,7 @@ class Spectrogram(nn.Module):
         return rearrange(hops, "... t h -> ... (t h)")
 
 
-class LateSpectrogram(Spectrogram):
+class Spectrogram2021(Spectrogram):
     """The transform of some networks for the Music Demixing Challenge of 2021.
 
     The track is silent beyond its ends instead of reflected, and the inverse is late by `edge`

@@ -168,5 +168,5 @@ def _projections(config: HTDemucsConfig) -> tuple[nn.Module, nn.Module]:
     """Return the linears into the transformer's own width and back, or identities without one."""
     if not config.bottom_channels:
         return nn.Identity(), nn.Identity()
-    inner, width = config.widths[-1], config.bottom_channels
+    inner, width = config.layer_channels[-1], config.bottom_channels
     return nn.Linear(inner, width), nn.Linear(width, inner)

@@ -3,12 +3,12 @@
 from htdemucs.separation.levels import Normalization, measure
 from htdemucs.separation.live import LiveSeparator, Timing
 from htdemucs.separation.realtime import RealTimeSeparator
-from htdemucs.separation.separator import Answers, Separator
+from htdemucs.separation.separator import OutputCache, Separator
 
 __all__ = [
-    "Answers",
     "LiveSeparator",
     "Normalization",
+    "OutputCache",
     "RealTimeSeparator",
     "Separator",
     "Timing",

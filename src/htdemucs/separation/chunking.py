@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from htdemucs.model import Bag
-from htdemucs.separation.levels import Level, Normalization
+from htdemucs.separation.levels import Normalization, RunningStats
 
 
 class Windows:
@@ -201,7 +201,7 @@ def triangle(length: int) -> Tensor:
     return weight / weight.max()
 
 
-class Pass:
+class ShiftPass:
     """One pass over the track: its grid, its overlap-add, and its finished samples.
 
     Args:
@@ -211,17 +211,17 @@ class Pass:
 
     def __init__(self, cut: Cut, start: int, running: bool) -> None:
         self._grid = SegmentGrid(cut, start)
-        self._level = Level() if running else None
+        self._level = RunningStats() if running else None
         self._heard = 0  # samples of the track that are in the level
         self._levels: deque[Normalization] = deque()  # of the segments whose answers are to come
         self._overlap_add = OverlapAdd(cut.length, cut.stride, start)
         self._done: list[Tensor] = []
 
-    def push(self, block: Tensor) -> Iterator[tuple["Pass", Segment]]:
+    def push(self, block: Tensor) -> Iterator[tuple["ShiftPass", Segment]]:
         """Add a block (C, L) and yield this pass with each segment that it completes."""
         yield from ((self, self._levelled(segment)) for segment in self._grid.push(block))
 
-    def flush(self) -> Iterator[tuple["Pass", Segment]]:
+    def flush(self) -> Iterator[tuple["ShiftPass", Segment]]:
         """End the stream and yield this pass with the segments that its end cuts short."""
         yield from ((self, self._levelled(segment)) for segment in self._grid.flush())
 
@@ -261,7 +261,9 @@ class Pass:
         return whole[..., :count]
 
 
-def segments_of(blocks: Iterable[Tensor], passes: list[Pass]) -> Iterator[tuple[Pass, Segment]]:
+def segments_of(
+    blocks: Iterable[Tensor], passes: list[ShiftPass]
+) -> Iterator[tuple[ShiftPass, Segment]]:
     """Yield the segments of every pass, each as soon as the blocks complete it."""
     for block in blocks:
         for one in passes:

@@ -32,7 +32,7 @@ class Normalization:
         return waveform * self.std + self.mean
 
 
-class Level:
+class RunningStats:
     """The level of what was heard so far."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Level:
 
 def measure(blocks: Iterable[Tensor]) -> Normalization:
     """Return the normalisation of a track in blocks (C, L)."""
-    level = Level()
+    level = RunningStats()
     for chunk in reblock(blocks, CHUNK):
         level.hear(chunk)
     return level.normalization()

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from htdemucs.errors import SeparationError
-from htdemucs.separation.levels import Level, Normalization
+from htdemucs.separation.levels import Normalization, RunningStats
 from htdemucs.separation.separator import Separator, Stems
 
 STEPS = 1 << 20  # of a fade: so few that a fade and its counterpart add up to 1 exactly
@@ -50,7 +50,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Moment:
+class InferenceRequest:
     """A run of the network: the segment that ends `now`.
 
     Attributes:
@@ -91,7 +91,7 @@ class LiveSeparator:
         self._set(timing)
         self.passed = 0
         self._track = _Tape(separator.audio_channels)
-        self._level, self._heard = Level(), 0  # samples in the level
+        self._level, self._heard = RunningStats(), 0  # samples in the level
         self._next = self._hop  # the end of the next segment
         self._end = -self._look_ahead  # of what the answers so far give
         self._position = -self.delay  # of the next sample that goes out
@@ -151,7 +151,7 @@ class LiveSeparator:
 
     # `push` step by step, for those who let another thread do the second.
 
-    def hear(self, block: Tensor) -> Iterator[Moment]:
+    def hear(self, block: Tensor) -> Iterator[InferenceRequest]:
         """Take a block (C, L) in, and yield the runs of the network that it calls for."""
         channels = self.separator.audio_channels
         if block.dim() != 2 or len(block) != channels or not block.isfinite().all():
@@ -162,7 +162,7 @@ class LiveSeparator:
             self._level.hear(self._track.read(self._heard, now))
             self._heard = now
             level = self._level.normalization()
-            yield Moment(now, level, level.apply(self._window(now)))
+            yield InferenceRequest(now, level, level.apply(self._window(now)))
 
     def _window(self, now: int) -> Tensor:
         """Return what the network sees of the segment up to `now`; nothing of the future."""
@@ -170,11 +170,11 @@ class LiveSeparator:
         before = (widest - length) // 2
         return F.pad(self._track.read(now - length - before, now), (0, widest - length - before))
 
-    def answer(self, moment: Moment) -> Tensor:
+    def answer(self, moment: InferenceRequest) -> Tensor:
         """Return the network's answer (S, C, W), at the track's level. It changes nothing here."""
         return moment.level.undo(self.separator.answer(moment.window))
 
-    def keep(self, moment: Moment, answer: Tensor) -> bool:
+    def keep(self, moment: InferenceRequest, answer: Tensor) -> bool:
         """Add an answer, from where the last one ends; return whether it was in time for that.
 
         One that is late begins softly where the stream has got to.

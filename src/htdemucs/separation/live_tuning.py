@@ -70,7 +70,7 @@ def suited(
 
 def candidates(model: Model, precision: str = "auto") -> dict[float, Separator]:
     """Return separators whose segments are shares of the model's own, by share."""
-    whole = min(float(model.longest_segment or model.segment), LONGEST)
+    whole = min(float(model.max_segment or model.segment), LONGEST)
     return {s: Separator(model, segment=s * whole, precision=precision) for s in SHARES}
 
 

@@ -10,7 +10,7 @@ from typing import Self
 from torch import Tensor
 
 from htdemucs.errors import SeparationError
-from htdemucs.separation.live import LiveSeparator, Moment, Timing
+from htdemucs.separation.live import InferenceRequest, LiveSeparator, Timing
 from htdemucs.separation.separator import Stems
 
 LOAD = 0.85  # of a hop: what the network may take of it where the timing must change
@@ -42,8 +42,10 @@ class RealTimeSeparator:
         self.took: deque[float] = deque(maxlen=100)
         self._on_change = on_change
         self._in_a_row = 0
-        self._wanted: Moment | None = None  # the latest; those that nobody could begin are dropped
-        self._answers: deque[tuple[Moment, Tensor]] = deque()
+        self._wanted: InferenceRequest | None = (
+            None  # the latest; those that nobody could begin are dropped
+        )
+        self._answers: deque[tuple[InferenceRequest, Tensor]] = deque()
         self._error: BaseException | None = None
         self._closed = False
         self._change = threading.Condition()
@@ -111,7 +113,7 @@ class RealTimeSeparator:
         except BaseException as error:
             self._error = error
 
-    def _next(self) -> Moment | None:
+    def _next(self) -> InferenceRequest | None:
         """Wait for a moment to answer; one that has waited too long is left to the next one."""
         with self._change:
             if self._wanted is not None and self._hopeless(self._wanted):
@@ -120,6 +122,6 @@ class RealTimeSeparator:
             moment, self._wanted = self._wanted, None
             return None if self._closed else moment
 
-    def _hopeless(self, moment: Moment) -> bool:
+    def _hopeless(self, moment: InferenceRequest) -> bool:
         age = (self.live.heard - moment.now) / self.live.sample_rate
         return age + self._usual > self.live.timing.compute

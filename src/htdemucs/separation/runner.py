@@ -92,18 +92,18 @@ class Runner:
             CheckpointError: (the function) the answer is not finite, even in float32.
         """
         with self._lock:
-            begun = self._unless_full(lambda: self._begun(windows, length), len(windows))
+            begun = self._try_on_device(lambda: self._begun(windows, length), len(windows))
         return lambda: self._finished(begun, windows, length)
 
-    def _unless_full(self, compute: Callable[[], T], size: int) -> T | None:
+    def _try_on_device(self, compute: Callable[[], T], size: int) -> T | None:
         """Return None if the device cannot do it, and something else can be tried."""
         try:
             return compute()
         except RuntimeError as error:
-            trouble = _trouble(error)
+            trouble = _oom_reason(error)
             if trouble is None or (size == 1 and self.device.type == "cpu"):
                 raise
-            self._trouble = trouble
+            self._oom_reason = trouble
         return None
 
     def _begun(self, windows: Tensor, length: int) -> "_Answer":
@@ -121,7 +121,7 @@ class Runner:
         with self._lock:
             answer = None
             if begun is not None:
-                answer = self._unless_full(
+                answer = self._try_on_device(
                     lambda: self._finite(begun, windows, length), len(windows)
                 )
             if answer is not None:
@@ -155,7 +155,7 @@ class Runner:
 
     def _move_to_cpu(self) -> None:
         warnings.warn(
-            f"{self.device} {self._trouble}: continuing on the CPU, which is slower",
+            f"{self.device} {self._oom_reason}: continuing on the CPU, which is slower",
             stacklevel=2,
         )
         self._model = self.complete_model(torch.device("cpu"))
@@ -185,7 +185,7 @@ def _free_parameters(model: nn.Module, kept: nn.Module) -> None:
                 setattr(module, name, nn.Parameter(parameter.to("meta"), requires_grad=False))
 
 
-def _trouble(error: RuntimeError) -> str | None:
+def _oom_reason(error: RuntimeError) -> str | None:
     """Return what a device lacks for a network; None if the error is another one."""
     if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):  # MPS has no own
         return "has too little memory for one segment (a shorter segment needs less)"
@@ -218,6 +218,6 @@ def default_batch_size(model: Model, device: torch.device, segment_length: int) 
     """Return how many segments should fit into a GPU's free memory; 1 for other devices."""
     if device.type != "cuda":
         return 1
-    values = max(n.config.outermost_size(segment_length) for n in networks(model))
+    values = max(n.config.activation_size(segment_length) for n in networks(model))
     free, _ = torch.cuda.mem_get_info(device)
     return max(1, min(MOST_AT_ONCE, int(SHARE * free) // (ACTIVATIONS * 4 * values)))

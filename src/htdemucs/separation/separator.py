@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from htdemucs.audio import Resampler, fitted
+from htdemucs.audio import Resampler, pad_or_trim
 from htdemucs.devices import choose_device
-from htdemucs.environment import Origin
+from htdemucs.environment import CheckpointFiles
 from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
 from htdemucs.model import Bag, Model
 from htdemucs.model.bag import as_bag, networks
 from htdemucs.model.config import Seconds, exact_seconds, samples
-from htdemucs.separation.chunking import Cut, Pass, Segment, segments_of
+from htdemucs.separation.chunking import Cut, Segment, ShiftPass, segments_of
 from htdemucs.separation.levels import Normalization, Running, measure
 from htdemucs.separation.runner import Runner, answered
 from htdemucs.weights import load_model
@@ -28,7 +28,7 @@ MAX_SHIFT = 0.5  # seconds; no random lead-in is longer
 Stems = dict[str, Tensor]
 
 
-class Answers(Protocol):
+class OutputCache(Protocol):
     """The network's answers to segments of one track, kept by the segments' starts in samples."""
 
     def get(self, start: int) -> Tensor | None:
@@ -118,7 +118,7 @@ class Separator:
         return self._run.batch_size
 
     @cached_property
-    def origin(self) -> Origin | None:
+    def origin(self) -> CheckpointFiles | None:
         """The files that the model was read from; None if it is from no file, or was changed."""
         return self._model.origin
 
@@ -181,7 +181,8 @@ class Separator:
                 pieces[name].append(back[name].push(stem.cpu()))
         whole = {n: torch.cat([*pieces[n], back[n].flush()], dim=-1) for n in pieces}
         return {
-            n: fitted(stem, waveform.shape[-1]).to(waveform.device) for n, stem in whole.items()
+            n: pad_or_trim(stem, waveform.shape[-1]).to(waveform.device)
+            for n, stem in whole.items()
         }
 
     @torch.no_grad()
@@ -191,7 +192,7 @@ class Separator:
         normalization: Normalization | Running | None = None,
         *,
         skip: int = 0,
-        answers: Answers | None = None,
+        answers: OutputCache | None = None,
     ) -> Iterator[Stems]:
         """Blocks (C, L) of any lengths at the model's rate -> blocks of stems as they finish.
 
@@ -231,12 +232,12 @@ class Separator:
         blocks: Iterable[Tensor],
         normalization: Normalization | Running,
         skip: int,
-        kept: Answers | None,
+        kept: OutputCache | None,
     ) -> Iterator[Stems]:
         """Yield blocks of stems from the track's start on; those before `skip` may be zeros."""
         windows = self._run.windows
         cut = Cut(self.segment_length, self.stride, windows.widest, windows.margin)
-        passes = [Pass(cut, start, normalization == "running") for start in self._starts()]
+        passes = [ShiftPass(cut, start, normalization == "running") for start in self._starts()]
         whole = Normalization(0.0, 1.0) if normalization == "running" else normalization
         segments = segments_of((whole.apply(block.cpu()) for block in blocks), passes)
         ahead = 0 if normalization == "running" else self._run.ahead  # a live track has to wait
@@ -253,7 +254,7 @@ class Separator:
         yield from self._finished(passes, whole)
 
     def _answers(
-        self, segments: list[Segment], skip: int, kept: Answers | None
+        self, segments: list[Segment], skip: int, kept: OutputCache | None
     ) -> Callable[[], Tensor]:
         """Return a function of the network's answers, zeros if all segments end before `skip`."""
         windows = torch.stack([segment.window for segment in segments])
@@ -291,7 +292,7 @@ class Separator:
         longest = int(MAX_SHIFT * self.sample_rate)
         return [offset - longest for offset in self.shift_offsets()] or [0]
 
-    def _finished(self, passes: list[Pass], normalization: Normalization) -> Iterator[Stems]:
+    def _finished(self, passes: list[ShiftPass], normalization: Normalization) -> Iterator[Stems]:
         count = min(one.ready for one in passes)
         if count:
             total = sum((one.take(count) for one in passes), torch.zeros((), device=self.device))
@@ -331,7 +332,7 @@ class Separator:
         return waveform
 
 
-def _put(kept: Answers, segments: list[Segment], coming: Callable[[], Tensor]) -> Tensor:
+def _put(kept: OutputCache, segments: list[Segment], coming: Callable[[], Tensor]) -> Tensor:
     answers = coming()
     for segment, answer in zip(segments, answers, strict=True):
         kept.put(segment.start, answer)
@@ -370,7 +371,7 @@ def _segment_length(model: Model, segment: Seconds | None) -> int:
     except ConfigError as error:
         raise SeparationError(str(error)) from None
     length = samples(seconds, model.sample_rate)
-    longest = model.longest_segment
+    longest = model.max_segment
     if longest is not None and length > samples(longest, model.sample_rate):
         raise SegmentTooLongError(
             f"segment {float(seconds):g} s is longer than the {float(longest):g} s the model "

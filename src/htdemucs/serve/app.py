@@ -33,10 +33,10 @@ from htdemucs.errors import (
 )
 from htdemucs.serve import audio_routes, export_routes, track_routes
 from htdemucs.serve.app_state import Here, Service
-from htdemucs.serve.auth import Access, Guard
+from htdemucs.serve.auth import Access, AuthMiddleware
 from htdemucs.serve.db import LIVE, TRACKS
 from htdemucs.serve.error_codes import code_of
-from htdemucs.serve.maintenance import Housekeeping
+from htdemucs.serve.maintenance import Maintenance
 from htdemucs.serve.supervisor import Supervisor
 from htdemucs.version import __version__
 from htdemucs.weights.load import named_models
@@ -109,7 +109,7 @@ def create_app(
 
     @asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
-        housekeeping = Housekeeping(service)
+        housekeeping = Maintenance(service)
         await to_thread.run_sync(housekeeping.start)
         if supervisor:
             await to_thread.run_sync(supervisor.start)
@@ -127,7 +127,7 @@ def create_app(
         docs_url=None, redoc_url=None, responses=PROBLEMS,
     )  # fmt: skip
     app.state.service = service
-    app.add_middleware(Guard, access=access or Access())
+    app.add_middleware(AuthMiddleware, access=access or Access())
     app.include_router(track_routes.router)
     app.include_router(audio_routes.router)
     app.include_router(export_routes.router)

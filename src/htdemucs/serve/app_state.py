@@ -11,7 +11,7 @@ from htdemucs.errors import NotFoundError, TooManyError
 from htdemucs.fsutil import fresh_folder
 from htdemucs.serve.db import Database, Deletion, Jobs, Tracks, Values
 from htdemucs.serve.event_stream import Changes
-from htdemucs.serve.preview import Filler, Preview, Stretchers
+from htdemucs.serve.preview import Preview, PreviewBuilder, Stretchers
 from htdemucs.serve.settings import Settings
 
 ORIGINAL = "original"  # the lane of the track itself
@@ -42,7 +42,7 @@ class Service:
         self.database = database or Database(settings.database)
         self.tracks, self.jobs = Tracks(self.database), Jobs(self.database)
         self.changes = Changes(self.tracks)
-        self.filler = Filler(settings, self.tracks)
+        self.filler = PreviewBuilder(settings, self.tracks)
         self.deletion = Deletion(settings, self.tracks)
         self.stretchers = Stretchers()
         self.uploading = 0  # files on their way

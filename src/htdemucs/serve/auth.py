@@ -107,7 +107,7 @@ class Access:
         """Return the access with further names of hosts."""
         return cls(token, own_names() | {host.lower() for host in hosts})
 
-    def knows_host(self, host: str) -> bool:
+    def is_allowed_host(self, host: str) -> bool:
         """Whether a request addressed to this host (and port) is meant for us."""
         name = urlsplit(f"//{host}").hostname or ""
         try:
@@ -128,7 +128,7 @@ class Access:
         return hashlib.sha256(f"htdemucs {self.token}".encode()).hexdigest()
 
 
-class Guard:
+class AuthMiddleware:
     """Lets in whom `access` admits; everybody else gets a sentence."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
@@ -182,7 +182,7 @@ class Guard:
     def _problem(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
         try:
-            known = self._access.knows_host(host)
+            known = self._access.is_allowed_host(host)
         except ValueError:
             known = False
         if not known:

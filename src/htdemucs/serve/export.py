@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from htdemucs.audio import Align, AudioEncoding, AudioFile, AudioWriter, in_step
+from htdemucs.audio import Align, AudioEncoding, AudioFile, AudioWriter, zip_blocks
 from htdemucs.errors import AudioError, SeparationError
 from htdemucs.serve.preview import Samples, Stretched
 from htdemucs.stems.output_options import HEADROOM, OutputOptions
-from htdemucs.stems.paths import Places
+from htdemucs.stems.paths import OutputPaths
 from htdemucs.stems.writer import Output, TrackFiles
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Song:
         rate, channels = first.sample_rate, first.channels
         paths = self.stems.values()
         files = [AudioFile(path, sample_rate=rate, channels=channels) for path in paths]
-        return in_step(files, BLOCK)
+        return zip_blocks(files, BLOCK)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Mix:
         return factors * sides[..., None]
 
 
-def export_stems(song: Song, options: OutputOptions, places: Places) -> dict[str, Path]:
+def export_stems(song: Song, options: OutputOptions, places: OutputPaths) -> dict[str, Path]:
     """Write the stems as `options` says; return the files.
 
     Raises:

@@ -221,7 +221,7 @@ EVERY = 20.0  # seconds
 DAY = 24 * 3600.0  # seconds
 
 
-class Housekeeping:
+class Maintenance:
     """A thread of its own, from the server's start to its end."""
 
     def __init__(self, service: Service) -> None:

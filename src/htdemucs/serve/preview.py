@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from htdemucs.audio import AudioFile, in_step
+from htdemucs.audio import AudioFile, zip_blocks
 from htdemucs.audio.formats import to_int16
 from htdemucs.errors import AudioError, HTDemucsError
 from htdemucs.fast import use_this_thread_only
@@ -108,7 +108,7 @@ CHANNELS = 2
 SECONDS = 5  # of a step
 
 
-class Filler:
+class PreviewBuilder:
     """Fills one preview after another in a thread of its own."""
 
     def __init__(self, settings: Settings, tracks: Tracks) -> None:
@@ -209,7 +209,7 @@ def _lanes(row: Values, rate: int) -> Iterator[Tensor]:
     if not stems and not own:  # a file for DJ programs begins with the mixture
         own = [file["path"] for file in row["files"].values()][:1]
     files = [AudioFile(path, sample_rate=rate, channels=CHANNELS) for path in (*stems, *own)]
-    for lanes in in_step(files, SECONDS * rate, len(stems) or 1) if files else ():
+    for lanes in zip_blocks(files, SECONDS * rate, len(stems) or 1) if files else ():
         yield lanes if own else torch.cat([lanes, lanes.sum(0, keepdim=True)])
 
 

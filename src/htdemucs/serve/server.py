@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import uvicorn
 
 from htdemucs.errors import ServerError
-from htdemucs.fsutil import locked
+from htdemucs.fsutil import file_lock
 from htdemucs.serve.app import create_app
 from htdemucs.serve.app_state import Service
 from htdemucs.serve.auth import Access
@@ -63,7 +63,7 @@ def serve(
     """
     settings.data.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stack.enter_context(locked(settings.data / "lock"))
+        stack.enter_context(file_lock(settings.data / "lock"))
         database = Database(settings.database)
         stack.callback(database.close)
         supervisor = Supervisor(settings, Jobs(database))

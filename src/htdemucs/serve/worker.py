@@ -29,7 +29,7 @@ import torch
 from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 
-from htdemucs.audio import AudioFile, Resampler, fitted
+from htdemucs.audio import AudioFile, Resampler, pad_or_trim
 from htdemucs.batch import Library, Outcome, Track, read_manifest
 from htdemucs.errors import HTDemucsError, SeparationError
 from htdemucs.fast import keep_freed_memory
@@ -39,7 +39,7 @@ from htdemucs.serve.db import Database, Deletion, Jobs, Tracks, Values, Withdraw
 from htdemucs.serve.error_codes import TooLongError, code_of
 from htdemucs.serve.preview import Preview, decode
 from htdemucs.serve.settings import Settings
-from htdemucs.stems.observer import Watcher
+from htdemucs.stems.observer import Observer
 from htdemucs.stems.writer import Worker as PipelineThread
 
 Ranges = list[list[int]]
@@ -105,7 +105,7 @@ class KeptAnswers:
             np.save(self._folder / f"{start}.npy", answer.cpu().numpy())
 
 
-class Listening(Watcher):
+class Listening(Observer):
     """Watches the separation of one track: its preview, its progress, and wishes.
 
     Args:
@@ -283,7 +283,7 @@ class _Run:
         if self._taken >= self._size.length:
             tails = [back.flush() for back in self._back]
             stems = [torch.cat(pair, dim=-1) for pair in zip(stems, tails, strict=True)]
-            stems = [fitted(stem, self._size.frames - self._next) for stem in stems]
+            stems = [pad_or_trim(stem, self._size.frames - self._next) for stem in stems]
         frames = min(stems[0].shape[-1], self._size.frames - self._next)
         skipped = min(frames, max(0, self._first - self._next))
         start, stop = self._next + skipped, self._next + frames

@@ -9,9 +9,23 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from htdemucs.audio import AudioPipe, PipeWriter, Resampler, SoundCard, fitted, resampled_length
+from htdemucs.audio import (
+    AudioPipe,
+    PipeWriter,
+    Resampler,
+    SoundCard,
+    pad_or_trim,
+    resampled_length,
+)
 from htdemucs.errors import AudioError
-from htdemucs.events import Finished, Listener, Pace, Started, nobody, results
+from htdemucs.events import (
+    EventCallback,
+    Finished,
+    ProgressTracker,
+    Started,
+    ignore_events,
+    results,
+)
 from htdemucs.fast import use_this_thread_only
 from htdemucs.separation import LiveSeparator, RealTimeSeparator
 from htdemucs.stems.mixer import Mixer
@@ -30,7 +44,7 @@ def live_pipe(
     writer: PipeWriter,
     mixer: Mixer,
     *,
-    on_progress: Listener | None = None,
+    on_progress: EventCallback | None = None,
 ) -> None:
     """Separate a pipe to its end, if it has one, and write the mix.
 
@@ -41,9 +55,9 @@ def live_pipe(
         AudioError: the input is damaged beyond use.
         BrokenPipeError: nobody reads the output.
     """
-    tell, started, rate = on_progress or nobody, time.monotonic(), pipe.source_sample_rate
+    tell, started, rate = on_progress or ignore_events, time.monotonic(), pipe.source_sample_rate
     tell(Started(NAME))
-    pace, written = Pace(NAME, None), 0
+    pace, written = ProgressTracker(NAME, None), 0
     back = Resampler(live.sample_rate, rate, pipe.channels)
 
     def write(block: Tensor) -> None:
@@ -56,7 +70,7 @@ def live_pipe(
         write(back.push(mixer.mix(live.push(block))))
     length = pipe.source_length + resampled_length(live.delay, live.sample_rate, rate)
     rest = torch.cat([back.push(mixer.mix(live.finish())), back.flush()], dim=-1)
-    write(fitted(rest, length - written))
+    write(pad_or_trim(rest, length - written))
     finished = Finished(
         track=NAME,
         status="separated",

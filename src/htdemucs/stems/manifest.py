@@ -15,10 +15,10 @@ from typing import Any
 from htdemucs.audio.ffmpeg import reporting
 from htdemucs.audio.read import check_regular_file
 from htdemucs.environment import sha256, versions
-from htdemucs.fsutil import replacing
+from htdemucs.fsutil import atomic_write
 from htdemucs.separation import Separator
 from htdemucs.stems.output_options import OutputOptions
-from htdemucs.stems.paths import Places
+from htdemucs.stems.paths import OutputPaths
 from htdemucs.stems.track import SeparatedFile
 
 FORMAT = "htdemucs-track"
@@ -28,7 +28,7 @@ Document = Mapping[str, Any]  # a manifest, or one of its runs
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RunFingerprint:
     """Everything but the track that its files depend on.
 
     Attributes:
@@ -42,7 +42,7 @@ class Recipe:
     output: Mapping[str, Any]
 
     @classmethod
-    def of(cls, separator: Separator, options: OutputOptions) -> "Recipe":
+    def of(cls, separator: Separator, options: OutputOptions) -> "RunFingerprint":
         """Return the recipe for a separator and output options."""
         name = separator.origin.name if separator.origin else None
         return cls(
@@ -81,8 +81,8 @@ def is_same(path: Path, known: Any) -> bool:
 
 def write_manifest(
     source: Document,
-    recipe: Recipe,
-    places: Places,
+    recipe: RunFingerprint,
+    places: OutputPaths,
     separated: SeparatedFile,
     seconds: float,
     known: Document | None = None,
@@ -126,7 +126,7 @@ def write_manifest(
     text = json.dumps(document, indent=2, ensure_ascii=False)
     with (
         reporting(places.manifest, "cannot be written", "check its folder and the free space"),
-        replacing(places.manifest) as partial,
+        atomic_write(places.manifest) as partial,
     ):
         partial.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 

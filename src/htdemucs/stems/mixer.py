@@ -48,7 +48,7 @@ class Mixer:
         """Let only this stem and others with a solo be heard, or end that."""
         self._soloed ^= {stem}
 
-    def louder(self, stem: int, steps: int) -> None:
+    def adjust_gain(self, stem: int, steps: int) -> None:
         """Change a stem's volume by so many steps; below the softest there is silence."""
         if not self._volumes[stem] and steps > 0:
             self._volumes[stem] = 10 ** (SOFTEST / 20)

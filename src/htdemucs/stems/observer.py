@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 from htdemucs.audio import AudioFile
-from htdemucs.separation import Answers, Normalization, Separator
+from htdemucs.separation import Normalization, OutputCache, Separator
 
 
-class Watcher:
+class Observer:
     """Hears a track's blocks of stems, (S, C, L) at the model's sample rate. This one sleeps.
 
     Attributes:
         answers: keeps what the network said of later parts, so that nothing is computed twice.
     """
 
-    answers: Answers | None = None
+    answers: OutputCache | None = None
 
     def begin(self, source: AudioFile, length: int, way: Callable[[int], Iterator[Tensor]]) -> None:
         """Hear of the track: its file, its length in samples at the model's rate, and a way ahead.
@@ -33,7 +33,7 @@ def ahead(
     separator: Separator,
     source: AudioFile,
     normalization: Normalization,
-    answers: Answers | None,
+    answers: OutputCache | None,
     start: int,
 ) -> Iterator[Tensor]:
     """Yield a track's blocks of stems from a sample on, beside the run that makes its files."""

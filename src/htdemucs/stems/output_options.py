@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from htdemucs.audio import Align, AudioEncoding
 from htdemucs.errors import SeparationError
-from htdemucs.stems.paths import Places, places, template_fields
+from htdemucs.stems.paths import OutputPaths, places, template_fields
 
 ClipMode = Literal["rescale", "clamp", "none"]
 OtherMethod = Literal["add", "minus", "none"]
@@ -137,12 +137,12 @@ class OutputOptions:
         """Whether there are peaks for which `gain` is not 1."""
         return self.clip_mode == "rescale" and not encoding.holds_any_peak
 
-    def places(self, track: Path, out_dir: Path, copy: int = 1) -> Places:
+    def places(self, track: Path, out_dir: Path, copy: int = 1) -> OutputPaths:
         """Return where the files of `track` go; see `naming.places`."""
         extension = "stem.mp4" if self.stem_file else self.encoding.extension
         return places(track, out_dir, self.filename, extension, copy)
 
-    def targets(self, places: Places, stems: tuple[str, ...]) -> dict[str, Path]:
+    def targets(self, places: OutputPaths, stems: tuple[str, ...]) -> dict[str, Path]:
         """Return the files to write by their stems' names."""
         if self.stem_file:
             return {"stem file": places.stem(places.values["track"])}

@@ -18,7 +18,7 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGN
 
 
 @dataclass(frozen=True)
-class Places:
+class OutputPaths:
     """A track's place below an output folder.
 
     Attributes:
@@ -44,7 +44,7 @@ class Places:
         return self.manifest.with_name(f".htdemucs-{digest[:16]}.work")
 
 
-def places(track: Path, folder: Path, template: str, extension: str, copy: int = 1) -> Places:
+def places(track: Path, folder: Path, template: str, extension: str, copy: int = 1) -> OutputPaths:
     """Return where the files of `track` go below `folder`.
 
     Args:
@@ -77,7 +77,7 @@ def places(track: Path, folder: Path, template: str, extension: str, copy: int =
     manifest = _placed(folder, template, values | {"stem": "htdemucs", "ext": ending})
     if manifest.suffix != ".json":
         manifest = manifest.with_name(f"{manifest.name}.json")
-    return Places(folder, manifest, values, template)
+    return OutputPaths(folder, manifest, values, template)
 
 
 def file_name(text: str) -> str:

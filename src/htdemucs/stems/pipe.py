@@ -8,8 +8,15 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from htdemucs.audio import AudioPipe, PipeWriter, Resampler, fitted
-from htdemucs.events import Finished, Listener, Pace, Started, nobody, results
+from htdemucs.audio import AudioPipe, PipeWriter, Resampler, pad_or_trim
+from htdemucs.events import (
+    EventCallback,
+    Finished,
+    ProgressTracker,
+    Started,
+    ignore_events,
+    results,
+)
 from htdemucs.separation import Normalization, Separator
 from htdemucs.separation.levels import Running
 
@@ -23,7 +30,7 @@ def separate_pipe(
     writer: PipeWriter,
     normalization: Normalization | Running = "running",
     *,
-    on_progress: Listener | None = None,
+    on_progress: EventCallback | None = None,
 ) -> None:
     """Separate a pipe to its end, if it has one; the writer's channels are those of all stems.
 
@@ -34,9 +41,9 @@ def separate_pipe(
         AudioError: the input is damaged beyond use.
         BrokenPipeError: nobody reads the output.
     """
-    tell, started, rate = on_progress or nobody, time.monotonic(), pipe.source_sample_rate
+    tell, started, rate = on_progress or ignore_events, time.monotonic(), pipe.source_sample_rate
     tell(Started(NAME))
-    pace, written = Pace(NAME, None), 0
+    pace, written = ProgressTracker(NAME, None), 0
     back = Resampler(separator.sample_rate, rate, len(separator.stems) * pipe.channels)
     for stems in separator.stream(_ahead(pipe), normalization):
         block = back.push(torch.cat(list(stems.values())).cpu())
@@ -44,7 +51,7 @@ def separate_pipe(
         written += block.shape[-1]
         tell(pace.at(written / rate))
     tail = back.flush()
-    writer.write(fitted(tail, pipe.source_length - written))
+    writer.write(pad_or_trim(tail, pipe.source_length - written))
     finished = Finished(
         track=NAME,
         status="separated",

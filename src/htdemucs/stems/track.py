@@ -14,11 +14,18 @@ import torch
 from torch import Tensor
 
 from htdemucs.audio import AudioFile, Spool
-from htdemucs.events import Finished, Listener, Pace, Started, nobody, results
+from htdemucs.events import (
+    EventCallback,
+    Finished,
+    ProgressTracker,
+    Started,
+    ignore_events,
+    results,
+)
 from htdemucs.separation import Normalization, Separator, measure
-from htdemucs.stems.observer import Watcher, ahead
+from htdemucs.stems.observer import Observer, ahead
 from htdemucs.stems.output_options import OutputOptions
-from htdemucs.stems.paths import Places
+from htdemucs.stems.paths import OutputPaths
 from htdemucs.stems.writer import WAITING, Output, TrackFiles, read_ahead
 
 LOG = logging.getLogger(__name__)
@@ -51,7 +58,7 @@ class SeparatedFile:
     resumed: float
 
 
-class Resumption(NamedTuple):
+class ResumeKey(NamedTuple):
     """The spool that keeps unfinished work, and the key that names this work.
 
     `finish` is called with the result while no other process can begin with the same files; then
@@ -69,7 +76,7 @@ def separate_file(
     out_dir: str | PathLike[str],
     *,
     options: OutputOptions | None = None,
-    on_progress: Listener | None = None,
+    on_progress: EventCallback | None = None,
 ) -> SeparatedFile:
     """Separate a file into `out_dir`.
 
@@ -83,7 +90,7 @@ def separate_file(
     """
     options = options or OutputOptions()
     places = options.places(Path(path), Path(out_dir))
-    tell, track, started = on_progress or nobody, str(Path(path)), time.monotonic()
+    tell, track, started = on_progress or ignore_events, str(Path(path)), time.monotonic()
     tell(Started(track))
     done = separate_to(separator, Path(path), places, options, tell)
     finished = Finished(
@@ -102,11 +109,11 @@ def separate_file(
 def separate_to(
     separator: Separator,
     path: Path,
-    places: Places,
+    places: OutputPaths,
     options: OutputOptions,
-    tell: Listener = nobody,
-    resumption: Resumption | None = None,
-    watcher: Watcher | None = None,
+    tell: EventCallback = ignore_events,
+    resumption: ResumeKey | None = None,
+    watcher: Observer | None = None,
 ) -> SeparatedFile:
     """Separate a file to the places given; otherwise as `separate_file`, but tell only progress.
 
@@ -123,7 +130,7 @@ def separate_to(
         )
         separator.check_length(normalization.length)
         files = TrackFiles(separator.stems, source, places, options, resumption is not None)
-        watcher = watcher or Watcher()
+        watcher = watcher or Observer()
         return _written(separator, files, mixture, normalization, tell, resumption, watcher)
 
 
@@ -132,9 +139,9 @@ def _written(
     files: TrackFiles,
     mixture: Spool,
     normalization: Normalization,
-    tell: Listener,
-    resumption: Resumption | None,
-    watcher: Watcher,
+    tell: EventCallback,
+    resumption: ResumeKey | None,
+    watcher: Observer,
 ) -> SeparatedFile:
     """Separate the decoded track that a spool holds."""
     source, options, rate = files.source, files.options, separator.sample_rate
@@ -142,7 +149,7 @@ def _written(
         again = resumption is not None or options.may_rescale(files.encoding)
         spool = stack.enter_context(_spool(files, resumption))
         finished = done = spool.length
-        pace = Pace(str(source.path), normalization.length / rate, finished / rate)
+        pace = ProgressTracker(str(source.path), normalization.length / rate, finished / rate)
         tell(pace.at(finished / rate))
         kept = watcher.answers
         way = partial(ahead, separator, source, normalization, kept)
@@ -161,7 +168,7 @@ def _written(
         gain = options.gain(max(peaks.values()), files.encoding)
         if gain != 1:  # seldom: everything is encoded once more
             output.abort()
-            output = stack.enter_context(_from_spool(spool, files, Watcher(), gain))
+            output = stack.enter_context(_from_spool(spool, files, Observer(), gain))
             output.finish()
         output.close()
         result = _result(files, gain, peaks, finished / source.sample_rate)
@@ -189,14 +196,14 @@ def _again(spool: Spool, source: AudioFile) -> Iterator[Tensor]:
         yield block.view(source.channels, -1)
 
 
-def _spool(files: TrackFiles, resumption: Resumption | None) -> Spool:
+def _spool(files: TrackFiles, resumption: ResumeKey | None) -> Spool:
     channels = len(files.stems) * files.source.channels
     if resumption is None:
         return Spool(next(iter(files.targets.values())).parent, channels)
     return Spool.kept(resumption.spool, channels, resumption.key)
 
 
-def _from_spool(spool: Spool, files: TrackFiles, watcher: Watcher, gain: float = 1.0) -> Output:
+def _from_spool(spool: Spool, files: TrackFiles, watcher: Observer, gain: float = 1.0) -> Output:
     """Return an output that has written all samples of the spool, which the watcher has heard."""
     output, start = Output(files, gain), 0
     try:

@@ -23,7 +23,7 @@ from htdemucs.audio import (
     Resampler,
     StemFileWriter,
     Tags,
-    fitted,
+    pad_or_trim,
     read_tags,
     resampled_length,
     write_tags,
@@ -31,7 +31,7 @@ from htdemucs.audio import (
 from htdemucs.errors import SeparationError
 from htdemucs.fast import use_this_thread_only
 from htdemucs.stems.output_options import RESIDUAL, OutputOptions
-from htdemucs.stems.paths import Places
+from htdemucs.stems.paths import OutputPaths
 
 T = TypeVar("T")
 _END: Any = object()
@@ -137,7 +137,7 @@ class Mixdown:
         """Return the rest, `length` samples in all: resampling there and back may round by one."""
         missing = length - self._given
         tails = [back.flush() for back in self._back]
-        return self._mixed([fitted(tail, missing) for tail in tails])
+        return self._mixed([pad_or_trim(tail, missing) for tail in tails])
 
     def _mixed(self, stems: list[Tensor]) -> Waveforms:
         length = stems[0].shape[-1]
@@ -231,7 +231,7 @@ class _Samples:
         while self._held.shape[-1] < count and (block := next(self._blocks, None)) is not None:
             self._held = torch.cat([self._held, block], dim=-1)
         taken, self._held = self._held[:, :count], self._held[:, count:]
-        return fitted(taken, count)
+        return pad_or_trim(taken, count)
 
 
 WAITING = 2  # blocks between decoding, the network and encoding
@@ -252,7 +252,7 @@ class TrackFiles:
         self,
         stems: tuple[str, ...],
         source: AudioFile,
-        places: Places,
+        places: OutputPaths,
         options: OutputOptions,
         exclusive: bool,
     ) -> None:

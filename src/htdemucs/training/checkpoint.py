@@ -6,14 +6,14 @@ from typing import Any
 import torch
 
 from htdemucs.errors import CheckpointError
-from htdemucs.fsutil import replacing
+from htdemucs.fsutil import atomic_write
 
 FILE = "checkpoint.pt"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Replace the folder's checkpoint. An interruption leaves the old one as it was."""
-    with replacing(folder / FILE) as partial:
+    with atomic_write(folder / FILE) as partial:
         torch.save(state, partial)
 
 

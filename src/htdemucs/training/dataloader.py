@@ -38,7 +38,7 @@ class Excerpt:
     origin: int
 
 
-class ExcerptPlan:
+class ExcerptSampler:
     """Draws excerpts at random, from longer recordings more often.
 
     Args:
@@ -87,7 +87,7 @@ class ExcerptPlan:
         return Excerpt(index, int(draw.integers(0, room + 1)), origin)
 
 
-class Examples(Dataset[Tensor]):
+class StemDataset(Dataset[Tensor]):
     """Example n is place n % batch_size of step n // batch_size: (1 + S, C, L), the mixture first.
 
     An example depends on the recordings, the seed and n alone.
@@ -105,7 +105,7 @@ class Examples(Dataset[Tensor]):
     def __init__(
         self,
         recordings: Sequence[Recording],
-        plan: ExcerptPlan,
+        plan: ExcerptSampler,
         config: AugmentConfig,
         *,
         sources: Sequence[str],
@@ -189,7 +189,7 @@ class _Places(Sampler[list[int]]):
 class _Fetched(Dataset[Tensor | AudioError]):
     """Whole batches of examples. A failure is returned, so that its message stays one line."""
 
-    def __init__(self, examples: Examples) -> None:
+    def __init__(self, examples: StemDataset) -> None:
         self._examples = examples
 
     def __getitem__(self, places: list[int]) -> Tensor | AudioError:
@@ -200,7 +200,7 @@ class _Fetched(Dataset[Tensor | AudioError]):
 
 
 def batches(
-    examples: Examples,
+    examples: StemDataset,
     *,
     first: int,
     last: int,

@@ -23,7 +23,7 @@ from htdemucs.evaluation.dataset import (
     read_multitrack,
     where_else,
 )
-from htdemucs.fsutil import replacing
+from htdemucs.fsutil import atomic_write
 from htdemucs.training.config import DataConfig, RootConfig
 
 SUFFIXES = (".wav", ".flac")
@@ -208,7 +208,7 @@ class _Reader:
         except Exception as error:  # a decoder may raise anything
             raise AudioError(f"cannot read the sources: {error}") from error
         try:
-            with replacing(path) as partial:
+            with atomic_write(path) as partial:
                 partial.write_text(json.dumps(asdict(facts)), encoding="utf-8")
         except OSError as error:
             raise TrainingError(f"cannot write {path}: {error.strerror or error}") from error

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Average:
+class ExponentialMovingAverage:
     """An exponential moving average, corrected for its start.
 
     The weight of a step n steps ago is proportional to decay ** n. Early averages divide by the

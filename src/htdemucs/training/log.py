@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from htdemucs.fsutil import replacing
+from htdemucs.fsutil import atomic_write
 
 FILE = "log.jsonl"
 
@@ -47,7 +47,7 @@ class TrainingLog:
         self._path = folder / FILE
         if self._path.exists():
             lines = self._path.read_text(encoding="utf-8").splitlines()
-            with replacing(self._path) as partial:
+            with atomic_write(self._path) as partial:
                 valid = "".join(f"{line}\n" for line in lines if _step(line) <= step)
                 partial.write_text(valid, encoding="utf-8")
         self._writer = None

@@ -35,7 +35,7 @@ class Muon(torch.optim.AdamW):
                     state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(weight)}
                 momentum = state["momentum"]
                 momentum.lerp_(weight.grad, 1 - self.MOMENTUM)
-                update = orthogonal(weight.grad.lerp(momentum, self.MOMENTUM).flatten(1))
+                update = newton_schulz(weight.grad.lerp(momentum, self.MOMENTUM).flatten(1))
                 size = self.SIZE * math.sqrt(max(update.shape))
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(update.view_as(weight), alpha=-group["lr"] * size)
@@ -43,13 +43,13 @@ class Muon(torch.optim.AdamW):
         return super().step(closure)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
+def newton_schulz(matrix: Tensor) -> Tensor:
     """Return the matrix with singular values between about 0.7 and 1.2: (M, N) -> (M, N)
 
     Five Newton-Schulz iterations of degree five, with Jordan's coefficients.
     """
     if matrix.shape[0] > matrix.shape[1]:
-        return orthogonal(matrix.T).T
+        return newton_schulz(matrix.T).T
     x = matrix / matrix.norm().clamp_min(1e-7)
     for _ in range(5):
         square = x @ x.T
@@ -62,10 +62,10 @@ def optimizer(model: Network, config: OptimConfig) -> torch.optim.Optimizer:
     inside: set[nn.Parameter] = set()
     if isinstance(model, HTDemucs) and model.transformer is not None:
         inside = set(model.transformer.parameters())
-    orthogonal = set(_weights(model)) if config.kind == "muon" else set()
+    hidden = set(_weights(model)) if config.kind == "muon" else set()
     groups = [
         {
-            "params": [p for p in model.parameters() if (p in inside, p in orthogonal) == kind],
+            "params": [p for p in model.parameters() if (p in inside, p in hidden) == kind],
             "transformer": kind[0],
             "orthogonal": kind[1],
         }

@@ -12,12 +12,12 @@ import yaml
 from accelerate import Accelerator
 
 from htdemucs.errors import ConfigError, TrainingError
-from htdemucs.fsutil import delete_partials, replacing
+from htdemucs.fsutil import atomic_write, delete_partials
 from htdemucs.model import Bag, Network, build
 from htdemucs.model.config import samples
 from htdemucs.model.registry import CONFIGS
 from htdemucs.training.config import TrainConfig
-from htdemucs.training.dataloader import Examples, ExcerptPlan
+from htdemucs.training.dataloader import ExcerptSampler, StemDataset
 from htdemucs.training.dataset import Corpus, Recording, read_corpus
 from htdemucs.training.head_transfer import with_sources
 from htdemucs.training.log import LogEntry, TrainingLog
@@ -171,14 +171,14 @@ def _network(config: TrainConfig) -> Network:
     return model
 
 
-def _examples(config: TrainConfig, network: Network, recordings: list[Recording]) -> Examples:
+def _examples(config: TrainConfig, network: Network, recordings: list[Recording]) -> StemDataset:
     sample_rate = network.sample_rate
     length = network.config.segment_length
     if config.data.segment is not None:
         length = samples(config.data.segment, sample_rate)
     if length < 1:
         raise ConfigError("data.segment must be more than 0 seconds")
-    longest = network.longest_segment
+    longest = network.max_segment
     if longest is not None and length > samples(longest, sample_rate):
         raise ConfigError(f"data.segment must be at most the model's {float(longest):g} seconds")
     region = loss_region(config.optim, sample_rate) or (length, 0)
@@ -189,7 +189,7 @@ def _examples(config: TrainConfig, network: Network, recordings: list[Recording]
             f"optim.loss_region must have {LONGEST_STFT} samples or more for optim.stft_weight"
         )
     reach = math.ceil(config.augment.shift * sample_rate)
-    plan = ExcerptPlan(
+    plan = ExcerptSampler(
         [recording.length for recording in recordings],
         [recording.weight for recording in recordings],
         length=length + reach,
@@ -197,7 +197,7 @@ def _examples(config: TrainConfig, network: Network, recordings: list[Recording]
         remix_group=config.augment.remix_group,
         seed=config.seed,
     )
-    return Examples(
+    return StemDataset(
         recordings,
         plan,
         config.augment,
@@ -212,7 +212,7 @@ def _examples(config: TrainConfig, network: Network, recordings: list[Recording]
 
 def _write_config(config: TrainConfig) -> None:
     """Write the configuration to the run's folder."""
-    with replacing(config.out / "config.yaml") as partial:
+    with atomic_write(config.out / "config.yaml") as partial:
         partial.write_text(yaml.safe_dump(_plain(config), sort_keys=False), encoding="utf-8")
 
 

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from htdemucs.errors import CheckpointError, ConfigError, TrainingError
 from htdemucs.fast.compiled import compile_function
-from htdemucs.fsutil import replacing
+from htdemucs.fsutil import atomic_write
 from htdemucs.model import Network
 from htdemucs.model.network import HybridNetwork
 from htdemucs.training import checkpoint, optim
 from htdemucs.training.config import TrainConfig
-from htdemucs.training.dataloader import Examples, batches
-from htdemucs.training.ema import Average
+from htdemucs.training.dataloader import StemDataset, batches
+from htdemucs.training.ema import ExponentialMovingAverage
 from htdemucs.training.log import LogEntry
 from htdemucs.training.losses import SourceLoss, loss_region
 from htdemucs.training.rng import seed_torch
@@ -50,7 +50,7 @@ class Trainer:
         self,
         config: TrainConfig,
         network: Network,
-        examples: Examples,
+        examples: StemDataset,
         validate: Validate | None,
         accelerator: Accelerator,
     ) -> None:
@@ -63,7 +63,7 @@ class Trainer:
         self.validate, self.accelerator = validate, accelerator
         self.step = 0  # steps done
         self.best: dict[str, float] = {}
-        self.averages = [Average(decay) for decay in config.optim.ema]
+        self.averages = [ExponentialMovingAverage(decay) for decay in config.optim.ema]
         self.loss = SourceLoss(
             len(network.sources),
             config.optim.loss,
@@ -164,7 +164,7 @@ class Trainer:
         if self.step == config.steps and self.accelerator.is_main_process:
             save_model(self.network, config.out / LAST)
 
-    def rehearse(self, steps: int) -> LogEntry:
+    def benchmark(self, steps: int) -> LogEntry:
         """Time some steps after a first one, and save nothing."""
         examples = self._batches(0, steps + 1)
         self._train_step(examples, _Stretch())
@@ -237,7 +237,7 @@ class Trainer:
         if loss.isfinite():
             return
         path = self.config.out / f"not-finite-{self.step + 1}.pt"
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             torch.save({"step": self.step + 1, "batch": batch.cpu()}, partial)
         raise TrainingError(
             f"the loss of step {self.step + 1} is not finite; its batch is in {path}; lower "

@@ -156,7 +156,7 @@ def _check_room(config: NetworkConfig, count: int) -> None:
         least += 2 * config.t_layers * width**2 * (4 + 2 * config.t_hidden_scale)
     if isinstance(config, HybridConfig):
         least += config.channels * config.bins // 4 if config.freq_emb else 0
-    for width in config.widths:
+    for width in config.layer_channels:
         least += width**2 * (4 + 5 * config.dconv_depth / config.dconv_comp)
     if least > count:
         raise CheckpointError(f"it holds {count} values, too few for the network it describes")

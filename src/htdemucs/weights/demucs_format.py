@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from htdemucs.errors import CheckpointError
-from htdemucs.fsutil import replacing
+from htdemucs.fsutil import atomic_write
 from htdemucs.model import DemucsConfig, HDemucsConfig, Network, NetworkConfig
 from htdemucs.model.config import ContextConfig
 from htdemucs.model.registry import CONFIGS, kind
@@ -464,7 +464,7 @@ def write(model: Network, path: Path) -> None:
         "kwargs": json.dumps(from_config(model.config), default=_encode_fraction),
     }
     try:
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             save_file(state, partial, metadata=metadata)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 
 from htdemucs.errors import CheckpointError, DownloadError, UploadError
-from htdemucs.fsutil import replacing
+from htdemucs.fsutil import atomic_write
 from htdemucs.model import Bag, Model
 from htdemucs.model.bag import networks
 from htdemucs.model.hub_mixin import CardFields
@@ -199,7 +199,7 @@ def load(name: str, /, **download: Any) -> Model:
     """Return the model of a name, repository or folder, on the CPU."""
     if _REPOSITORY.fullmatch(name) and not Path(name).exists():
         name = f"hf://{name}"
-    return read_model(name, registry.Access(**download))
+    return read_model(name, registry.HubOptions(**download))
 
 
 def save(model: Model, path: Path, fields: CardFields) -> None:
@@ -247,7 +247,7 @@ def push(
 
 def _states_license(repo_id: str, token: str | bool | None, revision: str | None) -> bool:
     """Whether the card that is on the hub already states a licence."""
-    access = registry.Access(revision=revision, token=token, force_download=True)
+    access = registry.HubOptions(revision=revision, token=token, force_download=True)
     try:
         path = registry.from_hub(repo_id, CARD_FILE, access)
     except DownloadError:
@@ -257,7 +257,7 @@ def _states_license(repo_id: str, token: str | bool | None, revision: str | None
 
 def _write_card(text: str, path: Path) -> None:
     try:
-        with replacing(path / CARD_FILE) as partial:
+        with atomic_write(path / CARD_FILE) as partial:
             partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from htdemucs.devices import choose_device
-from htdemucs.environment import Origin, checksum
+from htdemucs.environment import CheckpointFiles, checksum
 from htdemucs.errors import CheckpointError, ConfigError, ModelNotFoundError
-from htdemucs.events import Listener, Loaded, Loading, nobody
+from htdemucs.events import EventCallback, Loaded, Loading, ignore_events
 from htdemucs.model import Bag, Model, Network, NetworkConfig, build
 from htdemucs.model.bag import needed_members, networks
 from htdemucs.weights import demucs_format, native_format, registry
@@ -38,7 +38,7 @@ def load_model(
     device: str | torch.device | None = None,
     cache_dir: str | Path | None = None,
     stems: Sequence[str] | None = None,
-    on_progress: Listener | None = None,
+    on_progress: EventCallback | None = None,
 ) -> Model:
     """Return a model in evaluation mode. Its `origin` names the files it was read from.
 
@@ -65,10 +65,10 @@ def load_model(
         ConfigError: this machine has no such device.
     """
     place = choose_device(device)
-    name, access = str(name_or_path), registry.Access(_path(cache_dir))
-    tell = on_progress or nobody
+    name, access = str(name_or_path), registry.HubOptions(_path(cache_dir))
+    tell = on_progress or ignore_events
     tell(Loading(name))
-    with registry.told_to(on_progress):
+    with registry.report_downloads_to(on_progress):
         model = read_model(name, access, repo=_path(repo), stems=stems).to(place)
     tell(Loaded(name, str(place)))
     return model
@@ -76,7 +76,7 @@ def load_model(
 
 def read_model(
     name: str,
-    access: registry.Access,
+    access: registry.HubOptions,
     *,
     repo: Path | None = None,
     stems: Sequence[str] | None = None,
@@ -136,7 +136,7 @@ def read_member(path: Path, name: str) -> Model:
     for path in files:
         LOG.debug("read %s", path)
     for number, network in enumerate(networks(model)):
-        network.origin = Origin(name, files, number, checksum(network))
+        network.origin = CheckpointFiles(name, files, number, checksum(network))
     return model
 
 

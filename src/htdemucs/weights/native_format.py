@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from htdemucs.errors import CheckpointError, ConfigError
-from htdemucs.fsutil import replacing
+from htdemucs.fsutil import atomic_write
 from htdemucs.model import Bag, Model, NetworkConfig
 from htdemucs.model.config import Seconds, exact_seconds, json_seconds
 from htdemucs.model.registry import kind
@@ -92,7 +92,10 @@ def is_model_folder(path: Path) -> bool:
 def _write(folder: Path, config: str, state: dict[str, Tensor]) -> None:
     """Write both files. Weights never lie beside the configuration of another model."""
     path = folder / CONFIG_FILE
-    with replacing(path) as config_partial, replacing(folder / WEIGHTS_FILE) as weights_partial:
+    with (
+        atomic_write(path) as config_partial,
+        atomic_write(folder / WEIGHTS_FILE) as weights_partial,
+    ):
         # Not save_file: it makes files that only their owner can read.
         weights_partial.write_bytes(save(state, metadata={"format": "pt"}))
         config_partial.write_text(config, encoding="utf-8")

@@ -36,7 +36,7 @@ from htdemucs.errors import (
     ModelNotFoundError,
     UploadError,
 )
-from htdemucs.events import Downloading, Listener
+from htdemucs.events import Downloading, EventCallback
 from htdemucs.fsutil import user_cache
 from htdemucs.model import NetworkConfig
 from htdemucs.model.bag import needed_members
@@ -48,11 +48,11 @@ LOG = logging.getLogger(__name__)
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30  # seconds without a byte
 DAMAGED = "arrived damaged (its checksum differs); try again"
-_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+_listener: ContextVar[EventCallback | None] = ContextVar("listener", default=None)
 
 
 @dataclass(frozen=True)
-class Access:
+class HubOptions:
     """How to use the hub, in the words of its client."""
 
     cache_dir: Path | None = None  # for downloads; by default the hub's cache and our own
@@ -70,7 +70,7 @@ def default_cache() -> Path:
 
 
 @contextmanager
-def told_to(listener: Listener | None) -> Iterator[None]:
+def report_downloads_to(listener: EventCallback | None) -> Iterator[None]:
     """Tell a listener of the bytes that arrive meanwhile; without one the hub's bars show them."""
     token = _listener.set(listener)
     try:
@@ -86,7 +86,7 @@ def offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def cached_from_hub(repository: str, filename: str, access: Access) -> Path | None:
+def cached_from_hub(repository: str, filename: str, access: HubOptions) -> Path | None:
     """Return a file's path in the hub's cache, or None. The network is not used."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -96,7 +96,7 @@ def cached_from_hub(repository: str, filename: str, access: Access) -> Path | No
     return Path(path) if isinstance(path, str) else None
 
 
-def from_hub(repository: str, filename: str, access: Access) -> Path:
+def from_hub(repository: str, filename: str, access: HubOptions) -> Path:
     """Download a file into the hub's cache and return its path. A damaged one is replaced.
 
     The hub's own client does this, so its environment variables apply.
@@ -168,7 +168,7 @@ def _blob(path: Path) -> Path | None:
     return target if target.parent.name == "blobs" else None
 
 
-def _hub_download(repository: str, filename: str, access: Access) -> Path:
+def _hub_download(repository: str, filename: str, access: HubOptions) -> Path:
     from huggingface_hub import hf_hub_download
 
     online = not access.local_files_only
@@ -406,7 +406,7 @@ def official_config(signature: str) -> NetworkConfig:
 def locate(
     name: str,
     repo: Path | None = None,
-    access: Access | None = None,
+    access: HubOptions | None = None,
     stems: Sequence[str] | None = None,
 ) -> ModelFiles:
     """Return the files of a model; download those that are missing.
@@ -424,7 +424,7 @@ def locate(
         CheckpointError: a bag's yaml is damaged, or a file's checksum differs.
     """
     try:
-        return _locate(name, repo, access or Access(), stems)
+        return _locate(name, repo, access or HubOptions(), stems)
     except OSError as error:
         raise ModelNotFoundError(
             f"cannot look for {build.shown(name)}: {error.strerror or error}"
@@ -432,7 +432,7 @@ def locate(
 
 
 def _locate(
-    name: str, repo: Path | None, access: Access, stems: Sequence[str] | None
+    name: str, repo: Path | None, access: HubOptions, stems: Sequence[str] | None
 ) -> ModelFiles:
     if repo is not None:
         return _in_folder(name, repo)
@@ -465,7 +465,7 @@ def shipped_license() -> License:
 
 def cached_members(model: OfficialModel) -> int:
     """Return how many of an official model's members are on this machine."""
-    return sum(any(_cached_files(model, member, Access())) for member in model.members)
+    return sum(any(_cached_files(model, member, HubOptions())) for member in model.members)
 
 
 def _at_path(path: Path) -> ModelFiles:
@@ -558,7 +558,7 @@ def _seconds(value: Any, path: Path) -> Seconds | None:
     return exact_seconds(value)
 
 
-def _on_hub(name: str, access: Access) -> ModelFiles:
+def _on_hub(name: str, access: HubOptions) -> ModelFiles:
     """Download a repository in the published layout (a bag's yaml and members) or in our own."""
     namespace, _, name = name.rpartition("/")
     namespace = namespace or _table()["hub"]["namespace"]
@@ -596,7 +596,7 @@ def _published_name(name: str) -> str:
     return "htdemucs" if name == "HTDemucs" else name
 
 
-def _official(model: OfficialModel, access: Access, stems: Sequence[str] | None) -> ModelFiles:
+def _official(model: OfficialModel, access: HubOptions, stems: Sequence[str] | None) -> ModelFiles:
     weights = model.weights
     needed = list(range(len(model.members)))
     if weights and stems and set(stems) <= set(model.sources):
@@ -611,7 +611,7 @@ def _official(model: OfficialModel, access: Access, stems: Sequence[str] | None)
 
 
 def _official_member(
-    model: OfficialModel, signature: str, access: Access, legacy_first: bool = False
+    model: OfficialModel, signature: str, access: HubOptions, legacy_first: bool = False
 ) -> Path:
     """Return a member's file: cached, else from the hub, else from the legacy root."""
     for path in filter(is_intact, _cached_files(model, signature, access)):
@@ -625,11 +625,11 @@ def _official_member(
     raise DownloadError(_unreachable(model, signature, access, reasons))
 
 
-def _from_hub(model: OfficialModel, signature: str, access: Access) -> Path:
+def _from_hub(model: OfficialModel, signature: str, access: HubOptions) -> Path:
     return from_hub(model.repository, f"{signature}.safetensors", access)
 
 
-def _from_legacy(_: OfficialModel, signature: str, access: Access) -> Path:
+def _from_legacy(_: OfficialModel, signature: str, access: HubOptions) -> Path:
     if offline():
         raise DownloadError("HF_HUB_OFFLINE is set")
     if access.local_files_only or access.revision:
@@ -639,7 +639,7 @@ def _from_legacy(_: OfficialModel, signature: str, access: Access) -> Path:
     return from_url(f"{_legacy_root()}{entry['folder']}/{filename}", target, entry["checksum"])
 
 
-def _cached_files(model: OfficialModel, signature: str, access: Access) -> Iterator[Path]:
+def _cached_files(model: OfficialModel, signature: str, access: HubOptions) -> Iterator[Path]:
     """Yield a member's files in the hub's cache, in ours and in the published package's."""
     if access.force_download:
         return
@@ -668,7 +668,9 @@ def _legacy_file(signature: str) -> tuple[dict[str, str], str]:
     return entry, f"{signature}-{entry['checksum']}.th"
 
 
-def _unreachable(model: OfficialModel, signature: str, access: Access, reasons: list[str]) -> str:
+def _unreachable(
+    model: OfficialModel, signature: str, access: HubOptions, reasons: list[str]
+) -> str:
     _, filename = _legacy_file(signature)
     folder = access.cache_dir or default_cache()
     return (
