@@ -139,7 +139,7 @@ def test_one_folder_one_server(server, tmp_path, model):
     )
     assert second.returncode == 1
     assert "another server uses" in second.stderr
-    assert "--data" in second.stderr
+    assert "choose another data folder" in second.stderr
 
 
 def test_the_port_is_taken(server, tmp_path, model):
@@ -149,7 +149,7 @@ def test_the_port_is_taken(server, tmp_path, model):
         [*line, "--data", str(tmp_path / "other")], capture_output=True, text=True, check=False
     )
     assert second.returncode == 1
-    assert "choose another --port" in second.stderr
+    assert "choose another port" in second.stderr
 
 
 class Process:

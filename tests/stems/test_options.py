@@ -96,7 +96,7 @@ def test_stems_needed():
 
 def test_impossible_combinations_are_named():
     for fields, match in (
-        ({"stem_file": True, "two_stems": "bass"}, "two_stems"),
+        ({"stem_file": True, "two_stems": "bass"}, "two stems"),
         ({"stem_file": True, "residual": "write"}, "residual"),
         ({"two_stems": "bass", "other_method": "none", "residual": "spread"}, "one stem"),
         ({"residual": "yes"}, "residual"),
