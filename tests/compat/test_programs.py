@@ -110,7 +110,7 @@ def test_installing_gives_the_modules_themselves(modules):
     ("words", "message"),
     [
         ([], "name a program"),
-        (["program.py"], "say --replace"),
+        (["program.py"], "set the option replace"),
         (["--replace", "-m", "demucs", "--nonsense"], "unrecognized arguments"),
         (["--replace", "-m", "demucs.separate"], "no tracks given"),
     ],

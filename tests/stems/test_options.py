@@ -38,7 +38,7 @@ def test_the_extension_is_the_format_s():
         ({"filename": "{composer}/{stem}"}, "composer"),
         ({"filename": "{stem.__class__}"}, "stem.__class__"),
         ({"filename": "{stem[0]}"}, "stem"),
-        ({"filename": "{stem"}, "filename"),
+        ({"filename": "{stem"}, "file name template"),
         ({"filename": "{0}{stem}"}, "0"),
         ({"filename": "{}{stem}"}, "names"),
         ({"filename": "{stem:>9999999999}"}, "plain"),
