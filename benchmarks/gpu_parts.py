@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from htdemucs.fast import PRECISIONS, choose_precision, prepare
 from htdemucs.model import Network
-from htdemucs.model.network import HybridNetwork
+from htdemucs.model.hybrid import HybridNetwork
 
 OVERLAP = 0.25  # the separator's default: this part of each segment is computed twice
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)

@@ -277,5 +277,5 @@ def test_a_mapped_bag_weighs_as_before():
     mixture = torch.randn(1, 2, 4000)
     with torch.no_grad():
         expected = bag(mixture)
-        assert snr(expected, bag.mapped(FastHybrid)(mixture)) > 100
+        assert snr(expected, bag.map_members(FastHybrid)(mixture)) > 100
     assert bag.members == members

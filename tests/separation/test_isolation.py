@@ -135,7 +135,7 @@ def test_a_bag_whose_members_share_files_is_read_again(tmp_path, waveform):
     save_model(bag, tmp_path / "bag")
     separator = Separator(tmp_path / "bag", device="cpu", stems=["vocals"])
     with torch.no_grad():
-        expected = bag.only(["vocals"])(waveform[None])
+        expected = bag.select_sources(["vocals"])(waveform[None])
         torch.testing.assert_close(separator.model(waveform[None]), expected)
 
 

@@ -36,7 +36,7 @@ def cramped(monkeypatch, most):
 
     def prepare_bag(bag, precision, compiled):
         made.append(Cramped(bag.members[0], most))
-        return bag.mapped(lambda _: made[-1])
+        return bag.map_members(lambda _: made[-1])
 
     monkeypatch.setattr(runner, "prepare_bag", prepare_bag)
     return made
@@ -72,7 +72,7 @@ def test_a_device_that_cannot_do_it_hands_over_to_the_cpu(monkeypatch, tiny_mode
     made = cramped(monkeypatch, most=0)
     run = Runner(tiny_model, "fp32", 2, 8000)
     run.device = torch.device("meta")  # any that is not the CPU
-    monkeypatch.setattr(run, "_prepared", run._prepared.mapped(lambda _: Refusing(error)))
+    monkeypatch.setattr(run, "_prepared", run._prepared.map_members(lambda _: Refusing(error)))
     mixture = torch.randn(1, 2, 8000)
     monkeypatch.setattr(runner, "prepare_bag", lambda bag, precision, compiled: bag)
     monkeypatch.setattr(runner, "choose_precision", lambda model, wanted: f"chosen for {wanted}")
@@ -103,7 +103,7 @@ class Overflowing(nn.Module):
 
 def test_what_is_not_finite_is_computed_by_the_reference(monkeypatch, tiny_model):
     monkeypatch.setattr(
-        runner, "prepare_bag", lambda bag, precision, compiled: bag.mapped(Overflowing)
+        runner, "prepare_bag", lambda bag, precision, compiled: bag.map_members(Overflowing)
     )
     run = Runner(tiny_model, "fp32", 2, 8000)
     mixture = torch.randn(2, 2, 8000).clamp(-3, 3)
@@ -184,7 +184,7 @@ def test_packed_parameters_are_freed_and_read_again_when_needed(packed, tmp_path
     if supports(model):
         assert (len(there) > 0) == (packed == "the outer layers")
     assert torch.equal(run(mixture, 8000)(), expected)
-    run._prepared = run._prepared.mapped(lambda _: NotANumber(reference))
+    run._prepared = run._prepared.map_members(lambda _: NotANumber(reference))
     with pytest.warns(UserWarning, match="again in fp32"):
         assert torch.equal(run(mixture, 8000)(), reference)
 

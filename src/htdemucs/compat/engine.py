@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from htdemucs.model import Model
-from htdemucs.model.config import Seconds, samples
+from htdemucs.model.config import Seconds, seconds_to_samples
 from htdemucs.separation import OutputCache, Separator
 from htdemucs.separation.chunking import Segment
 
@@ -20,7 +20,7 @@ def padded_length(model: Model, segment: Seconds) -> int:
     """Return the samples that a model's shorter windows are padded to; 0 if it takes any length."""
     if model.max_segment is None:
         return 0
-    return samples(segment, model.sample_rate)
+    return seconds_to_samples(segment, model.sample_rate)
 
 
 class Engine(Separator):

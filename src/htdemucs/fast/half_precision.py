@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from htdemucs.model import Network
-from htdemucs.model.network import HybridNetwork
+from htdemucs.model.hybrid import HybridNetwork
 
 PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
 SPECTRAL = ("spectral_encoder", "spectral_decoder", "frequency_embedding", "merge", "split")

@@ -15,7 +15,7 @@ from htdemucs.fast.half_precision import in_half
 from htdemucs.fast.network import FastHybrid, supports
 from htdemucs.model import Bag, HDemucs, HTDemucs, Model, Network
 from htdemucs.model.bag import networks
-from htdemucs.model.network import HybridNetwork
+from htdemucs.model.hybrid import HybridNetwork
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _cudnn: Any = torch.backends.cudnn
@@ -61,7 +61,7 @@ def prepare(model: Model, precision: str, compiled: bool = False) -> nn.Module:
 
 def prepare_bag(bag: Bag, precision: str, compiled: bool = False) -> Bag:
     """Return the bag with each member prepared."""
-    return bag.mapped(lambda member: _prepare(member, precision, compiled))
+    return bag.map_members(lambda member: _prepare(member, precision, compiled))
 
 
 def _prepare(network: Network, precision: str, compiled: bool) -> nn.Module:

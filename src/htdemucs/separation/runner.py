@@ -80,7 +80,7 @@ class Runner:
         """
         partial = [m for m in self._model.members if any(p.is_meta for p in m.parameters())]
         again = dict(zip(partial, read_again(partial), strict=True))
-        return self._model.mapped(lambda member: again.get(member, member)).to(device)
+        return self._model.map_members(lambda member: again.get(member, member)).to(device)
 
     def __call__(self, windows: Tensor, length: int) -> Callable[[], Tensor]:
         """(B, C, W) -> a function that returns (B, S, C, W'), on the device of the beginning

@@ -17,7 +17,7 @@ from htdemucs.environment import CheckpointFiles
 from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
 from htdemucs.model import Bag, Model
 from htdemucs.model.bag import as_bag, networks
-from htdemucs.model.config import Seconds, exact_seconds, samples
+from htdemucs.model.config import Seconds, exact_seconds, seconds_to_samples
 from htdemucs.separation.chunking import Cut, Segment, ShiftPass, segments_of
 from htdemucs.separation.levels import Normalization, Running, measure
 from htdemucs.separation.runner import Runner, answered
@@ -355,7 +355,7 @@ def _own(model: Any, stems: Sequence[str] | None, device: str | torch.device | N
     except (RuntimeError, TypeError) as error:
         raise SeparationError(f"the model cannot be copied: {error}") from error
     try:
-        own = own if stems is None else as_bag(own).only(stems)
+        own = own if stems is None else as_bag(own).select_sources(stems)
     except ConfigError as error:
         raise SeparationError(str(error)) from error
     for network in networks(own):
@@ -370,9 +370,9 @@ def _segment_length(model: Model, segment: Seconds | None) -> int:
         seconds = exact_seconds(model.segment if segment is None else segment)
     except ConfigError as error:
         raise SeparationError(str(error)) from None
-    length = samples(seconds, model.sample_rate)
+    length = seconds_to_samples(seconds, model.sample_rate)
     longest = model.max_segment
-    if longest is not None and length > samples(longest, model.sample_rate):
+    if longest is not None and length > seconds_to_samples(longest, model.sample_rate):
         raise SegmentTooLongError(
             f"segment {float(seconds):g} s is longer than the {float(longest):g} s the model "
             "was trained for; lower the segment"
