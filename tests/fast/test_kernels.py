@@ -37,7 +37,7 @@ def choosing(monkeypatch):
     """Return `kernels.build` for a value of the environment variable."""
 
     def build(choice):
-        monkeypatch.setenv(kernels.CHOICE, choice)
+        monkeypatch.setenv(kernels.BUILD_VARIABLE, choice)
         return kernels.build.__wrapped__()
 
     return build

@@ -273,7 +273,7 @@ def decoder_rows(bins: int, bands: Sequence[float]) -> list[int]:
 
 
 def _dconv(
-    dconv: type[DConv], config: HDemucsConfig, layer: int, *, decoder: bool = False
+    dconv_class: type[DConv], config: HDemucsConfig, layer: int, *, decoder: bool = False
 ) -> DConv:
     depth = config.dconv_depth if config.dconv_mode == 3 or not decoder else 0
     reach = context(layer >= config.dconv_lstm, layer >= config.dconv_attn)
