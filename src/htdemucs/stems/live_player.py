@@ -1,4 +1,4 @@
-"""From what is playing to a mix of its stems, in pipes and on sound cards."""
+"""Live separation from an input to a mix of the stems: through pipes, or on a sound card."""
 
 import threading
 import time
@@ -30,12 +30,12 @@ from htdemucs.fast import use_this_thread_only
 from htdemucs.separation import LiveSeparator, RealTimeSeparator
 from htdemucs.stems.mixer import Mixer
 
-NAME = "-"  # of the track and of its file, in events
-MIX = "mix"  # the only stem, in events
-SILENT = 5.0  # seconds without samples after which a device is given up
-POLL = 0.005  # seconds between looks for the next block
-CLOSING = 2.0  # seconds that the devices may take to end
-LATELY = 500  # blocks
+TRACK = "-"  # name of the track and of its file, in events
+MIX = "mix"  # name of the only stem, in events
+SILENCE_TIMEOUT = 5.0  # seconds without samples after which a device counts as gone
+POLL_INTERVAL = 0.005  # seconds between checks for the next block
+STOP_TIMEOUT = 2.0  # seconds that the devices may take to stop
+MEASURED_BLOCKS = 500  # for the measured delay
 
 
 def live_pipe(
@@ -48,116 +48,122 @@ def live_pipe(
 ) -> None:
     """Separate a pipe to its end, if it has one, and write the mix.
 
-    As many samples go out as come in, at the same rate, the delay later; at the end the delay
-    follows. What goes out depends on what comes in only: where the network is slow, all wait.
+    The output has the same sample rate and number of samples as the input, and is later by the
+    delay; the rest follows at the end. The output depends on the input only: if the network is
+    slow, the pipe waits.
 
     Raises:
         AudioError: the input is damaged beyond use.
-        BrokenPipeError: nobody reads the output.
+        BrokenPipeError: the reader closed the output.
     """
-    tell, started, rate = on_progress or ignore_events, time.monotonic(), pipe.source_sample_rate
-    tell(Started(NAME))
-    pace, written = ProgressTracker(NAME, None), 0
-    back = Resampler(live.sample_rate, rate, pipe.channels)
+    on_event, started = on_progress or ignore_events, time.monotonic()
+    rate = pipe.source_sample_rate
+    on_event(Started(TRACK))
+    progress, written = ProgressTracker(TRACK, None), 0
+    resample_back = Resampler(live.sample_rate, rate, pipe.channels)
 
     def write(block: Tensor) -> None:
         nonlocal written
         writer.write(block)
         written += block.shape[-1]
-        tell(pace.at(written / rate))
+        on_event(progress.at(written / rate))
 
     for block in pipe:
-        write(back.push(mixer.mix(live.push(block))))
+        write(resample_back.push(mixer.mix(live.push(block))))
     length = pipe.source_length + resampled_length(live.delay, live.sample_rate, rate)
-    rest = torch.cat([back.push(mixer.mix(live.finish())), back.flush()], dim=-1)
+    last = mixer.mix(live.finish())
+    rest = torch.cat([resample_back.push(last), resample_back.flush()], dim=-1)
     write(pad_or_trim(rest, length - written))
     finished = Finished(
-        track=NAME,
+        track=TRACK,
         status="separated",
-        files={MIX: NAME},
+        files={MIX: TRACK},
         duration=pipe.source_length / rate,
         seconds=time.monotonic() - started,
         gain=1.0,
     )
     for event in results(finished, pipe.notes):
-        tell(event)
+        on_event(event)
 
 
 class LivePlayer:
-    """Plays what comes from a sound card back to it, separated and mixed, in a thread of its own.
+    """Plays the input of a sound card, separated and mixed, to its output, in a thread.
 
-    From `start` on nobody else uses the card, which that thread starts and closes.
+    After `start` only that thread may use the card, which it opens and closes.
 
     Args:
-        real: the separation.
+        realtime: the separation, inside whose `with` block the player runs.
         mixer: the gains.
         card: the devices, at any sample rate.
 
     Attributes:
-        heard: seconds that have come in.
+        received: seconds of input so far.
     """
 
-    def __init__(self, real: RealTimeSeparator, mixer: Mixer, card: SoundCard) -> None:
-        self._real, self._mixer, self._card = real, mixer, card
-        self._live = real.live
-        channels = self._live.separator.audio_channels
-        self._through = SameLength(
-            lambda block: mixer.mix(real.push(block)),
-            (self._live.sample_rate, card.sample_rate), channels, card.block,
-        )  # fmt: skip
-        self.heard = 0.0
-        self._waiting: deque[float] = deque(maxlen=LATELY)
-        self._checked, self._heard_before, self._silence = time.monotonic(), 0.0, 0.0
-        self._ended = threading.Event()
+    def __init__(self, realtime: RealTimeSeparator, mixer: Mixer, card: SoundCard) -> None:
+        self.realtime, self._live, self._card = realtime, realtime.live, card
+        self._channels = self._live.separator.audio_channels
+        self._process = SameLengthResampler(
+            lambda block: mixer.mix(realtime.push(block)),
+            self._live.sample_rate,
+            card.sample_rate,
+            self._channels,
+            card.block,
+        )
+        self.received = 0.0
+        self._buffered: deque[float] = deque(maxlen=MEASURED_BLOCKS)  # seconds, in the card
+        self._checked_at, self._checked_received, self._silence = time.monotonic(), 0.0, 0.0
+        self._stopped = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._play, name="live sound", daemon=True)
 
     @property
     def delay(self) -> float:
-        """Seconds from the input to the output, with what the sound card says of itself."""
-        return self._inside + self._card.delay
+        """Seconds from the input to the output, with the delay that the sound card reports."""
+        return self._processing_delay + self._card.delay
 
     @property
-    def measured(self) -> float:
-        """The same, with what lately was in the sound card's buffers."""
-        return self._inside + fmean(self._waiting or [self._card.delay])
+    def measured_delay(self) -> float:
+        """Seconds from the input to the output, with the recent length of the card's buffers."""
+        return self._processing_delay + fmean(self._buffered or [self._card.delay])
 
     @property
-    def _inside(self) -> float:
+    def _processing_delay(self) -> float:
         separation = self._live.delay / self._live.sample_rate
-        return separation + self._through.lead / self._card.sample_rate
+        return separation + self._process.lead / self._card.sample_rate
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def check(self) -> None:
-        """Do nothing while sound comes; call it at least once a second.
+        """Raise the error that ended the thread, if any; call this at least once a second.
 
         Raises:
-            AudioError: a device has gone, or gives or takes no sound any more.
+            AudioError: a device has gone, or sends or takes no samples any more.
             SeparationError: the network failed.
         """
         if self._error is not None:
             raise self._error
         now = time.monotonic()
-        passed = min(1.0, now - self._checked)  # a longer pause was this process's own
-        self._silence = self._silence + passed if self.heard == self._heard_before else 0.0
-        self._checked, self._heard_before = now, self.heard
-        if self._silence > SILENT:
+        passed = min(1.0, now - self._checked_at)  # after a longer time this process was suspended
+        silent = self.received == self._checked_received
+        self._silence = self._silence + passed if silent else 0.0
+        self._checked_at, self._checked_received = now, self.received
+        if self._silence > SILENCE_TIMEOUT:
             name = self._card.names[0 if self._card.awaited == "input" else 1]
             raise AudioError(
-                f"no sound has come from {name} for {SILENT:g} s: it has gone, or nothing plays "
-                "there; start again when something does"
+                f"no sound has come from {name} for {SILENCE_TIMEOUT:g} s: it has gone, or nothing "
+                "plays there; start again when something does"
                 if self._card.awaited == "input"
-                else f"{name} has taken no sound for {SILENT:g} s: it has gone or is suspended; "
-                "start again when it plays"
+                else f"{name} has taken no sound for {SILENCE_TIMEOUT:g} s: it has gone or is "
+                "suspended; start again when it plays"
             )
 
     def stop(self) -> None:
-        """End, and close the card. Where a system's call never returns, the card is abandoned."""
-        self._ended.set()
-        self._thread.join(CLOSING)
+        """Stop the thread and close the card. If a call to the system hangs, abandon the card."""
+        self._stopped.set()
+        self._thread.join(STOP_TIMEOUT)
         if self._thread.is_alive():
             self._card.abandon()
 
@@ -165,33 +171,31 @@ class LivePlayer:
         use_this_thread_only()  # the other cores are for the network
         try:
             with self._card:
-                while not self._ended.is_set():
+                while not self._stopped.is_set():
                     block = self._card.read()
                     if block is None:
-                        self._ended.wait(POLL)
-                    else:
-                        self._pass_on(block)
+                        self._stopped.wait(POLL_INTERVAL)
+                        continue
+                    if len(block) < self._channels:
+                        block = block.expand(self._channels, -1)
+                    self._card.write(self._process(block[: self._channels]))
+                    self._buffered.append(self._card.waiting())
+                    self.received += block.shape[-1] / self._card.sample_rate
         except BaseException as error:
             self._error = error
 
-    def _pass_on(self, block: Tensor) -> None:
-        channels = self._live.separator.audio_channels
-        wide = block.expand(channels, -1) if len(block) < channels else block
-        self._card.write(self._through(wide[:channels]))
-        self._waiting.append(self._card.waiting())
-        self.heard += block.shape[-1] / self._card.sample_rate
 
+class SameLengthResampler:
+    """Applies a function at another sample rate; each output is as long as its input.
 
-class SameLength:
-    """Applies a function of blocks at another sample rate; as many samples go out as come in.
-
-    Resamplers give their samples in lumps. As many samples of silence go out first as bridge that.
+    A resampler returns its samples in blocks of varying lengths. A lead of silence ensures that
+    there are always enough samples to return.
 
     Args:
-        apply: (C, L) -> (C, L), at the inner rate.
-        rates: Hz, inside and outside.
+        function: (C, L) -> (C, L), at the inner rate.
+        inner_rate, outer_rate: Hz.
         channels: of the blocks.
-        block: samples of the blocks that come.
+        block: samples in a block of the input.
 
     Attributes:
         lead: samples of silence.
@@ -199,24 +203,27 @@ class SameLength:
 
     def __init__(
         self,
-        apply: Callable[[Tensor], Tensor],
-        rates: tuple[int, int],
+        function: Callable[[Tensor], Tensor],
+        inner_rate: int,
+        outer_rate: int,
         channels: int,
         block: int,
     ) -> None:
-        inner, outer = rates
-        self._apply = apply
-        there, back = (Resampler(outer, inner, channels), Resampler(inner, outer, channels))
-        self.lead, balance = 0, 0
-        for _ in range(2 * outer // block if inner != outer else 0):
-            balance += block - back.push(there.push(torch.zeros(channels, block))).shape[-1]
-            self.lead = max(self.lead, balance)
-        self._there = Resampler(outer, inner, channels)
-        self._back = Resampler(inner, outer, channels)
-        self._waiting = torch.zeros(channels, self.lead)
+        self._function = function
+        to_inner = Resampler(outer_rate, inner_rate, channels)
+        to_outer = Resampler(inner_rate, outer_rate, channels)
+        self.lead, missing = 0, 0
+        for _ in range(2 * outer_rate // block if inner_rate != outer_rate else 0):
+            silence = torch.zeros(channels, block)
+            missing += block - to_outer.push(to_inner.push(silence)).shape[-1]
+            self.lead = max(self.lead, missing)
+        self._to_inner = Resampler(outer_rate, inner_rate, channels)
+        self._to_outer = Resampler(inner_rate, outer_rate, channels)
+        self._ready = torch.zeros(channels, self.lead)
 
     def __call__(self, block: Tensor) -> Tensor:
         """(C, L) -> (C, L)"""
-        ready = torch.cat([self._waiting, self._back.push(self._apply(self._there.push(block)))], 1)
-        out, self._waiting = ready[:, : block.shape[-1]], ready[:, block.shape[-1] :]
-        return out
+        processed = self._to_outer.push(self._function(self._to_inner.push(block)))
+        ready, length = torch.cat([self._ready, processed], dim=1), block.shape[-1]
+        self._ready = ready[:, length:]
+        return ready[:, :length]
