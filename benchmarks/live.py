@@ -132,7 +132,8 @@ def play(live: LiveSeparator, path: Path | None, seconds: float) -> None:
                 break
     took, rate = sorted(real.inference_times), live.sample_rate
     print(f"{heard / rate:.0f} s; late {real.late} times, "
-          f"mixture for {live.passthrough / rate:.2f} s; timing changed {len(changes)} times")  # fmt: skip
+          f"mixture for {live.passthrough / rate:.2f} s; "
+          f"timing changed {len(changes)} times")  # fmt: skip
     print(f"network: median {median(took):.3f} s, longest {took[-1]:.3f} s of {len(took)}; "
           f"load {median(took) / live.timing.hop:.0%}; longest push {slowest:.3f} s")  # fmt: skip
     found, alike = lag(*(torch.cat(kept, dim=-1).mean(0) for kept in pieces))
