@@ -230,11 +230,11 @@ def _run_card(
     live: "LiveSeparator", mixer: "Mixer", card: "SoundCard", on_event: EventCallback
 ) -> None:
     from htdemucs.separation import RealTimeSeparator
-    from htdemucs.stems.live_player import TRACK, LivePlayer
+    from htdemucs.stems.live_player import NAME, LivePlayer
 
     def on_change(timing: "Timing") -> None:
         text = f"the network is too slow for this delay, which is {timing.delay:.2f} s now"
-        on_event(Warned(TRACK, text))
+        on_event(Warned(NAME, text))
 
     realtime = RealTimeSeparator(live, on_change)
     player = LivePlayer(realtime, mixer, card)
@@ -256,9 +256,9 @@ def _play(
     player: "LivePlayer", mixer: "Mixer", keyboard: Keyboard, on_event: EventCallback
 ) -> None:
     """Apply the keys to the mixer until Q is pressed."""
-    from htdemucs.stems.live_player import TRACK
+    from htdemucs.stems.live_player import NAME
 
-    selected, progress = 0, ProgressTracker(TRACK, None)
+    selected, progress = 0, ProgressTracker(NAME, None)
     while True:
         player.check()
         key = keyboard.wait(POLL_INTERVAL)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from htdemucs.errors import ConfigError
 from htdemucs.model.config import KERNEL_SIZE, STRIDE, ContextConfig
 from htdemucs.model.layers import DConv, Kernel, NormedDecoderLayer, NormedEncoderLayer
-from htdemucs.model.lstm_attention import context
+from htdemucs.model.lstm_attention import make_context
 from htdemucs.model.network import EPSILON, Denormalizer, Network, rescale_convolutions
 
 OVERSAMPLING = 2  # the network works at twice the track's sample rate
@@ -156,10 +156,10 @@ def _layers(config: DemucsConfig) -> tuple[nn.ModuleList, nn.ModuleList]:
     decoder_depth = config.dconv_depth if config.dconv_mode == 3 else 0
     for i, width in enumerate(config.layer_channels):
         groups = config.groups(i)
-        reach = context(i >= config.dconv_lstm, i >= config.dconv_attn)
-        dconv = DConv(width, config.dconv_comp, config.dconv_depth, config.dconv_init, reach)
+        context = make_context(i >= config.dconv_lstm, i >= config.dconv_attn)
+        dconv = DConv(width, config.dconv_comp, config.dconv_depth, config.dconv_init, context)
         encoder.append(NormedEncoderLayer(outer, width, KERNEL, dconv, groups))
-        dconv = DConv(width, config.dconv_comp, decoder_depth, config.dconv_init, reach)
+        dconv = DConv(width, config.dconv_comp, decoder_depth, config.dconv_init, context)
         outermost = not i
         decoder.insert(
             0,

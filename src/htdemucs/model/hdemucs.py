@@ -29,7 +29,7 @@ from htdemucs.model.layers import (
     frequency_embedding,
     norm,
 )
-from htdemucs.model.lstm_attention import context
+from htdemucs.model.lstm_attention import make_context
 from htdemucs.model.network import rescale_convolutions
 from htdemucs.model.spectrogram import Spectrogram, Spectrogram2021
 
@@ -276,9 +276,9 @@ def _dconv(
     dconv_class: type[DConv], config: HDemucsConfig, layer: int, *, decoder: bool = False
 ) -> DConv:
     depth = config.dconv_depth if config.dconv_mode == 3 or not decoder else 0
-    reach = context(layer >= config.dconv_lstm, layer >= config.dconv_attn)
+    context = make_context(layer >= config.dconv_lstm, layer >= config.dconv_attn)
     return dconv_class(
-        config.layer_channels[layer], config.dconv_comp, depth, config.dconv_init, reach
+        config.layer_channels[layer], config.dconv_comp, depth, config.dconv_init, context
     )
 
 

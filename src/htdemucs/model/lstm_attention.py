@@ -87,7 +87,7 @@ class LocalAttention(nn.Module):
         return x + self.output(rearrange(weights @ content, "b h t c -> b (h c) t"))
 
 
-def context(lstm: bool, attention: bool) -> Callable[[int], nn.Module]:
+def make_context(lstm: bool, attention: bool) -> Callable[[int], nn.Module]:
     """Return the constructor of a DConv's `context`, a function of its number of channels."""
     modules: dict[str, Callable[[int], nn.Module]] = {}
     if lstm:

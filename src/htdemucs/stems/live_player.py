@@ -1,4 +1,4 @@
-"""Live separation from an input to a mix of the stems: through pipes, or on a sound card."""
+"""Separating and mixing live: from a pipe to a pipe, or on a sound card."""
 
 import threading
 import time
@@ -30,12 +30,12 @@ from htdemucs.fast import use_this_thread_only
 from htdemucs.separation import LiveSeparator, RealTimeSeparator
 from htdemucs.stems.mixer import Mixer
 
-TRACK = "-"  # name of the track and of its file, in events
-MIX = "mix"  # name of the only stem, in events
-SILENCE_TIMEOUT = 5.0  # seconds without samples after which a device counts as gone
-POLL_INTERVAL = 0.005  # seconds between checks for the next block
+NAME = "-"  # of the track and of its file, in events
+MIX = "mix"  # the only stem, in events
+MAX_SILENCE = 5.0  # seconds without samples after which a device counts as lost
+POLL_INTERVAL = 0.005  # seconds
 STOP_TIMEOUT = 2.0  # seconds that the devices may take to stop
-MEASURED_BLOCKS = 500  # for the measured delay
+RECENT = 500  # blocks whose buffering is averaged
 
 
 def live_pipe(
@@ -46,21 +46,21 @@ def live_pipe(
     *,
     on_progress: EventCallback | None = None,
 ) -> None:
-    """Separate a pipe to its end, if it has one, and write the mix.
+    """Separate a pipe until it ends, and write the mix.
 
-    The output has the same sample rate and number of samples as the input, and is later by the
-    delay; the rest follows at the end. The output depends on the input only: if the network is
-    slow, the pipe waits.
+    The output has the sample rate of the input, and is longer by the delay: the input's samples
+    come out after the delay, and the last ones follow its end. The output depends on the input
+    only: if the network is slow, reading waits for it.
 
     Raises:
         AudioError: the input is damaged beyond use.
-        BrokenPipeError: the reader closed the output.
+        BrokenPipeError: the output was closed by its reader.
     """
-    on_event, started = on_progress or ignore_events, time.monotonic()
-    rate = pipe.source_sample_rate
-    on_event(Started(TRACK))
-    progress, written = ProgressTracker(TRACK, None), 0
-    resample_back = Resampler(live.sample_rate, rate, pipe.channels)
+    on_event, rate = on_progress or ignore_events, pipe.source_sample_rate
+    started = time.monotonic()
+    on_event(Started(NAME))
+    progress, written = ProgressTracker(NAME, None), 0
+    resampler = Resampler(live.sample_rate, rate, pipe.channels)
 
     def write(block: Tensor) -> None:
         nonlocal written
@@ -69,15 +69,14 @@ def live_pipe(
         on_event(progress.at(written / rate))
 
     for block in pipe:
-        write(resample_back.push(mixer.mix(live.push(block))))
+        write(resampler.push(mixer.mix(live.push(block))))
     length = pipe.source_length + resampled_length(live.delay, live.sample_rate, rate)
-    last = mixer.mix(live.finish())
-    rest = torch.cat([resample_back.push(last), resample_back.flush()], dim=-1)
+    rest = torch.cat([resampler.push(mixer.mix(live.finish())), resampler.flush()], dim=-1)
     write(pad_or_trim(rest, length - written))
     finished = Finished(
-        track=TRACK,
+        track=NAME,
         status="separated",
-        files={MIX: TRACK},
+        files={MIX: NAME},
         duration=pipe.source_length / rate,
         seconds=time.monotonic() - started,
         gain=1.0,
@@ -87,12 +86,12 @@ def live_pipe(
 
 
 class LivePlayer:
-    """Plays the input of a sound card, separated and mixed, to its output, in a thread.
+    """Plays the input of a sound card on its output, separated and mixed, in another thread.
 
-    After `start` only that thread may use the card, which it opens and closes.
+    That thread starts, uses and closes the card; use the card nowhere else after `start`.
 
     Args:
-        realtime: the separation, inside whose `with` block the player runs.
+        real: the separation.
         mixer: the gains.
         card: the devices, at any sample rate.
 
@@ -100,69 +99,67 @@ class LivePlayer:
         received: seconds of input so far.
     """
 
-    def __init__(self, realtime: RealTimeSeparator, mixer: Mixer, card: SoundCard) -> None:
-        self.realtime, self._live, self._card = realtime, realtime.live, card
-        self._channels = self._live.separator.audio_channels
-        self._process = SameLengthResampler(
-            lambda block: mixer.mix(realtime.push(block)),
-            self._live.sample_rate,
-            card.sample_rate,
-            self._channels,
-            card.block,
-        )
+    def __init__(self, real: RealTimeSeparator, mixer: Mixer, card: SoundCard) -> None:
+        self._real, self._mixer, self._card = real, mixer, card
+        self._live = real.live
+        channels = self._live.separator.audio_channels
+        self._process = SameLength(
+            lambda block: mixer.mix(real.push(block)),
+            (self._live.sample_rate, card.sample_rate), channels, card.block,
+        )  # fmt: skip
         self.received = 0.0
-        self._buffered: deque[float] = deque(maxlen=MEASURED_BLOCKS)  # seconds, in the card
-        self._checked_at, self._checked_received, self._silence = time.monotonic(), 0.0, 0.0
-        self._stopped = threading.Event()
+        self._buffered: deque[float] = deque(maxlen=RECENT)  # seconds in the card, per block
+        self._checked, self._received_before, self._silence = time.monotonic(), 0.0, 0.0
+        self._stopping = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._play, name="live sound", daemon=True)
 
     @property
     def delay(self) -> float:
         """Seconds from the input to the output, with the delay that the sound card reports."""
-        return self._processing_delay + self._card.delay
+        return self._own_delay + self._card.delay
 
     @property
     def measured_delay(self) -> float:
-        """Seconds from the input to the output, with the recent length of the card's buffers."""
-        return self._processing_delay + fmean(self._buffered or [self._card.delay])
+        """Seconds from the input to the output, with what was recently in the card's buffers."""
+        return self._own_delay + fmean(self._buffered or [self._card.delay])
 
     @property
-    def _processing_delay(self) -> float:
+    def _own_delay(self) -> float:
         separation = self._live.delay / self._live.sample_rate
         return separation + self._process.lead / self._card.sample_rate
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start to play."""
         self._thread.start()
 
     def check(self) -> None:
-        """Raise the error that ended the thread, if any; call this at least once a second.
+        """Raise an error if playing has stopped; call this at least once a second.
 
         Raises:
-            AudioError: a device has gone, or sends or takes no samples any more.
+            AudioError: a device was removed, or no longer delivers or accepts sound.
             SeparationError: the network failed.
         """
         if self._error is not None:
             raise self._error
         now = time.monotonic()
-        passed = min(1.0, now - self._checked_at)  # after a longer time this process was suspended
-        silent = self.received == self._checked_received
-        self._silence = self._silence + passed if silent else 0.0
-        self._checked_at, self._checked_received = now, self.received
-        if self._silence > SILENCE_TIMEOUT:
+        passed = min(1.0, now - self._checked)  # a longer pause was this process's own
+        self._silence = self._silence + passed if self.received == self._received_before else 0.0
+        self._checked, self._received_before = now, self.received
+        if self._silence > MAX_SILENCE:
             name = self._card.names[0 if self._card.awaited == "input" else 1]
+            seconds = f"{MAX_SILENCE:g} s"
             raise AudioError(
-                f"no sound has come from {name} for {SILENCE_TIMEOUT:g} s: it has gone, or nothing "
-                "plays there; start again when something does"
+                f"no sound has come from {name} for {seconds}: it was removed, or nothing plays "
+                "there; start again when something does"
                 if self._card.awaited == "input"
-                else f"{name} has taken no sound for {SILENCE_TIMEOUT:g} s: it has gone or is "
-                "suspended; start again when it plays"
+                else f"{name} has taken no sound for {seconds}: it was removed or is suspended; "
+                "start again when it plays"
             )
 
     def stop(self) -> None:
-        """Stop the thread and close the card. If a call to the system hangs, abandon the card."""
-        self._stopped.set()
+        """Stop, and close the card. If a call of the system does not return, abandon the card."""
+        self._stopping.set()
         self._thread.join(STOP_TIMEOUT)
         if self._thread.is_alive():
             self._card.abandon()
@@ -171,31 +168,34 @@ class LivePlayer:
         use_this_thread_only()  # the other cores are for the network
         try:
             with self._card:
-                while not self._stopped.is_set():
+                while not self._stopping.is_set():
                     block = self._card.read()
                     if block is None:
-                        self._stopped.wait(POLL_INTERVAL)
-                        continue
-                    if len(block) < self._channels:
-                        block = block.expand(self._channels, -1)
-                    self._card.write(self._process(block[: self._channels]))
-                    self._buffered.append(self._card.waiting())
-                    self.received += block.shape[-1] / self._card.sample_rate
+                        self._stopping.wait(POLL_INTERVAL)
+                    else:
+                        self._play_block(block)
         except BaseException as error:
             self._error = error
 
+    def _play_block(self, block: Tensor) -> None:
+        channels = self._live.separator.audio_channels
+        wide = block.expand(channels, -1) if len(block) < channels else block
+        self._card.write(self._process(wide[:channels]))
+        self._buffered.append(self._card.waiting())
+        self.received += block.shape[-1] / self._card.sample_rate
 
-class SameLengthResampler:
-    """Applies a function at another sample rate; each output is as long as its input.
 
-    A resampler returns its samples in blocks of varying lengths. A lead of silence ensures that
-    there are always enough samples to return.
+class SameLength:
+    """Applies a function to blocks at another sample rate; each result has its block's length.
+
+    Resamplers return a varying number of samples, so the output begins with enough silence to
+    bridge the gaps.
 
     Args:
-        function: (C, L) -> (C, L), at the inner rate.
-        inner_rate, outer_rate: Hz.
-        channels: of the blocks.
-        block: samples in a block of the input.
+        apply: (C, L) -> (C, L), at the inner sample rate.
+        rates: Hz, inside and outside.
+        channels: number of channels in a block.
+        block: number of samples in a block.
 
     Attributes:
         lead: samples of silence.
@@ -203,27 +203,25 @@ class SameLengthResampler:
 
     def __init__(
         self,
-        function: Callable[[Tensor], Tensor],
-        inner_rate: int,
-        outer_rate: int,
+        apply: Callable[[Tensor], Tensor],
+        rates: tuple[int, int],
         channels: int,
         block: int,
     ) -> None:
-        self._function = function
-        to_inner = Resampler(outer_rate, inner_rate, channels)
-        to_outer = Resampler(inner_rate, outer_rate, channels)
+        inner, outer = rates
+        self._apply = apply
+        to_inner, to_outer = (Resampler(outer, inner, channels), Resampler(inner, outer, channels))
         self.lead, missing = 0, 0
-        for _ in range(2 * outer_rate // block if inner_rate != outer_rate else 0):
-            silence = torch.zeros(channels, block)
-            missing += block - to_outer.push(to_inner.push(silence)).shape[-1]
+        for _ in range(2 * outer // block if inner != outer else 0):  # two seconds of silence
+            missing += block - to_outer.push(to_inner.push(torch.zeros(channels, block))).shape[-1]
             self.lead = max(self.lead, missing)
-        self._to_inner = Resampler(outer_rate, inner_rate, channels)
-        self._to_outer = Resampler(inner_rate, outer_rate, channels)
-        self._ready = torch.zeros(channels, self.lead)
+        self._to_inner = Resampler(outer, inner, channels)
+        self._to_outer = Resampler(inner, outer, channels)
+        self._buffer = torch.zeros(channels, self.lead)
 
     def __call__(self, block: Tensor) -> Tensor:
         """(C, L) -> (C, L)"""
-        processed = self._to_outer.push(self._function(self._to_inner.push(block)))
-        ready, length = torch.cat([self._ready, processed], dim=1), block.shape[-1]
-        self._ready = ready[:, length:]
-        return ready[:, :length]
+        processed = self._to_outer.push(self._apply(self._to_inner.push(block)))
+        ready = torch.cat([self._buffer, processed], dim=1)
+        out, self._buffer = ready[:, : block.shape[-1]], ready[:, block.shape[-1] :]
+        return out

@@ -1,4 +1,4 @@
-"""Live separation on a sound card, with a fake PortAudio and a fake network."""
+"""Sound from a card to a card, with a PortAudio of this test's own and a network that is none."""
 
 import threading
 from fractions import Fraction
@@ -12,7 +12,7 @@ from htdemucs.audio import SoundCard
 from htdemucs.model import Network
 from htdemucs.separation import realtime
 from htdemucs.stems import live_player as stems_live
-from htdemucs.stems.live_player import LivePlayer, SameLengthResampler
+from htdemucs.stems.live_player import LivePlayer, SameLength
 from htdemucs.stems.mixer import Mixer
 
 
@@ -29,7 +29,7 @@ class Halves(Network):
 
 @pytest.fixture(autouse=True)
 def _late(monkeypatch):
-    monkeypatch.setattr(realtime, "LATE_IN_A_ROW", 10**9)  # the fake card is faster than real time
+    monkeypatch.setattr(realtime, "LATE_IN_A_ROW", 10**9)  # the card's time flies: all may be late
 
 
 def player_of(card):
@@ -43,11 +43,11 @@ def wait_for(player, condition):
         threading.Event().wait(0.01)
 
 
-def test_the_mix_is_the_input_after_the_stated_delay(portaudio):
+def test_the_mix_is_the_input_after_the_delay_that_is_stated(portaudio):
     card = SoundCard("Both", "Both", 44_100)
     player = player_of(card)
     assert player.delay == pytest.approx(0.055 + 0.1, abs=1e-4)
-    with player.realtime:
+    with player._real:
         player.start()
         wait_for(player, lambda: player.received >= 1.5)
         player.stop()
@@ -65,25 +65,25 @@ def test_the_mix_is_the_input_after_the_stated_delay(portaudio):
     ("silent", "line"),
     [
         ("input", "no sound has come from Microphone for 0.01 s"),
-        ("output", "Speakers has taken no sound for 0.01 s: it has gone or is suspended"),
+        ("output", "Speakers has taken no sound for 0.01 s: it was removed or is suspended"),
     ],
 )
-def test_a_device_that_stops_is_named_and_closed(portaudio, monkeypatch, silent, line):
+def test_a_device_that_stands_still_is_named_and_closed(portaudio, monkeypatch, silent, line):
     player = player_of(SoundCard("Microphone", "Speakers", 44_100))
-    with player.realtime:
+    with player._real:
         player.start()
         wait_for(player, lambda: player.received > 0)
         portaudio.stopped = {silent}
         while player._card.awaited != silent:
             threading.Event().wait(0.01)
-        monkeypatch.setattr(stems_live, "SILENCE_TIMEOUT", 0.01)
+        monkeypatch.setattr(stems_live, "MAX_SILENCE", 0.01)
         with pytest.raises(AudioError, match=line):
             wait_for(player, lambda: False)
         player.stop()
     assert portaudio.closed == 2
 
 
-def test_a_suspended_process_is_not_a_silent_device(portaudio, monkeypatch):
+def test_a_pause_of_this_process_is_not_a_silent_device(portaudio, monkeypatch):
     """Ctrl-Z and `fg`, say."""
     player = player_of(SoundCard("Both", "Both", 44_100))
     player.check()
@@ -91,8 +91,8 @@ def test_a_suspended_process_is_not_a_silent_device(portaudio, monkeypatch):
     player.check()
 
 
-def test_a_call_that_never_returns_does_not_block_stop(portaudio, monkeypatch):
-    """Closing the device during the call would end the process with a signal."""
+def test_a_call_that_never_returns_does_not_keep_the_process(portaudio, monkeypatch):
+    """Closing the device beside it would end the process with a signal."""
     asked, never = threading.Event(), threading.Event()
 
     def read(count):
@@ -114,9 +114,9 @@ def test_a_call_that_never_returns_does_not_block_stop(portaudio, monkeypatch):
     never.set()
 
 
-def test_a_device_that_disappears_is_an_error(portaudio):
+def test_a_device_that_goes_ends_it_with_a_line(portaudio):
     player = player_of(SoundCard("Microphone", "Speakers", 44_100))
-    with player.realtime:
+    with player._real:
         player.start()
         wait_for(player, lambda: player.received > 0)
         portaudio.gone = True
@@ -127,21 +127,22 @@ def test_a_device_that_disappears_is_an_error(portaudio):
 
 
 @pytest.mark.parametrize("rate", [48_000, 22_050])
-def test_at_another_rate_outputs_are_as_long_as_inputs_after_the_lead(rate):
+def test_at_another_rate_as_many_samples_go_out_as_come_in(rate):
+    """And they come after as much silence as is stated."""
     block = rate // 50
-    resampler = SameLengthResampler(lambda x: x, 44_100, rate, 2, block)
-    assert 0 < resampler.lead < 0.1 * rate
+    through = SameLength(lambda x: x, (44_100, rate), 2, block)
+    assert 0 < through.lead < 0.1 * rate
     t = torch.arange(2 * rate) / rate
     waveform = 0.5 * torch.sin(2 * torch.pi * 440 * t).expand(2, -1)
-    out = torch.cat([resampler(piece) for piece in waveform.split(block, dim=-1)], dim=-1)
+    out = torch.cat([through(piece) for piece in waveform.split(block, dim=-1)], dim=-1)
     assert out.shape == waveform.shape
-    assert not out[:, : resampler.lead].any()
+    assert not out[:, : through.lead].any()
     middle = slice(rate // 2, rate)
-    assert snr(waveform[:, middle], out[:, resampler.lead :][:, middle]) > 60
+    assert snr(waveform[:, middle], out[:, through.lead :][:, middle]) > 60
 
 
-def test_at_the_same_rate_there_is_no_lead():
-    resampler = SameLengthResampler(lambda x: -x, 44_100, 44_100, 2, 882)
+def test_at_the_same_rate_nothing_is_added():
+    through = SameLength(lambda x: -x, (44_100, 44_100), 2, 882)
     block = torch.ones(2, 882)
-    assert resampler.lead == 0
-    assert torch.equal(resampler(block), -block)
+    assert through.lead == 0
+    assert torch.equal(through(block), -block)
