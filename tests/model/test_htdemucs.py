@@ -131,7 +131,7 @@ def test_released_sizes_have_the_published_number_of_parameters():
     assert sum(p.numel() for p in six.parameters()) == 27_414_996
 
 
-def test_a_blank_network_draws_nothing_and_has_every_constant():
+def test_an_empty_network_draws_nothing_and_has_every_constant():
     config = HTDemucsConfig(**TINY)
     before = torch.get_rng_state()
     empty = HTDemucs.empty(config)

@@ -96,7 +96,7 @@ htdemucs live -n mini --input BlackHole --output Headphones --latency 0.5
 @opt.name_option
 @opt.repo_option
 @opt.device_option
-@opt.precision_option("auto")
+@opt.precision_option(opt.DEFAULTS.precision)
 @opt.progress_option
 @opt.quiet_option
 def live(
