@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from helpers import awake, snr
 from htdemucs import (
     Bag,
+    CheckpointError,
     ConfigError,
     Demucs,
     DemucsConfig,
@@ -13,7 +14,6 @@ from htdemucs import (
     HDemucsConfig,
     HTDemucs,
     HTDemucsConfig,
-    SeparationError,
     Separator,
 )
 from htdemucs.fast import kernels, prepare
@@ -262,7 +262,7 @@ def test_a_damaged_weight_never_gives_finite_stems():
 def test_the_engine_reports_a_damaged_weight():
     model = network()
     model.spectral_encoder[0].rewrite.weight.data[0, 0] = torch.nan
-    with pytest.raises(SeparationError, match="its weights are damaged"):
+    with pytest.raises(CheckpointError, match="its weights are damaged"):
         Separator(model, precision="fp32").separate(torch.randn(2, 4000), 8000)
 
 

@@ -4,7 +4,7 @@ from helpers import TINY
 from htdemucs import HTDemucs, HTDemucsConfig, SeparationError, Separator
 from htdemucs.separation import live_tuning
 from htdemucs.separation.live_tuning import (
-    Option,
+    LiveOption,
     candidate_separators,
     rank_options,
     tuned_separator,
@@ -63,7 +63,7 @@ def test_too_short_latencies_and_too_slow_machines_are_refused():
 
 def test_losses_are_those_of_the_table_and_between_them():
     def at(ahead):
-        return Option(0.5, 2.0, 0.1, live_tuning.Timing(0.2, ahead, 0.03)).loss
+        return LiveOption(0.5, 2.0, 0.1, live_tuning.Timing(0.2, ahead, 0.03)).loss
 
     assert at(0.1) == pytest.approx(0.16)
     assert 0.13 < at(0.15) < 0.16

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from htdemucs.audio import AudioPipe, RawFormat, SoundCard
     from htdemucs.model import Model
     from htdemucs.separation import LiveSeparator, RealTimeSeparator, Timing
-    from htdemucs.separation.live_tuning import Option
+    from htdemucs.separation.live_tuning import LiveOption
     from htdemucs.stems.live_player import LivePlayer
     from htdemucs.stems.mixer import Mixer
 
@@ -175,7 +175,7 @@ def _separator(
     return live
 
 
-def _print_options(options: "Sequence[Option]") -> None:
+def _print_options(options: "Sequence[LiveOption]") -> None:
     from rich.table import Table
 
     table = Table(caption="seconds; the first is taken")

@@ -32,7 +32,7 @@ LOSSES = {
 
 
 @dataclass(frozen=True)
-class Option:
+class LiveOption:
     """A way to separate live on this machine.
 
     Attributes:
@@ -66,7 +66,7 @@ class Option:
 
 def tuned_separator(
     model: Model, precision: str, latency: float | None
-) -> tuple[LiveSeparator, list[Option]]:
+) -> tuple[LiveSeparator, list[LiveOption]]:
     """Measure this machine; return the separator of the best option, and all options."""
     separators = candidate_separators(model, precision)
     options = rank_options(
@@ -102,7 +102,7 @@ def _inference_time(separator: Separator) -> float:
 
 def rank_options(
     measured: Mapping[float, tuple[float, float]], latency: float | None
-) -> list[Option]:
+) -> list[LiveOption]:
     """Return the best option of each segment that has one, best first.
 
     Args:
@@ -129,7 +129,7 @@ def rank_options(
     if not options:
         raise SeparationError("this machine is too slow for this model; take a smaller one")
     price = 0.0 if latency is not None else DELAY_PRICE
-    best: dict[float, Option] = {}
+    best: dict[float, LiveOption] = {}
     for option in sorted(options, key=lambda option: option.loss + price * option.timing.delay):
         best.setdefault(option.share, option)
     return list(best.values())
@@ -143,7 +143,7 @@ def _hop_and_compute(seconds: float, load: tuple[float, float]) -> tuple[float, 
 
 def _options(
     share: float, segment: float, seconds: float, latency: float | None, load: tuple[float, float]
-) -> Iterator[Option]:
+) -> Iterator[LiveOption]:
     """Yield the options of a segment: with each measured look-ahead, or for the latency."""
     hop, compute = _hop_and_compute(seconds, load)
     if latency is None:
@@ -152,7 +152,7 @@ def _options(
         timings = _timings_for(latency, segment, hop, compute)
     for timing in timings:
         if timing.hop + timing.look_ahead + timing.crossfade <= segment + 1e-9:
-            yield Option(share, segment, seconds, timing)
+            yield LiveOption(share, segment, seconds, timing)
 
 
 def _timings_for(latency: float, segment: float, hop: float, compute: float) -> list[Timing]:
