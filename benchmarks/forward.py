@@ -39,7 +39,7 @@ def ways(repo: Path, folder: Path) -> dict[str, Forward]:
     forwards["htdemucs, reference"] = model
     for precision in _precisions():
         forwards[f"htdemucs, {precision}"] = prepare(model, precision)
-    return forwards if kernels.CHOICE in os.environ else forwards | _runtimes(model, folder)
+    return forwards if kernels.BUILD_VARIABLE in os.environ else forwards | _runtimes(model, folder)
 
 
 def _precisions() -> list[str]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from htdemucs.fast import PRECISIONS, choose_precision, prepare
 from htdemucs.model import Network
-from htdemucs.model.network import HybridNetwork
+from htdemucs.model.hybrid import HybridNetwork
 
 OVERLAP = 0.25  # the separator's default: this part of each segment is computed twice
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
@@ -266,7 +266,7 @@ def _file_to_file(bench: Bench, form: str, count: int) -> Row:
     from htdemucs.stems import OutputOptions, separate_file
 
     encoding, rate = AudioEncoding(form), bench.network.sample_rate
-    separators = [Separator(bench.network) for _ in range(count)]
+    separators = [Separator(bench.network, shifts=0) for _ in range(count)]
     with tempfile.TemporaryDirectory() as name:
         song = Path(name) / f"song.{form}"
         with AudioWriter(song, rate, bench.network.audio_channels, encoding) as writer:

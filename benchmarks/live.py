@@ -27,21 +27,21 @@ from htdemucs.evaluation.dataset import Multitrack, read_multitrack
 from htdemucs.evaluation.metrics import nsdr
 from htdemucs.fast import keep_freed_memory, use_this_thread_only
 from htdemucs.model import HTDemucsConfig, Model, build
-from htdemucs.separation.live_tuning import CROSSFADE, candidates, suited
+from htdemucs.separation.live_tuning import CROSSFADE, candidate_separators, tuned_separator
 
 LOOK_AHEADS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)  # seconds
 BLOCK = 4096  # samples
 
 
-class Remembering(Separator):
-    """Gives the last answer again where the window is the same: look-aheads share windows."""
+class CachingSeparator(Separator):
+    """Caches the output for the last window, which several look-aheads share."""
 
     _last: tuple[Tensor, Tensor] | None = None
 
-    def answer(self, window: Tensor) -> Tensor:
+    def run_network(self, window: Tensor) -> Tensor:
         """(C, window_length) -> (S, C, segment_length)"""
         if self._last is None or not torch.equal(self._last[0], window):
-            self._last = window, super().answer(window)
+            self._last = window, super().run_network(window)
         return self._last[1]
 
 
@@ -91,12 +91,12 @@ def table(
     model: Model, songs: Sequence[Multitrack], hop: float
 ) -> Iterator[tuple[float, float, dict[float, float]]]:
     """Yield each segment's length with the mean score offline and for each look-ahead."""
-    for separator in candidates(model).values():
+    for separator in candidate_separators(model).values():
         segment = separator.segment_length / separator.sample_rate
-        remembering = Remembering(model, segment=segment)
-        scores = [live_scores(remembering, song, hop) for song in songs]
+        caching = CachingSeparator(model, segment=segment, shifts=0)
+        scores = [live_scores(caching, song, hop) for song in songs]
         means = {ahead: fmean(one[ahead] for one in scores) for ahead in scores[0]}
-        yield segment, fmean(offline_score(remembering, song) for song in songs), means
+        yield segment, fmean(offline_score(caching, song) for song in songs), means
 
 
 def loop(path: Path | None, live: LiveSeparator) -> Iterator[Tensor]:
@@ -130,8 +130,9 @@ def play(live: LiveSeparator, path: Path | None, seconds: float) -> None:
                 del kept[: max(0, len(kept) - length // block.shape[-1])]
             if heard >= seconds * live.sample_rate:
                 break
-    took, rate = sorted(real.took), live.sample_rate
-    print(f"{heard / rate:.0f} s; late {real.late} times, mixture for {live.passed / rate:.2f} s; "
+    took, rate = sorted(real.inference_times), live.sample_rate
+    print(f"{heard / rate:.0f} s; late {real.late} times, "
+          f"mixture for {live.passthrough / rate:.2f} s; "
           f"timing changed {len(changes)} times")  # fmt: skip
     print(f"network: median {median(took):.3f} s, longest {took[-1]:.3f} s of {len(took)}; "
           f"load {median(took) / live.timing.hop:.0%}; longest push {slowest:.3f} s")  # fmt: skip
@@ -168,9 +169,9 @@ def main() -> None:
     print(machine())
     if chosen.realtime:
         keep_freed_memory()
-        live, found = suited(model_of(chosen.name), chosen.precision, chosen.latency)
-        for choice in found:
-            print(choice, f"delay {choice.timing.delay:.3f} s, load {choice.load:.0%}")
+        live, options = tuned_separator(model_of(chosen.name), chosen.precision, chosen.latency)
+        for option in options:
+            print(option, f"delay {option.timing.delay:.3f} s, load {option.load:.0%}")
         play(live, next(iter(chosen.paths), None), chosen.realtime)
         return
     songs = [read_multitrack(folder) for folder in chosen.paths]

@@ -108,7 +108,7 @@ def parts(song: Path, folder: Path, separator: Separator, encoding: AudioEncodin
 
 def row(form: str, rate: int, minutes: float) -> str:
     """Return a line of the table."""
-    encoding, separator = AudioEncoding(form), Separator(Identity().eval(), device="cpu")
+    encoding, separator = AudioEncoding(form), Separator(Identity().eval(), device="cpu", shifts=0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         song = folder / f"song.{form}"

@@ -1,4 +1,4 @@
-"""Which device computes."""
+"""Choose the device that computes."""
 
 import torch
 
@@ -6,10 +6,10 @@ from htdemucs.errors import ConfigError
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """Return the device asked for, checked; by default CUDA, else MPS, else the CPU.
+    """Return the given device after a test; by default CUDA, else MPS, else the CPU.
 
     Raises:
-        ConfigError: this machine has no such device.
+        ConfigError: this machine does not have the device.
     """
     if device is None:
         if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""The defaults of the engine, in one place for Python and the command line."""
+"""The settings of the engine and their defaults, for Python and the command line."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -6,7 +6,7 @@ from fractions import Fraction
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How the engine separates. `Separator` takes these as arguments and checks them.
+    """The settings of a `Separator`, which validates them.
 
     Attributes:
         shifts: average this many runs, each with a random lead-in of up to half a second; 0: one
@@ -14,8 +14,8 @@ class EngineSettings:
         overlap: shared fraction of neighbouring segments, from 0 to below 1.
         segment: seconds; by default the model's own segment, which is the longest for HTDemucs.
         batch_size: segments in a batch; by default 1 on a CPU and as many as should fit on a GPU.
-            When memory runs out, batches become smaller; if a GPU has too little memory for one
-            segment, the CPU takes over, with a warning.
+            When a GPU's memory is full, batches become smaller; if it is too small for one segment,
+            the CPU takes over, with a warning.
         precision: precision of the network's products: fp32, bf16, fp16, or auto for the fastest
             one that the device supports well.
         compiled: use torch.compile, for GPUs. The start is slow, the first one most.

@@ -37,7 +37,7 @@ def choosing(monkeypatch):
     """Return `kernels.build` for a value of the environment variable."""
 
     def build(choice):
-        monkeypatch.setenv(kernels.CHOICE, choice)
+        monkeypatch.setenv(kernels.BUILD_VARIABLE, choice)
         return kernels.build.__wrapped__()
 
     return build
@@ -171,7 +171,7 @@ NOT_FINITE = [float("nan"), *MARKED, float("inf"), -float("inf")]  # a NaN has b
 
 
 @pytest.mark.parametrize("bad", NOT_FINITE, ids=["nan", "nan marked", "-nan marked", "inf", "-inf"])
-def test_what_is_not_finite_stays_so(each_build, bad):
+def test_numbers_that_are_not_finite_stay_so(each_build, bad):
     """A result may be finite only where the reference is."""
 
     def check(result, expected):

@@ -271,11 +271,11 @@ def test_without_kernels_nothing_is_supported(monkeypatch):
     assert not supports(HTDemucs(HTDemucsConfig(**SMALL)))
 
 
-def test_a_mapped_bag_weighs_as_before():
+def test_a_bag_with_mapped_members_has_the_same_weights():
     members = [network(), network(sources=["drums", "bass", "other", "vocals"])]
     bag = Bag(members, [[1, 0, 0.5, 1], [0, 1, 0.5, 1]]).eval()
     mixture = torch.randn(1, 2, 4000)
     with torch.no_grad():
         expected = bag(mixture)
-        assert snr(expected, bag.mapped(FastHybrid)(mixture)) > 100
+        assert snr(expected, bag.map_members(FastHybrid)(mixture)) > 100
     assert bag.members == members

@@ -8,9 +8,8 @@ from helpers import awake, snr
 from htdemucs import Bag, HTDemucs, HTDemucsConfig, Separator
 from htdemucs.errors import ConfigError
 from htdemucs.fast import choose_precision, kernels, precision, prepare
-from htdemucs.fast.half_precision import in_half
 from htdemucs.fast.network import FastHybrid
-from htdemucs.fast.precision import AutocastHybrid, ExactNetwork
+from htdemucs.fast.precision import AutocastHybrid, ExactNetwork, to_half_precision
 
 
 def model(channels):
@@ -75,13 +74,13 @@ def test_prepare_returns_the_network_of_the_precision(monkeypatch, small_model):
         assert isinstance(prepare(small_model, "bf16"), AutocastHybrid)
 
 
-@pytest.mark.parametrize("way", [lambda network, dtype: network, in_half])
+@pytest.mark.parametrize("convert", [lambda network, dtype: network, to_half_precision])
 @pytest.mark.parametrize(("dtype", "least"), [(torch.bfloat16, 30), (torch.float16, 50)])
-def test_autocast_is_near_the_reference(small_model, dtype, least, way):
+def test_autocast_is_near_the_reference(small_model, dtype, least, convert):
     mixture = torch.randn(2, 2, 5000)
     with torch.no_grad():
         expected = small_model(mixture)
-    estimate = AutocastHybrid(way(small_model, dtype), dtype)(mixture)
+    estimate = AutocastHybrid(convert(small_model, dtype), dtype)(mixture)
     assert estimate.dtype == torch.float32
     assert snr(expected, estimate) > least
 
@@ -96,7 +95,7 @@ def test_activations_beyond_float16_stay_finite(small_model):
         layer = small_model.spectral_encoder[0]
         assert layer.conv(small_model.spectrogram(tone)).abs().max() > 65504
         expected = small_model(tone)
-    estimate = AutocastHybrid(in_half(small_model, torch.float16), torch.float16)(tone)
+    estimate = AutocastHybrid(to_half_precision(small_model, torch.float16), torch.float16)(tone)
     assert estimate.isfinite().all()
     assert snr(expected, estimate) > 40
 

@@ -33,12 +33,12 @@ def test_only_the_members_that_a_source_needs_are_run(members):
     identity = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]]
     bag = Bag(members, identity)
     mixture = torch.randn(1, 2, 2000)
-    vocals = bag.only(["vocals"])
+    vocals = bag.select_sources(["vocals"])
     assert len(vocals.members) == 1
     assert vocals.sources == ("vocals",)
-    two = bag.only(["vocals", "drums"])
+    two = bag.select_sources(["vocals", "drums"])
     assert len(two.members) == 2
-    again = two.only(["drums"])
+    again = two.select_sources(["drums"])
     assert len(again.members) == 1
     with torch.no_grad():
         whole = bag(mixture)
@@ -66,6 +66,6 @@ def test_impossible_bags_are_refused(members):
     with pytest.raises(ConfigError, match="finite"):
         Bag(members, [[1, 1, 1, float("nan")]] * 3)
     with pytest.raises(ConfigError, match="guitar"):
-        Bag(members).only(["guitar"])
+        Bag(members).select_sources(["guitar"])
     with pytest.raises(ConfigError):
-        Bag(members).only([])
+        Bag(members).select_sources([])

@@ -48,14 +48,14 @@ def test_the_stages_of_demucs():
 
 
 @pytest.mark.parametrize("kind", OLDER)
-def test_a_blank_network_draws_no_values(kind):
+def test_an_empty_network_draws_no_values(kind):
     before = torch.get_rng_state()
-    blank = type(build(OLDER[kind])).blank(OLDER[kind])
+    empty = type(build(OLDER[kind])).empty(OLDER[kind])
     network = build(OLDER[kind])
     torch.set_rng_state(before)
     assert torch.equal(torch.get_rng_state(), before)
-    assert blank.config == OLDER[kind]
-    assert {n: p.shape for n, p in blank.state_dict().items()} == {
+    assert empty.config == OLDER[kind]
+    assert {n: p.shape for n, p in empty.state_dict().items()} == {
         n: p.shape for n, p in network.state_dict().items()
     }
 
@@ -91,7 +91,7 @@ def test_bands_with_the_same_parameters_are_one_layer():
         assert snr(whole(mixture), banded.eval()(mixture)) > 100
 
 
-def test_the_late_transform_is_late_by_its_edge():
+def test_the_spectrogram_of_2021_is_late_by_its_edge():
     early, late = Spectrogram(256), Spectrogram2021(256)
     waveform = torch.randn(1, 2, 5000)
     spectrum = early(waveform)
@@ -101,7 +101,7 @@ def test_the_late_transform_is_late_by_its_edge():
     assert torch.allclose(late(waveform)[..., middle], spectrum[..., middle], atol=1e-6)
 
 
-def test_long_inputs_of_the_lstm_are_read_in_chunks():
+def test_long_inputs_of_the_lstm_are_split_into_chunks():
     lstm = ChunkedLSTM(4).eval()
     x = torch.randn(2, 4, 2 * CHUNK + 17)
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_long_inputs_of_the_lstm_are_read_in_chunks():
     assert not torch.allclose(y[..., :CHUNK], first, atol=1e-6)
 
 
-def test_local_attention_is_to_near_steps_but_not_to_itself():
+def test_local_attention_is_to_nearby_steps_but_not_to_itself():
     attention = LocalAttention(8).eval()
     with torch.no_grad():
         attention.query.weight.zero_()
@@ -150,7 +150,7 @@ def test_windows_are_lengths_without_padding():
     assert (longest + 1) // 2 <= config.margin(8000)
 
 
-def test_a_bag_may_lengthen_segments_of_networks_that_know_no_longest(tiny_model):
+def test_a_bag_may_lengthen_segments_of_networks_without_a_longest(tiny_model):
     older = [build(config) for config in OLDER.values()]
     bag = Bag(older, segment=5)
     assert (bag.segment, bag.max_segment) == (5, None)

@@ -14,7 +14,7 @@ from demucs.hf import load_safetensors_model
 from demucs.pretrained import _parse_remote_files
 
 from htdemucs import Separator, load_model
-from htdemucs.model.registry import kind
+from htdemucs.model.registry import architecture
 from htdemucs.weights.registry import official_config, official_models
 
 from .conftest import SMALL, SMALL_DEMUCS, SMALL_HDEMUCS, PublishedHTDemucs, build, save_safetensors
@@ -65,7 +65,7 @@ def test_a_name_separates_from_stand_in_files(name, tmp_path, monkeypatch):
     monkeypatch.setenv("HTDEMUCS_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for seed, signature in enumerate(dict.fromkeys(model.members)):
-        published_class, small = STAND_INS[kind(official_config(signature))]
+        published_class, small = STAND_INS[architecture(official_config(signature))]
         changes = {"samplerate": RATE, "sources": list(model.sources)}
         if signature == "c511e2ab":  # as its documentation describes it
             changes |= {"cac": False, "hybrid_old": True, "norm_starts": 999}

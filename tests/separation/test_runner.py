@@ -14,10 +14,10 @@ from htdemucs import (
 from htdemucs.fast.network import supports
 from htdemucs.model.registry import build
 from htdemucs.separation import runner
-from htdemucs.separation.runner import Runner, default_batch_size
+from htdemucs.separation.runner import Pending, Runner, _Output, default_batch_size
 
 
-class Cramped(nn.Module):
+class LittleMemory(nn.Module):
     """Has memory for `most` items at once."""
 
     def __init__(self, network, most):
@@ -27,16 +27,16 @@ class Cramped(nn.Module):
     def forward(self, mixture):
         self.sizes.append(len(mixture))
         if len(mixture) > self.most:
-            raise torch.OutOfMemoryError("no room")
+            raise torch.OutOfMemoryError("full")
         return self.network(mixture)
 
 
-def cramped(monkeypatch, most):
+def with_little_memory(monkeypatch, most):
     made = []
 
     def prepare_bag(bag, precision, compiled):
-        made.append(Cramped(bag.members[0], most))
-        return bag.mapped(lambda _: made[-1])
+        made.append(LittleMemory(bag.members[0], most))
+        return bag.map_members(lambda _: made[-1])
 
     monkeypatch.setattr(runner, "prepare_bag", prepare_bag)
     return made
@@ -45,7 +45,7 @@ def cramped(monkeypatch, most):
 def test_batches_are_halved_until_they_fit(monkeypatch, tiny_model):
     waveform = torch.randn(2, 50_000)
     expected = Separator(tiny_model, precision="fp32").separate(waveform, 8000)
-    made = cramped(monkeypatch, most=2)
+    made = with_little_memory(monkeypatch, most=2)
     separator = Separator(tiny_model, batch_size=7, precision="fp32")
     stems = separator.separate(waveform, 8000)
     assert made[0].sizes[:3] == [7, 3, 1]
@@ -54,8 +54,8 @@ def test_batches_are_halved_until_they_fit(monkeypatch, tiny_model):
         assert snr(expected[name], stem) > 100
 
 
-def test_no_room_for_one_on_a_cpu_is_the_end(monkeypatch, tiny_model):
-    cramped(monkeypatch, most=0)
+def test_too_little_memory_for_one_segment_on_a_cpu_is_an_error(monkeypatch, tiny_model):
+    with_little_memory(monkeypatch, most=0)
     with pytest.raises(torch.OutOfMemoryError):
         Separator(tiny_model).separate(torch.randn(2, 9000), 8000)
 
@@ -63,25 +63,27 @@ def test_no_room_for_one_on_a_cpu_is_the_end(monkeypatch, tiny_model):
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (torch.OutOfMemoryError("no room"), "too little memory for one segment"),
+        (torch.OutOfMemoryError("full"), "too little memory for one segment"),
         (RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"), "too little memory"),
         (NotImplementedError("Output > 65536 not supported. As a fix, ..."), "(Output > 65536 not"),
     ],
 )
-def test_a_device_that_cannot_do_it_hands_over_to_the_cpu(monkeypatch, tiny_model, error, reason):
-    made = cramped(monkeypatch, most=0)
+def test_the_cpu_takes_over_from_a_device_that_cannot_run_the_network(
+    monkeypatch, tiny_model, error, reason
+):
+    made = with_little_memory(monkeypatch, most=0)
     run = Runner(tiny_model, "fp32", 2, 8000)
     run.device = torch.device("meta")  # any that is not the CPU
-    monkeypatch.setattr(run, "_prepared", run._prepared.mapped(lambda _: Refusing(error)))
+    monkeypatch.setattr(run, "_prepared", run._prepared.map_members(lambda _: Refusing(error)))
     mixture = torch.randn(1, 2, 8000)
     monkeypatch.setattr(runner, "prepare_bag", lambda bag, precision, compiled: bag)
     monkeypatch.setattr(runner, "choose_precision", lambda model, wanted: f"chosen for {wanted}")
     with torch.no_grad():
         expected = tiny_model(mixture)
         with pytest.warns(UserWarning, match="continuing on the CPU") as warned:
-            answer = run(mixture, 8000)()
+            output = run.submit(mixture, 8000).result()
     assert reason in str(warned[0].message)
-    assert torch.equal(answer, expected)
+    assert torch.equal(output, expected)
     assert run.device.type == "cpu"
     assert run.batch_size == 1
     assert run.precision == "chosen for fp32"
@@ -96,25 +98,25 @@ class Overflowing(nn.Module):
         self.network = network
 
     def forward(self, mixture):
-        answer = self.network(mixture).clone()
-        answer[mixture.abs().amax((1, 2)) > 4, 0, 0, 5] = torch.nan
-        return answer
+        output = self.network(mixture).clone()
+        output[mixture.abs().amax((1, 2)) > 4, 0, 0, 5] = torch.nan
+        return output
 
 
-def test_what_is_not_finite_is_computed_by_the_reference(monkeypatch, tiny_model):
+def test_outputs_that_are_not_finite_are_computed_by_the_reference(monkeypatch, tiny_model):
     monkeypatch.setattr(
-        runner, "prepare_bag", lambda bag, precision, compiled: bag.mapped(Overflowing)
+        runner, "prepare_bag", lambda bag, precision, compiled: bag.map_members(Overflowing)
     )
     run = Runner(tiny_model, "fp32", 2, 8000)
     mixture = torch.randn(2, 2, 8000).clamp(-3, 3)
     mixture[1, 0, 100] = 5
     with pytest.warns(UserWarning, match="computes it again in fp32"):
-        answer = run(mixture, 8000)()
+        output = run.submit(mixture, 8000).result()
     with torch.no_grad():
-        assert torch.equal(answer, tiny_model(mixture))
+        assert torch.equal(output, tiny_model(mixture))
 
 
-def test_a_model_that_gives_no_numbers_is_refused(tiny_model):
+def test_a_model_whose_outputs_are_not_finite_is_refused(tiny_model):
     with torch.no_grad():
         next(tiny_model.parameters()).fill_(torch.nan)
     separator = Separator(tiny_model)
@@ -135,7 +137,7 @@ class Refusing(nn.Module):
 
 
 @pytest.mark.parametrize(("free_gib", "size"), [(0.001, 1), (40, 16)])
-def test_the_default_fits_the_free_memory(monkeypatch, tiny_model, free_gib, size):
+def test_the_default_batch_size_fits_the_free_memory(monkeypatch, tiny_model, free_gib, size):
     free = int(free_gib * 2**30)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
     assert default_batch_size(tiny_model, torch.device("cuda"), 8000) == size
@@ -143,28 +145,47 @@ def test_the_default_fits_the_free_memory(monkeypatch, tiny_model, free_gib, siz
 
 
 @pytest.mark.parametrize("shifts", [0, 2])
-def test_beginning_a_batch_before_the_last_one_is_asked_for_changes_no_bit(tiny_model, shifts):
+def test_submitting_a_batch_before_the_last_result_changes_no_bit(monkeypatch, tiny_model, shifts):
     """As on a GPU."""
     waveform = torch.randn(2, 50_000)
     separator = Separator(tiny_model, batch_size=2, shifts=shifts)
     expected, events = separator.separate(waveform, 8000), []
-    run = separator._run
-
-    def noting(windows, length):
-        finish, number = run(windows, length), len(events)
-        events.append(("begun", number))
-        return lambda: events.append(("asked", number)) or finish()
-
-    noting.ahead, noting.windows, noting.batches = 1, run.windows, run.batches
-    separator._run = noting
+    submit, result = Runner.submit, Pending.result
+    monkeypatch.setattr(Runner, "submit", lambda *args: events.append("submit") or submit(*args))
+    monkeypatch.setattr(Pending, "result", lambda self: events.append("result") or result(self))
+    separator._runner.max_in_flight = 2
     stems = separator.separate(waveform, 8000)
-    assert [kind for kind, _ in events[:4]] == ["begun", "begun", "asked", "begun"]
+    assert events[:4] == ["submit", "submit", "result", "submit"]
     assert all(torch.equal(stem, expected[name]) for name, stem in stems.items())
 
 
+@pytest.mark.parametrize(("most", "sizes"), [(7, [7]), (2, [7, 3, 1]), (0, [7, 3, 1])])
+def test_a_submitted_batch_that_does_not_fit_is_split(monkeypatch, tiny_model, most, sizes):
+    """As on CUDA, where the network starts when a batch is submitted."""
+    made = with_little_memory(monkeypatch, most)
+    run = Runner(tiny_model, "fp32", 7, 8000)
+    monkeypatch.setattr(run, "_stream", "a stream")
+    monkeypatch.setattr(
+        run,
+        "_run",
+        lambda windows, length: _Output(run.windows.run(run._prepared, windows, length)),
+    )
+    mixture = torch.randn(7, 2, 8000)
+    with torch.no_grad():
+        expected = tiny_model(mixture)
+        pending = run.submit(mixture, 8000)
+        assert made[0].sizes == [7]
+        if most == 0:
+            with pytest.raises(torch.OutOfMemoryError):
+                pending.result()
+        else:
+            assert snr(expected, pending.result()) > 100
+    assert made[0].sizes[: len(sizes)] == sizes
+
+
 SMALL = {"channels": 16, "n_fft": 256, "segment": 1, "sample_rate": 8000}
-PACKED = {  # widths for which there are kernels
-    "all of it": HTDemucsConfig(depth=2, bottom_channels=32, t_layers=2, t_heads=2, **SMALL),
+PACKED = {  # with widths for which there are kernels
+    "all layers": HTDemucsConfig(depth=2, bottom_channels=32, t_layers=2, t_heads=2, **SMALL),
     "the outer layers": HDemucsConfig(norm_starts=2, dconv_lstm=2, dconv_attn=2, depth=4, **SMALL),
 }
 
@@ -176,23 +197,25 @@ def test_packed_parameters_are_freed_and_read_again_when_needed(packed, tmp_path
     mixture = torch.randn(1, 2, 8000).clamp(-3, 3)
     with torch.no_grad():
         reference = model(mixture)
-    expected = Runner(model, "fp32", 1, 8000)(mixture, 8000)()
-    assert not any(parameter.is_meta for parameter in model.parameters())  # it is from no file
+    expected = Runner(model, "fp32", 1, 8000).submit(mixture, 8000).result()
+    assert not any(
+        parameter.is_meta for parameter in model.parameters()
+    )  # it was not read from a file
     loaded = load_model(tmp_path, device="cpu")
     run = Runner(loaded, "fp32", 1, 8000)
-    there = [parameter for parameter in loaded.parameters() if not parameter.is_meta]
+    remaining = [parameter for parameter in loaded.parameters() if not parameter.is_meta]
     if supports(model):
-        assert (len(there) > 0) == (packed == "the outer layers")
-    assert torch.equal(run(mixture, 8000)(), expected)
-    run._prepared = run._prepared.mapped(lambda _: NotANumber(reference))
+        assert (len(remaining) > 0) == (packed == "the outer layers")
+    assert torch.equal(run.submit(mixture, 8000).result(), expected)
+    run._prepared = run._prepared.map_members(lambda _: NotANumber(reference))
     with pytest.warns(UserWarning, match="again in fp32"):
-        assert torch.equal(run(mixture, 8000)(), reference)
+        assert torch.equal(run.submit(mixture, 8000).result(), reference)
 
 
 class NotANumber(nn.Module):
     def __init__(self, like):
         super().__init__()
-        self.answer = torch.full_like(like, torch.nan)
+        self.output = torch.full_like(like, torch.nan)
 
     def forward(self, _mixture):
-        return self.answer
+        return self.output

@@ -37,7 +37,7 @@ def test_an_identity_model_gives_the_mixture_back(
     stems = separator.separate(waveform, 1000)
     torch.testing.assert_close(stems["once"], waveform, rtol=1e-4, atol=1e-5)
     mono_mean = waveform.mean()
-    expected = 2 * (waveform - mono_mean) + mono_mean  # the level is taken off, then put back
+    expected = 2 * (waveform - mono_mean) + mono_mean  # normalised and de-normalised
     torch.testing.assert_close(stems["twice"], expected, rtol=1e-4, atol=1e-4)
 
 
@@ -109,7 +109,7 @@ def test_stems_have_the_waveform_s_rate_and_length(identity, sample_rate):
     assert snr(waveform[:, inside], stem[:, inside]) > 60
 
 
-def test_mono_is_heard_on_both_channels(identity):
+def test_mono_is_copied_to_both_channels(identity):
     waveform = torch.randn(500)
     stem = Separator(identity).separate(waveform, 1000)["once"]
     torch.testing.assert_close(stem, waveform.expand(2, -1), rtol=1e-4, atol=1e-5)
@@ -121,7 +121,7 @@ def test_silence_stays_silent(tiny_model):
         assert stem.abs().max() < 1e-6
 
 
-def test_the_input_is_left_alone(tiny_model):
+def test_the_input_is_not_changed(tiny_model):
     waveform = torch.randn(2, 9000)
     copy = waveform.clone()
     Separator(tiny_model).separate(waveform, 8000)
@@ -155,15 +155,15 @@ def test_a_generator_needs_its_normalization(identity):
 @pytest.mark.parametrize("shifts", [0, 2])
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.7])
 def test_the_running_level_depends_on_the_samples_only(tiny_model, shifts, overlap):
-    """Not on the blocks, and to what is finished not on what comes later."""
+    """It depends neither on the blocks nor, for finished samples, on later ones."""
     waveform = torch.randn(2, 30_000) + 0.1
     separator = Separator(tiny_model, shifts=shifts, overlap=overlap)
     whole = joined(separator.stream([waveform], "running"))
     pieces = (piece for piece in waveform.split([1, 7000, 23, 12_000, 10_976], dim=-1))
     for name, stem in joined(separator.stream(pieces, "running")).items():
         assert torch.equal(stem, whole[name])
-    adjust_gain = torch.cat([waveform[:, :16_000], 50 * waveform[:, 16_000:]], dim=-1)
-    for name, stem in joined(separator.stream([adjust_gain], "running")).items():
+    louder = torch.cat([waveform[:, :16_000], 50 * waveform[:, 16_000:]], dim=-1)
+    for name, stem in joined(separator.stream([louder], "running")).items():
         assert torch.equal(stem[:, :7000], whole[name][:, :7000])
     rest = joined(separator.stream([waveform], "running", skip=20_000))
     for name, stem in rest.items():
@@ -185,19 +185,19 @@ def test_the_running_level_is_soon_the_level_of_the_whole(tiny_model, identity):
 
 
 def test_stream_holds_no_more_than_a_few_segments(identity):
-    """The stems' blocks come as the track's do, not all at the end."""
+    """Stems are yielded during the track, not at its end."""
     waveform = torch.randn(2, 10_000)
-    given_out = 0
+    yielded = 0
     behind = []
 
     def blocks():
         for i, block in enumerate(waveform.split(50, dim=-1)):
-            behind.append(50 * i - given_out)
+            behind.append(50 * i - yielded)
             yield block
 
     for stems in Separator(identity).stream(blocks(), measure([waveform])):
-        given_out += stems["once"].shape[-1]
-    assert given_out == 10_000
+        yielded += stems["once"].shape[-1]
+    assert yielded == 10_000
     assert max(behind) <= 250  # a segment is 100, and stride and batch come on top
 
 
@@ -300,7 +300,7 @@ def test_other_inputs_are_one_clear_error(identity, waveform, sample_rate, match
 
 
 def test_an_endless_track_is_separated_while_it_comes(identity):
-    """With a given level, stems of the first second are there before the second one is read."""
+    """With a normalization, stems are yielded soon after the input."""
     read = []
 
     def endless():

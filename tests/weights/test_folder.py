@@ -158,7 +158,7 @@ def test_members_of_unknown_kinds_are_refused(saved):
 
 def test_part_of_a_bag_is_not_saved(bag, tmp_path):
     with pytest.raises(CheckpointError, match="save the whole"):
-        save_model(bag.only(["vocals"]), tmp_path / "part")
+        save_model(bag.select_sources(["vocals"]), tmp_path / "part")
     assert not (tmp_path / "part").exists()
 
 

@@ -86,7 +86,7 @@ def test_a_bag_for_some_stems_reads_only_the_members_they_need(stems, members, r
     assert part.sources == tuple(stems)
     assert len(part.members) == members
     with torch.no_grad():
-        assert torch.equal(part(mixture), whole.only(stems)(mixture))
+        assert torch.equal(part(mixture), whole.select_sources(stems)(mixture))
 
 
 def test_unknown_stems_do_not_limit_a_bag(repo, model):

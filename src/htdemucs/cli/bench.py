@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from htdemucs.model import Network
 
-OVERLAP = EngineSettings().overlap  # this part of each segment is computed twice
+OVERLAP = EngineSettings().overlap  # the share of each segment that is computed twice
 BATCH_SIZES = {"cpu": (1, 2), "cuda": (1, 4, 16)}
 
 
@@ -30,7 +30,7 @@ BATCH_SIZES = {"cpu": (1, 2), "cuda": (1, 4, 16)}
     callback=opt.number(1),
     default=3,
     metavar="N",
-    help="Runs of each kind; the median is printed.",
+    help="Runs for each precision and batch size; the median is printed.",
 )
 def bench(name: str, device: str | None, compiled: bool, repeat: int) -> None:
     """Measure how fast this machine separates, by precision and batch size. Needs no weights."""
@@ -46,42 +46,42 @@ def bench(name: str, device: str | None, compiled: bool, repeat: int) -> None:
 
     keep_freed_memory()
     network = build(known_config(name)).to(choose_device(device)).eval()
-    place = next(network.parameters()).device
+    target = next(network.parameters()).device
     segment = float(network.segment)
-    how = "random parameters, compiled" if compiled else "random parameters"
+    parameters = "random parameters, compiled" if compiled else "random parameters"
     table = Table()
     for header in ("precision", "batch", "s a segment", "times real time"):
         table.add_column(header, justify="left" if header == "precision" else "right")
     default = choose_precision(network)
-    print_status(f"measuring on {place}; this takes a minute")
-    for precision, batch, seconds in _measure(network, place, compiled, repeat):
+    print_status(f"measuring on {target}; this takes a minute")
+    for precision, batch, seconds in _measure(network, target, compiled, repeat):
         speed = (1 - OVERLAP) * segment / seconds
         label = f"{precision} (auto)" if precision == default else precision
         table.add_row(label, str(batch), f"{seconds:.3f}", f"{speed:.1f}")
-    print_table(table, f"{name}, segments of {segment:g} s, {how}")
-    about = machine(str(place))
-    where = ", ".join(filter(None, [about["processor"], about.get("gpu")]))
+    print_table(table, f"{name}, segments of {segment:g} s, {parameters}")
+    about = machine(str(target))
+    processors = ", ".join(filter(None, [about["processor"], about.get("gpu")]))
     threads = f"{about['threads']} threads on {os.cpu_count()} cores"
-    print(f"htdemucs {__version__}, torch {torch.__version__}, {where}, {threads}")
+    print(f"htdemucs {__version__}, torch {torch.__version__}, {processors}, {threads}")
 
 
 def _measure(
-    network: "Network", place: "torch.device", compiled: bool, repeat: int
+    network: "Network", device: "torch.device", compiled: bool, repeat: int
 ) -> Iterator[tuple[str, int, float]]:
-    """Yield the precision, the batch size and the seconds for each segment of a batch."""
+    """Yield each precision and batch size with the seconds that a segment takes."""
     import torch
 
     from htdemucs.fast import PRECISIONS, prepare
 
     for precision in PRECISIONS:
-        if precision == "fp16" and place.type == "cpu":
+        if precision == "fp16" and device.type == "cpu":
             continue
-        ready = prepare(network, precision, compiled)
-        for batch in BATCH_SIZES.get(place.type, (1,)):
+        prepared = prepare(network, precision, compiled)
+        for batch in BATCH_SIZES.get(device.type, (1,)):
             length = network.config.segment_length
-            mixture = torch.randn(batch, network.audio_channels, length).to(place)
+            mixture = torch.randn(batch, network.audio_channels, length).to(device)
             try:
-                seconds = [_seconds(ready, mixture) for _ in range(repeat + 1)]
+                seconds = [_seconds(prepared, mixture) for _ in range(repeat + 1)]
             except torch.OutOfMemoryError:
                 continue
             yield precision, batch, median(seconds[1:]) / batch

@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from htdemucs.audio import AudioPipe, RawFormat, SoundCard
     from htdemucs.model import Model
     from htdemucs.separation import LiveSeparator, RealTimeSeparator, Timing
-    from htdemucs.separation.live_tuning import Choice
+    from htdemucs.separation.live_tuning import LiveOption
     from htdemucs.stems.live_player import LivePlayer
     from htdemucs.stems.mixer import Mixer
 
 SAMPLE_RATE = 44_100  # Hz, of the models; a device that cannot gets its own
 DEVICES, DELAY, PIPES = "Devices", "Delay", "Pipes"  # headings of the help
-LOOK = 0.2  # seconds between looks at the devices
-SOLO = "!@#$%^&*("  # Shift and 1 to 9, where the keyboard is American
+POLL_INTERVAL = 0.2  # seconds between checks of the devices
+SOLO = "!@#$%^&*("  # Shift and 1 to 9, on a US keyboard
 KEYS = (
     "keys: 1-9 mute, Shift+1-9 solo; left and right choose a stem, up and down its volume, "
     "M mute, S solo; Q ends"
@@ -77,18 +77,18 @@ htdemucs live -n mini --input BlackHole --output Headphones --latency 0.5
     default="auto",
     heading=DELAY,
     metavar="SECONDS|auto",
-    help="The delay; auto: the best for this machine. Either way the machine is measured first.",
+    help="The delay; auto: the best for this machine. The machine is measured in both cases.",
 )
 @opt.option(
     "--timing",
     heading=DELAY,
     metavar="SEGMENT,HOP,LOOK_AHEAD,CROSSFADE,COMPUTE",
-    help="The seconds that make up the delay; nothing is measured.",
+    help="The parts of the delay in seconds; the machine is not measured.",
 )
 @opt.flag(
     "--fresh",
     heading=PIPES,
-    help="Drop what arrives before the network is ready; for recorders.",
+    help="Discard the input until the network is ready; for recorders.",
 )
 @raw_option
 @pipe_format_option
@@ -96,7 +96,7 @@ htdemucs live -n mini --input BlackHole --output Headphones --latency 0.5
 @opt.name_option
 @opt.repo_option
 @opt.device_option
-@opt.precision_option("auto")
+@opt.precision_option(opt.DEFAULTS.precision)
 @opt.progress_option
 @opt.quiet_option
 def live(
@@ -133,20 +133,20 @@ def live(
         if list_devices:
             _print_devices()
             return
-        wanted, exact, gains = _seconds(latency), _timing(timing), _gains(stems)
+        seconds, exact_timing, gains = _seconds(latency), _timing(timing), _gains(stems)
         source = raw_format(raw)
         if pipes:
             refuse_terminals()
         card = None if pipes else SoundCard(input_device, output_device, SAMPLE_RATE)
-        waiting = _Waiting(source) if pipes and fresh else None
+        discarding = _DiscardingPipe(source) if pipes and fresh else None
         model = load_model(name, repo=repo, device=device, on_progress=on_event)
         mixer = Mixer(model.sources, gains(model.sources))
         keep_freed_memory()
-        separator = _separator(model, precision, wanted, exact)
+        separator = _separator(model, precision, seconds, exact_timing)
         if card:
             _run_card(separator, mixer, card, on_event)
             return
-        pipe = waiting.end() if waiting else _pipe(source)
+        pipe = discarding.end() if discarding else _pipe(source)
         pipe.sample_rate = model.sample_rate
         pipe.channels = model.audio_channels
         rate = pipe.source_sample_rate
@@ -159,33 +159,34 @@ def _separator(
     model: "Model",
     precision: str,
     latency: float | None,
-    exact: "tuple[float, Timing] | None",
+    exact_timing: "tuple[float, Timing] | None",
 ) -> "LiveSeparator":
-    """Return the separation with the timing that is given, or best on this machine."""
+    """Return a separator with the given segment and timing, or the best one for this machine."""
     from htdemucs.separation import LiveSeparator, Separator
-    from htdemucs.separation.live_tuning import suited
+    from htdemucs.separation.live_tuning import tuned_separator
 
-    if exact:
-        segment, timing = exact
-        return LiveSeparator(Separator(model, segment=segment, precision=precision), timing)
+    if exact_timing:
+        segment, timing = exact_timing
+        separator = Separator(model, segment=segment, precision=precision, shifts=0)
+        return LiveSeparator(separator, timing)
     print_status("measuring this machine")
-    separation, found = suited(model, precision, latency)
-    _print_choices(found)
-    return separation
+    live, options = tuned_separator(model, precision, latency)
+    _print_options(options)
+    return live
 
 
-def _print_choices(found: "Sequence[Choice]") -> None:
+def _print_options(options: "Sequence[LiveOption]") -> None:
     from rich.table import Table
 
     table = Table(caption="seconds; the first is taken")
     headers = ("segment", "network", "hop", "look-ahead", "crossfade", "compute", "delay", "load")
     for header in headers:
         table.add_column(header, justify="right")
-    for choice in found:
-        timing = choice.timing
+    for option in options:
+        timing = option.timing
         seconds = (timing.hop, timing.look_ahead, timing.crossfade, timing.compute, timing.delay)
-        cells = [f"{value:.2f}" for value in (choice.took, *seconds)]
-        table.add_row(f"{choice.segment:g}", *cells, f"{100 * choice.load:.0f} %")
+        cells = [f"{value:.2f}" for value in (option.inference_time, *seconds)]
+        table.add_row(f"{option.segment:g}", *cells, f"{100 * option.load:.0f} %")
     status_console().print(table)
 
 
@@ -198,11 +199,11 @@ def _pipe(source: "RawFormat | None") -> "AudioPipe":
     )
 
 
-class _Waiting:
-    """Throws away what comes through standard input, in a thread of its own, until the end."""
+class _DiscardingPipe:
+    """Reads standard input in a thread and discards it, until `end`."""
 
     def __init__(self, source: "RawFormat | None") -> None:
-        self._source, self._ended = source, threading.Event()
+        self._source, self._stop = source, threading.Event()
         self._pipe: AudioPipe | None = None
         self._error: HTDemucsError | None = None
         self._thread = threading.Thread(target=self._discard, daemon=True)
@@ -211,13 +212,13 @@ class _Waiting:
     def _discard(self) -> None:
         try:
             self._pipe = _pipe(self._source)
-            self._pipe.discard(self._ended.is_set)
+            self._pipe.discard(self._stop.is_set)
         except HTDemucsError as error:
             self._error = error
 
     def end(self) -> "AudioPipe":
-        """Return the pipe, from which fresh sound comes."""
-        self._ended.set()
+        """Stop discarding, and return the pipe."""
+        self._stop.set()
         self._thread.join()
         if self._error:
             raise self._error
@@ -226,76 +227,79 @@ class _Waiting:
 
 
 def _run_card(
-    live: "LiveSeparator", mixer: "Mixer", card: "SoundCard", tell: EventCallback
+    live: "LiveSeparator", mixer: "Mixer", card: "SoundCard", on_event: EventCallback
 ) -> None:
     from htdemucs.separation import RealTimeSeparator
     from htdemucs.stems.live_player import NAME, LivePlayer
 
-    def changed(timing: "Timing") -> None:
+    def on_change(timing: "Timing") -> None:
         text = f"the network is too slow for this delay, which is {timing.delay:.2f} s now"
-        tell(Warned(NAME, text))
+        on_event(Warned(NAME, text))
 
-    real = RealTimeSeparator(live, changed)
-    player = LivePlayer(real, mixer, card)
+    realtime = RealTimeSeparator(live, on_change)
+    player = LivePlayer(realtime, mixer, card)
     print_status(
         f"{card.names[0]} -> {card.names[1]}, {card.sample_rate} Hz, {player.delay:.2f} s later"
     )
-    with Keyboard() as keyboard, real:
+    with Keyboard() as keyboard, realtime:
         if keyboard.there:
             print_status(KEYS)
         player.start()
         try:
-            _play(player, mixer, keyboard, tell)
+            _play(player, mixer, keyboard, on_event)
         finally:
             player.stop()
-            print_status(_report(player, real, card))
+            print_status(_report(player, realtime, card))
 
 
-def _play(player: "LivePlayer", mixer: "Mixer", keyboard: Keyboard, tell: EventCallback) -> None:
-    """Turn keys into gains until one of them ends it."""
+def _play(
+    player: "LivePlayer", mixer: "Mixer", keyboard: Keyboard, on_event: EventCallback
+) -> None:
+    """Apply the keys to the mixer until Q is pressed."""
     from htdemucs.stems.live_player import NAME
 
-    chosen, pace = 0, ProgressTracker(NAME, None)
+    selected, progress = 0, ProgressTracker(NAME, None)
     while True:
         player.check()
-        key = keyboard.wait(LOOK)
+        key = keyboard.wait(POLL_INTERVAL)
         if key is None:
-            tell(pace.at(player.heard))
+            on_event(progress.at(player.received))
         elif key in ("q", "Q"):
             return
-        elif (after := press(key, mixer, chosen)) is not None:
-            chosen = after
-            print_status(mixer.describe(chosen))
+        elif (pressed := press(key, mixer, selected)) is not None:
+            selected = pressed
+            print_status(mixer.describe(selected))
 
 
-def press(key: str, mixer: "Mixer", chosen: int) -> int | None:
-    """Do what a key means, and return the chosen stem; None: it means nothing."""
+def press(key: str, mixer: "Mixer", selected: int) -> int | None:
+    """Apply a key to the mixer and return the selected stem; None if the key has no function."""
     count = len(mixer.stems)
     if key in ("left", "right"):
-        return (chosen + (1 if key == "right" else -1)) % count
+        return (selected + (1 if key == "right" else -1)) % count
     if key in ("up", "down", "+", "-"):
-        mixer.adjust_gain(chosen, 1 if key in ("up", "+") else -1)
+        mixer.adjust_gain(selected, 1 if key in ("up", "+") else -1)
     elif key in ("m", "M"):
-        mixer.mute(chosen)
+        mixer.mute(selected)
     elif key in ("s", "S"):
-        mixer.solo(chosen)
+        mixer.solo(selected)
     elif key and key in "123456789" and int(key) <= count:
-        chosen = int(key) - 1
-        mixer.mute(chosen)
+        selected = int(key) - 1
+        mixer.mute(selected)
     elif key and key in SOLO and SOLO.index(key) < count:
-        chosen = SOLO.index(key)
-        mixer.solo(chosen)
+        selected = SOLO.index(key)
+        mixer.solo(selected)
     else:
         return None
-    return chosen
+    return selected
 
 
-def _report(player: "LivePlayer", real: "RealTimeSeparator", card: "SoundCard") -> str:
-    passed = real.live.passed / real.live.sample_rate
+def _report(player: "LivePlayer", realtime: "RealTimeSeparator", card: "SoundCard") -> str:
+    live = realtime.live
+    passthrough = live.passthrough / live.sample_rate
     return (
-        f"heard {player.heard:.1f} s; the network was late {real.late} times, so the mixture "
-        f"went out for {passed:.2f} s; {card.dropouts} dropouts of the devices; "
-        f"delay {player.measured:.2f} s as measured"
+        f"received {player.received:.1f} s; the network was late {realtime.late} times, so the "
+        f"mixture was played for {passthrough:.2f} s; {card.dropouts} dropouts of the devices; "
+        f"measured delay {player.measured_delay:.2f} s"
     )
 
 
@@ -309,9 +313,9 @@ def _print_devices() -> None:
         table.add_column(
             header, justify="right" if header in ("inputs", "outputs", "Hz") else "left"
         )
-    for one in devices():
-        numbers = map(str, (one.inputs, one.outputs, one.sample_rate))
-        table.add_row(one.name, *numbers, ", ".join(one.defaults))
+    for device in devices():
+        numbers = map(str, (device.inputs, device.outputs, device.sample_rate))
+        table.add_row(device.name, *numbers, ", ".join(device.defaults))
     print_table(table)
 
 
@@ -333,7 +337,7 @@ def _timing(text: str | None) -> "tuple[float, Timing] | None":
     if text is None:
         return None
     try:
-        segment, hop, look_ahead, crossfade, compute = (float(word) for word in text.split(","))
+        segment, hop, look_ahead, crossfade, compute = (float(item) for item in text.split(","))
     except ValueError:
         raise click.UsageError(
             f"--timing must be five numbers of seconds, as in 4,0.2,0.1,0.03,0.15, not {text}"
@@ -344,14 +348,14 @@ def _timing(text: str | None) -> "tuple[float, Timing] | None":
 def _gains(text: str | None) -> Callable[[Sequence[str]], dict[str, float]]:
     """Return a function from a model's stems to their gains."""
     named: dict[str, float] = {}
-    words = [word.strip() for word in (text or "").split(",") if word.strip()]
-    for word in words:
-        stem, _, gain = word.partition("=")
+    items = [item.strip() for item in (text or "").split(",") if item.strip()]
+    for item in items:
+        stem, _, gain = item.partition("=")
         try:
             named[stem.strip()] = float(gain or 1)
         except ValueError:
             raise click.UsageError(
                 f"--stems must be like vocals=0,drums=1 or vocals,drums, not {text}"
             ) from None
-    others = 0.0 if any("=" not in word for word in words) else 1.0
+    others = 0.0 if any("=" not in item for item in items) else 1.0
     return lambda stems: dict.fromkeys(stems, others) | named

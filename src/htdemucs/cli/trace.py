@@ -18,7 +18,9 @@ from htdemucs.cli.console import print_table
 @opt.option(
     "--samples", type=int, metavar="N", help="Length of the mixture; by default one segment."
 )
-@opt.option("--language", type=opt.choice("en", "zh"), default="en", help="Of the stages' names.")
+@opt.option(
+    "--language", type=opt.choice("en", "zh"), default="en", help="Language of the stage names."
+)
 @opt.flag("--json", "as_json", help="Print a JSON list.")
 def trace(name: str, samples: int | None, language: Literal["en", "zh"], as_json: bool) -> None:
     """Show the size of the data at every stage of the network. Needs no weights."""

@@ -1,16 +1,16 @@
 """The engine, with the published package's lead-ins, padding and reports."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
 from torch.nn import functional as F
 
 from htdemucs.model import Model
-from htdemucs.model.config import Seconds, samples
+from htdemucs.model.config import Seconds, seconds_to_samples
 from htdemucs.separation import OutputCache, Separator
 from htdemucs.separation.chunking import Segment
+from htdemucs.separation.separator import Batch
 
 PRECISION = "fp32"  # programs compare results, so none is rounded to the device's fastest numbers
 OnSegment = Callable[[Segment, str], None]
@@ -20,7 +20,7 @@ def padded_length(model: Model, segment: Seconds) -> int:
     """Return the samples that a model's shorter windows are padded to; 0 if it takes any length."""
     if model.max_segment is None:
         return 0
-    return samples(segment, model.sample_rate)
+    return seconds_to_samples(segment, model.sample_rate)
 
 
 class Engine(Separator):
@@ -59,18 +59,16 @@ class Engine(Separator):
         """Return the lead-ins in samples."""
         return super().shift_offsets() if self.lead_in is None else [self.lead_in]
 
-    def _answers(
-        self, segments: list[Segment], skip: int, kept: OutputCache | None
-    ) -> Callable[[], Tensor]:
+    def _submit(self, segments: Sequence[Segment], skip: int, cache: OutputCache | None) -> Batch:
         length = segments[0].window.shape[-1]
         silence = (0, max(0, self._longest - length))
         self._tell(segments, "start")
         padded = [replace(segment, window=F.pad(segment.window, silence)) for segment in segments]
-        answers = super()._answers(padded, skip, kept)()[..., :length]  # "end" tells the truth
+        outputs = super()._submit(padded, skip, cache).outputs()[..., :length]  # before "end"
         self._tell(segments, "end")
-        return lambda: answers
+        return Batch(segments, outputs)
 
-    def _tell(self, segments: list[Segment], state: str) -> None:
+    def _tell(self, segments: Sequence[Segment], state: str) -> None:
         if self._on_segment is not None:
             for segment in segments:
                 self._on_segment(segment, state)

@@ -18,7 +18,7 @@ from htdemucs.errors import ConfigError
 
 LANES = 16  # the number of channels must be a multiple of this
 FOLDER = Path(__file__).parent
-BUILDS = {  # and what each needs of the CPU, best first
+BUILDS = {  # the CPU feature that each build needs, best build first
     "amx": "amx_bf16",
     "avx512bf16": "avx512_bf16",
     "avx512": "avx512_dq",
@@ -26,7 +26,20 @@ BUILDS = {  # and what each needs of the CPU, best first
     "neon": "neon",
 }
 WITH_BF16 = ("amx", "avx512bf16")
-CHOICE = "HTDEMUCS_KERNELS"  # environment variable: a build, or "none"
+BUILD_VARIABLE = "HTDEMUCS_KERNELS"  # environment variable: a build, or "none"
+TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "i": ctypes.c_int, "f": ctypes.c_float}
+SIGNATURES = {  # the arguments of each kernel, in letters of `TYPES`
+    "dconv_rows": "ipnpipnnnn",
+    "dconv_line": "ipnpn",
+    "attention": "ippppnnn",
+    "glu": "ipnnnppn",
+    "layer_norm": "ipnnppp",
+    "add": "ippn",
+    "add_and_norm": "ippnnpp",
+    "pack_spectrum": "ipnnnppn",
+    "unpack_spectrum": "ipnnnnffp",
+    "overlap_add": "ippnnnpffpn",
+}
 
 
 class DConvParameters(ctypes.Structure):
@@ -61,28 +74,30 @@ class _Tokens(ctypes.Structure):
 
 def cpu_has(feature: str) -> bool:
     """Whether this CPU has an instruction set; `feature` is torch's name for it."""
-    if feature == "neon":  # every 64-bit ARM has it
+    if feature == "neon":  # part of every 64-bit Arm
         return platform.machine() in ("aarch64", "arm64")
-    cpu: Any = torch.cpu  # our oldest torch has neither of these two
+    cpu: Any = torch.cpu  # the oldest supported torch has neither of these functions
     if feature == "amx_bf16" and not getattr(cpu, "_init_amx", bool)():
-        return False  # Linux lends the registers only to a process that asks for them
+        return False  # Linux enables the registers only for processes that request them
     capabilities: dict[str, Any] = getattr(cpu, "get_capabilities", dict)()
     return bool(capabilities.get(feature))
 
 
 @cache
 def build() -> str | None:
-    """Return the name of the best build that this CPU runs, or of the one that was chosen.
+    """Return the name of the best build that this CPU runs, or of the one in HTDEMUCS_KERNELS.
 
     Raises:
-        ConfigError: the environment variable `HTDEMUCS_KERNELS` names no build that runs here.
+        ConfigError: HTDEMUCS_KERNELS is not a build that runs on this machine.
     """
     builds = [name for name, feature in BUILDS.items() if _path(name).exists() and cpu_has(feature)]
-    choice = os.environ.get(CHOICE)
+    choice = os.environ.get(BUILD_VARIABLE)
     if choice == "none":
         return None
     if choice and choice not in builds:
-        raise ConfigError(f"{CHOICE} must be {', '.join([*builds, 'none'])}, not {choice!r}")
+        raise ConfigError(
+            f"{BUILD_VARIABLE} must be {', '.join([*builds, 'none'])}, not {choice!r}"
+        )
     return choice or next(iter(builds), None)
 
 
@@ -94,15 +109,22 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         for openmp in Path(torch.__file__).parents[1].glob("torch.libs/libgomp*"):  # on aarch64
-            ctypes.CDLL(str(openmp), ctypes.RTLD_GLOBAL)  # torch has loaded it for itself alone
+            ctypes.CDLL(
+                str(openmp), ctypes.RTLD_GLOBAL
+            )  # torch loaded it without exporting its symbols
         return load(name)
-    except OSError:  # compiled on another system, or torch has no OpenMP
+    except OSError:  # compiled for another system, or this torch has no OpenMP
         return None
 
 
 def load(build: str) -> ctypes.CDLL:
-    """Load a build of the kernels."""
-    return _declare(ctypes.CDLL(str(_path(build))))
+    """Load a build of the kernels, and declare the arguments of its functions to ctypes."""
+    kernels = ctypes.CDLL(str(_path(build)))
+    for name, signature in SIGNATURES.items():
+        function = getattr(kernels, f"htdemucs_{name}")
+        function.argtypes = [TYPES[letter] for letter in signature]
+        function.restype = ctypes.c_int
+    return kernels
 
 
 def has_bf16() -> bool:
@@ -141,8 +163,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """(B, N, C), (B, M, C), (B, M, C) -> (B, N, C); inputs may be slices of a wider last axis."""
     batch, tokens, channels = query.shape
     for x in (query, key, value):
-        assert x.stride(2) == 1, "channels must be neighbours"
-        assert batch == 1 or x.stride(0) == x.shape[1] * x.stride(1), "items must follow each other"
+        assert x.stride(2) == 1, "channels must be contiguous"
+        assert batch == 1 or x.stride(0) == x.shape[1] * x.stride(1), "items must be contiguous"
     y = query.new_empty(batch, tokens, channels)
     inputs = (_Tokens(x.data_ptr(), x.shape[1], x.stride(1)) for x in (query, key, value))
     pointers = (ctypes.byref(x) for x in inputs)
@@ -151,7 +173,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
 
 
 def glu(x: Tensor, margin: int = 0, tail: int = 0, embedding: Tensor | None = None) -> Tensor:
-    """(B, T, F, 2C) -> (B, T, margin + F + tail + margin, C), silent outside F.
+    """(B, T, F, 2C) -> (B, T, margin + F + tail + margin, C), with zeros outside F.
 
     `embedding`, (F, C) of float32, is added to every frame.
     """
@@ -197,8 +219,8 @@ def add_and_norm(x: Tensor, y: Tensor, gain: Tensor, offset: Tensor) -> None:
 def pack_spectrum(spectrum: Tensor, margin: int, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
     """Complex (B, C, T, F + 1) -> (B, T, margin + F + margin, 2C) and each item's level.
 
-    Every item is brought to zero mean and unit deviation; its level is the earlier mean and
-    deviation. The last bin is dropped. The margins are silent.
+    Every item is normalised to zero mean and unit deviation; its level is the mean and deviation
+    before that. The last bin is dropped. The margins are zeros.
     """
     batch, channels, frames, bins = spectrum.shape
     y = torch.empty(batch, frames, bins - 1 + 2 * margin, 2 * channels, dtype=dtype)
@@ -214,7 +236,7 @@ def pack_spectrum(spectrum: Tensor, margin: int, dtype: torch.dtype) -> tuple[Te
 def unpack_spectrum(x: Tensor, levels: list[Tensor]) -> Tensor:
     """(B, T, F, 2S), with any stride of T -> complex (B, S, T, F + 1) at its level.
 
-    The last bin is silent.
+    The last bin is 0.
     """
     batch, frames, bins, width = x.shape
     y = torch.empty(batch, width // 2, frames, bins + 1, dtype=torch.complex64)
@@ -251,30 +273,3 @@ def _call(name: str, like: Tensor, *arguments: object) -> None:
     assert kernels is not None, "no kernels for this CPU"
     if getattr(kernels, f"htdemucs_{name}")(int(like.dtype == torch.bfloat16), *arguments) == 1:
         raise torch.OutOfMemoryError(f"out of memory: {name} needs more than is free")
-
-
-def _declare(kernels: ctypes.CDLL) -> ctypes.CDLL:
-    """Declare the arguments of every kernel to ctypes: p pointer, n int64, i int, f float."""
-    kinds = {
-        "p": ctypes.c_void_p,
-        "n": ctypes.c_int64,
-        "i": ctypes.c_int,
-        "f": ctypes.c_float,
-    }
-    signatures = {
-        "dconv_rows": "ipnpipnnnn",
-        "dconv_line": "ipnpn",
-        "attention": "ippppnnn",
-        "glu": "ipnnnppn",
-        "layer_norm": "ipnnppp",
-        "add": "ippn",
-        "add_and_norm": "ippnnpp",
-        "pack_spectrum": "ipnnnppn",
-        "unpack_spectrum": "ipnnnnffp",
-        "overlap_add": "ippnnnpffpn",
-    }
-    for name, signature in signatures.items():
-        function = getattr(kernels, f"htdemucs_{name}")
-        function.argtypes = [kinds[kind] for kind in signature]
-        function.restype = ctypes.c_int
-    return kernels

@@ -12,14 +12,20 @@ from htdemucs.fast.onednn import Convolution
 from htdemucs.model.config import STRIDE
 from htdemucs.model.layers import DConv
 
-MARGIN = 2  # silent bins on each side, for the kernel of a strided convolution
+MARGIN = 2  # bins of zeros on each side, the padding of a strided convolution
 
 
 class Encoder:
-    """A layer of either encoder: (B, T, F + 4, C) -> (B, T, F / 4 + 4, C'), both with margins."""
+    """A layer of either encoder: (B, T, F + 4, C) -> (B, T, F / 4 + 4, C'), both with margins.
+
+    Args:
+        layer: the layer of the model.
+        size: (T, F) of the output for a whole segment.
+        dtype: of weights and activations.
+    """
 
     def __init__(self, layer: Any, size: tuple[int, int], dtype: torch.dtype) -> None:
-        frames, bins = size  # of the output
+        frames, bins = size
         weight = layer.conv.weight  # (O, I, 8) or (O, I, 8, 1)
         grouped = weight.reshape(*weight.shape[:2], 2, STRIDE).permute(0, 3, 1, 2)
         grouped = grouped.reshape(len(weight), -1, 1, 2)  # input: a group's bins, then channels
@@ -67,11 +73,14 @@ class Decoder:
 
 
 class PackedDConv:
-    """A DConv that normalises each frequency row or, in the time branch, over all samples."""
+    """A DConv with packed parameters.
+
+    It normalises each frequency row (`rows`) or, in the time branch, over all samples.
+    """
 
     def __init__(self, dconv: DConv, channels: int, rows: bool, dtype: torch.dtype) -> None:
         self._channels, self._rows = channels, rows
-        self._memory: list[Tensor] = []  # the parameters are pointers into these tensors
+        self._tensors: list[Tensor] = []  # keeps the memory that the parameters point to
         layers = [self._parameters(layer, dtype) for layer in dconv]
         self._layers = (DConvParameters * len(layers))(*layers)
 
@@ -92,8 +101,8 @@ class PackedDConv:
         exact, bias = expand.detach().double(), layer.expand.bias.detach().double()
 
         def pointer(x: Tensor, to: torch.dtype = torch.float32) -> int:
-            self._memory.append(x.detach().to(to, copy=True).contiguous())
-            return self._memory[-1].data_ptr()
+            self._tensors.append(x.detach().to(to, copy=True).contiguous())
+            return self._tensors[-1].data_ptr()
 
         def padded(x: Tensor) -> int:
             return pointer(F.pad(x, (0, padding)))

@@ -1,12 +1,12 @@
-"""The same network, faster on a CPU: the same arithmetic in another layout.
+"""The hybrid networks, faster on a CPU: the same arithmetic in another memory layout.
 
 Tensors of both branches are (B, T, F, C): batch, frame, bin, channel. The time branch has one
 frame, whose bins are samples. In this layout a strided convolution is a convolution with kernel 2
 over groups of four bins, a transposed convolution is one with kernel 2 that gives groups of four
 bins, and the innermost layer's bins are the transformer's tokens. All these are views of the same
-memory. oneDNN computes convolutions and linears, with weights in its own order; `kernels` has the
-rest. In Hybrid Demucs these are the outer layers; the joint ones, which have few steps, run as they
-are. `htdemucs.model` remains the definition: `tests/fast` compares the two.
+memory. oneDNN computes convolutions and linears, with weights that it has reordered; `kernels` has
+the rest. In Hybrid Demucs only the outer layers are fast; its bottleneck, which has few steps, runs
+as it is. `htdemucs.model` defines the results: `tests/fast` compares the two.
 """
 
 from collections.abc import Callable
@@ -24,40 +24,42 @@ from htdemucs.model.config import STRIDE
 from htdemucs.model.layers import FrequencyEmbedding
 from htdemucs.model.network import EPSILON
 
-MOST_DCONV_LAYERS = 6  # a dilation of 32; the kernels' scratch memory holds no more
-AT_ONCE = 64  # frames whose spectra are in memory before the inverse STFT
+MAX_DCONV_DEPTH = 6  # a dilation of 32, the limit of the kernels' scratch memory
+FRAMES_PER_FFT = 64  # frames of an inverse STFT, whose spectra are in memory at the same time
 Size = tuple[int, int]  # (T, F)
 
 
 def supports(model: Network) -> TypeGuard[HTDemucs | HDemucs]:
     """Whether kernels exist for this network and this CPU.
 
-    Sizes are checked only here: the kernels compute in whole vectors and do not check what they are
-    given. They take any batch, length and number of sources.
+    Sizes are checked only here: the kernels compute in whole vectors and do not check their
+    arguments. They take any batch, length and number of sources.
     """
     if isinstance(model, HTDemucs):
-        vectors = [*model.config.layer_channels]
+        widths = [*model.config.layer_channels]
         if model.config.t_layers:
             width = model.config.transformer_channels
-            vectors += [width, width // model.config.t_heads]
-            if int(width * model.config.t_hidden_scale) < 1:  # oneDNN has no products of nothing
+            widths += [width, width // model.config.t_heads]
+            if (
+                int(width * model.config.t_hidden_scale) < 1
+            ):  # oneDNN does not multiply empty matrices
                 return False
     elif isinstance(model, HDemucs):
         outer = model.config.outer_depth
-        vectors = [*model.config.layer_channels[:outer]]
+        widths = [*model.config.layer_channels[:outer]]
         if not model.config.cac or model.config.hybrid_old or model.config.multi_freqs:
             return False
         if min(model.config.dconv_lstm, model.config.dconv_attn) < outer:
             return False
     else:
         return False
-    vectors.append(model.config.bins)
+    widths.append(model.config.bins)
     return (
         kernels.library() is not None
         and onednn.available()
-        and model.config.dconv_depth <= MOST_DCONV_LAYERS
+        and model.config.dconv_depth <= MAX_DCONV_DEPTH
         and model.config.dconv_comp >= 1  # memory grows with the square of the hidden channels
-        and all(size % kernels.LANES == 0 for size in vectors)
+        and all(size % kernels.LANES == 0 for size in widths)
     )
 
 
@@ -80,12 +82,12 @@ class FastHybrid(nn.Module):
         self._window = model.spectrogram.window * (2 / 3)
         spectral, time = _sizes(model)
         with torch.no_grad():
-            self._embedding = _table(model.frequency_embedding)
+            self._embedding = _embedding_table(model.frequency_embedding)
             self._spectral_encoder = _encoder(model.spectral_encoder, spectral, dtype)
             self._time_encoder = _encoder(model.time_encoder, time, dtype)
             self._spectral_decoder = _decoder(model.spectral_decoder, spectral, dtype)
             self._time_decoder = _decoder(model.time_decoder, time, dtype)
-            self._middle = _middle(model, dtype)
+            self._bottleneck = _bottleneck(model, dtype)
 
     @torch.no_grad()
     def forward(self, mixture: Tensor) -> Tensor:
@@ -118,55 +120,55 @@ class FastHybrid(nn.Module):
             time_skips.append(y[:, :, MARGIN : MARGIN + length])
 
         x, y = spectral_skips[-1], time_skips[-1]
-        if self._middle is not None:
-            x, y = self._middle(x, y)
+        if self._bottleneck is not None:
+            x, y = self._bottleneck(x, y)
 
-        for spectral_up, time_up in zip(self._spectral_decoder, self._time_decoder, strict=True):
+        for spectral_layer, time_layer in zip(
+            self._spectral_decoder, self._time_decoder, strict=True
+        ):
             bins, length = bins * STRIDE, lengths.pop()
-            x = spectral_up(x, spectral_skips.pop())[:, :, MARGIN : MARGIN + bins]
-            y = time_up(y, time_skips.pop())[:, :, MARGIN : MARGIN + length]
+            x = spectral_layer(x, spectral_skips.pop())[:, :, MARGIN : MARGIN + bins]
+            y = time_layer(y, time_skips.pop())[:, :, MARGIN : MARGIN + length]
 
-        frames = self._frames(x, spectral_levels)
+        frames = self._inverse_fft(x, spectral_levels)
         waveforms = kernels.overlap_add(frames, self._window, y[:, 0].contiguous(), time_levels)
         return waveforms.unflatten(1, (len(self.sources), self.audio_channels))
 
-    def _frames(self, x: Tensor, levels: list[Tensor]) -> Tensor:
-        """(B, T, F, 2SC) -> (B, SC, T, N): each frame's samples, before they are added up."""
+    def _inverse_fft(self, x: Tensor, levels: list[Tensor]) -> Tensor:
+        """(B, T, F, 2SC) -> (B, SC, T, N): each frame's samples, before the overlap-add"""
         signals = len(self.sources) * self.audio_channels
         frames = torch.empty(len(x), signals, x.shape[1], self.config.n_fft)
-        for part, out in zip(x.split(AT_ONCE, 1), frames.split(AT_ONCE, 2), strict=True):
+        for part, out in zip(
+            x.split(FRAMES_PER_FFT, 1), frames.split(FRAMES_PER_FFT, 2), strict=True
+        ):
             spectrum = kernels.unpack_spectrum(part, levels)
             out[:] = torch.fft.irfft(spectrum, self.config.n_fft, norm="ortho")
         return frames
 
 
-class _Joint(nn.Module):
-    """The layers of Hybrid Demucs from the merge to the split, in float32.
-
-    They are the model's own, so their parameters are also those of this module.
-    """
+class _HDemucsBottleneck(nn.Module):
+    """The bottleneck of Hybrid Demucs, in float32. It shares its parameters with the model."""
 
     def __init__(self, model: HDemucs, dtype: torch.dtype) -> None:
         super().__init__()
-        self._merge, self._split, self._dtype = model.merge, model.split, dtype
-        self._layers = nn.ModuleList([model.joint_encoder, model.joint_decoder])
-        self._joint = model.joint
+        self._dtype, self._bottleneck = dtype, model.bottleneck
+        self._layers = nn.ModuleList(
+            [model.merge, model.joint_encoder, model.joint_decoder, model.split]
+        )
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, F, C), (B, 1, L, C) -> the same shapes"""
-        length = y.shape[2]
-        merged = self._merge(x.float().permute(0, 3, 2, 1), y[:, 0].float().mT)
-        spectral, time = self._split(self._joint(merged), length)
+        spectral, time = self._bottleneck(x.float().permute(0, 3, 2, 1), y[:, 0].float().mT)
         x = spectral.permute(0, 3, 2, 1).to(self._dtype).contiguous()
         return x, time.mT[:, None].to(self._dtype).contiguous()
 
 
-def _middle(
+def _bottleneck(
     model: HTDemucs | HDemucs, dtype: torch.dtype
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-    """Return what lies between the outer encoders and decoders; None if nothing does."""
+    """Return what lies between encoders and decoders; None without a transformer."""
     if isinstance(model, HDemucs):
-        return _Joint(model, dtype)
+        return _HDemucsBottleneck(model, dtype)
     return None if model.transformer is None else Transformer(model.transformer, dtype)
 
 
@@ -178,7 +180,7 @@ def _decoder(layers: nn.ModuleList, sizes: list[Size], dtype: torch.dtype) -> li
     return [Decoder(layer, size, dtype) for layer, size in zip(layers, sizes[::-1], strict=True)]
 
 
-def _table(embedding: nn.Module) -> Tensor | None:
+def _embedding_table(embedding: nn.Module) -> Tensor | None:
     """Return the frequency embedding (F, C) that is added to every frame; None without one."""
     if not isinstance(embedding, FrequencyEmbedding):
         return None

@@ -1,16 +1,16 @@
-"""Products of matrices by oneDNN. Weights are brought into its own order once."""
+"""Convolutions and linear maps by oneDNN, with weights that are reordered once."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# torch has these for its compiler, without types and without a promise to keep them: call
+# Internal operations of torch, made for its compiler, without types or a stable interface: call
 # `available` before use.
 _ops: Any = torch.ops.mkldnn
 _reorder: Any = getattr(torch._C._nn, "mkldnn_reorder_conv2d_weight", None)
 _GELU: tuple[Any, ...] = ("gelu", [], "none")
-_NOTHING: tuple[Any, ...] = ("none", [], "")
+_IDENTITY: tuple[Any, ...] = ("none", [], "")
 
 
 def available() -> bool:
@@ -38,13 +38,13 @@ class Convolution:
         )  # fmt: skip
         self._bias = bias.detach().to(dtype, copy=True)
         self._padding = padding
-        self._after = _GELU if gelu else _NOTHING
+        self._activation = _GELU if gelu else _IDENTITY
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, T, F, C) -> (B, T', F', C')"""
         y = _ops._convolution_pointwise(
             x.permute(0, 3, 1, 2), self._weight, self._bias,
-            self._padding, (1, 1), (1, 1), 1, *self._after,
+            self._padding, (1, 1), (1, 1), 1, *self._activation,
         )  # fmt: skip
         return y.permute(0, 2, 3, 1)
 
@@ -57,8 +57,8 @@ class Linear:
     ) -> None:
         self._weight = _ops._reorder_linear_weight(weight.to(dtype, copy=True))
         self._bias = bias.detach().to(dtype, copy=True)
-        self._after = _GELU if gelu else _NOTHING
+        self._activation = _GELU if gelu else _IDENTITY
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C')"""
-        return _ops._linear_pointwise(x, self._weight, self._bias, *self._after)
+        return _ops._linear_pointwise(x, self._weight, self._bias, *self._activation)

@@ -1,10 +1,19 @@
-"""The networks. This room knows torch, but no files, devices or checkpoints."""
+"""The networks: Hybrid Transformer Demucs and the two older generations.
+
+Start with `hybrid.py`, the forward pass in the order of the paper's figure, then `htdemucs.py` and
+`layers.py`. `hdemucs.py` and `demucs.py` have the older networks. This package depends on torch
+and on the modules at the package's root only: it reads no files and chooses no devices.
+
+To add an architecture: write its configuration (a `NetworkConfig`) and its network (a `Network`),
+and name both in `registry.py`.
+"""
 
 from htdemucs.model.bag import Bag, Model
 from htdemucs.model.config import HTDemucsConfig, NetworkConfig
 from htdemucs.model.demucs import Demucs, DemucsConfig
 from htdemucs.model.hdemucs import HDemucs, HDemucsConfig
 from htdemucs.model.htdemucs import HTDemucs
+from htdemucs.model.hybrid import HybridNetwork
 from htdemucs.model.network import Network
 from htdemucs.model.registry import build
 
@@ -16,6 +25,7 @@ __all__ = [
     "HDemucsConfig",
     "HTDemucs",
     "HTDemucsConfig",
+    "HybridNetwork",
     "Model",
     "Network",
     "NetworkConfig",

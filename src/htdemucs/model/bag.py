@@ -1,4 +1,4 @@
-"""Several networks that behave as one model."""
+"""A bag: several networks that behave as one model, the weighted mean of their outputs."""
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
@@ -18,11 +18,11 @@ class Bag(Pretrained, nn.Module):
     """A weighted mean of members, with a weight for each member and source.
 
     Args:
-        members: networks with the same sources, channels and sample rate. One that is given twice
-            is run once, with the sum of its weights.
+        members: networks with the same sources, channels and sample rate. A network that occurs
+            twice runs once, with the sum of its weights.
         weights: one row for each member, one column for each source; equal by default.
-        segment: seconds; replaces the members' own segment, but cannot lengthen it for members that
-            have a longest one. By default the shortest of the members' segments.
+        segment: seconds; replaces the members' segments, up to the shortest `max_segment` of the
+            members. By default the shortest of the members' segments.
         sources: the bag's outputs, chosen from its members' sources; by default all of them.
 
     Raises:
@@ -41,19 +41,19 @@ class Bag(Pretrained, nn.Module):
     ) -> None:
         super().__init__()
         _check_members(members)
-        once = list(dict.fromkeys(members))
-        self._networks = nn.ModuleList(once)
+        unique = list(dict.fromkeys(members))
+        self._networks = nn.ModuleList(unique)
         self.audio_channels = members[0].audio_channels
         self.sample_rate = members[0].sample_rate
         self.sources = members[0].sources if sources is None else tuple(sources)
-        self._outputs = _columns(self.sources, members[0].sources)
+        self._columns = _columns(self.sources, members[0].sources)
         limits = [m.max_segment for m in members if m.max_segment is not None]
-        wanted = [m.segment for m in members] if segment is None else [exact_seconds(segment)]
-        self.segment = min([*wanted, *limits])
+        segments = [m.segment for m in members] if segment is None else [exact_seconds(segment)]
+        self.segment = min([*segments, *limits])
         self.max_segment = self.segment if limits else None
-        table = _checked_weights(weights, len(members), len(members[0].sources), self._outputs)
-        rows = [[i for i, m in enumerate(members) if m is member] for member in once]
-        sums = [table[places].sum(0) for places in rows]
+        table = _checked_weights(weights, len(members), len(members[0].sources), self._columns)
+        rows = [[i for i, m in enumerate(members) if m is member] for member in unique]
+        sums = [table[row].sum(0) for row in rows]
         self.register_buffer("weights", torch.stack(sums), persistent=False)
 
     @property
@@ -71,69 +71,71 @@ class Bag(Pretrained, nn.Module):
         files = dict.fromkeys(path for origin in known for path in origin.files)
         return CheckpointFiles(known[0].name, tuple(files))
 
-    def only(self, sources: Sequence[str]) -> "Bag":
-        """Return a bag with only these sources, in this order, and only the members they need."""
+    def select_sources(self, sources: Sequence[str]) -> "Bag":
+        """Return a bag with these sources, in this order, and the members that they need."""
         columns = _columns(sources, self.sources)
         weights = self.weights[:, columns]
         needed = needed_members(self.weights.tolist(), columns)
         bag = Bag([self.members[i] for i in needed], segment=self.segment)
         bag.weights = weights[needed]
         bag.sources = tuple(sources)
-        bag._outputs = [self._outputs[i] for i in columns]
+        bag._columns = [self._columns[i] for i in columns]
         return bag
 
-    def mapped(self, change: Callable[[Network], nn.Module]) -> "Bag":
-        """Return the same bag with each member replaced by `change(member)`."""
+    def map_members(self, function: Callable[[Network], nn.Module]) -> "Bag":
+        """Return the same bag with each member replaced by `function(member)`."""
         bag = copy.copy(self)
-        bag._modules = {**self._modules, "_networks": nn.ModuleList(map(change, self.members))}
+        bag._modules = {**self._modules, "_networks": nn.ModuleList(map(function, self.members))}
         return bag
 
     def forward(self, mixture: Tensor) -> Tensor:
         """(B, C, L) -> (B, S, C, L)"""
         return self.weighted_mean(member(mixture) for member in self.members)
 
-    def weighted_mean(self, answers: Iterable[Tensor]) -> Tensor:
-        """Each member's answer (B, S', ...) -> the bag's answer (B, S, ...)."""
+    def weighted_mean(self, outputs: Iterable[Tensor]) -> Tensor:
+        """Each member's output (B, S', ...) -> the bag's output (B, S, ...)."""
         if len(self.weights) == 1:
-            [answer] = answers
-            return self._chosen(answer).to(self.weights.dtype)
+            [output] = outputs
+            return self._select(output).to(self.weights.dtype)
         total = torch.zeros((), device=self.weights.device)
-        for answer, weights in zip(answers, self.weights / self.weights.sum(0), strict=True):
-            total = total + weights.view(-1, *[1] * (answer.dim() - 2)) * self._chosen(answer)
+        for output, weights in zip(outputs, self.weights / self.weights.sum(0), strict=True):
+            total = total + weights.view(-1, *[1] * (output.dim() - 2)) * self._select(output)
         return total
 
-    def _chosen(self, answer: Tensor) -> Tensor:
+    def _select(self, output: Tensor) -> Tensor:
         """(B, S', ...) of a member -> (B, S, ...) of the bag"""
-        if self._outputs == list(range(answer.shape[1])):
-            return answer
-        return torch.stack([answer[:, i] for i in self._outputs], 1)  # an index would be sent
+        if self._columns == list(range(output.shape[1])):
+            return output
+        # Indexing with a list would copy the indices to the GPU, and wait for it.
+        return torch.stack([output[:, i] for i in self._columns], 1)
 
 
-Model = Network | Bag  # everything that can separate
+Model = Network | Bag
 
 
 def as_bag(model: Model) -> Bag:
-    """Return a bag, or the bag of one network."""
+    """Return a bag as it is, and a network as a bag with one member."""
     return model if isinstance(model, Bag) else Bag([model]).to(next(model.parameters()).device)
 
 
 def networks(model: Model) -> list[Network]:
-    """Return the networks of a model: a bag's members, or the one network itself."""
+    """Return the members of a bag, or a list of one network."""
     return model.members if isinstance(model, Bag) else [model]
 
 
 def needed_members(weights: Sequence[Sequence[float]], columns: Sequence[int]) -> list[int]:
-    """Return the numbers of the members whose weight for any of these sources is not 0."""
+    """Return the indices of the members with a weight other than 0 for one of these sources."""
     return [i for i, row in enumerate(weights) if any(row[column] for column in columns)]
 
 
-def _columns(wanted: Sequence[str], sources: Sequence[str]) -> list[int]:
-    unknown = [name for name in wanted if name not in sources]
-    if unknown or not wanted:
+def _columns(names: Sequence[str], sources: Sequence[str]) -> list[int]:
+    """Return the index of each name among the sources."""
+    unknown = [name for name in names if name not in sources]
+    if unknown or not names:
         raise ConfigError(
             f"no source {', '.join(unknown) or 'was named'}; this model has {', '.join(sources)}"
         )
-    return [sources.index(name) for name in wanted]
+    return [sources.index(name) for name in names]
 
 
 def _check_members(members: Sequence[Network]) -> None:
@@ -148,7 +150,7 @@ def _check_members(members: Sequence[Network]) -> None:
 def _checked_weights(
     weights: Sequence[Sequence[float]] | None, members: int, sources: int, columns: list[int]
 ) -> Tensor:
-    """Return the weights of the bag's sources, (member, source), after checking them."""
+    """Return the validated weights of the bag's sources, (member, source)."""
     if weights is None:
         return torch.ones(members, len(columns))
     if len(weights) != members or any(len(row) != sources for row in weights):

@@ -1,4 +1,4 @@
-"""The configurations of the networks, and the sizes that follow from it."""
+"""The configurations of the networks, with the published values as defaults."""
 
 import math
 from dataclasses import dataclass
@@ -35,8 +35,8 @@ def exact_seconds(value: Any) -> Seconds:
     return seconds
 
 
-def samples(seconds: Seconds, sample_rate: int) -> int:
-    """Return how many whole samples there are in some seconds.
+def seconds_to_samples(seconds: Seconds, sample_rate: int) -> int:
+    """Return the number of whole samples in a duration.
 
     A float is multiplied as a float, as in the published package: at 44.1 kHz 0.7 s are 30 869
     samples and 7/10 s are 30 870.
@@ -45,15 +45,15 @@ def samples(seconds: Seconds, sample_rate: int) -> int:
 
 
 def json_seconds(seconds: Seconds) -> float | str:
-    """Return seconds in a type that JSON has, from which `exact_seconds` returns the same."""
+    """Return seconds as a JSON value that `exact_seconds` turns back into the same seconds."""
     return seconds if isinstance(seconds, float) else str(seconds)
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What the configurations of all networks have in common.
+    """Base of the configurations of all networks.
 
-    Fields have the names of the released checkpoints' keywords, if there is one. Impossible values
+    A field that the released checkpoints have too has the name that it has there. Impossible values
     raise `ConfigError`.
 
     Attributes:
@@ -116,13 +116,13 @@ class NetworkConfig:
         return tuple(names)
 
     def _require(
-        self, name: str, kind: type, minimum: float | None = None, above: float | None = None
+        self, name: str, number_type: type, minimum: float | None = None, above: float | None = None
     ) -> None:
         value: Any = getattr(self, name)
-        numeric = isinstance(value, kind) and not isinstance(value, bool)
+        numeric = isinstance(value, number_type) and not isinstance(value, bool)
         number = float(value) if numeric else math.nan
         if not math.isfinite(number):
-            noun = "a whole number" if kind is int else "a number"
+            noun = "a whole number" if number_type is int else "a number"
             raise ConfigError(f"{name} must be {noun}, not {value!r}")
         if minimum is not None and number < minimum:
             raise ConfigError(f"{name} must be at least {minimum}, not {value}")
@@ -132,7 +132,7 @@ class NetworkConfig:
     @property
     def segment_length(self) -> int:
         """Samples in a segment."""
-        return samples(self.segment, self.sample_rate)
+        return seconds_to_samples(self.segment, self.sample_rate)
 
     @property
     def layer_channels(self) -> tuple[int, ...]:
@@ -145,7 +145,7 @@ class NetworkConfig:
         return None
 
     def window_length(self, length: int, segment_length: int) -> int:  # noqa: ARG002
-        """Return how many samples the network needs to see for `length` samples of a track.
+        """Return how many samples the network needs as input to separate `length` samples.
 
         The samples lie in the middle of this window. The engine cuts a track into segments of
         `segment_length` samples; only the last ones are shorter.
@@ -153,7 +153,7 @@ class NetworkConfig:
         return length
 
     def margin(self, segment_length: int) -> int:  # noqa: ARG002
-        """Return the most samples of a window that lie on one side of what it is needed for."""
+        """Return the most samples of a window on one side of the samples that it is for."""
         return 0
 
     def activation_size(self, length: int) -> int:
@@ -161,7 +161,7 @@ class NetworkConfig:
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields in types that JSON has; a fraction is "numerator/denominator"."""
+        """Return the fields as JSON values; a fraction is "numerator/denominator"."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         lists = {name: list(value) for name, value in fields.items() if isinstance(value, tuple)}
         return fields | lists | {"segment": json_seconds(self.segment)}
@@ -177,7 +177,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class HybridConfig(NetworkConfig):
-    """What the configurations of networks with a spectral and a time branch have in common.
+    """Base of the configurations of networks with a spectral and a time branch.
 
     Attributes:
         n_fft: samples in an STFT frame; the hop is a quarter of it.
@@ -212,10 +212,11 @@ class HybridConfig(NetworkConfig):
 
 @dataclass(frozen=True)
 class ContextConfig(NetworkConfig):
-    """What the configurations of networks have in common whose inner layers look far along time.
+    """Base of the configurations of networks with norms, LSTMs and local attention inside.
 
     Attributes:
-        norm_starts: number of the first layer with GroupNorm, from 0 outwards in; in decoders too.
+        norm_starts: number of the first encoder layer with GroupNorm, 0 being the outermost; the
+            decoder layer that mirrors it has one too.
         norm_groups: groups of these norms.
         dconv_lstm: number of the first layer whose DConv has an LSTM.
         dconv_attn: number of the first layer whose DConv has local attention.
@@ -280,9 +281,6 @@ class HTDemucsConfig(HybridConfig):
         self._require("t_hidden_scale", Real, above=0)
         if self.t_dropout >= 1:
             raise ConfigError(f"t_dropout must be below 1, not {self.t_dropout}")
-        self._check_sizes()
-
-    def _check_sizes(self) -> None:
         if self.n_fft % (2 * STRIDE**self.depth) or self.n_fft % 8:
             raise ConfigError(
                 f"n_fft must be a multiple of {max(8, 2 * STRIDE**self.depth)} "
@@ -294,33 +292,16 @@ class HTDemucsConfig(HybridConfig):
                 f"depth {self.depth} leaves the innermost layer too few frequencies with n_fft "
                 f"{self.n_fft}; lower depth, or raise n_fft to {6 * STRIDE**self.depth}"
             )
-        if self.t_layers:
-            self._check_transformer()
-        elif self.bottom_channels:
-            raise ConfigError("bottom_channels needs t_layers of at least 1")
-
-    def _check_transformer(self) -> None:
         width = self.transformer_channels
-        if width % 4:
+        if not self.t_layers:
+            if self.bottom_channels:
+                raise ConfigError("bottom_channels needs t_layers of at least 1")
+        elif width % 4:
             raise ConfigError(f"the transformer's width must be a multiple of 4, not {width}")
-        if width % self.t_heads:
+        elif width % self.t_heads:
             raise ConfigError(
                 f"the transformer's width {width} must be a multiple of t_heads {self.t_heads}"
             )
-
-    @property
-    def hop_length(self) -> int:
-        """Samples between STFT frames."""
-        return self.n_fft // 4
-
-    @property
-    def bins(self) -> int:
-        """Frequency bins that the network uses (the Nyquist bin is dropped)."""
-        return self.n_fft // 2
-
-    def activation_size(self, length: int) -> int:
-        """Return how many values the outermost spectral layer computes for `length` samples."""
-        return 2 * self.channels * self.bins // STRIDE * math.ceil(length / self.hop_length)
 
     @property
     def transformer_channels(self) -> int:
@@ -329,11 +310,11 @@ class HTDemucsConfig(HybridConfig):
 
     @property
     def max_segment(self) -> Seconds | None:
-        """Seconds of a training segment: attention has seen no longer ones."""
+        """Seconds of a training segment: attention was not trained on longer ones."""
         return self.segment
 
     def window_length(self, length: int, segment_length: int) -> int:  # noqa: ARG002
-        """Return the length of a segment: attention is used to so much context."""
+        """Return the length of a segment: attention was trained with that much context."""
         return segment_length
 
     def margin(self, segment_length: int) -> int:

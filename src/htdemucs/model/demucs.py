@@ -14,12 +14,12 @@ from torch.nn import functional as F
 from htdemucs.errors import ConfigError
 from htdemucs.model.config import KERNEL_SIZE, STRIDE, ContextConfig
 from htdemucs.model.layers import DConv, Kernel, NormedDecoderLayer, NormedEncoderLayer
-from htdemucs.model.lstm_attention import context
+from htdemucs.model.lstm_attention import make_context
 from htdemucs.model.network import EPSILON, Denormalizer, Network, rescale_convolutions
 
 OVERSAMPLING = 2  # the network works at twice the track's sample rate
 KERNEL = Kernel(KERNEL_SIZE, STRIDE, edge=0)
-ZEROS = 24  # zero crossings of a resampling filter, on each side
+ZERO_CROSSINGS = 24  # of a resampling filter, on each side
 ROLLOFF = 0.945  # the filter's edge, relative to half the lower rate
 
 
@@ -50,7 +50,7 @@ class DemucsConfig(ContextConfig):
         return steps // OVERSAMPLING
 
     def margin(self, segment_length: int) -> int:
-        """Return half the shortest window: from there on, windows grow in smaller steps."""
+        """Return half the shortest window: longer windows exceed their segments by less."""
         return self.window_length(1, segment_length) // 2
 
     def activation_size(self, length: int) -> int:
@@ -78,7 +78,7 @@ class Demucs(Network):
         """(B, C, L) -> (B, S, C, L), for any L of at least 1."""
         length = mixture.shape[-1]
         missing = self.config.window_length(length, length) - length
-        x, restore = _level(mixture) if self.config.normalize else (mixture, None)
+        x, denormalize = _normalize(mixture) if self.config.normalize else (mixture, None)
         x = self.upsample(F.pad(x, (missing // 2, missing - missing // 2)))
 
         skips, lengths = [], []
@@ -91,7 +91,7 @@ class Demucs(Network):
 
         x = self.downsample(x)[..., missing // 2 : missing // 2 + length]
         x = rearrange(x, "b (s c) l -> b s c l", s=len(self.sources))
-        return restore(x) if restore else x
+        return denormalize(x) if denormalize else x
 
 
 class Resampling(nn.Module):
@@ -101,15 +101,17 @@ class Resampling(nn.Module):
 
     def __init__(self, delays: list[float], density: int) -> None:
         super().__init__()
-        self.width = math.ceil(ZEROS * density / ROLLOFF)  # samples on each side of a filter
+        self.width = math.ceil(ZERO_CROSSINGS * density / ROLLOFF)  # of a filter, on each side
         samples = torch.arange(-self.width, self.width + density) / density
-        time = (ROLLOFF * (samples - torch.tensor(delays)[:, None])).clamp(-ZEROS, ZEROS)
-        filters = time.sinc() * torch.cos(math.pi / 2 * time / ZEROS).square()
-        filters = filters / filters.sum(-1, keepdim=True)  # a constant stays what it is
+        time = (ROLLOFF * (samples - torch.tensor(delays)[:, None])).clamp(
+            -ZERO_CROSSINGS, ZERO_CROSSINGS
+        )
+        filters = time.sinc() * torch.cos(math.pi / 2 * time / ZERO_CROSSINGS).square()
+        filters = filters / filters.sum(-1, keepdim=True)  # a constant is not changed
         self.register_buffer("filters", filters[:, None], persistent=False)
 
-    def _filtered(self, x: Tensor, stride: int) -> Tensor:
-        """(B, C, L) -> (B, C, filter, ceil(L / stride)); beyond its ends, x is constant."""
+    def _filter(self, x: Tensor, stride: int) -> Tensor:
+        """(B, C, L) -> (B, C, filter, ceil(L / stride)); x is padded with its end values"""
         b, c, length = x.shape
         edges = (self.width, self.width + stride)
         padded = F.pad(x.reshape(b * c, 1, length), edges, mode="replicate")
@@ -125,7 +127,7 @@ class Upsample(Resampling):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, L) -> (B, C, 2 L)"""
-        return rearrange(self._filtered(x, 1), "b c filter l -> b c (l filter)")
+        return rearrange(self._filter(x, 1), "b c filter l -> b c (l filter)")
 
 
 class Downsample(Resampling):
@@ -136,13 +138,13 @@ class Downsample(Resampling):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, 2 L) -> (B, C, L)"""
-        return self._filtered(x, OVERSAMPLING)[:, :, 0]
+        return self._filter(x, OVERSAMPLING)[:, :, 0]
 
 
-def _level(mixture: Tensor) -> tuple[Tensor, Denormalizer]:
-    """Return the mixture without the mean and deviation of its mono mix, and the way back."""
+def _normalize(mixture: Tensor) -> tuple[Tensor, Denormalizer]:
+    """Return a mixture whose mono mix has zero mean and unit deviation, and the inverse of that."""
     mono = mixture.mean(1, keepdim=True)
-    correction = int(mixture.shape[-1] > 1)  # a lone sample deviates by 0, not by 0 / 0
+    correction = int(mixture.shape[-1] > 1)  # one sample has a deviation of 0, not of 0 / 0
     std, mean = torch.std_mean(mono, dim=-1, keepdim=True, correction=correction)
     return (mixture - mean) / (EPSILON + std), Denormalizer(mean, std)
 
@@ -154,10 +156,10 @@ def _layers(config: DemucsConfig) -> tuple[nn.ModuleList, nn.ModuleList]:
     decoder_depth = config.dconv_depth if config.dconv_mode == 3 else 0
     for i, width in enumerate(config.layer_channels):
         groups = config.groups(i)
-        look = context(i >= config.dconv_lstm, i >= config.dconv_attn)
-        dconv = DConv(width, config.dconv_comp, config.dconv_depth, config.dconv_init, look)
+        context = make_context(i >= config.dconv_lstm, i >= config.dconv_attn)
+        dconv = DConv(width, config.dconv_comp, config.dconv_depth, config.dconv_init, context)
         encoder.append(NormedEncoderLayer(outer, width, KERNEL, dconv, groups))
-        dconv = DConv(width, config.dconv_comp, decoder_depth, config.dconv_init, look)
+        dconv = DConv(width, config.dconv_comp, decoder_depth, config.dconv_init, context)
         outermost = not i
         decoder.insert(
             0,

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from htdemucs.errors import ConfigError
 from htdemucs.model.config import KERNEL_SIZE, STRIDE, ContextConfig, HybridConfig
+from htdemucs.model.hybrid import HybridNetwork
 from htdemucs.model.layers import (
     EDGE,
     DConv,
@@ -28,8 +29,8 @@ from htdemucs.model.layers import (
     frequency_embedding,
     norm,
 )
-from htdemucs.model.lstm_attention import context
-from htdemucs.model.network import HybridNetwork, normalise, rescale_convolutions
+from htdemucs.model.lstm_attention import make_context
+from htdemucs.model.network import rescale_convolutions
 from htdemucs.model.spectrogram import Spectrogram, Spectrogram2021
 
 JOINT_KERNEL = Kernel(size=4, stride=2, edge=1)  # of layers after the merge, along frames
@@ -89,7 +90,7 @@ class HDemucsConfig(HybridConfig, ContextConfig):
 
     @property
     def outer_depth(self) -> int:
-        """Layers in each branch before they merge, where as many bins are left as a kernel has."""
+        """Layers of each branch outside the merge: until as few bins are left as a kernel has."""
         depth, bins = 0, self.bins
         while bins > KERNEL_SIZE:
             depth, bins = depth + 1, bins // STRIDE
@@ -101,10 +102,10 @@ class HDemucsConfig(HybridConfig, ContextConfig):
 
 
 class HDemucs(HybridNetwork):
-    """Two U-Nets, on the spectrogram and on the waveform, whose innermost layers are joint.
+    """A `HybridNetwork` whose bottleneck is a U-Net on the sum of both branches.
 
-    Outer spectral layers reduce the bins until one is left; then its frames are as far apart as the
-    steps of the time branch, and the two are added.
+    The spectral encoder leaves as many bins as a kernel has. `merge` reduces them to one; its
+    frames are then as far apart as the steps of the time branch, and the two are added.
 
     Args:
         config: every size of the network; the default is the released `hdemucs_mmi`.
@@ -125,44 +126,27 @@ class HDemucs(HybridNetwork):
 
     def core(self, mixture: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, L), (B, 2C, F, T) -> (B, S, C, L), (B, S, 2C, F, T), without any STFT."""
-        x, restore_spectral = normalise(spectrogram if self.config.cac else magnitude(spectrogram))
-        y, restore_time = normalise(mixture)
+        if self.config.cac:
+            return super().core(mixture, spectrogram)
+        time, magnitudes = super().core(mixture, magnitude(spectrogram))
+        return time, with_phases(magnitudes, spectrogram)
 
-        spectral_skips, time_skips, lengths = [], [], []
-        for i, (spectral_layer, time_layer) in enumerate(
-            zip(self.spectral_encoder, self.time_encoder, strict=True)
-        ):
-            lengths.append(y.shape[-1])
-            x, y = spectral_layer(x), time_layer(y)
-            if i == 0:
-                x = self.frequency_embedding(x)
-            spectral_skips.append(x)
-            time_skips.append(y)
-        lengths.append(y.shape[-1])
-        x = self.joint(self.merge(x, y))
-        x, y = self.split(x, lengths.pop())
-        for spectral_layer, time_layer in zip(
-            self.spectral_decoder, self.time_decoder, strict=True
-        ):
-            x = spectral_layer(x, spectral_skips.pop())
-            y = time_layer(y, time_skips.pop(), lengths.pop())
+    def bottleneck(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, F, T), (B, C, L) -> the same shapes
 
-        s = len(self.sources)
-        time = restore_time(rearrange(y, "b (s c) l -> b s c l", s=s))
-        spectral = restore_spectral(rearrange(x, "b (s c) f t -> b s c f t", s=s))
-        return time, spectral if self.config.cac else with_phases(spectral, spectrogram)
-
-    def joint(self, x: Tensor) -> Tensor:
-        """(B, C, T) -> (B, C, T), the input of the split: everything comes through skips."""
-        skips, lengths = [x], []
+        The decoder begins with zeros: its input comes through the skip connections only.
+        """
+        length = y.shape[-1]
+        z = self.merge(x, y)
+        skips, lengths = [z], []
         for layer in self.joint_encoder:
-            lengths.append(x.shape[-1])
-            x = layer(x)
-            skips.append(x)
-        x = torch.zeros_like(x)
+            lengths.append(z.shape[-1])
+            z = layer(z)
+            skips.append(z)
+        z = torch.zeros_like(z)
         for layer in self.joint_decoder:
-            x = layer(x, skips.pop(), lengths.pop())
-        return x + skips.pop()
+            z = layer(z, skips.pop(), lengths.pop())
+        return self.split(z + skips.pop(), length)
 
 
 def magnitude(spectrogram: Tensor) -> Tensor:
@@ -171,7 +155,7 @@ def magnitude(spectrogram: Tensor) -> Tensor:
 
 
 def with_phases(magnitudes: Tensor, spectrogram: Tensor) -> Tensor:
-    """(B, S, C, F, T), (B, 2C, F, T) -> (B, S, 2C, F, T); where there is no phase, it is 0."""
+    """(B, S, C, F, T), (B, 2C, F, T) -> (B, S, 2C, F, T); the phase of a zero is 0"""
     parts = rearrange(spectrogram, "b (c ri) f t -> ri b c f t", ri=2)
     size = torch.hypot(*parts)
     real, imaginary = parts / size.clamp_min(torch.finfo(size.dtype).tiny)
@@ -181,7 +165,7 @@ def with_phases(magnitudes: Tensor, spectrogram: Tensor) -> Tensor:
 
 
 class MergeLayer(nn.Module):
-    """The encoder layer that leaves one bin, to which it adds the time branch."""
+    """The encoder layer that reduces the bins to one and adds the time branch to it."""
 
     def __init__(self, in_channels: int, out_channels: int, dconv: nn.Module, groups: int) -> None:
         super().__init__()
@@ -200,7 +184,7 @@ class MergeLayer(nn.Module):
 
 
 class SplitLayer(nn.Module):
-    """The decoder layer that mirrors a merge: it begins both branches."""
+    """The decoder layer that mirrors the merge: the first of both branches."""
 
     def __init__(self, in_channels: int, out_channels: int, dconv: nn.Module, groups: int) -> None:
         super().__init__()
@@ -223,7 +207,7 @@ class SplitLayer(nn.Module):
 
 
 class BandedEncoderLayer(nn.Module):
-    """A spectral encoder layer with parameters of its own for each frequency band."""
+    """A spectral encoder layer with separate parameters for each frequency band."""
 
     def __init__(self, layers: Sequence[SpectralEncoderLayer], rows: Sequence[int]) -> None:
         super().__init__()
@@ -241,7 +225,7 @@ class BandedEncoderLayer(nn.Module):
 
 
 class BandedDecoderLayer(nn.Module):
-    """A spectral decoder layer with parameters of its own for each frequency band.
+    """A spectral decoder layer with separate parameters for each frequency band.
 
     Its context is along time only. Where the outputs of two bands overlap, they are added.
     """
@@ -274,8 +258,8 @@ def encoder_rows(bins: int, bands: Sequence[float]) -> list[int]:
     """
     rows = [0]
     for fraction in bands:
-        left = round(bins * fraction) + EDGE - STRIDE * rows[-1]
-        rows.append(rows[-1] + round((left - KERNEL_SIZE) / STRIDE + 1))
+        band_bins = round(bins * fraction) + EDGE - STRIDE * rows[-1]
+        rows.append(rows[-1] + round((band_bins - KERNEL_SIZE) / STRIDE + 1))
     return [*rows, bins // STRIDE]
 
 
@@ -288,10 +272,14 @@ def decoder_rows(bins: int, bands: Sequence[float]) -> list[int]:
     return [0, *(round(rows * fraction) for fraction in bands), rows]
 
 
-def _dconv(kind: type[DConv], config: HDemucsConfig, layer: int, *, decoder: bool = False) -> DConv:
+def _dconv(
+    dconv_class: type[DConv], config: HDemucsConfig, layer: int, *, decoder: bool = False
+) -> DConv:
     depth = config.dconv_depth if config.dconv_mode == 3 or not decoder else 0
-    look = context(layer >= config.dconv_lstm, layer >= config.dconv_attn)
-    return kind(config.layer_channels[layer], config.dconv_comp, depth, config.dconv_init, look)
+    context = make_context(layer >= config.dconv_lstm, layer >= config.dconv_attn)
+    return dconv_class(
+        config.layer_channels[layer], config.dconv_comp, depth, config.dconv_init, context
+    )
 
 
 def _outer_encoders(config: HDemucsConfig) -> tuple[nn.ModuleList, nn.ModuleList]:

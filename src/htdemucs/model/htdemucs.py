@@ -3,10 +3,10 @@
 Shapes: B batch, S source, C channel, F frequency bin, T STFT frame, L sample.
 """
 
-from einops import rearrange
 from torch import Tensor, nn
 
 from htdemucs.model.config import HTDemucsConfig
+from htdemucs.model.hybrid import HybridNetwork
 from htdemucs.model.layers import (
     DConv,
     SpectralDConv,
@@ -16,13 +16,13 @@ from htdemucs.model.layers import (
     TimeEncoderLayer,
     frequency_embedding,
 )
-from htdemucs.model.network import HybridNetwork, normalise, rescale_convolutions
+from htdemucs.model.network import rescale_convolutions
 from htdemucs.model.spectrogram import Spectrogram
 from htdemucs.model.transformer import CrossDomainTransformer
 
 
 class HTDemucs(HybridNetwork):
-    """Two U-Nets, one on the spectrogram and one on the waveform, joined by a transformer.
+    """A `HybridNetwork` whose bottleneck is a transformer across both branches.
 
     Args:
         config: every size of the network; the default is the released `htdemucs`.
@@ -40,34 +40,9 @@ class HTDemucs(HybridNetwork):
         self.frequency_embedding = frequency_embedding(config)
         self.transformer = CrossDomainTransformer(config) if config.t_layers else None
 
-    def core(self, mixture: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, L), (B, 2C, F, T) -> (B, S, C, L), (B, S, 2C, F, T), without any STFT."""
-        x, restore_spectral = normalise(spectrogram)
-        y, restore_time = normalise(mixture)
-
-        spectral_skips, time_skips, lengths = [], [], []
-        for i, (spectral_layer, time_layer) in enumerate(
-            zip(self.spectral_encoder, self.time_encoder, strict=True)
-        ):
-            lengths.append(y.shape[-1])
-            x, y = spectral_layer(x), time_layer(y)
-            if i == 0:
-                x = self.frequency_embedding(x)
-            spectral_skips.append(x)
-            time_skips.append(y)
-
-        if self.transformer is not None:
-            x, y = self.transformer(x, y)
-
-        for spectral_layer, time_layer in zip(
-            self.spectral_decoder, self.time_decoder, strict=True
-        ):
-            x = spectral_layer(x, spectral_skips.pop())
-            y = time_layer(y, time_skips.pop(), lengths.pop())
-
-        s = len(self.sources)
-        time = restore_time(rearrange(y, "b (s c) l -> b s c l", s=s))
-        return time, restore_spectral(rearrange(x, "b (s c) f t -> b s c f t", s=s))
+    def bottleneck(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, F, T), (B, C, L) -> the same shapes, through the transformer if there is one"""
+        return (x, y) if self.transformer is None else self.transformer(x, y)
 
 
 def _encoders(config: HTDemucsConfig) -> tuple[nn.ModuleList, nn.ModuleList]:

@@ -13,14 +13,14 @@ from htdemucs.model.config import KERNEL_SIZE, STRIDE, HybridConfig
 
 @dataclass(frozen=True)
 class Kernel:
-    """Sizes of a strided convolution; `edge` steps beyond its input on each side are silent."""
+    """Sizes of a strided convolution, whose input is padded with `edge` zeros on each side."""
 
     size: int
     stride: int
     edge: int
 
 
-EDGE = (KERNEL_SIZE - STRIDE) // 2  # bins of a strided kernel beyond its stride, on each side
+EDGE = (KERNEL_SIZE - STRIDE) // 2  # padding: bins of a kernel beyond its stride, on each side
 
 
 class LayerScale(nn.Module):
@@ -51,14 +51,14 @@ class GlobalNorm(GroupNorm):
 
 
 def norm(channels: int, groups: int) -> nn.Module:
-    """Return a norm with so many groups; an identity if there are none."""
+    """Return a norm with that many groups; an identity if `groups` is 0."""
     return GroupNorm(groups, channels) if groups else nn.Identity()
 
 
 class DConvLayer(nn.Module):
-    """One residual branch of a DConv: a dilated convolution through a bottleneck.
+    """One residual branch of a DConv: a dilated convolution to fewer channels, and back.
 
-    `context` is a module in the bottleneck, on (B, hidden, T), that looks further along time.
+    `context` is a module between the two, on (B, hidden, T), with a longer reach along time.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class DConvLayer(nn.Module):
 
 
 class DConv(nn.Sequential):
-    """Residual layers with dilations 1, 2, 4, …; without layers it is the identity."""
+    """Residual layers with dilations 1, 2, 4, …; the identity if `depth` is 0."""
 
     def __init__(
         self,
@@ -97,20 +97,18 @@ class DConv(nn.Sequential):
 
 
 class SpectralDConv(DConv):
-    """A DConv along time in which each frequency row is an item of its own."""
+    """A DConv along time that treats each frequency bin as a separate item of the batch."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, F, T) -> (B, C, F, T)"""
-        rows = rearrange(x, "b c f t -> (b f) c t")
-        for layer in self:
-            rows = layer(rows)
-        return rearrange(rows, "(b f) c t -> b c f t", f=x.shape[2])
+        y = super().forward(rearrange(x, "b c f t -> (b f) c t"))
+        return rearrange(y, "(b f) c t -> b c f t", f=x.shape[2])
 
 
 class SpectralEncoderLayer(nn.Module):
-    """Divides the number of bins by four; frames are not changed.
+    """Divides the number of bins by four and keeps the frames.
 
-    `edge` is the number of silent bins on each side, for the kernel.
+    `edge` is the padding in bins on each side.
     """
 
     def __init__(
@@ -148,8 +146,8 @@ class TimeEncoderLayer(nn.Module):
 class SpectralDecoderLayer(nn.Module):
     """Mirrors a spectral encoder layer: multiplies the number of bins by four.
 
-    `edge` bins on each side of the result are dropped; `near` bins on each side of a bin are its
-    context.
+    `edge` bins on each side of the result are cut off. `near` is the padding of the convolution
+    before, which sees that many bins on each side of a bin.
     """
 
     def __init__(
@@ -207,7 +205,7 @@ class NormedEncoderLayer(nn.Module):
         self.rewrite_norm = norm(2 * out_channels, groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, L) -> (B, C', ceil(L / stride)), one less for each edge that the kernel lacks."""
+        """(B, C, L) -> (B, C', ceil(L / stride)); one step less for a kernel without edge"""
         x = F.pad(x, (0, -x.shape[-1] % self.kernel.stride))
         y = self.dconv(F.gelu(self.norm(self.conv(x))))
         return F.glu(self.rewrite_norm(self.rewrite(y)), dim=1)

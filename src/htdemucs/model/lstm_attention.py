@@ -1,4 +1,4 @@
-"""Layers that look far along time: a recurrent network, and attention that fades with distance."""
+"""Layers with a long reach along time: an LSTM, and attention that decays with distance."""
 
 import math
 from collections import OrderedDict
@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from htdemucs.model.config import ATTENTION_HEADS as HEADS
 
-CHUNK = 200  # steps that the recurrent network sees at once; half of them overlap
+CHUNK = 200  # steps of a sequence of the LSTM; neighbouring chunks overlap by half
 LSTM_LAYERS = 2
-RATES = 4  # of fading in a head; a mix of them is chosen for every step
+RATES = 4  # rates of decay in a head, of which every step computes its own mix
 
 
 class ChunkedLSTM(nn.Module):
-    """A residual bidirectional LSTM. Long inputs are read in overlapping chunks."""
+    """A residual bidirectional LSTM. Long inputs are split into overlapping chunks."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -27,10 +27,10 @@ class ChunkedLSTM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) -> (B, C, T)"""
         if x.shape[-1] <= CHUNK:
-            return x + self._read(x)
-        return x + _joined(self._read(_chunks(x)), x.shape[-1])
+            return x + self._apply_lstm(x)
+        return x + _join(self._apply_lstm(_chunks(x)), x.shape[-1])
 
-    def _read(self, x: Tensor) -> Tensor:
+    def _apply_lstm(self, x: Tensor) -> Tensor:
         y, _ = self.lstm(rearrange(x, "b c t -> t b c"))
         return rearrange(self.linear(y), "t b c -> b c t")
 
@@ -43,7 +43,7 @@ def _chunks(x: Tensor) -> Tensor:
     return rearrange(padded.unfold(-1, CHUNK, stride), "b c n t -> (b n) c t")
 
 
-def _joined(chunks: Tensor, length: int) -> Tensor:
+def _join(chunks: Tensor, length: int) -> Tensor:
     """(B * N, C, CHUNK) -> (B, C, length): each chunk's middle, and the first one's beginning."""
     edge = CHUNK // 4
     parts = rearrange(chunks, "(b n) c t -> b n c t", n=math.ceil(length / (CHUNK // 2)))
@@ -54,9 +54,9 @@ def _joined(chunks: Tensor, length: int) -> Tensor:
 
 
 class LocalAttention(nn.Module):
-    """Residual attention without positions, to near steps: scores fall linearly with distance.
+    """Residual attention to nearby steps: scores fall linearly with distance.
 
-    How fast they fall is chosen by each step. No step attends to itself.
+    The slope is a function of the step. No step attends to itself.
     """
 
     def __init__(self, channels: int) -> None:
@@ -66,7 +66,7 @@ class LocalAttention(nn.Module):
         self.content = nn.Conv1d(channels, channels, 1)
         self.fading = nn.Conv1d(channels, HEADS * RATES, 1)
         self.output = nn.Conv1d(channels, channels, 1)
-        with torch.no_grad():  # so that steps begin with a wide view
+        with torch.no_grad():  # so that the slopes are small at first
             self.fading.weight.mul_(0.01)
             self.fading.bias.fill_(-2)  # type: ignore[union-attr]
 
@@ -82,16 +82,16 @@ class LocalAttention(nn.Module):
         distance = (step[:, None] - step).abs()
         scores = query @ (key / math.sqrt(key.shape[-1])).mT
         scores.addcmul_(slope[..., None], distance, value=-1)
-        scores.diagonal(dim1=-2, dim2=-1).fill_(-100)  # finite: a step may be alone
+        scores.diagonal(dim1=-2, dim2=-1).fill_(-100)  # finite: the sequence may have one step
         weights = scores.softmax(-1)
         return x + self.output(rearrange(weights @ content, "b h t c -> b (h c) t"))
 
 
-def context(lstm: bool, attention: bool) -> Callable[[int], nn.Module]:
-    """Return the constructor of a DConv's `context`, which takes its number of channels."""
-    kinds: dict[str, Callable[[int], nn.Module]] = {}
+def make_context(lstm: bool, attention: bool) -> Callable[[int], nn.Module]:
+    """Return the constructor of a DConv's `context`, a function of its number of channels."""
+    modules: dict[str, Callable[[int], nn.Module]] = {}
     if lstm:
-        kinds["lstm"] = ChunkedLSTM
+        modules["lstm"] = ChunkedLSTM
     if attention:
-        kinds["attention"] = LocalAttention
-    return lambda channels: nn.Sequential(OrderedDict((k, v(channels)) for k, v in kinds.items()))
+        modules["attention"] = LocalAttention
+    return lambda channels: nn.Sequential(OrderedDict((k, v(channels)) for k, v in modules.items()))

@@ -1,4 +1,4 @@
-"""What all networks have in common: who they are, and how their parameters begin."""
+"""The base class of all networks, their normalisation and their initial values."""
 
 import dataclasses
 from typing import Any, Self
@@ -10,7 +10,6 @@ from torch.overrides import TorchFunctionMode
 from htdemucs.environment import CheckpointFiles
 from htdemucs.model.config import NetworkConfig, Seconds
 from htdemucs.model.hub_mixin import Pretrained
-from htdemucs.model.spectrogram import Spectrogram
 
 EPSILON = 1e-5  # keeps silence finite when inputs are normalised
 
@@ -22,7 +21,7 @@ class Network(Pretrained, nn.Module):
 
     Attributes:
         config: every size of the network.
-        origin: the files that the parameters were read from; None if they are from no file.
+        origin: the files that the parameters were read from; None if they were not read from files.
     """
 
     config: NetworkConfig
@@ -33,11 +32,11 @@ class Network(Pretrained, nn.Module):
         self.config = config
 
     @classmethod
-    def blank(cls, config: NetworkConfig) -> Self:
-        """Return a network whose parameters have no values yet; a checkpoint is to fill them.
+    def empty(cls, config: NetworkConfig) -> Self:
+        """Return a network with uninitialised parameters, to load a checkpoint into.
 
-        No initial values are drawn, because that takes longer than reading a checkpoint. Torch's
-        global generator does not change.
+        Drawing initial values takes longer than reading a checkpoint. Torch's global generator does
+        not change.
         """
         with torch.random.fork_rng(devices=[]), _NoInitialValues():
             network = cls(dataclasses.replace(config, rescale=0))
@@ -66,27 +65,8 @@ class Network(Pretrained, nn.Module):
 
     @property
     def max_segment(self) -> Seconds | None:
-        """Seconds of the longest segment that it can separate well; None: any length."""
+        """Seconds of the longest segment that the network can separate well; None: any length."""
         return self.config.max_segment
-
-
-class HybridNetwork(Network):
-    """A network with a spectral and a time branch. Its core is everything but the STFT.
-
-    The network's output is the core's time estimate plus `spectrogram.inverse` of its spectral
-    estimate. Exported models are the core.
-    """
-
-    spectrogram: Spectrogram
-
-    def forward(self, mixture: Tensor) -> Tensor:
-        """(B, C, L) -> (B, S, C, L), for any L of at least 1."""
-        time, spectral = self.core(mixture, self.spectrogram(mixture))
-        return time + self.spectrogram.inverse(spectral, mixture.shape[-1])
-
-    def core(self, mixture: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, L), (B, 2C, F, T) -> time (B, S, C, L), spectral (B, S, 2C, F, T)"""
-        raise NotImplementedError
 
 
 class Denormalizer:
@@ -100,10 +80,10 @@ class Denormalizer:
         return x * self.std + self.mean
 
 
-def normalise(x: Tensor) -> tuple[Tensor, Denormalizer]:
-    """Return x with zero mean and unit deviation in each item of the batch, and the way back."""
+def normalize(x: Tensor) -> tuple[Tensor, Denormalizer]:
+    """Return x with zero mean and unit deviation in each item, and the function that undoes it."""
     dims = tuple(range(1, x.dim()))
-    correction = int(x[0].numel() > 1)  # a lone value deviates by 0, not by 0 / 0
+    correction = int(x[0].numel() > 1)  # one value has a deviation of 0, not of 0 / 0
     std, mean = torch.std_mean(x, dim=dims, keepdim=True, correction=correction)
     return (x - mean) / (EPSILON + std), Denormalizer(mean, std)
 
@@ -113,8 +93,8 @@ def rescale_convolutions(module: nn.Module, reference: float) -> None:
     """Bring each convolution's initial deviation halfway, in decibels, to `reference`."""
     if not reference:
         return
-    kinds = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
-    for conv in (m for m in module.modules() if isinstance(m, kinds)):
+    types = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
+    for conv in (m for m in module.modules() if isinstance(m, types)):
         gain = (reference / conv.weight.std()).sqrt()
         conv.weight.mul_(gain)
         if conv.bias is not None:

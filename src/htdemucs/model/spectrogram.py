@@ -1,4 +1,4 @@
-"""The STFT and its inverse. Only this module knows about frames, windows and their padding."""
+"""The STFT and its inverse, with their frames, windows and padding."""
 
 import math
 from functools import reduce
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class Spectrogram(nn.Module):
-    """Turns waveforms into complex-as-channels spectrograms, and back.
+    """The STFT of waveforms, with complex numbers as channels, and its inverse.
 
     Frames are aligned with hops: L samples give exactly ceil(L / hop_length) frames, and frame i is
     centred on the middle of hop i. The Nyquist bin is dropped, so there are n_fft / 2 bins. The
@@ -49,8 +49,8 @@ class Spectrogram(nn.Module):
         """(..., 2C, F, T) -> (..., C, L), the first `length` samples.
 
         A spectrogram has no frames centred outside the signal, so the first and last `edge` samples
-        fade. Every other sample lies under four Hann windows, a quarter apart, whose squares sum to
-        3/2.
+        fade in and out. Every other sample lies under four Hann windows, a quarter apart, whose
+        squares sum to 3/2.
         """
         frames = self._synthesise(spectrogram)
         return self._overlap_add(frames)[..., self.edge : self.edge + length]
@@ -75,10 +75,10 @@ class Spectrogram(nn.Module):
 
 
 class Spectrogram2021(Spectrogram):
-    """The transform of some networks for the Music Demixing Challenge of 2021.
+    """The STFT of some networks for the Music Demixing Challenge of 2021.
 
-    The track is silent beyond its ends instead of reflected, and the inverse is late by `edge`
-    samples. Networks have learnt to make up for this.
+    The waveform is padded with zeros instead of its reflection, and the inverse is late by `edge`
+    samples. The networks were trained with this delay and compensate for it.
     """
 
     def _pad(self, waveform: Tensor, left: int, right: int) -> Tensor:
@@ -98,13 +98,13 @@ class Spectrogram2021(Spectrogram):
 def _reflect(waveform: Tensor, left: int, right: int) -> Tensor:
     """Pad the last axis by reflection.
 
-    Reflection needs one sample more than it pads. A shorter waveform is first extended with silence
-    to just that length: on the right, as far as the padding goes, and then on the left.
+    Reflection needs one sample more than it pads. A shorter waveform is first padded with zeros to
+    that length: on the right, by at most `right`, and then on the left.
     """
     shortage = max(left, right) + 1 - waveform.shape[-1]
     if shortage > 0:
-        silence_right = min(right, shortage)
-        silence_left = shortage - silence_right
-        waveform = F.pad(waveform, (silence_left, silence_right))
-        left, right = left - silence_left, right - silence_right
+        zeros_right = min(right, shortage)
+        zeros_left = shortage - zeros_right
+        waveform = F.pad(waveform, (zeros_left, zeros_right))
+        left, right = left - zeros_left, right - zeros_right
     return F.pad(waveform, (left, right), mode="reflect")

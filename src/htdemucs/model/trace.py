@@ -13,7 +13,8 @@ from htdemucs.errors import ConfigError
 from htdemucs.model.config import NetworkConfig
 from htdemucs.model.hdemucs import HDemucs
 from htdemucs.model.htdemucs import HTDemucs
-from htdemucs.model.network import HybridNetwork, Network
+from htdemucs.model.hybrid import HybridNetwork
+from htdemucs.model.network import Network
 from htdemucs.model.registry import build
 from htdemucs.model.transformer import CrossDomainTransformer
 
@@ -74,7 +75,7 @@ _LABELS: dict[Language, Labels] = {
 
 @dataclass(frozen=True)
 class Stage:
-    """One row of the table: the shape of a stage's output, its parameters and its arithmetic."""
+    """One row of the table: the shape of a stage's output, its parameters and its operations."""
 
     label: str
     shape: tuple[int, ...]
@@ -83,10 +84,10 @@ class Stage:
 
 
 def trace(config: NetworkConfig, samples: int, language: Language = "en") -> list[Stage]:
-    """Return the stages of a mixture (1, C, samples), in order; no audio is computed.
+    """Return the stages of a mixture (1, C, samples), in order; the network runs without values.
 
-    The arithmetic is that of matrix products, convolutions and FFTs (5/2 N log2 N for a real one).
-    Elementwise operations are not counted.
+    The operations of matrix products, convolutions and FFTs are counted (5/2 N log2 N for a real
+    FFT), elementwise operations are not.
     """
     if samples < 1:
         raise ConfigError(f"samples must be at least 1, not {samples}")
@@ -135,7 +136,7 @@ class _Row:
     module: nn.Module
     number: int | None = None
     part: int | None = None
-    parts: tuple[nn.Module, ...] = ()  # whose parameters and arithmetic count, if not the module
+    parts: tuple[nn.Module, ...] = ()  # whose parameters and operations count, if not the module's
 
 
 def _rows(model: Network) -> Iterator[_Row]:
@@ -181,7 +182,7 @@ def _transformer(transformer: CrossDomainTransformer) -> Iterator[_Row]:
 
 
 class _Recorder:
-    """Records the inputs, outputs and arithmetic of a model's layers while the model runs."""
+    """Records the inputs, outputs and operations of a model's layers while the model runs."""
 
     def __init__(self, model: Network) -> None:
         self._model = model
@@ -193,8 +194,8 @@ class _Recorder:
     def __enter__(self) -> None:
         self._hooks = []
         for module in self._model.modules():
-            self._hooks.append(module.register_forward_pre_hook(self._note_before))
-            self._hooks.append(module.register_forward_hook(self._note_after))
+            self._hooks.append(module.register_forward_pre_hook(self._before))
+            self._hooks.append(module.register_forward_hook(self._after))
         self._counter.__enter__()
 
     def __exit__(self, *exception: object) -> None:
@@ -202,11 +203,11 @@ class _Recorder:
         for hook in self._hooks:
             hook.remove()
 
-    def _note_before(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def _before(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._inputs[module] = inputs[0]
         self._flop[module] = -self._counter.get_total_flops()
 
-    def _note_after(self, module: nn.Module, _: tuple[Tensor, ...], output: Any) -> None:
+    def _after(self, module: nn.Module, _: tuple[Tensor, ...], output: Any) -> None:
         self._outputs[module] = output
         self._flop[module] += self._counter.get_total_flops()
 

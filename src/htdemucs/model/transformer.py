@@ -140,11 +140,11 @@ class CrossDomainTransformer(nn.Module):
         self.time_in, self.time_out = _projections(config)
         self.spectral_norm = nn.LayerNorm(width)
         self.time_norm = nn.LayerNorm(width)
-        kinds = [
+        layers = [
             CrossAttentionLayer if i % 2 else SelfAttentionLayer for i in range(config.t_layers)
         ]
-        self.spectral_layers = nn.ModuleList(kind(config) for kind in kinds)
-        self.time_layers = nn.ModuleList(kind(config) for kind in kinds)
+        self.spectral_layers = nn.ModuleList(layer(config) for layer in layers)
+        self.time_layers = nn.ModuleList(layer(config) for layer in layers)
 
     def forward(self, spectral: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, F, T), (B, C, L) -> the same shapes"""
@@ -165,7 +165,7 @@ class CrossDomainTransformer(nn.Module):
 
 
 def _projections(config: HTDemucsConfig) -> tuple[nn.Module, nn.Module]:
-    """Return the linears into the transformer's own width and back, or identities without one."""
+    """Return the linears to the transformer's width and back; identities if it has no own width."""
     if not config.bottom_channels:
         return nn.Identity(), nn.Identity()
     inner, width = config.layer_channels[-1], config.bottom_channels

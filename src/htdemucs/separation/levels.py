@@ -1,4 +1,4 @@
-"""The level of a track, measured in one pass over its blocks, or of the part heard so far."""
+"""The mean and deviation of a track, by which the network's input is normalised."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,19 +9,23 @@ from torch import Tensor
 from htdemucs.audio import reblock
 
 EPSILON = 1e-8  # keeps a silent track finite
-CHUNK = 1 << 16  # samples added up at a time; with the blocks' own lengths the sum would differ
+CHUNK = 1 << 16  # samples that are summed at a time, so that sums do not depend on block lengths
 
-
-Running = Literal["running"]  # the level of the track so far, for each segment anew
+Running = Literal["running"]  # normalise each segment by the statistics of the track so far
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """Mean and deviation of a track's mono mix; for the model they are brought to 0 and 1."""
+    """Mean and deviation of a track's mono mix, which `apply` changes to 0 and 1.
+
+    Attributes:
+        mean, std: of the samples.
+        length: samples in the track; 0 if unknown, and then `split=False` is not checked.
+    """
 
     mean: float
     std: float
-    length: int = 0  # samples in the track, 0 where unknown: `split=False` is not checked then
+    length: int = 0
 
     def apply(self, waveform: Tensor) -> Tensor:
         """(..., L) -> (..., L), from the track's level to the model's."""
@@ -33,30 +37,31 @@ class Normalization:
 
 
 class RunningStats:
-    """The level of what was heard so far."""
+    """Accumulates the statistics of a stream."""
 
     def __init__(self) -> None:
-        self._length, self._total, self._squares = 0, 0.0, 0.0
+        self._length, self._sum, self._sum_of_squares = 0, 0.0, 0.0
 
-    def hear(self, waveform: Tensor) -> None:
-        """(C, L); L may be 0."""
+    def update(self, waveform: Tensor) -> None:
+        """Add (C, L); L may be 0."""
         mono = waveform.mean(0).double()
         self._length += mono.numel()
-        self._total += float(mono.sum())
-        self._squares += float(mono.square().sum())
+        self._sum += float(mono.sum())
+        self._sum_of_squares += float(mono.square().sum())
 
     def normalization(self) -> Normalization:
         """Return the normalisation, with the sample standard deviation."""
         if not self._length:
             return Normalization(0.0, EPSILON, 0)
-        mean = self._total / self._length
-        variance = max(self._squares - self._length * mean * mean, 0.0) / max(self._length - 1, 1)
+        mean = self._sum / self._length
+        squares = max(self._sum_of_squares - self._length * mean * mean, 0.0)
+        variance = squares / max(self._length - 1, 1)
         return Normalization(mean, variance**0.5 + EPSILON, self._length)
 
 
 def measure(blocks: Iterable[Tensor]) -> Normalization:
     """Return the normalisation of a track in blocks (C, L)."""
-    level = RunningStats()
+    stats = RunningStats()
     for chunk in reblock(blocks, CHUNK):
-        level.hear(chunk)
-    return level.normalization()
+        stats.update(chunk)
+    return stats.normalization()

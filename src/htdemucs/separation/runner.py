@@ -2,11 +2,9 @@
 
 import threading
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,29 +13,30 @@ from htdemucs.errors import CheckpointError
 from htdemucs.fast import choose_precision, prepare_bag
 from htdemucs.model import Bag, Model
 from htdemucs.model.bag import as_bag, networks
-from htdemucs.separation.chunking import Windows
+from htdemucs.separation.chunking import Segment, Windows
 from htdemucs.weights.load import read_again
 
-T = TypeVar("T")
-ACTIVATIONS = 16  # float32 tensors of the outermost layer's output: a segment's memory
-SHARE = 0.7  # of the free memory, for batches
-MOST_AT_ONCE = 16  # segments
+ACTIVATIONS = 16  # float32 tensors of the outermost layer's output: the memory of a segment
+MEMORY_SHARE = 0.7  # of the free memory, for batches
+MAX_BATCH_SIZE = 16  # by default
 
 
 class Runner:
-    """A model prepared for its device. When memory runs out, it halves batches, then uses the CPU.
+    """A model that is prepared for its device, and the batches that run on it.
+
+    Several threads may use a runner; they take turns.
 
     Args:
-        model: the network or bag, for the runner alone; it is run on its own device. Parameters
-            that the prepared network does not need are freed in members with an `origin`, and read
-            from there again if they are needed after all.
+        model: the network or bag, which only the runner may use; it runs on the model's device.
+            Parameters that the prepared network does not need are freed in members with an
+            `origin`. They are read from its files again if they are needed after all.
         precision: as for `choose_precision`.
-        compiled: as for `prepare`; not used after a change to the CPU.
+        compiled: as for `prepare`; ignored after a change to the CPU.
         batch_size: segments in a batch; by default 1 on a CPU and as many as should fit on a GPU.
         segment_length: samples in a segment.
 
     Attributes:
-        ahead: batches to begin before an answer is waited for.
+        max_in_flight: batches to submit before waiting for the oldest one.
     """
 
     def __init__(
@@ -48,29 +47,23 @@ class Runner:
         segment_length: int,
         compiled: bool = False,
     ) -> None:
-        self._model = as_bag(model)
-        self._lock = threading.RLock()  # threads take turns, since any may change all of this
-        self.windows = Windows(self._model, segment_length)
+        self._bag = as_bag(model)
+        self._lock = threading.RLock()
+        self.windows = Windows(self._bag, segment_length)
         self._prepare(precision, compiled)
-        self._home = self.device
-        self.ahead = 1 if self._stream is not None else 0
+        self._output_device = self.device  # also after a change to the CPU
+        self.max_in_flight = 1 if self._stream is None else 2
         self.batch_size = batch_size or default_batch_size(model, self.device, segment_length)
-
-    def batches(self, items: Iterable[T], length: Callable[[T], int]) -> Iterator[list[T]]:
-        """Yield batches of segments, in order; `length` returns the length of one."""
-        for _, alike in groupby(items, lambda item: self.windows.group(length(item))):
-            while batch := list(islice(alike, self.batch_size)):
-                yield batch
 
     def _prepare(self, precision: str, compiled: bool = False) -> None:
         """Prepare the network for the device that the model is on."""
-        self.device = next(self._model.parameters()).device
-        self.precision = choose_precision(self._model, precision)
-        self._prepared = prepare_bag(self._model, self.precision, compiled)
+        self.device = next(self._bag.parameters()).device
+        self.precision = choose_precision(self._bag, precision)
+        self._prepared = prepare_bag(self._bag, self.precision, compiled)
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        for member in self._model.members:
+        for member in self._bag.members:
             if member.origin is not None:
-                _free_parameters(member, kept=self._prepared)
+                _free_parameters(member, keep=self._prepared)
 
     def complete_model(self, device: torch.device) -> Bag:
         """Return the model on a device with all its parameters; those freed are read again.
@@ -78,128 +71,128 @@ class Runner:
         Raises:
             CheckpointError: a file is gone or damaged, or has changed since it was first read.
         """
-        partial = [m for m in self._model.members if any(p.is_meta for p in m.parameters())]
+        partial = [m for m in self._bag.members if any(p.is_meta for p in m.parameters())]
         again = dict(zip(partial, read_again(partial), strict=True))
-        return self._model.mapped(lambda member: again.get(member, member)).to(device)
+        return self._bag.map_members(lambda member: again.get(member, member)).to(device)
 
-    def __call__(self, windows: Tensor, length: int) -> Callable[[], Tensor]:
-        """(B, C, W) -> a function that returns (B, S, C, W'), on the device of the beginning
+    def batches(self, segments: Iterable[Segment]) -> Iterator[list[Segment]]:
+        """Yield segments in batches, in order."""
+        for _, similar in groupby(segments, lambda one: self.windows.batch_key(one.length)):
+            while batch := list(islice(similar, self.batch_size)):
+                yield batch
 
-        Of both, `length` samples in the middle count. CUDA computes in a stream of its own, and the
-        function waits for it: what is asked for in between is computed at the same time.
+    def submit(self, windows: Tensor, length: int) -> "Pending":
+        """Submit a batch of windows (B, C, W), in whose middle are segments of `length` samples.
 
-        Raises:
-            CheckpointError: (the function) the answer is not finite, even in float32.
+        On CUDA the network starts, on a stream of its own. On other devices it runs when the result
+        is asked for.
         """
-        with self._lock:
-            begun = self._try_on_device(lambda: self._begun(windows, length), len(windows))
-        return lambda: self._finished(begun, windows, length)
+        pending = Pending(self, windows, length)
+        if self._stream is not None:
+            with self._lock:
+                try:
+                    pending.output = self._run(windows, length)
+                except RuntimeError as error:
+                    if _oom_reason(error) is None:
+                        raise
+                    self._reduce_batch_size(len(windows))  # `_result` tries again
+        return pending
 
-    def _try_on_device(self, compute: Callable[[], T], size: int) -> T | None:
-        """Return None if the device cannot do it, and something else can be tried."""
-        try:
-            return compute()
-        except RuntimeError as error:
-            trouble = _oom_reason(error)
-            if trouble is None or (size == 1 and self.device.type == "cpu"):
-                raise
-            self._oom_reason = trouble
-        return None
+    def _result(self, pending: "Pending") -> Tensor:
+        """Return the outputs of a batch.
 
-    def _begun(self, windows: Tensor, length: int) -> "_Answer":
-        if self._stream is None:
-            mixture = windows.to(self.device)
-            return _Answer(self.windows.answer(self._prepared, mixture, length), None)
-        self._stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._stream):
-            mixture = windows.pin_memory().to(self.device, non_blocking=True)
-            answer = self.windows.answer(self._prepared, mixture, length)
-            return _Answer(answer, self._stream.record_event())
-
-    def _finished(self, begun: "_Answer | None", windows: Tensor, length: int) -> Tensor:
-        """Return the answer of a batch that fits; otherwise that of smaller ones, or of the CPU."""
-        with self._lock:
-            answer = None
-            if begun is not None:
-                answer = self._try_on_device(
-                    lambda: self._finite(begun, windows, length), len(windows)
-                )
-            if answer is not None:
-                return answer.to(self._home)
+        When the device's memory is full, the batch is split in halves until it fits. If it is too
+        small for one segment, the CPU takes over. If that fails too, the error is raised.
+        """
+        outputs: list[Tensor] = []
+        rest, output = pending.windows, pending.output
+        while len(rest):
+            windows = rest if output is not None else rest[: self.batch_size]
+            try:
+                if output is None:
+                    output = self._run(windows, pending.length)
+                finite = self._finite(output, windows, pending.length)
+                outputs.append(finite.to(self._output_device))
+                rest, output = rest[len(windows) :], None
+                continue
+            except RuntimeError as error:
+                reason = _oom_reason(error)
+                if reason is None or (len(windows) == 1 and self.device.type == "cpu"):
+                    raise
+            # Only here, after `except`, are the tensors of the failed attempt free.
+            pending.output = output = None
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             if len(windows) > 1:
-                self.batch_size = len(windows) // 2
-                return torch.cat([self(part, length)() for part in windows.split(self.batch_size)])
-            self._move_to_cpu()
-            return self(windows, length)()
+                self._reduce_batch_size(len(windows))
+            else:
+                self._move_to_cpu(reason)
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
-    def _finite(self, begun: "_Answer", windows: Tensor, length: int) -> Tensor:
-        """Return the network's answer or, if that is not finite, the reference's in float32."""
-        if _is_finite(answer := begun.wait()):
-            return answer
+    def _reduce_batch_size(self, too_large: int) -> None:
+        self.batch_size = min(self.batch_size, max(1, too_large // 2))
+
+    def _run(self, windows: Tensor, length: int) -> "_Output":
+        if self._stream is None:
+            return _Output(self.windows.run(self._prepared, windows.to(self.device), length))
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._stream):
+            windows = windows.pin_memory().to(self.device, non_blocking=True)
+            output = self.windows.run(self._prepared, windows, length)
+            return _Output(output, self._stream.record_event())
+
+    def _finite(self, output: "_Output", windows: Tensor, length: int) -> Tensor:
+        """Return the output or, if it is not finite, that of the reference in float32."""
+        if _is_finite(tensor := output.wait()):
+            return tensor
         warnings.warn(
             f"a segment is not finite in {self.precision}: the reference network computes it again "
             "in fp32, which is slower",
             stacklevel=2,
         )
         with torch.no_grad():
-            mixture = windows.to(self.device)
-            self._model = self.complete_model(self.device)
-            if _is_finite(answer := self.windows.answer(self._model, mixture, length)):
-                return answer
+            self._bag = self.complete_model(self.device)
+            tensor = self.windows.run(self._bag, windows.to(self.device), length)
+        if _is_finite(tensor):
+            return tensor
         raise CheckpointError(
             "the model gives numbers that are not finite: its weights are damaged, or it was "
             "trained wrongly; try another model"
         )
 
-    def _move_to_cpu(self) -> None:
+    def _move_to_cpu(self, reason: str) -> None:
         warnings.warn(
-            f"{self.device} {self._oom_reason}: continuing on the CPU, which is slower",
-            stacklevel=2,
+            f"{self.device} {reason}: continuing on the CPU, which is slower", stacklevel=2
         )
-        self._model = self.complete_model(torch.device("cpu"))
+        self._bag = self.complete_model(torch.device("cpu"))
         self.batch_size = 1
         self._prepare("fp32" if self.precision == "fp32" else "auto")
 
 
-def answered(
-    begun: Iterable[tuple[T, Callable[[], Tensor]]], ahead: int
-) -> Iterator[tuple[T, Tensor]]:
-    """Yield batches with their answers, while the next `ahead` batches are computed."""
-    waiting: deque[tuple[T, Callable[[], Tensor]]] = deque()
-    for one in begun:
-        waiting.append(one)
-        if len(waiting) > ahead:
-            batch, answers = waiting.popleft()
-            yield batch, answers()
-    yield from ((batch, answers()) for batch, answers in waiting)
+class Pending:
+    """A batch that was submitted to a `Runner`."""
 
+    def __init__(self, runner: Runner, windows: Tensor, length: int) -> None:
+        self._runner = runner
+        self.windows, self.length = windows, length
+        self.output: _Output | None = None  # of a network that has started
 
-def _free_parameters(model: nn.Module, kept: nn.Module) -> None:
-    """Free the parameters of a model except those of the module `kept`."""
-    needed = set(kept.parameters())
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter not in needed:
-                setattr(module, name, nn.Parameter(parameter.to("meta"), requires_grad=False))
+    def result(self) -> Tensor:
+        """() -> (B, S, C, W'), in whose middle are the segments, on the runner's first device
 
-
-def _oom_reason(error: RuntimeError) -> str | None:
-    """Return what a device lacks for a network; None if the error is another one."""
-    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):  # MPS has no own
-        return "has too little memory for one segment (a shorter segment needs less)"
-    if isinstance(error, NotImplementedError):  # MPS before macOS 15.1: more than 65 536 samples
-        return f"cannot compute this network ({str(error).partition('. ')[0]})"
-    return None
+        Raises:
+            CheckpointError: the outputs are not finite, even in float32.
+        """
+        with self._runner._lock:
+            return self._runner._result(self)
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """What the network answers, once the event has come; without one it is there."""
+class _Output:
+    """An output of the network, on CUDA with the event after which it is computed."""
 
     tensor: Tensor
-    event: torch.cuda.Event | None
+    event: torch.cuda.Event | None = None
 
     def wait(self) -> Tensor:
         if self.event is not None:
@@ -209,9 +202,27 @@ class _Answer:
         return self.tensor
 
 
-def _is_finite(answer: Tensor) -> bool:
-    bounds = torch.stack(answer.aminmax())  # either is NaN if any is
+def _is_finite(output: Tensor) -> bool:
+    bounds = torch.stack(output.aminmax())  # NaN if any number is NaN
     return bool(bounds.isfinite().all())
+
+
+def _oom_reason(error: RuntimeError) -> str | None:
+    """Return what the device lacks for this network; None if the error has another cause."""
+    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):  # MPS: no class
+        return "has too little memory for one segment (a shorter segment needs less)"
+    if isinstance(error, NotImplementedError):  # MPS before macOS 15.1: more than 65 536 samples
+        return f"cannot compute this network ({str(error).partition('. ')[0]})"
+    return None
+
+
+def _free_parameters(model: nn.Module, keep: nn.Module) -> None:
+    """Free the parameters of a model except those of the module `keep`."""
+    kept = set(keep.parameters())
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter not in kept:
+                setattr(module, name, nn.Parameter(parameter.to("meta"), requires_grad=False))
 
 
 def default_batch_size(model: Model, device: torch.device, segment_length: int) -> int:
@@ -220,4 +231,4 @@ def default_batch_size(model: Model, device: torch.device, segment_length: int) 
         return 1
     values = max(n.config.activation_size(segment_length) for n in networks(model))
     free, _ = torch.cuda.mem_get_info(device)
-    return max(1, min(MOST_AT_ONCE, int(SHARE * free) // (ACTIVATIONS * 4 * values)))
+    return max(1, min(MAX_BATCH_SIZE, int(MEMORY_SHARE * free) // (ACTIVATIONS * 4 * values)))

@@ -2,8 +2,10 @@
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property, partial
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -17,10 +19,11 @@ from htdemucs.environment import CheckpointFiles
 from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
 from htdemucs.model import Bag, Model
 from htdemucs.model.bag import as_bag, networks
-from htdemucs.model.config import Seconds, exact_seconds, samples
-from htdemucs.separation.chunking import Cut, Segment, ShiftPass, segments_of
+from htdemucs.model.config import Seconds, exact_seconds, seconds_to_samples
+from htdemucs.separation.chunking import GridOptions, Segment, ShiftPass, middle, segments_of
 from htdemucs.separation.levels import Normalization, Running, measure
-from htdemucs.separation.runner import Runner, answered
+from htdemucs.separation.runner import Pending, Runner
+from htdemucs.settings import EngineSettings
 from htdemucs.weights import load_model
 from htdemucs.weights.load import is_as_read
 
@@ -29,41 +32,61 @@ Stems = dict[str, Tensor]
 
 
 class OutputCache(Protocol):
-    """The network's answers to segments of one track, kept by the segments' starts in samples."""
+    """The network's outputs for the segments of one track, by the segments' starts in samples."""
 
     def get(self, start: int) -> Tensor | None:
-        """Return the answer (S, C, L) to the segment that starts there; None if there is none."""
+        """Return the output (S, C, L) for the segment that starts there; None if not cached."""
 
-    def put(self, start: int, answer: Tensor) -> None:
-        """Hear of an answer."""
+    def put(self, start: int, output: Tensor) -> None:
+        """Store the output for a segment."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Segments that are separated together.
+
+    Attributes:
+        segments: in the order of the track.
+        pending: the network's outputs, or a tensor (B, S, C, W) that is known already.
+        cache: stores the outputs.
+    """
+
+    segments: Sequence[Segment]
+    pending: Pending | Tensor
+    cache: OutputCache | None = None
+
+    def outputs(self) -> Tensor:
+        """() -> (B, S, C, W); wait for the network."""
+        if isinstance(self.pending, Tensor):
+            return self.pending
+        outputs = self.pending.result()
+        if self.cache is not None:
+            for segment, output in zip(self.segments, outputs, strict=True):
+                self.cache.put(segment.start, output)
+        return outputs
+
+    def add_to(self, passes: Sequence[ShiftPass]) -> None:
+        """Add each segment's output to the pass that it is from."""
+        for segment, output in zip(self.segments, self.outputs(), strict=True):
+            passes[segment.shift].add(segment, output)
 
 
 class Separator:
     """Separates waveforms with one model.
 
-    Args:
-        model: a network or a bag, or any name or path that `load_model` takes. A network or bag is
-            copied: it is not changed, and what is done to it later has no effect here.
-        overlap: shared fraction of neighbouring segments, from 0 to below 1.
-        shifts: average this many runs, each with a random lead-in of up to half a second; 0: one
-            run without a lead-in.
-        segment: seconds; by default the model's own segment, which is the longest for HTDemucs.
-        batch_size: segments in a batch; by default 1 on a CPU and as many as should fit on a GPU.
-            When memory runs out, batches become smaller; if a GPU has too little memory for one
-            segment, the CPU takes over, with a warning.
-        stems: only these sources, in this order; members of a bag they do not need are not run.
-        seed: seed of the random lead-ins. The same seed gives the same result.
-        device: the device to run on. By default the model's own device or, if `model` is a name or
-            path, a GPU if there is one, else the CPU.
-        split: False refuses tracks longer than one segment instead of cutting them.
-        precision: precision of the network's products: fp32, bf16, fp16, or auto for the fastest
-            one that the device supports well.
-        compiled: let torch compile the network, for GPUs. The start is slow, the first one most.
-
     Several threads may use one separator; they take turns.
 
+    Args:
+        model: a network or a bag, or any name or path that `load_model` takes. A network or bag is
+            copied: it is not changed, and later changes to it have no effect here.
+        settings: an `EngineSettings`; by default one with its defaults.
+        stems: only these sources, in this order; members of a bag they do not need are not run.
+        device: the device to run on. By default the model's own device or, if `model` is a name or
+            path, a GPU if there is one, else the CPU.
+        **changes: replace fields of the settings, as in `Separator("mini", shifts=0)`.
+
     Raises:
-        SeparationError: an option is out of range, a stem is unknown, or `model` is not a model.
+        SeparationError: a setting is out of range, a stem is unknown, or `model` is not a model.
         ModelNotFoundError, DownloadError, CheckpointError: the named model cannot be loaded.
         ConfigError: this machine lacks the device, or the device lacks the precision.
         SegmentTooLongError: the segment is longer than the model's own.
@@ -72,50 +95,51 @@ class Separator:
     def __init__(
         self,
         model: Model | str | Path,
+        settings: EngineSettings | None = None,
         *,
-        overlap: float = 0.25,
-        shifts: int = 0,
-        segment: Seconds | None = None,
-        batch_size: int | None = None,
         stems: Sequence[str] | None = None,
-        seed: int = 0,
         device: str | torch.device | None = None,
-        split: bool = True,
-        precision: str = "auto",
-        compiled: bool = False,
+        **changes: Any,
     ) -> None:
-        if isinstance(model, str | Path):
-            model = load_model(model, device=device, stems=stems)
-        own = _own(model, stems, device)
-        self.device = next(own.parameters()).device
-        self.sample_rate = own.sample_rate
-        self.audio_channels = own.audio_channels
-        self.sources = networks(own)[0].sources
-        self.stems = own.sources
-        self.shifts = _whole("shifts", shifts, 0)
-        self.seed = int(seed)
-        self.split = split
-        self.segment_length = _segment_length(own, segment)
+        settings = replace(settings or EngineSettings(), **changes)
+        self.shifts = _whole_number("shifts", settings.shifts, 0)
+        self.seed, self.split, self.compiled = int(settings.seed), settings.split, settings.compiled
+        batch_size, overlap = settings.batch_size, settings.overlap
         if batch_size is not None:
-            batch_size = _whole("batch_size", batch_size, 1)
-        self.compiled = compiled
-        self._model = own
-        self._run = Runner(own, precision, batch_size, self.segment_length, compiled)
-        for parameter in own.parameters():
-            parameter.data = parameter.data.clone()  # until here in the memory of the caller's
+            batch_size = _whole_number("batch_size", batch_size, 1)
         if not 0 <= overlap < 1:
             raise SeparationError(f"overlap must be at least 0 and below 1, not {overlap}")
+
+        if isinstance(model, str | Path):
+            model = load_model(model, device=device, stems=stems)
+        self._model = _private_copy(model, stems, device)
+        self.device = next(self._model.parameters()).device
+        self.sample_rate = self._model.sample_rate
+        self.audio_channels = self._model.audio_channels
+        self.sources = networks(self._model)[0].sources
+        self.stems = self._model.sources
+        self.segment_length = _segment_length(self._model, settings.segment)
         self.stride = max(1, int((1 - overlap) * self.segment_length))
+        self._runner = Runner(
+            self._model, settings.precision, batch_size, self.segment_length, self.compiled
+        )
+        for parameter in self._model.parameters():
+            parameter.data = parameter.data.clone()  # until here the caller's memory
 
     @property
     def precision(self) -> str:
         """Precision of the network's products: fp32, bf16 or fp16."""
-        return self._run.precision
+        return self._runner.precision
 
     @property
     def batch_size(self) -> int:
         """Segments in a batch."""
-        return self._run.batch_size
+        return self._runner.batch_size
+
+    @property
+    def window_length(self) -> int:
+        """Samples of the network's input for a segment, which lies in their middle."""
+        return self._runner.windows.longest(self.segment_length)
 
     @cached_property
     def origin(self) -> CheckpointFiles | None:
@@ -129,7 +153,7 @@ class Separator:
         Raises:
             CheckpointError: it must be read again, and its file is gone or has changed.
         """
-        bag = copy.deepcopy(self._run.complete_model(self.device))
+        bag = copy.deepcopy(self._runner.complete_model(self.device))
         return bag if isinstance(self._model, Bag) else bag.members[0]
 
     @cached_property
@@ -168,21 +192,24 @@ class Separator:
 
         Raises:
             SeparationError: the waveform is empty, is not finite or has too many channels, or the
-                sample rate is no whole number of Hz.
+                sample rate is not a whole number of Hz.
         """
         waveform = self._checked_waveform(waveform)
-        sample_rate = _whole("sample_rate", sample_rate, 1)
+        sample_rate = _whole_number("sample_rate", sample_rate, 1)
         resample = Resampler(sample_rate, self.sample_rate, self.audio_channels)
         blocks = [resample.push(waveform.cpu()), resample.flush()]
         pieces: dict[str, list[Tensor]] = {name: [] for name in self.stems}
-        back = {n: Resampler(self.sample_rate, sample_rate, self.audio_channels) for n in pieces}
+        resample_back = {
+            name: Resampler(self.sample_rate, sample_rate, self.audio_channels) for name in pieces
+        }
         for stems in self.stream(blocks):
             for name, stem in stems.items():
-                pieces[name].append(back[name].push(stem.cpu()))
-        whole = {n: torch.cat([*pieces[n], back[n].flush()], dim=-1) for n in pieces}
+                pieces[name].append(resample_back[name].push(stem.cpu()))
+        for name in pieces:
+            pieces[name].append(resample_back[name].flush())
         return {
-            n: pad_or_trim(stem, waveform.shape[-1]).to(waveform.device)
-            for n, stem in whole.items()
+            name: pad_or_trim(torch.cat(stem, dim=-1), waveform.shape[-1]).to(waveform.device)
+            for name, stem in pieces.items()
         }
 
     @torch.no_grad()
@@ -192,19 +219,23 @@ class Separator:
         normalization: Normalization | Running | None = None,
         *,
         skip: int = 0,
-        answers: OutputCache | None = None,
+        cache: OutputCache | None = None,
     ) -> Iterator[Stems]:
         """Blocks (C, L) of any lengths at the model's rate -> blocks of stems as they finish.
 
-        The blocks of stems have other lengths than the input's, but together they line up with the
-        track to the sample. Without `normalization` the blocks are read twice, first to `measure`
-        the track: pass a list, an `AudioFile`, or anything else that can be read twice. With one,
-        they may come from a generator, and never end. So they may with "running": each segment is
-        brought to the level that the track has had until the segment's end.
+        The blocks of stems have other lengths than the blocks of the input; together they are
+        aligned with the track to the sample.
 
-        The first `skip` samples are left out, and segments that only they need are not computed.
-        The other samples are the same to the bit (on a GPU, as long as its memory suffices).
-        `answers` remembers what the network said to earlier runs over the same track.
+        Args:
+            blocks: the track. Without `normalization` they are read twice, first to `measure` the
+                track: pass a list, an `AudioFile`, or another iterable that can be read twice. With
+                a normalization they may come from a generator, and may be endless.
+            normalization: of the track; "running" normalises each segment by the statistics of the
+                track up to its end.
+            skip: leave out this many samples at the start, and do not compute segments that only
+                they need. The other samples are the same to the bit (on a GPU, as long as its
+                memory suffices).
+            cache: outputs of earlier runs over the same track.
 
         Raises:
             SeparationError: the blocks can be read only once, and there is no `normalization`.
@@ -219,67 +250,74 @@ class Separator:
             normalization = measure(blocks)
         if normalization != "running":
             self.check_length(normalization.length)
-        finished = 0
-        for stems in self._separated(blocks, normalization, skip, answers):
+        position = 0
+        for stems in self._stream_from_start(blocks, normalization, skip, cache):
             length = next(iter(stems.values())).shape[-1]
-            first = max(0, skip - finished)
-            finished += length
+            first = max(0, skip - position)
+            position += length
             if first < length:
                 yield {name: stem[..., first:] for name, stem in stems.items()}
 
-    def _separated(
+    def _stream_from_start(
         self,
         blocks: Iterable[Tensor],
         normalization: Normalization | Running,
         skip: int,
-        kept: OutputCache | None,
+        cache: OutputCache | None,
     ) -> Iterator[Stems]:
         """Yield blocks of stems from the track's start on; those before `skip` may be zeros."""
-        windows = self._run.windows
-        cut = Cut(self.segment_length, self.stride, windows.widest, windows.margin)
-        passes = [ShiftPass(cut, start, normalization == "running") for start in self._starts()]
-        whole = Normalization(0.0, 1.0) if normalization == "running" else normalization
-        segments = segments_of((whole.apply(block.cpu()) for block in blocks), passes)
-        ahead = 0 if normalization == "running" else self._run.ahead  # a live track has to wait
-        begun = (
-            (batch, self._answers([segment for _, segment in batch], skip, kept))
-            for batch in self._run.batches(segments, lambda pair: pair[1].length)
-        )
-        for batch, answers in answered(begun, ahead):
-            for (one, segment), answer in zip(batch, answers, strict=True):
-                one.add(segment, answer)
-            yield from self._finished(passes, whole)
-        for one in passes:
-            one.finish()
-        yield from self._finished(passes, whole)
+        running = normalization == "running"
+        track = Normalization(0.0, 1.0) if normalization == "running" else normalization
+        max_in_flight = 1 if running else self._runner.max_in_flight  # a live track must not wait
+        windows = self._runner.windows
+        grid = GridOptions(self.segment_length, self.stride, windows.longest, windows.margin)
+        passes = [
+            ShiftPass(grid, start, shift, running)
+            for shift, start in enumerate(self._first_starts())
+        ]
 
-    def _answers(
-        self, segments: list[Segment], skip: int, kept: OutputCache | None
-    ) -> Callable[[], Tensor]:
-        """Return a function of the network's answers, zeros if all segments end before `skip`."""
+        in_flight: deque[Batch] = deque()
+        segments = segments_of((track.apply(block.cpu()) for block in blocks), passes)
+        for batch in self._runner.batches(segments):
+            in_flight.append(self._submit(batch, skip, cache))
+            if len(in_flight) == max_in_flight:
+                in_flight.popleft().add_to(passes)
+                yield from self._finished_stems(passes, track)
+        while in_flight:
+            in_flight.popleft().add_to(passes)
+            yield from self._finished_stems(passes, track)
+        for shift_pass in passes:
+            shift_pass.finish()
+        yield from self._finished_stems(passes, track)
+
+    def _finished_stems(
+        self, passes: Sequence[ShiftPass], normalization: Normalization
+    ) -> Iterator[Stems]:
+        """Yield the mean of the passes, for the samples that all of them have finished."""
+        count = min(shift_pass.finished for shift_pass in passes)
+        if count:
+            zero = torch.zeros((), device=self.device)
+            total = sum((shift_pass.pop(count) for shift_pass in passes), zero)
+            stems = normalization.undo(total / len(passes))
+            yield dict(zip(self.stems, stems, strict=True))
+
+    def _submit(self, segments: Sequence[Segment], skip: int, cache: OutputCache | None) -> Batch:
+        """Return a batch with zeros if it ends before `skip`, cached outputs, or the network's."""
         windows = torch.stack([segment.window for segment in segments])
-        if all(segment.start + segment.length <= skip for segment in segments):
+        if all(segment.end <= skip for segment in segments):
             shape = (len(windows), len(self.stems), *windows.shape[1:])
-            return lambda: torch.zeros(shape, device=self.device)
-        if kept is None:
-            return self._run(windows, segments[0].length)
-        known = [kept.get(segment.start) for segment in segments]
-        if all(answer is not None for answer in known):
-            there = torch.stack([answer for answer in known if answer is not None])
-            return lambda: there.to(self.device)
-        return partial(_put, kept, segments, self._run(windows, segments[0].length))
+            return Batch(segments, torch.zeros(shape, device=self.device))
+        if cache is not None:
+            cached = [cache.get(segment.start) for segment in segments]
+            known = [output for output in cached if output is not None]
+            if len(known) == len(segments):
+                return Batch(segments, torch.stack(known).to(self.device))
+        return Batch(segments, self._runner.submit(windows, segments[0].length), cache)
 
-    @property
-    def window_length(self) -> int:
-        """Samples that the model sees for a segment, which lies in their middle."""
-        return self._run.windows.widest(self.segment_length)
-
-    @torch.no_grad()
-    def answer(self, window: Tensor) -> Tensor:
-        """(C, window_length) -> (S, C, segment_length): the network alone, at the model's level"""
-        answer = self._run(window[None], self.segment_length)()[0].to(window.device)
-        edge = (answer.shape[-1] - self.segment_length) // 2
-        return answer[..., edge : edge + self.segment_length]
+    def _first_starts(self) -> list[int]:
+        """Return where each pass has its first segment: `MAX_SHIFT - offset` before the track."""
+        longest = int(MAX_SHIFT * self.sample_rate)
+        return [offset - longest for offset in self.shift_offsets()] or [0]
 
     def shift_offsets(self) -> list[int]:
         """Return the random lead-ins in samples: the same for every track."""
@@ -287,17 +325,12 @@ class Separator:
         longest = int(MAX_SHIFT * self.sample_rate)
         return torch.randint(0, longest + 1, (self.shifts,), generator=generator).tolist()
 
-    def _starts(self) -> list[int]:
-        """Return each run's position of the first segment: `longest - offset` before the track."""
-        longest = int(MAX_SHIFT * self.sample_rate)
-        return [offset - longest for offset in self.shift_offsets()] or [0]
-
-    def _finished(self, passes: list[ShiftPass], normalization: Normalization) -> Iterator[Stems]:
-        count = min(one.ready for one in passes)
-        if count:
-            total = sum((one.take(count) for one in passes), torch.zeros((), device=self.device))
-            stems = normalization.undo(total / len(passes))
-            yield dict(zip(self.stems, stems, strict=True))
+    @torch.no_grad()
+    def run_network(self, window: Tensor) -> Tensor:
+        """(C, window_length) -> (S, C, segment_length), without normalisation or overlap-add"""
+        outputs = self._runner.submit(window[None], self.segment_length).result()
+        output = outputs[0].to(window.device)
+        return middle(output, self.segment_length, self.segment_length)
 
     def check_length(self, length: int) -> None:
         """Raise SegmentTooLongError if `length` samples must be split and `split` is False."""
@@ -311,8 +344,8 @@ class Separator:
         try:
             waveform = torch.as_tensor(samples)
         except (TypeError, ValueError, RuntimeError) as error:
-            kind = type(samples).__name__
-            raise SeparationError(f"a waveform must be a tensor or array, not {kind}") from error
+            name = type(samples).__name__
+            raise SeparationError(f"a waveform must be a tensor or array, not {name}") from error
         if waveform.dim() == 1:
             waveform = waveform[None]
         if waveform.dim() != 2 or not waveform.shape[-1]:
@@ -332,47 +365,43 @@ class Separator:
         return waveform
 
 
-def _put(kept: OutputCache, segments: list[Segment], coming: Callable[[], Tensor]) -> Tensor:
-    answers = coming()
-    for segment, answer in zip(segments, answers, strict=True):
-        kept.put(segment.start, answer)
-    return answers
+def _private_copy(
+    model: Any, stems: Sequence[str] | None, device: str | torch.device | None
+) -> Model:
+    """Return a copy of the needed members of a model, ready to run, perhaps in the same memory.
 
-
-def _own(model: Any, stems: Sequence[str] | None, device: str | torch.device | None) -> Model:
-    """Return what is needed of a model, ready to run; its parameters may be in the same memory.
-
-    Networks that were changed after they were read have no `origin`.
+    Networks that were changed after they were read lose their `origin`.
     """
     if not isinstance(model, Model):
-        kind = type(model).__name__
-        raise SeparationError(f"the model must be a name, a path, a network or a bag, not {kind}")
+        name = type(model).__name__
+        raise SeparationError(f"the model must be a name, a path, a network or a bag, not {name}")
     if any(parameter.is_meta for parameter in model.parameters()):
         raise SeparationError("the model's parameters have no values; load it again")
-    same = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()}
+    shared = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()}
     try:
-        own: Model = copy.deepcopy(model, same)
+        private: Model = copy.deepcopy(model, shared)
     except (RuntimeError, TypeError) as error:
         raise SeparationError(f"the model cannot be copied: {error}") from error
-    try:
-        own = own if stems is None else as_bag(own).only(stems)
-    except ConfigError as error:
-        raise SeparationError(str(error)) from error
-    for network in networks(own):
+    if stems is not None:
+        try:
+            private = as_bag(private).select_sources(stems)
+        except ConfigError as error:
+            raise SeparationError(str(error)) from error
+    for network in networks(private):
         network.origin = network.origin if is_as_read(network) else None
-    place = choose_device(device) if device else next(own.parameters()).device
-    return own.to(place, torch.float32).eval()
+    target = choose_device(device) if device else next(private.parameters()).device
+    return private.to(target, torch.float32).eval()
 
 
 def _segment_length(model: Model, segment: Seconds | None) -> int:
-    """Return the samples in a segment of these seconds; by default in the model's own."""
+    """Return the samples in a segment; by default in the model's own segment."""
     try:
         seconds = exact_seconds(model.segment if segment is None else segment)
     except ConfigError as error:
         raise SeparationError(str(error)) from None
-    length = samples(seconds, model.sample_rate)
+    length = seconds_to_samples(seconds, model.sample_rate)
     longest = model.max_segment
-    if longest is not None and length > samples(longest, model.sample_rate):
+    if longest is not None and length > seconds_to_samples(longest, model.sample_rate):
         raise SegmentTooLongError(
             f"segment {float(seconds):g} s is longer than the {float(longest):g} s the model "
             "was trained for; lower the segment"
@@ -382,8 +411,8 @@ def _segment_length(model: Model, segment: Seconds | None) -> int:
     return length
 
 
-def _whole(name: str, value: Any, minimum: int) -> int:
-    """Return a whole number, which may come as a float or as one of NumPy's numbers."""
+def _whole_number(name: str, value: Any, minimum: int) -> int:
+    """Return an int for a whole number of any type, such as 2.0 or one of NumPy's."""
     try:
         whole = int(value)
     except (TypeError, ValueError, OverflowError):

@@ -38,5 +38,5 @@ def ahead(
 ) -> Iterator[Tensor]:
     """Yield a track's blocks of stems from a sample on, beside the run that makes its files."""
     again = source.at_rate(source.sample_rate)
-    for stems in separator.stream(again, normalization, skip=start, answers=answers):
+    for stems in separator.stream(again, normalization, skip=start, cache=answers):
         yield torch.stack(list(stems.values())).cpu()

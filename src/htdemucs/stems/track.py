@@ -156,7 +156,7 @@ def _written(
         watcher.begin(source, normalization.length, way)
         output = stack.enter_context(_from_spool(spool, files, watcher))
         blocks = stack.enter_context(closing(read_ahead(_again(mixture, source), WAITING)))
-        for separated in separator.stream(blocks, normalization, skip=finished, answers=kept):
+        for separated in separator.stream(blocks, normalization, skip=finished, cache=kept):
             block = torch.stack(list(separated.values())).cpu()
             if again:
                 spool.write(block.flatten(0, 1))

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from htdemucs.errors import ConfigError, TrainingError
 from htdemucs.fsutil import atomic_write, delete_partials
 from htdemucs.model import Bag, Network, build
-from htdemucs.model.config import samples
+from htdemucs.model.config import seconds_to_samples
 from htdemucs.model.registry import CONFIGS
 from htdemucs.training.config import TrainConfig
 from htdemucs.training.dataloader import ExcerptSampler, StemDataset
@@ -175,11 +175,11 @@ def _examples(config: TrainConfig, network: Network, recordings: list[Recording]
     sample_rate = network.sample_rate
     length = network.config.segment_length
     if config.data.segment is not None:
-        length = samples(config.data.segment, sample_rate)
+        length = seconds_to_samples(config.data.segment, sample_rate)
     if length < 1:
         raise ConfigError("data.segment must be more than 0 seconds")
     longest = network.max_segment
-    if longest is not None and length > samples(longest, sample_rate):
+    if longest is not None and length > seconds_to_samples(longest, sample_rate):
         raise ConfigError(f"data.segment must be at most the model's {float(longest):g} seconds")
     region = loss_region(config.optim, sample_rate) or (length, 0)
     if region[0] > length:

@@ -14,10 +14,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from htdemucs.errors import CheckpointError, ConfigError, TrainingError
-from htdemucs.fast.compiled import compile_function
+from htdemucs.fast.runtime import compile_function
 from htdemucs.fsutil import atomic_write
 from htdemucs.model import Network
-from htdemucs.model.network import HybridNetwork
+from htdemucs.model.hybrid import HybridNetwork
 from htdemucs.training import checkpoint, optim
 from htdemucs.training.config import TrainConfig
 from htdemucs.training.dataloader import StemDataset, batches

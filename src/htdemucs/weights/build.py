@@ -80,7 +80,7 @@ def blank(config: NetworkConfig, count: int) -> Network:
     """
     _check_room(config, count)
     try:
-        return network_class(config).blank(config)
+        return network_class(config).empty(config)
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"it describes an impossible network: {shown(error)}") from error
 

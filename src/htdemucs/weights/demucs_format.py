@@ -23,7 +23,7 @@ from htdemucs.errors import CheckpointError
 from htdemucs.fsutil import atomic_write
 from htdemucs.model import DemucsConfig, HDemucsConfig, Network, NetworkConfig
 from htdemucs.model.config import ContextConfig
-from htdemucs.model.registry import CONFIGS, kind
+from htdemucs.model.registry import CONFIGS, architecture
 from htdemucs.weights import build
 from htdemucs.weights.diffq import Quantised
 from htdemucs.weights.safe_pickle import KINDS, Contents, class_message, damaged
@@ -271,7 +271,7 @@ def to_config(kind: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> Ne
 
 def from_config(config: NetworkConfig) -> dict[str, Any]:
     """Return the published constructor's keywords for this configuration."""
-    known = KEYWORDS[kind(config)]
+    known = KEYWORDS[architecture(config)]
     values = {name: getattr(config, field) for name, field in known.fields.items()}
     if "norm_starts" not in known.fields and "norm_starts" in known.defaults:
         values["norm_starts"] = max(4, config.depth)
@@ -459,7 +459,7 @@ def write(model: Network, path: Path) -> None:
             raise CheckpointError(f"{name} is too large for float16; convert to a folder instead")
         state[theirs] = _as_convolution(theirs, half).contiguous()
     metadata = {
-        "klass": next(name for name, ours in KINDS.items() if ours == kind(model.config)),
+        "klass": next(name for name, ours in KINDS.items() if ours == architecture(model.config)),
         "args": "[]",
         "kwargs": json.dumps(from_config(model.config), default=_encode_fraction),
     }

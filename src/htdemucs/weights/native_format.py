@@ -15,7 +15,7 @@ from htdemucs.errors import CheckpointError, ConfigError
 from htdemucs.fsutil import atomic_write
 from htdemucs.model import Bag, Model, NetworkConfig
 from htdemucs.model.config import Seconds, exact_seconds, json_seconds
-from htdemucs.model.registry import kind
+from htdemucs.model.registry import architecture
 from htdemucs.weights import build
 
 CONFIG_FILE = "config.json"
@@ -50,7 +50,7 @@ def save_model(model: Model, folder: str | Path) -> None:
             raise CheckpointError("a bag limited to some stems cannot be saved; save the whole bag")
         config |= {"weights": model.weights.tolist(), "segment": json_seconds(model.segment)}
     config["members"] = [
-        {"kind": kind(network.config)} | network.config.to_dict() for network in networks
+        {"kind": architecture(network.config)} | network.config.to_dict() for network in networks
     ]
     state = {
         f"members.{i}.{name}": _smallest(value.detach().cpu())

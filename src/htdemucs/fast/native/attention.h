@@ -1,7 +1,7 @@
 // Multi-head attention whose scores never leave the cache.
 //
-// Keys and values are first copied into the order that products of matrices need. Then a block of
-// queries meets one chunk of keys after another: scores, powers of two relative to the largest
+// Keys and values are first copied into the order that products of matrices need. A block of queries
+// is then processed with one chunk of keys at a time: scores, powers of two relative to the largest
 // score so far, and the product of these weights with the values.
 #pragma once
 
@@ -61,7 +61,7 @@ template <class T> struct Head {
 };
 
 // A thread's memory for a block of queries: the queries, their scores and weights for a chunk of
-// keys, and what they have gathered so far.
+// keys, and their outputs so far (`gathered`).
 template <class T> struct Block {
     std::unique_ptr<T[]> queries, weights;
     std::unique_ptr<float[]> scores, gathered;
@@ -73,8 +73,8 @@ template <class T> struct Block {
           gathered(new float[BLOCK * size]) {}
 };
 
-// Turns one query's scores for `count` keys into weights, in units of the largest score so far;
-// scales what it has gathered to the same unit.
+// Turns one query's scores for `count` keys into weights, in units of the largest score so far, and
+// scales its output so far to the same unit.
 template <class T>
 void weigh(float* scores, int64_t count, float unit, T* weights, float& most, Vector& total, float* gathered,
            int64_t size) {

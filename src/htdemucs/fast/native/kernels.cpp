@@ -1,7 +1,7 @@
-// The kernels as Python calls them. TYPE is 0 for float, 1 for bfloat16. They return 0, or 1 if there is
+// The functions that Python calls. TYPE is 0 for float, 1 for bfloat16. They return 0, or 1 if there is
 // too little memory.
 //
-// Compiled once for each instruction set that htdemucs.fast.kernels knows; see hatch_build.py.
+// Compiled once for each instruction set in htdemucs.fast.kernels; see hatch_build.py.
 #include "attention.h"
 #include "dconv.h"
 #include "layers.h"

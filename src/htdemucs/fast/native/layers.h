@@ -1,4 +1,4 @@
-// The small steps between the large products: gates, norms, and conversions of spectra.
+// The operations between the large products: gates, norms, and conversions of spectra.
 #pragma once
 
 #include <memory>

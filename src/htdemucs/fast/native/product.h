@@ -46,7 +46,7 @@ inline void product_in_registers(Rows<const T> a, int64_t depth, Columns<T> b, R
 #ifdef __AMX_BF16__
 // The processor's unit for matrices has registers of 16 rows of 64 bytes. Here 0 to 3 hold sums, 4
 // and 5 the factors, 32 deep, and 6 and 7 the last ones, 16 deep; so zeros must follow a depth that
-// is no multiple of 16. A thread can use these registers while it has a Tiles.
+// is not a multiple of 16. A thread can use these registers while it has a Tiles.
 struct Tiles {
     Tiles() {
         struct {
@@ -59,7 +59,7 @@ struct Tiles {
     ~Tiles() { _tile_release(); }
 };
 
-// (The compiler's own functions take no number of a register that it has to work out.)
+// (The compiler's intrinsics need the number of a register as a literal.)
 template <int R> inline void load_tile(const void* rows, int64_t bytes) {
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(rows), "r"(bytes), "i"(R) : "memory");
 }

@@ -1,4 +1,4 @@
-// Vectors of floats, and what every kernel does with them. GNU vector extensions: GCC and Clang.
+// Vectors of floats, and the functions that the kernels share. GNU vector extensions: GCC and Clang.
 #pragma once
 
 #include <algorithm>
@@ -53,7 +53,7 @@ inline void store(float* p, Vector x) { *(Unaligned*)p = x; }
 inline float to_float(float x) { return x; }
 
 // A product's operand holds STEP consecutive numbers of the summed axis side by side, as the
-// instruction that adds their products wants them: 1 float, or 2 bfloat16.
+// instruction that adds their products expects them: 1 float, or 2 bfloat16.
 template <class T> constexpr int STEP = 1;
 
 inline Vector spread(const float* p) { return splat(*p); }
@@ -86,8 +86,8 @@ inline void multiply_add(Vector& total, __m512bh a, __m512bh b) {
 }
 #endif
 
-// What is not finite must stay so in every function here: NaN and infinity in a result are how damaged
-// weights are noticed. `maximum` returns b where either is NaN.
+// Numbers that are not finite must stay so in every function here: NaN and infinity in a result show
+// that weights are damaged. `maximum` returns b where either is NaN.
 #ifdef __AVX512F__
 inline Vector maximum(Vector a, Vector b) { return (Vector)_mm512_max_ps((__m512)a, (__m512)b); }
 
@@ -163,13 +163,13 @@ template <class T> inline Vector gelu(Vector x) {
     return 0.5f * x * (1.0f + erf);
 }
 
-// 1 / sqrt(variance + epsilon). Where squares have overflowed it is NaN instead of 0, by which all
-// numbers would become finite.
+// 1 / sqrt(variance + epsilon). If squares have overflowed it is NaN instead of 0, which would make
+// all numbers finite.
 template <class Float> inline Float inverse_deviation(Float variance) {
     return std::isfinite(variance) ? 1 / std::sqrt(variance + (Float)1e-5) : (Float)NAN;
 }
 
-// Mean and variance of numbers met in any number of pieces.
+// Accumulates the mean and variance of numbers in any number of pieces.
 struct Moments {
     double sum = 0, square = 0;
 

@@ -7,7 +7,7 @@ from htdemucs.separation.levels import CHUNK, measure
 
 
 @given(cuts=st.integers(1, 5 * CHUNK), length=st.integers(1, 3 * CHUNK))
-def test_blocks_change_no_bit(cuts, length):
+def test_the_result_does_not_depend_on_the_blocks(cuts, length):
     track = torch.randn(2, length, generator=torch.Generator().manual_seed(1)) + 0.3
     assert measure(track.split(max(cuts, length // 50 + 1), dim=-1)) == measure([track])
 

@@ -1,4 +1,4 @@
-"""A separator and its model: nothing that is done to either from outside changes the other."""
+"""The copy of the model in a separator: changes to either do not affect the other."""
 
 import copy
 import pickle
@@ -72,7 +72,7 @@ MISUSES = {
 @pytest.mark.parametrize(
     ("precision", "misuses"), [("fp32", MISUSES), ("bf16", {"values": ruin})], ids=["fp32", "bf16"]
 )
-def test_what_is_done_to_a_model_changes_no_separator(folder, waveform, precision, misuses):
+def test_changes_to_a_model_do_not_affect_separators(folder, waveform, precision, misuses):
     named = Separator(folder, device="cpu", precision=precision)
     expected = separated(named, waveform)
     for name, misuse in misuses.items():
@@ -135,7 +135,7 @@ def test_a_bag_whose_members_share_files_is_read_again(tmp_path, waveform):
     save_model(bag, tmp_path / "bag")
     separator = Separator(tmp_path / "bag", device="cpu", stems=["vocals"])
     with torch.no_grad():
-        expected = bag.only(["vocals"])(waveform[None])
+        expected = bag.select_sources(["vocals"])(waveform[None])
         torch.testing.assert_close(separator.model(waveform[None]), expected)
 
 
@@ -175,7 +175,7 @@ def test_a_model_that_was_changed_is_from_no_file(folder):
         (build(CONFIGS["kernels"]).to("meta"), "load it again"),
     ],
 )
-def test_what_is_no_model_is_named(model, match):
+def test_other_objects_than_models_are_named(model, match):
     with pytest.raises(SeparationError, match=match):
         Separator(model)
 

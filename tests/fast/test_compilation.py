@@ -69,7 +69,7 @@ def test_compiled_networks_are_kept_in_the_user_s_cache(tmp_path):
     """In a process of its own: torch's compiler sets the folder when it is imported."""
     environment = {k: v for k, v in os.environ.items() if k != "TORCHINDUCTOR_CACHE_DIR"}
     code = (
-        "import os; from htdemucs.fast.compiled import compile_function; compile_function(abs); "
+        "import os; from htdemucs.fast.runtime import compile_function; compile_function(abs); "
         "print(os.environ['TORCHINDUCTOR_CACHE_DIR'])"
     )
     answer = subprocess.run(

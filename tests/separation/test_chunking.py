@@ -3,16 +3,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htdemucs.separation.chunking import Cut, OverlapAdd, SegmentGrid, triangle
+from htdemucs.separation.chunking import GridOptions, OverlapAdd, SegmentGrid, triangle
 
 
-def whole(segment_length, stride):
+def constant_windows(segment_length, stride):
     """Every window is as long as a segment."""
-    return Cut(segment_length, stride, lambda _: segment_length, segment_length // 2)
+    return GridOptions(segment_length, stride, lambda _: segment_length, segment_length // 2)
 
 
-def segments(track, cut, start, cuts):
-    grid = SegmentGrid(cut, start)
+def segments(track, options, start, cuts):
+    grid = SegmentGrid(options, start)
     found = []
     for block in track.split(cuts, dim=-1):
         found += grid.push(block)
@@ -29,7 +29,7 @@ def segments(track, cut, start, cuts):
 def test_grid_covers_the_track_with_centred_windows(length, segment_length, stride, lead, cuts):
     track = torch.arange(1.0, length + 1)[None]
     stride = min(stride, segment_length)
-    found = segments(track, whole(segment_length, stride), -lead, cuts)
+    found = segments(track, constant_windows(segment_length, stride), -lead, cuts)
     assert [s.start for s in found] == list(range(-lead, length, stride))
     padded = torch.nn.functional.pad(track, (lead + segment_length, 2 * segment_length))
     for segment in found:
@@ -53,10 +53,10 @@ def test_windows_wider_than_their_segments_have_the_audio_around_them(
         return 7 + step * -(-n // step)
 
     track = torch.arange(1.0, length + 1)[None]
-    cut = Cut(segment_length, segment_length, window, margin=(7 + step) // 2)
+    options = GridOptions(segment_length, segment_length, window, margin=(7 + step) // 2)
     around = segment_length + 7 + step
     padded = torch.nn.functional.pad(track, (lead + around, around))
-    for segment in segments(track, cut, -lead, cuts):
+    for segment in segments(track, options, -lead, cuts):
         begin = segment.start - (window(segment.length) - segment.length) // 2 + lead + around
         assert torch.equal(segment.window, padded[:, begin : begin + window(segment.length)])
 
@@ -73,10 +73,10 @@ def test_adding_unchanged_segments_gives_the_track(length, segment_length, overl
     stride = max(1, int((1 - overlap) * segment_length))
     add = OverlapAdd(segment_length, stride, -lead)
     out = []
-    for segment in segments(track[0], whole(segment_length, stride), -lead, cuts):
+    for segment in segments(track[0], constant_windows(segment_length, stride), -lead, cuts):
         edge = (segment_length - segment.length) // 2
-        answer = segment.window[None, :, edge : edge + segment.length]
-        out.append(add.push(segment.start, answer))
+        output = segment.window[None, :, edge : edge + segment.length]
+        out.append(add.push(segment.start, output))
         held = add._sum.shape[-1]
         assert held <= segment_length
     out.append(add.flush())
@@ -90,5 +90,5 @@ def test_triangle_peaks_in_the_middle():
 
 
 def test_an_empty_stream_gives_nothing():
-    assert list(SegmentGrid(whole(10, 5)).flush()) == []
+    assert list(SegmentGrid(constant_windows(10, 5)).flush()) == []
     assert OverlapAdd(10, 5).flush() is None
