@@ -14,8 +14,8 @@ from demucs.hf import load_safetensors_model
 from demucs.pretrained import _parse_remote_files
 
 from htdemucs import Separator, load_model
-from htdemucs.model.registry import kind
-from htdemucs.weights.registry import official_config, official_models
+from htdemucs.model.registry import architecture
+from htdemucs.weights.registry import legacy_url, official_config, official_models
 
 from .conftest import SMALL, SMALL_DEMUCS, SMALL_HDEMUCS, PublishedHTDemucs, build, save_safetensors
 from .test_older_engine import agree, by_the_published_engine, replay, track
@@ -40,12 +40,9 @@ def test_the_table_is_the_published_one():
 
 
 def test_the_checksums_are_the_published_ones():
-    from htdemucs.weights.registry import _legacy_file, _legacy_root
-
     urls = _parse_remote_files(REMOTE / "files.txt")
     for signature, url in urls.items():
-        entry, name = _legacy_file(signature)
-        assert f"{_legacy_root()}{entry['folder']}/{name}" == url
+        assert legacy_url(signature) == url
     assert set(urls) == {member for model in official_models().values() for member in model.members}
 
 
@@ -65,7 +62,7 @@ def test_a_name_separates_from_stand_in_files(name, tmp_path, monkeypatch):
     monkeypatch.setenv("HTDEMUCS_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for seed, signature in enumerate(dict.fromkeys(model.members)):
-        published_class, small = STAND_INS[kind(official_config(signature))]
+        published_class, small = STAND_INS[architecture(official_config(signature))]
         changes = {"samplerate": RATE, "sources": list(model.sources)}
         if signature == "c511e2ab":  # as its documentation describes it
             changes |= {"cac": False, "hybrid_old": True, "norm_starts": 999}

@@ -23,7 +23,7 @@ from htdemucs.fsutil import atomic_write
 from htdemucs.model import Bag, HTDemucs, Model
 from htdemucs.model.bag import networks
 from htdemucs.model.config import samples
-from htdemucs.model.registry import kind
+from htdemucs.model.registry import architecture
 
 AGREEMENT = 60.0  # dB by which ONNX Runtime's outputs must exceed their difference to torch's
 INPUTS, OUTPUTS = ("mixture", "spectrogram"), ("time", "spectral")
@@ -124,7 +124,8 @@ def _exportable(model: Model) -> list[HTDemucs]:
     for member in networks(model):
         if not isinstance(member, HTDemucs):
             raise ExportError(
-                f"a {kind(member.config)} network cannot be exported; only HTDemucs networks can"
+                f"a {architecture(member.config)} network cannot be exported; "
+                "only HTDemucs networks can"
             )
         members.append(member)
     return members

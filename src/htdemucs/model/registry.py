@@ -1,4 +1,4 @@
-"""The kinds of networks, by name and by configuration."""
+"""The architectures, by name and by configuration."""
 
 from htdemucs.model.config import HTDemucsConfig, NetworkConfig
 from htdemucs.model.demucs import Demucs, DemucsConfig
@@ -19,12 +19,12 @@ _NETWORKS: dict[type[NetworkConfig], type[Network]] = {
 
 
 def network_class(config: NetworkConfig) -> type[Network]:
-    """Return the kind of network that a configuration describes."""
+    """Return the class of the network that a configuration describes."""
     return _NETWORKS[type(config)]
 
 
-def kind(config: NetworkConfig) -> str:
-    """Return the name of the kind of network that a configuration describes."""
+def architecture(config: NetworkConfig) -> str:
+    """Return the name of the architecture that a configuration describes."""
     return network_class(config).__name__
 
 

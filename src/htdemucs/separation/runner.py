@@ -16,7 +16,7 @@ from htdemucs.fast import choose_precision, prepare_bag
 from htdemucs.model import Bag, Model
 from htdemucs.model.bag import as_bag, networks
 from htdemucs.separation.chunking import Windows
-from htdemucs.weights.load import read_again
+from htdemucs.weights.load import reload_networks
 
 T = TypeVar("T")
 ACTIVATIONS = 16  # float32 tensors of the outermost layer's output: a segment's memory
@@ -79,7 +79,7 @@ class Runner:
             CheckpointError: a file is gone or damaged, or has changed since it was first read.
         """
         partial = [m for m in self._model.members if any(p.is_meta for p in m.parameters())]
-        again = dict(zip(partial, read_again(partial), strict=True))
+        again = dict(zip(partial, reload_networks(partial), strict=True))
         return self._model.mapped(lambda member: again.get(member, member)).to(device)
 
     def __call__(self, windows: Tensor, length: int) -> Callable[[], Tensor]:

@@ -22,7 +22,7 @@ from htdemucs.separation.chunking import Cut, Segment, ShiftPass, segments_of
 from htdemucs.separation.levels import Normalization, Running, measure
 from htdemucs.separation.runner import Runner, answered
 from htdemucs.weights import load_model
-from htdemucs.weights.load import is_as_read
+from htdemucs.weights.load import is_unchanged
 
 MAX_SHIFT = 0.5  # seconds; no random lead-in is longer
 Stems = dict[str, Tensor]
@@ -359,7 +359,7 @@ def _own(model: Any, stems: Sequence[str] | None, device: str | torch.device | N
     except ConfigError as error:
         raise SeparationError(str(error)) from error
     for network in networks(own):
-        network.origin = network.origin if is_as_read(network) else None
+        network.origin = network.origin if is_unchanged(network) else None
     place = choose_device(device) if device else next(own.parameters()).device
     return own.to(place, torch.float32).eval()
 
