@@ -24,6 +24,8 @@ LAYERS = [
     {"__main__"},
 ]
 PUBLISHED = ("compat", "demucs")
+# The models' hub methods import the package that reads and writes files, when they are called.
+LAZY_UPWARD = {("model/hub_mixin.py", "weights")}
 LAYER = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
 
@@ -51,6 +53,8 @@ def imported_packages(path):
 def test_imports_go_down_only():
     for path in MODULES:
         for other in imported_packages(path):
+            if (path.relative_to(SOURCE).as_posix(), other) in LAZY_UPWARD:
+                continue
             same = other == package(path)
             assert same or LAYER[other] < LAYER[package(path)], f"{path} imports upward: {other}"
 
@@ -102,7 +106,7 @@ def test_messages_of_the_library_do_not_name_flags():
 def test_every_public_name_exists():
     for name in htdemucs.__all__:
         assert getattr(htdemucs, name).__doc__, f"{name} has no docstring"
-    assert set(dir(htdemucs)) >= set(htdemucs.__all__)
+        assert name in htdemucs.__doc__ or name == "__version__", f"help() does not mention {name}"
     with pytest.raises(AttributeError, match="no attribute"):
         _ = htdemucs.nonsense
 

@@ -14,7 +14,7 @@ from typing import Any
 from htdemucs import HTDemucsError, __version__, load_model
 from htdemucs.evaluation import EvaluationOptions, evaluate, to_document
 from htdemucs.fsutil import atomic_write
-from htdemucs.weights.registry import SHIPPED_MODEL, shipped_folder
+from htdemucs.weights.registry import BUNDLED_MODEL, bundled_folder
 
 HERE = Path(__file__).parent
 SCORES = HERE / "scores.json"
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m recipes.mini.evaluate", description=__doc__)
     parser.add_argument("--data", type=Path, help="the data set that recipes.mini.build made")
     parser.add_argument("--real", type=Path, help="folder of recordings, TRACK/STEM.wav or .flac")
-    parser.add_argument("--model", default=SHIPPED_MODEL)
+    parser.add_argument("--model", default=BUNDLED_MODEL)
     options = parser.parse_args(arguments)
     folders = {"heldout": options.data and options.data / "heldout", "real": options.real}
     try:
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     with atomic_write(SCORES) as partial:
         partial.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
-    card = shipped_folder() / "README.md"
+    card = bundled_folder() / "README.md"
     with atomic_write(card) as partial:
         partial.write_text(written(scores), encoding="utf-8")
     print(table(scores))
@@ -76,7 +76,7 @@ def _cells(row: dict[str, Any]) -> str:
 
 def written(scores: dict[str, Any]) -> str:
     """Return the model card's text."""
-    model = load_model(SHIPPED_MODEL, device="cpu")
+    model = load_model(BUNDLED_MODEL, device="cpu")
     parameters = sum(p.numel() for p in model.parameters())
     template = (HERE / "card.md").read_text(encoding="utf-8")
     held_out = scores.get("heldout", {}).get("data", {})
@@ -84,7 +84,7 @@ def written(scores: dict[str, Any]) -> str:
     steps = int(max((json.loads(line)["best"].get("step", 0) for line in log), default=0))
     return template.format(
         parameters=f"{parameters / 1e6:.2f}",
-        size=f"{(shipped_folder() / 'model.safetensors').stat().st_size / 1e6:.1f}",
+        size=f"{(bundled_folder() / 'model.safetensors').stat().st_size / 1e6:.1f}",
         segment=f"{float(model.segment):g}",
         scores=table(scores),
         steps=steps,

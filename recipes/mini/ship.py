@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from htdemucs import HTDemucsError, load_model, save_model
-from htdemucs.weights.registry import shipped_folder
+from htdemucs.weights.registry import bundled_folder
 
 LARGEST = 12_000_000  # bytes: what a package may carry
 
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Round the model and write it to the package's folder. Return 0 when it is there."""
     parser = argparse.ArgumentParser(prog="python -m recipes.mini.ship", description=__doc__)
     parser.add_argument("model", type=Path, help="folder of the trained model")
-    parser.add_argument("--to", type=Path, default=shipped_folder(), help="folder to write to")
+    parser.add_argument("--to", type=Path, default=bundled_folder(), help="folder to write to")
     options = parser.parse_args(arguments)
     try:
         size = ship(options.model, options.to)

@@ -1,28 +1,62 @@
-"""Hybrid Transformer Demucs: the network, its official checkpoints, and a streaming engine.
+"""Separate music into stems with Hybrid Transformer Demucs (HTDemucs).
 
-Names are imported when first used, so that `import htdemucs` does not import torch.
+    from htdemucs import Separator, separate_file
+
+    separate_file(Separator("htdemucs"), "song.mp3", "stems")
+
+Files and tensors:
+    Separator           separate a tensor, or a stream of blocks
+    Normalization       the level of a mixture, for streams
+    separate_file       separate one file and write its stems; returns a SeparatedFile
+    OutputOptions       which stems to write, and how
+    AudioFile           read any audio file in blocks
+    AudioEncoding       the format of a written file
+    Progress            the event that reports how much of a track is done
+
+Many files:
+    find_tracks         find the audio files in folders and playlists
+    Library             separate many tracks; skip finished ones, resume others
+    Track, Outcome      one of these tracks, and its result
+
+Models:
+    load_model          load a model by its name or path
+    save_model          write a model to a folder
+    HTDemucs, HDemucs, Demucs                       the networks
+    HTDemucsConfig, HDemucsConfig, DemucsConfig     their sizes
+    Bag                 several networks as one model
+
+Live:
+    LiveSeparator       separate a stream with a fixed delay
+    RealTimeSeparator   the same, with the network in a thread
+    Timing              the parts of the delay
+
+Every expected failure is an HTDemucsError: AudioError, CheckpointError, ConfigError, DownloadError,
+EvaluationError, ModelNotFoundError, SegmentTooLongError, SeparationError or UploadError.
+
+`help(htdemucs.Separator)` describes one name. Each is imported when it is first used, so that
+`import htdemucs` does not import torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from htdemucs.errors import (
-    AudioError,
-    CheckpointError,
-    ConfigError,
-    DownloadError,
-    EvaluationError,
-    HTDemucsError,
-    ModelNotFoundError,
-    SegmentTooLongError,
-    SeparationError,
-    UploadError,
-)
 from htdemucs.version import __version__
 
 if TYPE_CHECKING:
     from htdemucs.audio import AudioEncoding, AudioFile
     from htdemucs.batch import Library, Outcome, Track, find_tracks
+    from htdemucs.errors import (
+        AudioError,
+        CheckpointError,
+        ConfigError,
+        DownloadError,
+        EvaluationError,
+        HTDemucsError,
+        ModelNotFoundError,
+        SegmentTooLongError,
+        SeparationError,
+        UploadError,
+    )
     from htdemucs.events import Progress
     from htdemucs.model import (
         Bag,
@@ -43,28 +77,37 @@ if TYPE_CHECKING:
     from htdemucs.stems import OutputOptions, SeparatedFile, separate_file
     from htdemucs.weights import load_model, save_model
 
-# Models come from the room above theirs, which enables them to read and write themselves.
-_ROOMS = {
+_MODULES = {
     "AudioEncoding": "audio",
+    "AudioError": "errors",
     "AudioFile": "audio",
-    "Bag": "weights",
-    "Demucs": "weights",
+    "Bag": "model",
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "Demucs": "model",
     "DemucsConfig": "model",
-    "HDemucs": "weights",
+    "DownloadError": "errors",
+    "EvaluationError": "errors",
+    "HDemucs": "model",
     "HDemucsConfig": "model",
-    "HTDemucs": "weights",
+    "HTDemucs": "model",
     "HTDemucsConfig": "model",
+    "HTDemucsError": "errors",
     "Library": "batch",
     "LiveSeparator": "separation",
+    "ModelNotFoundError": "errors",
     "Normalization": "separation",
     "Outcome": "batch",
     "OutputOptions": "stems",
     "Progress": "events",
     "RealTimeSeparator": "separation",
+    "SegmentTooLongError": "errors",
     "SeparatedFile": "stems",
+    "SeparationError": "errors",
     "Separator": "separation",
     "Timing": "separation",
     "Track": "batch",
+    "UploadError": "errors",
     "find_tracks": "batch",
     "load_model": "weights",
     "save_model": "weights",
@@ -110,11 +153,8 @@ __all__ = [
 ]
 
 
+# There is no __dir__: `help(htdemucs)` would print every method of every class.
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module 'htdemucs' has no attribute {name!r}")
-    return getattr(import_module(f"htdemucs.{_ROOMS[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+    return getattr(import_module(f"htdemucs.{_MODULES[name]}"), name)

@@ -45,7 +45,7 @@ def test_the_table_has_both_sets_and_their_baselines():
 def test_the_scores_and_the_card_are_of_the_shipped_model():
     """Both were written by one command from the same scores."""
     scores = json.loads(evaluate.SCORES.read_text())
-    card = (evaluate.shipped_folder() / "README.md").read_text()
+    card = (evaluate.bundled_folder() / "README.md").read_text()
     assert evaluate.table(scores) in card
     parameters = sum(p.numel() for p in load_model("mini", device="cpu").parameters())
     assert f"{parameters / 1e6:.2f} million" in card

@@ -5,7 +5,7 @@ from helpers import snr
 from htdemucs import HTDemucs, HTDemucsConfig, load_model
 from htdemucs.fast import prepare
 from htdemucs.weights import demucs_format
-from htdemucs.weights.demucs_format import renaming
+from htdemucs.weights.demucs_format import key_mapping
 
 from .conftest import RELEASED, SMALL, PublishedHTDemucs, build, save_safetensors, save_th
 
@@ -79,9 +79,9 @@ def test_initial_values_have_the_published_distribution():
     torch.manual_seed(1)
     theirs = PublishedHTDemucs(**keyword).state_dict()
     torch.manual_seed(2)
-    ours = HTDemucs(demucs_format.to_config("HTDemucs", (), keyword)).state_dict()
+    ours = HTDemucs(demucs_format.config_from_arguments("HTDemucs", (), keyword)).state_dict()
     compared = 0
-    published_name = renaming(demucs_format.to_config("HTDemucs", (), keyword))
+    published_name = key_mapping(demucs_format.config_from_arguments("HTDemucs", (), keyword))
     for name, value in ours.items():
         published = theirs[published_name(name)]
         if value.numel() < 2000:

@@ -15,7 +15,7 @@ from demucs.pretrained import _parse_remote_files
 
 from htdemucs import Separator, load_model
 from htdemucs.model.registry import architecture
-from htdemucs.weights.registry import official_config, official_models
+from htdemucs.weights.registry import legacy_url, official_config, official_models
 
 from .conftest import SMALL, SMALL_DEMUCS, SMALL_HDEMUCS, PublishedHTDemucs, build, save_safetensors
 from .test_older_engine import agree, by_the_published_engine, replay, track
@@ -40,12 +40,9 @@ def test_the_table_is_the_published_one():
 
 
 def test_the_checksums_are_the_published_ones():
-    from htdemucs.weights.registry import _legacy_file, _legacy_root
-
     urls = _parse_remote_files(REMOTE / "files.txt")
     for signature, url in urls.items():
-        entry, name = _legacy_file(signature)
-        assert f"{_legacy_root()}{entry['folder']}/{name}" == url
+        assert legacy_url(signature) == url
     assert set(urls) == {member for model in official_models().values() for member in model.members}
 
 

@@ -12,7 +12,7 @@ from htdemucs import CheckpointError, load_model
 from htdemucs.fast import prepare
 from htdemucs.model import build as build_ours
 from htdemucs.weights import demucs_format
-from htdemucs.weights.demucs_format import renaming
+from htdemucs.weights.demucs_format import key_mapping
 
 from .conftest import (
     SMALL_DEMUCS,
@@ -112,8 +112,8 @@ def test_initial_values_have_the_published_distribution(kind):
     torch.manual_seed(1)
     theirs = published_class(**keyword).state_dict()
     torch.manual_seed(2)
-    config = demucs_format.to_config(kind, (), keyword)
-    ours, published_name = build_ours(config).state_dict(), renaming(config)
+    config = demucs_format.config_from_arguments(kind, (), keyword)
+    ours, published_name = build_ours(config).state_dict(), key_mapping(config)
     ours.pop("frequency_embedding.table", None)  # of few, smooth vectors
     compared = 0
     for name, value in ours.items():
@@ -158,7 +158,7 @@ REFUSED = {
 def test_what_no_official_file_uses_is_refused_by_name(kind, name):
     keyword = KINDS[kind][1] | {"cac": False} if kind == "HDemucs" else KINDS[kind][1]
     with pytest.raises(CheckpointError, match=f"sets {name}={REFUSED[kind][name]}, which no"):
-        demucs_format.to_config(kind, (), keyword | {name: REFUSED[kind][name]})
+        demucs_format.config_from_arguments(kind, (), keyword | {name: REFUSED[kind][name]})
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_what_no_official_file_uses_is_refused_by_name(kind, name):
 )
 def test_impossible_values_are_refused_in_one_line(kind, keyword, match):
     with pytest.raises(CheckpointError, match=match) as caught:
-        demucs_format.to_config(kind, (), KINDS[kind][1] | keyword)
+        demucs_format.config_from_arguments(kind, (), KINDS[kind][1] | keyword)
     assert len(str(caught.value).splitlines()) == 1
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from helpers import snr
 from htdemucs import Separator, load_model
 from htdemucs.weights import demucs_format
-from htdemucs.weights.demucs_format import renaming
+from htdemucs.weights.demucs_format import key_mapping
 from htdemucs.weights.diffq import published_order
 
 from .conftest import (
@@ -107,7 +107,7 @@ def test_parameters_of_older_networks_are_equal_to_the_bit(kind, keywords, setti
     state = quantised_state(build(keywords, kind=kind), **settings)
     path = save_th(state, tmp_path / "q.th", keywords, kind)
     expected, network = states.load_model(path).state_dict(), demucs_format.read(path)
-    rename = renaming(network.config)
+    rename = key_mapping(network.config)
     ours = {rename(name): value for name, value in network.state_dict().items()}
     assert ours.keys() == expected.keys()
     for name, value in expected.items():
@@ -123,7 +123,7 @@ def test_parameters_are_equal_to_the_bit(settings, tmp_path):
     ):
         expected = published(path).state_dict()
         network = demucs_format.read(path)
-        published_name = renaming(network.config)
+        published_name = key_mapping(network.config)
         ours = {published_name(name): value for name, value in network.state_dict().items()}
         assert ours.keys() == expected.keys()
         for name, value in expected.items():

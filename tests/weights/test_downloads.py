@@ -71,7 +71,7 @@ def test_a_bag_is_downloaded_from_the_hub(internet, tmp_path):
     assert bag.weights.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
     for member, expected in zip(bag.members, members, strict=True):
         assert_same(member, expected)
-    assert registry.cached_members(registry.official_models()["htdemucs_ft"]) == 4
+    assert registry.is_cached(registry.official_models()["htdemucs_ft"])
 
 
 def test_only_the_members_that_a_stem_needs_are_fetched(internet, tmp_path):
@@ -134,10 +134,12 @@ def test_half_a_file_from_the_hub_is_a_failure(hub, legacy, model):
 def test_the_environment_can_name_a_mirror_of_the_legacy_root(legacy, model, monkeypatch):
     for ending in ("/legacy", "/legacy/"):
         monkeypatch.setenv("HTDEMUCS_LEGACY_ROOT", legacy.address + ending)
-        assert registry._legacy_root() == legacy.address + "/legacy/"
+        url = f"{legacy.address}/legacy/hybrid_transformer/{legacy_name(legacy)}"
+        assert registry.legacy_url(SIGNATURE) == url
     assert_same(load(), model)
     monkeypatch.delenv("HTDEMUCS_LEGACY_ROOT")
-    assert registry._legacy_root() == "https://dl.fbaipublicfiles.com/demucs/"
+    root = "https://dl.fbaipublicfiles.com/demucs/"
+    assert registry.legacy_url(SIGNATURE).startswith(f"{root}hybrid_transformer/")
 
 
 def test_a_download_with_a_wrong_checksum_is_deleted(legacy, caches):
@@ -164,30 +166,30 @@ def test_an_interrupted_download_resumes(fault, legacy, model, caches, originals
     )
 
 
-def test_a_listener_is_told_of_every_byte_from_the_hub(hub, model, originals, capfd):
-    told = []
-    assert_same(load(on_progress=told.append), model)
+def test_every_byte_from_the_hub_is_reported(hub, model, originals, capfd):
+    events = []
+    assert_same(load(on_progress=events.append), model)
     size = originals["safetensors"].stat().st_size
-    assert (told[0], told[-1]) == (Loading("htdemucs"), Loaded("htdemucs", "cpu"))
-    assert {(type(e), e.file, e.total) for e in told[1:-1]} == {
+    assert (events[0], events[-1]) == (Loading("htdemucs"), Loaded("htdemucs", "cpu"))
+    assert {(type(e), e.file, e.total) for e in events[1:-1]} == {
         (Downloading, f"{SIGNATURE}.safetensors", size)
     }
-    assert told[-2].done == size
+    assert events[-2].done == size
     assert capfd.readouterr().err == ""
-    told.clear()
-    load(on_progress=told.append)  # nothing is downloaded twice
-    assert [type(event) for event in told] == [Loading, Loaded]
+    events.clear()
+    load(on_progress=events.append)  # nothing is downloaded twice
+    assert [type(event) for event in events] == [Loading, Loaded]
 
 
-def test_a_listener_is_told_where_a_download_resumes(legacy, originals):
+def test_a_resumed_download_is_reported_from_where_it_resumes(legacy, originals):
     size = originals["th"].stat().st_size
     legacy.faults[".th"] = "cut"
     with pytest.raises(DownloadError):
         load()
     legacy.faults.clear()
-    told = []
-    load(on_progress=told.append)
-    arrived = [event for event in told if isinstance(event, Downloading)]
+    events = []
+    load(on_progress=events.append)
+    arrived = [event for event in events if isinstance(event, Downloading)]
     assert {(e.file, e.total) for e in arrived} == {(legacy_name(legacy), size)}
     assert size // 2 < arrived[0].done <= arrived[-1].done == size
 
@@ -256,11 +258,9 @@ def test_a_cache_that_cannot_be_written_is_reported_in_one_line(legacy, caches):
 
 def test_offline_says_what_to_copy_where(hub, legacy, caches, monkeypatch):
     monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", True)
-    assert registry.offline()
     with pytest.raises(DownloadError) as error:
         load()
-    checksum = registry._table()["signatures"][SIGNATURE]["checksum"]
-    names = f"copy {SIGNATURE}.safetensors or {SIGNATURE}-{checksum}.th to "
+    names = f"copy {SIGNATURE}.safetensors or {legacy_name(legacy)} to "
     one_line(error, names + str(caches["HTDEMUCS_CACHE"]))
     assert "inside this package, mini" in str(error.value)  # suggested, never substituted
     assert hub.log == []
@@ -292,7 +292,7 @@ def test_a_damaged_legacy_file_in_the_cache_is_downloaded_again(legacy, model, c
     name = legacy_name(legacy)
     caches["HTDEMUCS_CACHE"].mkdir()
     (caches["HTDEMUCS_CACHE"] / name).write_bytes(b"damaged")
-    assert registry.cached_members(registry.official_models()["htdemucs"]) == 0
+    assert not registry.is_cached(registry.official_models()["htdemucs"])
     assert_same(load(), model)
 
 

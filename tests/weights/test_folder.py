@@ -124,9 +124,9 @@ def test_a_network_that_a_bag_holds_twice_is_stored_once(model, tmp_path):
     assert_same(Bag([finer, finer]), again)
 
 
-@pytest.mark.parametrize("kind", OLDER)
-def test_older_networks_are_saved_and_loaded_to_the_bit(kind, tmp_path):
-    network = awake(build(OLDER[kind])).eval()
+@pytest.mark.parametrize("architecture", OLDER)
+def test_older_networks_are_saved_and_loaded_to_the_bit(architecture, tmp_path):
+    network = awake(build(OLDER[architecture])).eval()
     save_model(network, tmp_path / "older")
     again = load_model(tmp_path / "older", device="cpu")
     assert type(again) is type(network)
@@ -134,7 +134,7 @@ def test_older_networks_are_saved_and_loaded_to_the_bit(kind, tmp_path):
     assert_same(network, again)
 
 
-def test_a_bag_of_all_kinds_is_saved_and_loaded(model, tmp_path):
+def test_a_bag_of_all_architectures_is_saved_and_loaded(model, tmp_path):
     rate = {"sample_rate": model.sample_rate}
     members = [build(dataclasses.replace(config, **rate)) for config in OLDER.values()]
     bag = Bag([*members, model])
@@ -144,16 +144,16 @@ def test_a_bag_of_all_kinds_is_saved_and_loaded(model, tmp_path):
     assert_same(bag, again)
 
 
-def test_a_member_without_a_kind_is_the_first_kind(saved, model):
-    change_config(saved, lambda config: config["members"][0].pop("kind"))
+def test_a_member_without_an_architecture_is_an_htdemucs(saved, model):
+    change_config(saved, lambda config: config["members"][0].pop("architecture"))
     assert_same(model, load_model(saved, device="cpu"))
 
 
-def test_members_of_unknown_kinds_are_refused(saved):
-    change_config(saved, lambda config: config["members"][0].update(kind="TasNet"))
-    failure(saved, "its kind is TasNet; known are HTDemucs, HDemucs, Demucs")
-    change_config(saved, lambda config: config["members"][0].update(kind=["HTDemucs"]))
-    failure(saved, "its kind is ['HTDemucs']")
+def test_members_of_unknown_architectures_are_refused(saved):
+    change_config(saved, lambda config: config["members"][0].update(architecture="TasNet"))
+    failure(saved, "its architecture is TasNet; known are HTDemucs, HDemucs, Demucs")
+    change_config(saved, lambda config: config["members"][0].update(architecture=["HTDemucs"]))
+    failure(saved, "its architecture is ['HTDemucs']")
 
 
 def test_part_of_a_bag_is_not_saved(bag, tmp_path):
@@ -168,7 +168,7 @@ def test_missing_files_are_named(saved, tmp_path):
     (tmp_path / "empty").mkdir()
     failure(tmp_path / "empty", "config.json")
     with pytest.raises(CheckpointError, match="cannot read"):
-        native_format.load_folder(tmp_path / "empty")
+        native_format.read(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_the_format_is_the_documented_one(saved, model):
     assert config["version"] == 1
     assert "weights" not in config
     (member,) = config["members"]
-    assert member.pop("kind") == "HTDemucs"
+    assert member.pop("architecture") == "HTDemucs"
     assert HTDemucsConfig.from_dict(member) == model.config
     assert all(re.match(r"members\.0\.\w", name) for name in load_file(saved / WEIGHTS))
 

@@ -315,7 +315,7 @@ def test_nothing_is_uploaded_without_a_licence(fields, internet, model):
     internet.on_hub("someone/new", {"README.md": b"---\ntags: [x]\n---\nNo licence.\n"})
     with pytest.raises(CheckpointError) as error:
         model.push_to_hub("someone/new", token=TOKEN, **fields)
-    one_line(error, "someone/new", "state the licence")
+    one_line(error, "state the licence of someone/new", "such as mit")
     assert internet.repositories == {}
     assert internet.commits == []
 

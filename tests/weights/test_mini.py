@@ -18,7 +18,7 @@ def test_it_is_small_and_has_the_four_sources():
     assert model.sources == ("drums", "bass", "other", "vocals")
     assert (model.sample_rate, model.audio_channels) == (44_100, 2)
     assert sum(p.numel() for p in model.parameters()) <= 6_000_000
-    assert (registry.shipped_folder() / "model.safetensors").stat().st_size <= 12_000_000
+    assert (registry.bundled_folder() / "model.safetensors").stat().st_size <= 12_000_000
     assert all(torch.equal(p, p.half().float()) for p in model.parameters())
     assert known_config("mini") == model.config
 

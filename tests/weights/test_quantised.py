@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from htdemucs import CheckpointError
 from htdemucs.weights import demucs_format
-from htdemucs.weights.demucs_format import renaming
+from htdemucs.weights.demucs_format import key_mapping
 from htdemucs.weights.diffq import DIFFERENTIABLE, UNIFORM, Quantised, published_order, unpack
 from weights.makers import (
     CLASS_NAME,
@@ -139,7 +139,7 @@ def test_both_quantisers_are_read_in_both_layouts(kind, suffix, states, model, t
     state, expected = states[kind]
     assert len(state["quantized"]) > 3
     read = demucs_format.read(write(state, tmp_path / f"q{suffix}", model))
-    published_name = renaming(read.config)
+    published_name = key_mapping(read.config)
     ours = {published_name(name): value for name, value in read.state_dict().items()}
     assert ours.keys() == expected.keys()
     for name, value in expected.items():

@@ -19,7 +19,7 @@ from htdemucs import (
     save_model,
 )
 from htdemucs.devices import choose_device
-from htdemucs.weights import registry
+from htdemucs.weights import download, registry
 from htdemucs.weights.load import known_config
 from weights.makers import assert_same, save_safetensors, tiny, write_bag
 
@@ -29,8 +29,8 @@ def _no_network(caches, monkeypatch):
     def refuse(*arguments, **_):
         raise AssertionError(f"asked the network for {arguments}")
 
-    monkeypatch.setattr(registry, "from_hub", refuse)
-    monkeypatch.setattr(registry, "from_url", refuse)
+    monkeypatch.setattr(registry, "download_from_hub", refuse)
+    monkeypatch.setattr(registry, "download_from_url", refuse)
 
 
 @pytest.fixture
@@ -283,8 +283,8 @@ def test_official_configurations_and_weights_fit():
         if model.weights is not None:
             assert len(model.weights) == len(model.members)
             assert {len(row) for row in model.weights} == {len(model.sources)}
-        assert model.repository == "adefossez/" + registry._repository_name(model.name)
-        assert registry.cached_members(model) == 0
+        assert model.repository == "adefossez/" + registry.repository_name(model.name)
+        assert not registry.is_cached(model)
     assert registry.DEFAULT_MODEL in registry.official_models()
 
 
@@ -313,11 +313,11 @@ def test_a_model_is_loaded_to_the_device(th):
 
 
 def test_the_environment_chooses_the_cache(caches, monkeypatch):
-    assert registry.default_cache() == caches["HTDEMUCS_CACHE"]
+    assert download.default_cache() == caches["HTDEMUCS_CACHE"]
     monkeypatch.delenv("HTDEMUCS_CACHE")
-    assert registry.default_cache() == caches["XDG_CACHE_HOME"] / "htdemucs"
+    assert download.default_cache() == caches["XDG_CACHE_HOME"] / "htdemucs"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(caches["TORCH_HOME"]))
-    assert registry.default_cache() == caches["TORCH_HOME"] / ".cache" / "htdemucs"
+    assert download.default_cache() == caches["TORCH_HOME"] / ".cache" / "htdemucs"
     monkeypatch.setenv("HTDEMUCS_CACHE", "~/models")
-    assert registry.default_cache() == caches["TORCH_HOME"] / "models"
+    assert download.default_cache() == caches["TORCH_HOME"] / "models"

@@ -24,7 +24,7 @@ def models(as_json: bool) -> None:
 
 def print_models(as_json: bool) -> None:
     """Print a table, or a JSON list, of the models with names."""
-    from htdemucs.weights.load import named_models
+    from htdemucs.weights.registry import named_models
 
     rows = named_models()
     if as_json:

@@ -11,7 +11,7 @@ from htdemucs.compat.engine import padded_length
 from htdemucs.model import Bag, Model
 from htdemucs.model.config import Seconds
 from htdemucs.model.registry import build
-from htdemucs.weights.demucs_format import assemble, to_config
+from htdemucs.weights.demucs_format import config_from_arguments, network_from_state
 
 
 class Published(nn.Module):
@@ -57,7 +57,7 @@ class Published(nn.Module):
         """Take parameters under their published names; all must be there, whatever `strict`."""
         del strict, assign
         device = next(self.network.parameters()).device
-        self.network = assemble(self.network.config, state_dict).to(device)
+        self.network = network_from_state(self.network.config, state_dict).to(device)
 
     def forward(self, mix: Tensor) -> Tensor:
         """(B, C, L) -> (B, S, C, L)"""
@@ -127,7 +127,7 @@ class BagOfModels(nn.Module):
 
 def _new(kind: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> Model:
     """Return a network of ours with initial values."""
-    return build(to_config(kind, args, keywords))
+    return build(config_from_arguments(kind, args, keywords))
 
 
 AnyModel = Published | BagOfModels

@@ -1,17 +1,21 @@
-"""What users of the hub expect of a model: `from_pretrained`, `save_pretrained`, `push_to_hub`."""
+"""The hub's usual methods of a model: `from_pretrained`, `save_pretrained`, `push_to_hub`.
+
+The work is done in `htdemucs.weights.hub`, one layer up, which each method imports when it is
+called.
+"""
 
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
 
-from htdemucs.errors import CheckpointError, ConfigError
+from htdemucs.errors import CheckpointError
 
 
 class CardFields(TypedDict, total=False):
-    """What a model's card says that only its maker knows.
+    """The fields of a model card that only the model's maker knows.
 
     Attributes:
         license: the licence of the weights, such as "mit" or "cc-by-nc-4.0"; never guessed.
-        training_data: a sentence or more on what the model has learnt from.
+        training_data: a sentence or more on what the model was trained with.
         scores: the JSON file of `htdemucs evaluate`.
     """
 
@@ -20,35 +24,8 @@ class CardFields(TypedDict, total=False):
     scores: str | Path
 
 
-class Hub(Protocol):
-    """Reads and writes models. This room does neither: `htdemucs.weights` brings its own."""
-
-    def load(self, name: str, /, **download: Any) -> object:
-        """Return the model of a name, repository or folder."""
-
-    def save(self, model: Any, folder: Path, card: CardFields, /) -> None:
-        """Write a model and its card to a folder."""
-
-    def push(
-        self,
-        model: Any,
-        repo_id: str,
-        card: CardFields,
-        /,
-        *,
-        token: str | bool | None,
-        private: bool | None,
-        revision: str | None,
-        commit_message: str,
-        create_pr: bool,
-    ) -> str:
-        """Write a model and its card to a repository, and return the commit's URL."""
-
-
-class Pretrained:
-    """Base of the models, which gives them the hub's conventions."""
-
-    _hub: ClassVar[Hub | None] = None
+class HubMixin:
+    """Base of the models, which gives them the hub's usual methods."""
 
     @classmethod
     def from_pretrained(
@@ -77,25 +54,29 @@ class Pretrained:
             DownloadError: the model is not on this machine and cannot be downloaded.
             CheckpointError: a file is damaged or unsafe, or its model is of another class.
         """
-        model = cls._weights().load(
+        from htdemucs.weights import hub
+
+        model: Any = hub.from_pretrained(
             str(name_or_folder),
-            revision=revision,
-            token=token,
-            cache_dir=Path(cache_dir) if cache_dir else None,
-            force_download=force_download,
-            local_files_only=local_files_only,
+            hub.HubOptions(
+                revision=revision,
+                token=token,
+                cache_dir=Path(cache_dir) if cache_dir else None,
+                force_download=force_download,
+                local_files_only=local_files_only,
+            ),
         )
         if not isinstance(model, cls):
-            kind = type(model).__name__
+            name = type(model).__name__
             raise CheckpointError(
-                f"the class of {name_or_folder} is {kind}; use {kind}.from_pretrained or load_model"
+                f"the class of {name_or_folder} is {name}; use {name}.from_pretrained or load_model"
             )
         return model
 
     def save_pretrained(self, folder: str | Path, **card: Unpack[CardFields]) -> None:
         """Write `config.json`, `model.safetensors` and a card, `README.md`, to a folder.
 
-        A card that is there is kept, unless a field of a new one is given.
+        An existing card is kept, unless a field of a new one is given.
 
         Args:
             folder: it replaces an earlier model there.
@@ -105,7 +86,10 @@ class Pretrained:
             CheckpointError: the folder cannot be written, the scores cannot be read, or a bag lacks
                 sources of its members.
         """
-        self._weights().save(self, Path(folder), card)
+        from htdemucs.weights import hub
+
+        model: Any = self  # a network or a bag
+        hub.save_pretrained(model, Path(folder), card)
 
     def push_to_hub(
         self,
@@ -120,15 +104,15 @@ class Pretrained:
     ) -> str:
         """Upload what `save_pretrained` writes in one commit, and return the commit's URL.
 
-        The repository is made if there is none. A card that is there is kept, unless a field of a
-        new one is given. Each card must state a licence.
+        A missing repository is created. An existing card is kept, unless a field of a new one is
+        given. Each card must state a licence.
 
         Args:
-            repo_id: `namespace/name`, or `name` in one's own namespace.
+            repo_id: `namespace/name`, or `name` in the user's own namespace.
             commit_message: the first line of the commit.
-            private: whether a new repository is private; by default as its owner has set.
+            private: whether a new repository is private; by default the owner's setting.
             token: for writing; by default the one that the hub's client has stored.
-            revision: the branch to write to, made if there is none; by default `main`.
+            revision: the branch to write to, created if it is missing; by default `main`.
             create_pr: open a pull request instead.
             **card: the fields of the card (`CardFields`).
 
@@ -137,8 +121,11 @@ class Pretrained:
             CheckpointError: no licence is stated, the scores cannot be read, or a bag lacks sources
                 of its members.
         """
-        return self._weights().push(
-            self,
+        from htdemucs.weights import hub
+
+        model: Any = self  # a network or a bag
+        return hub.push_to_hub(
+            model,
             repo_id,
             card,
             commit_message=commit_message,
@@ -147,9 +134,3 @@ class Pretrained:
             revision=revision,
             create_pr=create_pr,
         )
-
-    @classmethod
-    def _weights(cls) -> Hub:
-        if cls._hub is None:
-            raise ConfigError("import htdemucs.weights, which reads and writes models")
-        return cls._hub

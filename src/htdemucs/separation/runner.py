@@ -14,7 +14,7 @@ from htdemucs.fast import choose_precision, prepare_bag
 from htdemucs.model import Bag, Model
 from htdemucs.model.bag import as_bag, networks
 from htdemucs.separation.chunking import Segment, Windows
-from htdemucs.weights.load import read_again
+from htdemucs.weights.load import reload_networks
 
 ACTIVATIONS = 16  # float32 tensors of the outermost layer's output: the memory of a segment
 MEMORY_SHARE = 0.7  # of the free memory, for batches
@@ -72,7 +72,7 @@ class Runner:
             CheckpointError: a file is gone or damaged, or has changed since it was first read.
         """
         partial = [m for m in self._bag.members if any(p.is_meta for p in m.parameters())]
-        again = dict(zip(partial, read_again(partial), strict=True))
+        again = dict(zip(partial, reload_networks(partial), strict=True))
         return self._bag.map_members(lambda member: again.get(member, member)).to(device)
 
     def batches(self, segments: Iterable[Segment]) -> Iterator[list[Segment]]:

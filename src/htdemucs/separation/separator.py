@@ -25,7 +25,7 @@ from htdemucs.separation.levels import Normalization, Running, measure
 from htdemucs.separation.runner import Pending, Runner
 from htdemucs.settings import EngineSettings
 from htdemucs.weights import load_model
-from htdemucs.weights.load import is_as_read
+from htdemucs.weights.load import is_unchanged
 
 MAX_SHIFT = 0.5  # seconds; no random lead-in is longer
 Stems = dict[str, Tensor]
@@ -388,7 +388,7 @@ def _private_copy(
         except ConfigError as error:
             raise SeparationError(str(error)) from error
     for network in networks(private):
-        network.origin = network.origin if is_as_read(network) else None
+        network.origin = network.origin if is_unchanged(network) else None
     target = choose_device(device) if device else next(private.parameters()).device
     return private.to(target, torch.float32).eval()
 

@@ -39,7 +39,7 @@ from htdemucs.serve.error_codes import code_of
 from htdemucs.serve.maintenance import Maintenance
 from htdemucs.serve.supervisor import Supervisor
 from htdemucs.version import __version__
-from htdemucs.weights.load import named_models
+from htdemucs.weights.registry import named_models
 
 T = TRACKS.c
 

@@ -28,7 +28,7 @@ from htdemucs.serve.uploads import (
     removed_on_error,
     safe_name,
 )
-from htdemucs.weights.load import named_models
+from htdemucs.weights.registry import named_models
 
 T = TRACKS.c
 

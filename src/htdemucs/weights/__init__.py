@@ -1,11 +1,12 @@
-"""Find, read and write weights: official checkpoints, hub repositories, folders in our format."""
+"""Read and write weights: official checkpoints, hub repositories, and folders in our own format.
 
-from htdemucs.model import Bag, Demucs, HDemucs, HTDemucs
-from htdemucs.model.hub_mixin import Pretrained
-from htdemucs.weights import hub
+Imports `model` and the modules at the root. Start reading in `load.py`: a name becomes files
+(`registry.py`, `download.py`), a file becomes a network (`demucs_format.py` or `native_format.py`,
+through `build.py`), several networks become a bag. Add an official model in `models.toml`, and a
+format as a module with `read(path)`, called in `load.read_checkpoint`.
+"""
+
 from htdemucs.weights.load import load_model
 from htdemucs.weights.native_format import save_model
 
-Pretrained._hub = hub
-
-__all__ = ["Bag", "Demucs", "HDemucs", "HTDemucs", "load_model", "save_model"]
+__all__ = ["load_model", "save_model"]

@@ -1,9 +1,8 @@
-"""The published networks' keywords, and their translation into our configurations.
+"""The published package's checkpoints: `.th` (a pickle) and `.safetensors`.
 
-MERGED: The published networks' parameter names.
-MERGED: Read and write official checkpoints (`.th` and `.safetensors`).
-
-Nothing in a file is ever executed; for `.th` files, which are pickles, `pickles` sees to that.
+A file holds the arguments of the published constructor and the parameters under the published
+names. This module translates both: keywords to our configurations, and names by rules. Nothing in
+a file is ever executed; for pickles, `safe_pickle` sees to that.
 """
 
 import json
@@ -24,272 +23,417 @@ from htdemucs.fsutil import atomic_write
 from htdemucs.model import DemucsConfig, HDemucsConfig, Network, NetworkConfig
 from htdemucs.model.config import ContextConfig
 from htdemucs.model.registry import CONFIGS, architecture
-from htdemucs.weights import build
+from htdemucs.weights import safe_pickle
+from htdemucs.weights.build import (
+    build_network,
+    checked_config,
+    empty_network,
+    exact_fraction,
+    printable,
+)
 from htdemucs.weights.diffq import Quantised
-from htdemucs.weights.safe_pickle import KINDS, Contents, class_message, damaged
-from htdemucs.weights.safe_pickle import read as read_pickle
+from htdemucs.weights.safe_pickle import ARCHITECTURES, Contents, damaged, unknown_class
 
-# The published constructors' keywords and their defaults, in order: a checkpoint may pass them by
-# position.
-_HTDEMUCS: dict[str, Any] = {
-    "sources": None,
-    "audio_channels": 2,
-    "channels": 48,
-    "channels_time": None,
-    "growth": 2,
-    "nfft": 4096,
-    "wiener_iters": 0,
-    "end_iters": 0,
-    "wiener_residual": False,
-    "cac": True,
-    "depth": 4,
-    "rewrite": True,
-    "multi_freqs": None,
-    "multi_freqs_depth": 3,
-    "freq_emb": 0.2,
-    "emb_scale": 10,
-    "emb_smooth": True,
-    "kernel_size": 8,
-    "time_stride": 2,
-    "stride": 4,
-    "context": 1,
-    "context_enc": 0,
-    "norm_starts": 4,
-    "norm_groups": 4,
-    "dconv_mode": 1,
-    "dconv_depth": 2,
-    "dconv_comp": 8,
-    "dconv_init": 1e-3,
-    "bottom_channels": 0,
-    "t_layers": 5,
-    "t_emb": "sin",
-    "t_hidden_scale": 4.0,
-    "t_heads": 8,
-    "t_dropout": 0.0,
-    "t_max_positions": 10000,
-    "t_norm_in": True,
-    "t_norm_in_group": False,
-    "t_group_norm": False,
-    "t_norm_first": True,
-    "t_norm_out": True,
-    "t_max_period": 10000.0,
-    "t_weight_decay": 0.0,
-    "t_lr": None,
-    "t_layer_scale": True,
-    "t_gelu": True,
-    "t_weight_pos_embed": 1.0,
-    "t_sin_random_shift": 0,
-    "t_cape_mean_normalize": True,
-    "t_cape_augment": True,
-    "t_cape_glob_loc_scale": (5000.0, 1.0, 1.4),
-    "t_sparse_self_attn": False,
-    "t_sparse_cross_attn": False,
-    "t_mask_type": "diag",
-    "t_mask_random_seed": 42,
-    "t_sparse_attn_window": 500,
-    "t_global_window": 100,
-    "t_sparsity": 0.95,
-    "t_auto_sparsity": False,
-    "t_cross_first": False,
-    "rescale": 0.1,
-    "samplerate": 44100,
-    "segment": 10,
-    "use_train_segment": True,
-}
-_HDEMUCS: dict[str, Any] = {
-    "sources": None,
-    "audio_channels": 2,
-    "channels": 48,
-    "channels_time": None,
-    "growth": 2,
-    "nfft": 4096,
-    "wiener_iters": 0,
-    "end_iters": 0,
-    "wiener_residual": False,
-    "cac": True,
-    "depth": 6,
-    "rewrite": True,
-    "hybrid": True,
-    "hybrid_old": False,
-    "multi_freqs": None,
-    "multi_freqs_depth": 2,
-    "freq_emb": 0.2,
-    "emb_scale": 10,
-    "emb_smooth": True,
-    "kernel_size": 8,
-    "time_stride": 2,
-    "stride": 4,
-    "context": 1,
-    "context_enc": 0,
-    "norm_starts": 4,
-    "norm_groups": 4,
-    "dconv_mode": 1,
-    "dconv_depth": 2,
-    "dconv_comp": 4,
-    "dconv_attn": 4,
-    "dconv_lstm": 4,
-    "dconv_init": 1e-4,
-    "rescale": 0.1,
-    "samplerate": 44100,
-    "segment": 40,
-}
-_DEMUCS: dict[str, Any] = {
-    "sources": None,
-    "audio_channels": 2,
-    "channels": 64,
-    "growth": 2.0,
-    "depth": 6,
-    "rewrite": True,
-    "lstm_layers": 0,
-    "kernel_size": 8,
-    "stride": 4,
-    "context": 1,
-    "gelu": True,
-    "glu": True,
-    "norm_starts": 4,
-    "norm_groups": 4,
-    "dconv_mode": 1,
-    "dconv_depth": 2,
-    "dconv_comp": 4,
-    "dconv_attn": 4,
-    "dconv_lstm": 4,
-    "dconv_init": 1e-4,
-    "normalize": True,
-    "resample": True,
-    "rescale": 0.1,
-    "samplerate": 44100,
-    "segment": 40,
-}
 
-Values = Mapping[str, Any]  # every keyword with its value
-_OUR_NAMES = {"nfft": "n_fft", "samplerate": "sample_rate"}
-_SCALARS = (type(None), bool, int, float, str, Fraction)
+def read(path: Path) -> Network:
+    """Return the network in an official file, on the CPU, in float32.
+
+    Raises:
+        CheckpointError: the file is damaged or unsafe, or of a network this package cannot run.
+    """
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        read_contents = _read_safetensors if path.suffix == ".safetensors" else safe_pickle.read
+        contents = read_contents(path)
+        config = config_from_arguments(contents.architecture, contents.args, contents.kwargs)
+        state = contents.state
+        if isinstance(state, Quantised):
+            state = state.parameters(_published_shapes(config, state.capacity))
+        return network_from_state(config, state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def network_from_state(config: NetworkConfig, state: Mapping[str, Any]) -> Network:
+    """Return a network in evaluation mode with parameters under their published names.
+
+    Raises:
+        CheckpointError: a parameter is missing, unknown, of the wrong shape, or not finite.
+    """
+    parameters = {name: _from_convolution(name, value) for name, value in state.items()}
+    return build_network(config, parameters, key_mapping(config))
+
+
+def write(network: Network, path: Path) -> None:
+    """Write a network in the published `.safetensors` layout, in float16 as released.
+
+    Raises:
+        CheckpointError: the file cannot be written, or float16 cannot hold the parameters.
+    """
+    state, published_name = {}, key_mapping(network.config)
+    for ours, value in network.state_dict().items():
+        name = published_name(ours)
+        half = value.detach().to("cpu", torch.float16)
+        if not half.isfinite().all():
+            raise CheckpointError(f"{ours} is too large for float16; convert to a folder instead")
+        state[name] = _as_convolution(name, half).contiguous()
+
+    def encode_fraction(value: object) -> dict[str, Any]:
+        if not isinstance(value, Fraction):
+            raise TypeError(f"cannot write {value!r} as JSON")
+        numerator, denominator = value.as_integer_ratio()
+        return {"_type": "fraction", "numerator": numerator, "denominator": denominator}
+
+    classes = {ours: published for published, ours in ARCHITECTURES.items()}
+    metadata = {
+        "klass": classes[architecture(network.config)],
+        "args": "[]",
+        "kwargs": json.dumps(keywords_from_config(network.config), default=encode_fraction),
+    }
+    try:
+        with atomic_write(path) as partial:
+            save_file(state, partial, metadata=metadata)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"cannot write {path}: {reason}") from error
+
+
+def _read_safetensors(path: Path) -> Contents:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if not {"klass", "args", "kwargs"} <= set(metadata):
+            raise CheckpointError("not an official checkpoint: its metadata lacks klass or kwargs")
+        if metadata["klass"] not in ARCHITECTURES:
+            raise CheckpointError(unknown_class(printable(metadata["klass"])))
+        args = json.loads(metadata["args"], object_hook=_decode_fraction)
+        kwargs = json.loads(metadata["kwargs"], object_hook=_decode_fraction)
+        if not isinstance(args, list) or not isinstance(kwargs, dict):
+            raise CheckpointError("not an official checkpoint: its args or kwargs are damaged")
+        parameters: dict[str, Any] | Quantised = state
+        if "structure" in metadata:
+            nested = _nested(json.loads(metadata["structure"]), state)
+            parameters = Quantised(nested, nested["meta"]["klass"])
+        return Contents(ARCHITECTURES[metadata["klass"]], args, kwargs, parameters)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged file surfaces as almost anything
+        raise CheckpointError(damaged(error)) from error
+
+
+def _decode_fraction(value: dict[str, Any]) -> Any:
+    if value.get("_type") != "fraction":
+        return value
+    return exact_fraction(value.get("numerator"), value.get("denominator"))
+
+
+def _nested(node: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return the value that a node of a quantised file's structure describes.
+
+    A class becomes its name.
+    """
+    if not isinstance(node, dict):
+        return node
+    ((tag, value),) = node.items()
+    if tag == "_dict":
+        return {key: _nested(item, tensors) for key, item in value}
+    if tag in ("_list", "_tuple"):
+        return [_nested(item, tensors) for item in value]
+    return tensors[value] if tag == "_tensor" else {"_class": value}[tag]
+
+
+def _published_shapes(config: NetworkConfig, available: int) -> dict[str, torch.Size]:
+    """Return the shapes of the published network's parameters; the file holds so many values."""
+    with torch.device("meta"):
+        state = empty_network(config, available).state_dict()
+    published_name = key_mapping(config)
+    names = {published_name(ours): value for ours, value in state.items()}
+    return {name: _as_convolution(name, value).shape for name, value in names.items()}
+
+
+def _as_convolution(name: str, value: Tensor) -> Tensor:
+    """Turn a linear layer around the transformer into a 1x1 convolution, as published."""
+    return value[..., None] if name.startswith("channel_") and value.dim() == 2 else value
+
+
+def _from_convolution(name: str, value: Any) -> Any:
+    if not isinstance(value, Tensor) or not name.startswith("channel_") or value.dim() != 3:
+        return value
+    if value.shape[-1] != 1:
+        raise CheckpointError(f"its {printable(name)} is not a 1x1 convolution")
+    return value[..., 0]
+
+
+# Keywords
 
 
 @dataclass(frozen=True)
 class Keywords:
-    """The keywords of one kind of network.
+    """The keywords of one published constructor.
 
     Attributes:
-        kind: the kind's name.
-        defaults: every keyword and its default, in order.
+        defaults: every keyword and its default, in order, because a checkpoint may pass them by
+            position.
+        fields: keyword -> field of our configuration with the same meaning.
         inert: keywords without effect on a trained network whose other keywords are all supported:
             settings of features that are off, of the initial values, or of the optimiser. They are
             not compared with the defaults, because released checkpoints have others (a sparse
             attention window of 400, for one).
-        harmless: keywords that may differ from the default as long as the feature stays off.
+        harmless: keywords that may differ from the default as long as the feature stays off; the
+            function takes the value and all values.
     """
 
-    kind: str
-    defaults: Values
+    defaults: Mapping[str, Any]
+    fields: Mapping[str, str]
     inert: frozenset[str]
-    harmless: Mapping[str, Callable[[Any, Values], bool]]
+    harmless: Mapping[str, Callable[[Any, Mapping[str, Any]], bool]]
 
-    @property
-    def fields(self) -> dict[str, str]:
-        """Keyword -> field of the configuration with the same meaning."""
-        names = {name: _OUR_NAMES.get(name, name) for name in self.defaults}
-        known = CONFIGS[self.kind].__dataclass_fields__
-        return {name: field for name, field in names.items() if field in known}
+
+_OUR_NAMES = {"nfft": "n_fft", "samplerate": "sample_rate"}
+_SCALARS = (type(None), bool, int, float, str, Fraction)
+SAME = object()  # stands for the default of the field in our configuration
+
+
+def _keywords(
+    name: str,
+    defaults: Mapping[str, Any],
+    inert: Sequence[str] = (),
+    harmless: Mapping[str, Callable[[Any, Mapping[str, Any]], bool]] | None = None,
+) -> Keywords:
+    known = CONFIGS[name].__dataclass_fields__
+    names = {keyword: _OUR_NAMES.get(keyword, keyword) for keyword in defaults}
+    fields = {keyword: field for keyword, field in names.items() if field in known}
+    filled = {k: known[names[k]].default if v is SAME else v for k, v in defaults.items()}
+    return Keywords(filled, fields, frozenset(inert), harmless or {})
 
 
 KEYWORDS = {
-    keywords.kind: keywords
-    for keywords in (
-        Keywords(
-            "HTDemucs",
-            _HTDEMUCS,
-            inert=frozenset(
-                {
-                    "multi_freqs_depth",  # multi_freqs is off
-                    "emb_smooth",  # initial values
-                    "time_stride",  # used only where the branches merge, which depth rules out
-                    "norm_groups",  # norm_starts keeps these norms out
-                    "t_max_positions",  # t_emb is "sin"
-                    "t_norm_in_group",  # t_norm_in takes precedence
-                    "t_weight_decay",
-                    "t_lr",
-                    "t_cape_mean_normalize",
-                    "t_cape_augment",
-                    "t_cape_glob_loc_scale",
-                    "t_mask_type",  # attention is dense
-                    "t_mask_random_seed",
-                    "t_sparse_attn_window",
-                    "t_global_window",
-                    "t_sparsity",
-                    "t_auto_sparsity",
-                }
-            ),
-            harmless={
-                "channels_time": lambda value, values: value in (None, values["channels"]),
-                "multi_freqs": lambda value, _: not value,
-                "norm_starts": lambda value, values: bool(value >= values["depth"]),
-            },
+    "HTDemucs": _keywords(
+        "HTDemucs",
+        {
+            "sources": None,
+            "audio_channels": SAME,
+            "channels": SAME,
+            "channels_time": None,
+            "growth": SAME,
+            "nfft": SAME,
+            "wiener_iters": 0,
+            "end_iters": 0,
+            "wiener_residual": False,
+            "cac": True,
+            "depth": SAME,
+            "rewrite": True,
+            "multi_freqs": None,
+            "multi_freqs_depth": 3,
+            "freq_emb": SAME,
+            "emb_scale": SAME,
+            "emb_smooth": True,
+            "kernel_size": 8,
+            "time_stride": 2,
+            "stride": 4,
+            "context": 1,
+            "context_enc": 0,
+            "norm_starts": 4,
+            "norm_groups": 4,
+            "dconv_mode": 1,
+            "dconv_depth": SAME,
+            "dconv_comp": SAME,
+            "dconv_init": SAME,
+            "bottom_channels": 0,
+            "t_layers": SAME,
+            "t_emb": "sin",
+            "t_hidden_scale": SAME,
+            "t_heads": SAME,
+            "t_dropout": SAME,
+            "t_max_positions": 10000,
+            "t_norm_in": True,
+            "t_norm_in_group": False,
+            "t_group_norm": False,
+            "t_norm_first": True,
+            "t_norm_out": True,
+            "t_max_period": 10000.0,
+            "t_weight_decay": 0.0,
+            "t_lr": None,
+            "t_layer_scale": True,
+            "t_gelu": True,
+            "t_weight_pos_embed": 1.0,
+            "t_sin_random_shift": 0,
+            "t_cape_mean_normalize": True,
+            "t_cape_augment": True,
+            "t_cape_glob_loc_scale": (5000.0, 1.0, 1.4),
+            "t_sparse_self_attn": False,
+            "t_sparse_cross_attn": False,
+            "t_mask_type": "diag",
+            "t_mask_random_seed": 42,
+            "t_sparse_attn_window": 500,
+            "t_global_window": 100,
+            "t_sparsity": 0.95,
+            "t_auto_sparsity": False,
+            "t_cross_first": False,
+            "rescale": SAME,
+            "samplerate": SAME,
+            "segment": 10,
+            "use_train_segment": True,
+        },
+        inert=(
+            "multi_freqs_depth",  # multi_freqs is off
+            "emb_smooth",  # initial values
+            "time_stride",  # used only where the branches merge, which depth rules out
+            "norm_groups",  # norm_starts keeps these norms out
+            "t_max_positions",  # t_emb is "sin"
+            "t_norm_in_group",  # t_norm_in takes precedence
+            "t_weight_decay",
+            "t_lr",
+            "t_cape_mean_normalize",
+            "t_cape_augment",
+            "t_cape_glob_loc_scale",
+            "t_mask_type",  # attention is dense
+            "t_mask_random_seed",
+            "t_sparse_attn_window",
+            "t_global_window",
+            "t_sparsity",
+            "t_auto_sparsity",
         ),
-        Keywords(
-            "HDemucs",
-            _HDEMUCS,
-            inert=frozenset({"emb_smooth", "wiener_residual"}),  # the latter adds up to nothing
-            harmless={
-                "channels_time": lambda value, values: value in (None, values["channels"]),
-                "wiener_iters": lambda value, values: value == 0 or bool(values["cac"]),
-                "end_iters": lambda value, values: value == 0 or bool(values["cac"]),
-            },
-        ),
-        Keywords("Demucs", _DEMUCS, inert=frozenset(), harmless={}),
-    )
+        harmless={
+            "channels_time": lambda value, values: value in (None, values["channels"]),
+            "multi_freqs": lambda value, _: not value,
+            "norm_starts": lambda value, values: bool(value >= values["depth"]),
+        },
+    ),
+    "HDemucs": _keywords(
+        "HDemucs",
+        {
+            "sources": None,
+            "audio_channels": SAME,
+            "channels": SAME,
+            "channels_time": None,
+            "growth": SAME,
+            "nfft": SAME,
+            "wiener_iters": 0,
+            "end_iters": 0,
+            "wiener_residual": False,
+            "cac": SAME,
+            "depth": SAME,
+            "rewrite": True,
+            "hybrid": True,
+            "hybrid_old": SAME,
+            "multi_freqs": None,
+            "multi_freqs_depth": 2,
+            "freq_emb": SAME,
+            "emb_scale": SAME,
+            "emb_smooth": True,
+            "kernel_size": 8,
+            "time_stride": 2,
+            "stride": 4,
+            "context": 1,
+            "context_enc": 0,
+            "norm_starts": SAME,
+            "norm_groups": SAME,
+            "dconv_mode": SAME,
+            "dconv_depth": SAME,
+            "dconv_comp": SAME,
+            "dconv_attn": SAME,
+            "dconv_lstm": SAME,
+            "dconv_init": 1e-4,
+            "rescale": SAME,
+            "samplerate": SAME,
+            "segment": 40,
+        },
+        inert=("emb_smooth", "wiener_residual"),  # the latter adds up to nothing
+        harmless={
+            "channels_time": lambda value, values: value in (None, values["channels"]),
+            "wiener_iters": lambda value, values: value == 0 or bool(values["cac"]),
+            "end_iters": lambda value, values: value == 0 or bool(values["cac"]),
+        },
+    ),
+    "Demucs": _keywords(
+        "Demucs",
+        {
+            "sources": None,
+            "audio_channels": SAME,
+            "channels": SAME,
+            "growth": SAME,
+            "depth": SAME,
+            "rewrite": True,
+            "lstm_layers": 0,
+            "kernel_size": 8,
+            "stride": 4,
+            "context": 1,
+            "gelu": True,
+            "glu": True,
+            "norm_starts": SAME,
+            "norm_groups": SAME,
+            "dconv_mode": SAME,
+            "dconv_depth": SAME,
+            "dconv_comp": SAME,
+            "dconv_attn": SAME,
+            "dconv_lstm": SAME,
+            "dconv_init": SAME,
+            "normalize": SAME,
+            "resample": True,
+            "rescale": SAME,
+            "samplerate": SAME,
+            "segment": 40,
+        },
+    ),
 }
 
 
-def to_config(kind: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> NetworkConfig:
+def config_from_arguments(
+    architecture: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> NetworkConfig:
     """Return the configuration that a checkpoint's constructor arguments describe.
 
     Raises:
         CheckpointError: a keyword asks for a feature that this network lacks; the message names it.
     """
-    known = KEYWORDS[kind]
-    if len(args) > len(known.defaults):
+    keywords = KEYWORDS[architecture]
+    if len(args) > len(keywords.defaults):
         raise CheckpointError(
             f"the checkpoint passes {len(args)} arguments, too many to be genuine"
         )
-    by_position = dict(zip(known.defaults, args, strict=False))
-    if twice := sorted(by_position.keys() & keywords.keys()):
+    by_position = dict(zip(keywords.defaults, args, strict=False))
+    if twice := sorted(by_position.keys() & kwargs.keys()):
         raise CheckpointError(f"the checkpoint passes {twice[0]} twice; download it again")
-    arguments = {name: _simple(value) for name, value in (by_position | dict(keywords)).items()}
-    values = {**known.defaults, **arguments}
+    arguments = {name: _simple(value) for name, value in (by_position | dict(kwargs)).items()}
+    values = {**keywords.defaults, **arguments}
     for name in arguments:
-        if not _supported(known, name, values):
+        if not _is_supported(keywords, name, values):
             raise CheckpointError(
-                f"the checkpoint sets {build.shown(name)}={build.shown(values[name])}, which "
-                f"no released {kind} has and this package cannot run"
+                f"the checkpoint sets {printable(name)}={printable(values[name])}, which "
+                f"no released {architecture} has and this package cannot run"
             )
-    fields = {field: _whole(values[name]) for name, field in known.fields.items()}
+    fields = {field: _whole(values[name]) for name, field in keywords.fields.items()}
     if "multi_freqs" in fields:
         fields["multi_freqs"] = fields["multi_freqs"] or ()
-    return build.configuration(kind, fields)
+    return checked_config(architecture, fields)
 
 
-def from_config(config: NetworkConfig) -> dict[str, Any]:
+def keywords_from_config(config: NetworkConfig) -> dict[str, Any]:
     """Return the published constructor's keywords for this configuration."""
-    known = KEYWORDS[architecture(config)]
-    values = {name: getattr(config, field) for name, field in known.fields.items()}
-    if "norm_starts" not in known.fields and "norm_starts" in known.defaults:
+    keywords = KEYWORDS[architecture(config)]
+    values = {name: getattr(config, field) for name, field in keywords.fields.items()}
+    if "norm_starts" not in keywords.fields and "norm_starts" in keywords.defaults:
         values["norm_starts"] = max(4, config.depth)
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
-def _supported(known: Keywords, name: str, values: Values) -> bool:
-    if name in known.fields or name in known.inert:
+def _is_supported(keywords: Keywords, name: str, values: Mapping[str, Any]) -> bool:
+    if name in keywords.fields or name in keywords.inert:
         return True
     value = values[name]
-    if name not in known.defaults:
+    if name not in keywords.defaults:
         return value in (None, False, 0, "", [], {}, ())  # an unknown feature, switched off
-    if name in known.harmless:
+    if name in keywords.harmless:
         try:
-            return known.harmless[name](value, values)
+            return keywords.harmless[name](value, values)
         except TypeError:
             return False
-    return bool(value == known.defaults[name])
+    return bool(value == keywords.defaults[name])
 
 
 def _simple(value: Any) -> Any:
@@ -305,6 +449,8 @@ def _whole(value: Any) -> Any:
     """Return a whole float as an integer, so that growth=2.0 is growth=2."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
+
+# Names of parameters
 
 Rules = tuple[tuple[str, str], ...]  # our names -> the published ones, applied in order
 
@@ -337,14 +483,14 @@ _HTDEMUCS_KEYS: Rules = (
 )
 
 
-def renaming(config: NetworkConfig) -> Callable[[str], str]:
-    """Return the function from a parameter's name to its published name."""
+def key_mapping(config: NetworkConfig) -> Callable[[str], str]:
+    """Return the function that maps a parameter's name to its published name."""
     rules = _HTDEMUCS_KEYS
     if isinstance(config, HDemucsConfig):
-        rules = _hdemucs(config)
+        rules = _hdemucs_keys(config)
     if isinstance(config, DemucsConfig):
-        rules = _demucs(config)
-    compiled = [(re.compile(ours), theirs) for ours, theirs in (*rules, *_dconv(config))]
+        rules = _demucs_keys(config)
+    compiled = [(re.compile(ours), theirs) for ours, theirs in (*rules, *_dconv_keys(config))]
 
     def rename(name: str) -> str:
         for ours, theirs in compiled:
@@ -354,8 +500,8 @@ def renaming(config: NetworkConfig) -> Callable[[str], str]:
     return rename
 
 
-def _hdemucs(config: HDemucsConfig) -> Rules:
-    """Published encoders and decoders go through merge and split; norms have numbers."""
+def _hdemucs_keys(config: HDemucsConfig) -> Rules:
+    """The published encoders and decoders include merge and split; their norms have numbers."""
     outer, inner = config.outer_depth, config.depth - config.outer_depth - 1
     return (
         (r"^merge\.time_conv\.", f"tencoder.{outer}.conv."),
@@ -378,8 +524,8 @@ def _hdemucs(config: HDemucsConfig) -> Rules:
     )
 
 
-def _demucs(config: DemucsConfig) -> Rules:
-    """Published layers are sequences, in which functions have numbers too."""
+def _demucs_keys(config: DemucsConfig) -> Rules:
+    """The published layers are sequences, which also number their activation functions."""
     after = 4 if config.dconv_mode == 3 else 3
     encoder = {"conv": 0, "norm": 1, "dconv": 3, "rewrite": 4, "rewrite_norm": 5}
     decoder = {
@@ -392,11 +538,11 @@ def _demucs(config: DemucsConfig) -> Rules:
     )
 
 
-def _dconv(config: NetworkConfig) -> Iterator[tuple[str, str]]:
-    """Published DConvs are sequences too, longer by an LSTM and attention in inner layers."""
+def _dconv_keys(config: NetworkConfig) -> Iterator[tuple[str, str]]:
+    """The published DConvs are sequences, longer by an LSTM and attention in inner layers."""
     innermost = {"encoder": 0, "tencoder": 0, "decoder": config.depth - 1}
     innermost["tdecoder"] = config.outer_depth if isinstance(config, HDemucsConfig) else 0
-    word = "" if isinstance(config, DemucsConfig) else "dconv."
+    prefix = "" if isinstance(config, DemucsConfig) else "dconv."
     for side, last in innermost.items():
         for number in range(config.depth):
             layer = abs(last - number)
@@ -409,137 +555,6 @@ def _dconv(config: NetworkConfig) -> Iterator[tuple[str, str]]:
             }  # fmt: skip
             for ours, theirs in positions.items():
                 pattern = rf"^({side}\.{number}\..*?)dconv\.(\d+)\.{re.escape(ours)}\."
-                yield pattern, rf"\1{word}layers.\2.{theirs}."
+                yield pattern, rf"\1{prefix}layers.\2.{theirs}."
     yield r"\.fading\.", ".query_decay."
     yield r"\.(\d)\.output\.", r".\1.proj."
-
-
-def read(path: Path) -> Network:
-    """Return the network in an official file, on the CPU, in float32.
-
-    Raises:
-        CheckpointError: the file is damaged or unsafe, or of a network this package cannot run.
-    """
-    reader = _read_safetensors if path.suffix == ".safetensors" else read_pickle
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    try:
-        kind, args, kwargs, state = reader(path)
-        config = to_config(kind, args, kwargs)
-        if isinstance(state, Quantised):
-            state = state.parameters(_shapes(config, state.capacity))
-        return assemble(config, state)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-
-
-def assemble(config: NetworkConfig, state: Mapping[str, Any]) -> Network:
-    """Return a network in evaluation mode with parameters under their published names.
-
-    Raises:
-        CheckpointError: a parameter is missing, unknown, of the wrong shape, or not finite.
-    """
-    parameters = {name: _from_convolution(name, value) for name, value in state.items()}
-    return build.network(config, parameters, renaming(config))
-
-
-def write(model: Network, path: Path) -> None:
-    """Write a network in the official `.safetensors` layout, in float16 as released.
-
-    Raises:
-        CheckpointError: the file cannot be written, or float16 cannot hold the parameters.
-    """
-    state, published_name = {}, renaming(model.config)
-    for name, value in model.state_dict().items():
-        theirs = published_name(name)
-        half = value.detach().to("cpu", torch.float16)
-        if not half.isfinite().all():
-            raise CheckpointError(f"{name} is too large for float16; convert to a folder instead")
-        state[theirs] = _as_convolution(theirs, half).contiguous()
-    metadata = {
-        "klass": next(name for name, ours in KINDS.items() if ours == architecture(model.config)),
-        "args": "[]",
-        "kwargs": json.dumps(from_config(model.config), default=_encode_fraction),
-    }
-    try:
-        with atomic_write(path) as partial:
-            save_file(state, partial, metadata=metadata)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"cannot write {path}: {reason}") from error
-
-
-def _shapes(config: NetworkConfig, count: int) -> dict[str, torch.Size]:
-    """Return the shapes of the published network's parameters, of a file with so many values."""
-    with torch.device("meta"):
-        state = build.blank(config, count).state_dict()
-    published_name = renaming(config)
-    names = {published_name(ours): value for ours, value in state.items()}
-    return {name: _as_convolution(name, value).shape for name, value in names.items()}
-
-
-def _read_safetensors(path: Path) -> Contents:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        kind, args, kwargs = _decode_metadata(metadata)
-        if "structure" not in metadata:
-            return kind, args, kwargs, state
-        nested = _nested(json.loads(metadata["structure"]), state)
-        return kind, args, kwargs, Quantised(nested, nested["meta"]["klass"])
-    except CheckpointError:
-        raise
-    except Exception as error:  # a damaged file surfaces as almost anything
-        raise CheckpointError(damaged(error)) from error
-
-
-def _decode_metadata(metadata: dict[str, str]) -> tuple[str, list[Any], dict[str, Any]]:
-    if not {"klass", "args", "kwargs"} <= set(metadata):
-        raise CheckpointError("not an official checkpoint: its metadata lacks klass or kwargs")
-    if metadata["klass"] not in KINDS:
-        raise CheckpointError(class_message(build.shown(metadata["klass"])))
-    args = json.loads(metadata["args"], object_hook=_decode_fraction)
-    kwargs = json.loads(metadata["kwargs"], object_hook=_decode_fraction)
-    if not isinstance(args, list) or not isinstance(kwargs, dict):
-        raise CheckpointError("not an official checkpoint: its args or kwargs are damaged")
-    return KINDS[metadata["klass"]], args, kwargs
-
-
-def _nested(node: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return what a node of a quantised file's structure describes; a class is its name."""
-    if not isinstance(node, dict):
-        return node
-    ((kind, value),) = node.items()
-    if kind == "_dict":
-        return {key: _nested(item, tensors) for key, item in value}
-    if kind in ("_list", "_tuple"):
-        return [_nested(item, tensors) for item in value]
-    return tensors[value] if kind == "_tensor" else {"_class": value}[kind]
-
-
-def _decode_fraction(value: dict[str, Any]) -> Any:
-    if value.get("_type") != "fraction":
-        return value
-    return build.exact_fraction(value.get("numerator"), value.get("denominator"))
-
-
-def _encode_fraction(value: object) -> dict[str, Any]:
-    if not isinstance(value, Fraction):
-        raise TypeError(f"cannot write {value!r} as JSON")
-    return {"_type": "fraction", "numerator": value.numerator, "denominator": value.denominator}
-
-
-def _as_convolution(name: str, value: Tensor) -> Tensor:
-    """Turn a linear around the transformer into a 1x1 convolution, as published."""
-    return value[..., None] if name.startswith("channel_") and value.dim() == 2 else value
-
-
-def _from_convolution(name: str, value: Any) -> Any:
-    if not isinstance(value, Tensor) or not name.startswith("channel_") or value.dim() != 3:
-        return value
-    if value.shape[-1] != 1:
-        raise CheckpointError(f"its {build.shown(name)} is no 1x1 convolution")
-    return value[..., 0]

@@ -1,6 +1,7 @@
-"""A model's card: `README.md` beside its weights, from what is known and nothing else.
+"""The models' `from_pretrained`, `save_pretrained` and `push_to_hub`, and the model card.
 
-MERGED: The models' `from_pretrained`, `save_pretrained` and `push_to_hub`: hub and folders alike.
+The card is `README.md` next to the weights. It is written from what is known about the network and
+what the maker states, and nothing else. Downloads are in `download`.
 """
 
 import json
@@ -11,7 +12,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
-from torch import nn
 
 from htdemucs.errors import CheckpointError, DownloadError, UploadError
 from htdemucs.fsutil import atomic_write
@@ -19,14 +19,16 @@ from htdemucs.model import Bag, Model
 from htdemucs.model.bag import networks
 from htdemucs.model.hub_mixin import CardFields
 from htdemucs.version import __version__
-from htdemucs.weights import native_format, registry
-from htdemucs.weights.build import shown
+from htdemucs.weights.build import printable
+from htdemucs.weights.download import HubOptions, download_from_hub, hub_errors
 from htdemucs.weights.load import read_model
+from htdemucs.weights.native_format import CARD_FILE, save_model, stated_license
 
-CARD_FILE = "README.md"
-_IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.+-]*")  # as the hub's licences are called
+LOG = logging.getLogger(__name__)
+_REPOSITORY = re.compile(r"\w[\w.-]{,95}/\w[\w.-]{,95}")
+_LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]*")  # the form of the hub's names of licences
 
-_TEXT = """\
+_CARD = """\
 ---
 {metadata}---
 
@@ -49,9 +51,9 @@ htdemucs separate -n {address} song.mp3
 ```
 
 ```python
-from htdemucs import {kind}, Separator
+from htdemucs import {class_name}, Separator
 
-separator = Separator({kind}.from_pretrained("{place}"))
+separator = Separator({class_name}.from_pretrained("{location}"))
 stems = separator.separate(waveform, sample_rate)
 ```
 
@@ -71,35 +73,118 @@ This card was written by htdemucs {version}.
 """
 
 
-def card_text(model: Model, place: str, fields: CardFields, *, on_hub: bool) -> str:
+def from_pretrained(name: str, options: HubOptions) -> Model:
+    """Return the model of a name, repository or folder, on the CPU."""
+    if _REPOSITORY.fullmatch(name) and not Path(name).exists():
+        name = f"hf://{name}"
+    return read_model(name, options)
+
+
+def save_pretrained(model: Model, folder: Path, fields: CardFields) -> None:
+    """Write a model and its card to a folder; without fields, an existing card is kept."""
+    card = card_text(model, folder.resolve().name, fields, on_hub=False)
+    save_model(model, folder)
+    if fields or not (folder / CARD_FILE).exists():
+        _write_card(card, folder)
+
+
+def push_to_hub(
+    model: Model,
+    repo_id: str,
+    fields: CardFields,
+    *,
+    token: str | bool | None,
+    private: bool | None,
+    revision: str | None,
+    **commit: Any,
+) -> str:
+    """Write a model and its card to a repository in one commit, and return the commit's URL."""
+    from huggingface_hub import HfApi
+
+    with hub_errors(repo_id, UploadError):
+        api = HfApi(token=token)
+        if "/" not in repo_id:
+            repo_id = f"{api.whoami()['name']}/{repo_id}"
+    if not fields.get("license") and (fields or not _states_license(repo_id, token, revision)):
+        raise CheckpointError(f"state the licence of {repo_id}, such as mit or cc-by-nc-4.0")
+    card = card_text(model, repo_id, fields, on_hub=True)
+    with TemporaryDirectory() as folder:
+        save_model(model, folder)
+        if fields:
+            _write_card(card, Path(folder))
+        LOG.info("uploading to %s", repo_id)
+        with hub_errors(repo_id, UploadError):
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            if revision:
+                api.create_branch(repo_id, branch=revision, exist_ok=True)
+            uploaded = api.upload_folder(
+                repo_id=repo_id, folder_path=folder, revision=revision, **commit
+            )
+    return str(uploaded.commit_url)
+
+
+def _states_license(repo_id: str, token: str | bool | None, revision: str | None) -> bool:
+    """Whether the card on the hub already states a licence."""
+    options = HubOptions(revision=revision, token=token, force_download=True)
+    try:
+        path = download_from_hub(repo_id, CARD_FILE, options)
+    except DownloadError:
+        return False
+    return bool(stated_license(path.read_text(encoding="utf-8", errors="replace")))
+
+
+def _write_card(text: str, folder: Path) -> None:
+    try:
+        with atomic_write(folder / CARD_FILE) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def card_text(model: Model, location: str, fields: CardFields, *, on_hub: bool) -> str:
     """Return the card of a model.
 
     Args:
         model: the model.
-        place: its folder or its repository on the hub.
+        location: its folder, or its repository on the hub.
         fields: what the maker states.
-        on_hub: whether the place is a repository.
+        on_hub: whether the location is a repository.
 
     Raises:
-        CheckpointError: a field is of no use, or the scores cannot be read.
+        CheckpointError: a field has an impossible value, or the scores cannot be read.
     """
     if unknown := sorted(set(fields) - CardFields.__optional_keys__):
         raise TypeError(f"a card has no field {unknown[0]}")
-    licence = _one_line(fields.get("license"))
+    licence: Any = fields.get("license")
+    if licence is not None:
+        if not isinstance(licence, str) or not licence.strip() or not licence.isprintable():
+            raise CheckpointError(
+                f"the license must be a name such as mit, not {printable(licence)}"
+            )
+        licence = licence.strip()
+    metadata: dict[str, Any] = {}
+    if licence:  # one that the hub has no name for is "other", and stands in the text
+        metadata["license"] = licence if _LICENSE_ID.fullmatch(licence) else "other"
+    metadata |= {"library_name": "htdemucs", "pipeline_tag": "audio-to-audio"}
+    metadata["tags"] = ["music-source-separation", "htdemucs"]
+    members = networks(model)
+    names = [f"`{type(member).__name__}`" for member in members]
+    counts = " and ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
+    summaries = dict.fromkeys((type(m).__doc__ or "").partition("\n")[0].strip() for m in members)
     scores = fields.get("scores")
-    return _TEXT.format(
-        metadata=_metadata(licence),
-        title=Path(place).name,
-        sources=_listed(model.sources),
-        about=_about(model),
-        network=_network(model),
+    return _CARD.format(
+        metadata=yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True),
+        title=Path(location).name,
+        sources=" and ".join(filter(None, (", ".join(model.sources[:-1]), model.sources[-1]))),
+        about=" ".join(summaries),
+        network=f"a bag of {counts}" if isinstance(model, Bag) else names[0],
         parameters=sum(p.numel() for p in model.parameters()) / 1e6,
         sample_rate=model.sample_rate,
         channels=model.audio_channels,
         segment=float(model.segment),
-        address=f"hf://{place}" if on_hub else place,
-        kind=type(model).__name__,
-        place=place,
+        address=f"hf://{location}" if on_hub else location,
+        class_name=type(model).__name__,
+        location=location,
         training_data=fields.get("training_data", "").strip() or "Not stated.",
         scores=_scores(Path(scores)) if scores else "Not measured.",
         license=licence or "Not stated: ask its maker before you use or share it.",
@@ -107,70 +192,20 @@ def card_text(model: Model, place: str, fields: CardFields, *, on_hub: bool) -> 
     )
 
 
-def stated_license(card: str) -> str | None:
-    """Return the licence in a card's metadata; None if it states none."""
-    metadata = re.match(r"---\r?\n(.*?)\r?\n---", card, re.DOTALL)
-    try:
-        fields = yaml.safe_load(metadata[1]) if metadata else None
-    except yaml.YAMLError:
-        return None
-    licence = fields.get("license") if isinstance(fields, dict) else None
-    return licence if isinstance(licence, str) and licence else None
-
-
-def _one_line(licence: object) -> str:
-    if licence is None:
-        return ""
-    if not isinstance(licence, str) or not licence.strip() or not licence.isprintable():
-        raise CheckpointError(f"the license must be a name such as mit, not {shown(licence)}")
-    return licence.strip()
-
-
-def _metadata(licence: str) -> str:
-    fields: dict[str, Any] = {}
-    if _IDENTIFIER.fullmatch(licence):
-        fields["license"] = licence
-    elif licence:
-        fields["license"] = "other"  # in words, which stand in the text
-    fields |= {"library_name": "htdemucs", "pipeline_tag": "audio-to-audio"}
-    fields["tags"] = ["music-source-separation", "htdemucs"]
-    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
-
-
-def _about(model: Model) -> str:
-    """Return the first sentence of each network's own description."""
-    kinds = dict.fromkeys(type(network) for network in networks(model))
-    return " ".join((kind.__doc__ or "").partition("\n")[0].strip() for kind in kinds)
-
-
-def _network(model: Model) -> str:
-    names = [_kind(network) for network in networks(model)]
-    kinds = " and ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
-    return f"a bag of {kinds}" if isinstance(model, Bag) else names[0]
-
-
-def _kind(network: nn.Module) -> str:
-    return f"`{type(network).__name__}`"
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
 def _scores(path: Path) -> str:
-    """Return a table of what `htdemucs evaluate` measured."""
+    """Return a table of the scores in a JSON file of `htdemucs evaluate`."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["format"] != "htdemucs-evaluation":
             raise ValueError
-        return _table(document)
+        return _score_table(document)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a JSON file of htdemucs evaluate") from error
 
 
-def _table(document: dict[str, Any]) -> str:
+def _score_table(document: dict[str, Any]) -> str:
     stems = [*document["stems"], "all"]
     data, options = document["data"], document["options"]
     rows = [
@@ -189,75 +224,3 @@ def _table(document: dict[str, Any]) -> str:
         f"shifts {options['shifts']}, overlap {options['overlap']:g}."
     )
     return "\n".join([about, "", *lines])
-
-
-LOG = logging.getLogger(__name__)
-_REPOSITORY = re.compile(r"\w[\w.-]{,95}/\w[\w.-]{,95}")
-
-
-def load(name: str, /, **download: Any) -> Model:
-    """Return the model of a name, repository or folder, on the CPU."""
-    if _REPOSITORY.fullmatch(name) and not Path(name).exists():
-        name = f"hf://{name}"
-    return read_model(name, registry.HubOptions(**download))
-
-
-def save(model: Model, path: Path, fields: CardFields) -> None:
-    """Write a model and its card to a folder; without fields, a card that is there is kept."""
-    card = card_text(model, path.resolve().name, fields, on_hub=False)
-    native_format.save_model(model, path)
-    if fields or not (path / CARD_FILE).exists():
-        _write_card(card, path)
-
-
-def push(
-    model: Model,
-    repo_id: str,
-    fields: CardFields,
-    *,
-    token: str | bool | None,
-    private: bool | None,
-    revision: str | None,
-    **commit: Any,
-) -> str:
-    """Write a model and its card to a repository in one commit, and return the commit's URL."""
-    from huggingface_hub import HfApi
-
-    with registry.hub_client(repo_id, UploadError):
-        api = HfApi(token=token)
-        if "/" not in repo_id:
-            repo_id = f"{api.whoami()['name']}/{repo_id}"
-    if not fields.get("license") and (fields or not _states_license(repo_id, token, revision)):
-        raise CheckpointError(f"state the licence of {repo_id}, such as mit or cc-by-nc-4.0")
-    card = card_text(model, repo_id, fields, on_hub=True)
-    with TemporaryDirectory() as files:
-        native_format.save_model(model, files)
-        if fields:
-            _write_card(card, Path(files))
-        LOG.info("uploading to %s", repo_id)
-        with registry.hub_client(repo_id, UploadError):
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            if revision:
-                api.create_branch(repo_id, branch=revision, exist_ok=True)
-            done = api.upload_folder(
-                repo_id=repo_id, folder_path=files, revision=revision, **commit
-            )
-    return str(done.commit_url)
-
-
-def _states_license(repo_id: str, token: str | bool | None, revision: str | None) -> bool:
-    """Whether the card that is on the hub already states a licence."""
-    access = registry.HubOptions(revision=revision, token=token, force_download=True)
-    try:
-        path = registry.from_hub(repo_id, CARD_FILE, access)
-    except DownloadError:
-        return False
-    return bool(stated_license(path.read_text(encoding="utf-8", errors="replace")))
-
-
-def _write_card(text: str, path: Path) -> None:
-    try:
-        with atomic_write(path / CARD_FILE) as partial:
-            partial.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,13 +1,8 @@
-"""Load a model by any name or path, ready to run.
-
-MERGED: The models that have names, as far as they are known without a download.
-"""
+"""Load a model by any name or path, ready to run."""
 
 import logging
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,24 +10,17 @@ from htdemucs.devices import choose_device
 from htdemucs.environment import CheckpointFiles, checksum
 from htdemucs.errors import CheckpointError, ConfigError, ModelNotFoundError
 from htdemucs.events import EventCallback, Loaded, Loading, ignore_events
-from htdemucs.model import Bag, Model, Network, NetworkConfig, build
+from htdemucs.model import Bag, Model, Network, NetworkConfig
 from htdemucs.model.bag import needed_members, networks
-from htdemucs.weights import demucs_format, native_format, registry
-from htdemucs.weights.registry import (
-    SHIPPED_MODEL,
-    License,
-    cached_members,
-    official_config,
-    official_models,
-    shipped_folder,
-    shipped_license,
-)
+from htdemucs.weights import demucs_format, native_format
+from htdemucs.weights.download import HubOptions, report_downloads_to
+from htdemucs.weights.registry import DEFAULT_MODEL, find_files, official_config, official_models
 
 LOG = logging.getLogger(__name__)
 
 
 def load_model(
-    name_or_path: str | Path = registry.DEFAULT_MODEL,
+    name_or_path: str | Path = DEFAULT_MODEL,
     *,
     repo: str | Path | None = None,
     device: str | torch.device | None = None,
@@ -64,56 +52,53 @@ def load_model(
         CheckpointError: a file is damaged, unsafe, or of a network this package cannot run.
         ConfigError: this machine has no such device.
     """
-    place = choose_device(device)
-    name, access = str(name_or_path), registry.HubOptions(_path(cache_dir))
-    tell = on_progress or ignore_events
-    tell(Loading(name))
-    with registry.report_downloads_to(on_progress):
-        model = read_model(name, access, repo=_path(repo), stems=stems).to(place)
-    tell(Loaded(name, str(place)))
+    name, device = str(name_or_path), choose_device(device)
+    options = HubOptions(Path(cache_dir) if cache_dir else None)
+    on_event = on_progress or ignore_events
+    on_event(Loading(name))
+    with report_downloads_to(on_progress):
+        model = read_model(name, options, repo=Path(repo) if repo else None, stems=stems)
+    model = model.to(device)
+    on_event(Loaded(name, str(device)))
     return model
 
 
 def read_model(
     name: str,
-    access: registry.HubOptions,
+    options: HubOptions,
     *,
     repo: Path | None = None,
     stems: Sequence[str] | None = None,
 ) -> Model:
     """Return a model on the CPU; the arguments and errors are those of `load_model`."""
-    files = registry.locate(name, repo, access, stems)
-    first = read_member(files.members[0], name)
-    if isinstance(first, Bag):
+    # From the name to files on this machine; missing ones are downloaded.
+    files = find_files(name, repo, options, stems)
+
+    # From a file to a network: its configuration and tensors are read and checked, the network is
+    # built without initial values, and the tensors are copied into it.
+    paths, weights = list(files.members), files.weights
+    first = read_checkpoint(paths[0], name)
+    if isinstance(first, Bag) or (len(paths) == 1 and weights is None and files.segment is None):
         return first
-    if len(files.members) == 1 and files.weights is None and files.segment is None:
-        return first
-    try:
-        return _bag(first, files, name, stems).eval()
-    except ConfigError as error:
-        raise CheckpointError(f"{name}: {error}") from error
 
-
-def _path(path: str | Path | None) -> Path | None:
-    return Path(path) if path else None
-
-
-def _bag(first: Network, files: registry.ModelFiles, name: str, stems: Sequence[str] | None) -> Bag:
-    """Return a bag of `first`, its first member, and of the other members that the stems need."""
-    paths, rows = list(files.members), files.weights
+    # From networks to a bag, of those that the stems need. The caller refuses unknown stems.
     if not stems or not set(stems) <= set(first.sources):
-        stems = None  # the caller refuses unknown stems
-    elif rows and [len(row) for row in rows] == [len(first.sources)] * len(paths):
-        needed = needed_members(rows, [first.sources.index(stem) for stem in stems])
-        paths, rows = [paths[i] for i in needed], [rows[i] for i in needed]
+        stems = None
+    elif weights and [len(row) for row in weights] == [len(first.sources)] * len(paths):
+        needed = needed_members(weights, [first.sources.index(stem) for stem in stems])
+        paths, weights = [paths[i] for i in needed], [weights[i] for i in needed]
     members = {
-        path: first if path == files.members[0] else read_member(path, name)
+        path: first if path == files.members[0] else read_checkpoint(path, name)
         for path in dict.fromkeys(paths)
     }
-    return Bag([members[path] for path in paths], rows, files.segment, stems)  # type: ignore[misc]
+    try:
+        bag = Bag([members[path] for path in paths], weights, files.segment, stems)  # type: ignore[misc]
+    except ConfigError as error:
+        raise CheckpointError(f"{name}: {error}") from error
+    return bag.eval()
 
 
-def read_member(path: Path, name: str) -> Model:
+def read_checkpoint(path: Path, name: str) -> Model:
     """Read the network in an official file, or the network or bag in a folder in our format.
 
     Args:
@@ -121,49 +106,51 @@ def read_member(path: Path, name: str) -> Model:
         name: the model's name, for its `origin`.
 
     Raises:
-        CheckpointError: the file or folder is damaged or unsafe, or is no model.
+        CheckpointError: the file or folder is damaged or unsafe, or is not a model.
     """
     if not path.is_dir():
         model: Model = demucs_format.read(path)
         files: tuple[Path, ...] = (path,)
     elif native_format.is_model_folder(path):
-        model = native_format.load_folder(path)
+        model = native_format.read(path)
         files = (path / native_format.CONFIG_FILE, path / native_format.WEIGHTS_FILE)
     else:
         raise CheckpointError(
             f"{path} has no config.json; for a model inside it, pass the folder as the repo"
         )
-    for path in files:
-        LOG.debug("read %s", path)
+    for file in files:
+        LOG.debug("read %s", file)
     for number, network in enumerate(networks(model)):
         network.origin = CheckpointFiles(name, files, number, checksum(network))
     return model
 
 
-def is_as_read(network: Network) -> bool:
+def is_unchanged(network: Network) -> bool:
     """Whether a network was read from files, and nobody has changed its parameters since."""
     return network.origin is not None and network.origin.checksum == checksum(network)
 
 
-def read_again(members: Sequence[Network]) -> list[Network]:
+def reload_networks(members: Sequence[Network]) -> list[Network]:
     """Return networks like these, on the CPU, from the files that these were read from.
 
     Raises:
         CheckpointError: a file is gone or damaged, or has changed since.
     """
-    found: dict[tuple[Path, ...], list[Network]] = {}
-    again = []
+    read: dict[tuple[Path, ...], list[Network]] = {}
+    reloaded: list[Network] = []
     for origin in (member.origin for member in members):
         assert origin is not None
-        if origin.files not in found:
+        if origin.files not in read:
             path = origin.files[0]
             path = path.parent if path.name == native_format.CONFIG_FILE else path
-            found[origin.files] = networks(read_member(path, origin.name))
-        again += found[origin.files][origin.member : origin.member + 1]
-        if not again or again[-1].origin != origin:
-            path = origin.files[-1]
-            raise CheckpointError(f"{path} has changed since it was read; load the model again")
-    return again
+            read[origin.files] = networks(read_checkpoint(path, origin.name))
+        candidates = read[origin.files]
+        if origin.member >= len(candidates) or candidates[origin.member].origin != origin:
+            raise CheckpointError(
+                f"{origin.files[-1]} has changed since it was read; load the model again"
+            )
+        reloaded.append(candidates[origin.member])
+    return reloaded
 
 
 def known_config(name: str) -> NetworkConfig:
@@ -173,59 +160,9 @@ def known_config(name: str) -> NetworkConfig:
         ModelNotFoundError: the model is neither official nor on this machine.
         CheckpointError: its files are damaged.
     """
-    for model in registry.official_models().values():
+    for model in official_models().values():
         if name == model.name or name in model.members:
-            return registry.official_config(name if name in model.members else model.members[0])
+            return official_config(name if name in model.members else model.members[0])
     if name.startswith("hf://"):
         raise ModelNotFoundError(f"{name} must be downloaded first; give a path to it instead")
-    loaded = load_model(name, device="cpu")
-    return loaded.members[0].config if isinstance(loaded, Bag) else loaded.config
-
-
-def named_models() -> list[dict[str, Any]]:
-    """Return a dictionary for each model; `bytes` is its download, 0 where unknown."""
-    rows = [_shipped_row()]
-    for model in official_models().values():
-        size = 0 if model.quantised else sum(map(_size, set(model.members)))
-        rows.append(
-            {
-                "name": model.name,
-                "sources": list(model.sources),
-                "members": list(model.members),
-                "bytes": size,
-                "cached": cached_members(model) == len(model.members),
-                "about": model.about,
-                **_license(model.license),
-            }
-        )
-    return rows
-
-
-@cache
-def _size(signature: str) -> int:
-    """Return the bytes of an official network in float16, as far as its sizes are known."""
-    with torch.device("meta"):
-        return 2 * sum(p.numel() for p in build(official_config(signature)).parameters())
-
-
-@cache
-def _shipped_sources() -> tuple[str, ...]:
-    return known_config(SHIPPED_MODEL).sources
-
-
-def _shipped_row() -> dict[str, Any]:
-    return {
-        "name": SHIPPED_MODEL,
-        "sources": list(_shipped_sources()),
-        "members": [],
-        "bytes": (shipped_folder() / "model.safetensors").stat().st_size,
-        "cached": True,
-        "about": "small, comes with this package: to try things, not for listening",
-        **_license(shipped_license()),
-    }
-
-
-def _license(license: License) -> dict[str, str | None]:
-    """Return what a source states, and when it was read; None for a licence that none states."""
-    read = license.read.isoformat() if license.read else None
-    return {"license": license.name, "license_read": read, "license_note": license.note}
+    return networks(load_model(name, device="cpu"))[0].config

@@ -1,4 +1,7 @@
-"""Our own format: a folder with `config.json` and `model.safetensors`, the hub's layout."""
+"""Our own format: a folder with `config.json`, `model.safetensors` and perhaps a card, `README.md`.
+
+This is the layout of a repository on the hub.
+"""
 
 import json
 import re
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -14,23 +18,31 @@ from torch import Tensor
 from htdemucs.errors import CheckpointError, ConfigError
 from htdemucs.fsutil import atomic_write
 from htdemucs.model import Bag, Model, NetworkConfig
+from htdemucs.model.bag import networks
 from htdemucs.model.config import Seconds, exact_seconds, json_seconds
 from htdemucs.model.registry import architecture
-from htdemucs.weights import build
+from htdemucs.weights.build import (
+    build_network,
+    checked_config,
+    exact_fraction,
+    is_weight_table,
+    printable,
+)
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
 FORMAT_VERSION = 1
-FIRST_KIND = "HTDemucs"  # of members that name none: folders of the first version have no other
+DEFAULT_ARCHITECTURE = "HTDemucs"  # of members that name none
 
 
 @dataclass(frozen=True)
-class _Description:
-    """The contents of `config.json`: the members' configurations, and their weights in the bag."""
+class ModelConfig:
+    """The contents of `config.json`."""
 
     members: list[NetworkConfig]
-    weights: list[list[float]] | None  # None for a single network, which is no bag
-    segment: Seconds | None  # only a bag has it
+    weights: list[list[float]] | None  # of the members in a bag; None for a single network
+    segment: Seconds | None  # of a bag
 
 
 def save_model(model: Model, folder: str | Path) -> None:
@@ -43,34 +55,55 @@ def save_model(model: Model, folder: str | Path) -> None:
         CheckpointError: the folder cannot be written, or the bag lacks sources of its members.
     """
     folder = Path(folder)
-    networks = list(model.members) if isinstance(model, Bag) else [model]
+    members = networks(model)
     config: dict[str, Any] = {"format": "htdemucs", "version": FORMAT_VERSION}
     if isinstance(model, Bag):
-        if model.sources != networks[0].sources:
+        if model.sources != members[0].sources:
             raise CheckpointError("a bag limited to some stems cannot be saved; save the whole bag")
         config |= {"weights": model.weights.tolist(), "segment": json_seconds(model.segment)}
     config["members"] = [
-        {"kind": architecture(network.config)} | network.config.to_dict() for network in networks
+        {"architecture": architecture(member.config)} | member.config.to_dict()
+        for member in members
     ]
     state = {
         f"members.{i}.{name}": _smallest(value.detach().cpu())
-        for i, network in enumerate(networks)
-        for name, value in network.state_dict().items()
+        for i, member in enumerate(members)
+        for name, value in member.state_dict().items()
     }
+    path = folder / CONFIG_FILE
     try:
-        _write(folder, json.dumps(config, indent=2) + "\n", state)
+        with (
+            atomic_write(path) as config_partial,
+            atomic_write(folder / WEIGHTS_FILE) as weights_partial,
+        ):
+            # Not save_file: it makes files that only their owner can read.
+            weights_partial.write_bytes(save(state, metadata={"format": "pt"}))
+            config_partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            if path.exists() and path.read_bytes() != config_partial.read_bytes():
+                path.unlink()  # without it the folder is not a model until both files are replaced
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"cannot write {folder}: {reason}") from error
 
 
-def load_folder(folder: Path) -> Model:
+def _smallest(value: Tensor) -> Tensor:
+    half = value.to(torch.float16)
+    lossless = torch.equal(half.float(), value.float())
+    return (half if lossless else value.to(torch.float32, copy=True)).contiguous()
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether `path` is a folder in our format."""
+    return (path / CONFIG_FILE).is_file()
+
+
+def read(folder: Path) -> Model:
     """Return the network or bag in a folder, on the CPU, in float32.
 
     Raises:
         CheckpointError: a file is missing or damaged, or does not fit the other one.
     """
-    description = _read_config(folder / CONFIG_FILE)
+    config = read_config(folder)
     path = folder / WEIGHTS_FILE
     try:
         state = load_file(path)
@@ -79,47 +112,30 @@ def load_folder(folder: Path) -> Model:
     except Exception as error:  # a damaged file surfaces as almost anything
         raise CheckpointError(f"{path} is damaged or incomplete; copy it there again") from error
     try:
-        return _model(description, state)
+        parameters: list[dict[str, Tensor]] = [{} for _ in config.members]
+        for name, value in state.items():
+            member = re.match(r"members\.(\d{1,6})\.", name, re.ASCII)
+            if not member or int(member[1]) >= len(parameters):
+                raise CheckpointError(f"it has an unknown parameter: {printable(name)}")
+            parameters[int(member[1])][name] = value
+        members = [
+            build_network(member, parameters[i], f"members.{i}.{{}}".format)
+            for i, member in enumerate(config.members)
+        ]
+        if config.weights is None:
+            return members[0]
+        return Bag(members, config.weights, config.segment).eval()
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def is_model_folder(path: Path) -> bool:
-    """Whether `path` is a folder in our format."""
-    return (path / CONFIG_FILE).is_file()
+def read_config(folder: Path) -> ModelConfig:
+    """Return what `config.json` describes.
 
-
-def _write(folder: Path, config: str, state: dict[str, Tensor]) -> None:
-    """Write both files. Weights never lie beside the configuration of another model."""
+    Raises:
+        CheckpointError: the file is missing or damaged, or describes an impossible network.
+    """
     path = folder / CONFIG_FILE
-    with (
-        atomic_write(path) as config_partial,
-        atomic_write(folder / WEIGHTS_FILE) as weights_partial,
-    ):
-        # Not save_file: it makes files that only their owner can read.
-        weights_partial.write_bytes(save(state, metadata={"format": "pt"}))
-        config_partial.write_text(config, encoding="utf-8")
-        if path.exists() and path.read_bytes() != config_partial.read_bytes():
-            path.unlink()  # until both files are replaced, this is no model folder
-
-
-def _model(description: _Description, state: dict[str, Tensor]) -> Model:
-    parameters: list[dict[str, Tensor]] = [{} for _ in description.members]
-    for name, value in state.items():
-        member = re.match(r"members\.(\d{1,6})\.", name, re.ASCII)
-        if not member or int(member[1]) >= len(parameters):
-            raise CheckpointError(f"it has an unknown parameter: {build.shown(name)}")
-        parameters[int(member[1])][name] = value
-    members = [
-        build.network(config, parameters[i], f"members.{i}.{{}}".format)
-        for i, config in enumerate(description.members)
-    ]
-    if description.weights is None:
-        return members[0]
-    return Bag(members, description.weights, description.segment).eval()
-
-
-def _read_config(path: Path) -> _Description:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -133,30 +149,35 @@ def _read_config(path: Path) -> _Description:
     members, weights = fields.get("members"), fields.get("weights")
     if not isinstance(members, list) or not members or (len(members) > 1 and weights is None):
         raise CheckpointError(f"{path} must list its members and, if there are several, weights")
-    if weights is not None and not build.are_weights(weights):
+    if weights is not None and not is_weight_table(weights):
         raise CheckpointError(f"{path}: its weights must be a list of numbers for each member")
     try:
         configs = [_member_config(member) for member in members]
         segment = _seconds(fields["segment"]) if "segment" in fields else None
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return _Description(configs, weights, segment)
+    return ModelConfig(configs, weights, segment)
 
 
 def _member_config(fields: Any) -> NetworkConfig:
     if not isinstance(fields, dict):
-        raise CheckpointError(f"each member must be a JSON object, not {build.shown(fields)}")
+        raise CheckpointError(f"each member must be a JSON object, not {printable(fields)}")
     fields = dict(fields)
     if "segment" in fields:
         fields["segment"] = _seconds(fields["segment"])
-    return build.configuration(fields.pop("kind", FIRST_KIND), fields)
+    return checked_config(fields.pop("architecture", DEFAULT_ARCHITECTURE), fields)
 
 
 def _seconds(value: Any) -> Seconds:
-    return exact_seconds(value if type(value) is float else build.exact_fraction(value))
+    return exact_seconds(value if type(value) is float else exact_fraction(value))
 
 
-def _smallest(value: Tensor) -> Tensor:
-    half = value.to(torch.float16)
-    lossless = torch.equal(half.float(), value.float())
-    return (half if lossless else value.to(torch.float32, copy=True)).contiguous()
+def stated_license(card: str) -> str | None:
+    """Return the licence in the metadata of a model card; None if the card states none."""
+    metadata = re.match(r"---\r?\n(.*?)\r?\n---", card, re.DOTALL)
+    try:
+        fields = yaml.safe_load(metadata[1]) if metadata else None
+    except yaml.YAMLError:
+        return None
+    licence = fields.get("license") if isinstance(fields, dict) else None
+    return licence if isinstance(licence, str) and licence else None

@@ -1,41 +1,49 @@
 """Read official `.th` files, which are pickles, and execute nothing in them.
 
-A pickle is a program that may name functions and classes. First its instructions are read, not run:
-a file is refused if it has a name that no genuine file has. Then torch's restricted loader runs it,
-with an inert stand-in for every name that is not torch's.
+A pickle is a program that may name functions and classes. torch's restricted loader
+(`weights_only`) runs only a few instructions, which build plain containers and tensors. Two things
+that it allows are refused before it starts: names that no genuine file has, and nested tuples that
+would never finish hashing. Published classes become inert stand-ins.
 """
 
 import io
+import pickle
 import pickletools
 import threading
 import warnings
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import torch
 
 from htdemucs.errors import CheckpointError
-from htdemucs.weights import build
+from htdemucs.weights.build import exact_fraction, plain_tensor, printable
 from htdemucs.weights.diffq import DIFFERENTIABLE, UNIFORM, Quantised
 
-# Published class -> our kind of network.
-KINDS = {
+# Published class -> our architecture.
+ARCHITECTURES = {
     "demucs.htdemucs.HTDemucs": "HTDemucs",
     "demucs.hdemucs.HDemucs": "HDemucs",
     "demucs.demucs.Demucs": "Demucs",
 }
-# Kind, arguments, keywords, and the tensors by name or quantised.
-Contents = tuple[str, list[Any], dict[str, Any], dict[str, Any] | Quantised]
 
 MAX_PICKLE = 64 << 20  # bytes, without the tensors; released files have 0.1 MB
 MAX_TUPLE = 1000  # values in a tuple and the tuples inside it
 LEGACY_PICKLES = 5  # in files of torch before 1.6: three headers, the contents, the tensors' names
 
 
-class _Numbers:
-    """Stands in for NumPy's values and types, which official files hold among their metrics."""
+class Contents(NamedTuple):
+    """The contents of an official file, as plain data."""
+
+    architecture: str
+    args: list[Any]  # of the published constructor
+    kwargs: dict[str, Any]
+    state: dict[str, Any] | Quantised  # tensors by their published names
+
+
+class _NumpyStandIn:
+    """Replaces NumPy's values and types, which official files hold among their metrics."""
 
     def __init__(self, *args: object) -> None:
         """Drop the arguments."""
@@ -44,8 +52,8 @@ class _Numbers:
         """Drop the state."""
 
 
-class _FractionParts:
-    """Stands in for `Fraction`, whose own parser takes very long over some strings."""
+class _FractionStandIn:
+    """Replaces `Fraction`, whose own parser takes very long over some strings."""
 
     __slots__ = ("parts",)
 
@@ -53,56 +61,52 @@ class _FractionParts:
         self.parts = parts
 
 
-# Stand-ins for the classes of quantisers -> their names.
+# Empty classes; only their identity matters.
+_NETWORKS = {type(name, (), {}): name for name in ARCHITECTURES}
 _QUANTISERS = {type("Quantiser", (), {}): name for name in (DIFFERENTIABLE, UNIFORM)}
-_CLASSES = {type(kind, (), {}): kind for kind in KINDS.values()}  # only their identity matters
 _STAND_INS: dict[str, type] = {
-    **{name: stand_in for stand_in, name in _QUANTISERS.items()},
-    **dict(zip(KINDS, _CLASSES, strict=True)),
-    "fractions.Fraction": _FractionParts,
-    "numpy.dtype": _Numbers,
-    "numpy.ndarray": _Numbers,
+    **{name: stand_in for stand_in, name in (_NETWORKS | _QUANTISERS).items()},
+    "fractions.Fraction": _FractionStandIn,
+    "numpy.dtype": _NumpyStandIn,
+    "numpy.ndarray": _NumpyStandIn,
     **{
-        f"numpy.{core}.multiarray.{name}": _Numbers
+        f"numpy.{core}.multiarray.{name}": _NumpyStandIn
         for core in ("core", "_core")
         for name in ("scalar", "_reconstruct")
     },
 }
-_TORCH_NAMES = {
+_ALLOWED_NAMES = {
+    *_STAND_INS,
     "_codecs.encode",
     "collections.OrderedDict",
     "torch._utils._rebuild_parameter",
     "torch._utils._rebuild_tensor_v2",
-    *(f"torch.{kind}Storage" for kind in ("BFloat16", "Half", "Float", "Double")),
-    *(f"torch.{kind}Storage" for kind in ("Bool", "Byte", "Char", "Short", "Int", "Long")),
+    *(f"torch.{dtype}Storage" for dtype in ("BFloat16", "Half", "Float", "Double")),
+    *(f"torch.{dtype}Storage" for dtype in ("Bool", "Byte", "Char", "Short", "Int", "Long")),
 }
-_TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
-_OPCODES = {
-    *("PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPERSID"),
-    *("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
-    *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
-    *("BINUNICODE", "EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT", *_TUPLES),
-    *("APPEND", "APPENDS", "SETITEM", "SETITEMS"),
-}
-_unpickling = threading.Lock()  # torch's list of allowed names is global
+_safe_globals_lock = threading.Lock()  # torch's list of safe names is global
 
 
 def read(path: Path) -> Contents:
-    """Return the kind, the constructor's arguments and the parameters in a `.th` file.
+    """Return the architecture, the constructor's arguments and the parameters in a `.th` file.
 
     Raises:
-        CheckpointError: the file is damaged, unsafe, or no official checkpoint.
+        CheckpointError: the file is damaged, unsafe, or not an official checkpoint.
     """
     try:
         _vet(path)
-        names = [(stand_in, name) for name, stand_in in _STAND_INS.items()]
-        with _unpickling, warnings.catch_warnings():
+        stand_ins = [(stand_in, name) for name, stand_in in _STAND_INS.items()]
+        with _safe_globals_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with torch.serialization.safe_globals(names):  # type: ignore[arg-type]
+            with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
                 package = torch.load(path, map_location="cpu", weights_only=True)
-        return _unpack(package)
+        return _contents(package)
     except CheckpointError:
         raise
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            "refused: it has instructions that no genuine checkpoint has"
+        ) from error
     except Exception as error:  # a damaged archive surfaces as almost anything
         raise CheckpointError(damaged(error)) from error
 
@@ -112,12 +116,13 @@ def damaged(error: Exception) -> str:
     return f"damaged or incomplete ({type(error).__name__}); download it again"
 
 
-def class_message(name: str) -> str:
+def unknown_class(name: str) -> str:
     """Return the message for a network of an unknown class."""
-    return f"its network is {name}; only {', '.join(KINDS.values())} can be run"
+    return f"its network is {name}; only {', '.join(ARCHITECTURES.values())} can be run"
 
 
 def _vet(path: Path) -> None:
+    """Raise CheckpointError if a file has names or nested tuples that no genuine file has."""
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
         file.seek(0)
@@ -133,19 +138,22 @@ def _vet(path: Path) -> None:
 
 
 def _vet_pickle(file: IO[bytes]) -> None:
-    """Raise CheckpointError if a pickle has unknown instructions, unknown names or huge tuples.
+    """Check the names and the tuples in a pickle without running it.
 
-    This follows the pickle's stack and keeps only the size of each value. Tuples matter because
-    they may be keys of dictionaries: hashing a very deep tuple crashes the process, and hashing a
-    tuple that holds another one twice, which again holds another one twice, and so on, never ends.
+    Tuples matter because they may be keys of dictionaries: hashing a very deep tuple crashes the
+    process, and hashing a tuple that holds another one twice, which again holds another one twice,
+    and so on, never ends. So this follows the pickle's stack and keeps the size of each value.
     """
     stack: list[int | None] = []  # None is a mark
     memo: dict[Any, int | None] = {}
     for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name not in _OPCODES:
-            raise CheckpointError("refused: it has instructions that no genuine checkpoint has")
         if opcode.name == "GLOBAL":
-            _vet_name(str(argument).replace(" ", "."))
+            name = str(argument).replace(" ", ".")
+            if name not in _ALLOWED_NAMES:
+                raise CheckpointError(
+                    f"refused: it wants to run or create {printable(name)}, "
+                    "which no genuine checkpoint does"
+                )
         if opcode.name.endswith("BINPUT"):
             memo[argument] = stack[-1]
         elif opcode.name.endswith("BINGET"):
@@ -153,39 +161,25 @@ def _vet_pickle(file: IO[bytes]) -> None:
         elif opcode.name == "MARK":
             stack.append(None)
         else:
-            parts = _popped(stack, opcode.stack_before)
-            size = 1 + sum(parts) if opcode.name in _TUPLES else 1
+            parts: list[int] = []
+            for taken in reversed(opcode.stack_before):
+                if taken is pickletools.stackslice:
+                    while (top := stack.pop()) is not None:
+                        parts.append(top)
+                elif taken is not pickletools.markobject:
+                    parts.append(stack.pop() or 0)
+            size = 1 + sum(parts) if opcode.name.startswith("TUPLE") else 1
             if size > MAX_TUPLE:
                 raise CheckpointError("refused: no genuine checkpoint is nested like this")
             stack.extend(size for _ in opcode.stack_after)
 
 
-def _popped(stack: list[int | None], before: Sequence[pickletools.StackObject]) -> list[int]:
-    """Pop the sizes of the values that an instruction takes from the stack."""
-    parts = []
-    for kind in reversed(before):
-        if kind is pickletools.stackslice:
-            while (top := stack.pop()) is not None:
-                parts.append(top)
-        elif kind is not pickletools.markobject:
-            parts.append(stack.pop() or 0)
-    return parts
-
-
-def _vet_name(name: str) -> None:
-    if name not in _STAND_INS and name not in _TORCH_NAMES:
-        name = build.shown(name)
-        raise CheckpointError(
-            f"refused: it wants to run or create {name}, which no genuine checkpoint does"
-        )
-
-
-def _unpack(package: Any) -> Contents:
+def _contents(package: Any) -> Contents:
     """Return plain containers and tensors; no object of the file's own is used after this."""
     if not isinstance(package, dict) or not {"klass", "kwargs", "state"} <= set(package):
         raise CheckpointError("not an official checkpoint: it lacks klass, kwargs or state")
-    if not isinstance(package["klass"], type) or package["klass"] not in _CLASSES:
-        raise CheckpointError(class_message("of no known class"))
+    if not isinstance(package["klass"], type) or package["klass"] not in _NETWORKS:
+        raise CheckpointError(unknown_class("of no known class"))
     args = dict.get(package, "args", ())  # an ordered dictionary could bring its own .get
     kwargs, state = package["kwargs"], package["state"]
     containers = isinstance(args, list | tuple) and isinstance(kwargs, dict)
@@ -193,23 +187,19 @@ def _unpack(package: Any) -> Contents:
         raise CheckpointError("not an official checkpoint: its args, kwargs or state is damaged")
     parameters: dict[str, Any] | Quantised
     if dict.get(state, "__quantized") is True:
-        parameters = _quantised(state)
+        meta = dict.get(state, "meta")
+        stand_in = dict.get(meta, "klass") if isinstance(meta, dict) else None
+        quantiser = next((name for klass, name in _QUANTISERS.items() if klass is stand_in), "")
+        parameters = Quantised(state, quantiser)
     else:
-        parameters = {name: build.plain_tensor(state[name]) for name in state}
-    return (
-        _CLASSES[package["klass"]],
+        parameters = {name: plain_tensor(state[name]) for name in state}
+    return Contents(
+        ARCHITECTURES[_NETWORKS[package["klass"]]],
         [_decoded(value) for value in args],
         {name: _decoded(kwargs[name]) for name in kwargs},
         parameters,
     )
 
 
-def _quantised(state: dict[str, Any]) -> Quantised:
-    meta = dict.get(state, "meta")
-    stand_in = dict.get(meta, "klass") if isinstance(meta, dict) else None
-    name = next((name for kind, name in _QUANTISERS.items() if kind is stand_in), "")
-    return Quantised(state, name)
-
-
 def _decoded(value: Any) -> Any:
-    return build.exact_fraction(*value.parts) if isinstance(value, _FractionParts) else value
+    return exact_fraction(*value.parts) if isinstance(value, _FractionStandIn) else value
