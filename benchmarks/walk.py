@@ -34,7 +34,7 @@ from htdemucs.model import Network, build
 from htdemucs.model.config import NetworkConfig
 from htdemucs.training import TrainConfig
 from htdemucs.training.config import DataConfig, OptimConfig
-from htdemucs.training.trainer import Trainer, _Stretch
+from htdemucs.training.trainer import Trainer, _LogInterval
 
 IDENTITY = [[float(i == j) for j in range(4)] for i in range(4)]  # a member for each stem
 BATCH = 4  # segments
@@ -154,7 +154,7 @@ def training_step(network: Network, precision: str) -> Counts:
     unused: Any = None
     trainer = Trainer(config, network, unused, None, _accelerator(network, precision))
     with Watch() as watch:
-        loss, _ = trainer._train_step(iter([batch]), _Stretch())
+        loss, _ = trainer._train_step(iter([batch]), _LogInterval())
     assert loss.is_cuda, loss
     return watch.counts
 

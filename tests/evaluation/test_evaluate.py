@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation_data import LENGTHS, RATE, STEMS, DeadlyScoring, noise, run, write
+from evaluation_data import LENGTHS, RATE, STEMS, CrashingJob, noise, run, write
 from htdemucs import AudioEncoding, Separator, load_model
 from htdemucs.errors import (
     CheckpointError,
@@ -158,11 +158,11 @@ def test_any_number_of_workers_gives_the_same(data, model_folder):
 
 
 def test_a_process_that_dies_takes_only_its_track_with_it(data, estimates):
-    scoring = DeadlyScoring(EvaluationOptions("x", estimates=estimates), STEMS, "cpu")
+    scoring = CrashingJob(EvaluationOptions("x", estimates=estimates), STEMS, "cpu")
     deadly_first = find_multitracks(data)[::-1]
-    results = dict(workers.score_in_processes(scoring, deadly_first))
+    results = dict(workers.score_in_parallel(scoring, deadly_first))
     outcomes = {folder.name: result for folder, result in results.items()}
-    assert outcomes["two"] == workers.DIED
+    assert outcomes["two"] == workers.WORKER_DIED
     assert outcomes["one"].scores["model"]["bass"].nsdr > 0
 
 

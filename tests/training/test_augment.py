@@ -26,13 +26,13 @@ def draws(**changes):
     """What 200 draws make of one waveform."""
     x = noise()
     made = config(**changes)
-    return x, [augment.changed(x, made, RATE, np.random.default_rng(i)) for i in range(200)]
+    return x, [augment.augment_source(x, made, RATE, np.random.default_rng(i)) for i in range(200)]
 
 
 def test_nothing_switched_on_changes_nothing():
     x = noise(3)
-    assert snr(x[:2], augment.changed(x[:2], OFF, RATE, np.random.default_rng(0))) > 120
-    assert torch.equal(augment.changed(x[:1], OFF, RATE, np.random.default_rng(0)), x[:1])
+    assert snr(x[:2], augment.augment_source(x[:2], OFF, RATE, np.random.default_rng(0))) > 120
+    assert torch.equal(augment.augment_source(x[:1], OFF, RATE, np.random.default_rng(0)), x[:1])
 
 
 def test_flips():
@@ -57,16 +57,18 @@ def test_silence():
 
 def test_switching_one_on_leaves_the_other_draws():
     x = noise()
-    plain = augment.changed(x, config(scale_min=0.25), RATE, np.random.default_rng(3))
-    tilted = augment.changed(x, config(scale_min=0.25, tilt=1e-9), RATE, np.random.default_rng(3))
-    assert snr(plain, tilted) > 100
+    plain = augment.augment_source(x, config(scale_min=0.25), RATE, np.random.default_rng(3))
+    tilt_spectrum = augment.augment_source(
+        x, config(scale_min=0.25, tilt=1e-9), RATE, np.random.default_rng(3)
+    )
+    assert snr(plain, tilt_spectrum) > 100
 
 
 def test_tilt_is_in_decibels_an_octave():
     x = noise(1, 2**15)
     before, after = (
         torch.fft.rfft(x)[0].abs(),
-        torch.fft.rfft(augment.tilted(x, 2.0, RATE))[0].abs(),
+        torch.fft.rfft(augment.tilt_spectrum(x, 2.0, RATE))[0].abs(),
     )
     hertz = torch.fft.rfftfreq(2**15, 1 / RATE)
     for frequency, octaves in ((500, -1), (1000, 0), (2000, 1), (3999, math.log2(3.999))):
@@ -75,33 +77,33 @@ def test_tilt_is_in_decibels_an_octave():
 
 
 def test_lowpass_ends_at_its_cutoff():
-    spectrum = torch.fft.rfft(augment.lowpassed(noise(2, RATE), 1000, RATE)).abs()
+    spectrum = torch.fft.rfft(augment.lowpass(noise(2, RATE), 1000, RATE)).abs()
     assert spectrum[:, 1001:].max() < 1e-4
     assert spectrum[:, :1000].mean() > 1
 
 
 def test_saturation_keeps_the_level_and_limits_peaks():
     x = noise()
-    hard = augment.saturated(x, 5.0)
+    hard = augment.saturate(x, 5.0)
     assert hard.square().mean() == pytest.approx(float(x.square().mean()), rel=1e-4)
     assert hard.abs().max() / hard.std() < 0.7 * x.abs().max() / x.std()
-    assert not augment.saturated(torch.zeros(2, 10), 5.0).any()
+    assert not augment.saturate(torch.zeros(2, 10), 5.0).any()
 
 
 def test_panning_keeps_the_power_of_a_centred_source():
     x = noise(1).expand(2, -1)
     for position in (-1.0, -0.3, 0.0, 0.8, 1.0):
-        y = augment.panned(x, position)
+        y = augment.pan(x, position)
         assert y.square().sum() == pytest.approx(float(x.square().sum()), rel=1e-4)
         assert (y[1].square().sum() > y[0].square().sum()) == (position > 0)
 
 
 def test_width():
     x = noise()
-    mono = augment.widened(x, 0.0)
+    mono = augment.set_width(x, 0.0)
     assert torch.equal(mono[0], mono[1])
-    assert snr(x.sum(0), augment.widened(x, 1.7).sum(0)) > 100
-    assert snr(x, augment.widened(x, 1.0)) > 100
+    assert snr(x.sum(0), augment.set_width(x, 1.7).sum(0)) > 100
+    assert snr(x, augment.set_width(x, 1.0)) > 100
 
 
 def test_the_mixture_is_the_sum_unless_limited():
@@ -120,12 +122,12 @@ def test_repitching(semitones, tempo):
     rate, hertz = 44_100, 440.0
     time = torch.arange(3 * rate) / rate
     tone = torch.sin(2 * math.pi * hertz * time).expand(2, -1)
-    made = augment.repitched(tone, semitones, tempo, rate)
+    made = augment.repitch(tone, semitones, tempo, rate)
     assert made.shape[1] == pytest.approx(3 * rate / tempo, abs=2)
     middle = made[0, rate : 2 * rate] * torch.hann_window(rate)
     found = float(torch.fft.rfft(middle).abs().argmax())  # a second: bins are Hz
     assert found == pytest.approx(hertz * 2 ** (semitones / 12), rel=0.005)
-    assert torch.equal(made, augment.repitched(tone, semitones, tempo, rate))
+    assert torch.equal(made, augment.repitch(tone, semitones, tempo, rate))
 
 
 def test_repitching_keeps_what_belongs_together_together():
@@ -134,7 +136,7 @@ def test_repitching_keeps_what_belongs_together_together():
     click = torch.zeros(2, 4 * rate)
     click[:, 2 * rate : 2 * rate + 64] = 1.0
     for tempo in (0.9, 1.1):
-        made = augment.repitched(click, 0, tempo, rate)
+        made = augment.repitch(click, 0, tempo, rate)
         centre = float((made[0].square() * torch.arange(made.shape[1])).sum())
         centre /= float(made[0].square().sum())
         assert centre == pytest.approx(2 * rate / tempo, abs=0.03 * rate)

@@ -45,7 +45,7 @@ def test_every_effect_of_a_chain_works_alone():
     x = torch.cat([torch.zeros(2, 2000), music()], dim=1)
     seen = set()
     for seed in range(60):
-        for effect in effects._drawn_chain(RATE, generator(seed)):
+        for effect in effects._random_chain(RATE, generator(seed)):
             y = effects._filtered(x, RATE, [effect])
             assert y.shape == x.shape
             assert y.isfinite().all()
@@ -67,11 +67,11 @@ def test_a_silent_source_stays_silent():
 def test_reverb_falls_by_60_decibels():
     click = torch.zeros(2, RATE)
     click[:, 0] = 1.0
-    tail = effects.reverberated(click, RATE, 0.5, 1.0, seed=1)
+    tail = effects.reverb(click, RATE, 0.5, 1.0, seed=1)
     early, late = tail[:, :1000].std(), tail[:, RATE // 2 - 1000 : RATE // 2].std()
     assert float(20 * torch.log10(late / early)) == pytest.approx(-60 * (1 - 1000 / 22050), abs=1.5)
     assert tail[:, RATE // 2 :].abs().max() < 1e-6
-    assert snr(click, effects.reverberated(click, RATE, 0.5, 0.0, seed=1)) > 100
+    assert snr(click, effects.reverb(click, RATE, 0.5, 0.0, seed=1)) > 100
     assert tail.square().sum(1) == pytest.approx([1, 1], rel=1e-4)
 
 
@@ -100,13 +100,16 @@ def test_a_round_trip_of_other_channels(channels):
 def test_switched_on_by_probability_and_leaving_the_other_draws():
     x = music(2, 0.2)
     off, on = AugmentConfig(), AugmentConfig(effects=0.5)
-    changed = [
-        (augment.changed(x, off, RATE, generator(i)), augment.changed(x, on, RATE, generator(i)))
+    augment_source = [
+        (
+            augment.augment_source(x, off, RATE, generator(i)),
+            augment.augment_source(x, on, RATE, generator(i)),
+        )
         for i in range(40)
     ]
     # The same flips and gains: whatever a chain does, loudness and sign of the rest agree.
-    assert 8 < sum(bool(torch.equal(a, b)) for a, b in changed) < 32
-    for a, b in changed:
+    assert 8 < sum(bool(torch.equal(a, b)) for a, b in augment_source) < 32
+    for a, b in augment_source:
         assert float(a.square().mean()) == pytest.approx(float(b.square().mean()), rel=2e-3)
 
 

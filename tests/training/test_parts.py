@@ -14,7 +14,7 @@ from htdemucs.model import build
 from htdemucs.training import checkpoint, optim
 from htdemucs.training.config import OptimConfig
 from htdemucs.training.ema import ExponentialMovingAverage
-from htdemucs.training.head_transfer import with_sources
+from htdemucs.training.head_transfer import replace_sources
 from htdemucs.training.log import LogEntry, TrainingLog
 from htdemucs.training.losses import SourceLoss
 from htdemucs.training.rng import generator, seed_torch
@@ -87,16 +87,16 @@ def test_the_transformer_has_a_group_of_its_own():
     config = OptimConfig(
         kind="adamw", lr=1e-3, transformer_lr=1e-4, transformer_weight_decay=0.1, warmup=4
     )
-    made = optim.optimizer(model, config)
+    made = optim.build_optimizer(model, config)
     assert isinstance(made, torch.optim.AdamW)
-    optim.configure(made, config, step=1, steps=10)
+    optim.apply_schedule(made, config, step=1, steps=10)
     rest, transformer = made.param_groups
     assert sum(len(group["params"]) for group in made.param_groups) == len(list(model.parameters()))
     assert {id(p) for p in transformer["params"]} == {id(p) for p in model.transformer.parameters()}
     assert (rest["lr"], transformer["lr"]) == pytest.approx((5e-4, 5e-5))
     assert (rest["weight_decay"], transformer["weight_decay"]) == (0, 0.1)
     without = HTDemucs(HTDemucsConfig(**TINY | {"t_layers": 0, "bottom_channels": 0}))
-    assert len(optim.optimizer(without, config).param_groups) == 1
+    assert len(optim.build_optimizer(without, config).param_groups) == 1
 
 
 def test_an_orthogonal_matrix_has_singular_values_near_one():
@@ -109,8 +109,8 @@ def test_an_orthogonal_matrix_has_singular_values_near_one():
 def test_muon_takes_the_weights_and_adamw_the_rest():
     model = HTDemucs(HTDemucsConfig(**TINY))
     config = OptimConfig(kind="muon", lr=1e-2, transformer_lr=1e-3)
-    made = optim.optimizer(model, config)
-    optim.configure(made, config, step=0, steps=1)
+    made = optim.build_optimizer(model, config)
+    optim.apply_schedule(made, config, step=0, steps=1)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     model(torch.randn(1, 2, 2000)).square().sum().backward()
     made.step()
@@ -128,12 +128,12 @@ def test_muon_takes_the_weights_and_adamw_the_rest():
 
 def test_the_rate_rises_and_falls():
     config = OptimConfig(warmup=4, decay="cosine", final_lr=0.1)
-    rates = [optim.rate(config, step, 104) for step in range(104)]
+    rates = [optim.learning_rate_fraction(config, step, 104) for step in range(104)]
     assert rates[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
     assert rates[54] == pytest.approx(0.55)
     assert rates == sorted(rates[:4]) + sorted(rates[4:], reverse=True)
     assert rates[-1] == pytest.approx(0.1, abs=1e-3)
-    assert {optim.rate(OptimConfig(), step, 9) for step in range(9)} == {1.0}
+    assert {optim.learning_rate_fraction(OptimConfig(), step, 9) for step in range(9)} == {1.0}
 
 
 def test_a_crash_while_saving_leaves_the_last_checkpoint(tmp_path, monkeypatch):
@@ -207,16 +207,16 @@ def test_draws_depend_on_seed_purpose_and_place():
 def test_other_sources(tiny_model):
     x = 0.1 * torch.randn(1, 2, 8000)
     before = dict(zip(tiny_model.sources, tiny_model(x).unbind(1), strict=True))
-    made = with_sources(tiny_model, ("vocals", "guitar", "beat"), {"beat": "drums"})
+    made = replace_sources(tiny_model, ("vocals", "guitar", "beat"), {"beat": "drums"})
     assert made.sources == ("vocals", "guitar", "beat")
     after = dict(zip(made.sources, made(x).unbind(1), strict=True))
     assert snr(before["vocals"], after["vocals"]) > 100
     assert snr(before["drums"], after["beat"]) > 100
     assert all(snr(stem, after["guitar"]) < 20 for stem in before.values())
     with pytest.raises(ConfigError, match="the model has no source piano; it has drums"):
-        with_sources(tiny_model, ("keys",), {"keys": "piano"})
+        replace_sources(tiny_model, ("keys",), {"keys": "piano"})
     with pytest.raises(ConfigError, match="different names"):
-        with_sources(tiny_model, ("a", "a"))
+        replace_sources(tiny_model, ("a", "a"))
 
 
 @pytest.mark.parametrize("kind", [*OLDER, "bands"])
@@ -224,7 +224,7 @@ def test_other_sources(tiny_model):
 def test_other_sources_of_older_networks(kind):
     bands = dataclasses.replace(OLDER["HDemucs"], multi_freqs=(0.3,), multi_freqs_depth=2)
     model = awake(build(OLDER.get(kind, bands))).eval()
-    made = with_sources(model, ("vocals", "beat", "drums"), {"beat": "bass"}).eval()
+    made = replace_sources(model, ("vocals", "beat", "drums"), {"beat": "bass"}).eval()
     x = 0.1 * torch.randn(1, 2, 8000)
     before = dict(zip(model.sources, model(x).unbind(1), strict=True))
     after = dict(zip(made.sources, made(x).unbind(1), strict=True))
@@ -235,6 +235,6 @@ def test_other_sources_of_older_networks(kind):
 @torch.no_grad()
 def test_other_sources_of_a_network_with_all_its_layers():
     model = awake(HTDemucs(HTDemucsConfig(**TINY | {"depth": 3, "n_fft": 1024})))
-    made = with_sources(model.eval(), tuple(reversed(model.sources))).eval()
+    made = replace_sources(model.eval(), tuple(reversed(model.sources))).eval()
     x = 0.1 * torch.randn(1, 2, 8000)
     assert snr(model(x), made(x).flip(1)) > 100

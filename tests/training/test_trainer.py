@@ -12,7 +12,7 @@ from helpers import OLDER, TINY, awake, snr
 from htdemucs import HTDemucs, HTDemucsConfig, load_model, save_model
 from htdemucs.errors import CheckpointError, ConfigError, HTDemucsError, TrainingError
 from htdemucs.model import Bag
-from htdemucs.training import finish, parts, prepare
+from htdemucs.training import finish, prepare, split_runs
 from htdemucs.training.checkpoint import load
 
 SOURCES = training_data.SOURCES
@@ -319,7 +319,7 @@ def test_one_copy_a_source_ends_as_a_bag(make_config, start):
     config = make_config(
         model={}, init_from=str(start), per_source=True, steps=2, valid_every=2, optim={"lr": 1e-3}
     )
-    for part in parts(config):
+    for part in split_runs(config):
         entries = train(part)
         source = part.out.name
         assert set(entries[-1].best) == {"step", "loss", "nsdr", f"nsdr {source}"}

@@ -36,14 +36,14 @@ def train(config: Path, changes: tuple[str, ...], dry_run: bool) -> None:
     CONFIG is a YAML file with the data, the model and the training; KEY=VALUE replaces its keys.
     """
     _require("accelerate", "soundfile")
-    from htdemucs.training import finish, parts, prepare, read_config
+    from htdemucs.training import finish, prepare, read_config, split_runs
 
     settings = read_config(config, list(changes))
     if settings.tensorboard:
         _require("tensorboard", else_set="tensorboard=false")
     if settings.augment.repitch:
         _require("python-stretch", else_set="augment.repitch=0")
-    for part in parts(settings):
+    for part in split_runs(settings):
         run = prepare(part)
         _print_sizes(run)
         if dry_run:
