@@ -1,12 +1,13 @@
 import math
+from functools import partial
 
-import numpy as np
 import pytest
 import torch
 
 from helpers import snr
 from htdemucs.training import augment
 from htdemucs.training.config import AugmentConfig
+from htdemucs.training.rng import generator
 
 RATE = 8000
 OFF = AugmentConfig(
@@ -22,17 +23,25 @@ def noise(channels=2, length=RATE):
     return 0.1 * torch.randn(channels, length)
 
 
+def rng(number):
+    """The generators of one source of one example."""
+    return partial(_generator, number)
+
+
+def _generator(number, purpose):
+    return generator(0, purpose, number)
+
+
 def draws(**changes):
-    """What 200 draws make of one waveform."""
+    """The results of 200 draws for one waveform."""
     x = noise()
-    made = config(**changes)
-    return x, [augment.augment_source(x, made, RATE, np.random.default_rng(i)) for i in range(200)]
+    return x, [augment.augment_source(x, config(**changes), RATE, rng(i)) for i in range(200)]
 
 
 def test_nothing_switched_on_changes_nothing():
     x = noise(3)
-    assert snr(x[:2], augment.augment_source(x[:2], OFF, RATE, np.random.default_rng(0))) > 120
-    assert torch.equal(augment.augment_source(x[:1], OFF, RATE, np.random.default_rng(0)), x[:1])
+    assert snr(x[:2], augment.augment_source(x[:2], OFF, RATE, rng(0))) > 120
+    assert torch.equal(augment.augment_source(x[:1], OFF, RATE, rng(0)), x[:1])
 
 
 def test_flips():
@@ -55,13 +64,30 @@ def test_silence():
     assert 25 < sum(not y.any() for y in made) < 80
 
 
-def test_switching_one_on_leaves_the_other_draws():
-    x = noise()
-    plain = augment.augment_source(x, config(scale_min=0.25), RATE, np.random.default_rng(3))
-    tilt_spectrum = augment.augment_source(
-        x, config(scale_min=0.25, tilt=1e-9), RATE, np.random.default_rng(3)
-    )
-    assert snr(plain, tilt_spectrum) > 100
+SOURCE_AUGMENTATIONS = {
+    "silence": 1e-9, "flip_channels": True, "flip_sign": True, "tilt": 3.0, "saturate": 1.0,
+    "effects": 1.0, "width": 0.5, "pan": 0.5, "scale_max": 2.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SOURCE_AUGMENTATIONS)
+def test_switching_one_on_changes_no_other_draw(name):
+    """Every augmentation asks for a generator by its own name, and uses no other."""
+
+    def first_draws(settings):
+        used = {}
+
+        def recording(purpose):
+            made = rng(3)(purpose)
+            used[purpose] = made.bit_generator.state["state"]["state"]
+            return made
+
+        augment.augment_source(noise(), config(**settings), RATE, recording)
+        return used
+
+    plain, changed = first_draws({}), first_draws({name: SOURCE_AUGMENTATIONS[name]})
+    assert plain.items() <= changed.items()
+    assert len(set(changed.values())) == len(changed)
 
 
 def test_tilt_is_in_decibels_an_octave():
@@ -109,9 +135,9 @@ def test_width():
 def test_the_mixture_is_the_sum_unless_limited():
     sources = torch.stack([noise() for _ in range(4)])
     for i in range(20):
-        made = augment.mixed(sources, config(lowpass=1.0), 44_100, np.random.default_rng(i))
+        made = augment.augment_mixture(sources, config(lowpass=1.0), 44_100, rng(i))
         assert snr(made[1:].sum(0), made[0]) > 100
-        limited = augment.mixed(sources, config(limit=1.0), 44_100, np.random.default_rng(i))
+        limited = augment.augment_mixture(sources, config(limit=1.0), 44_100, rng(i))
         assert torch.equal(limited[1:], sources)
         assert limited[0].abs().max() < sources.sum(0).abs().max()
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from helpers import snr
-from htdemucs.training import augment, effects
+from htdemucs.training import augment, effects, rng
 from htdemucs.training.config import AugmentConfig
 
 RATE = 44_100
@@ -46,7 +46,7 @@ def test_every_effect_of_a_chain_works_alone():
     seen = set()
     for seed in range(60):
         for effect in effects._random_chain(RATE, generator(seed)):
-            y = effects._filtered(x, RATE, [effect])
+            y = effects._apply_filters(x, RATE, [effect])
             assert y.shape == x.shape
             assert y.isfinite().all()
             assert y[:, :2000].abs().max() < 1e-4
@@ -97,24 +97,25 @@ def test_a_round_trip_of_other_channels(channels):
     assert snr(x, effects.codec_round_trip(x, RATE, generator(0))) > 15
 
 
-def test_switched_on_by_probability_and_leaving_the_other_draws():
+def example_rng(number):
+    return lambda purpose: rng.generator(0, purpose, number)
+
+
+def test_a_probability_switches_it_on_and_no_other_draw_changes():
     x = music(2, 0.2)
     off, on = AugmentConfig(), AugmentConfig(effects=0.5)
-    augment_source = [
-        (
-            augment.augment_source(x, off, RATE, generator(i)),
-            augment.augment_source(x, on, RATE, generator(i)),
-        )
+    pairs = [
+        [augment.augment_source(x, config, RATE, example_rng(i)) for config in (off, on)]
         for i in range(40)
     ]
-    # The same flips and gains: whatever a chain does, loudness and sign of the rest agree.
-    assert 8 < sum(bool(torch.equal(a, b)) for a, b in augment_source) < 32
-    for a, b in augment_source:
+    # A chain keeps the loudness, so the same flips and gains give the same level.
+    assert 8 < sum(bool(torch.equal(a, b)) for a, b in pairs) < 32
+    for a, b in pairs:
         assert float(a.square().mean()) == pytest.approx(float(b.square().mean()), rel=2e-3)
 
 
 def test_only_the_mixture_is_coded():
     sources = torch.stack([music(), music()])
-    made = augment.mixed(sources, AugmentConfig(codec=1.0), RATE, generator(1))
+    made = augment.augment_mixture(sources, AugmentConfig(codec=1.0), RATE, example_rng(1))
     assert torch.equal(made[1:], sources)
     assert 15 < snr(sources.sum(0), made[0]) < 80

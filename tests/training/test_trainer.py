@@ -251,7 +251,7 @@ def test_what_a_run_cannot_do(make_config):
         prepare(make_config(words=["optim.loss_region=[1.5, 0.1]"]))
     with pytest.raises(ConfigError, match=r"loss_region must have 4096 samples or more"):
         prepare(make_config(words=["optim.loss_region=[0.4, 0.1]", "optim.stft_weight=1"]))
-    with pytest.raises(ConfigError, match="compiling needs a network with a core"):
+    with pytest.raises(ConfigError, match="compiled needs HTDemucs or HDemucs"):
         prepare(make_config(model={"kind": "Demucs", "sample_rate": 8000}, words=["compiled=true"]))
     with pytest.raises(HTDemucsError, match="no model nonsense"):
         prepare(make_config(model={}, init_from="nonsense"))

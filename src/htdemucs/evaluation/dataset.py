@@ -154,8 +154,8 @@ def choose_stems(
     """Return the multitrack with the files that are its stems; the others are left out.
 
     If all sources of a model have a file, they are the stems. Otherwise, the targets are, and the
-    other files whose name is in `STEM_ALIASES`. The accompaniment contains all stems but the vocals:
-    it is a stem only if it is a target, or if there are only vocals besides it.
+    other files whose name is in `STEM_ALIASES`. The accompaniment contains all stems but the
+    vocals: it is a stem only if it is a target, or if there are only vocals besides it.
 
     Args:
         multitrack: the multitrack with all files of its folder.

@@ -1,9 +1,9 @@
 """The ideal ratio mask of SiSEC 2018, the "oracle": the scores that a perfect mask would have.
 
-The mask is each stem's share of the power in every bin of the mixture's spectrogram. With power 2 it
-is the Wiener filter: the real-valued mask with the least mean square error for stems of independent
-phase, which is what nsdr measures. SiSEC's settings (Hann window of 2048 samples, half overlapped,
-each channel separately) make the scores comparable with published ones.
+The mask is each stem's share of the power in every bin of the mixture's spectrogram. With power 2
+it is the Wiener filter: the real-valued mask with the least mean square error for stems of
+independent phase, and nsdr measures the mean square error. SiSEC's settings (Hann window of 2048
+samples, half overlapped, each channel separately) make the scores comparable with published ones.
 """
 
 from collections.abc import Iterable, Iterator

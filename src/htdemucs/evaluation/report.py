@@ -141,8 +141,8 @@ def _box_plots(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     return (
         f"<h2>Tracks</h2><p>{keys}</p>"
         f'<div class="plots">{"".join(figures)}</div>'
-        "<p><small>Every point is a track. Boxes span the middle half of the tracks and show the median; "
-        "whiskers end at the last track within one and a half box lengths.</small></p>"
+        "<p><small>Every point is a track. Boxes span the middle half of the tracks and show the "
+        "median; whiskers end at the last track within one and a half box lengths.</small></p>"
     )
 
 
@@ -189,7 +189,7 @@ def _spectrograms(results: tuple[TrackScores, ...]) -> Iterator[str]:
         return
     yield (
         "<h2>Errors</h2><p>The right-hand side of a perfect estimate is black. "
-        f"Both sides have the same scale, from the stem's loudest bin down to {RANGE:g} dB below it. "
+        f"Both sides have the same scale, from the stem's loudest bin to {RANGE:g} dB below it. "
         "The frequency axis is logarithmic.</p>"
     )
     for result in with_spectra:

@@ -32,7 +32,7 @@ class EvaluationOptions:
         estimates: a folder of stems to score instead of separating.
         stems: score only these; by default the model's, or all that have estimates and references.
         device, shifts, overlap, segment, batch_size: see `Separator`.
-        precision: see `Separator`; fp32 is the default here, because it is the same on every machine.
+        precision: see `Separator`; the default here, fp32, is the same on every machine.
         seed: seed of the separator's random shifts, and of the bootstrap of the intervals.
         oracle: score the ideal ratio mask as well.
         spectra: compute spectrograms of stems and errors, for the report.
@@ -93,8 +93,8 @@ class TrackScores:
         sha256: hash of every file, by kind and name: "stems/bass.wav", "estimates/bass.wav".
         peak_memory: largest amount of main memory that the scoring process has used, in bytes.
         peak_device_memory: the same for a GPU.
-        spectra: (2, bands, columns) for each stem, the powers of the reference and of the estimate's
-            error; empty unless enabled.
+        spectra: (2, bands, columns) for each stem, the powers of the reference and of the
+            estimate's error; empty unless enabled.
     """
 
     name: str

@@ -107,8 +107,8 @@ def score_in_parallel(
 ) -> Iterator[tuple[Path, TrackScores | str]]:
     """Yield each folder with its scores or error message, as they finish, from worker processes.
 
-    The processes are spawned, not forked, because a GPU cannot be used after a fork. Each has as many
-    threads as this one, because the last bits of a network's output depend on their number.
+    The processes are spawned, not forked, because a GPU cannot be used after a fork. Each has as
+    many threads as this one, because the last bits of a network's output depend on their number.
 
     If a process dies, all folders without a result are scored again, each in a separate process, so
     that only the folder that makes its process die has no scores.

@@ -138,8 +138,8 @@ class OptimConfig:
             each example's mean square, which is closest to nsdr).
         stft_weight: weight of an additional multi-resolution STFT loss.
         source_weights: weight of each source in the loss; equal by default.
-        loss_region: the part of an example that counts in the loss, as two numbers of seconds before
-            its end, such as [0.4, 0.1]. For live separation; by default everything counts.
+        loss_region: the part of an example that counts in the loss, as two numbers of seconds
+            before its end, such as [0.4, 0.1]. For live separation; by default everything counts.
     """
 
     kind: Literal["adam", "adamw", "muon"] = "adam"

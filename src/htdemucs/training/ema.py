@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class ExponentialMovingAverage:
     """An exponential moving average without bias towards the initial values.
 
-    The weight of a step n steps ago is proportional to decay ** n. The sum is divided by the weights
-    so far, so that early averages do not contain the initial values.
+    The weight of a step n steps ago is proportional to decay ** n. The sum is divided by the total
+    of these weights, so that early averages do not contain the initial values.
     """
 
     def __init__(self, decay: float) -> None:

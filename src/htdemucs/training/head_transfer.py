@@ -1,4 +1,4 @@
-"""Change the sources of a trained network: its last layers are kept, renamed or initialised anew."""
+"""Change the sources of a trained network: keep, rename or reinitialise its last layers."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
