@@ -33,7 +33,7 @@ from htdemucs.evaluation import (
     workers,
     write_document,
 )
-from htdemucs.evaluation.dataset import NAMINGS
+from htdemucs.evaluation.estimates import NAMINGS
 from htdemucs.events import Loaded, Loading
 
 ROOT = Path(__file__).parents[2]
@@ -146,15 +146,15 @@ def _frames(folder):
 
 def test_any_number_of_workers_gives_the_same(data, model_folder):
     """To the bit, with a network; and progress reaches the end."""
-    told = []
+    events = []
     alone = run(data, model=str(model_folder))
     options = EvaluationOptions(str(model_folder), workers=2)
-    shared = evaluate(data, options, on_progress=told.append)
+    shared = evaluate(data, options, on_progress=events.append)
     assert without_run(shared) == without_run(alone)
     assert to_document(shared)["run"]["workers"] == 2
     assert [result.name for result in shared.results] == ["one", "two"]
-    assert told[:2] == [Loading(str(model_folder)), Loaded(str(model_folder), "cpu")]
-    assert all(0 <= p.done <= p.total for p in told[2:])
+    assert events[:2] == [Loading(str(model_folder)), Loaded(str(model_folder), "cpu")]
+    assert all(0 <= p.done <= p.total for p in events[2:])
 
 
 def test_a_process_that_dies_takes_only_its_track_with_it(data, estimates):

@@ -268,7 +268,7 @@ def test_unusable_music(tmp_path, read, data):
         read(musdb=data, rate=44_100)
     with pytest.raises(ConfigError, match=r"is in data\.train and in data\.valid"):
         read(train=(root(data / "test"),), valid=(root(data / "test"),))
-    with pytest.raises(ConfigError, match="weight of .* must not be negative"):
+    with pytest.raises(ConfigError, match=r"weight of .* must not be negative"):
         read(train=(root(data / "test", -1.0),))
     with pytest.raises(ConfigError, match="no tracks for training"):
         read(train=(root(data / "test", 0.0),))

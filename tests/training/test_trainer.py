@@ -233,7 +233,7 @@ def test_a_compiled_core_learns_the_same_and_validates_uncompiled(make_config, m
 
 
 def test_a_region_of_the_loss_reaches_the_trainer(make_config):
-    """In samples of the network's rate: only this part is learnt from."""
+    """In samples of the network's rate: only this part counts."""
     config = make_config(words=["optim.loss_region=[0.4, 0.1]"], steps=1)
     assert prepare(config).trainer.loss.region == (3200, 800)
     (*_, entry) = train(config)
