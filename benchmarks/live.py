@@ -1,13 +1,13 @@
-"""Live separation: what its look-ahead is worth, and whether this machine keeps up.
+"""Live separation: scores for each look-ahead, and whether this machine is fast enough.
 
     python -m benchmarks.live MULTITRACK... [-n mini] [--hop 0.2] [--plot OUT.svg]
     python -m benchmarks.live [SONG] --realtime SECONDS [-n mini] [--latency 0.5]
 
-The first scores multitracks (folders) separated live and synchronously, with segments and
-look-aheads of several lengths, and prints a table of the mean nsdr and of what offline separation
-gives. The second plays a song (else noise) at its real speed through the real-time layer, without
-a sound card, and reports the delay, how often the network was late, and what `push` itself took;
-`-n released` is a network of the released htdemucs' size with random weights.
+The first command scores live separation of multitracks (folders) for several segments and
+look-aheads, and prints a table of the mean nsdr beside that of offline separation. The second plays
+a song (or noise) in real time through the real-time layer, without a sound card, and reports the
+delay, how often the network was late, and the duration of `push`. `-n released` is a network of the
+released htdemucs' size with random weights.
 """
 
 import argparse
@@ -33,8 +33,8 @@ LOOK_AHEADS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)  # seconds
 BLOCK = 4096  # samples
 
 
-class Remembering(Separator):
-    """Gives the last answer again where the window is the same: look-aheads share windows."""
+class CachedSeparator(Separator):
+    """Caches the output for the last window, because several look-aheads use the same one."""
 
     _last: tuple[Tensor, Tensor] | None = None
 
@@ -46,7 +46,7 @@ class Remembering(Separator):
 
 
 def waveform(path: Path, separator: Separator) -> Tensor:
-    """Return a file (C, L) as the model hears it."""
+    """Return a file (C, L) at the model's sample rate and channels."""
     blocks = AudioFile(path, sample_rate=separator.sample_rate, channels=separator.audio_channels)
     return torch.cat(list(blocks), dim=-1)
 
@@ -81,7 +81,7 @@ def live_scores(separator: Separator, song: Multitrack, hop: float) -> dict[floa
 
 
 def offline_score(separator: Separator, song: Multitrack) -> float:
-    """Return the score of the same network, which hears the whole song."""
+    """Return the score of offline separation with the same network."""
     mixture = waveform(song.mixture or song.folder, separator)
     stems = separator.separate(mixture, separator.sample_rate)
     return score(separator, song, torch.stack(list(stems.values())))
@@ -93,14 +93,14 @@ def table(
     """Yield each segment's length with the mean score offline and for each look-ahead."""
     for separator in candidates(model).values():
         segment = separator.segment_length / separator.sample_rate
-        remembering = Remembering(model, segment=segment)
+        remembering = CachedSeparator(model, segment=segment)
         scores = [live_scores(remembering, song, hop) for song in songs]
         means = {ahead: fmean(one[ahead] for one in scores) for ahead in scores[0]}
         yield segment, fmean(offline_score(remembering, song) for song in songs), means
 
 
 def loop(path: Path | None, live: LiveSeparator) -> Iterator[Tensor]:
-    """Yield blocks of a song over and over, or of noise."""
+    """Yield blocks of a song, or of noise, in an endless loop."""
     if path:
         song = waveform(path, live.separator)
     else:
@@ -110,7 +110,7 @@ def loop(path: Path | None, live: LiveSeparator) -> Iterator[Tensor]:
 
 
 def play(live: LiveSeparator, path: Path | None, seconds: float) -> None:
-    """Push blocks at the times at which a sound card would, and print how it went."""
+    """Push blocks at the rate of a sound card, and print delay, load and late outputs."""
     changes: list[Timing] = []
     pieces: tuple[list[Tensor], list[Tensor]] = ([], [])
     slowest, heard = 0.0, 0
@@ -164,25 +164,25 @@ def main() -> None:
     parser.add_argument("--realtime", type=float, metavar="SECONDS")
     parser.add_argument("--latency", type=float)
     parser.add_argument("--precision", default="auto")
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     print(machine())
-    if chosen.realtime:
+    if args.realtime:
         keep_freed_memory()
-        live, found = suited(model_of(chosen.name), chosen.precision, chosen.latency)
+        live, found = suited(model_of(args.name), args.precision, args.latency)
         for choice in found:
             print(choice, f"delay {choice.timing.delay:.3f} s, load {choice.load:.0%}")
-        play(live, next(iter(chosen.paths), None), chosen.realtime)
+        play(live, next(iter(args.paths), None), args.realtime)
         return
-    songs = [read_multitrack(folder) for folder in chosen.paths]
+    songs = [read_multitrack(folder) for folder in args.paths]
     print(f"| segment | {' | '.join(f'{ahead:g} s' for ahead in LOOK_AHEADS)} | offline |")
     print("|---" * (len(LOOK_AHEADS) + 2) + "|")
     lines, levels = {}, {}
-    for segment, offline, means in table(load_model(chosen.name), songs, chosen.hop):
+    for segment, offline, means in table(load_model(args.name), songs, args.hop):
         cells = [f"{means[ahead]:.2f}" if ahead in means else "" for ahead in LOOK_AHEADS]
         print(f"| {segment:g} s | {' | '.join(cells)} | {offline:.2f} |", flush=True)
         lines[f"{segment:g} s"], levels[f"{segment:g} s"] = means, offline
-    if chosen.plot:
-        chosen.plot.write_text(
+    if args.plot:
+        args.plot.write_text(
             curves(lines, levels, "look-ahead, seconds", "nsdr, dB"), encoding="utf-8"
         )
 
