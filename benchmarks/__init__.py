@@ -1,1 +1,1 @@
-"""Comparisons with other programs, which take turns on the same files with the same weights."""
+"""Benchmarks: each is a command, `python -m benchmarks.NAME`; results are in `results/`."""

@@ -2,10 +2,10 @@
 
     python -m benchmarks.compare SONG... [--rounds 3] [--json OUT] [--plot OUT.svg] [--kernels avx2]
 
-The programs take turns. Prints medians, ratios and peak memory for one segment through the network
-(also with OpenVINO and ONNX Runtime, if installed), whole files to four stems, and one stem of a
-bag of four. With --kernels nobody uses better instructions than those, and other runtimes are left
-out.
+The programs run alternately. Prints medians, ratios and peak memory for one segment through the
+network (also with OpenVINO and ONNX Runtime, if installed), whole files to four stems, and one stem
+of a bag of four. With --kernels, both programs are limited to these instructions, and the other
+runtimes are omitted.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def separations(songs: list[Path], repo: Path, out: Path) -> dict[str, dict[str,
 
 
 def run(songs: list[Path], rounds: int) -> dict[str, Any]:
-    """Run all measurements and return them, in types that JSON has."""
+    """Run all measurements and return them, for a JSON file."""
     result: dict[str, Any] = {"machine": machine(), "songs": len(songs), "rounds": rounds}
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)

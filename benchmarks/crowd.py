@@ -1,8 +1,8 @@
-"""Many clients at once upload, listen, cancel and delete, while server and workers are killed.
+"""Many clients upload, listen, cancel and delete, while the server and its workers are killed.
 
     python -m benchmarks.crowd [--clients 50] [--kills 3] [--songs 2]
 
-Prints what became of every track, the times of requests, and the server's memory.
+Prints the outcome of every track, the times of requests, and the server's memory.
 """
 
 import argparse
@@ -30,24 +30,24 @@ from htdemucs.client import Client
 from htdemucs.errors import ServerError
 
 T = TypeVar("T")
-PATIENCE = 60.0  # seconds that a server may take to start
+TIMEOUT = 60.0  # seconds that a server may take to start
 SECONDS = 4  # of a song
 
 
 class Server:
-    """`htdemucs serve` in a process, started again where it was killed."""
+    """`htdemucs serve` in a process that can be restarted."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.address = f"http://127.0.0.1:{port}"
         words = f"serve -n mini --data {folder} --port {port} --workers 2 --max-jobs 1000"
         self._command = [sys.executable, "-m", "htdemucs", *words.split()]
-        self.most_memory = 0.0  # MiB
+        self.peak_memory = 0.0  # MiB
         self.start()
 
     def start(self) -> None:
-        """Start, and wait for its first answer."""
+        """Start the process and wait until it responds."""
         self.process = subprocess.Popen(self._command)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while time.monotonic() < deadline:
             try:
                 urlopen(f"{self.address}/health").close()
@@ -55,7 +55,7 @@ class Server:
                 time.sleep(0.1)
             else:
                 return
-        raise ServerError(f"{self.address} does not answer")
+        raise ServerError(f"{self.address} does not respond")
 
     def workers(self) -> list[int]:
         """Return the process ids of the workers."""
@@ -64,61 +64,61 @@ class Server:
         )
         return [int(word) for word in found.stdout.split()]
 
-    def look(self) -> None:
-        """Remember how much memory it has."""
+    def record_memory(self) -> None:
+        """Update the peak of the server's memory."""
         status = Path(f"/proc/{self.process.pid}/status")
         if status.exists():
             lines = dict(
                 line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines()
             )
             used = int(lines.get("VmRSS", "0 kB").split()[0]) / 1024
-            self.most_memory = max(self.most_memory, used)
+            self.peak_memory = max(self.peak_memory, used)
 
 
 class Visitor(threading.Thread):
-    """Uploads songs one after another and does with them what people do."""
+    """A client that uploads songs, listens to them, and cancels or deletes some."""
 
     def __init__(self, address: str, song: Path, number: int, songs: int) -> None:
         super().__init__()
         self._client, self._song, self._songs = Client(address), song, songs
         self._chance = random.Random(number)
-        self.fates: dict[str, str] = {}  # what was done with each track
+        self.fates: dict[str, str] = {}  # the last request for each track
         self.times: list[float] = []  # of requests, in seconds
-        self.lost = 0  # requests while no server was there
+        self.lost = 0  # requests while the server was down
 
     def run(self) -> None:
-        """Visit."""
+        """Upload songs and listen to them."""
         for _ in range(self._songs):
-            track = self._ask(partial(self._client.add, self._song))["id"]
+            track = self._request(partial(self._client.add, self._song))["id"]
             fate = self._chance.choice(["wait", "wait", "wait", "cancel", "delete"])
             self.fates[track] = fate
             for _ in range(self._chance.randrange(10)):
-                self._ask(partial(self._client.track, track))
+                self._request(partial(self._client.track, track))
                 self._listen(track)
                 time.sleep(self._chance.random())
             if fate == "cancel":
-                self._refused(partial(self._client.act, track, "cancel"))
+                self._try(partial(self._client.act, track, "cancel"))
             elif fate == "delete":
-                self._refused(partial(self._client.delete, track))
+                self._try(partial(self._client.delete, track))
 
     def _listen(self, track: str) -> None:
         def read() -> None:
-            with urlopen(f"{self._client.address}/api/tracks/{track}/pcm?frames=44100") as answer:
-                answer.read()
+            with urlopen(f"{self._client.address}/api/tracks/{track}/pcm?frames=44100") as response:
+                response.read()
 
-        self._ask(read)
+        self._request(read)
 
-    def _refused(self, call: Callable[[], Any]) -> None:
-        """Ask what may be too late."""
+    def _try(self, call: Callable[[], Any]) -> None:
+        """Make a request that may fail, because the track is finished."""
         with suppress(ServerError):
-            self._ask(call)
+            self._request(call)
 
-    def _ask(self, call: Callable[[], T]) -> T:
-        """Return the answer; ask again while the server is dead."""
+    def _request(self, call: Callable[[], T]) -> T:
+        """Return the response; retry while the server is down."""
         while True:
             started = time.monotonic()
             try:
-                answer = call()
+                response = call()
             except ServerError as error:
                 if "cannot be reached" not in str(error):
                     raise
@@ -126,13 +126,13 @@ class Visitor(threading.Thread):
                 pass
             else:
                 self.times.append(time.monotonic() - started)
-                return answer
+                return response
             self.lost += 1
             time.sleep(0.3)
 
 
-def verdict(client: Client, fates: dict[str, str]) -> Counter[tuple[str, str]]:
-    """Wait for all tracks; return how many of each fate ended how."""
+def outcomes(client: Client, fates: dict[str, str]) -> Counter[tuple[str, str]]:
+    """Wait for all tracks; count them by the last request and the final state."""
     ended: Counter[tuple[str, str]] = Counter()
     for track, fate in fates.items():
         try:
@@ -143,14 +143,14 @@ def verdict(client: Client, fates: dict[str, str]) -> Counter[tuple[str, str]]:
     return ended
 
 
-def visit(server: Server, song: Path, clients: int, songs: int, kills: int) -> list[Visitor]:
-    """Let visitors come, and kill meanwhile; return them when they have gone."""
+def run_clients(server: Server, song: Path, clients: int, songs: int, kills: int) -> list[Visitor]:
+    """Run all clients, kill workers and the server meanwhile, and return the finished clients."""
     visitors = [Visitor(server.address, song, number, songs) for number in range(clients)]
     for visitor in visitors:
         visitor.start()
     for _ in range(kills):
         time.sleep(4)
-        server.look()
+        server.record_memory()
         for worker in server.workers()[:1]:
             os.kill(worker, signal.SIGKILL)
         time.sleep(4)
@@ -169,27 +169,27 @@ def main() -> None:
     parser.add_argument("--songs", type=int, default=2, help="of each client")
     parser.add_argument("--kills", type=int, default=3, help="of the server, and of a worker")
     parser.add_argument("--port", type=int, default=8017)
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         song = Path(name) / "song.flac"
         with AudioWriter(song, 44_100, 2, AudioEncoding("flac")) as writer:
             writer.write(0.1 * torch.randn(2, SECONDS * 44_100))
-        server = Server(Path(name) / "data", chosen.port)
-        visitors = visit(server, song, chosen.clients, chosen.songs, chosen.kills)
+        server = Server(Path(name) / "data", args.port)
+        visitors = run_clients(server, song, args.clients, args.songs, args.kills)
         fates = {track: fate for visitor in visitors for track, fate in visitor.fates.items()}
-        ended = verdict(Client(server.address), fates)
-        server.look()
+        ended = outcomes(Client(server.address), fates)
+        server.record_memory()
         known = {track["id"] for track in Client(server.address).tracks()}
         server.process.send_signal(signal.SIGINT)
         server.process.wait()
     for (fate, state), count in sorted(ended.items()):
         print(f"{count} tracks to {fate}: {state}")
-    print(f"tracks that no client knows of: {len(known - fates.keys())}")
+    print(f"tracks that no client uploaded: {len(known - fates.keys())}")
     times = sorted(seconds for visitor in visitors for seconds in visitor.times)
     middle, late = (1000 * times[int(share * len(times))] for share in (0.5, 0.99))
     print(f"{len(times)} requests: median {middle:.0f} ms, 99 % within {late:.0f} ms")
-    print(f"requests while no server was there: {sum(visitor.lost for visitor in visitors)}")
-    print(f"memory of the server: at most {server.most_memory:.0f} MiB")
+    print(f"requests while the server was down: {sum(visitor.lost for visitor in visitors)}")
+    print(f"memory of the server: at most {server.peak_memory:.0f} MiB")
 
 
 if __name__ == "__main__":

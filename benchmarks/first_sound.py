@@ -1,10 +1,10 @@
-"""How soon a song that is dropped on the page is heard, in a real browser.
+"""The time until a song that is dropped on the page plays, in a real browser.
 
     python -m benchmarks.first_sound SONG [--chromium /usr/bin/chromium] [--rounds 3]
 
-With `mini`, and with random weights of the released htdemucs' size. The model is warm: another song
-was separated before. Prints the seconds from the drop until the mixer's meters move, and from
-a jump to the song's last quarter until it is heard.
+Measures `mini`, and random weights of the released htdemucs' size, after a warm-up song. Prints the
+seconds from the drop until the mixer's meters move, and from a seek to the song's last quarter
+until they move again.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from benchmarks.processes import machine
 from htdemucs.audio import AudioEncoding, AudioFile, AudioWriter
 
 ARGUMENTS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-PATIENCE = 300_000  # milliseconds
+TIMEOUT = 300_000  # milliseconds
 HEARD = """() => {
   const { player } = app;
   const sounds = (_, i) => player.mixer.level(i) > 1e-3;
@@ -33,19 +33,19 @@ DONE = "() => [...app.tracks.sorted('').working].length === 0"
 
 
 def drop(page: Page, song: Path) -> None:
-    """Give the page a song, press Play as soon as there is such a button, and listen."""
+    """Drop a song on the page, press Play when the button appears, and wait for sound."""
     page.set_input_files("#files", song)
     page.get_by_role("button", name="Play", exact=True).click()
     page.wait_for_function(HEARD, polling=20)
 
 
 def clock(page: Page) -> float:
-    """Return the page's seconds."""
+    """Return the page's clock in seconds."""
     return float(page.evaluate("performance.now() / 1000"))
 
 
 def variants(song: Path, folder: Path, count: int) -> list[Path]:
-    """Return MP3 files of the song without its first samples: the server knows none of them."""
+    """Return MP3 files of the song, cut differently, so that each is new to the server."""
     audio = AudioFile(song, channels=2)
     waveform = torch.cat(list(audio), dim=1)
     paths = [folder / f"song {number}.mp3" for number in range(count)]
@@ -56,7 +56,7 @@ def variants(song: Path, folder: Path, count: int) -> list[Path]:
 
 
 def measure(page: Page, song: Path) -> tuple[float, float]:
-    """Return the seconds until the start and until a later part is heard."""
+    """Return the seconds until the song plays, and until it plays after a seek."""
     started = clock(page)
     drop(page, song)
     first = clock(page) - started
@@ -79,13 +79,13 @@ def main() -> None:
     parser.add_argument("song", type=Path)
     parser.add_argument("--chromium", default="/usr/bin/chromium")
     parser.add_argument("--rounds", type=int, default=3)
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         scratch = Path(name)
         large = released_size(scratch / "checkpoints") / f"{NAME}.th"
-        songs = variants(chosen.song, scratch, chosen.rounds + 1)
-        browser = playwright.chromium.launch(executable_path=chosen.chromium, args=ARGUMENTS)
+        songs = variants(args.song, scratch, args.rounds + 1)
+        browser = playwright.chromium.launch(executable_path=args.chromium, args=ARGUMENTS)
         for model in ("mini", str(large)):
             command = [sys.executable, "-m", "htdemucs", "serve", "-n", model, "--port", "0"]
             with subprocess.Popen(
@@ -95,9 +95,9 @@ def main() -> None:
                 try:
                     assert server.stdout is not None
                     address = re.search(r"http://\S+", server.stdout.readline())
-                    assert address, "the server says no address"
+                    assert address, "the server printed no address"
                     page = browser.new_page()
-                    page.set_default_timeout(PATIENCE)
+                    page.set_default_timeout(TIMEOUT)
                     page.goto(address[0])
                     page.wait_for_selector("body[data-ready]")
                     page.evaluate("async () => { window.app = await import('/page/main.js'); }")

@@ -1,9 +1,9 @@
-"""Everything that a GPU should tell, in one run of minutes on a fresh machine.
+"""All measurements of a GPU, in one run of a few minutes on a fresh machine.
 
     python -m benchmarks.gpu [--device cuda|mps|xpu|cpu] [--minutes 8] [--model htdemucs] [--out .]
 
-Writes gpu.json and gpu.md, anew after each part. Each part has a share of the time. One that fails,
-or lacks a package, says so in its place and does not end the others. Weights are random.
+Writes gpu.json and gpu.md after each part. Each part has a share of the time. If a part fails or a
+package is missing, the report says so and the other parts run. Weights are random.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from htdemucs.errors import ConfigError
 from htdemucs.model import Network, build
 from htdemucs.model.config import NetworkConfig
 
-LAYER_SCALE = 0.1  # at its small initial value most of a network would hardly affect its output
+LAYER_SCALE = 0.1  # with the small initial value, most layers would hardly affect the output
 MODELS: dict[str, NetworkConfig] = {
     "htdemucs": HTDemucsConfig(),
     "hdemucs": HDemucsConfig(),
@@ -48,12 +48,12 @@ MODELS: dict[str, NetworkConfig] = {
 
 @dataclass(frozen=True)
 class Part:
-    """What is measured together.
+    """A group of measurements.
 
     Attributes:
         title: heading of its table.
         run: yields the table's rows.
-        share: of the whole time.
+        share: fraction of the whole time.
     """
 
     title: str
@@ -76,7 +76,7 @@ PARTS = (
 
 
 def random_network(config: NetworkConfig) -> Network:
-    """Return a network in which every part matters."""
+    """Return a random network in which every layer affects the output."""
     torch.manual_seed(0)
     network = build(config).eval()
     with torch.no_grad():
@@ -87,7 +87,7 @@ def random_network(config: NetworkConfig) -> Network:
 
 
 def measure(part: Part, bench: Bench, minutes: float) -> dict[str, Any]:
-    """Return a part's rows, and why there are no more of them."""
+    """Return a part's rows, and why it stopped, if it did."""
     result: dict[str, Any] = {"title": part.title, "rows": []}
     begun = time.monotonic()
     bench.deadline = begun + 60 * minutes * part.share
@@ -95,11 +95,11 @@ def measure(part: Part, bench: Bench, minutes: float) -> dict[str, Any]:
         for row in part.run(bench):
             result["rows"].append(row)
             if bench.left() <= 0:
-                result["stopped"] = "its share of the time was over"
+                result["stopped"] = "its share of the time is used up"
                 break
     except ModuleNotFoundError as error:
         result["left out"] = f"{error.name} is not installed"
-    except gpu_parts.LeftOut as reason:
+    except gpu_parts.SkippedError as reason:
         result["left out"] = str(reason)
     except Exception as error:
         result["failed"] = f"{type(error).__name__}: {error}".strip().splitlines()[0]
@@ -108,7 +108,7 @@ def measure(part: Part, bench: Bench, minutes: float) -> dict[str, Any]:
 
 
 def about(device: torch.device, model: str) -> dict[str, Any]:
-    """Return what the figures depend on."""
+    """Return the machine, versions and model that the results depend on."""
     module = getattr(torch, device.type)
     name = getattr(module, "get_device_name", lambda _: platform.processor())(device)
     return {
@@ -169,14 +169,14 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, default="htdemucs")
     parser.add_argument("--seconds", type=float, default=240, help="of the tracks")
     parser.add_argument("--out", type=Path, default=Path())
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     try:
-        device = choose_device(chosen.device)
+        device = choose_device(args.device)
     except ConfigError as error:
         sys.exit(str(error))
-    network = random_network(MODELS[chosen.model])
-    bench = Bench(deepcopy(network).to(device), reference=network, seconds=chosen.seconds)
-    print(markdown(run(bench, chosen.model, chosen.minutes, chosen.out)))
+    network = random_network(MODELS[args.model])
+    bench = Bench(deepcopy(network).to(device), reference=network, seconds=args.seconds)
+    print(markdown(run(bench, args.model, args.minutes, args.out)))
 
 
 if __name__ == "__main__":

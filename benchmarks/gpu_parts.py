@@ -29,19 +29,19 @@ Row = dict[str, Any]
 Forward = Callable[[Tensor], Tensor]
 
 
-class LeftOut(Exception):  # noqa: N818
+class SkippedError(Exception):
     """A part cannot run on the machine."""
 
 
 @dataclass
 class Bench:
-    """What the parts measure.
+    """The networks that the parts measure, and how.
 
     Attributes:
-        network: on the device.
-        reference: the same on the CPU.
+        network: the network on the device.
+        reference: the same network on the CPU.
         seconds: length of tracks.
-        deadline: of the part that runs.
+        deadline: end of the current part's time.
         batch: the fastest batch size so far.
     """
 
@@ -53,16 +53,16 @@ class Bench:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The network's device."""
         return next(self.network.parameters()).device
 
     @property
     def precisions(self) -> list[str]:
-        """What the device can compute in."""
+        """The precisions that the device supports."""
         return [p for p in PRECISIONS if p != "fp16" or self.device.type != "cpu"]
 
     def left(self) -> float:
-        """Return the seconds left to this part."""
+        """Return the seconds left for this part."""
         return self.deadline - time.monotonic()
 
     def mixture(self, batch: int) -> Tensor:
@@ -75,8 +75,8 @@ class Bench:
         if self.device.type != "cpu":
             torch.accelerator.synchronize(self.device)
 
-    def timed(self, call: Callable[[], object], rounds: int = 5) -> float:
-        """Return the median seconds of some rounds; two before them do not count."""
+    def time_call(self, call: Callable[[], object], rounds: int = 5) -> float:
+        """Return the median seconds of some rounds, after two warm-up rounds."""
         taken: list[float] = []
         for _ in range(rounds + 2):
             self.wait()
@@ -92,12 +92,12 @@ class Bench:
         """Return the speed of a network."""
         mixture = self.mixture(batch).to(self.device)
         with torch.inference_mode():
-            seconds = self.timed(lambda: forward(mixture)) / batch
+            seconds = self.time_call(lambda: forward(mixture)) / batch
         segment = (1 - OVERLAP) * float(self.network.segment)
         return {"batch": batch, "ms a segment": 1e3 * seconds, "x real time": segment / seconds}
 
     def best(self) -> str:
-        """Return the precision that "auto" stands for."""
+        """Return the precision that "auto" chooses."""
         return choose_precision(self.network)
 
 
@@ -110,8 +110,8 @@ def correctness(bench: Bench) -> Iterator[Row]:
             for tf32 in (True, False) if precision == "fp32" else (False,):
                 with _tf32(tf32):
                     forward = bench.network if tf32 else prepare(bench.network, precision)
-                    answer = forward(mixture.to(bench.device)).cpu()
-                error = float((answer - expected).double().norm() / expected.double().norm())
+                    output = forward(mixture.to(bench.device)).cpu()
+                error = float((output - expected).double().norm() / expected.double().norm())
                 name = f"{precision}, TF32 allowed" if tf32 else precision
                 yield {
                     "precision": name,
@@ -126,7 +126,7 @@ def speed(bench: Bench) -> Iterator[Row]:
     for precision in sorted(bench.precisions, key=lambda precision: precision != best):
         forward = prepare(bench.network, precision)
         for batch in BATCH_SIZES:
-            _forget_peak(bench.device)
+            _reset_peak_memory(bench.device)
             try:
                 row = bench.row(forward, batch)
             except torch.OutOfMemoryError:
@@ -134,15 +134,15 @@ def speed(bench: Bench) -> Iterator[Row]:
                 break
             if precision == best and row["x real time"] > fastest:
                 fastest, bench.batch = row["x real time"], batch
-            yield {"precision": precision} | row | {"peak MiB": _peak(bench.device)}
+            yield {"precision": precision} | row | {"peak MiB": _peak_memory(bench.device)}
 
 
 def variants(bench: Bench) -> Iterator[Row]:
-    """Try what torch could do otherwise."""
+    """Try other settings of torch."""
     half = prepare(bench.network, bench.best())
-    yield {"variant": f"as it is, {bench.best()}"} | bench.row(half, bench.batch)
+    yield {"variant": f"default, {bench.best()}"} | bench.row(half, bench.batch)
     with torch.backends.cudnn.flags(enabled=True, benchmark=True):
-        yield {"variant": "cuDNN chooses by time"} | bench.row(half, bench.batch)
+        yield {"variant": "cuDNN benchmark mode"} | bench.row(half, bench.batch)
     layout = prepare(_channels_last(bench.network), bench.best())
     yield {"variant": "channels-last weights"} | bench.row(layout, bench.batch)
     with _tf32(True):
@@ -154,9 +154,9 @@ def variants(bench: Bench) -> Iterator[Row]:
 
 
 def copies(bench: Bench) -> Iterator[Row]:
-    """Copy what a batch needs, in ordinary and in pinned memory."""
+    """Copy a batch's samples, in pageable and in pinned memory."""
     if bench.device.type == "cpu":
-        raise LeftOut("there is no device to copy to")
+        raise SkippedError("there is no device to copy to")
     size = torch.empty(64 * MIB // 4)
     for pinned in (False, True):
         here = size.pin_memory() if pinned else size
@@ -165,30 +165,30 @@ def copies(bench: Bench) -> Iterator[Row]:
             "to the device": partial(there.copy_, here, non_blocking=pinned),
             "from the device": partial(here.copy_, there, non_blocking=pinned),
         }.items():
-            rate = 64 * MIB / bench.timed(call)
+            rate = 64 * MIB / bench.time_call(call)
             yield {"copy": name, "memory": "pinned" if pinned else "ordinary", "GB/s": rate / 1e9}
 
 
 def graphs(bench: Bench) -> Iterator[Row]:
     """Replay the network as one graph."""
     if bench.device.type != "cuda":
-        raise LeftOut(f"{bench.device.type} has no CUDA graphs")
+        raise SkippedError(f"{bench.device.type} has no CUDA graphs")
     forward = prepare(bench.network, bench.best())
     for batch in sorted({1, bench.batch}):
         mixture = bench.mixture(batch).to(bench.device)
         yield {"way": "operator by operator"} | bench.row(forward, batch)
         graph = torch.cuda.CUDAGraph()
         with torch.inference_mode():
-            beside = torch.cuda.Stream()
-            with torch.cuda.stream(beside):
+            side_stream = torch.cuda.Stream()
+            with torch.cuda.stream(side_stream):
                 forward(mixture)
-            torch.cuda.current_stream().wait_stream(beside)
+            torch.cuda.current_stream().wait_stream(side_stream)
             with torch.cuda.graph(graph):
-                answer = forward(mixture)
+                output = forward(mixture)
         expected = forward(mixture)
         graph.replay()
-        same = bool(torch.equal(answer, expected))
-        yield {"way": "graph"} | bench.row(partial(_replayed, graph), batch) | {"same bits": same}
+        same = bool(torch.equal(output, expected))
+        yield {"way": "graph"} | bench.row(partial(_replay, graph), batch) | {"same bits": same}
 
 
 def profile(bench: Bench) -> Iterator[Row]:
@@ -227,7 +227,7 @@ def engine(bench: Bench) -> Iterator[Row]:
     for shifts in (0, 1):
         separator = Separator(bench.network, shifts=shifts)
         blocks = list(track.split(separator.sample_rate, dim=-1))
-        seconds = bench.timed(partial(_streamed, separator, blocks), rounds=1)
+        seconds = bench.time_call(partial(_stream, separator, blocks), rounds=1)
         yield {
             "shifts": shifts,
             "batch": separator.batch_size,
@@ -237,19 +237,19 @@ def engine(bench: Bench) -> Iterator[Row]:
 
 
 def files(bench: Bench) -> Iterator[Row]:
-    """Separate a file into files, twice: the first time warms up."""
+    """Separate a file into files, after a warm-up."""
     for form in ("wav", "flac"):
         yield {"format": form} | _file_to_file(bench, form, 1)
 
 
 def several(bench: Bench) -> Iterator[Row]:
-    """Separate several files at once, each in a thread with a separator of its own."""
+    """Separate several files at once, each in a thread with its own separator."""
     for count in SEVERAL:
         yield {"files at once": count} | _file_to_file(bench, "flac", count)
 
 
 def compiled(bench: Bench) -> Iterator[Row]:
-    """Let torch compile the network."""
+    """Use torch.compile."""
     forward = prepare(bench.network, bench.best(), compiled=True)
     mixture = bench.mixture(bench.batch).to(bench.device)
     start = time.perf_counter()
@@ -285,13 +285,13 @@ def _file_to_file(bench: Bench, form: str, count: int) -> Row:
     return {"s": seconds, "x real time": count * bench.seconds / seconds}
 
 
-def _streamed(separator: Any, blocks: list[Tensor]) -> None:
+def _stream(separator: Any, blocks: list[Tensor]) -> None:
     for stems in separator.stream(blocks):
         torch.stack(list(stems.values())).cpu()
 
 
 def _track(bench: Bench) -> Tensor:
-    """Return (C, L) of noise that fades again and again, as music does."""
+    """Return (C, L) of noise with a decay on every beat, like music."""
     length = int(bench.seconds * bench.network.sample_rate)
     shape = (bench.network.audio_channels, length)
     noise = 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -317,14 +317,14 @@ def _stft_alone(network: HybridNetwork) -> Forward:
     return forward
 
 
-def _replayed(graph: Any, mixture: Tensor) -> Tensor:
+def _replay(graph: Any, mixture: Tensor) -> Tensor:
     graph.replay()
     return mixture
 
 
 @contextlib.contextmanager
 def _tf32(allowed: bool) -> Iterator[None]:
-    """Allow products of fewer bits, or forbid them; torch forbids them in matrices only."""
+    """Allow or forbid TF32; by default torch forbids it in matrix products only."""
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
     try:
@@ -333,12 +333,12 @@ def _tf32(allowed: bool) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def _forget_peak(device: torch.device) -> None:
+def _reset_peak_memory(device: torch.device) -> None:
     if hasattr(module := getattr(torch, device.type), "reset_peak_memory_stats"):
         module.empty_cache()
         module.reset_peak_memory_stats(device)
 
 
-def _peak(device: torch.device) -> int | str:
+def _peak_memory(device: torch.device) -> int | str:
     peak = getattr(getattr(torch, device.type), "max_memory_allocated", None)
     return round(peak(device) / MIB) if peak else ""

@@ -165,25 +165,25 @@ def main() -> None:
     parser.add_argument("--realtime", type=float, metavar="SECONDS")
     parser.add_argument("--latency", type=float)
     parser.add_argument("--precision", default="auto")
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     print(machine())
-    if chosen.realtime:
+    if args.realtime:
         keep_freed_memory()
-        live, options = tuned_separator(model_of(chosen.name), chosen.precision, chosen.latency)
+        live, options = tuned_separator(model_of(args.name), args.precision, args.latency)
         for option in options:
             print(option, f"delay {option.timing.delay:.3f} s, load {option.load:.0%}")
-        play(live, next(iter(chosen.paths), None), chosen.realtime)
+        play(live, next(iter(args.paths), None), args.realtime)
         return
-    songs = [read_multitrack(folder) for folder in chosen.paths]
+    songs = [read_multitrack(folder) for folder in args.paths]
     print(f"| segment | {' | '.join(f'{ahead:g} s' for ahead in LOOK_AHEADS)} | offline |")
     print("|---" * (len(LOOK_AHEADS) + 2) + "|")
     lines, levels = {}, {}
-    for segment, offline, means in table(load_model(chosen.name), songs, chosen.hop):
+    for segment, offline, means in table(load_model(args.name), songs, args.hop):
         cells = [f"{means[ahead]:.2f}" if ahead in means else "" for ahead in LOOK_AHEADS]
         print(f"| {segment:g} s | {' | '.join(cells)} | {offline:.2f} |", flush=True)
         lines[f"{segment:g} s"], levels[f"{segment:g} s"] = means, offline
-    if chosen.plot:
-        chosen.plot.write_text(
+    if args.plot:
+        args.plot.write_text(
             curves(lines, levels, "look-ahead, seconds", "nsdr, dB"), encoding="utf-8"
         )
 

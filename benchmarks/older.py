@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=44)
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(0)
     print(machine())
@@ -55,7 +55,7 @@ def main() -> None:
         (PublishedHDemucs(SOURCES), HDemucs()),
         (PublishedDemucs(SOURCES), Demucs()),
     ):
-        medians = measure(contestants(published, ours), chosen.seconds, chosen.rounds)
+        medians = measure(contestants(published, ours), args.seconds, args.rounds)
         for name, seconds in medians.items():
             ratio = medians[PUBLISHED] / seconds
             print(f"{type(ours).__name__}: {name}: {seconds:.2f} s, {ratio:.2f}x", flush=True)

@@ -127,14 +127,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=4)
     parser.add_argument("--formats", nargs="+", default=["wav", "flac", "mp3"])
     parser.add_argument("--rates", nargs="+", type=int, default=[44_100, 48_000])
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     keep_freed_memory()
     print(machine())
     print(f"| format | Hz | x real time | whole | {' | '.join(PARTS)} |")
     print("|---|---|---|---|" + "---|" * len(PARTS))
-    for form in chosen.formats:
-        for rate in chosen.rates:
-            print(row(form, rate, chosen.minutes), flush=True)
+    for form in args.formats:
+        for rate in args.rates:
+            print(row(form, rate, args.minutes), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Walk the CUDA path without a GPU, and count what a GPU would have to do.
+"""Run the CUDA code path without a GPU, and count the work of a GPU.
 
     python -m benchmarks.walk [--channels 48] [--seconds 7.8]
 
@@ -34,7 +34,7 @@ from htdemucs.model import Network, build
 from htdemucs.model.config import NetworkConfig
 from htdemucs.training import TrainConfig
 from htdemucs.training.config import DataConfig, OptimConfig
-from htdemucs.training.trainer import Trainer, _Stretch
+from htdemucs.training.trainer import Trainer, _LogInterval
 
 IDENTITY = [[float(i == j) for j in range(4)] for i in range(4)]  # a member for each stem
 BATCH = 4  # segments
@@ -51,7 +51,7 @@ COPIES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
 
 @dataclass
 class Counts:
-    """What a GPU would have to do.
+    """The work of a GPU.
 
     Attributes:
         kernels: operations that compute or copy.
@@ -72,7 +72,7 @@ class Counts:
 
 
 class Watch(TorchDispatchMode):
-    """Counts the operations on a GPU, and gives values to those that have none."""
+    """Counts the operations on a GPU, and returns values for fake scalars."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -154,13 +154,13 @@ def training_step(network: Network, precision: str) -> Counts:
     unused: Any = None
     trainer = Trainer(config, network, unused, None, _accelerator(network, precision))
     with Watch() as watch:
-        loss, _ = trainer._train_step(iter([batch]), _Stretch())
+        loss, _ = trainer._train_step(iter([batch]), _LogInterval())
     assert loss.is_cuda, loss
     return watch.counts
 
 
 def _accelerator(network: Network, precision: str) -> Any:
-    """Return what a trainer needs of accelerate, which cannot move fake parameters."""
+    """Return a substitute for accelerate's, which cannot move fake parameters."""
 
     def prepare(network: Network, optimizer: Any) -> tuple[nn.Module, Any]:
         half = precision != "fp32"
@@ -186,7 +186,7 @@ def _accelerator(network: Network, precision: str) -> Any:
 
 
 def on_cuda(config: NetworkConfig) -> Network:
-    """Return a network on a GPU that need not be there."""
+    """Return a network on a fake GPU."""
     with torch.device("cuda"):
         return build(config).eval()
 
@@ -211,17 +211,17 @@ def walks(channels: int, seconds: float) -> dict[str, Callable[[], Counts]]:
 
 
 def _walk(
-    config: NetworkConfig, way: Callable[..., Counts], precision: str, **options: int
+    config: NetworkConfig, measure: Callable[..., Counts], precision: str, **options: int
 ) -> Counts:
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # an LSTM's
-        for place, name, stand_in in STAND_INS:
+        for place, name, stand_in in REPLACEMENTS:
             stack.enter_context(patch.object(place, name, stand_in, create=True))
         stack.enter_context(FakeTensorMode())
         network = on_cuda(config)
         stack.enter_context(Watch())  # gives values where a model is put together
-        return way(network, precision, **options)
+        return measure(network, precision, **options)
 
 
 def _moved(module: nn.Module, to: torch.device | torch.dtype) -> nn.Module:
@@ -235,7 +235,7 @@ def _moved(module: nn.Module, to: torch.device | torch.dtype) -> nn.Module:
 
 
 def _lstm(module: nn.LSTM, x: Tensor) -> tuple[Tensor, None]:
-    """Return something like an LSTM's output: the real one asks cuDNN, which asks the GPU."""
+    """Return a tensor like an LSTM's output; the real one needs cuDNN and a GPU."""
     autocast = torch.is_autocast_enabled("cuda")
     for weight in module.parameters():
         assert weight.device == x.device, (weight.device, x.device)
@@ -246,7 +246,7 @@ def _lstm(module: nn.LSTM, x: Tensor) -> tuple[Tensor, None]:
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, dropout_p: float = 0.0) -> Tensor:
-    """Attend in the way that torch chooses on a GPU; without one it takes its slowest."""
+    """Use the attention that torch chooses on a GPU; without a GPU it chooses the slowest."""
     if torch.is_autocast_enabled("cuda"):
         half = torch.get_autocast_dtype("cuda")
         query, key, value = query.to(half), key.to(half), value.to(half)
@@ -262,7 +262,7 @@ def _copied(x: Tensor, _: dict[int, Any]) -> Tensor:
     return nn.Parameter(copied, x.requires_grad) if isinstance(x, nn.Parameter) else copied
 
 
-STAND_INS: list[tuple[Any, str, Any]] = [
+REPLACEMENTS: list[tuple[Any, str, Any]] = [
     (FakeTensor, "__deepcopy__", _copied),
     (nn.Module, "to", _moved),
     (F, "scaled_dot_product_attention", _attend),
@@ -274,7 +274,7 @@ STAND_INS: list[tuple[Any, str, Any]] = [
     (torch.cuda, "stream", lambda _: nullcontext()),
     (Tensor, "pin_memory", lambda x: x),
     (Tensor, "record_stream", lambda _, __: None),
-]  # for what asks the GPU
+]  # for functions that query the GPU
 
 
 def _bag_engine(network: Network, precision: str) -> Counts:
@@ -287,14 +287,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--channels", type=int, default=48)
     parser.add_argument("--seconds", type=float, default=7.8)
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     if not torch.backends.cuda.is_built():
-        sys.exit(f"torch {torch.__version__} is built without CUDA: nothing to walk")
-    print(f"torch {torch.__version__}, a batch of {BATCH} segments of {chosen.seconds:g} s")
+        sys.exit(f"torch {torch.__version__} is built without CUDA; install a CUDA build")
+    print(f"torch {torch.__version__}, a batch of {BATCH} segments of {args.seconds:g} s")
     print(
         "| | kernels | GB moved | MB of weights cast | copies | waits |\n|---|---|---|---|---|---|"
     )
-    for name, walk in walks(chosen.channels, chosen.seconds).items():
+    for name, walk in walks(args.channels, args.seconds).items():
         counts = walk()
         print(
             f"| {name} | {counts.kernels:.0f} | {counts.moved / 1e9:.1f} | "

@@ -1,6 +1,6 @@
-"""Stems as NumPy arrays: when is somebody singing? python analysis.py SONG
+"""Print when there is singing, with stems as NumPy arrays: python analysis.py SONG
 
-The song is streamed, so it may last for hours; each block of stems is looked at and let go.
+The song is streamed, so that memory does not depend on its length.
 """
 
 import sys
@@ -27,14 +27,16 @@ def main(song: str) -> None:
 def seconds(separator: Separator, song: str) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Yield each second of the stems: arrays (channels, samples); the last one may be shorter."""
     audio = AudioFile(song, sample_rate=separator.sample_rate, channels=separator.audio_channels)
-    kept = {name: np.zeros((audio.channels, 0), np.float32) for name in separator.stems}
+    buffer = {name: np.zeros((audio.channels, 0), np.float32) for name in separator.stems}
     for stems in separator.stream(audio):
-        kept = {name: np.hstack([kept[name], stem.cpu().numpy()]) for name, stem in stems.items()}
-        while kept["vocals"].shape[1] >= audio.sample_rate:
-            yield {name: stem[:, : audio.sample_rate] for name, stem in kept.items()}
-            kept = {name: stem[:, audio.sample_rate :] for name, stem in kept.items()}
-    if kept["vocals"].shape[1]:
-        yield kept
+        buffer = {
+            name: np.hstack([buffer[name], stem.cpu().numpy()]) for name, stem in stems.items()
+        }
+        while buffer["vocals"].shape[1] >= audio.sample_rate:
+            yield {name: stem[:, : audio.sample_rate] for name, stem in buffer.items()}
+            buffer = {name: stem[:, audio.sample_rate :] for name, stem in buffer.items()}
+    if buffer["vocals"].shape[1]:
+        yield buffer
 
 
 def decibels(waveform: NDArray[np.float32]) -> float:

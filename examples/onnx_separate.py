@@ -3,8 +3,8 @@
     htdemucs export mini mini.onnx
     python examples/onnx_separate.py mini.onnx song.flac stems
 
-The exported file holds the network's core. Everything else is here: the aligned STFT and its
-inverse, the track's level, and segments that overlap by a quarter.
+The exported file contains the network's core. This script does the rest: the aligned STFT and its
+inverse, the normalisation of the track, and segments that overlap by a quarter.
 """
 
 import json
@@ -23,12 +23,12 @@ class Core:
 
     def __init__(self, path: str) -> None:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        about = self.session.get_modelmeta().custom_metadata_map
-        self.sources = json.loads(about["sources"])
-        self.sample_rate = int(about["sample_rate"])
-        self.channels = int(about["audio_channels"])
-        self.segment_length = int(about["segment_length"])
-        self.n_fft = int(about["n_fft"])
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.sources = json.loads(metadata["sources"])
+        self.sample_rate = int(metadata["sample_rate"])
+        self.channels = int(metadata["audio_channels"])
+        self.segment_length = int(metadata["segment_length"])
+        self.n_fft = int(metadata["n_fft"])
         self.hop = self.n_fft // 4
         phase = 2 * np.pi * np.arange(self.n_fft) / self.n_fft
         self.window = (0.5 - 0.5 * np.cos(phase)).astype("f")
@@ -82,8 +82,8 @@ def separate(core: Core, track: np.ndarray) -> np.ndarray:
         window = np.zeros((core.channels, segment), dtype="f")
         begin, end = max(first, 0), min(first + segment, length)
         window[:, begin - first : end - first] = track[:, begin:end]
-        answer = core(window)[..., start - first : start - first + count]
-        total[..., start : start + count] += answer * weight[:count]
+        output = core(window)[..., start - first : start - first + count]
+        total[..., start : start + count] += output * weight[:count]
         weights[start : start + count] += weight[:count]
     return total / weights * deviation + level
 

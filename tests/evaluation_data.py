@@ -8,7 +8,7 @@ from helpers import TINY
 from htdemucs import AudioEncoding
 from htdemucs.audio import AudioWriter
 from htdemucs.evaluation import EvaluationOptions, evaluate
-from htdemucs.evaluation.workers import Scoring
+from htdemucs.evaluation.workers import ScoringJob
 
 RATE = TINY["sample_rate"]
 STEMS = ("bass", "drums", "other", "vocals")
@@ -38,7 +38,7 @@ def write_track(folder, seed, length, mixture=True):
     return stems
 
 
-class DeadlyScoring(Scoring):
+class CrashingJob(ScoringJob):
     """Dies with the track named two; here and not in a test, so that other processes find it."""
 
     def score(self, folder, estimator, on_seconds):

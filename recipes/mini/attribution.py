@@ -4,8 +4,8 @@ import json
 from itertools import chain
 from pathlib import Path
 
+from htdemucs.fsutil import atomic_write
 from recipes.mini import plan, sources
-from recipes.mini.files import write_atomically
 from recipes.mini.tracks import ABOUT
 
 
@@ -27,9 +27,9 @@ def write(out: Path, versions: dict[str, str], seed: int) -> None:
         "tracks": tracks,
     }  # fmt: skip
     text = json.dumps(manifest, indent=1, ensure_ascii=False)
-    write_atomically(out / "manifest.json", lambda file: file.write(text.encode()))
-    page = _page(manifest)
-    write_atomically(out / "ATTRIBUTION.md", lambda file: file.write(page.encode()))
+    for name, content in (("manifest.json", text), ("ATTRIBUTION.md", _page(manifest))):
+        with atomic_write(out / name) as partial:
+            partial.write_text(content, encoding="utf-8")
 
 
 def _page(manifest: dict) -> str:

@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     folders = {"heldout": options.data and options.data / "heldout", "real": options.real}
     try:
-        scores = {name: scored(path, options.model) for name, path in folders.items() if path}
+        scores = {name: evaluate_set(path, options.model) for name, path in folders.items() if path}
     except HTDemucsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -39,13 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
         partial.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     card = bundled_folder() / "README.md"
     with atomic_write(card) as partial:
-        partial.write_text(written(scores), encoding="utf-8")
+        partial.write_text(model_card(scores), encoding="utf-8")
     print(table(scores))
     print(f"written: {card}, {SCORES}")
     return 0
 
 
-def scored(data: Path, model: str) -> dict[str, Any]:
+def evaluate_set(data: Path, model: str) -> dict[str, Any]:
     """Evaluate the model on one set and return the scores to keep."""
     document = to_document(evaluate(data, EvaluationOptions(model=model, seed=0)))
     keys = ("tracks", "mean", "mean_interval", "median", "mixture", "mixture_tracks", "oracle")
@@ -74,7 +74,7 @@ def _cells(row: dict[str, Any]) -> str:
     return " | ".join(f"{value:.2f}" for value in [*values, sum(values) / len(values)])
 
 
-def written(scores: dict[str, Any]) -> str:
+def model_card(scores: dict[str, Any]) -> str:
     """Return the model card's text."""
     model = load_model(BUNDLED_MODEL, device="cpu")
     parameters = sum(p.numel() for p in model.parameters())

@@ -1,4 +1,4 @@
-"""Carry tracks in small files, as to a machine with a GPU that reaches no network.
+"""Pack tracks into small files, for example for a GPU machine without a network.
 
     python -m recipes.mini.parts pack DATA/valid DATA/train --to PARTS
     python -m recipes.mini.parts unpack PARTS/*.tar --to DATA
@@ -13,14 +13,12 @@ import sys
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
 
 import soundfile
 
-from recipes.mini.files import write_atomically
+from htdemucs.fsutil import atomic_write
 from recipes.mini.tracks import ABOUT, write_track
 
 COMPRESSION = 0.5  # 0 is the best quality, 1 the smallest file
@@ -74,18 +72,19 @@ def pack(folders: Sequence[Path], target: Path, size: int, most: int | None = No
     if len({folder.name for folder in folders}) < len(folders):
         raise PartsError("folders need different names, since tracks are unpacked below them")
     found = [track for folder in folders for track in _tracks(folder)]
-    for number, tracks in enumerate(islice(_parts(map(_encoded, found), size - END), most)):
+    for number, tracks in enumerate(islice(_parts(map(_encode_track, found), size - END), most)):
         path = target / f"part-{number:02}.tar"
-        write_atomically(path, partial(_write, tracks))
+        with atomic_write(path) as partial:
+            _write_tar(tracks, partial)
         print(f"{path}: {path.stat().st_size / MEGABYTE:.0f} MB, {len(tracks)} tracks")
 
 
 def _parts(tracks: Iterable[Track], size: int) -> Iterator[list[Track]]:
-    """Give as many tracks at once as fit into `size` bytes of a tar."""
+    """Yield groups of tracks that fit into `size` bytes of a tar."""
     part: list[Track] = []
     used = 0
     for track in tracks:
-        needed = sum(_room(content) for _, content in track)
+        needed = sum(_tar_size(content) for _, content in track)
         if needed > size:
             raise PartsError(f"{track[0][0].rpartition('/')[0]} alone is too large; raise --size")
         if used + needed > size:
@@ -127,10 +126,10 @@ def _tracks(folder: Path) -> list[Path]:
     return tracks
 
 
-def _encoded(track: Path) -> Track:
+def _encode_track(track: Path) -> Track:
     stems = sorted(path for path in track.glob("*.wav") if path.stem != "mixture")
     with ThreadPoolExecutor() as pool:
-        contents = list(pool.map(_vorbis, stems))
+        contents = list(pool.map(_encode_vorbis, stems))
     names = [ABOUT, *(stem.stem + SUFFIX for stem in stems)]
     about = (track / ABOUT).read_bytes()
     return [
@@ -139,7 +138,7 @@ def _encoded(track: Path) -> Track:
     ]
 
 
-def _vorbis(path: Path) -> bytes:
+def _encode_vorbis(path: Path) -> bytes:
     samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
     content = io.BytesIO()
     with soundfile.SoundFile(
@@ -151,14 +150,14 @@ def _vorbis(path: Path) -> bytes:
     return content.getvalue()
 
 
-def _room(content: bytes) -> int:
+def _tar_size(content: bytes) -> int:
     """Return the bytes that a file takes in a tar: its header and whole blocks."""
     blocks = -(-len(content) // tarfile.BLOCKSIZE)
     return (1 + blocks) * tarfile.BLOCKSIZE
 
 
-def _write(tracks: list[Track], file: BinaryIO) -> None:
-    with tarfile.open(fileobj=file, mode="w") as tar:
+def _write_tar(tracks: list[Track], path: Path) -> None:
+    with tarfile.open(path, mode="w") as tar:
         for name, content in chain.from_iterable(tracks):
             entry = tarfile.TarInfo(name)
             entry.size = len(content)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from htdemucs import AudioFile, HTDemucsError
+from htdemucs.fsutil import atomic_write
 from recipes.mini import recordings, sources
-from recipes.mini.files import write_atomically
 from recipes.mini.mixing import audio, mixdown
 from recipes.mini.mixing.audio import SAMPLE_RATE
 from recipes.mini.mixing.mixdown import STEMS, Stems
@@ -69,17 +69,19 @@ def build(collections: Sequence[Collection], source: Path, out: Path) -> None:
             "",
         ]
         for recording in collection.recordings:
-            files = found(folder / recording.folder, recording.stems)
+            files = find_files(folder / recording.folder, recording.stems)
             target = out / collection.name / recording.name
             if not target.exists():
-                write_track(target, made(recording, files), _about(collection, recording, files))
+                stems = render_track(recording, files)
+                write_track(target, stems, _about(collection, recording, files))
                 print(target)
-            lines.append(f"- {recording.name}: {_listed(files)}")
+            lines.append(f"- {recording.name}: {_list_files(files)}")
     page = "\n".join(["# Recordings in this data set", *lines, ""])
-    write_atomically(out / "ATTRIBUTION.md", lambda file: file.write(page.encode()))
+    with atomic_write(out / "ATTRIBUTION.md") as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
-def found(folder: Path, stems: dict[str, tuple[str, ...]]) -> dict[str, list[Path]]:
+def find_files(folder: Path, stems: dict[str, tuple[str, ...]]) -> dict[str, list[Path]]:
     """Return each stem's files below `folder`, in order of their names.
 
     Raises:
@@ -102,25 +104,25 @@ def found(folder: Path, stems: dict[str, tuple[str, ...]]) -> dict[str, list[Pat
     return files
 
 
-def made(recording: Recording, files: dict[str, list[Path]]) -> Stems:
+def render_track(recording: Recording, files: dict[str, list[Path]]) -> Stems:
     """Return the track's stems as int16 (L, 2), equally long; the loudest peak is `PEAK`."""
-    gather = _strung if recording.loops else _summed
-    stems = {stem: gather([read(path) for path in files[stem]]) for stem in STEMS}
+    gather = _join_loops if recording.loops else _mix
+    stems = {stem: gather([read_audio(path) for path in files[stem]]) for stem in STEMS}
     length = max(map(len, stems.values()))
-    fit = _repeated if recording.loops else _padded
+    fit = _repeat if recording.loops else _pad
     stems = {stem: fit(sound, length) for stem, sound in stems.items()}
     if recording.edge:
         stems = {s: audio.band(x, None, recording.edge, STEEPNESS) for s, x in stems.items()}
     return mixdown.quantise(mixdown.scale_to_peak(stems, PEAK))
 
 
-def read(path: Path) -> np.ndarray:
+def read_audio(path: Path) -> np.ndarray:
     """Read a file of any format as (L, 2) float32 at 44.1 kHz."""
     blocks = [block.numpy().T for block in AudioFile(path, sample_rate=SAMPLE_RATE, channels=2)]
     return np.concatenate(blocks)
 
 
-def _summed(sounds: Sequence[np.ndarray]) -> np.ndarray:
+def _mix(sounds: Sequence[np.ndarray]) -> np.ndarray:
     """Return the sum of sounds that start together, as long as the longest."""
     total = np.zeros((max(map(len, sounds), default=0), 2), dtype=np.float32)
     for sound in sounds:
@@ -128,7 +130,7 @@ def _summed(sounds: Sequence[np.ndarray]) -> np.ndarray:
     return total
 
 
-def _strung(sounds: Iterable[np.ndarray]) -> np.ndarray:
+def _join_loops(sounds: Iterable[np.ndarray]) -> np.ndarray:
     """Return loops, each repeated, and one-shots, each with a rest, one after the other."""
     pieces = [np.zeros((0, 2), dtype=np.float32)]
     for sound in sounds:
@@ -143,12 +145,12 @@ def _strung(sounds: Iterable[np.ndarray]) -> np.ndarray:
     return np.concatenate(pieces)
 
 
-def _padded(sound: np.ndarray, length: int) -> np.ndarray:
+def _pad(sound: np.ndarray, length: int) -> np.ndarray:
     return np.pad(sound, ((0, length - len(sound)), (0, 0)))
 
 
-def _repeated(sound: np.ndarray, length: int) -> np.ndarray:
-    return np.resize(sound, (length, 2)) if len(sound) else _padded(sound, length)
+def _repeat(sound: np.ndarray, length: int) -> np.ndarray:
+    return np.resize(sound, (length, 2)) if len(sound) else _pad(sound, length)
 
 
 def _about(
@@ -167,7 +169,7 @@ def _origin(collection: Collection, folder: Path) -> list[str]:
     return [f"> {line}" for line in text.splitlines()]
 
 
-def _listed(files: dict[str, list[Path]]) -> str:
+def _list_files(files: dict[str, list[Path]]) -> str:
     parts = (f"{s} from {', '.join(p.name for p in ps)}" for s, ps in files.items() if ps)
     return "; ".join(parts)
 

@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.manual_seed(options.seed)
     try:
         narrow = load_model(options.model, device="cpu")
-        wide = widened(narrow, options.hidden_scale, options.dconv_mode)
+        wide = widen(narrow, options.hidden_scale, options.dconv_mode)
         save_model(wide, options.to)
     except HTDemucsError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def widened(narrow: HTDemucs, hidden_scale: float, dconv_mode: int) -> HTDemucs:
+def widen(narrow: HTDemucs, hidden_scale: float, dconv_mode: int) -> HTDemucs:
     """Return a network with `FACTOR` times the channels and the same output.
 
     The transformer keeps its width, and gets hidden units that do nothing yet where `hidden_scale`
@@ -59,34 +59,34 @@ def widened(narrow: HTDemucs, hidden_scale: float, dconv_mode: int) -> HTDemucs:
     with torch.no_grad():
         for name, parameter in wide.named_parameters():
             if name in known:
-                parameter.copy_(_grown(name, known[name], parameter))
+                parameter.copy_(_widen_parameter(name, known[name], parameter))
             elif name.startswith("transformer.") and ("_in." in name or "_out." in name):
                 parameter.copy_(_projection(parameter))
     return wide
 
 
-def _grown(name: str, narrow: Tensor, wide: Tensor) -> Tensor:
+def _widen_parameter(name: str, narrow: Tensor, wide: Tensor) -> Tensor:
     """Return the narrow parameter in the wide one's shape."""
     if "feed_forward.linear" in name:
-        return _with_idle_units(name, narrow, wide)
+        return _add_idle_units(name, narrow, wide)
     read = 0 if "conv_transpose" in name else 1  # the dimension of the channels that it reads
     for dim in range(narrow.dim()):
         if wide.shape[dim] == narrow.shape[dim]:
             continue
         narrow = narrow.repeat_interleave(FACTOR, dim)
         if name.endswith(".weight") and narrow.dim() > 1 and dim == read:
-            narrow = narrow * _shares(narrow.shape, dim)
+            narrow = narrow * _random_shares(narrow.shape, dim)
     return narrow
 
 
-def _shares(shape: torch.Size, dim: int) -> Tensor:
+def _random_shares(shape: torch.Size, dim: int) -> Tensor:
     """Return factors for the copies along `dim`; those of one channel add up to 1."""
     uneven = 1 + UNEVENNESS * (2 * torch.rand(shape) - 1)
     groups = uneven.unflatten(dim, (-1, FACTOR))
     return (groups / groups.sum(dim + 1, keepdim=True)).flatten(dim, dim + 1)
 
 
-def _with_idle_units(name: str, narrow: Tensor, wide: Tensor) -> Tensor:
+def _add_idle_units(name: str, narrow: Tensor, wide: Tensor) -> Tensor:
     """Return a feed-forward parameter with the wide one's own units added; nothing reads them."""
     grown = wide.clone()
     if ".linear2.weight" in name:
@@ -101,7 +101,7 @@ def _projection(wide: Tensor) -> Tensor:
         return torch.zeros_like(wide)
     rows, columns = wide.shape[:2]
     copies = torch.eye(min(rows, columns)).repeat_interleave(FACTOR, 0)
-    return copies if rows > columns else copies.T * _shares(copies.T.shape, 1)
+    return copies if rows > columns else copies.T * _random_shares(copies.T.shape, 1)
 
 
 if __name__ == "__main__":

@@ -118,8 +118,8 @@ def test_folders_that_are_passed_over_are_noted(run, data, tmp_path):
     words = ("--report", tmp_path / "page.html", "--no-oracle")
     result = run("evaluate", data, "--estimates", data, *words)
     assert result.exit_code == 0
-    assert "three is passed over: audio lies deeper" in " ".join(result.stderr.split())
-    assert "three is passed over" in (tmp_path / "page.html").read_text()
+    assert "three is skipped: audio lies deeper" in " ".join(result.stderr.split())
+    assert "three is skipped" in (tmp_path / "page.html").read_text()
 
 
 def test_notes_go_to_standard_error(run, data):

@@ -72,7 +72,7 @@ def test_a_run_trains_validates_and_saves_a_model(run, config, tmp_path, song):
     result = run("train", path, "steps=4", "optim.lr=1e-2")
     assert result.exit_code == 0, result.output
     assert "2 tracks" in result.stderr
-    assert "1 to validate with" in result.stderr
+    assert "1 for validation" in result.stderr
     assert "step 4/4" in result.stderr
     assert "valid ema 0.9" in result.stderr
     folder = tmp_path / "run" / "best"
@@ -120,7 +120,7 @@ def test_a_stem_of_six_channels_beside_a_stereo_mixture_is_one_line(run, config,
     data = {"train": [str(tmp_path / "music")], "workers": 0, "segment": 0.5}
     result = run("train", config(data=data), "--dry-run")
     assert result.stderr.strip() == "error: " + (
-        f"nothing in {tmp_path / 'music'} can be learnt from; "
+        f"{tmp_path / 'music'} has no usable track; "
         "song: a source has 6 channels, the model 2; mix it down"
     )
 

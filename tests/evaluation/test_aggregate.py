@@ -45,7 +45,7 @@ def test_what_is_not_finite_is_left_out_and_counted():
 def test_the_interval_is_that_of_the_mean():
     """With 40 tracks of deviation 2, the mean's 95 % interval is about 1.96 * 2 / sqrt(40) wide."""
     array = np.random.default_rng(3).normal(5, 2, (40, 2, 3))
-    found = aggregate.interval(array, STEMS, aggregate.mean, seed=0)
+    found = aggregate.confidence_interval(array, STEMS, aggregate.mean, seed=0)
     mean = aggregate.summary(array, STEMS, aggregate.mean)
     for stem in STEMS:
         low, high = found[stem]["nsdr"]
@@ -58,7 +58,7 @@ def test_the_interval_is_that_of_the_mean():
 def test_the_interval_depends_on_the_seed_alone():
     array = np.random.default_rng(3).normal(5, 2, (10, 2, 3))
     first, again, other = (
-        aggregate.interval(array, STEMS, aggregate.median, seed) for seed in (1, 1, 2)
+        aggregate.confidence_interval(array, STEMS, aggregate.median, seed) for seed in (1, 1, 2)
     )
     assert first == again
     assert first != other
@@ -66,13 +66,13 @@ def test_the_interval_depends_on_the_seed_alone():
 
 def test_portions_change_nothing(monkeypatch):
     array = np.random.default_rng(3).normal(5, 2, (10, 2, 3))
-    first = aggregate.interval(array, STEMS, aggregate.mean, 0)
+    first = aggregate.confidence_interval(array, STEMS, aggregate.mean, 0)
     monkeypatch.setattr(aggregate, "PORTION", 1000)
-    assert aggregate.interval(array, STEMS, aggregate.mean, 0) == first
+    assert aggregate.confidence_interval(array, STEMS, aggregate.mean, 0) == first
 
 
 def test_one_track_tells_nothing_about_others():
-    found = aggregate.interval(scores(range(6)), STEMS, aggregate.mean, 0)
+    found = aggregate.confidence_interval(scores(range(6)), STEMS, aggregate.mean, 0)
     assert all(
         math.isnan(x) for metrics in found.values() for pair in metrics.values() for x in pair
     )

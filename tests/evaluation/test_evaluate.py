@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation_data import LENGTHS, RATE, STEMS, DeadlyScoring, noise, run, write
+from evaluation_data import LENGTHS, RATE, STEMS, CrashingJob, noise, run, write
 from htdemucs import AudioEncoding, Separator, load_model
 from htdemucs.errors import (
     CheckpointError,
@@ -33,7 +33,7 @@ from htdemucs.evaluation import (
     workers,
     write_document,
 )
-from htdemucs.evaluation.dataset import NAMINGS
+from htdemucs.evaluation.estimates import NAMINGS
 from htdemucs.events import Loaded, Loading
 
 ROOT = Path(__file__).parents[2]
@@ -136,23 +136,23 @@ def _frames(folder):
 
 def test_any_number_of_workers_gives_the_same(data, model_folder):
     """To the bit, with a network; and progress reaches the end."""
-    told = []
+    events = []
     alone = run(data, model=str(model_folder))
     options = EvaluationOptions(str(model_folder), workers=2)
-    shared = evaluate(data, options, on_progress=told.append)
+    shared = evaluate(data, options, on_progress=events.append)
     assert without_run(shared) == without_run(alone)
     assert to_document(shared)["run"]["workers"] == 2
     assert [result.name for result in shared.results] == ["one", "two"]
-    assert told[:2] == [Loading(str(model_folder)), Loaded(str(model_folder), "cpu")]
-    assert all(0 <= p.done <= p.total for p in told[2:])
+    assert events[:2] == [Loading(str(model_folder)), Loaded(str(model_folder), "cpu")]
+    assert all(0 <= p.done <= p.total for p in events[2:])
 
 
 def test_a_process_that_dies_takes_only_its_track_with_it(data, estimates):
-    scoring = DeadlyScoring(EvaluationOptions("x", estimates=estimates), STEMS, "cpu")
+    scoring = CrashingJob(EvaluationOptions("x", estimates=estimates), STEMS, "cpu")
     deadly_first = find_multitracks(data)[::-1]
-    results = dict(workers.score_in_processes(scoring, deadly_first))
+    results = dict(workers.score_in_parallel(scoring, deadly_first))
     outcomes = {folder.name: result for folder, result in results.items()}
-    assert outcomes["two"] == workers.DIED
+    assert outcomes["two"] == workers.WORKER_DIED
     assert outcomes["one"].scores["model"]["bass"].nsdr > 0
 
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from recipes.mini import attribution, build, files, sources
+from recipes.mini import attribution, build, sources
 from recipes.mini.sources import MissingPackageError, Package
 
 
@@ -38,18 +38,6 @@ def test_the_command_fails_with_that_line(tmp_path, monkeypatch, capsys):
     assert build.main(["--out", str(tmp_path / "data")]) == 1
     assert capsys.readouterr().err.startswith("error: not installed: some-soundfont")
     assert not (tmp_path / "data").exists()
-
-
-def test_a_failing_write_leaves_no_file(tmp_path):
-    def fail(file):
-        file.write(b"half")
-        raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        files.write_atomically(tmp_path / "song.json", fail)
-    assert not (tmp_path / "song.json").exists()
-    files.write_atomically(tmp_path / "song.json", lambda file: file.write(b"whole"))
-    assert (tmp_path / "song.json").read_bytes() == b"whole"
 
 
 def test_tracks_and_packages_are_credited(tmp_path):

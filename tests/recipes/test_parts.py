@@ -103,5 +103,5 @@ def test_what_cannot_be_carried_is_one_line(data, tmp_path, capsys):
 def test_the_run_for_a_gpu_is_as_minis_but_wide():
     wide, mini = (read_config(RECIPE / f"{name}.yaml") for name in ("wide", "train"))
     assert dataclasses.asdict(wide.augment) == dataclasses.asdict(mini.augment)
-    network = widen.widened(load_model("mini", device="cpu"), hidden_scale=4, dconv_mode=3)
+    network = widen.widen(load_model("mini", device="cpu"), hidden_scale=4, dconv_mode=3)
     assert 2 * sum(p.numel() for p in network.parameters()) <= ship.LARGEST

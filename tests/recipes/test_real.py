@@ -39,8 +39,8 @@ LOOPS = Recording("loops", "loops", {"drums": ("beat*",), "vocals": ("shout*",)}
 
 
 def built(recording, source):
-    files = real.found(source / "pack" / recording.folder, recording.stems)
-    return real.made(recording, files)
+    files = real.find_files(source / "pack" / recording.folder, recording.stems)
+    return real.render_track(recording, files)
 
 
 def test_a_track_has_every_stem_and_what_is_missing_is_silent(source, tmp_path):
@@ -57,7 +57,7 @@ def test_a_track_has_every_stem_and_what_is_missing_is_silent(source, tmp_path):
 def test_files_of_a_stem_are_added_from_their_starts_by_one_gain(source):
     stems = built(SONG, source)
     kick, hats = (
-        real.read(source / "pack" / "song" / f"song_KICK{n}") for n in (".wav", " HATS.flac")
+        real.read_audio(source / "pack" / "song" / f"song_KICK{n}") for n in (".wav", " HATS.flac")
     )
     expected = hats.copy()
     expected[: len(kick)] += kick
@@ -112,7 +112,7 @@ def test_a_missing_file_is_one_line(source, tmp_path, capsys):
 
 def test_a_file_belongs_to_one_stem(source):
     with pytest.raises(ValueError, match=r"song_KICK HATS\.flac is in two stems"):
-        real.found(source / "pack" / "song", {"drums": ("*HATS*",), "vocals": ("*KICK *",)})
+        real.find_files(source / "pack" / "song", {"drums": ("*HATS*",), "vocals": ("*KICK *",)})
 
 
 def test_the_album_of_the_test_songs_artist_can_be_left_out():

@@ -21,7 +21,7 @@ def decibels(error, reference):
 @pytest.mark.parametrize("bottom_channels", [0, 8])
 def test_the_output_is_the_same(bottom_channels):
     network = narrow(bottom_channels)
-    wide = widen.widened(network, 2 * network.config.t_hidden_scale, dconv_mode=1).eval()
+    wide = widen.widen(network, 2 * network.config.t_hidden_scale, dconv_mode=1).eval()
     mixture = torch.randn(1, 2, 20_000)
     with torch.no_grad():
         before, after = network(mixture), wide(mixture)
@@ -32,7 +32,7 @@ def test_the_output_is_the_same(bottom_channels):
 
 def test_new_dconvs_change_little():
     network = narrow()
-    wide = widen.widened(network, network.config.t_hidden_scale, dconv_mode=3).eval()
+    wide = widen.widen(network, network.config.t_hidden_scale, dconv_mode=3).eval()
     mixture = torch.randn(1, 2, 20_000)
     with torch.no_grad():
         before, after = network(mixture), wide(mixture)
@@ -41,7 +41,7 @@ def test_new_dconvs_change_little():
 
 def test_copies_of_a_channel_have_gradients_of_their_own():
     network = narrow()
-    wide = widen.widened(network, network.config.t_hidden_scale, dconv_mode=1)
+    wide = widen.widen(network, network.config.t_hidden_scale, dconv_mode=1)
     wide(torch.randn(1, 2, 20_000)).square().mean().backward()
     gradient = wide.spectral_encoder[1].conv.weight.grad
     assert not torch.allclose(gradient[0], gradient[1], rtol=0.01)

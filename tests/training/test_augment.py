@@ -1,12 +1,13 @@
 import math
+from functools import partial
 
-import numpy as np
 import pytest
 import torch
 
 from helpers import snr
 from htdemucs.training import augment
 from htdemucs.training.config import AugmentConfig
+from htdemucs.training.rng import generator
 
 RATE = 8000
 OFF = AugmentConfig(
@@ -22,17 +23,25 @@ def noise(channels=2, length=RATE):
     return 0.1 * torch.randn(channels, length)
 
 
+def rng(number):
+    """The generators of one source of one example."""
+    return partial(_generator, number)
+
+
+def _generator(number, purpose):
+    return generator(0, purpose, number)
+
+
 def draws(**changes):
-    """What 200 draws make of one waveform."""
+    """The results of 200 draws for one waveform."""
     x = noise()
-    made = config(**changes)
-    return x, [augment.changed(x, made, RATE, np.random.default_rng(i)) for i in range(200)]
+    return x, [augment.augment_source(x, config(**changes), RATE, rng(i)) for i in range(200)]
 
 
 def test_nothing_switched_on_changes_nothing():
     x = noise(3)
-    assert snr(x[:2], augment.changed(x[:2], OFF, RATE, np.random.default_rng(0))) > 120
-    assert torch.equal(augment.changed(x[:1], OFF, RATE, np.random.default_rng(0)), x[:1])
+    assert snr(x[:2], augment.augment_source(x[:2], OFF, RATE, rng(0))) > 120
+    assert torch.equal(augment.augment_source(x[:1], OFF, RATE, rng(0)), x[:1])
 
 
 def test_flips():
@@ -55,18 +64,37 @@ def test_silence():
     assert 25 < sum(not y.any() for y in made) < 80
 
 
-def test_switching_one_on_leaves_the_other_draws():
-    x = noise()
-    plain = augment.changed(x, config(scale_min=0.25), RATE, np.random.default_rng(3))
-    tilted = augment.changed(x, config(scale_min=0.25, tilt=1e-9), RATE, np.random.default_rng(3))
-    assert snr(plain, tilted) > 100
+SOURCE_AUGMENTATIONS = {
+    "silence": 1e-9, "flip_channels": True, "flip_sign": True, "tilt": 3.0, "saturate": 1.0,
+    "effects": 1.0, "width": 0.5, "pan": 0.5, "scale_max": 2.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SOURCE_AUGMENTATIONS)
+def test_switching_one_on_changes_no_other_draw(name):
+    """Every augmentation asks for a generator by its own name, and uses no other."""
+
+    def first_draws(settings):
+        used = {}
+
+        def recording(purpose):
+            made = rng(3)(purpose)
+            used[purpose] = made.bit_generator.state["state"]["state"]
+            return made
+
+        augment.augment_source(noise(), config(**settings), RATE, recording)
+        return used
+
+    plain, changed = first_draws({}), first_draws({name: SOURCE_AUGMENTATIONS[name]})
+    assert plain.items() <= changed.items()
+    assert len(set(changed.values())) == len(changed)
 
 
 def test_tilt_is_in_decibels_an_octave():
     x = noise(1, 2**15)
     before, after = (
         torch.fft.rfft(x)[0].abs(),
-        torch.fft.rfft(augment.tilted(x, 2.0, RATE))[0].abs(),
+        torch.fft.rfft(augment.tilt_spectrum(x, 2.0, RATE))[0].abs(),
     )
     hertz = torch.fft.rfftfreq(2**15, 1 / RATE)
     for frequency, octaves in ((500, -1), (1000, 0), (2000, 1), (3999, math.log2(3.999))):
@@ -75,41 +103,41 @@ def test_tilt_is_in_decibels_an_octave():
 
 
 def test_lowpass_ends_at_its_cutoff():
-    spectrum = torch.fft.rfft(augment.lowpassed(noise(2, RATE), 1000, RATE)).abs()
+    spectrum = torch.fft.rfft(augment.lowpass(noise(2, RATE), 1000, RATE)).abs()
     assert spectrum[:, 1001:].max() < 1e-4
     assert spectrum[:, :1000].mean() > 1
 
 
 def test_saturation_keeps_the_level_and_limits_peaks():
     x = noise()
-    hard = augment.saturated(x, 5.0)
+    hard = augment.saturate(x, 5.0)
     assert hard.square().mean() == pytest.approx(float(x.square().mean()), rel=1e-4)
     assert hard.abs().max() / hard.std() < 0.7 * x.abs().max() / x.std()
-    assert not augment.saturated(torch.zeros(2, 10), 5.0).any()
+    assert not augment.saturate(torch.zeros(2, 10), 5.0).any()
 
 
 def test_panning_keeps_the_power_of_a_centred_source():
     x = noise(1).expand(2, -1)
     for position in (-1.0, -0.3, 0.0, 0.8, 1.0):
-        y = augment.panned(x, position)
+        y = augment.pan(x, position)
         assert y.square().sum() == pytest.approx(float(x.square().sum()), rel=1e-4)
         assert (y[1].square().sum() > y[0].square().sum()) == (position > 0)
 
 
 def test_width():
     x = noise()
-    mono = augment.widened(x, 0.0)
+    mono = augment.set_width(x, 0.0)
     assert torch.equal(mono[0], mono[1])
-    assert snr(x.sum(0), augment.widened(x, 1.7).sum(0)) > 100
-    assert snr(x, augment.widened(x, 1.0)) > 100
+    assert snr(x.sum(0), augment.set_width(x, 1.7).sum(0)) > 100
+    assert snr(x, augment.set_width(x, 1.0)) > 100
 
 
 def test_the_mixture_is_the_sum_unless_limited():
     sources = torch.stack([noise() for _ in range(4)])
     for i in range(20):
-        made = augment.mixed(sources, config(lowpass=1.0), 44_100, np.random.default_rng(i))
+        made = augment.augment_mixture(sources, config(lowpass=1.0), 44_100, rng(i))
         assert snr(made[1:].sum(0), made[0]) > 100
-        limited = augment.mixed(sources, config(limit=1.0), 44_100, np.random.default_rng(i))
+        limited = augment.augment_mixture(sources, config(limit=1.0), 44_100, rng(i))
         assert torch.equal(limited[1:], sources)
         assert limited[0].abs().max() < sources.sum(0).abs().max()
 
@@ -120,12 +148,12 @@ def test_repitching(semitones, tempo):
     rate, hertz = 44_100, 440.0
     time = torch.arange(3 * rate) / rate
     tone = torch.sin(2 * math.pi * hertz * time).expand(2, -1)
-    made = augment.repitched(tone, semitones, tempo, rate)
+    made = augment.repitch(tone, semitones, tempo, rate)
     assert made.shape[1] == pytest.approx(3 * rate / tempo, abs=2)
     middle = made[0, rate : 2 * rate] * torch.hann_window(rate)
     found = float(torch.fft.rfft(middle).abs().argmax())  # a second: bins are Hz
     assert found == pytest.approx(hertz * 2 ** (semitones / 12), rel=0.005)
-    assert torch.equal(made, augment.repitched(tone, semitones, tempo, rate))
+    assert torch.equal(made, augment.repitch(tone, semitones, tempo, rate))
 
 
 def test_repitching_keeps_what_belongs_together_together():
@@ -134,7 +162,7 @@ def test_repitching_keeps_what_belongs_together_together():
     click = torch.zeros(2, 4 * rate)
     click[:, 2 * rate : 2 * rate + 64] = 1.0
     for tempo in (0.9, 1.1):
-        made = augment.repitched(click, 0, tempo, rate)
+        made = augment.repitch(click, 0, tempo, rate)
         centre = float((made[0].square() * torch.arange(made.shape[1])).sum())
         centre /= float(made[0].square().sum())
         assert centre == pytest.approx(2 * rate / tempo, abs=0.03 * rate)

@@ -27,7 +27,7 @@ def test_defaults_are_the_published_augmentation(tmp_path):
     assert not any(getattr(augment, name) for name in beyond)
 
 
-def test_words_lie_over_the_file(tmp_path):
+def test_overrides_replace_values_of_the_file(tmp_path):
     config = read(
         tmp_path,
         SMALLEST + "optim: {lr: 1e-3, ema: [0.9, 0.99]}\n",
@@ -70,9 +70,9 @@ def test_words_lie_over_the_file(tmp_path):
         (["batch_size=6"], r"batch_size must be a multiple of augment\.remix_group"),
         (["batch_size=8", "accumulate=3"], "batch_size must be a multiple of accumulate"),
         (["seed=-1"], "seed must not be negative"),
-        (["model={channels: 8}", "init_from=x"], "give model or init_from, not both"),
+        (["model={channels: 8}", "init_from=x"], "set model or init_from, not both"),
         (["renamed={a: b}"], "renamed needs init_from"),
-        (["data.train=[]"], r"name music in data\.train or data\.musdb"),
+        (["data.train=[]"], r"there is no music; set data\.train or data\.musdb"),
         (["data.train=[{weight: 2}]"], r"data\.train\.path is missing"),
     ],
 )
@@ -84,7 +84,7 @@ def test_mistakes_are_named(tmp_path, words, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- a\n", "must hold keys and values"),
+        ("- a\n", "must contain keys and values"),
         ("a: [", "cannot read"),
         ("data: {train: [x]}\n", "out is missing"),
     ],

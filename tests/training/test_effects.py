@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from helpers import snr
-from htdemucs.training import augment, effects
+from htdemucs.training import augment, effects, rng
 from htdemucs.training.config import AugmentConfig
 
 RATE = 44_100
@@ -45,8 +45,8 @@ def test_every_effect_of_a_chain_works_alone():
     x = torch.cat([torch.zeros(2, 2000), music()], dim=1)
     seen = set()
     for seed in range(60):
-        for effect in effects._drawn_chain(RATE, generator(seed)):
-            y = effects._filtered(x, RATE, [effect])
+        for effect in effects._random_chain(RATE, generator(seed)):
+            y = effects._apply_filters(x, RATE, [effect])
             assert y.shape == x.shape
             assert y.isfinite().all()
             assert y[:, :2000].abs().max() < 1e-4
@@ -67,11 +67,11 @@ def test_a_silent_source_stays_silent():
 def test_reverb_falls_by_60_decibels():
     click = torch.zeros(2, RATE)
     click[:, 0] = 1.0
-    tail = effects.reverberated(click, RATE, 0.5, 1.0, seed=1)
+    tail = effects.reverb(click, RATE, 0.5, 1.0, seed=1)
     early, late = tail[:, :1000].std(), tail[:, RATE // 2 - 1000 : RATE // 2].std()
     assert float(20 * torch.log10(late / early)) == pytest.approx(-60 * (1 - 1000 / 22050), abs=1.5)
     assert tail[:, RATE // 2 :].abs().max() < 1e-6
-    assert snr(click, effects.reverberated(click, RATE, 0.5, 0.0, seed=1)) > 100
+    assert snr(click, effects.reverb(click, RATE, 0.5, 0.0, seed=1)) > 100
     assert tail.square().sum(1) == pytest.approx([1, 1], rel=1e-4)
 
 
@@ -97,21 +97,25 @@ def test_a_round_trip_of_other_channels(channels):
     assert snr(x, effects.codec_round_trip(x, RATE, generator(0))) > 15
 
 
-def test_switched_on_by_probability_and_leaving_the_other_draws():
+def example_rng(number):
+    return lambda purpose: rng.generator(0, purpose, number)
+
+
+def test_a_probability_switches_it_on_and_no_other_draw_changes():
     x = music(2, 0.2)
     off, on = AugmentConfig(), AugmentConfig(effects=0.5)
-    changed = [
-        (augment.changed(x, off, RATE, generator(i)), augment.changed(x, on, RATE, generator(i)))
+    pairs = [
+        [augment.augment_source(x, config, RATE, example_rng(i)) for config in (off, on)]
         for i in range(40)
     ]
-    # The same flips and gains: whatever a chain does, loudness and sign of the rest agree.
-    assert 8 < sum(bool(torch.equal(a, b)) for a, b in changed) < 32
-    for a, b in changed:
+    # A chain keeps the loudness, so the same flips and gains give the same level.
+    assert 8 < sum(bool(torch.equal(a, b)) for a, b in pairs) < 32
+    for a, b in pairs:
         assert float(a.square().mean()) == pytest.approx(float(b.square().mean()), rel=2e-3)
 
 
 def test_only_the_mixture_is_coded():
     sources = torch.stack([music(), music()])
-    made = augment.mixed(sources, AugmentConfig(codec=1.0), RATE, generator(1))
+    made = augment.augment_mixture(sources, AugmentConfig(codec=1.0), RATE, example_rng(1))
     assert torch.equal(made[1:], sources)
     assert 15 < snr(sources.sum(0), made[0]) < 80

@@ -12,7 +12,7 @@ from helpers import OLDER, TINY, awake, snr
 from htdemucs import HTDemucs, HTDemucsConfig, load_model, save_model
 from htdemucs.errors import CheckpointError, ConfigError, HTDemucsError, TrainingError
 from htdemucs.model import Bag
-from htdemucs.training import finish, parts, prepare
+from htdemucs.training import finish, prepare, split_runs
 from htdemucs.training.checkpoint import load
 
 SOURCES = training_data.SOURCES
@@ -233,7 +233,7 @@ def test_a_compiled_core_learns_the_same_and_validates_uncompiled(make_config, m
 
 
 def test_a_region_of_the_loss_reaches_the_trainer(make_config):
-    """In samples of the network's rate: only this part is learnt from."""
+    """In samples of the network's rate: only this part counts."""
     config = make_config(words=["optim.loss_region=[0.4, 0.1]"], steps=1)
     assert prepare(config).trainer.loss.region == (3200, 800)
     (*_, entry) = train(config)
@@ -251,7 +251,7 @@ def test_what_a_run_cannot_do(make_config):
         prepare(make_config(words=["optim.loss_region=[1.5, 0.1]"]))
     with pytest.raises(ConfigError, match=r"loss_region must have 4096 samples or more"):
         prepare(make_config(words=["optim.loss_region=[0.4, 0.1]", "optim.stft_weight=1"]))
-    with pytest.raises(ConfigError, match="compiling needs a network with a core"):
+    with pytest.raises(ConfigError, match="compiled needs HTDemucs or HDemucs"):
         prepare(make_config(model={"kind": "Demucs", "sample_rate": 8000}, words=["compiled=true"]))
     with pytest.raises(HTDemucsError, match="no model nonsense"):
         prepare(make_config(model={}, init_from="nonsense"))
@@ -319,7 +319,7 @@ def test_one_copy_a_source_ends_as_a_bag(make_config, start):
     config = make_config(
         model={}, init_from=str(start), per_source=True, steps=2, valid_every=2, optim={"lr": 1e-3}
     )
-    for part in parts(config):
+    for part in split_runs(config):
         entries = train(part)
         source = part.out.name
         assert set(entries[-1].best) == {"step", "loss", "nsdr", f"nsdr {source}"}

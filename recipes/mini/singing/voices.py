@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from htdemucs.fsutil import atomic_write
 from recipes.mini import sources
-from recipes.mini.files import write_atomically
 from recipes.mini.singing import lyrics
 
 SPEECH_RATE = 24_000  # Hz, of both speech engines
@@ -175,7 +175,8 @@ def add_phrase(voice: Voice, index: int, path: Path, seed: int) -> None:
     phonemes = text if free else " ".join(_hibari().phonemize(text))
     speaker = _hibari_speaker(index) if voice.engine == "hibari" else _kokoro_speaker(voice.styles)
     parameters = _analyse(_trim(speaker(phonemes)))
-    write_atomically(path, lambda file: np.savez_compressed(file, text=text, **parameters))
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, text=text, **parameters)
 
 
 @cache

@@ -39,14 +39,14 @@ htdemucs evaluate --estimates stems/ musdb18hq/test
     type=click.Path(path_type=Path),
     heading=opt.OUTPUT,
     metavar="FILE",
-    help="Write every score and all settings.",
+    help="Write all scores and settings as JSON.",
 )
 @opt.option(
     "--report",
     type=click.Path(path_type=Path),
     heading=opt.OUTPUT,
     metavar="FILE.html",
-    help="Write a page with pictures.",
+    help="Write a report with plots.",
 )
 @opt.option("--stems", heading=opt.OUTPUT, metavar="STEM,...", help="Score only these stems.")
 @opt.flag("--no-oracle", heading=opt.OUTPUT, help="Do not score the ideal ratio mask.")
@@ -80,8 +80,8 @@ def evaluate(
 ) -> None:
     """Score a model, or existing stems, against the true stems.
 
-    MODEL is a name, a signature, hf://namespace/name or a path; with --estimates it is any name for
-    them, and may be left out. DATA is MUSDB18-HQ, or any folder of files TRACK/STEM.wav (or flac).
+    MODEL is a name, a signature, hf://namespace/name or a path; with --estimates it is an optional
+    label. DATA is MUSDB18-HQ, or any folder of files TRACK/STEM.wav (or flac).
     By default the precision is fp32, so that scores are the same on every machine.
     """
     set_verbosity(quiet=quiet)
@@ -113,21 +113,21 @@ def evaluate(
             write_report(evaluation, report)
         if not quiet:
             _print_scores(evaluation)
-    _conclude(evaluation)
+    _print_notes_and_failures(evaluation)
 
 
 def _evaluate(data: Path, options: "EvaluationOptions") -> "Evaluation":
     from htdemucs.evaluation import evaluate as evaluate_tracks
     from htdemucs.evaluation import find_multitracks
 
-    find_multitracks(data)  # a wrong path is refused before anything is downloaded
+    find_multitracks(data)  # reject a wrong path before a model is downloaded
     label = f"{options.model} on {data.name or data.resolve().name}"
     with ConsoleReporter(label) as reporter:
         return evaluate_tracks(data, options, on_progress=reporter)
 
 
 def _check_target(path: Path | None) -> None:
-    """Raise EvaluationError now, not after hours of work, if a file cannot be written."""
+    """Raise EvaluationError if a file cannot be written, before hours of work."""
     if path is None:
         return
     if path.is_dir():
@@ -163,7 +163,7 @@ def _print_scores(evaluation: "Evaluation") -> None:
             table.add_row(
                 escape(stem) if row == "model" else "",
                 label,
-                *(_decibels(value) for pair in pairs for value in pair),
+                *(_format_score(value) for pair in pairs for value in pair),
                 style="bold" if row == "model" else "dim",
             )
     print_table(table, f"{evaluation.options.model}: dB over {tracks} tracks")
@@ -172,12 +172,12 @@ def _print_scores(evaluation: "Evaluation") -> None:
 
 
 def _footnotes(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines below the table: intervals of means, undefined scores, time and memory."""
+    """Yield the lines below the table: intervals, undefined scores, time and memory."""
     from htdemucs.evaluation import METRICS
 
     bounds = {metric: document["mean_interval"]["all"][metric] for metric in METRICS}
     known = [
-        f"{metric} {_decibels(low)} to {_decibels(high)}"
+        f"{metric} {_format_score(low)} to {_format_score(high)}"
         for metric, (low, high) in bounds.items()
         if low is not None
     ]
@@ -209,7 +209,7 @@ def _footnotes(document: Mapping[str, Any]) -> Iterator[str]:
     yield "; ".join(usage)
 
 
-def _conclude(evaluation: "Evaluation") -> None:
+def _print_notes_and_failures(evaluation: "Evaluation") -> None:
     """Print notes and failures; exit with 1 if a track failed."""
     for note in evaluation.notes:
         print_status(f"note: {note}")
@@ -224,5 +224,5 @@ def _conclude(evaluation: "Evaluation") -> None:
         raise click.exceptions.Exit(1)
 
 
-def _decibels(value: float | None) -> str:
+def _format_score(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"

@@ -28,23 +28,23 @@ BENCHMARK_STEPS = 2
     """,
 )
 @click.argument("config", type=click.Path(path_type=Path))
-@click.argument("changes", nargs=-1, metavar="[KEY=VALUE]...")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @opt.flag("--dry-run", help="Only measure a step: model size, memory and speed.")
-def train(config: Path, changes: tuple[str, ...], dry_run: bool) -> None:
+def train(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     """Train a model, or resume an interrupted run. Needs htdemucs[train].
 
     CONFIG is a YAML file with the data, the model and the training; KEY=VALUE replaces its keys.
     """
     _require("accelerate", "soundfile")
-    from htdemucs.training import finish, parts, prepare, read_config
+    from htdemucs.training import finish, prepare, read_config, split_runs
 
-    settings = read_config(config, list(changes))
+    settings = read_config(config, overrides)
     if settings.tensorboard:
         _require("tensorboard", else_set="tensorboard=false")
     if settings.augment.repitch:
         _require("python-stretch", else_set="augment.repitch=0")
-    for part in parts(settings):
-        run = prepare(part)
+    for single_run in split_runs(settings):
+        run = prepare(single_run)
         _print_sizes(run)
         if dry_run:
             _benchmark(run)
@@ -52,7 +52,7 @@ def train(config: Path, changes: tuple[str, ...], dry_run: bool) -> None:
         _train(run)
     if run.trainer.accelerator.is_main_process:
         folder = finish(settings)
-        print_status(f"done: separate with it by  htdemucs separate -n {folder} SONG")
+        print_status(f"done; separate songs with: htdemucs separate -n {folder} SONG")
 
 
 def _require(*packages: str, else_set: str = "") -> None:
@@ -78,19 +78,19 @@ def _print_sizes(run: "Run") -> None:
     seconds = sum(recording.length for recording in corpus.train) / network.sample_rate
     print_status(
         f"{parameters / 1e6:.2f} M parameters for {', '.join(network.sources)}; "
-        f"{len(corpus.train)} tracks ({seconds / 3600:.2f} h) to learn from, "
-        f"{len(corpus.valid)} to validate with; processes: {run.trainer.accelerator.num_processes}"
+        f"{len(corpus.train)} tracks ({seconds / 3600:.2f} h) for training, "
+        f"{len(corpus.valid)} for validation; processes: {run.trainer.accelerator.num_processes}"
     )
     for note in corpus.notes:
         print_status(f"note: {note}")
     if not corpus.valid:
-        print_status("note: no tracks to validate with; the last model is the result")
+        print_status("note: there are no validation tracks; the last model is the result")
     if run.resumed:
         print_status(f"resuming after step {run.trainer.step} of {run.config.steps}")
 
 
 def _benchmark(run: "Run") -> None:
-    """Run a few steps and print their time and memory."""
+    """Run a few steps; print their time and memory."""
     import torch
 
     from htdemucs.environment import peak_device_memory, peak_memory
@@ -124,18 +124,18 @@ def _train(run: "Run") -> None:
     trainer, total = run.trainer, run.config.steps
     main = trainer.accelerator.is_main_process
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    live = console.is_terminal and main
+    show_bar = console.is_terminal and main
     with (
         _stop_on_signals(trainer.stop) as received,
-        Progress(*columns, console=console, disable=not live) as progress,
+        Progress(*columns, console=console, disable=not show_bar) as progress,
     ):
         task = progress.add_task("step 0", total=total, completed=trainer.step)
         for entry in run.train():
             if not main:
                 continue
-            line = _line(entry, run)
+            line = _format_entry(entry, run)
             progress.update(task, completed=entry.step, description=line)
-            if not live or entry.valid:
+            if not show_bar or entry.valid:
                 print_status(line)
     if received and trainer.step < total:
         if main:
@@ -143,7 +143,7 @@ def _train(run: "Run") -> None:
         raise click.exceptions.Exit(128 + received[0])
 
 
-def _line(entry: "LogEntry", run: "Run") -> str:
+def _format_entry(entry: "LogEntry", run: "Run") -> str:
     config = run.config
     remaining = (config.steps - entry.step) * config.batch_size / entry.examples_per_second
     line = (
@@ -165,7 +165,7 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def _stop_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
-    """Turn Ctrl-C and SIGTERM into a call of `stop`; a second one ends the process at once."""
+    """Call `stop` on Ctrl-C or SIGTERM; a second signal ends the process immediately."""
     received: list[int] = []
 
     def handle(caught: int, _frame: FrameType | None) -> None:
@@ -173,9 +173,9 @@ def _stop_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
         signal.signal(caught, signal.SIG_DFL)
         stop()
 
-    before = {kind: signal.signal(kind, handle) for kind in (signal.SIGINT, signal.SIGTERM)}
+    previous = {kind: signal.signal(kind, handle) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
     finally:
-        for kind, handler in before.items():
+        for kind, handler in previous.items():
             signal.signal(kind, handler)

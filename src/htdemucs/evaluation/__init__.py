@@ -1,4 +1,11 @@
-"""Evaluation: scores of a model or of separated files, beside known stems."""
+"""Evaluation: scores of a model, or of stems in files, against the true stems.
+
+Start reading at `scoring.py` (one track), then `evaluate.py` (a folder of tracks) and `dataset.py`
+(which file is which stem). This package imports separation and everything below it; the command
+line and training import this package. To add a metric: `METRICS` and `StemScores` in metrics.py. To
+add a name of stems or mixtures: `STEM_ALIASES` and `MIXTURE_NAMES` in dataset.py. To read another
+program's output: `NAMINGS` in estimates.py.
+"""
 
 from htdemucs.evaluation.dataset import (
     Multitrack,
@@ -19,7 +26,7 @@ from htdemucs.evaluation.metrics import (
     si_sdr,
 )
 from htdemucs.evaluation.report import to_html, write_report
-from htdemucs.evaluation.scoring import EvaluationOptions, TrackResult, score_track
+from htdemucs.evaluation.scoring import EvaluationOptions, TrackScores, score_track
 
 __all__ = [
     "METRICS",
@@ -31,7 +38,7 @@ __all__ = [
     "MultitrackReader",
     "ScoreMeter",
     "StemScores",
-    "TrackResult",
+    "TrackScores",
     "evaluate",
     "find_multitracks",
     "museval_frames",

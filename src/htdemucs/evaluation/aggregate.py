@@ -1,4 +1,4 @@
-"""From the scores of tracks to those of a data set, with intervals."""
+"""Averages of scores over tracks, with bootstrap confidence intervals."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,8 +11,8 @@ from htdemucs.evaluation.metrics import METRICS, StemScores
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-PORTION = 1 << 21  # scores drawn at a time
-ALL = "all"  # the mean of the stems
+PORTION = 1 << 21  # resampled scores in memory at a time
+ALL = "all"  # the key of the mean of the stems
 
 Scores = NDArray[np.float64]
 Table = dict[str, dict[str, Any]]  # by stem, or "all", and metric
@@ -20,38 +20,40 @@ Statistic = Callable[[Scores], Scores]
 
 
 def mean(scores: Scores) -> Scores:
-    """(..., tracks, S, M) -> (..., S, M), over the tracks where the score is a finite number."""
-    return _finite(np.nanmean, scores)
+    """(..., tracks, S, M) -> (..., S, M), over the tracks whose score is finite."""
+    return _over_finite(np.nanmean, scores)
 
 
 def median(scores: Scores) -> Scores:
-    """(..., tracks, S, M) -> (..., S, M), over the tracks where the score is a finite number."""
-    return _finite(np.nanmedian, scores)
+    """(..., tracks, S, M) -> (..., S, M), over the tracks whose score is finite."""
+    return _over_finite(np.nanmedian, scores)
 
 
 def score_array(tracks: Sequence[dict[str, StemScores]], stems: Sequence[str]) -> Scores:
-    """(tracks, S, M)"""
+    """Return the scores as an array (tracks, S, M), with M the metrics in order."""
     values = [[[getattr(t[s], metric) for metric in METRICS] for s in stems] for t in tracks]
     return np.array(values, dtype=np.float64).reshape(len(tracks), len(stems), len(METRICS))
 
 
 def summary(scores: Scores, stems: Sequence[str], statistic: Statistic) -> Table:
-    """Return {stem: {metric: dB}} with the mean of all stems as "all"; NaN where one has none."""
-    return _table(with_all(statistic(scores)), stems)
+    """Return {stem: {metric: dB}} with the mean of all stems as "all"; NaN if undefined."""
+    return _table(append_mean(statistic(scores)), stems)
 
 
-def interval(scores: Scores, stems: Sequence[str], statistic: Statistic, seed: int) -> Table:
-    """Return {stem: {metric: [low, high]}}: the statistic's range over other tracks of the kind.
+def confidence_interval(
+    scores: Scores, stems: Sequence[str], statistic: Statistic, seed: int
+) -> Table:
+    """Return {stem: {metric: [low, high]}}, the 95 % percentile bootstrap over tracks.
 
-    The 95 % percentile bootstrap: tracks are drawn again with replacement, all stems and metrics of
-    a track together. NaN with fewer than two tracks, which tell nothing about others.
+    Tracks are resampled with replacement, all stems and metrics of a track together. The bounds are
+    NaN for fewer than two tracks.
     """
     count = len(scores)
     if count < 2:
         return _table(np.full((len(stems) + 1, len(METRICS), 2), np.nan), stems)
     draws = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
     portions = np.array_split(draws, 1 + RESAMPLES * scores.size // PORTION)
-    resampled = [with_all(statistic(scores[rows])) for rows in portions]
+    resampled = [append_mean(statistic(scores[rows])) for rows in portions]
     tail = 50 * (1 - CONFIDENCE)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -59,13 +61,13 @@ def interval(scores: Scores, stems: Sequence[str], statistic: Statistic, seed: i
     return _table(np.moveaxis(bounds, 0, -1), stems)
 
 
-def with_all(values: Scores) -> Scores:
-    """(..., S, M) -> (..., S + 1, M), the stems' mean added."""
+def append_mean(values: Scores) -> Scores:
+    """(..., S, M) -> (..., S + 1, M), with the mean of the stems appended."""
     return np.concatenate([values, values.mean(-2, keepdims=True)], axis=-2)
 
 
 def undefined(scores: Scores, stems: Sequence[str]) -> Table:
-    """Return {stem: {metric: {"nan": tracks, "inf": tracks}}}."""
+    """Return the number of undefined scores: {stem: {metric: {"nan": tracks, "inf": tracks}}}."""
     return {
         stem: {
             metric: {
@@ -85,7 +87,7 @@ def _table(values: NDArray[np.float64], stems: Sequence[str]) -> Table:
     }
 
 
-def _finite(statistic: Callable[..., Scores], scores: Scores) -> Scores:
-    with warnings.catch_warnings():  # no finite number at all gives NaN, as it should
+def _over_finite(statistic: Callable[..., Scores], scores: Scores) -> Scores:
+    with warnings.catch_warnings():  # NaN is the right result if no score is finite
         warnings.simplefilter("ignore", RuntimeWarning)
         return statistic(np.where(np.isfinite(scores), scores, np.nan), axis=-3)

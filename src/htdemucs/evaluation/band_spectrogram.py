@@ -1,4 +1,4 @@
-"""Coarse spectrograms to look at, of stems and of the errors of their estimates."""
+"""Coarse spectrograms for the report, of stems and of the errors of their estimates."""
 
 import math
 
@@ -8,12 +8,12 @@ from torch.nn import functional as F
 
 BANDS = 96
 LOWEST = 40.0  # Hz, the lower edge of the lowest band
-COLUMNS = 4  # a second
-N_FFT = 4096  # samples; narrow enough to tell bass notes apart
+COLUMNS = 4  # per second
+N_FFT = 4096  # samples; resolves bass notes
 
 
 class BandSpectrogram:
-    """Measures the power of signals in bands of equal ratio, four columns a second."""
+    """Measures the power of signals in logarithmic bands, four columns per second."""
 
     def __init__(self, sample_rate: int) -> None:
         self._window = torch.hann_window(N_FFT)
@@ -22,7 +22,7 @@ class BandSpectrogram:
         self._columns: list[Tensor] = []
 
     def push(self, frame: Tensor) -> None:
-        """Take (S, C, L), up to a second."""
+        """Add (S, C, L), up to a second."""
         missing = max(0, N_FFT - frame.shape[-1])
         padded = F.pad(frame, (0, missing))
         windows = padded.unfold(-1, N_FFT, self._hop_length) * self._window
@@ -39,7 +39,7 @@ class BandSpectrogram:
 
 
 def _bands(sample_rate: int) -> Tensor:
-    """Return (BANDS, bins) with 1 where a bin lies in a band; every band has a bin."""
+    """Return (BANDS, bins), 1 for the bins of each band; every band has at least one bin."""
     top = sample_rate / 2
     edges = torch.logspace(math.log10(min(LOWEST, top / 2)), math.log10(top), BANDS + 1)
     bins = torch.arange(N_FFT // 2 + 1) * sample_rate / N_FFT

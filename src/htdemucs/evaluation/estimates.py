@@ -1,45 +1,59 @@
-"""The two origins of estimates: a model that separates now, or files separated earlier."""
+"""Estimates of the stems: from a model that separates now, or from files separated earlier."""
 
+import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from htdemucs.audio import AudioFile, reblock
-from htdemucs.errors import AudioError, EvaluationError
+from htdemucs.audio import AudioFile, reblock, zip_blocks
+from htdemucs.errors import EvaluationError
 from htdemucs.evaluation.dataset import (
-    Multitrack,
+    ACCOMPANIMENT,
+    VOCALS,
     MultitrackReader,
-    choose_stems,
+    assign_stems,
+    audio_paths,
     decode_warnings,
-    estimate_files,
     read_multitrack,
-    side_by_side,
+    stem_key,
 )
 from htdemucs.fast.runtime import threads
 from htdemucs.separation import Separator
 
+NAMINGS = (  # paths in the folder, without the suffix; * stands for anything
+    "{track}/{stem}",  # htdemucs, demucs, Spleeter, Open-Unmix
+    "test/{track}/{stem}",  # museval
+    "train/{track}/{stem}",
+    "{track}/mixture_({stem})*",  # audio-separator, given a folder for each track's mixture
+    "{track}_{stem}",
+    "{track} - {stem}",
+    "{track}_({stem})*",  # audio-separator
+    "{number}_{track}_({stem})",  # Ultimate Vocal Remover
+)
+
 
 class Estimates(ABC):
-    """The estimated stems of one multitrack, to be iterated once, as frames (S, C, L) of a second.
+    """The estimated stems of one multitrack, as frames (S, C, L) of a second.
 
-    The attributes are complete once the frames are.
+    They can be iterated once. The attributes are complete after the last frame.
 
     Attributes:
-        files: path of every file read.
-        seconds: time the separation took; None where it happened earlier.
-        broken_samples: how many were NaN or infinite in files; a model that gives such is refused.
-        notes: anything odd about the files.
+        files: the path of every file that was read.
+        seconds: the time that the separation took; None for files.
+        nonfinite_samples: count of NaN and infinite samples in files; a model with such output is
+            an error.
+        notes: notes about unusual files.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, Path] = {}
         self.seconds: float | None = None
-        self.broken_samples = 0
+        self.nonfinite_samples = 0
         self.notes: list[str] = []
 
     @abstractmethod
@@ -47,12 +61,12 @@ class Estimates(ABC):
 
 
 class Estimator(ABC):
-    """Gives the estimates of any multitrack.
+    """Returns the estimates of any multitrack.
 
     Attributes:
         stems: the stems that it estimates, in order.
-        sources: all stems that a song has for it; empty if unknown.
-        sample_rate, channels: of its audio; None for those of each multitrack.
+        sources: all stems that a song consists of for the model; empty if unknown.
+        sample_rate, channels: those of its audio; None for those of each multitrack.
     """
 
     stems: tuple[str, ...]
@@ -77,22 +91,22 @@ class ModelEstimator(Estimator):
         self._threads = torch.get_num_threads()
 
     def estimates(self, reader: MultitrackReader) -> Estimates:
-        """Return estimates that are made while they are iterated, in bounded memory."""
-        return _Separated(self.separator, reader, self._threads)
+        """Return estimates that are computed during their iteration, in bounded memory."""
+        return _ModelEstimates(self.separator, reader, self._threads)
 
 
 class FileEstimator(Estimator):
-    """Reads files that some program left in a folder, named in one of `naming.NAMINGS`."""
+    """Reads files that any program has written to a folder, with names as in `NAMINGS`."""
 
     def __init__(self, folder: Path, stems: Sequence[str]) -> None:
         self.folder = folder
         self.stems = tuple(stems)
 
     def estimates(self, reader: MultitrackReader) -> Estimates:
-        """Return the files' estimates, at the multitrack's sample rate and number of channels.
+        """Return the estimates, at the multitrack's sample rate and number of channels.
 
         Raises:
-            EvaluationError: a stem has no file, or several.
+            EvaluationError: a stem has no file, or two.
         """
         name = reader.multitrack.name
         files = estimate_files(self.folder, name, self.stems)
@@ -102,13 +116,47 @@ class FileEstimator(Estimator):
                 f"there is no estimate of {', '.join(missing)} in {self.folder}; it should hold "
                 f"{name}/{missing[0]}.wav"
             )
-        return _Read(files, reader)
+        return _FileEstimates(files, reader)
+
+
+def estimate_files(folder: Path, track: str, stems: Iterable[str]) -> dict[str, Path]:
+    """Return the file of each of the stems that has one, by the first naming that finds any.
+
+    Raises:
+        EvaluationError: the folder cannot be read, or two files have the name of one stem.
+    """
+    for naming in NAMINGS:
+        subfolder, _, name = naming.rpartition("/")
+        pattern = _file_name_pattern(name, track)
+        matches = {
+            path: match["stem"]
+            for path in audio_paths(folder / subfolder.format(track=track))
+            if (match := pattern.fullmatch(path.stem))
+        }
+        keys = {stem_key(stem): stem for stem in stems}
+        found = {path: name for path, name in matches.items() if stem_key(name) in keys}
+        if found:
+            files, _ = assign_stems(found)
+            return {stem: files[key] for key, stem in keys.items() if key in files}
+    return {}
+
+
+def _file_name_pattern(name: str, track: str) -> re.Pattern[str]:
+    """Return the pattern of a file name in `NAMINGS`, with the group "stem"."""
+    fields = {
+        "{track}": re.escape(track),
+        "{stem}": "(?P<stem>.+?)",
+        "{number}": r"\d+",
+        "*": ".*",
+    }
+    pieces = re.split(r"(\{\w+\}|\*)", name)
+    return re.compile("".join(fields.get(piece, re.escape(piece)) for piece in pieces), re.DOTALL)
 
 
 def estimated_stems(folder: Path, data: Sequence[Path]) -> tuple[str, ...]:
     """Return the stems that have an estimate and a reference somewhere, in alphabetical order.
 
-    A stem that is the sum of others is not among them.
+    The accompaniment is one of them only if there are no estimates of its parts.
 
     Args:
         folder: of estimates.
@@ -119,42 +167,27 @@ def estimated_stems(folder: Path, data: Sequence[Path]) -> tuple[str, ...]:
     """
     if not folder.is_dir():
         raise EvaluationError(f"{folder} is not a folder; name one with estimates TRACK/STEM.wav")
-    stems = _estimated_somewhere(folder, data)
+    stems = _stems_with_estimates(folder, data)
     if stems:
-        return tuple(sorted(stems - _sums_among(stems, data)))
-    inside = (path for path in sorted(folder.iterdir()) if path.is_dir())
-    deeper = next((path for path in inside if _estimated_somewhere(path, data)), None)
-    _estimated(folder, read_multitrack(data[0]))  # raises if something is wrong with those there
+        has_parts = bool(stems - {VOCALS, ACCOMPANIMENT})
+        return tuple(sorted(stems - {ACCOMPANIMENT} if has_parts else stems))
     name = data[0].name
-    raise EvaluationError(
-        f"no estimates of {name} in {folder}; "
-        + (f"try {deeper}" if deeper else f"it should hold {name}/STEM.wav")
-    )
+    estimate_files(folder, name, read_multitrack(data[0]).stems)  # raises what was suppressed
+    subfolders = (path for path in sorted(folder.iterdir()) if path.is_dir())
+    nested = next((path for path in subfolders if _stems_with_estimates(path, data)), None)
+    hint = f"try {nested}" if nested else f"it should hold {name}/STEM.wav"
+    raise EvaluationError(f"no estimates of {name} in {folder}; {hint}")
 
 
-def _estimated_somewhere(folder: Path, data: Sequence[Path]) -> set[str]:
+def _stems_with_estimates(folder: Path, data: Sequence[Path]) -> set[str]:
     stems: set[str] = set()
     for path in data:
-        with suppress(EvaluationError):  # it will be named when it is scored
-            stems |= _estimated(folder, read_multitrack(path))
+        with suppress(EvaluationError):  # reported when the track is scored
+            stems |= set(estimate_files(folder, path.name, read_multitrack(path).stems))
     return stems
 
 
-def _estimated(folder: Path, multitrack: Multitrack) -> set[str]:
-    return set(estimate_files(folder, multitrack.name, multitrack.stems))
-
-
-def _sums_among(stems: set[str], data: Sequence[Path]) -> set[str]:
-    """Return the stems that are sums of others, in the first multitrack that can be read."""
-    for path in data:
-        with suppress(EvaluationError, AudioError):
-            multitrack = read_multitrack(path)
-            if not multitrack.missing(stems):
-                return set(choose_stems(multitrack, list(stems)).missing(stems))
-    return set()
-
-
-class _Separated(Estimates):
+class _ModelEstimates(Estimates):
     def __init__(self, separator: Separator, reader: MultitrackReader, count: int) -> None:
         super().__init__()
         self._separator, self._reader, self._threads = separator, reader, count
@@ -180,7 +213,7 @@ class _Separated(Estimates):
         return block
 
 
-class _Read(Estimates):
+class _FileEstimates(Estimates):
     def __init__(self, files: dict[str, Path], reader: MultitrackReader) -> None:
         super().__init__()
         self.files = files
@@ -192,13 +225,12 @@ class _Read(Estimates):
             name: AudioFile(path, sample_rate=rate, channels=channels)
             for name, path in self.files.items()
         }
-        for blocks in side_by_side(list(opened.values())):
-            yield torch.stack(blocks)
+        yield from zip_blocks(list(opened.values()), rate)
         lengths = {f.source_length / f.source_sample_rate for f in opened.values()}
         if (max(lengths) - min(lengths)) * rate >= 1:
             self.notes.append("the estimates differ in length")
         for name, file in opened.items():
             if file.source_sample_rate != rate:
                 self.notes.append(f"the estimate {name} has {file.source_sample_rate} Hz")
-            self.broken_samples += file.repaired_samples
+            self.nonfinite_samples += file.repaired_samples
             self.notes += decode_warnings(f"the estimate {name}", file)

@@ -1,4 +1,4 @@
-"""An evaluation as JSON: every score, and what it depends on."""
+"""The JSON file of an evaluation: every score, and everything that it depends on."""
 
 import json
 import math
@@ -14,17 +14,17 @@ from htdemucs.evaluation import aggregate
 from htdemucs.evaluation.evaluate import Evaluation
 from htdemucs.evaluation.metrics import EPSILON, METRICS, SILENCE, StemScores
 from htdemucs.evaluation.oracle import N_FFT, POWER
-from htdemucs.evaluation.scoring import ROWS, TrackResult
+from htdemucs.evaluation.scoring import ROWS, TrackScores
 from htdemucs.fsutil import atomic_write
 
 FORMAT_VERSION = 1
 
 
 def to_document(evaluation: Evaluation) -> dict[str, Any]:
-    """Return an evaluation as JSON can hold it, with None for NaN and infinity.
+    """Return an evaluation as the content of a JSON file, with None for NaN and infinity.
 
-    `run` holds what differs from one run to the next: times, memory, the machine. All the rest is
-    the same for the same weights, data, options and versions.
+    `run` has what differs from run to run: times, memory, the machine. Everything else is the same
+    for the same weights, data, options and versions.
     """
     results = evaluation.results
     document = {
@@ -46,20 +46,20 @@ def to_document(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def write_document(evaluation: Evaluation, path: Path) -> None:
-    """Write an evaluation as a JSON file, which appears only when whole.
+    """Write an evaluation as a JSON file, atomically.
 
     Raises:
-        EvaluationError: it cannot be written.
+        EvaluationError: the file cannot be written.
     """
     text = json.dumps(to_document(evaluation), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(text + "\n", path)
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a file, which appears only when whole. Names not in UTF-8 get backslashes, as in JSON.
+    """Write a text file atomically. Characters that UTF-8 lacks are escaped, as in JSON.
 
     Raises:
-        EvaluationError: it cannot be written.
+        EvaluationError: the file cannot be written.
     """
     try:
         with atomic_write(path) as partial:
@@ -69,7 +69,7 @@ def write_text(text: str, path: Path) -> None:
 
 
 def _summaries(evaluation: Evaluation) -> dict[str, Any]:
-    """Return mean and median of the model over tracks, and of the rows to compare it with."""
+    """Return mean and median over tracks, of the model and of the baselines."""
     stems, seed = evaluation.stems, evaluation.options.seed
     silent = _silent(evaluation)
     summaries: dict[str, Any] = {"oracle": None}
@@ -81,7 +81,9 @@ def _summaries(evaluation: Evaluation) -> dict[str, Any]:
         mean, median = statistics(row)
         for name, statistic in ((mean, aggregate.mean), (median, aggregate.median)):
             summaries[name] = aggregate.summary(scores, stems, statistic)
-            summaries[f"{name}_interval"] = aggregate.interval(scores, stems, statistic, seed)
+            summaries[f"{name}_interval"] = aggregate.confidence_interval(
+                scores, stems, statistic, seed
+            )
         if row != "model":
             summaries[f"{row}_tracks"] = {name: _scores(track) for name, track in tracks.items()}
         undefined[row] = aggregate.undefined(scores, stems)
@@ -96,14 +98,14 @@ def _silent(evaluation: Evaluation) -> NDArray[np.bool_]:
 
 
 def rows(evaluation: Evaluation) -> dict[str, str]:
-    """Return the rows that an evaluation has, with their labels."""
+    """Return the rows of an evaluation with their labels."""
     model = "estimates" if evaluation.options.estimates else "model"
     labels = {"model": model, "mixture": "mixture", "oracle": "oracle"}
     return {row: labels[row] for row in (ROWS if evaluation.options.oracle else ROWS[:-1])}
 
 
 def statistics(row: str) -> tuple[str, str]:
-    """Return the keys of a row's mean and median over tracks."""
+    """Return the JSON keys of a row's mean and median over tracks."""
     return ("mean", "median") if row == "model" else (row, f"{row}_median")
 
 
@@ -114,7 +116,7 @@ def _scores(stems: dict[str, StemScores]) -> dict[str, dict[str, float]]:
     }
 
 
-def _track_info(result: TrackResult) -> dict[str, Any]:
+def _track_info(result: TrackScores) -> dict[str, Any]:
     frames = {
         stem: {"total": s.frames, "nan": s.nan_frames, "inf": s.inf_frames}
         for stem, s in result.scores["model"].items()
@@ -124,7 +126,7 @@ def _track_info(result: TrackResult) -> dict[str, Any]:
         "sample_rate": result.sample_rate,
         "mixture_match": result.mixture_match,
         "silent_stems": list(result.silent_stems),
-        "non_finite_samples": result.broken_samples,
+        "non_finite_samples": result.nonfinite_samples,
         "museval_frames": frames,
         "notes": list(result.notes),
         "sha256": result.sha256,
@@ -132,7 +134,7 @@ def _track_info(result: TrackResult) -> dict[str, Any]:
 
 
 def _data(evaluation: Evaluation) -> dict[str, Any]:
-    """Describe the tracks by their contents, wherever they lie."""
+    """Return the size and the hashes of the tracks."""
     hashes = {
         f"{result.name}/{file}": value
         for result in evaluation.results
@@ -180,7 +182,7 @@ def _run(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value with None for the numbers that JSON does not know."""
+    """Return a value with None for numbers that JSON does not have."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,9 +1,9 @@
 """Scores of estimates against references, from sums over frames of a second.
 
-BSS Eval v4 filters the references so as to tell spatial distortion, interference and artifacts
-apart. Its SDR divides the reference's energy by that of the three together, and the three add up
-to `estimate - reference` whatever the filters: SDR needs none of them. Only museval's frames and
-its rules for silence are needed, and kept here.
+BSS Eval v4 filters the references to separate spatial distortion, interference and artifacts. Its
+SDR divides the reference's energy by that of the three together. The three add up to
+`estimate - reference` for any filters, so the SDR needs no filters. museval's frames and its rules
+for silence are the same here.
 """
 
 import math
@@ -23,12 +23,12 @@ class StemScores:
 
     Attributes:
         nsdr: the MDX challenge's SDR: one ratio over the whole track and all channels.
-        museval_sdr: BSS Eval v4's SDR: median over frames of a second, leaving out NaN and
-            infinite frames as museval's own summary does.
+        museval_sdr: BSS Eval v4's SDR: median over frames of a second, without NaN and
+            infinite frames, as in museval's summary.
         si_sdr: scale-invariant SDR (arXiv 1811.02508), whole track, one scale for all channels.
-        frames: count of frames that museval_sdr looked at.
-        nan_frames: those among them with a silent reference or estimate in any stem.
-        inf_frames: those among them without any error.
+        frames: count of frames.
+        nan_frames: count of frames in which a reference or an estimate of any stem is silent.
+        inf_frames: count of frames without any error.
     """
 
     nsdr: float
@@ -40,10 +40,10 @@ class StemScores:
 
 
 class ScoreMeter:
-    """Measures S stems, frame by frame.
+    """Computes the scores of S stems, frame by frame.
 
-    All stems are measured together, because in museval a frame in which one of them is silent
-    counts for none.
+    All stems are scored together, because a frame in which one of them is silent counts for none of
+    them in museval.
     """
 
     def __init__(self, frame_length: int) -> None:
@@ -53,19 +53,21 @@ class ScoreMeter:
         self._length = 0
 
     def push(self, references: Tensor, estimates: Tensor) -> None:
-        """Take the next frame, (S, C, L) twice; only the last may be shorter than the others."""
+        """Add the next frame, (S, C, L) twice; only the last may be shorter than the others."""
         length = references.shape[-1]
         if self._length % self.frame_length or length > self.frame_length:
             raise ValueError(f"frames must have {self.frame_length} samples, the last one fewer")
         references, estimates = _exact(references, estimates)
         sums = _sums(references, estimates)
         self._sums = self._sums + sums
-        if length == self.frame_length or not self._length:  # museval scores no incomplete frame,
-            self._frames.append(_frame_sdr(sums, references, estimates))  # but for a lone one
+        if length == self.frame_length or not self._length:  # museval skips an incomplete frame,
+            self._frames.append(
+                _frame_sdr(sums, references, estimates)
+            )  # unless it is the only one
         self._length += length
 
     def museval_frames(self) -> Tensor:
-        """Return (S, frames) as museval does: NaN for silence, infinite without error."""
+        """Return (S, frames) as museval does: NaN for silence, infinity without error."""
         return torch.stack(self._frames, dim=-1)
 
     def scores(self) -> list[StemScores]:
@@ -89,8 +91,8 @@ def nsdr(references: Tensor, estimates: Tensor) -> Tensor:
     """(..., C, L) twice -> (...), float64 on the CPU: the MDX challenge's SDR, dB.
 
     10 log10 of (energy of the reference + 1e-7) / (energy of the difference + 1e-7), each summed
-    over all channels and the whole track. Always finite. So `float(nsdr(reference, estimate))` is
-    the score of one stem, and stems (S, C, L) give one score each.
+    over all channels and the whole track. Always finite. `float(nsdr(reference, estimate))` is
+    the score of one stem; stems (S, C, L) give one score each.
     """
     return _nsdr(_sums(*_exact(references, estimates)))
 
@@ -98,8 +100,9 @@ def nsdr(references: Tensor, estimates: Tensor) -> Tensor:
 def si_sdr(references: Tensor, estimates: Tensor) -> Tensor:
     """(..., C, L) twice -> (...): scale-invariant SDR, dB (arXiv 1811.02508, means left in).
 
-    The reference is scaled by one factor for all channels so as to be nearest to the estimate. NaN
-    where the reference or the estimate is silent, infinite where nothing else is left.
+    The reference is scaled by the factor, one for all channels, that brings it nearest to the
+    estimate. The score is NaN if the reference or the estimate is silent, and infinite if only the
+    level differs.
     """
     return _si_sdr(_sums(*_exact(references, estimates)))
 
@@ -107,13 +110,12 @@ def si_sdr(references: Tensor, estimates: Tensor) -> Tensor:
 def museval_frames(references: Tensor, estimates: Tensor, sample_rate: int) -> Tensor:
     """(S, C, L) twice -> (S, frames): BSS Eval v4's SDR of every second, dB.
 
-    - A frame is NaN for every stem when any reference or estimate is silent in it. Silent means,
-      as in museval, that its channels add up to zero: a signal in opposite phase on both sides is
-      silent too.
+    - A frame is NaN for every stem if any reference or estimate is silent in it. As in museval,
+      silent means that the channels add up to zero, as they also do in opposite phase.
     - A frame without any error is infinite.
     - A last frame shorter than a second is not scored, unless it is the only one.
 
-    museval refuses tracks in which a stem is silent throughout; here all frames are NaN then.
+    museval raises an error if a stem is silent throughout; here, all frames are then NaN.
     """
     meter = ScoreMeter(sample_rate)
     for reference, estimate in zip(
@@ -124,13 +126,13 @@ def museval_frames(references: Tensor, estimates: Tensor, sample_rate: int) -> T
 
 
 def museval_sdr(references: Tensor, estimates: Tensor, sample_rate: int) -> Tensor:
-    """(S, C, L) twice -> (S,): the median of `museval_frames`, leaving out NaN and infinity."""
+    """(S, C, L) twice -> (S,): the median of `museval_frames`, without NaN and infinity."""
     frames = museval_frames(references, estimates, sample_rate)
     return torch.tensor([_median(row) for row in frames], dtype=torch.float64)
 
 
 def _exact(references: Tensor, estimates: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both in float64, on the CPU because not every device has it; refuse other shapes."""
+    """Return both in float64, on the CPU because some devices lack it; check the shapes."""
     if references.shape != estimates.shape:
         raise ValueError(f"{list(references.shape)} and {list(estimates.shape)} differ")
     return references.to("cpu", torch.float64), estimates.to("cpu", torch.float64)
@@ -169,7 +171,7 @@ def _frame_sdr(sums: Tensor, references: Tensor, estimates: Tensor) -> Tensor:
 
 
 def _median(row: Tensor) -> float:
-    """Return the median of the finite values; NaN where there are none."""
+    """Return the median of the finite values; NaN if there are none."""
     finite = row[row.isfinite()].sort().values
     middle = finite.numel() // 2
     if not finite.numel():

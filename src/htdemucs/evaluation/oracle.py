@@ -1,10 +1,9 @@
-"""The ideal ratio mask of SiSEC 2018: the scores that a perfect mask would have.
+"""The ideal ratio mask of SiSEC 2018, the "oracle": the scores that a perfect mask would have.
 
-Each stem's share of the power in every bin of the mixture's spectrogram, applied to the mixture.
-Power 2, magnitudes squared, because the mask is then the Wiener filter, the real-valued mask that
-comes nearest to the stems in the mean square if their phases are independent, and nsdr is a mean
-square. SiSEC's settings (Hann window of 2048 samples, half overlapped, each channel on its own)
-make the figures comparable with the published ones.
+The mask is each stem's share of the power in every bin of the mixture's spectrogram. With power 2
+it is the Wiener filter: the real-valued mask with the least mean square error for stems of
+independent phase, and nsdr measures the mean square error. SiSEC's settings (Hann window of 2048
+samples, half overlapped, each channel separately) make the scores comparable with published ones.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,22 +22,22 @@ POWER = 2
 def ideal_ratio_masks(frames: Iterable[Frame]) -> Iterator[Tensor]:
     """Yield the mask's estimates of all stems as blocks (S, C, L), from a multitrack's frames.
 
-    The blocks have other lengths than the frames but are as long in all. The rest of the mixture,
-    beside the stems, takes its share of the mask too.
+    The blocks' lengths differ from the frames', but not their sum. The part of the mixture that no
+    stem contains has a share of the mask too.
     """
-    masking = _Masking()
+    stream = _MaskStream()
     for frame in frames:
-        block = masking.push(frame)
+        block = stream.push(frame)
         if block.shape[-1]:
             yield block
-    yield masking.flush()
+    yield stream.flush()
 
 
-class _Masking:
-    """A streaming STFT, mask and inverse. Signals are mixture, stems and the rest, (S + 2, C, L).
+class _MaskStream:
+    """A streaming STFT, mask and inverse STFT of the mixture, stems and rest, (S + 2, C, L).
 
-    Half a window of silence goes before the signals, so that all their samples lie under two
-    windows; the first hop of what is added up belongs to that silence and is dropped.
+    Half a window of silence precedes the signals, so that two windows cover every sample. The first
+    hop of the output is that silence and is dropped.
     """
 
     def __init__(self) -> None:
@@ -50,7 +49,7 @@ class _Masking:
         self._read = self._written = 0  # samples
 
     def push(self, frame: Frame) -> Tensor:
-        """Take a frame; return (S, C, L), where L may be 0."""
+        """Add a frame; return (S, C, L), where L may be 0."""
         self._read += frame.mixture.shape[-1]
         rest = frame.mixture - frame.stems.sum(0)
         return self._advance(torch.cat([frame.mixture[None], frame.stems, rest[None]]))
@@ -86,7 +85,7 @@ class _Masking:
         """(S, C, T, n_fft) -> (S, C, L), each hop the sum of two windows' halves."""
         first, second = windows.split(HOP_LENGTH, dim=-1)
         before, self._tail = self._tail, second[..., -1:, :]
-        if before is None:  # of the silence in front
+        if before is None:  # the hop of silence before the signals
             first, before = first[..., 1:, :], second[..., :0, :]
         hops = (first + torch.cat([before, second[..., :-1, :]], dim=-2)) * self._gain
         return hops.flatten(-2)

@@ -1,38 +1,32 @@
-"""Pictures for the report, as text that goes into its page: SVG box plots, PNG spectrograms.
-
-Drawn here and not by a plotting library: two kinds of picture need less code than it would take to
-make such a library's output fit a page, and the report works in every installation.
-"""
+"""Plots for the report: box plots as inline SVG, spectrograms as PNG data URIs."""
 
 import base64
 import math
-import struct
-import zlib
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from html import escape
 
+import av
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 RANGE = 70.0  # dB between the brightest and the darkest colour
 MAX_COLUMNS = 480
-_STOPS = ((0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164))
+COLOURS = ((0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164))
 
 HEIGHT, TOP, BOTTOM, LEFT = 260, 14, 30, 44  # pixels of a box plot and of its margins
 GROUP, BOX = 110, 26  # pixels of a group of boxes, and of a box with its gap
-
 
 Points = Mapping[str, float]  # by track
 
 
 def box_plot(groups: Mapping[str, Mapping[str, Points]]) -> str:
-    """Return an SVG of boxes: a group per stem, in it a box per row, and every track as a point.
+    """Return an SVG with a group of boxes per stem, a box per row, and a point per track.
 
-    Boxes span the quartiles, with the median inside; whiskers reach the last value within one and a
-    half box lengths. A point names its track under the pointer.
+    Boxes span the quartiles and show the median; whiskers end at the last value within one and a
+    half box lengths. A point's tooltip names its track.
     """
     values = [v for rows in groups.values() for points in rows.values() for v in points.values()]
     ticks = _ticks(min(values, default=0.0), max(values, default=1.0))
@@ -68,8 +62,15 @@ def spectrogram(powers: Tensor, loudest: float) -> str:
         powers = F.adaptive_avg_pool1d(powers, MAX_COLUMNS)
     decibels = 10 * torch.log10(powers.nan_to_num(0.0, 0.0) / max(loudest, 1e-30) + 1e-30)
     levels = ((decibels / RANGE + 1).clamp(0, 1) * 255).round().to(torch.uint8)
-    data = _png(levels.flip(0).numpy())
-    return "data:image/png;base64," + base64.b64encode(data).decode()
+    position = np.linspace(0, len(COLOURS) - 1, 256)
+    channels = [np.interp(position, range(len(COLOURS)), c) for c in zip(*COLOURS, strict=True)]
+    palette = np.stack([np.full(256, 255), *channels], axis=1).round().astype(np.uint8)  # ARGB
+    frame = av.VideoFrame.from_ndarray((levels.flip(0).numpy(), palette), format="pal8")
+    encoder = av.CodecContext.create("png", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "pal8"
+    encoder.time_base = Fraction(1)
+    png = b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _box(x: float, points: Points, y: Callable[[float], float]) -> str:
@@ -106,24 +107,3 @@ def _ticks(low: float, high: float) -> list[float]:
     step = next(step * factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 8)
     first, last = math.floor(low / step), math.ceil(high / step)
     return [step * i for i in range(first, max(last, first + 1) + 1)]
-
-
-def _png(levels: NDArray[np.uint8]) -> bytes:
-    """(rows, columns) of colour numbers -> a PNG file with a palette."""
-    height, width = levels.shape
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    rows = np.pad(levels, ((0, 0), (1, 0))).tobytes()  # each row begins with its filter: none
-    parts = {b"IHDR": header, b"PLTE": _palette(), b"IDAT": zlib.compress(rows, 9), b"IEND": b""}
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in parts.items()
-    )
-
-
-def _palette() -> bytes:
-    """Return 256 colours from black by way of red to pale yellow."""
-    position = np.linspace(0, len(_STOPS) - 1, 256)
-    channels = [
-        np.interp(position, range(len(_STOPS)), stops) for stops in zip(*_STOPS, strict=True)
-    ]
-    return np.stack(channels, axis=1).round().astype(np.uint8).tobytes()

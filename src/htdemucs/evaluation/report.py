@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page that needs no other file."""
+"""The report of an evaluation: one HTML page without external files."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from htdemucs.evaluation.evaluate import Evaluation
 from htdemucs.evaluation.json_report import rows, statistics, to_document, write_text
 from htdemucs.evaluation.metrics import METRICS
 from htdemucs.evaluation.plots import RANGE, box_plot, spectrogram
-from htdemucs.evaluation.scoring import TrackResult
+from htdemucs.evaluation.scoring import TrackScores
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em;
@@ -45,27 +45,27 @@ svg g circle { fill: var(--ink); fill-opacity: .55 }
 
 
 def write_report(evaluation: Evaluation, path: Path) -> None:
-    """Write an evaluation as a page, which appears only when whole.
+    """Write the report of an evaluation, atomically.
 
     Raises:
-        EvaluationError: it cannot be written.
+        EvaluationError: the file cannot be written.
     """
     write_text(to_html(evaluation), path)
 
 
 def to_html(evaluation: Evaluation) -> str:
-    """Return the page: averages, box plots, tracks, spectrograms of errors, and provenance."""
+    """Return the page: averages, box plots, tracks, spectrograms of errors, and definitions."""
     document, labels = to_document(evaluation), rows(evaluation)
     title = escape(f"{evaluation.options.model}: evaluation")
     sections = "\n".join(
         [
-            _opening(document),
-            _summary(document, labels),
-            *_problems(document),
-            _plots(document, labels),
-            _tracks(document),
+            _header(document),
+            _averages(document, labels),
+            *_failures_and_notes(document),
+            _box_plots(document, labels),
+            _track_table(document),
             *_spectrograms(evaluation.results),
-            _provenance(document),
+            _definitions(document),
         ]
     )
     return (
@@ -76,8 +76,8 @@ def to_html(evaluation: Evaluation) -> str:
     )
 
 
-def _opening(document: Mapping[str, Any]) -> str:
-    """Return a line on the data and on time and memory."""
+def _header(document: Mapping[str, Any]) -> str:
+    """Return a line about the data, the time and the memory."""
     data, run = document["data"], document["run"]
     facts = [f"{data['tracks']} tracks", f"{data['duration'] / 60:.1f} minutes"]
     if run["real_time_factor"] is not None:
@@ -91,7 +91,7 @@ def _opening(document: Mapping[str, Any]) -> str:
     return f"<p>{'; '.join(facts)}.</p>"
 
 
-def _summary(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+def _averages(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     """Return a table of every stem's rows: mean with interval, and median."""
     head = "".join(f'<th colspan="2">{metric}</th>' for metric in METRICS)
     lines = []
@@ -99,9 +99,9 @@ def _summary(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
         for row, label in labels.items():
             mean, median = statistics(row)
             cells = "".join(
-                f"<td>{decibels(document[mean][stem][metric])} "
-                f"{_interval(document[f'{mean}_interval'][stem][metric])}</td>"
-                f"<td>{decibels(document[median][stem][metric])}</td>"
+                f"<td>{format_score(document[mean][stem][metric])} "
+                f"{_format_interval(document[f'{mean}_interval'][stem][metric])}</td>"
+                f"<td>{format_score(document[median][stem][metric])}</td>"
                 for metric in METRICS
             )
             first = escape(stem) if row == "model" else ""
@@ -110,15 +110,15 @@ def _summary(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
                 f'<tr class="{kind}"><td>{first}</td><td class="left">{label}</td>{cells}</tr>'
             )
     return (
-        "<h2>Averages over tracks</h2><p>Decibels, more is better. Means have their 95 % bootstrap "
-        "interval beside them.</p>"
+        "<h2>Averages over tracks</h2><p>Decibels, more is better. Beside each mean is its 95 % "
+        "bootstrap interval.</p>"
         f'<div class="scroll"><table><tr><th></th><th></th>{head}</tr>'
         f"<tr><th></th><th></th>{'<th>mean</th><th>median</th>' * len(METRICS)}</tr>"
         f"{''.join(lines)}</table></div>"
     )
 
 
-def _plots(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+def _box_plots(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     """Return a box plot per metric, with every track as a point."""
     tracks = {row: document["tracks" if row == "model" else f"{row}_tracks"] for row in labels}
     silent = {name: info["silent_stems"] for name, info in document["track_info"].items()}
@@ -141,12 +141,12 @@ def _plots(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     return (
         f"<h2>Tracks</h2><p>{keys}</p>"
         f'<div class="plots">{"".join(figures)}</div>'
-        "<p><small>Every point is a track. Boxes hold its middle half, with the median inside; "
-        "whiskers reach as far as the last track within one and a half box lengths.</small></p>"
+        "<p><small>Every point is a track. Boxes span the middle half of the tracks and show the "
+        "median; whiskers end at the last track within one and a half box lengths.</small></p>"
     )
 
 
-def _problems(document: Mapping[str, Any]) -> Iterator[str]:
+def _failures_and_notes(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield lists of failures and of notes."""
     failures = [
         f"<li>{escape(name)}: {escape(text)}</li>" for name, text in document["failures"].items()
@@ -165,13 +165,14 @@ def _problems(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"<h2>Notes</h2><ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
 
 
-def _tracks(document: Mapping[str, Any]) -> str:
+def _track_table(document: Mapping[str, Any]) -> str:
+    """Return a table of every track's scores."""
     stems = document["stems"]
     head = "".join(f'<th colspan="{len(METRICS)}">{escape(stem)}</th>' for stem in stems)
     names = "".join(f"<th>{metric}</th>" for metric in METRICS) * len(stems)
     lines = "".join(
         f"<tr><td>{escape(track)}</td>"
-        + "".join(f"<td>{decibels(scores[stem][m])}</td>" for stem in stems for m in METRICS)
+        + "".join(f"<td>{format_score(scores[stem][m])}</td>" for stem in stems for m in METRICS)
         + "</tr>"
         for track, scores in document["tracks"].items()
     )
@@ -181,41 +182,41 @@ def _tracks(document: Mapping[str, Any]) -> str:
     )
 
 
-def _spectrograms(results: tuple[TrackResult, ...]) -> Iterator[str]:
-    """Yield for each track the spectrograms of its stems and of their errors, equally bright."""
-    with_pictures = [result for result in results if result.spectra]
-    if not with_pictures:
+def _spectrograms(results: tuple[TrackScores, ...]) -> Iterator[str]:
+    """Yield for each track the spectrograms of its stems and of their errors, on one scale."""
+    with_spectra = [result for result in results if result.spectra]
+    if not with_spectra:
         return
     yield (
-        "<h2>Errors</h2><p>A perfect estimate would leave the right-hand side black. "
-        f"Both sides have one scale: from the stem's loudest spot down to {RANGE:g} dB below it; "
-        "pitch goes upwards in equal ratios, time to the right.</p>"
+        "<h2>Errors</h2><p>The right-hand side of a perfect estimate is black. "
+        f"Both sides have the same scale, from the stem's loudest bin to {RANGE:g} dB below it. "
+        "The frequency axis is logarithmic.</p>"
     )
-    for result in with_pictures:
-        opened = ' open=""' if result is with_pictures[0] else ""
+    for result in with_spectra:
+        opened = ' open=""' if result is with_spectra[0] else ""
         yield (
             f"<details{opened}><summary>{escape(result.name)}</summary>"
-            f'<div class="pair">{_pairs(result)}</div></details>'
+            f'<div class="pair">{_spectrogram_rows(result)}</div></details>'
         )
 
 
-def _pairs(result: TrackResult) -> str:
-    """Return a row of three cells for each stem."""
+def _spectrogram_rows(result: TrackScores) -> str:
+    """Return a row of three cells for each stem: name, content, error."""
     top = result.sample_rate / 2000
     cells = ["<span></span><span>the stem</span><span>its estimate minus the stem</span>"]
     for stem, (reference, error) in result.spectra.items():
         loudest = float(reference.max())
-        pictures = "".join(
+        images = "".join(
             f'<img alt="{what} of {escape(stem)}" src="{spectrogram(powers, loudest)}">'
             for what, powers in (("content", reference), ("error", error))
         )
         span = f"<small>{LOWEST:g} Hz to {top:.3g} kHz</small>"
-        cells.append(f"<span>{escape(stem)}<br/>{span}</span>{pictures}")
+        cells.append(f"<span>{escape(stem)}<br/>{span}</span>{images}")
     ends = f'<small class="ends"><span>0</span><span>{result.duration:.0f} s</span></small>'
     return "".join([*cells, "<span></span>", ends, ends])
 
 
-def _provenance(document: Mapping[str, Any]) -> str:
+def _definitions(document: Mapping[str, Any]) -> str:
     """Return the definitions of the scores, and the rest of the JSON file."""
     terms = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>"
@@ -224,17 +225,17 @@ def _provenance(document: Mapping[str, Any]) -> str:
     names = ("model", "data", "options", "undefined", "silent", "versions", "run")
     text = json.dumps({name: document[name] for name in names}, indent=2, ensure_ascii=False)
     return (
-        f"<h2>Where this comes from</h2><dl>{terms}</dl>"
+        f"<h2>Definitions and settings</h2><dl>{terms}</dl>"
         "<details><summary>Hashes, options, versions, machine</summary>"
         f"<pre>{escape(text)}</pre></details>"
     )
 
 
-def decibels(value: float | None) -> str:
-    """Return two decimals, or a dash where a score is undefined."""
+def format_score(value: float | None) -> str:
+    """Return a score with two decimals, or a dash if it is undefined."""
     return "–" if value is None else f"{value:.2f}"
 
 
-def _interval(bounds: list[float | None]) -> str:
+def _format_interval(bounds: list[float | None]) -> str:
     low, high = bounds
-    return "" if low is None else f"<small>[{decibels(low)}, {decibels(high)}]</small>"
+    return "" if low is None else f"<small>[{format_score(low)}, {format_score(high)}]</small>"

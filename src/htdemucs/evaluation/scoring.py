@@ -1,7 +1,7 @@
-"""Score one multitrack: its estimates, the mixture itself and the oracle."""
+"""Score one multitrack: its estimates, and two baselines: the mixture itself and the ideal mask."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import tee
 from pathlib import Path
@@ -15,13 +15,7 @@ from htdemucs.audio import reblock
 from htdemucs.environment import peak_device_memory, peak_memory, sha256
 from htdemucs.errors import EvaluationError
 from htdemucs.evaluation.band_spectrogram import BandSpectrogram
-from htdemucs.evaluation.dataset import (
-    FAITHFUL,
-    Frame,
-    Multitrack,
-    MultitrackReader,
-    choose_stems,
-)
+from htdemucs.evaluation.dataset import Frame, Multitrack, MultitrackReader, choose_stems
 from htdemucs.evaluation.estimates import Estimates, Estimator
 from htdemucs.evaluation.metrics import SILENCE, ScoreMeter, StemScores
 from htdemucs.evaluation.oracle import ideal_ratio_masks
@@ -37,15 +31,15 @@ class EvaluationOptions:
         repo: a folder to take the model's name from.
         estimates: a folder of stems to score instead of separating.
         stems: score only these; by default the model's, or all that have estimates and references.
-        device, shifts, overlap, segment, batch_size: as for `Separator`.
-        precision: as for `Separator`, except that fp32 is the default: the same on every machine.
-        seed: seed of the separator's random lead-ins, and of the intervals' resampling.
+        device, shifts, overlap, segment, batch_size: see `Separator`.
+        precision: see `Separator`; the default here, fp32, is the same on every machine.
+        seed: seed of the separator's random shifts, and of the bootstrap of the intervals.
         oracle: score the ideal ratio mask as well.
-        spectra: keep spectrograms of stems and errors, for the report.
+        spectra: compute spectrograms of stems and errors, for the report.
         workers: processes that share the tracks.
 
     Raises:
-        EvaluationError: there are no workers, or a stem is named twice.
+        EvaluationError: `workers` is less than 1, or a stem is named twice.
     """
 
     model: str
@@ -78,28 +72,29 @@ class EvaluationOptions:
 
 
 ROWS = ("model", "mixture", "oracle")
+MATCHING_MIXTURE = 40.0  # dB of a mixture over its difference from the sum; less gives a note
 OnSeconds = Callable[[float], None]
 
 
 @dataclass(frozen=True)
-class TrackResult:
+class TrackScores:
     """The scores of one track, and what they depend on.
 
     Attributes:
         name: the track's name.
-        sample_rate, duration: Hz and seconds of what was scored.
-        scores: by row ("model", "mixture", and "oracle" if wanted) and stem.
+        sample_rate, duration: Hz and seconds of the scored audio.
+        scores: by row ("model", "mixture", and "oracle" if enabled) and stem.
         silent_stems: stems whose reference is silent, so that their scores mean nothing.
-        seconds: time the separation took; None for estimates from files.
-        mixture_match: dB of the mixture over its difference from the sum of the stems; infinite
-            where they are the same.
-        broken_samples: how many samples of the estimates were NaN or infinite.
-        notes: anything odd about the files.
+        seconds: the time that the separation took; None for estimates from files.
+        mixture_match: dB of the mixture over its difference from the sum of the stems; infinite if
+            they are equal.
+        nonfinite_samples: count of NaN and infinite samples in the estimates.
+        notes: notes about unusual files.
         sha256: hash of every file, by kind and name: "stems/bass.wav", "estimates/bass.wav".
-        peak_memory: the most bytes of main memory that the scoring process ever held.
-        peak_device_memory: the same of a GPU.
-        spectra: (2, bands, columns) for each stem: powers of the reference and of the estimate's
-            error; empty unless asked for.
+        peak_memory: largest amount of main memory that the scoring process has used, in bytes.
+        peak_device_memory: the same for a GPU.
+        spectra: (2, bands, columns) for each stem, the powers of the reference and of the
+            estimate's error; empty unless enabled.
     """
 
     name: str
@@ -109,7 +104,7 @@ class TrackResult:
     silent_stems: tuple[str, ...]
     seconds: float | None
     mixture_match: float
-    broken_samples: int
+    nonfinite_samples: int
     notes: tuple[str, ...]
     sha256: dict[str, str]
     peak_memory: int | None
@@ -125,11 +120,11 @@ def score_track(
     oracle: bool = True,
     spectra: bool = False,
     on_seconds: OnSeconds | None = None,
-) -> TrackResult:
-    """Score one multitrack in a single pass, in memory that does not grow with it.
+) -> TrackScores:
+    """Score one multitrack in a single pass, in memory that does not depend on its length.
 
-    Estimates shorter than the track are followed by silence, and longer ones cut, as museval does.
-    `on_seconds` is called with the seconds that were scored since its last call.
+    Estimates are padded with silence or cut to the track's length, as in museval. `on_seconds` is
+    called with the seconds that were scored since its last call.
 
     Raises:
         EvaluationError: the multitrack or its estimates lack a stem.
@@ -137,35 +132,37 @@ def score_track(
     """
     chosen = choose_stems(multitrack, estimator.stems, estimator.sources)
     reader = MultitrackReader(chosen, estimator.sample_rate, estimator.channels)
-    board = ScoreAccumulator(reader.columns(estimator.stems), reader.sample_rate, spectra=spectra)
+    accumulator = ScoreAccumulator(
+        reader.columns(estimator.stems), reader.sample_rate, spectra=spectra
+    )
     estimates = estimator.estimates(reader)
-    fitted = _Fitted(estimates)
+    padded = _PaddedEstimates(estimates)
     with threads(1):
         for frame, ideal in _frames(reader, oracle=oracle):
-            board.push(frame, fitted.take(frame, len(estimator.stems)), ideal)
+            accumulator.push(frame, padded.take(frame, len(estimator.stems)), ideal)
             if on_seconds:
                 on_seconds(frame.mixture.shape[-1] / reader.sample_rate)
-        fitted.drain()
-    silent = board.silent(estimator.stems)
-    return TrackResult(
+        padded.drain()
+    silent = accumulator.silent(estimator.stems)
+    return TrackScores(
         name=multitrack.name,
         sample_rate=reader.sample_rate,
-        duration=board.length / reader.sample_rate,
-        scores=board.scores(estimator.stems),
+        duration=accumulator.length / reader.sample_rate,
+        scores=accumulator.scores(estimator.stems),
         silent_stems=silent,
         seconds=estimates.seconds,
-        mixture_match=board.mixture_match(),
-        broken_samples=estimates.broken_samples,
-        notes=(*reader.notes(), *estimates.notes, *_notes(board, fitted, reader, silent)),
+        mixture_match=accumulator.mixture_match(),
+        nonfinite_samples=estimates.nonfinite_samples,
+        notes=(*reader.notes(), *estimates.notes, *_notes(accumulator, padded, reader, silent)),
         sha256=_hashes({"stems": reader.files, "estimates": estimates.files}),
         peak_memory=peak_memory(),
         peak_device_memory=peak_device_memory(),
-        spectra=board.spectra(estimator.stems),
+        spectra=accumulator.spectra(estimator.stems),
     )
 
 
 class ScoreAccumulator:
-    """Adds up what scores need, frame by frame."""
+    """Accumulates the sums that scores are computed from, frame by frame."""
 
     def __init__(self, columns: Sequence[int], sample_rate: int, *, spectra: bool) -> None:
         self.length = 0  # samples
@@ -175,10 +172,10 @@ class ScoreAccumulator:
         self._spectra = BandSpectrogram(sample_rate) if spectra else None
         self._energies = torch.zeros(len(self._columns), dtype=torch.float64)
         self._samples = 0  # of all channels
-        self._mixture = self._difference = 0.0  # energies
+        self._mixture_energy = self._difference_energy = 0.0
 
     def push(self, frame: Frame, estimates: Tensor, ideal: Tensor | None) -> None:
-        """Take a frame, the estimates of its stems, and the ideal mask's."""
+        """Add a frame, the estimates of its stems, and those of the ideal mask."""
         references = frame.stems[self._columns]
         rows = {"model": estimates, "mixture": frame.mixture.expand_as(references)}
         if ideal is not None:
@@ -191,8 +188,8 @@ class ScoreAccumulator:
         mixture = frame.mixture.double()
         self._energies += references.double().square().sum((1, 2))
         self._samples += mixture.numel()
-        self._mixture += float(mixture.square().sum())
-        self._difference += float((mixture - frame.stems.double().sum(0)).square().sum())
+        self._mixture_energy += float(mixture.square().sum())
+        self._difference_energy += float((mixture - frame.stems.double().sum(0)).square().sum())
         self.length += mixture.shape[-1]
 
     def scores(self, stems: Sequence[str]) -> dict[str, dict[str, StemScores]]:
@@ -208,14 +205,14 @@ class ScoreAccumulator:
         return tuple(stem for stem, is_quiet in zip(stems, quiet, strict=True) if is_quiet)
 
     def museval_undefined(self) -> bool:
-        """Return whether no second can be scored as museval does."""
+        """Return whether museval_sdr is undefined in every second."""
         return bool(self._meters["model"].museval_frames().isnan().all())
 
     def mixture_match(self) -> float:
-        """Return the dB of the mixture over its difference from the sum of the stems."""
-        if not self._difference:
+        """Return the level of the mixture over its difference from the sum of the stems, dB."""
+        if not self._difference_energy:
             return math.inf
-        ratio = self._mixture / self._difference
+        ratio = self._mixture_energy / self._difference_energy
         return 10 * math.log10(ratio) if ratio else -math.inf
 
     def spectra(self, stems: Sequence[str]) -> dict[str, Tensor]:
@@ -228,22 +225,22 @@ class ScoreAccumulator:
         }
 
 
-class _Fitted:
+class _PaddedEstimates:
     """Estimates, cut or padded to the track's length."""
 
     def __init__(self, estimates: Estimates) -> None:
         self._frames = iter(estimates)
-        self.length = 0  # samples of the estimates themselves
+        self.length = 0  # samples of the estimates before cutting and padding
 
     def take(self, frame: Frame, stems: int) -> Tensor:
-        """Return (stems, C, L), as long as `frame`."""
+        """Return the next estimates (stems, C, L), as long as `frame`."""
         channels, length = frame.mixture.shape
         block = next(self._frames, torch.zeros(stems, channels, 0))
         self.length += block.shape[-1]
         return F.pad(block, (0, length - block.shape[-1]))
 
     def drain(self) -> None:
-        """Read the estimates beyond the track's end."""
+        """Read the estimates after the track's end, to know their length."""
         self.length += sum(block.shape[-1] for block in self._frames)
 
 
@@ -251,30 +248,30 @@ def _frames(reader: MultitrackReader, *, oracle: bool) -> Iterator[tuple[Frame, 
     """Yield the frames, each with the ideal mask's estimates of its stems."""
     if not oracle:
         return ((frame, None) for frame in reader.frames())
-    frames, ahead = tee(reader.frames())
-    return zip(frames, _seconds(ideal_ratio_masks(ahead), reader), strict=True)
-
-
-def _seconds(blocks: Iterable[Tensor], reader: MultitrackReader) -> Iterator[Tensor]:
-    """Cut blocks (S, C, L) of any length into frames."""
-    for block in reblock((block.flatten(0, 1) for block in blocks), reader.sample_rate):
-        yield block.unflatten(0, (len(reader.stems), -1))
+    frames, masked_frames = tee(reader.frames())
+    blocks = (block.flatten(0, 1) for block in ideal_ratio_masks(masked_frames))
+    seconds = reblock(blocks, reader.sample_rate)
+    ideal = (block.unflatten(0, (len(reader.stems), -1)) for block in seconds)
+    return zip(frames, ideal, strict=True)
 
 
 def _notes(
-    board: ScoreAccumulator, fitted: _Fitted, reader: MultitrackReader, silent: Sequence[str]
+    accumulator: ScoreAccumulator,
+    padded: _PaddedEstimates,
+    reader: MultitrackReader,
+    silent: Sequence[str],
 ) -> Iterator[str]:
-    excess = (fitted.length - board.length) / reader.sample_rate
+    excess = (padded.length - accumulator.length) / reader.sample_rate
     if excess:
         how = "longer" if excess > 0 else "shorter"
         yield f"the estimates are {abs(excess):.3f} s {how} than the track"
-    if reader.multitrack.mixture and board.mixture_match() < FAITHFUL:
+    if reader.multitrack.mixture and accumulator.mixture_match() < MATCHING_MIXTURE:
         yield (
-            f"the mixture is not the sum of the stems: {board.mixture_match():.1f} dB above "
+            f"the mixture is not the sum of the stems: {accumulator.mixture_match():.1f} dB above "
             "their difference"
         )
     if silent:
-        undefined = "; museval_sdr is undefined for every stem" * board.museval_undefined()
+        undefined = "; museval_sdr is undefined for every stem" * accumulator.museval_undefined()
         yield f"{', '.join(silent)} silent throughout: left out of the means{undefined}"
 
 

@@ -1,13 +1,10 @@
-"""Set the number of torch's threads for a while.
-
-MERGED: Multitracks scored in this process, or shared out among several.
-"""
+"""Score many multitracks, in this process or in several worker processes."""
 
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,33 +17,33 @@ from htdemucs.audio import AudioFile
 from htdemucs.errors import HTDemucsError
 from htdemucs.evaluation.dataset import audio_paths, read_multitrack
 from htdemucs.evaluation.estimates import Estimator, FileEstimator, ModelEstimator
-from htdemucs.evaluation.scoring import EvaluationOptions, OnSeconds, TrackResult, score_track
+from htdemucs.evaluation.scoring import EvaluationOptions, OnSeconds, TrackScores, score_track
 from htdemucs.events import EventCallback, ProgressTracker, ignore_events
 from htdemucs.separation import Separator
 from htdemucs.weights import load_model
 
-POLL = 0.2  # seconds between looks at the workers' progress
-WAIT_POLICY = "OMP_WAIT_POLICY"  # read by OpenMP, with which torch shares out its work
-DIED = "the process that scored it died, perhaps for lack of memory; try fewer workers"
-NO_ROOM = "the device has too little memory; lower the batch size, the segment or the workers"
+POLL = 0.2  # seconds between updates of the progress
+WAIT_POLICY = "OMP_WAIT_POLICY"  # OpenMP's variable; torch's CPU threads are OpenMP's
+WORKER_DIED = "the process that scored it died, perhaps for lack of memory; try fewer workers"
+OUT_OF_MEMORY = "the device has too little memory; lower the batch size, the segment or the workers"
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """How to score any multitrack, in a form that can be sent to another process."""
+class ScoringJob:
+    """How to score any multitrack; can be pickled for a worker process."""
 
     options: EvaluationOptions
     stems: tuple[str, ...]
     device: str
 
     def estimator(self) -> Estimator:
-        """Load the model, or find the files."""
+        """Return the estimator: it loads the model, or reads files."""
         if self.options.estimates:
             return FileEstimator(self.options.estimates, self.stems)
         return model_estimator(self.options, self.device)
 
-    def score(self, folder: Path, estimator: Estimator, on_seconds: OnSeconds) -> TrackResult | str:
-        """Return the scores of the multitrack in a folder, or why there are none."""
+    def score(self, folder: Path, estimator: Estimator, on_seconds: OnSeconds) -> TrackScores | str:
+        """Return the scores of the multitrack in a folder, or an error message."""
         try:
             return score_track(
                 read_multitrack(folder),
@@ -58,20 +55,20 @@ class Scoring:
         except HTDemucsError as error:
             return str(error)
         except torch.OutOfMemoryError:
-            return NO_ROOM
+            return OUT_OF_MEMORY
 
 
 def model_estimator(
-    options: EvaluationOptions, device: str, tell: EventCallback = ignore_events
+    options: EvaluationOptions, device: str, on_event: EventCallback = ignore_events
 ) -> ModelEstimator:
-    """Load the model.
+    """Load the model and return its estimator.
 
     Raises:
-        ModelNotFoundError, DownloadError, CheckpointError, SeparationError: it cannot be had, or
-            not with these options.
+        ModelNotFoundError, DownloadError, CheckpointError: the model cannot be loaded.
+        SeparationError: the model does not support the options.
     """
     model = load_model(
-        options.model, repo=options.repo, device=device, stems=options.stems, on_progress=tell
+        options.model, repo=options.repo, device=device, stems=options.stems, on_progress=on_event
     )
     separator = Separator(
         model,
@@ -86,114 +83,111 @@ def model_estimator(
     return ModelEstimator(separator)
 
 
-def score_here(
-    scoring: Scoring,
+def score_sequentially(
+    job: ScoringJob,
     folders: Sequence[Path],
     estimator: Estimator,
-    tell: EventCallback = ignore_events,
-) -> Iterator[tuple[Path, TrackResult | str]]:
-    """Yield each folder with its result or failure, one after the other, in this process."""
-    pace = ProgressTracker(None, _total_seconds(folders))
+    on_event: EventCallback = ignore_events,
+) -> Iterator[tuple[Path, TrackScores | str]]:
+    """Yield each folder with its scores or error message, in order, from this process."""
+    tracker = ProgressTracker(None, _total_seconds(folders))
     done = 0.0
 
     def on_seconds(seconds: float) -> None:
         nonlocal done
         done += seconds
-        tell(pace.at(done))
+        on_event(tracker.at(done))
 
     for folder in folders:
-        yield folder, scoring.score(folder, estimator, on_seconds)
+        yield folder, job.score(folder, estimator, on_seconds)
 
 
-def score_in_processes(
-    scoring: Scoring, folders: Sequence[Path], tell: EventCallback = ignore_events
-) -> Iterator[tuple[Path, TrackResult | str]]:
-    """Yield each folder with its result or failure, as they finish, by as many workers as asked.
+def score_in_parallel(
+    job: ScoringJob, folders: Sequence[Path], on_event: EventCallback = ignore_events
+) -> Iterator[tuple[Path, TrackScores | str]]:
+    """Yield each folder with its scores or error message, as they finish, from worker processes.
 
-    The processes are new ones, not copies of this one, because a GPU cannot be used in copies.
-    Each computes with as many threads as this one, whatever the number of workers, since the last
-    bits of a network's output depend on that.
+    The processes are spawned, not forked, because a GPU cannot be used after a fork. Each has as
+    many threads as this one, because the last bits of a network's output depend on their number.
 
-    If a process dies, the folders that it had or that were still waiting are scored again, each in
-    a process of its own, so that only the one that kills its process is lost.
+    If a process dies, all folders without a result are scored again, each in a separate process, so
+    that only the folder that makes its process die has no scores.
     """
-    again: list[Path] = []
-    workers = min(scoring.options.workers, len(folders))
-    for folder, result in _pool(scoring, folders, workers, tell):
+    unfinished: list[Path] = []
+    workers = min(job.options.workers, len(folders))
+    for folder, result in _run_pool(job, folders, workers, on_event):
         if result is None:
-            again.append(folder)
+            unfinished.append(folder)
         else:
             yield folder, result
-    for folder in again:
-        for _, result in _pool(scoring, [folder], 1, tell):
-            yield folder, result or DIED
+    for folder in unfinished:
+        for _, result in _run_pool(job, [folder], 1, on_event):
+            yield folder, result or WORKER_DIED
 
 
-def _pool(
-    scoring: Scoring, folders: Sequence[Path], workers: int, tell: EventCallback
-) -> Iterator[tuple[Path, TrackResult | str | None]]:
-    """Yield each folder with its result or failure, None where its process died."""
+def _run_pool(
+    job: ScoringJob, folders: Sequence[Path], workers: int, on_event: EventCallback
+) -> Iterator[tuple[Path, TrackScores | str | None]]:
+    """Yield each folder with its scores or error message; with None if its process died."""
     context = multiprocessing.get_context("spawn")
-    pace, done = ProgressTracker(None, _total_seconds(folders)), context.Value("d", 0.0)
+    tracker, done = ProgressTracker(None, _total_seconds(folders)), context.Value("d", 0.0)
     pool = ProcessPoolExecutor(
-        workers, context, _start_worker, (scoring, torch.get_num_threads(), done)
+        workers, context, _start_worker, (job, torch.get_num_threads(), done)
     )
     try:
-        with _sleeping_threads():
-            waiting = {pool.submit(_score_in_worker, folder): folder for folder in folders}
-        while waiting:
-            finished, _ = wait(waiting, POLL, FIRST_COMPLETED)
-            tell(pace.at(done.value))
+        with _passive_waiting():
+            pending = {pool.submit(_score_in_worker, folder): folder for folder in folders}
+        while pending:
+            finished, _ = wait(pending, POLL, FIRST_COMPLETED)
+            on_event(tracker.at(done.value))
             for future in finished:
-                yield waiting.pop(future), _result(future)
+                folder = pending.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    result = None
+                yield folder, result
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager
-def _sleeping_threads() -> Iterator[None]:
-    """Let processes started here wait for their threads asleep, unless the user says otherwise.
+def _passive_waiting() -> Iterator[None]:
+    """Make the OpenMP threads of processes that are started here sleep while they wait.
 
-    Several processes with a thread on every core each would else spend most of their time watching
-    for threads that cannot run.
+    Several processes with one thread per core each would otherwise spend most of their time in busy
+    waiting. A value that the user has set is kept.
     """
-    chosen = os.environ.get(WAIT_POLICY)
+    previous = os.environ.get(WAIT_POLICY)
     os.environ.setdefault(WAIT_POLICY, "PASSIVE")
     try:
         yield
     finally:
-        if chosen is None:
+        if previous is None:
             del os.environ[WAIT_POLICY]
 
 
-def _result(future: Future[TrackResult | str]) -> TrackResult | str | None:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return None
+_score_folder: list[Callable[[Path], TrackScores | str]] = []  # one function, in a worker
 
 
-_worker: list[Callable[[Path], TrackResult | str]] = []  # one, in a worker process
-
-
-def _start_worker(scoring: Scoring, threads: int, done: "Synchronized[float]") -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
+def _start_worker(job: ScoringJob, threads: int, done: "Synchronized[float]") -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
     torch.set_num_threads(threads)
-    estimator = scoring.estimator()
+    estimator = job.estimator()
 
     def on_seconds(seconds: float) -> None:
         with done.get_lock():
             done.value += seconds
 
-    _worker.append(lambda folder: scoring.score(folder, estimator, on_seconds))
+    _score_folder.append(lambda folder: job.score(folder, estimator, on_seconds))
 
 
-def _score_in_worker(folder: Path) -> TrackResult | str:
-    return _worker[0](folder)
+def _score_in_worker(folder: Path) -> TrackScores | str:
+    return _score_folder[0](folder)
 
 
 def _total_seconds(folders: Sequence[Path]) -> float:
-    """Return about how long all multitracks are, without those that cannot be read."""
+    """Return the approximate length of all multitracks that can be read."""
     total = 0.0
     for folder in folders:
         with suppress(HTDemucsError):

@@ -1,6 +1,6 @@
-"""The configuration of a training run: a YAML file and `key=value` words, checked at the start.
+"""The configuration of a training run: a YAML file and `key=value` overrides, checked at the start.
 
-The tables in docs/training.md are made of the docstrings of these classes.
+The tables in docs/training.md are generated from the docstrings of these classes.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ class RootConfig:
     """A folder of multitracks.
 
     Attributes:
-        path: folder; each folder in it holds one file per source, wav or flac.
-        weight: how often its tracks are drawn, relative to their hours.
+        path: a folder that has a folder for each track, with one wav or flac file per source.
+        weight: how often its tracks are drawn, relative to their duration.
     """
 
     path: Path
@@ -36,15 +36,15 @@ class DataConfig:
     """The music, and how it is cut.
 
     Attributes:
-        musdb: a MUSDB18-HQ folder: learn from its `train/`, except for the 14 standard validation
-            tracks, which are validated with.
-        train: more folders to learn from, each a path, or with its own keys as below.
-        valid: more folders to choose the best model with, in the same form.
+        musdb: a MUSDB18-HQ folder: train on its `train/`, except for the 14 standard validation
+            tracks, which are used for validation.
+        train: more folders to train on, each a path, or with the keys below.
+        valid: more folders for validation, in the same form.
         segment: seconds of an example; by default the model's own segment.
-        valid_seconds: validate with this much from the middle of each track; by default all of it.
-        workers: processes that read and augment, at most one a core; with 0, the training process
-            does.
-        cache: folder for facts about the files; by default `cache` in the run's folder.
+        valid_seconds: validate on this many seconds from the middle of each track; by default on
+            whole tracks.
+        workers: processes that read and augment, at most one per core; 0 uses the training process.
+        cache: folder for lengths and formats of the files; by default `cache` in the run's folder.
     """
 
     musdb: Path | None = None
@@ -58,30 +58,30 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes to examples. Those of the first block are as published, the others are off.
+    """Random changes to examples. The defaults are those of the published training.
 
     Attributes:
-        shift: move each source by itself, within so many seconds.
-        flip_channels: swap left and right of half the sources.
-        flip_sign: flip the polarity of half the sources.
-        scale_min: least gain of a source.
-        scale_max: greatest gain of a source.
+        shift: delay each source separately by up to this many seconds.
+        flip_channels: swap left and right of half of the sources.
+        flip_sign: flip the polarity of half of the sources.
+        scale_min: lowest gain of a source.
+        scale_max: highest gain of a source.
         remix: probability that sources of different tracks are mixed, within a group of examples.
         remix_group: examples in a group.
         repitch: probability that pitch and tempo are changed.
-        repitch_semitones: most semitones by which the pitch is changed.
-        repitch_tempo: greatest fraction by which the tempo is changed.
+        repitch_semitones: greatest change of the pitch in semitones.
+        repitch_tempo: greatest change of the tempo as a fraction.
 
-        silence: probability that a source is left out of an example.
-        tilt: most decibels per octave by which a source's spectrum is tilted.
+        silence: probability that a source is silent in an example.
+        tilt: greatest tilt of a source's spectrum in decibels per octave.
         saturate: probability that a source is softly clipped.
         effects: probability that a source goes through a random chain of equaliser, compressor,
             distortion, chorus or phaser or flanger, echo, width and reverb.
-        pan: greatest distance by which a source is moved to one side; 1 is all the way.
-        width: greatest fraction by which the difference of a source's channels is scaled.
-        lowpass: probability that mixture and sources end at a frequency from 10 kHz up, as lossy
-            files do.
-        limit: probability that the mixture is softly limited, as masters are.
+        pan: greatest distance by which a source is panned to one side; 1 is hard left or right.
+        width: greatest change of a source's stereo width as a fraction.
+        lowpass: probability that mixture and sources are low-passed at 10 kHz or more, as in lossy
+            files.
+        limit: probability that the mixture is softly limited, as in masters.
         codec: probability that the mixture goes through MP3, AAC or Opus (96 to 320 kbit/s) and
             back, aligned to the sample.
     """
@@ -108,8 +108,8 @@ class AugmentConfig:
     codec: float = 0.0
 
     def __post_init__(self) -> None:
-        published = ("remix", "repitch")
-        for name in (*published, "silence", "saturate", "effects", "lowpass", "limit", "codec"):
+        for name in ("remix", "repitch", "silence", "saturate", "effects", "lowpass", "limit",
+                     "codec"):  # fmt: skip
             _require(0 <= getattr(self, name) <= 1, f"augment.{name} must be from 0 to 1")
         for name in ("shift", "scale_min", "repitch_semitones", "tilt", "pan", "width"):
             _require(getattr(self, name) >= 0, f"augment.{name} must not be negative")
@@ -127,19 +127,19 @@ class OptimConfig:
         lr: learning rate.
         transformer_lr: learning rate of the transformer; by default `lr`.
         beta2: second beta of the optimiser.
-        weight_decay: weight decay of everything but the transformer.
+        weight_decay: weight decay of everything except the transformer.
         transformer_weight_decay: weight decay of the transformer.
-        clip: greatest norm of the gradient; 0 for no limit.
+        clip: maximum norm of the gradient; 0 is no limit.
         warmup: steps over which the learning rate rises to its full value.
         decay: "none", or "cosine" down to `final_lr` at the last step.
         final_lr: fraction of the learning rate at the end of a cosine decay.
-        ema: decays of the averaged models kept beside the raw one.
+        ema: decays of moving averages of the weights, each of which is validated too.
         loss: error of the waveforms: "l1" (mean absolute), "mse" (mean square), or "rms" (root of
-            each example's mean square, the nearest to nsdr).
+            each example's mean square, which is closest to nsdr).
         stft_weight: weight of an additional multi-resolution STFT loss.
         source_weights: weight of each source in the loss; equal by default.
-        loss_region: only this part of an example counts in the loss: two numbers of seconds before
-            its end, as [0.4, 0.1]. For live separation; by default everything counts.
+        loss_region: the part of an example that counts in the loss, as two numbers of seconds
+            before its end, such as [0.4, 0.1]. For live separation; by default everything counts.
     """
 
     kind: Literal["adam", "adamw", "muon"] = "adam"
@@ -177,30 +177,31 @@ class TrainConfig:
     """A whole run.
 
     Attributes:
-        out: folder of the run: checkpoint, log, best and last model.
+        out: folder of the run, for the checkpoint, the log, and the best and last model.
         model: `kind` (HTDemucs, the default, HDemucs or Demucs) and fields of its configuration, to
             train from scratch.
         init_from: a model to start from instead, by any name or path that `load_model` takes.
-        sources: names of the stems to separate; by default the model's own. Sources that
-            `init_from` has keep their weights, the last layers of the others start anew.
-        renamed: new name to the source of `init_from` whose last layers it takes over.
-        per_source: train one copy per source, scored on that source alone, and gather them in a
-            bag, as `htdemucs_ft` is.
+        sources: names of the stems to separate; by default those of the model. Sources that
+            `init_from` has keep their weights; the last layers of the others start with random
+            weights.
+        renamed: new name of a source to the source of `init_from` whose last layers it gets.
+        per_source: train one copy for each source, whose loss is that source's, and collect the
+            copies in a bag, like `htdemucs_ft`.
         data: the music, and how it is cut.
         augment: random changes to examples.
         optim: the optimiser and the loss.
         batch_size: examples per step, of all processes and accumulated parts together.
-        accumulate: parts in which a step's batch is computed.
-        steps: optimiser steps in all.
+        accumulate: parts in which a step's batch is computed, to save memory.
+        steps: number of optimiser steps.
         valid_every: steps between validations.
         save_every: steps between checkpoints.
         log_every: steps between lines of the log.
         best_by: the best model has the lowest "loss" or the highest "nsdr".
         precision: precision of the forward pass: "fp32", "bf16" or "fp16".
-        compiled: let torch compile the network's core: faster steps after minutes of compiling.
-        device: "auto" trains on a GPU where there is one, "cpu" never does.
-        tensorboard: also log for TensorBoard.
-        seed: seed of all random draws.
+        compiled: use torch.compile for the network's core: faster steps after a slow start.
+        device: "auto" uses a GPU if there is one; "cpu" does not.
+        tensorboard: write TensorBoard curves too.
+        seed: seed of all random numbers.
     """
 
     out: Path
@@ -229,7 +230,7 @@ class TrainConfig:
         for name in ("batch_size", "accumulate", "steps", "valid_every", "save_every", "log_every"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1")
         _require(self.seed >= 0, "seed must not be negative")
-        _require(not (self.model and self.init_from), "give model or init_from, not both")
+        _require(not (self.model and self.init_from), "set model or init_from, not both")
         _require(
             not self.renamed or bool(self.init_from and self.sources),
             "renamed needs init_from, and the new names in sources",
@@ -241,14 +242,17 @@ class TrainConfig:
             not self.augment.remix or self.batch_size % self.augment.remix_group == 0,
             "batch_size must be a multiple of augment.remix_group",
         )
-        _require(bool(self.data.train or self.data.musdb), "name music in data.train or data.musdb")
+        _require(
+            bool(self.data.train or self.data.musdb),
+            "there is no music; set data.train or data.musdb",
+        )
 
 
-def read_config(path: Path, words: Sequence[str] = ()) -> TrainConfig:
-    """Read the configuration in a YAML file; `key.subkey=value` words replace its values.
+def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read the configuration in a YAML file; `key.subkey=value` overrides replace its values.
 
     Raises:
-        ConfigError: the file cannot be read, a key is unknown, or a value of the wrong kind.
+        ConfigError: the file cannot be read, a key is unknown, or a value has the wrong type.
     """
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -257,23 +261,20 @@ def read_config(path: Path, words: Sequence[str] = ()) -> TrainConfig:
     except RecursionError:
         raise ConfigError(f"{path} is nested too deeply") from None
     if not isinstance(fields, dict):
-        raise ConfigError(f"{path} must hold keys and values")
-    for word in words:
-        key, equals, value = word.partition("=")
+        raise ConfigError(f"{path} must contain keys and values")
+    for override in overrides:
+        key, equals, text = override.partition("=")
         if not equals:
-            raise ConfigError(f"{word!r} is not of the form key=value")
-        _lay(fields, key.split("."), _yaml_value(word, value))
+            raise ConfigError(f"{override!r} is not of the form key=value")
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, RecursionError):
+            raise ConfigError(f"cannot read the value in {override!r}") from None
+        _set_value(fields, key.split("."), value)
     return _build(TrainConfig, fields, "")
 
 
-def _yaml_value(word: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError):
-        raise ConfigError(f"cannot read the value in {word!r}") from None
-
-
-def _lay(fields: dict[str, Any], keys: list[str], value: Any) -> None:
+def _set_value(fields: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         fields = fields.setdefault(key, {})
         if not isinstance(fields, dict):
@@ -281,42 +282,45 @@ def _lay(fields: dict[str, Any], keys: list[str], value: Any) -> None:
     fields[keys[-1]] = value
 
 
-def _build(kind: type[C], fields: Any, place: str) -> C:
-    """Build a dataclass from plain values; check every key and kind."""
+def _build(kind: type[C], fields: Any, prefix: str) -> C:
+    """Build a dataclass from plain values; check every key and type.
+
+    `prefix` is the path of the keys for messages, such as "optim.".
+    """
     if not isinstance(fields, Mapping):
-        raise ConfigError(f"{place.rstrip('.') or 'the configuration'} must have keys and values")
+        raise ConfigError(f"{prefix.rstrip('.') or 'the configuration'} must have keys and values")
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(map(str, fields)) - set(hints))
     if unknown:
-        raise ConfigError(f"unknown key {place}{unknown[0]}; known are {', '.join(hints)}")
+        raise ConfigError(f"unknown key {prefix}{unknown[0]}; known are {', '.join(hints)}")
     required = {
         f.name
         for f in dataclasses.fields(kind)  # type: ignore[arg-type]
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     }
     for name in sorted(required - set(fields)):
-        raise ConfigError(f"{place}{name} is missing")
-    values = {k: _convert(hints[k], v, f"{place}{k}") for k, v in fields.items()}
+        raise ConfigError(f"{prefix}{name} is missing")
+    values = {k: _convert(hints[k], v, f"{prefix}{k}") for k, v in fields.items()}
     return kind(**values)
 
 
-def _convert(hint: Any, value: Any, place: str) -> Any:
-    """Convert a plain value to a field's kind."""
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    """Convert a plain value to the type of the field `key`."""
     if dataclasses.is_dataclass(hint):
-        if isinstance(value, str):  # a path alone is a root with default values
+        if isinstance(value, str):  # a path alone is short for a RootConfig
             value = {"path": value}
-        return _build(typing.cast(type[Any], hint), value, f"{place}.")
+        return _build(typing.cast(type[Any], hint), value, f"{key}.")
     origin, choices = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in choices:
             return None
-        return _convert(next(c for c in choices if c is not type(None)), value, place)
+        return _convert(next(c for c in choices if c is not type(None)), value, key)
     if origin is tuple:
         items = value if isinstance(value, list) else [value]
-        return tuple(_convert(choices[0], item, place) for item in items)
+        return tuple(_convert(choices[0], item, key) for item in items)
     if origin is Literal:
         if value not in choices:
-            raise ConfigError(f"{place} must be one of {', '.join(choices)}, not {value!r}")
+            raise ConfigError(f"{key} must be one of {', '.join(choices)}, not {value!r}")
         return value
     if hint is Path and isinstance(value, str):
         return Path(value).expanduser()
@@ -324,12 +328,12 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
         try:
             return float(value)  # YAML reads 3e-4 as text
         except ValueError:
-            raise ConfigError(f"{place} must be a number, not {value!r}") from None
+            raise ConfigError(f"{key} must be a number, not {value!r}") from None
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and value is True):
         return value
-    if origin in (Mapping, dict, typing.get_origin(Mapping[str, Any])) and isinstance(value, dict):
+    if origin is Mapping and isinstance(value, dict):
         return value
-    raise ConfigError(f"{place} cannot be {value!r}")
+    raise ConfigError(f"{key} cannot be {value!r}")
 
 
 def _require(condition: bool, message: str) -> None:

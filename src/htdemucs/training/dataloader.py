@@ -1,6 +1,7 @@
-"""Draws the excerpt of a recording that each source of each example is cut from.
+"""Training examples: which excerpt each source is cut from, the examples, and their batches.
 
-MERGED: Training examples: excerpts read by position, augmented and gathered into batches.
+Every example is a function of the recordings, the seed and its number, so it does not matter which
+process makes it, or whether the run was interrupted.
 """
 
 import math
@@ -8,6 +9,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +27,12 @@ from htdemucs.training.rng import generator
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A place to read from.
+    """Where to read.
 
     Attributes:
         recording: index of the recording.
         start: position of the first sample.
-        origin: index of the draw; sources of one draw belong together.
+        origin: number of the draw within its step; sources with the same origin are in sync.
     """
 
     recording: int
@@ -45,7 +47,7 @@ class ExcerptSampler:
         lengths: samples in each recording.
         weights: how often each recording is drawn, relative to its length.
         length: samples in an excerpt; shorter recordings are read from their start.
-        remix: probability that a group's sources are mixed with each other.
+        remix: probability that the sources of a group of examples are exchanged.
         remix_group: examples in a group.
         seed: seed of the run.
     """
@@ -64,39 +66,35 @@ class ExcerptSampler:
         self._cumulative = np.cumsum(share) / share.sum()
         self._lengths = lengths
         self._length = length
-        self._remix, self._group = remix, remix_group
+        self._remix, self._group_size = remix, remix_group
         self._seed = seed
 
     def excerpt(self, step: int, example: int, source: int) -> Excerpt:
         """Return the excerpt that `source` of `example` in the batch of `step` is cut from.
 
-        In a mixed group, the examples' excerpts of one source are a permutation of each other, so
+        In a remixed group, the examples' excerpts of one source are a permutation of each other, so
         that remixing reads nothing twice and changes no statistics.
         """
-        group, place = divmod(example, self._group)
-        if generator(self._seed, "remix", step, group).random() >= self._remix:
-            return self._drawn(step, example)
-        order = generator(self._seed, "order", step, group, source).permutation(self._group)
-        return self._drawn(step, group * self._group + int(order[place]))
-
-    def _drawn(self, step: int, origin: int) -> Excerpt:
+        group, member = divmod(example, self._group_size)
+        origin = example
+        if generator(self._seed, "remix", step, group).random() < self._remix:
+            order = generator(self._seed, "order", step, group, source)
+            origin = group * self._group_size + int(order.permutation(self._group_size)[member])
         draw = generator(self._seed, "excerpt", step, origin)
         index = int(np.searchsorted(self._cumulative, draw.random(), side="right"))
-        index = min(index, len(self._lengths) - 1)  # where rounding leaves the last sum below 1
-        room = max(0, self._lengths[index] - self._length)
-        return Excerpt(index, int(draw.integers(0, room + 1)), origin)
+        index = min(index, len(self._lengths) - 1)  # rounding can leave the last sum below 1
+        last_start = max(0, self._lengths[index] - self._length)
+        return Excerpt(index, int(draw.integers(0, last_start + 1)), origin)
 
 
 class StemDataset(Dataset[Tensor]):
-    """Example n is place n % batch_size of step n // batch_size: (1 + S, C, L), the mixture first.
-
-    An example depends on the recordings, the seed and n alone.
+    """Training examples (1 + S, C, L), the mixture first; 0 to `batch_size` - 1 are step 0's.
 
     Args:
         recordings: the music, all at `sample_rate`.
-        plan: draws the excerpts.
+        sampler: draws the excerpts.
         config: the augmentation.
-        sources, channels, sample_rate: as the model has them.
+        sources, channels, sample_rate: those of the model.
         length: samples of an example.
         batch_size: examples in a step.
         seed: seed of the run.
@@ -105,7 +103,7 @@ class StemDataset(Dataset[Tensor]):
     def __init__(
         self,
         recordings: Sequence[Recording],
-        plan: ExcerptSampler,
+        sampler: ExcerptSampler,
         config: AugmentConfig,
         *,
         sources: Sequence[str],
@@ -115,7 +113,7 @@ class StemDataset(Dataset[Tensor]):
         batch_size: int,
         seed: int,
     ) -> None:
-        self.recordings, self.plan, self.config = recordings, plan, config
+        self.recordings, self.sampler, self.config = recordings, sampler, config
         self.sources, self.channels = tuple(sources), channels
         self.sample_rate, self.length = sample_rate, length
         self.batch_size, self.seed = batch_size, seed
@@ -123,39 +121,43 @@ class StemDataset(Dataset[Tensor]):
     def __getitem__(self, n: int) -> Tensor:
         step, example = divmod(n, self.batch_size)
         sources = [self._source(step, example, s) for s in range(len(self.sources))]
-        draw = generator(self.seed, "mix", step, example)
-        return augment.mixed(torch.stack(sources), self.config, self.sample_rate, draw)
+        rng = partial(self._generator, (step, example))
+        return augment.augment_mixture(torch.stack(sources), self.config, self.sample_rate, rng)
 
     def _source(self, step: int, example: int, source: int) -> Tensor:
-        excerpt = self.plan.excerpt(step, example, source)
+        """Read, repitch and augment one source, (C, L)."""
+        excerpt = self.sampler.excerpt(step, example, source)
         recording = self.recordings[excerpt.recording]
-        semitones, tempo = self._repitching(step, excerpt.origin)
-        draw = generator(self.seed, "augment", step, example, source)
-        shift = int(draw.random() * self.config.shift * self.sample_rate)
+        semitones, tempo = self._pitch_and_tempo(step, excerpt.origin)
+        rng = partial(self._generator, (step, example, source))
+        shift = int(rng("shift").random() * self.config.shift * self.sample_rate)
         needed = math.ceil(self.length * tempo)
         start = max(0, min(excerpt.start + shift, recording.length - needed))
         path = recording.multitrack.file(self.sources[source])
         waveform = read_excerpt(path, start, needed, self.channels)
         if semitones or tempo != 1:
-            waveform = augment.repitched(waveform, semitones, tempo, self.sample_rate)
+            waveform = augment.repitch(waveform, semitones, tempo, self.sample_rate)
         waveform = waveform[:, : self.length]
         waveform = F.pad(waveform, (0, self.length - waveform.shape[-1]))
-        return augment.changed(waveform, self.config, self.sample_rate, draw)
+        return augment.augment_source(waveform, self.config, self.sample_rate, rng)
 
-    def _repitching(self, step: int, origin: int) -> tuple[int, float]:
+    def _pitch_and_tempo(self, step: int, origin: int) -> tuple[int, float]:
         """Return semitones and tempo factor, the same for all sources of one origin."""
-        chance, pitch, tempo = generator(self.seed, "repitch", step, origin).random(3)
+        chance, pitch, tempo = self._generator((step, origin), "repitch").random(3)
         if chance >= self.config.repitch:
             return 0, 1.0
         semitones = round((2 * pitch - 1) * self.config.repitch_semitones)
         return semitones, 1 + (2 * tempo - 1) * self.config.repitch_tempo
+
+    def _generator(self, index: tuple[int, ...], purpose: str) -> np.random.Generator:
+        return generator(self.seed, purpose, *index)
 
 
 def read_excerpt(path: Path, start: int, length: int, channels: int) -> Tensor:
     """Read (channels, length or less) from sample `start` on, without reading what lies before.
 
     Raises:
-        AudioError: it cannot be read.
+        AudioError: the file cannot be read.
     """
     import soundfile
 
@@ -171,36 +173,8 @@ def read_excerpt(path: Path, start: int, length: int, channels: int) -> Tensor:
     return waveform.mean(0, keepdim=True).expand(channels, -1)
 
 
-class _Places(Sampler[list[int]]):
-    """Yields the examples of each part of each step that belong to this process."""
-
-    def __init__(self, first: int, last: int, batch_size: int, parts: int, mine: slice) -> None:
-        self._steps = range(first, last)
-        self._batch_size, self._parts, self._mine = batch_size, parts, mine
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in self._steps:
-            places = list(range(step * self._batch_size, (step + 1) * self._batch_size))[self._mine]
-            size = len(places) // self._parts
-            for part in range(self._parts):
-                yield places[part * size : (part + 1) * size]
-
-
-class _Fetched(Dataset[Tensor | AudioError]):
-    """Whole batches of examples. A failure is returned, so that its message stays one line."""
-
-    def __init__(self, examples: StemDataset) -> None:
-        self._examples = examples
-
-    def __getitem__(self, places: list[int]) -> Tensor | AudioError:
-        try:
-            return torch.stack([self._examples[place] for place in places])
-        except AudioError as error:
-            return error
-
-
 def batches(
-    examples: StemDataset,
+    dataset: StemDataset,
     *,
     first: int,
     last: int,
@@ -214,19 +188,18 @@ def batches(
     Raises:
         AudioError: a file cannot be read.
     """
-    share = examples.batch_size // processes
-    mine = slice(process * share, (process + 1) * share)
-    places = _Places(first, last, examples.batch_size, parts, mine)
-    workers = min(workers, _cores())
+    share = dataset.batch_size // processes
+    share_of_process = slice(process * share, (process + 1) * share)
+    workers = min(workers, _available_cores())
     loader = DataLoader(
-        _Fetched(examples),
+        _BatchDataset(dataset),
         batch_size=None,
-        sampler=places,
+        sampler=_BatchSampler(first, last, dataset.batch_size, parts, share_of_process),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
-        generator=torch.Generator(),  # else it draws from the one that dropout draws from
-        worker_init_fn=_leave_signals_to_the_main_process,
+        generator=torch.Generator(),  # by default it uses the generator that dropout uses
+        worker_init_fn=_ignore_signals,
     )
     for batch in loader:
         if isinstance(batch, AudioError):
@@ -234,12 +207,44 @@ def batches(
         yield batch
 
 
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    allowed = getattr(os, "sched_getaffinity", None)  # not on every system
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
+class _BatchSampler(Sampler[list[int]]):
+    """Yields the numbers of this process's examples, for each part of each step."""
+
+    def __init__(self, first: int, last: int, batch_size: int, parts: int, share: slice) -> None:
+        self._steps = range(first, last)
+        self._batch_size, self._parts, self._share = batch_size, parts, share
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self._steps:
+            whole = range(step * self._batch_size, (step + 1) * self._batch_size)
+            numbers = list(whole[self._share])
+            size = len(numbers) // self._parts
+            for part in range(self._parts):
+                yield numbers[part * size : (part + 1) * size]
 
 
-def _leave_signals_to_the_main_process(_worker: int) -> None:
+class _BatchDataset(Dataset[Tensor | AudioError]):
+    """Batches of examples by their numbers.
+
+    An error is returned, because the loader would add a worker's traceback to a raised one.
+    """
+
+    def __init__(self, dataset: StemDataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, numbers: list[int]) -> Tensor | AudioError:
+        try:
+            return torch.stack([self._dataset[number] for number in numbers])
+        except AudioError as error:
+            return error
+
+
+def _available_cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # some systems do not have it
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _ignore_signals(_worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM to the main process, which writes a checkpoint."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

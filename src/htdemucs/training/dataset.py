@@ -1,8 +1,8 @@
-"""The multitracks of a run, with lengths that are known without reading whole files."""
+"""The music of a run: its multitracks, their lengths, and what is wrong with them."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,20 +19,20 @@ from htdemucs.errors import (
 from htdemucs.evaluation.dataset import (
     Multitrack,
     audio_paths,
-    deeper_audio,
+    layout_hint,
+    nested_audio_hint,
     read_multitrack,
-    where_else,
 )
 from htdemucs.fsutil import atomic_write
 from htdemucs.training.config import DataConfig, RootConfig
 
 SUFFIXES = (".wav", ".flac")
-MIXTURE_TOLERANCE = 0.01  # of full scale: more is no rounding
-LENGTH_TOLERANCE = 0.1  # seconds: with a greater difference, files may not begin together
-CHECKED_SECONDS = 5
-LISTED = 3  # names in a note
+MIXTURE_TOLERANCE = 0.01  # of full scale; more than rounding
+LENGTH_TOLERANCE = 0.1  # seconds; files whose lengths differ more may not start together
+CHECKED_SECONDS = 5  # of a mixture
+MAX_LISTED = 3  # names in a note
 
-# The tracks of MUSDB18-HQ's training folder that its users validate with.
+# The tracks of MUSDB18-HQ's training folder that are used for validation by convention.
 MUSDB_VALIDATION = frozenset(
     {
         "Actions - One Minute Smile",
@@ -58,7 +58,7 @@ class Recording:
     """A multitrack to cut examples from.
 
     Attributes:
-        multitrack: its files; silence follows the shorter ones.
+        multitrack: its files; the shorter ones are padded with silence.
         length: samples of its longest source.
         weight: how often it is drawn, relative to its length.
     """
@@ -78,8 +78,8 @@ class Corpus:
     """The music of a run.
 
     Attributes:
-        train, valid: to learn from, and to choose the best model with.
-        notes: anything odd about it, a line each.
+        train, valid: recordings for training and for validation.
+        notes: what is unusual about the music, one line each.
     """
 
     train: list[Recording] = field(default_factory=list)
@@ -92,45 +92,48 @@ def read_corpus(
 ) -> Corpus:
     """Find the multitracks that a configuration names.
 
-    One that cannot be learnt from is left out and named in a note.
+    Multitracks that cannot be used for training are left out, with a note.
 
     Args:
         data: the configuration.
         sources: the model's sources.
         channels: the model's channels.
         sample_rate: the model's sample rate.
-        cache: folder for the facts about files, by which they need not be read again.
+        cache: folder for properties of the files, which need not be read again for the next run.
 
     Raises:
-        ConfigError, AudioError, EvaluationError: a folder holds nothing that can be learnt from.
+        ConfigError, AudioError, EvaluationError: a folder has no usable track.
         TrainingError: the cache cannot be written.
     """
     reader = _Reader(sources, channels, sample_rate, cache)
-    train, valid = reader.recordings(data.train), reader.recordings(data.valid)
+    train = [recording for root in data.train for recording in reader.recordings(root)]
+    valid = [recording for root in data.valid for recording in reader.recordings(root)]
     if data.musdb is not None:
-        for recording in reader.recordings([RootConfig(data.musdb / "train")]):
+        for recording in reader.recordings(RootConfig(data.musdb / "train")):
             (valid if recording.name in MUSDB_VALIDATION else train).append(recording)
-    both = _folders(train) & _folders(valid)
-    if both:
-        raise ConfigError(f"{min(both)} is to be learnt from and validated with; take one away")
+    train_folders, valid_folders = (
+        {recording.multitrack.folder.resolve() for recording in part} for part in (train, valid)
+    )
+    if both := train_folders & valid_folders:
+        raise ConfigError(f"{min(both)} is in data.train and in data.valid; remove one")
     if not any(recording.weight for recording in train):
-        raise ConfigError("there are no tracks to learn from; see data.train and data.musdb")
+        raise ConfigError("there are no tracks for training; see data.train and data.musdb")
     return Corpus(train, valid, reader.notes)
 
 
 @dataclass(frozen=True)
-class _Facts:
-    """Facts about a multitrack's files, as the cache keeps them."""
+class _FileInfo:
+    """Properties of a multitrack's files, as in the cache."""
 
     length: int  # samples of the longest source
-    shortest: int
+    shortest: int  # samples of the shortest source
     sample_rate: int
     channels: int  # of the source that has most
-    mixture: str  # how the mixture differs from the sum of the sources, if it does
+    mixture: str  # how the mixture differs from the sum of the sources; empty if it does not
 
 
 class _Reader:
-    """Looks at folders of multitracks."""
+    """Reads folders of multitracks, and collects notes about them."""
 
     def __init__(
         self, sources: Sequence[str], channels: int, sample_rate: int, cache: Path
@@ -139,88 +142,97 @@ class _Reader:
         self.cache = cache
         self.notes: list[str] = []
 
-    def recordings(self, roots: Iterable[RootConfig]) -> list[Recording]:
-        return [recording for root in roots for recording in self._root(root)]
-
-    def _root(self, root: RootConfig) -> list[Recording]:
+    def recordings(self, root: RootConfig) -> list[Recording]:
+        """Return the usable multitracks of a folder."""
         if root.weight < 0:
-            raise ConfigError(f"{root.path} cannot weigh {root.weight}")
+            raise ConfigError(f"the weight of {root.path} must not be negative")
         recordings: list[Recording] = []
         differences: dict[str, float] = {}  # seconds
-        lacking: dict[str, Multitrack] = {}
+        incomplete: dict[str, Multitrack] = {}
         failures: dict[str, HTDemucsError] = {}
-        for folder in _subfolders(root.path):
+        for folder in _folders_with_audio(root.path):
             try:
                 multitrack = read_multitrack(folder, SUFFIXES)
                 if multitrack.missing(self.sources):
-                    lacking[folder.name] = multitrack
+                    incomplete[folder.name] = multitrack
                     continue
-                facts = self._facts(multitrack)
-                self._check(facts)
+                info = self._file_info(multitrack)
+                self._check(info)
             except (AudioError, ConfigError, EvaluationError) as error:
                 failures[folder.name] = error
                 continue
-            recordings.append(Recording(multitrack, facts.length, root.weight))
-            if facts.shortest < facts.length:
-                differences[folder.name] = (facts.length - facts.shortest) / facts.sample_rate
-            if facts.mixture:
-                note = f"the mixture in {folder} {facts.mixture}; the sum is learnt from"
+            recordings.append(Recording(multitrack, info.length, root.weight))
+            if info.shortest < info.length:
+                differences[folder.name] = (info.length - info.shortest) / info.sample_rate
+            if info.mixture:
+                note = f"the mixture in {folder} {info.mixture}; training uses the sum"
                 self.notes.append(note)
         if not recordings:
-            raise self._nothing_in(root.path, lacking, failures)
-        self.notes += _notes(root.path, list(lacking), differences, failures)
+            raise self._no_usable_track(root.path, incomplete, failures)
+        for name, error in failures.items():
+            self.notes.append(f"{root.path / name} is left out: {error}")
+        if incomplete:
+            self.notes.append(
+                f"{len(incomplete)} folders in {root.path} lack a source and are left out: "
+                + _list_names(list(incomplete))
+            )
+        if differences:
+            self.notes.append(
+                f"in {len(differences)} folders in {root.path} sources differ in length, by up to "
+                f"{max(differences.values()):.3f} s, and are padded with silence: "
+                + _list_names(list(differences))
+            )
         return recordings
 
-    def _nothing_in(
-        self, root: Path, lacking: Mapping[str, Multitrack], failures: Mapping[str, HTDemucsError]
+    def _no_usable_track(
+        self,
+        root: Path,
+        incomplete: Mapping[str, Multitrack],
+        failures: Mapping[str, HTDemucsError],
     ) -> HTDemucsError:
         for name, error in failures.items():
             more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-            return type(error)(f"nothing in {root} can be learnt from; {name}: {error}{more}")
+            return type(error)(f"{root} has no usable track; {name}: {error}{more}")
         message = f"{root} has no folders with {', '.join(self.sources)} as .wav or .flac"
-        holding = [m for m in lacking.values() if m.stems]
-        hint = where_else(root)
-        if holding:
-            hint = f"{holding[0].name} has {_listed(list(holding[0].stems))}"
+        with_stems = [multitrack for multitrack in incomplete.values() if multitrack.stems]
+        hint = layout_hint(root)
+        if with_stems:
+            hint = f"{with_stems[0].name} has {_list_names(list(with_stems[0].stems))}"
         return ConfigError(f"{message}; {hint}" if hint else message)
 
-    def _check(self, facts: _Facts) -> None:
-        if facts.sample_rate != self.sample_rate:
+    def _check(self, info: _FileInfo) -> None:
+        if info.sample_rate != self.sample_rate:
             raise ConfigError(
-                f"it has {facts.sample_rate} Hz, the model {self.sample_rate}; resample it"
+                f"it has {info.sample_rate} Hz, the model {self.sample_rate}; resample it"
             )
-        if facts.channels not in (1, 2, self.channels):
+        if info.channels not in (1, 2, self.channels):
             raise AudioError(
-                f"a source has {facts.channels} channels, the model {self.channels}; mix it down"
+                f"a source has {info.channels} channels, the model {self.channels}; mix it down"
             )
 
-    def _facts(self, multitrack: Multitrack) -> _Facts:
-        """Return the facts about a multitrack, from the cache if no file has changed since."""
+    def _file_info(self, multitrack: Multitrack) -> _FileInfo:
+        """Return the properties of a multitrack's files, from the cache if no file has changed."""
         files = {source: multitrack.file(source) for source in self.sources}
         mixture = [multitrack.mixture] if multitrack.mixture else []
         try:
-            path = self.cache / f"{_key([*files.values(), *mixture])}.json"
-            with suppress(OSError, ValueError, TypeError):  # not there yet, or damaged
-                return _Facts(**json.loads(path.read_text(encoding="utf-8")))
-            facts = _probe(files, multitrack.mixture)
+            path = self.cache / f"{_cache_key([*files.values(), *mixture])}.json"
+            with suppress(OSError, ValueError, TypeError):  # missing or damaged
+                return _FileInfo(**json.loads(path.read_text(encoding="utf-8")))
+            info = _read_file_info(files, multitrack.mixture)
         except HTDemucsError:
             raise
         except Exception as error:  # a decoder may raise anything
             raise AudioError(f"cannot read the sources: {error}") from error
         try:
             with atomic_write(path) as partial:
-                partial.write_text(json.dumps(asdict(facts)), encoding="utf-8")
+                partial.write_text(json.dumps(asdict(info)), encoding="utf-8")
         except OSError as error:
             raise TrainingError(f"cannot write {path}: {error.strerror or error}") from error
-        return facts
+        return info
 
 
-def _folders(recordings: Iterable[Recording]) -> set[Path]:
-    return {recording.multitrack.folder.resolve() for recording in recordings}
-
-
-def _subfolders(root: Path) -> list[Path]:
-    """Return the folders in a folder that hold audio, or folders with audio."""
+def _folders_with_audio(root: Path) -> list[Path]:
+    """Return the folders in a folder that have audio files, or subfolders with audio files."""
     try:
         folders = sorted(path for path in root.iterdir() if path.is_dir())
     except OSError as error:
@@ -228,42 +240,22 @@ def _subfolders(root: Path) -> list[Path]:
     return [
         path
         for path in folders
-        if not path.name.startswith(".") and (audio_paths(path) or deeper_audio(path))
+        if not path.name.startswith(".") and (audio_paths(path) or nested_audio_hint(path))
     ]
 
 
-def _notes(
-    root: Path,
-    lacking: Sequence[str],
-    differences: Mapping[str, float],
-    failures: Mapping[str, HTDemucsError],
-) -> Iterator[str]:
-    for name, error in failures.items():
-        yield f"{root / name} is left out: {error}"
-    if lacking:
-        yield (
-            f"{len(lacking)} folders in {root} lack a source and are left out: {_listed(lacking)}"
-        )
-    if differences:
-        yield (
-            f"in {len(differences)} folders in {root} sources differ in length, by up to "
-            f"{max(differences.values()):.3f} s, and are padded with silence: "
-            + _listed(list(differences))
-        )
+def _list_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_LISTED]) + ("…" if len(names) > MAX_LISTED else "")
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:LISTED]) + ("…" if len(names) > LISTED else "")
-
-
-def _key(paths: Sequence[Path]) -> str:
+def _cache_key(paths: Sequence[Path]) -> str:
     """Return a key that changes when a file does."""
     stats = [(str(path.resolve()), path.stat()) for path in paths]
     parts = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
-def _probe(files: Mapping[str, Path], mixture: Path | None) -> _Facts:
+def _read_file_info(files: Mapping[str, Path], mixture: Path | None) -> _FileInfo:
     import soundfile
 
     infos = {name: soundfile.info(path) for name, path in files.items()}
@@ -274,11 +266,11 @@ def _probe(files: Mapping[str, Path], mixture: Path | None) -> _Facts:
     if not min(lengths):
         raise AudioError("a source is empty")
     channels = max(info.channels for info in infos.values())
-    facts = _Facts(max(lengths), min(lengths), rates.pop(), channels, "")
-    return replace(facts, mixture=_mixture_note(mixture, files, facts)) if mixture else facts
+    info = _FileInfo(max(lengths), min(lengths), rates.pop(), channels, "")
+    return replace(info, mixture=_mixture_note(mixture, files, info)) if mixture else info
 
 
-def _mixture_note(mixture: Path, files: Mapping[str, Path], facts: _Facts) -> str:
+def _mixture_note(mixture: Path, files: Mapping[str, Path], sources: _FileInfo) -> str:
     """Return how a mixture differs from the sum of its sources; empty if it does not."""
     import soundfile
 
@@ -286,24 +278,19 @@ def _mixture_note(mixture: Path, files: Mapping[str, Path], facts: _Facts) -> st
         info = soundfile.info(mixture)
     except (OSError, RuntimeError) as error:
         return f"cannot be read ({error})"
-    if info.samplerate != facts.sample_rate:
-        return f"has {info.samplerate} Hz, its sources {facts.sample_rate}"
-    if info.channels != facts.channels:
-        return f"has {info.channels} channels, its sources {facts.channels}"
-    if abs(info.frames - facts.length) > LENGTH_TOLERANCE * facts.sample_rate:
-        return f"has {info.frames} samples, its sources {facts.length}"
-    difference = _difference(mixture, list(files.values()))
+    if info.samplerate != sources.sample_rate:
+        return f"has {info.samplerate} Hz, its sources {sources.sample_rate}"
+    if info.channels != sources.channels:
+        return f"has {info.channels} channels, its sources {sources.channels}"
+    if abs(info.frames - sources.length) > LENGTH_TOLERANCE * sources.sample_rate:
+        return f"has {info.frames} samples, its sources {sources.length}"
+    start, length = info.frames // 2, CHECKED_SECONDS * info.samplerate
+    parts = [
+        soundfile.read(path, length, start, always_2d=True)[0]
+        for path in (mixture, *files.values())
+    ]
+    whole, *others = (part[: min(map(len, parts))] for part in parts)
+    difference = float(np.abs(whole - sum(others)).max(initial=0))
     if difference <= MIXTURE_TOLERANCE:
         return ""
     return f"differs from the sum of its sources by up to {difference:.3f} of full scale"
-
-
-def _difference(mixture: Path, sources: Sequence[Path]) -> float:
-    """Return the greatest difference between a mixture and the sum of its sources, mid-track."""
-    import soundfile
-
-    info = soundfile.info(mixture)
-    start, length = info.frames // 2, CHECKED_SECONDS * info.samplerate
-    parts = [soundfile.read(path, length, start, always_2d=True)[0] for path in (mixture, *sources)]
-    whole, *others = (part[: min(map(len, parts))] for part in parts)
-    return float(np.abs(whole - sum(others)).max(initial=0))

@@ -1,10 +1,9 @@
-"""Effects of studios and of lossy formats: FFmpeg's filters, reverb, codec round trips.
+"""Studio effects (FFmpeg's filters and a reverb) and round trips through lossy formats.
 
-Every choice is drawn from the given generator, so that the same draws give the same samples.
+All settings are drawn from the given generator: the same generator state gives the same samples.
 """
 
 import math
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,46 +15,43 @@ from torch.nn import functional as F
 
 from htdemucs.audio import AudioEncoding, AudioFile, AudioWriter
 
-CHANCE = 0.35  # probability that an effect is in a chain
+EFFECT_PROBABILITY = 0.35  # that an effect is in a chain
 LONGEST_REVERB = 2.5  # seconds until a reverb is 60 dB down
-_SMOOTH = 8192  # FFTs of a multiple of this are five times as fast as of any length
-_PAIR = 2  # channels that FFmpeg is given at once
+_FAST_FFT = 8192  # FFTs whose length is a multiple of this are five times as fast as others
+_PAIR = 2  # channels that FFmpeg processes at once
 _BITRATES = (96, 128, 160, 192, 256, 320)  # kbit/s
 _FORMATS = ("mp3", "m4a", "opus")
 
 Filter = tuple[str, str]  # FFmpeg's name of a filter, and its options
-Draw = Callable[[float, float], float]
 
 
 def effect_chain(waveform: Tensor, sample_rate: int, draw: np.random.Generator) -> Tensor:
     """(C, L) -> (C, L) through a random chain of effects, as loud as before.
 
     Equaliser, compressor, distortion, modulation, echo, width and reverb, in this order, are each
-    in the chain with the probability `CHANCE`.
+    in the chain with the probability `EFFECT_PROBABILITY`.
     """
-    chain = _drawn_chain(sample_rate, draw)
-    reverberates, seconds, wet, seed = draw.random(4)
-    changed = _filtered(waveform, sample_rate, chain) if chain else waveform
-    if reverberates < CHANCE:
+    chain = _random_chain(sample_rate, draw)
+    has_reverb, seconds, wet, seed = draw.random(4)
+    processed = _apply_filters(waveform, sample_rate, chain) if chain else waveform
+    if has_reverb < EFFECT_PROBABILITY:
         decay = 0.2 + seconds * (LONGEST_REVERB - 0.2)
-        changed = reverberated(changed, sample_rate, decay, 0.6 * wet, int(seed * 2**32))
-    energy = changed.square().mean().clamp(min=1e-12)
-    return changed * (waveform.square().mean() / energy).sqrt()
+        processed = reverb(processed, sample_rate, decay, 0.6 * wet, int(seed * 2**32))
+    energy = processed.square().mean().clamp(min=1e-12)
+    return processed * (waveform.square().mean() / energy).sqrt()
 
 
-def reverberated(
-    waveform: Tensor, sample_rate: int, seconds: float, wet: float, seed: int
-) -> Tensor:
+def reverb(waveform: Tensor, sample_rate: int, seconds: float, wet: float, seed: int) -> Tensor:
     """(C, L) -> (C, L), with a tail of noise that falls by 60 dB in `seconds`.
 
-    `wet` is the tail's share of the loudness of a long sound; each channel has a tail of its own.
+    `wet` is the tail's share of the loudness of a long sound. Each channel has a separate tail.
     """
     length = round(seconds * sample_rate)
-    falling = torch.exp(torch.arange(length) * (-3 * math.log(10) / length))
+    decay = torch.exp(torch.arange(length) * (-3 * math.log(10) / length))
     generator = torch.Generator().manual_seed(seed)
-    tail = torch.randn(waveform.shape[0], length, generator=generator) * falling
+    tail = torch.randn(waveform.shape[0], length, generator=generator) * decay
     tail = tail / tail.square().sum(-1, keepdim=True).sqrt()
-    size = -(-(waveform.shape[-1] + length) // _SMOOTH) * _SMOOTH
+    size = -(-(waveform.shape[-1] + length) // _FAST_FFT) * _FAST_FFT
     spectrum = torch.fft.rfft(waveform, size) * torch.fft.rfft(tail, size)
     echo = torch.fft.irfft(spectrum, size)[:, : waveform.shape[-1]]
     return (1 - wet) * waveform + wet * echo
@@ -68,11 +64,11 @@ def codec_round_trip(waveform: Tensor, sample_rate: int, draw: np.random.Generat
         bitrate=_BITRATES[draw.integers(len(_BITRATES))],
         mp3_preset=7,  # a third of the time of the best one
     )
-    pairs = [_coded(pair, sample_rate, chosen) for pair in waveform.split(_PAIR)]
+    pairs = [_encode_and_decode(pair, sample_rate, chosen) for pair in waveform.split(_PAIR)]
     return torch.cat(pairs)
 
 
-def _coded(waveform: Tensor, sample_rate: int, encoding: AudioEncoding) -> Tensor:
+def _encode_and_decode(waveform: Tensor, sample_rate: int, encoding: AudioEncoding) -> Tensor:
     with TemporaryDirectory(prefix="htdemucs-") as folder:
         path = Path(folder) / f"excerpt.{encoding.extension}"
         with AudioWriter(path, sample_rate, waveform.shape[0], encoding) as writer:
@@ -83,59 +79,65 @@ def _coded(waveform: Tensor, sample_rate: int, encoding: AudioEncoding) -> Tenso
     return F.pad(decoded, (0, length - decoded.shape[-1]))
 
 
-def _drawn_chain(sample_rate: int, draw: np.random.Generator) -> list[Filter]:
-    chosen = draw.random(6) < CHANCE
-
-    def between(low: float, high: float) -> float:
-        return low + (high - low) * float(draw.random())
-
+def _random_chain(sample_rate: int, draw: np.random.Generator) -> list[Filter]:
+    chosen = draw.random(6) < EFFECT_PROBABILITY
     # All settings are drawn, whichever effects are chosen.
     stages = [
-        [_bell(sample_rate, between), _bell(sample_rate, between)],
-        [_compressor(between)],
-        [("asoftclip", f"type=tanh:threshold={between(0.05, 0.5):.4f}")],
-        [_modulation(draw, between)],
-        [("aecho", f"1:1:{between(80, 500):.2f}:{between(0.1, 0.5):.4f}")],
-        [("extrastereo", f"m={between(0.3, 1.8):.4f}:c=0")],
+        [_bell(sample_rate, draw), _bell(sample_rate, draw)],
+        [_compressor(draw)],
+        [("asoftclip", f"type=tanh:threshold={draw.uniform(0.05, 0.5):.4f}")],
+        [_modulation(draw)],
+        [("aecho", f"1:1:{draw.uniform(80, 500):.2f}:{draw.uniform(0.1, 0.5):.4f}")],
+        [("extrastereo", f"m={draw.uniform(0.3, 1.8):.4f}:c=0")],
     ]
     return [f for wanted, stage in zip(chosen, stages, strict=True) if wanted for f in stage]
 
 
-def _bell(sample_rate: int, between: Draw) -> Filter:
+def _bell(sample_rate: int, draw: np.random.Generator) -> Filter:
     highest = min(12_000.0, 0.4 * sample_rate)
-    frequency = 60 * (highest / 60) ** between(0, 1)
-    return "equalizer", f"f={frequency:.2f}:t=q:w={between(0.5, 2):.4f}:g={between(-9, 9):.4f}"
-
-
-def _compressor(between: Draw) -> Filter:
-    return "acompressor", (
-        f"threshold={10 ** between(-1.7, -0.7):.5f}:ratio={between(2, 8):.3f}"
-        f":attack={between(1, 30):.3f}:release={between(50, 400):.3f}"
+    frequency = 60 * (highest / 60) ** draw.uniform(0, 1)
+    return (
+        "equalizer",
+        f"f={frequency:.2f}:t=q:w={draw.uniform(0.5, 2):.4f}:g={draw.uniform(-9, 9):.4f}",
     )
 
 
-def _modulation(draw: np.random.Generator, between: Draw) -> Filter:
-    speed = between(0.1, 1.5)
+def _compressor(draw: np.random.Generator) -> Filter:
+    return "acompressor", (
+        f"threshold={10 ** draw.uniform(-1.7, -0.7):.5f}:ratio={draw.uniform(2, 8):.3f}"
+        f":attack={draw.uniform(1, 30):.3f}:release={draw.uniform(50, 400):.3f}"
+    )
+
+
+def _modulation(draw: np.random.Generator) -> Filter:
+    speed = draw.uniform(0.1, 1.5)
     kinds = (
-        ("chorus", f"0.7:0.9:{between(20, 60):.2f}:0.5:{speed:.4f}:{between(1, 4):.4f}"),
-        ("aphaser", f"in_gain=0.6:out_gain=0.9:decay={between(0.2, 0.6):.4f}:speed={speed:.4f}"),
-        ("flanger", f"depth={between(1, 4):.4f}:regen={between(-40, 40):.3f}:speed={speed:.4f}"),
+        ("chorus", f"0.7:0.9:{draw.uniform(20, 60):.2f}:0.5:{speed:.4f}:{draw.uniform(1, 4):.4f}"),
+        (
+            "aphaser",
+            f"in_gain=0.6:out_gain=0.9:decay={draw.uniform(0.2, 0.6):.4f}:speed={speed:.4f}",
+        ),
+        (
+            "flanger",
+            f"depth={draw.uniform(1, 4):.4f}:regen={draw.uniform(-40, 40):.3f}:speed={speed:.4f}",
+        ),
     )
     return kinds[draw.integers(len(kinds))]
 
 
-def _filtered(waveform: Tensor, sample_rate: int, chain: list[Filter]) -> Tensor:
-    return torch.cat([_pair_filtered(pair, sample_rate, chain) for pair in waveform.split(_PAIR)])
+def _apply_filters(waveform: Tensor, sample_rate: int, chain: list[Filter]) -> Tensor:
+    """(C, L) -> (C, L) through FFmpeg's filters, a pair of channels at a time."""
+    return torch.cat([_filter_pair(pair, sample_rate, chain) for pair in waveform.split(_PAIR)])
 
 
-def _pair_filtered(waveform: Tensor, sample_rate: int, chain: list[Filter]) -> Tensor:
+def _filter_pair(waveform: Tensor, sample_rate: int, chain: list[Filter]) -> Tensor:
     """(1 or 2, L) -> (1 or 2, L) through FFmpeg's filters, without the tail they add."""
     import av
     from av.filter import Graph
 
     channels, length = waveform.shape
     layout = "mono" if channels == 1 else "stereo"
-    if channels == 1:  # it makes a difference of two channels larger
+    if channels == 1:  # extrastereo needs two channels
         chain = [effect for effect in chain if effect[0] != "extrastereo"]
     frame = av.AudioFrame.from_ndarray(
         np.ascontiguousarray(waveform.numpy()), format="fltp", layout=layout
@@ -156,10 +158,10 @@ def _pair_filtered(waveform: Tensor, sample_rate: int, chain: list[Filter]) -> T
     pieces: list[Tensor] = []
     while True:
         try:
-            answer = graph.pull()
+            output = graph.pull()
         except (av.EOFError, av.BlockingIOError):
             break
-        assert isinstance(answer, av.AudioFrame)
-        pieces.append(torch.from_numpy(answer.to_ndarray()))
-    changed = torch.cat(pieces, dim=-1)[:, :length]
-    return F.pad(changed, (0, length - changed.shape[-1]))
+        assert isinstance(output, av.AudioFrame)
+        pieces.append(torch.from_numpy(output.to_ndarray()))
+    filtered = torch.cat(pieces, dim=-1)[:, :length]
+    return F.pad(filtered, (0, length - filtered.shape[-1]))

@@ -1,4 +1,4 @@
-"""Moving averages of a model's parameters while it trains (EMA)."""
+"""Exponential moving averages (EMA) of a model's parameters during training."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class ExponentialMovingAverage:
-    """An exponential moving average, corrected for its start.
+    """An exponential moving average without bias towards the initial values.
 
-    The weight of a step n steps ago is proportional to decay ** n. Early averages divide by the
-    weights so far, so that the initial values count for nothing.
+    The weight of a step n steps ago is proportional to decay ** n. The sum is divided by the total
+    of these weights, so that early averages do not contain the initial values.
     """
 
     def __init__(self, decay: float) -> None:
@@ -24,7 +24,7 @@ class ExponentialMovingAverage:
         self._total = self.decay * self._total + 1
         values = model.state_dict()
         sums = [self._sums.setdefault(n, torch.zeros_like(x)) for n, x in values.items()]
-        torch._foreach_mul_(sums, self.decay)  # one call for all, in which a GPU is much faster
+        torch._foreach_mul_(sums, self.decay)  # one call for all: much faster on a GPU
         torch._foreach_add_(sums, list(values.values()))
 
     def parameters(self) -> dict[str, Tensor]:

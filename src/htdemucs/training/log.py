@@ -11,7 +11,7 @@ FILE = "log.jsonl"
 
 @dataclass(frozen=True)
 class LogEntry:
-    """A line of the log, on the steps since the line before.
+    """A line of the log, about the steps since the previous line.
 
     Attributes:
         step: the last of these steps, counted from 1.
@@ -19,8 +19,8 @@ class LogEntry:
         gradient: norm of the last step's gradient, before clipping.
         rate: fraction of the full learning rate.
         examples_per_second: speed of all processes together.
-        waiting: fraction of the time spent waiting for data.
-        valid: scores of the raw model and of each average, if they were validated.
+        waiting: fraction of the time that was spent waiting for data.
+        valid: scores of the raw model and of each average, if they were validated after this step.
         best: the best validation so far.
     """
 
@@ -35,7 +35,7 @@ class LogEntry:
 
 
 class TrainingLog:
-    """Writes the log of a run; lines after `step` are deleted when it is opened.
+    """Writes the log of a run; opening it deletes the lines after `step`.
 
     Args:
         folder: folder of the run.

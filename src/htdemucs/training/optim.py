@@ -1,7 +1,6 @@
-"""The optimiser, its groups, and the learning rate at each step."""
+"""The optimiser, its parameter groups, and the learning rate at each step."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,8 +15,8 @@ class Muon(torch.optim.AdamW):
 
     A weight's update is its momentum with all singular values set to about 1, so directions that
     gradients rarely show are learnt as fast as the others (Jordan 2024). Its size is that of an
-    AdamW step, so learning rate and weight decay mean the same (arXiv 2502.16982). Groups with
-    "orthogonal" hold such weights.
+    AdamW step, so learning rate and weight decay mean the same (arXiv 2502.16982). Groups whose
+    "orthogonal" is true hold the weights for Muon.
     """
 
     MOMENTUM = 0.95
@@ -25,13 +24,13 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Update all parameters. Gradients of weights in orthogonal groups are gone afterwards."""
+        """Update all parameters. Weights in orthogonal groups lose their gradients."""
         for group in self.param_groups:
             for weight in group["params"] if group["orthogonal"] else ():
                 if weight.grad is None:
                     continue
                 state = self.state[weight]
-                if not state:  # AdamW wants a step in every state that it loads
+                if not state:  # AdamW requires a step in each state that it loads
                     state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(weight)}
                 momentum = state["momentum"]
                 momentum.lerp_(weight.grad, 1 - self.MOMENTUM)
@@ -39,7 +38,7 @@ class Muon(torch.optim.AdamW):
                 size = self.SIZE * math.sqrt(max(update.shape))
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(update.view_as(weight), alpha=-group["lr"] * size)
-                weight.grad = None  # AdamW leaves these alone
+                weight.grad = None  # AdamW skips parameters without a gradient
         return super().step(closure)
 
 
@@ -57,47 +56,55 @@ def newton_schulz(matrix: Tensor) -> Tensor:
     return x
 
 
-def optimizer(model: Network, config: OptimConfig) -> torch.optim.Optimizer:
-    """Return Adam, AdamW or Muon with the transformer's parameters in groups of their own."""
-    inside: set[nn.Parameter] = set()
+def build_optimizer(model: Network, config: OptimConfig) -> torch.optim.Optimizer:
+    """Return Adam, AdamW or Muon, with separate groups for the transformer's parameters."""
+    transformer: set[nn.Parameter] = set()
     if isinstance(model, HTDemucs) and model.transformer is not None:
-        inside = set(model.transformer.parameters())
-    hidden = set(_weights(model)) if config.kind == "muon" else set()
+        transformer = set(model.transformer.parameters())
+    orthogonal: set[nn.Parameter] = set()
+    if config.kind == "muon":  # the weights of all convolutions and linear layers
+        orthogonal = {
+            parameter
+            for module in model.modules()
+            for name, parameter in module.named_parameters(recurse=False)
+            if name.endswith("weight") and parameter.dim() > 1
+        }
     groups = [
         {
-            "params": [p for p in model.parameters() if (p in inside, p in hidden) == kind],
-            "transformer": kind[0],
-            "orthogonal": kind[1],
+            "params": [
+                p
+                for p in model.parameters()
+                if (p in transformer, p in orthogonal) == (in_transformer, is_orthogonal)
+            ],
+            "transformer": in_transformer,
+            "orthogonal": is_orthogonal,
         }
-        for kind in ((False, False), (True, False), (False, True), (True, True))
+        for is_orthogonal in (False, True)
+        for in_transformer in (False, True)
     ]
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": Muon}[config.kind]
     return kind([group for group in groups if group["params"]], lr=config.lr)
 
 
-def _weights(model: Network) -> Iterator[nn.Parameter]:
-    """Give the weights of all convolutions and linear layers."""
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if name.endswith("weight") and parameter.dim() > 1:
-                yield parameter
+def apply_schedule(
+    optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, steps: int
+) -> None:
+    """Set learning rate, betas and weight decay of every group for `step`.
 
-
-def configure(target: torch.optim.Optimizer, config: OptimConfig, step: int, steps: int) -> None:
-    """Set every group up for `step`.
-
-    Each step does so, because the configuration may have changed since the checkpoint.
+    This is done before each step, because the configuration may differ from the checkpoint's.
     """
-    fraction = rate(config, step, steps)
-    own_lr = config.lr if config.transformer_lr is None else config.transformer_lr
-    for group in target.param_groups:
-        inside = group["transformer"]
-        group["lr"] = (own_lr if inside else config.lr) * fraction
+    fraction = learning_rate_fraction(config, step, steps)
+    transformer_lr = config.lr if config.transformer_lr is None else config.transformer_lr
+    for group in optimizer.param_groups:
+        in_transformer = group["transformer"]
+        group["lr"] = (transformer_lr if in_transformer else config.lr) * fraction
         group["betas"] = (0.9, config.beta2)
-        group["weight_decay"] = config.transformer_weight_decay if inside else config.weight_decay
+        group["weight_decay"] = (
+            config.transformer_weight_decay if in_transformer else config.weight_decay
+        )
 
 
-def rate(config: OptimConfig, step: int, steps: int) -> float:
+def learning_rate_fraction(config: OptimConfig, step: int, steps: int) -> float:
     """Return the fraction of the full learning rate at `step` (from 0) of `steps`."""
     if step < config.warmup:
         return (step + 1) / config.warmup

@@ -1,7 +1,8 @@
-"""Random draws as a function of their place, so that no generator's state needs to be stored.
+"""Random numbers as a function of (seed, purpose, index), so that no generator's state is stored.
 
-Every draw belongs to a named purpose and a place (a step, an example, a source). A resumed run
-makes the same draws as an uninterrupted one, however many processes share the work.
+A purpose is a name, such as "excerpt"; an index is a step, an example or a source. A resumed run
+draws the same numbers as an uninterrupted one, however many processes share the work, and a new
+purpose changes the numbers of no other.
 """
 
 import zlib
@@ -10,13 +11,13 @@ import numpy as np
 import torch
 
 
-def generator(seed: int, purpose: str, *place: int) -> np.random.Generator:
-    """Return the generator of one purpose at one place."""
-    # The length of a place is in the seed, because zeros at a seed's end change nothing.
-    entropy = [seed, zlib.crc32(purpose.encode()), len(place), *place]
+def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
+    """Return the generator of one purpose at one index."""
+    # The index's length is in the seed, because zeros at a seed's end change nothing.
+    entropy = [seed, zlib.crc32(purpose.encode()), len(index), *index]
     return np.random.Generator(np.random.PCG64(entropy))
 
 
-def seed_torch(seed: int, purpose: str, *place: int) -> None:
-    """Set torch's own generators, which layers draw from, for one purpose at one place."""
-    torch.manual_seed(int(generator(seed, purpose, *place).integers(2**63)))
+def seed_torch(seed: int, purpose: str, *index: int) -> None:
+    """Seed torch's global generators, which dropout and initialisation use."""
+    torch.manual_seed(int(generator(seed, purpose, *index).integers(2**63)))

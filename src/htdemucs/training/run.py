@@ -1,4 +1,4 @@
-"""Put a run together from its configuration: the network, the music and the loop."""
+"""Build a run from its configuration: the network, the music and the training loop."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ from htdemucs.model.registry import CONFIGS
 from htdemucs.training.config import TrainConfig
 from htdemucs.training.dataloader import ExcerptSampler, StemDataset
 from htdemucs.training.dataset import Corpus, Recording, read_corpus
-from htdemucs.training.head_transfer import with_sources
+from htdemucs.training.head_transfer import replace_sources
 from htdemucs.training.log import LogEntry, TrainingLog
 from htdemucs.training.losses import LONGEST_STFT, loss_region
 from htdemucs.training.rng import seed_torch
@@ -33,9 +33,9 @@ class Run:
     """A run that is ready to start.
 
     Attributes:
-        trainer: the loop.
+        trainer: the training loop.
         corpus: the music.
-        resumed: true if it starts from a checkpoint.
+        resumed: true if the run starts from a checkpoint.
     """
 
     trainer: Trainer
@@ -48,7 +48,7 @@ class Run:
         return self.trainer.config
 
     def train(self) -> Iterator[LogEntry]:
-        """Train, and write a log to the run's folder.
+        """Train, write a log to the run's folder, and yield its entries.
 
         Raises:
             TrainingError: the loss is not finite.
@@ -68,11 +68,11 @@ class Run:
             log.close()
 
 
-def parts(config: TrainConfig) -> list[TrainConfig]:
-    """Return the configurations of single runs: the one given, or one per source."""
+def split_runs(config: TrainConfig) -> list[TrainConfig]:
+    """Return the configurations of the single runs: `config` itself, or one for each source."""
     if not config.per_source:
         return [config]
-    sources = config.sources or _network(config).sources
+    sources = config.sources or _build_network(config).sources
     return [
         dataclasses.replace(
             config,
@@ -87,15 +87,21 @@ def parts(config: TrainConfig) -> list[TrainConfig]:
 
 
 def prepare(config: TrainConfig) -> Run:
-    """Put one run together, and resume it from its checkpoint if it has one.
+    """Build one run, and resume it from its checkpoint if it has one.
 
     Raises:
-        ConfigError: the configuration asks for something impossible.
-        AudioError, EvaluationError: no file of some folder can be learnt from.
-        CheckpointError: the run's checkpoint is damaged or of another network.
+        ConfigError: the configuration contradicts itself, the network or this machine.
+        AudioError, EvaluationError: a folder has no usable track.
+        CheckpointError: the run's checkpoint is damaged or belongs to another network.
     """
-    accelerator = _accelerator(config)
-    network = _network(config)
+    precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[config.precision]
+    try:
+        accelerator = Accelerator(mixed_precision=precision, cpu=config.device == "cpu")
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"cannot train in {config.precision} here ({error}); set precision=fp32"
+        ) from error
+    network = _build_network(config)
     weights = config.optim.source_weights or (1.0,) * len(network.sources)
     if len(weights) != len(network.sources) or min(weights) < 0 or not sum(weights):
         raise ConfigError(f"optim.source_weights must be {len(network.sources)} numbers from 0 up")
@@ -111,44 +117,35 @@ def prepare(config: TrainConfig) -> Run:
         validate = Validation(
             corpus.valid, weights, config.optim.loss, config.data.valid_seconds, accelerator
         )
-    examples = _examples(config, network, corpus.train)
-    trainer = Trainer(config, network, examples, validate, accelerator)
+    dataset = _build_dataset(config, network, corpus.train)
+    trainer = Trainer(config, network, dataset, validate, accelerator)
     return Run(trainer, corpus, trainer.resume())
 
 
 def finish(config: TrainConfig) -> Path:
-    """Return the folder of a completed configuration's model, for `load_model`.
+    """Return the folder of the model of finished runs, for `load_model`.
 
-    The models of one run per source are first gathered into a bag.
+    With `per_source`, the models of the single runs are first collected in a bag.
     """
     if not config.per_source:
-        return _result(config)
-    members = [load_model(_result(part), device="cpu") for part in parts(config)]
+        return _model_folder(config)
+    members = [load_model(_model_folder(run), device="cpu") for run in split_runs(config)]
     assert all(isinstance(member, Network) for member in members)
     bag = Bag(members, torch.eye(len(members)).tolist())  # type: ignore[arg-type]
     save_model(bag, config.out / BEST)
     return config.out / BEST
 
 
-def _result(config: TrainConfig) -> Path:
+def _model_folder(config: TrainConfig) -> Path:
+    """Return the folder of the best model, or of the last one without validation."""
     for name in (BEST, LAST):
         if (config.out / name).is_dir():
             return config.out / name
     raise TrainingError(f"{config.out} has no model yet")
 
 
-def _accelerator(config: TrainConfig) -> Accelerator:
-    precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[config.precision]
-    try:
-        return Accelerator(mixed_precision=precision, cpu=config.device == "cpu")
-    except (ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"cannot train in {config.precision} here ({error}); set precision=fp32"
-        ) from error
-
-
-def _network(config: TrainConfig) -> Network:
-    """Return the network to train, the same each time for one configuration."""
+def _build_network(config: TrainConfig) -> Network:
+    """Return the network to train; its weights depend on the configuration only."""
     seed_torch(config.seed, "network")
     if config.init_from is None:
         fields = dict(config.model)
@@ -163,15 +160,17 @@ def _network(config: TrainConfig) -> Network:
     model = load_model(config.init_from, device="cpu")
     if isinstance(model, Bag):
         if len(model.members) > 1:
-            raise ConfigError(f"{config.init_from} is a bag; start from one of its members")
+            raise ConfigError(f"{config.init_from} is a bag; set init_from to one of its members")
         model = model.members[0]
     seed_torch(config.seed, "surgery")
     if config.sources and config.sources != model.sources:
-        return with_sources(model, config.sources, config.renamed)
+        return replace_sources(model, config.sources, config.renamed)
     return model
 
 
-def _examples(config: TrainConfig, network: Network, recordings: list[Recording]) -> StemDataset:
+def _build_dataset(
+    config: TrainConfig, network: Network, recordings: list[Recording]
+) -> StemDataset:
     sample_rate = network.sample_rate
     length = network.config.segment_length
     if config.data.segment is not None:
@@ -188,18 +187,17 @@ def _examples(config: TrainConfig, network: Network, recordings: list[Recording]
         raise ConfigError(
             f"optim.loss_region must have {LONGEST_STFT} samples or more for optim.stft_weight"
         )
-    reach = math.ceil(config.augment.shift * sample_rate)
-    plan = ExcerptSampler(
+    sampler = ExcerptSampler(
         [recording.length for recording in recordings],
         [recording.weight for recording in recordings],
-        length=length + reach,
+        length=length + math.ceil(config.augment.shift * sample_rate),
         remix=config.augment.remix,
         remix_group=config.augment.remix_group,
         seed=config.seed,
     )
     return StemDataset(
         recordings,
-        plan,
+        sampler,
         config.augment,
         sources=network.sources,
         channels=network.audio_channels,
@@ -211,12 +209,12 @@ def _examples(config: TrainConfig, network: Network, recordings: list[Recording]
 
 
 def _write_config(config: TrainConfig) -> None:
-    """Write the configuration to the run's folder."""
     with atomic_write(config.out / "config.yaml") as partial:
         partial.write_text(yaml.safe_dump(_plain(config), sort_keys=False), encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:
+    """Return a configuration as dictionaries, lists and scalars, for YAML."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple | list):

@@ -1,13 +1,12 @@
 """The training loop, which can be resumed after any step.
 
-All random draws of a step depend on the run's seed and on the step alone, so a checkpoint holds
-parameters, the optimiser's state and averages, and nothing else.
+The random numbers of a step depend on the run's seed and the step only (`rng.py`), so a checkpoint
+needs no generator's state: it has the parameters, the optimiser's state and the averages.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -37,12 +36,12 @@ class Trainer:
     Args:
         config: the run's configuration.
         network: the network to train.
-        examples: the examples to train on.
-        validate: scores a network by "loss" and "nsdr"; None without music to validate with.
+        dataset: the examples to train on.
+        validate: returns the "loss" and "nsdr" of a network; None without validation tracks.
         accelerator: devices and processes.
 
     Raises:
-        ConfigError: the batch cannot be shared among the processes, or `compiled` is asked for a
+        ConfigError: the batch size is not a multiple of the processes, or `compiled` is set for a
             network without a core.
     """
 
@@ -50,7 +49,7 @@ class Trainer:
         self,
         config: TrainConfig,
         network: Network,
-        examples: StemDataset,
+        dataset: StemDataset,
         validate: Validate | None,
         accelerator: Accelerator,
     ) -> None:
@@ -59,9 +58,9 @@ class Trainer:
                 f"batch_size must be a multiple of {accelerator.num_processes} processes times "
                 f"{config.accumulate} accumulated parts"
             )
-        self.config, self.network, self.examples = config, network, examples
+        self.config, self.network, self.dataset = config, network, dataset
         self.validate, self.accelerator = validate, accelerator
-        self.step = 0  # steps done
+        self.step = 0  # finished steps
         self.best: dict[str, float] = {}
         self.averages = [ExponentialMovingAverage(decay) for decay in config.optim.ema]
         self.loss = SourceLoss(
@@ -73,19 +72,19 @@ class Trainer:
         ).to(accelerator.device)
         if config.compiled:
             if not isinstance(network, HybridNetwork):
-                raise ConfigError("compiling needs a network with a core: HTDemucs or HDemucs")
+                raise ConfigError("compiled needs HTDemucs or HDemucs; set compiled=false")
             self._compiled_core = compile_function(network.core)
-        optimizer = optim.optimizer(network, config.optim)
-        # `network` holds the parameters; `model` is the same, wrapped to share its gradients.
+        optimizer = optim.build_optimizer(network, config.optim)
+        # `model` is `network`, wrapped so that the processes share gradients.
         self.model: nn.Module
         self.model, self.optimizer = accelerator.prepare(network, optimizer)
-        self._stopping = False
+        self._stop_requested = False
 
     def resume(self) -> bool:
-        """Resume from the checkpoint in the run's folder; return whether there was one.
+        """Load the checkpoint in the run's folder; return false if there is none.
 
         Raises:
-            CheckpointError: it is damaged, or of another network.
+            CheckpointError: the checkpoint is damaged, or belongs to another network.
         """
         saved = checkpoint.load(self.config.out)
         if saved is None:
@@ -94,15 +93,14 @@ class Trainer:
             saved["decays"] != [average.decay for average in self.averages]
         ):
             raise CheckpointError(
-                f"{self.config.out} holds a run of another network or other averages; "
-                "name another folder with out=…"
+                f"{self.config.out} has a run of another network or other averages; "
+                "set out to another folder"
             )
         try:
             self.optimizer.load_state_dict(saved["optimizer"])
         except ValueError as error:
             raise CheckpointError(
-                f"{self.config.out} holds a run with another optim.kind; "
-                "name another folder with out=…"
+                f"{self.config.out} has a run with another optim.kind; set out to another folder"
             ) from error
         self.step, self.best = saved["step"], saved["best"]
         self.network.load_state_dict(saved["model"])
@@ -113,7 +111,7 @@ class Trainer:
         return True
 
     def save(self) -> None:
-        """Write the run's checkpoint."""
+        """Write the checkpoint to the run's folder."""
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
@@ -132,52 +130,52 @@ class Trainer:
         )
 
     def stop(self) -> None:
-        """Ask `run` to end after the step it is at."""
-        self._stopping = True
+        """Make `run` end after the current step."""
+        self._stop_requested = True
 
     def run(self) -> Iterator[LogEntry]:
-        """Train up to the last step; yield every `log_every` steps and after each validation.
+        """Train to the last step; yield every `log_every` steps and after each validation.
 
-        After a call of `stop` it saves a checkpoint and ends.
+        After a call of `stop`, the run saves a checkpoint and ends.
 
         Raises:
             TrainingError: the loss is not finite.
             AudioError: a file cannot be read.
         """
         config = self.config
-        stretch = _Stretch()
-        examples = self._batches(self.step, config.steps)
-        while self.step < config.steps and not self._stop_wanted():
-            loss, gradient = self._train_step(examples, stretch)
-            stretch.losses.append(loss)
+        interval = _LogInterval()
+        loader = self._batches(self.step, config.steps)
+        while self.step < config.steps and not self._should_stop():
+            loss, gradient = self._train_step(loader, interval)
+            interval.losses.append(loss)
             self.step += 1
-            stretch.end()
+            interval.end()
             last = self.step == config.steps
-            valid = self._validated() if last or self.step % config.valid_every == 0 else {}
+            valid = self._validate_all() if last or self.step % config.valid_every == 0 else {}
             if self.step % config.save_every == 0:
                 self.save()
             if last or valid or self.step % config.log_every == 0:
-                rate = optim.rate(config.optim, self.step - 1, config.steps)
-                yield stretch.entry(self.step, config.batch_size, gradient, rate, valid, self.best)
-                stretch = _Stretch()
+                rate = optim.learning_rate_fraction(config.optim, self.step - 1, config.steps)
+                yield interval.entry(self.step, config.batch_size, gradient, rate, valid, self.best)
+                interval = _LogInterval()
         self.save()
         if self.step == config.steps and self.accelerator.is_main_process:
             save_model(self.network, config.out / LAST)
 
     def benchmark(self, steps: int) -> LogEntry:
-        """Time some steps after a first one, and save nothing."""
-        examples = self._batches(0, steps + 1)
-        self._train_step(examples, _Stretch())
-        stretch = _Stretch()
+        """Time some steps after an untimed one; save nothing."""
+        loader = self._batches(0, steps + 1)
+        self._train_step(loader, _LogInterval())
+        interval = _LogInterval()
         for _ in range(steps):
-            loss, gradient = self._train_step(examples, stretch)
-            stretch.losses.append(loss)
-        stretch.end()
-        return stretch.entry(steps, self.config.batch_size, gradient, 0.0, {}, {})
+            loss, gradient = self._train_step(loader, interval)
+            interval.losses.append(loss)
+        interval.end()
+        return interval.entry(steps, self.config.batch_size, gradient, 0.0, {}, {})
 
     def _batches(self, first: int, last: int) -> Iterator[Tensor]:
         return batches(
-            self.examples,
+            self.dataset,
             first=first,
             last=last,
             parts=self.config.accumulate,
@@ -186,24 +184,26 @@ class Trainer:
             workers=self.config.data.workers,
         )
 
-    def _stop_wanted(self) -> bool:
-        """Return whether any process was asked to stop: all must end at the same step."""
+    def _should_stop(self) -> bool:
+        """Return whether any process was told to stop: all must end after the same step."""
         if self.accelerator.num_processes == 1:
-            return self._stopping
-        asked = torch.tensor(float(self._stopping), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(asked, "sum") > 0)
+            return self._stop_requested
+        requested = torch.tensor(float(self._stop_requested), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(requested, "sum") > 0)
 
-    def _train_step(self, examples: Iterator[Tensor], stretch: "_Stretch") -> tuple[Tensor, Tensor]:
-        """Compute one step from all its parts; return its loss and its gradient's norm."""
+    def _train_step(
+        self, loader: Iterator[Tensor], interval: "_LogInterval"
+    ) -> tuple[Tensor, Tensor]:
+        """Take one optimiser step; return its loss and the norm of its gradient."""
         config, accelerator = self.config, self.accelerator
         seed_torch(config.seed, "dropout", self.step, accelerator.process_index)
-        optim.configure(self.optimizer, config.optim, self.step, config.steps)
+        optim.apply_schedule(self.optimizer, config.optim, self.step, config.steps)
         self.model.train()
         total = torch.zeros((), device=accelerator.device)
         for part in range(config.accumulate):
-            batch = stretch.next(examples).to(accelerator.device, non_blocking=True)
+            batch = interval.next_batch(loader).to(accelerator.device, non_blocking=True)
             mixture, sources = batch[:, 0], batch[:, 1:]
-            with self._compiled():
+            with self._use_compiled_core():
                 estimates = self.model(mixture).float()
             loss = self.loss(estimates, sources) / config.accumulate
             if part < config.accumulate - 1:
@@ -211,7 +211,7 @@ class Trainer:
                     accelerator.backward(loss)
             else:
                 accelerator.backward(loss)
-            self._check_finite(loss, batch)  # waits for a GPU, so it comes after all is asked for
+            self._check_finite(loss, batch)  # waits for a GPU, so it is last
             total += loss.detach()
         limit = config.optim.clip or float("inf")
         gradient = accelerator.clip_grad_norm_(self.model.parameters(), limit)
@@ -222,12 +222,12 @@ class Trainer:
         return accelerator.reduce(total, "mean"), gradient
 
     @contextmanager
-    def _compiled(self) -> Iterator[None]:
-        """Let the network run its compiled core, if asked for; validation runs its own."""
+    def _use_compiled_core(self) -> Iterator[None]:
+        """Make the network use its compiled core, if configured; validation uses the plain one."""
         if not self.config.compiled:
             yield
             return
-        vars(self.network)["core"] = self._compiled_core  # before the class's method
+        vars(self.network)["core"] = self._compiled_core  # overrides the class's method
         try:
             yield
         finally:
@@ -244,8 +244,8 @@ class Trainer:
             "optim.lr or set optim.clip, then run again to resume from the last checkpoint"
         )
 
-    def _validated(self) -> dict[str, dict[str, float]]:
-        """Score the network and its averages; save the best of all."""
+    def _validate_all(self) -> dict[str, dict[str, float]]:
+        """Score the network and its averages; save the best one."""
         if self.validate is None:
             return {}
         scores = {}
@@ -269,36 +269,42 @@ class Trainer:
         return scores["loss"] < self.best["loss"]
 
 
-class _Stretch:
-    """Measures the steps between two entries of the log."""
+class _LogInterval:
+    """Measures loss and speed between two entries of the log."""
 
     def __init__(self) -> None:
         self.losses: list[Tensor] = []
-        self._begun = time.perf_counter()
-        self._seconds = self._waited = 0.0
+        self._start = time.perf_counter()
+        self._seconds = self._waiting = 0.0
 
-    def next(self, examples: Iterator[Tensor]) -> Tensor:
-        """Return the next batch, and time it."""
-        begun = time.perf_counter()
-        batch = next(examples)
-        self._waited += time.perf_counter() - begun
+    def next_batch(self, loader: Iterator[Tensor]) -> Tensor:
+        """Return the next batch; count the time as waiting."""
+        start = time.perf_counter()
+        batch = next(loader)
+        self._waiting += time.perf_counter() - start
         return batch
 
     def end(self) -> None:
-        """Stop the clock after the latest step; later calls move its end."""
-        self._seconds = time.perf_counter() - self._begun
+        """Set the interval's end to now."""
+        self._seconds = time.perf_counter() - self._start
 
     def entry(
         self,
         step: int,
         batch_size: int,
-        gradient: Any,
+        gradient: Tensor,
         rate: float,
         valid: dict[str, dict[str, float]],
         best: dict[str, float],
     ) -> LogEntry:
         """Return the entry of the log for the steps up to `step`."""
-        loss = float(torch.stack(self.losses).mean())
-        speed = len(self.losses) * batch_size / self._seconds
-        waiting = self._waited / self._seconds
-        return LogEntry(step, loss, float(gradient), rate, speed, waiting, valid, best)
+        return LogEntry(
+            step,
+            loss=float(torch.stack(self.losses).mean()),
+            gradient=float(gradient),
+            rate=rate,
+            examples_per_second=len(self.losses) * batch_size / self._seconds,
+            waiting=self._waiting / self._seconds,
+            valid=valid,
+            best=best,
+        )

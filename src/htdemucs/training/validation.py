@@ -1,4 +1,4 @@
-"""Scores of a model on whole tracks while it trains."""
+"""Validation: scores of a model on whole tracks during training."""
 
 import math
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ Scores = dict[str, float]
 
 
 class Validation:
-    """Separates the validation recordings and scores the sources that count.
+    """Separates the validation recordings and scores the sources whose weight is not 0.
 
     Args:
-        recordings: the music; the processes share it.
+        recordings: the music; each process scores a part of it.
         weights: weight of each source in `loss` and `nsdr`; those of weight 0 are not scored.
         loss: key of `losses.ERRORS`.
         seconds: score this much from the middle of each track; None scores all of it.
@@ -47,24 +47,24 @@ class Validation:
     def __call__(self, model: Network) -> Scores:
         """Return means over all tracks: `loss`, `nsdr` (dB), and the nsdr of each source.
 
-        A source that is silent in a track counts in the loss alone.
+        A source that is silent in a track has no nsdr there, only a loss.
 
         Raises:
             TrainingError: all sources are silent in every track.
         """
-        mine = self._recordings[self._accelerator.process_index :: self._accelerator.num_processes]
+        share = self._recordings[self._accelerator.process_index :: self._accelerator.num_processes]
         separator = Separator(model, shifts=0, precision="fp32")
-        rows = [self._score(model, separator, recording) for recording in mine]
+        rows = [self._score(model, separator, recording) for recording in share]
         table = torch.tensor(gather_object(rows), dtype=torch.float64)  # (track, loss/nsdr, S)
-        table = table.sort(0).values  # in an order that does not depend on the processes
+        table = table.sort(0).values  # sums must not depend on the number of processes
         loss, score = table[:, 0].mean(0), table[:, 1].nanmean(0)
-        heard = self._weights * score.isfinite()
-        if not heard.any():
-            raise TrainingError("the validation tracks are silent; name others in data.valid")
-        named = zip(model.sources, score.tolist(), heard.tolist(), strict=True)
+        scored = self._weights * score.isfinite()
+        if not scored.any():
+            raise TrainingError("the validation tracks are silent; name other tracks in data.valid")
+        named = zip(model.sources, score.tolist(), scored.tolist(), strict=True)
         return {
             "loss": float((loss * self._weights).sum() / self._weights.sum()),
-            "nsdr": float((score.nan_to_num() * heard).sum() / heard.sum()),
+            "nsdr": float((score.nan_to_num() * scored).sum() / scored.sum()),
         } | {f"nsdr {name}": value for name, value, weight in named if weight}
 
     def _score(

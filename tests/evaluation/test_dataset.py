@@ -8,7 +8,7 @@ from evaluation_data import LENGTHS, RATE, STEMS, noise, write, write_track
 from htdemucs import AudioEncoding
 from htdemucs.errors import AudioError, EvaluationError
 from htdemucs.evaluation import MultitrackReader, find_multitracks, read_multitrack
-from htdemucs.evaluation.dataset import skipped_folders
+from htdemucs.evaluation.dataset import choose_stems, skipped_folders, stem_key
 
 
 def read(reader):
@@ -102,7 +102,7 @@ def test_stems_in_folders_of_their_own_are_told_where_they_belong(data):
     place(data, "three/drums/a2.wav")
     assert find_multitracks(data) == [data / "one", data / "two"]
     hint = "audio lies deeper, in three/{bass, drums}; mix each stem to one file"
-    assert skipped_folders(data) == [f"{data / 'three'} is passed over: {hint}"]
+    assert skipped_folders(data) == [f"{data / 'three'} is skipped: {hint}"]
     for name in ("one", "two"):
         shutil.rmtree(data / name)
     with pytest.raises(EvaluationError, match=rf"no tracks in .*; {re.escape(hint)}, or name"):
@@ -127,13 +127,10 @@ def test_a_mixture_with_stems_in_a_folder_is_told_so(tmp_path, names):
 @pytest.mark.parametrize("name", ["01 - Bass.wav", "one - bass.wav", "bass_stereo.wav"])
 def test_other_names_are_told_what_is_wanted(data, name):
     (data / "one" / "bass.wav").rename(data / "one" / name)
-    with pytest.raises(EvaluationError, match=r"no bass beside .*; name the files after the stems"):
-        MultitrackReader(read_multitrack(data / "one")).columns(["bass"])
-
-
-def test_a_space_at_the_end_of_a_name_makes_no_difference(data):
-    (data / "one" / "bass.wav").rename(data / "one" / "bass .wav")
-    assert read_multitrack(data / "one").missing(STEMS) == []
+    multitrack = choose_stems(read_multitrack(data / "one"), STEMS)
+    message = f"no bass beside drums, other, vocals (left out: {name} (not a known stem)); "
+    with pytest.raises(EvaluationError, match=re.escape(message) + "name the files after"):
+        MultitrackReader(multitrack).columns(["bass"])
 
 
 def test_the_stem_files_of_musdb18_are_named(tmp_path):
@@ -194,7 +191,7 @@ def test_broken_samples_are_noted(data):
 
 def test_two_files_for_one_stem_are_refused(data):
     write(data / "one" / "bass.flac", noise(0, 10), AudioEncoding("flac"))
-    with pytest.raises(EvaluationError, match=r"both bass\.flac and bass\.wav"):
+    with pytest.raises(EvaluationError, match=r"both bass\.flac and bass\.wav; remove one"):
         MultitrackReader(read_multitrack(data / "one"))
 
 
@@ -209,3 +206,79 @@ def test_missing_stems_are_named(data):
     assert reader.columns(["vocals", "bass"]) == [3, 0]
     with pytest.raises(EvaluationError, match="no guitar beside bass, drums"):
         reader.columns(["vocals", "guitar"])
+
+
+@pytest.mark.parametrize("name", ["mix.wav", "Mixture.WAV", "one_MIX.wav", "linear_mixture.wav",
+                                  "Full Mix.wav", "Mixdown.wav", "One - mixture.wav"])  # fmt: skip
+def test_a_mixture_is_known_by_its_usual_names(data, name):
+    (data / "one" / "mixture.wav").rename(data / "one" / name)
+    multitrack = read_multitrack(data / "one")
+    assert multitrack.mixture == data / "one" / name
+    assert tuple(multitrack.stems) == STEMS
+
+
+@pytest.mark.parametrize("name", ["mix", "linear_mixture"])
+def test_another_mixture_is_left_out(data, name):
+    write(data / "one" / f"{name}.wav", noise(0, 10))
+    multitrack = read_multitrack(data / "one")
+    assert multitrack.mixture == data / "one" / "mixture.wav"
+    assert multitrack.left_out == {f"{name}.wav": "mixture.wav is the mixture"}
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("Vox", "vocals"), ("vocal", "vocals"), ("Drum Kit", "drums"), ("other_keys", "other_keys"),
+     ("Others", "other"), ("No_Vocals", "accompaniment"), ("Instrumental", "accompaniment"),
+     ("kazoo ", "kazoo"), ("Voz e\u0301tnica", "voz \u00e9tnica")],
+)  # fmt: skip
+def test_a_stem_is_known_by_its_usual_names(tmp_path, name, stem):
+    write(tmp_path / f"{name}.wav", noise(0, 10))
+    assert list(read_multitrack(tmp_path).stems) == [stem]
+    assert read_multitrack(tmp_path).missing([name, stem]) == []
+    assert stem_key(name) == stem
+
+
+def test_a_stems_own_name_precedes_its_aliases(data):
+    write(data / "one" / "vox.wav", noise(0, 10))
+    multitrack = read_multitrack(data / "one")
+    assert multitrack.file("vocals").name == "vocals.wav"
+    assert multitrack.left_out == {"vox.wav": "vocals.wav is the same stem"}
+    (data / "one" / "vocals.wav").rename(data / "one" / "voice.wav")
+    with pytest.raises(EvaluationError, match=r"has both voice\.wav and vox\.wav; remove one"):
+        read_multitrack(data / "one")
+
+
+def names(folder, *stems):
+    for stem in stems:
+        write(folder / f"{stem}.wav", noise(0, 10))
+    return read_multitrack(folder)
+
+
+@pytest.mark.parametrize(
+    ("files", "targets", "sources", "chosen", "left_out"),
+    [
+        ((*STEMS, "guitar", "mine"), STEMS, STEMS, STEMS,
+         {"guitar.wav": "not a source of the model", "mine.wav": "not a source of the model"}),
+        ((*STEMS, "guitar", "mine"), ("bass",), (), (*STEMS, "guitar"),
+         {"mine.wav": "not a known stem"}),
+        ((*STEMS, "mine"), ("mine",), (), (*STEMS, "mine"), {}),
+        (("vocals", "accompaniment"), ("vocals",), STEMS, ("accompaniment", "vocals"), {}),
+        (("vocals", "accompaniment", "bass"), ("vocals",), (), ("bass", "vocals"),
+         {"accompaniment.wav": "contains bass"}),
+        ((*STEMS, "instrumental"), ("vocals", "accompaniment"), (), ("accompaniment", "vocals"),
+         dict.fromkeys(("bass.wav", "drums.wav", "other.wav"), "part of accompaniment")),
+        ((*STEMS, "instrumental"), ("vocals", "instrumental"), ("vocals", "instrumental"),
+         ("accompaniment", "vocals"),
+         dict.fromkeys(("bass.wav", "drums.wav", "other.wav"), "not a source of the model")),
+    ],
+    ids=["a model", "known stems", "a target", "two stems", "a sum", "a sum is scored", "karaoke"],
+)  # fmt: skip
+def test_the_stems_of_a_song_are_known_by_name(tmp_path, files, targets, sources, chosen, left_out):
+    multitrack = choose_stems(names(tmp_path, *files), targets, sources)
+    assert set(multitrack.stems) == set(chosen)
+    assert multitrack.left_out == left_out
+
+
+def test_a_stem_and_a_sum_with_it_are_not_scored_together(tmp_path):
+    with pytest.raises(EvaluationError, match="bass is part of accompaniment; score one at a time"):
+        choose_stems(names(tmp_path, *STEMS, "accompaniment"), ("bass", "accompaniment"))

@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from htdemucs.errors import CheckpointError
+from htdemucs.training import checkpoint
+
+
+def test_a_crash_while_saving_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, {"step": 1, "model": {"x": torch.ones(2)}})
+
+    def torn(_state, path):
+        path.write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", torn)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(tmp_path, {"step": 2})
+    assert checkpoint.load(tmp_path)["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_checkpoints_that_are_none(tmp_path):
+    assert checkpoint.load(tmp_path) is None
+    path = tmp_path / "checkpoint.pt"
+    for content in (b"", b"nonsense", None):
+        if content is None:
+            torch.save({"weights": 1}, path)
+        else:
+            path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt is"):
+            checkpoint.load(tmp_path)
