@@ -49,13 +49,13 @@ def test_the_mix_is_the_input_after_the_delay_that_is_stated(portaudio):
     assert player.delay == pytest.approx(0.055 + 0.1, abs=1e-4)
     with player._real:
         player.start()
-        wait_for(player, lambda: player.heard >= 1.5)
+        wait_for(player, lambda: player.received >= 1.5)
         player.stop()
-    assert player.measured == pytest.approx(0.055 + 0.1, abs=1e-3)
+    assert player.measured_delay == pytest.approx(0.055 + 0.1, abs=1e-3)
     assert portaudio.closed == 2
     played = portaudio.played()
     dropped = portaudio.step  # what comes in before the output is full
-    recorded = portaudio.recorded()[:, dropped : dropped + round(player.heard * 44_100)]
+    recorded = portaudio.recorded()[:, dropped : dropped + round(player.received * 44_100)]
     delay = round((player.delay - 0.02) * 44_100)  # the fake waits for no block
     assert not played[:, :delay].any()
     assert snr(recorded[:, : played.shape[1] - delay], played[:, delay:]) > 40  # with two means
@@ -65,18 +65,18 @@ def test_the_mix_is_the_input_after_the_delay_that_is_stated(portaudio):
     ("silent", "line"),
     [
         ("input", "no sound has come from Microphone for 0.01 s"),
-        ("output", "Speakers has taken no sound for 0.01 s: it has gone or is suspended"),
+        ("output", "Speakers has taken no sound for 0.01 s: it was removed or is suspended"),
     ],
 )
 def test_a_device_that_stands_still_is_named_and_closed(portaudio, monkeypatch, silent, line):
     player = player_of(SoundCard("Microphone", "Speakers", 44_100))
     with player._real:
         player.start()
-        wait_for(player, lambda: player.heard > 0)
+        wait_for(player, lambda: player.received > 0)
         portaudio.stopped = {silent}
         while player._card.awaited != silent:
             threading.Event().wait(0.01)
-        monkeypatch.setattr(stems_live, "SILENT", 0.01)
+        monkeypatch.setattr(stems_live, "MAX_SILENCE", 0.01)
         with pytest.raises(AudioError, match=line):
             wait_for(player, lambda: False)
         player.stop()
@@ -100,7 +100,7 @@ def test_a_call_that_never_returns_does_not_keep_the_process(portaudio, monkeypa
         never.wait(60)
         return None, False
 
-    monkeypatch.setattr(stems_live, "CLOSING", 0.01)
+    monkeypatch.setattr(stems_live, "STOP_TIMEOUT", 0.01)
     unregistered = []
     monkeypatch.setattr("atexit.unregister", unregistered.append)
     card = SoundCard("Both", "Both", 44_100)
@@ -118,7 +118,7 @@ def test_a_device_that_goes_ends_it_with_a_line(portaudio):
     player = player_of(SoundCard("Microphone", "Speakers", 44_100))
     with player._real:
         player.start()
-        wait_for(player, lambda: player.heard > 0)
+        wait_for(player, lambda: player.received > 0)
         portaudio.gone = True
         with pytest.raises(AudioError, match=r"the .* does not work, or has gone \(Gone\)"):
             wait_for(player, lambda: False)

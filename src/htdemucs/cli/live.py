@@ -260,7 +260,7 @@ def _play(player: "LivePlayer", mixer: "Mixer", keyboard: Keyboard, tell: EventC
         player.check()
         key = keyboard.wait(LOOK)
         if key is None:
-            tell(pace.at(player.heard))
+            tell(pace.at(player.received))
         elif key in ("q", "Q"):
             return
         elif (after := press(key, mixer, chosen)) is not None:
@@ -293,9 +293,9 @@ def press(key: str, mixer: "Mixer", chosen: int) -> int | None:
 def _report(player: "LivePlayer", real: "RealTimeSeparator", card: "SoundCard") -> str:
     passed = real.live.passed / real.live.sample_rate
     return (
-        f"heard {player.heard:.1f} s; the network was late {real.late} times, so the mixture "
+        f"heard {player.received:.1f} s; the network was late {real.late} times, so the mixture "
         f"went out for {passed:.2f} s; {card.dropouts} dropouts of the devices; "
-        f"delay {player.measured:.2f} s as measured"
+        f"delay {player.measured_delay:.2f} s as measured"
     )
 
 

@@ -1,4 +1,4 @@
-"""The mix of the stems that is heard live, with gains that people change meanwhile."""
+"""The live mix of stems, whose gains can change while it plays."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,19 +7,19 @@ from torch import Tensor
 
 from htdemucs.errors import SeparationError
 
-STEP = 2.0  # dB of a change of the volume
+STEP = 2.0  # dB
 LOUDEST, SOFTEST = 12.0, -60.0  # dB
 
 
 class Mixer:
-    """Adds stems up, each with a gain. As on the page, a solo is stronger than a mute.
+    """Adds up stems, each with a gain. As on the page, a solo overrides mutes.
 
     Args:
-        stems: their names.
-        gains: factors by stem; 1 for those that are not named.
+        stems: the names of the stems.
+        gains: factors by stem; 1 for stems that are not named.
 
     Raises:
-        SeparationError: there is no such stem, or a gain is out of range.
+        SeparationError: a stem does not exist, or a gain is out of range.
     """
 
     def __init__(self, stems: Sequence[str], gains: Mapping[str, float] | None = None) -> None:
@@ -32,7 +32,7 @@ class Mixer:
         self._volumes = [(gains or {}).get(name, 1.0) for name in stems]
         self._muted: set[int] = set()
         self._soloed: set[int] = set()
-        self._last = self.gains()
+        self._last_gains = self.gains()
 
     def gains(self) -> list[float]:
         """Return the factor on each stem."""
@@ -41,15 +41,15 @@ class Mixer:
         return [0.0 if i in self._muted else v for i, v in enumerate(self._volumes)]
 
     def mute(self, stem: int) -> None:
-        """Mute a stem, or let it be heard again."""
+        """Mute a stem, or unmute it."""
         self._muted ^= {stem}
 
     def solo(self, stem: int) -> None:
-        """Let only this stem and others with a solo be heard, or end that."""
+        """Add a stem to the solo, or remove it. While there is a solo, other stems are silent."""
         self._soloed ^= {stem}
 
     def adjust_gain(self, stem: int, steps: int) -> None:
-        """Change a stem's volume by so many steps; below the softest there is silence."""
+        """Change a stem's volume by a number of steps; below -60 dB it is silent."""
         if not self._volumes[stem] and steps > 0:
             self._volumes[stem] = 10 ** (SOFTEST / 20)
             return
@@ -58,7 +58,7 @@ class Mixer:
         self._volumes[stem] = 0.0 if volume < 0.99 * softest else min(volume, loudest)
 
     def describe(self, chosen: int) -> str:
-        """Return a line of all stems: volume in dB, mutes and solos; one is the chosen one."""
+        """Return a line with the volume in dB, mute or solo of each stem; `chosen` has a mark."""
         words = []
         for i, name in enumerate(self.stems):
             volume = f"{20 * torch.tensor(self._volumes[i]).log10():+.0f} dB"
@@ -67,9 +67,9 @@ class Mixer:
         return "  ".join(words)
 
     def mix(self, stems: Mapping[str, Tensor]) -> Tensor:
-        """Stems (C, L) each -> (C, L); where a gain has changed, it gets there within the block."""
-        before, now = self._last, self.gains()
-        self._last = now
+        """Stems (C, L) each -> (C, L). A changed gain reaches its value at the end of the block."""
+        before, now = self._last_gains, self.gains()
+        self._last_gains = now
         pieces = []
         for name, old, new in zip(self.stems, before, now, strict=True):
             length = stems[name].shape[-1]
