@@ -22,7 +22,7 @@ from htdemucs.version import __version__
 
 if TYPE_CHECKING:
     from htdemucs.audio import AudioEncoding, AudioFile
-    from htdemucs.batch import Library, Outcome, Track, find_tracks
+    from htdemucs.batch import Library, Track, find_tracks
     from htdemucs.events import Progress
     from htdemucs.model import (
         Bag,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         HTDemucs,
         HTDemucsConfig,
     )
+    from htdemucs.results import TrackResult
     from htdemucs.separation import (
         LiveSeparator,
         Normalization,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
         Separator,
         Timing,
     )
-    from htdemucs.stems import OutputOptions, SeparatedFile, separate_file
+    from htdemucs.stems import OutputOptions, separate_file
     from htdemucs.weights import load_model, save_model
 
 # Models come from the room above theirs, which enables them to read and write themselves.
@@ -57,14 +58,13 @@ _ROOMS = {
     "Library": "batch",
     "LiveSeparator": "separation",
     "Normalization": "separation",
-    "Outcome": "batch",
     "OutputOptions": "stems",
     "Progress": "events",
     "RealTimeSeparator": "separation",
-    "SeparatedFile": "stems",
     "Separator": "separation",
     "Timing": "separation",
     "Track": "batch",
+    "TrackResult": "results",
     "find_tracks": "batch",
     "load_model": "weights",
     "save_model": "weights",
@@ -91,16 +91,15 @@ __all__ = [
     "LiveSeparator",
     "ModelNotFoundError",
     "Normalization",
-    "Outcome",
     "OutputOptions",
     "Progress",
     "RealTimeSeparator",
     "SegmentTooLongError",
-    "SeparatedFile",
     "SeparationError",
     "Separator",
     "Timing",
     "Track",
+    "TrackResult",
     "UploadError",
     "__version__",
     "find_tracks",

@@ -51,19 +51,14 @@ class TrackResult:
         return {**asdict(self), "warnings": list(self.warnings)}
 
 
-def count_by_status(results: Iterable[TrackResult]) -> dict[Status, int]:
-    """Return the number of results with each status."""
-    statuses = [result.status for result in results]
-    return {status: statuses.count(status) for status in STATUSES}
-
-
 def summary(results: Iterable[TrackResult]) -> dict[str, Any]:
     """Return the counts, the duration of what was separated, and every result, for JSON."""
     results = list(results)
+    counts: dict[str, Any] = {s: sum(r.status == s for r in results) for s in STATUSES}
     return {
         "format": "htdemucs-summary",
         "version": 1,
-        **count_by_status(results),
+        **counts,
         "duration": sum((r.duration or 0.0 for r in results if r.status == "separated"), 0.0),
         "tracks": [result.to_dict() for result in results],
     }

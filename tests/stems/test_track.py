@@ -1,5 +1,6 @@
 import os
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,13 +18,14 @@ from htdemucs.audio import AudioWriter, Spool, resampled_length
 from htdemucs.audio import read as reading
 from htdemucs.events import Progress, Started, Warned, Written
 from htdemucs.stems import separate_file
-from htdemucs.stems.track import ResumeKey, separate_to
+from htdemucs.stems.track import ResumeKey, separate_track
 
 FLOAT = AudioEncoding("wav", bit_depth=32)
 
 
 def files_of(separator, track, out, **options):
-    return separate_file(separator, track, out, **options).files
+    files = separate_file(separator, track, out, **options).files
+    return {stem: Path(path) for stem, path in files.items()}
 
 
 def write(path, waveform, sample_rate=1000, encoding=FLOAT):
@@ -279,7 +281,7 @@ def test_progress_reaches_the_end(identity, tmp_path):
     assert (progress[0].done, progress[0].speed, progress[-1].done) == (0, None, 2.5)
     assert told[0] == Started(str(track))
     assert told[-3:-1] == [Written(str(track), stem, str(path)) for stem, path in files.items()]
-    assert (told[-1].track, told[-1].duration) == (str(track), 2.5)
+    assert (told[-1].track, told[-1].result.duration) == (str(track), 2.5)
 
 
 def test_what_is_unusual_in_a_track_is_told(identity, tmp_path):
@@ -411,10 +413,10 @@ def test_a_stopped_separation_goes_on_and_ends_the_same(
         separator = Separator(tiny_model, shifts=shifts, batch_size=batch_size)
         counting = Counting(separator._run, asked)
         separator._run = counting
-        places = options.places(track, tmp_path / out)
-        resumption = ResumeKey(places.spool, "key")
+        paths = options.output_paths(track, tmp_path / out)
+        resume = ResumeKey(paths.cache_file, "key")
         try:
-            separated = separate_to(separator, track, places, options, resumption=resumption)
+            separated = separate_track(separator, track, paths, options, resume=resume)
         except Stop:
             return None, counting.asked
         return separated, counting.asked
@@ -430,17 +432,16 @@ def test_a_stopped_separation_goes_on_and_ends_the_same(
     if 1 < most < needed:
         assert separated.resumed > 0
     for name, path in separated.files.items():
-        assert path.read_bytes() == whole.files[name].read_bytes()
+        assert Path(path).read_bytes() == Path(whole.files[name]).read_bytes()
 
 
 def test_an_unfinished_file_of_another_key_is_not_gone_on_with(identity, tmp_path):
     track = write(tmp_path / "song.wav", sine(2000, peak=0.3))
     options = OutputOptions()
-    places = options.places(track, tmp_path / "out")
-    with Spool.kept(places.spool, 4, "old") as spool:
+    paths = options.output_paths(track, tmp_path / "out")
+    with Spool.kept(paths.cache_file, 4, "old") as spool:
         spool.write(torch.ones(4, 700))
-    separated = separate_to(
-        Separator(identity), track, places, options, resumption=ResumeKey(places.spool, "new")
-    )
+    resume = ResumeKey(paths.cache_file, "new")
+    separated = separate_track(Separator(identity), track, paths, options, resume=resume)
     assert separated.resumed == 0
     assert snr(sine(2000, peak=0.3), read(separated.files["once"])) > 80
