@@ -167,7 +167,8 @@ def test_a_killed_worker_costs_nothing(ray, run, album, tmp_path, write_song):
     assert result.exit_code == 0, result.output
     assert "5 tracks: 5 separated" in result.stderr
     assert stems(out) == stems(tmp_path / "one")
-    assert {Path(row["track"]).name: row["crash_count"] for row in rows(out / "results.parquet")} == {
+    table = rows(out / "results.parquet")
+    assert {Path(row["track"]).name: row["crash_count"] for row in table} == {
         "long.wav": 1, "one.flac": 0, "two.wav": 0, "three.mp3": 0
     }  # fmt: skip
 
