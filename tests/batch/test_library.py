@@ -410,23 +410,23 @@ def test_every_track_tells_its_whole_story(separator, song, tmp_path):
     words = [song.parent, tmp_path / "missing.wav"]
     for separators in ([separator], [separator, separator]):
         library = Library(tmp_path / str(len(separators)))
-        told = []
-        results = list(library.separate_all(find_tracks(words), separators, told.append))
+        events = []
+        results = list(library.separate_all(find_tracks(words), separators, events.append))
         whole = ["Started", "Progress", "Written", "Finished"]
-        assert kinds(told, "song.flac") == whole
-        assert kinds(told, "broken.wav") == ["Started", "Failed"]
-        assert "missing.wav does not exist" in next(e.error for e in told if e.track is None)
+        assert kinds(events, "song.flac") == whole
+        assert kinds(events, "broken.wav") == ["Started", "Failed"]
+        assert "missing.wav does not exist" in next(e.error for e in events if e.track is None)
         separated = next(o for o in results if o.status == "separated")
-        [finished] = [e for e in told if isinstance(e, Finished)]
+        [finished] = [e for e in events if isinstance(e, Finished)]
         assert finished.result == separated
         assert separated.duration == 1.5
-        assert {e.stem: e.path for e in told if isinstance(e, Written)} == separated.files
-    told.clear()
+        assert {e.stem: e.path for e in events if isinstance(e, Written)} == separated.files
+    events.clear()
     library = Library(library.out)
-    list(library.separate_all(find_tracks([song]), [separator], told.append))
-    assert kinds(told, "song.flac") == ["Started", "Finished"]
-    assert told[-1].result.status == "skipped"
-    assert told[-1].result.files == separated.files
+    list(library.separate_all(find_tracks([song]), [separator], events.append))
+    assert kinds(events, "song.flac") == ["Started", "Finished"]
+    assert events[-1].result.status == "skipped"
+    assert events[-1].result.files == separated.files
 
 
 def test_a_model_from_no_file_is_identified_by_its_parameters(tiny_model, song, tmp_path):

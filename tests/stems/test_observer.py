@@ -9,7 +9,7 @@ from htdemucs import AudioEncoding, OutputOptions, Separator
 from htdemucs.audio import AudioWriter
 from htdemucs.stems.track import ResumeKey, separate_track
 
-LENGTH = 60_000  # samples at the tiny model's 8000 Hz
+LENGTH = 30_000  # samples at the tiny model's 8000 Hz
 
 
 class Cache(dict):
@@ -58,7 +58,7 @@ def separate(track, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("seek", [None, 0, 25_000, LENGTH - 1])
+@pytest.mark.parametrize("seek", [None, 0, 12_500, LENGTH - 1])
 @pytest.mark.parametrize("shifts", [0, 2])
 def test_seeking_changes_no_bit_and_computes_nothing_twice(
     tiny_model, separate, seek, shifts, monkeypatch

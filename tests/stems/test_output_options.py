@@ -38,7 +38,7 @@ def test_the_extension_is_the_format_s():
         ({"filename": "{composer}/{stem}"}, "composer"),
         ({"filename": "{stem.__class__}"}, "stem.__class__"),
         ({"filename": "{stem[0]}"}, "stem"),
-        ({"filename": "{stem"}, "filename"),
+        ({"filename": "{stem"}, "file name template"),
         ({"filename": "{0}{stem}"}, "0"),
         ({"filename": "{}{stem}"}, "names"),
         ({"filename": "{stem:>9999999999}"}, "plain"),
@@ -96,9 +96,9 @@ def test_stems_needed():
 
 def test_impossible_combinations_are_named():
     for fields, match in (
-        ({"stem_file": True, "two_stems": "bass"}, "two_stems"),
+        ({"stem_file": True, "two_stems": "bass"}, "two stems"),
         ({"stem_file": True, "residual": "write"}, "residual"),
-        ({"two_stems": "bass", "other_method": "none", "residual": "spread"}, "one stem"),
+        ({"two_stems": "bass", "other_method": "none", "residual": "spread"}, "a single stem"),
         ({"residual": "yes"}, "residual"),
     ):
         with pytest.raises(SeparationError, match=match):
