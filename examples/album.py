@@ -19,9 +19,9 @@ def main(folder: str, out: str = "separated") -> int:
     """Return 1 if a song failed, else 0."""
     separator = Separator("mini")  # or "htdemucs": 84 MB, downloaded once
     failures = 0
-    for outcome in Library(out).separate_all(find_tracks([folder]), [separator], show):
-        print(f"\r{outcome.track}: {outcome.reason or outcome.status}")
-        failures += outcome.status == "failed"
+    for result in Library(out).separate_all(find_tracks([folder]), [separator], show):
+        print(f"\r{result.track}: {result.error or result.status}")
+        failures += result.status == "failed"
     return 1 if failures else 0
 
 

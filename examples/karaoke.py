@@ -14,8 +14,8 @@ def main(song: str, out: str = "karaoke") -> Path:
         filename="{track} ({stem}).{ext}",
         encoding=AudioEncoding("mp3", bitrate=320),
     )
-    separated = separate_file(Separator("mini"), song, out, options=options)
-    return separated.files["minus_vocals"]
+    result = separate_file(Separator("mini"), song, out, options=options)
+    return Path(result.files["minus_vocals"])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 
 import generate
 import htdemucs
-from htdemucs import AudioEncoding, events
+from htdemucs import AudioEncoding, TrackResult, events
 from htdemucs.audio import AudioWriter
 from htdemucs.cli.main import cli
 from htdemucs.model import HTDemucsConfig
@@ -140,7 +140,9 @@ def test_every_event_is_documented():
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \| ", text, re.M)
     documented = {kind: re.findall(r"`(\w+)`", names) for kind, names in rows}
     assert documented == {
-        kind.__name__.lower(): [field.name for field in fields(kind)]
+        kind.__name__.lower(): [
+            field.name for field in fields(TrackResult if kind is events.Finished else kind)
+        ]
         for kind in events.Event.__subclasses__()
     }
 

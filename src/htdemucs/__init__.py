@@ -44,7 +44,7 @@ from htdemucs.version import __version__
 
 if TYPE_CHECKING:
     from htdemucs.audio import AudioEncoding, AudioFile
-    from htdemucs.batch import Library, Outcome, Track, find_tracks
+    from htdemucs.batch import Library, Track, find_tracks
     from htdemucs.errors import (
         AudioError,
         CheckpointError,
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         HTDemucs,
         HTDemucsConfig,
     )
+    from htdemucs.results import TrackResult
     from htdemucs.separation import (
         LiveSeparator,
         Normalization,
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
         Separator,
         Timing,
     )
-    from htdemucs.stems import OutputOptions, SeparatedFile, separate_file
+    from htdemucs.stems import OutputOptions, separate_file
     from htdemucs.weights import load_model, save_model
 
 _MODULES = {
@@ -97,16 +98,15 @@ _MODULES = {
     "LiveSeparator": "separation",
     "ModelNotFoundError": "errors",
     "Normalization": "separation",
-    "Outcome": "batch",
     "OutputOptions": "stems",
     "Progress": "events",
     "RealTimeSeparator": "separation",
     "SegmentTooLongError": "errors",
-    "SeparatedFile": "stems",
     "SeparationError": "errors",
     "Separator": "separation",
     "Timing": "separation",
     "Track": "batch",
+    "TrackResult": "results",
     "UploadError": "errors",
     "find_tracks": "batch",
     "load_model": "weights",
@@ -134,16 +134,15 @@ __all__ = [
     "LiveSeparator",
     "ModelNotFoundError",
     "Normalization",
-    "Outcome",
     "OutputOptions",
     "Progress",
     "RealTimeSeparator",
     "SegmentTooLongError",
-    "SeparatedFile",
     "SeparationError",
     "Separator",
     "Timing",
     "Track",
+    "TrackResult",
     "UploadError",
     "__version__",
     "find_tracks",

@@ -1,4 +1,4 @@
-"""What results depend on: files, versions, the machine; and the memory they took."""
+"""Model files, package versions and machine that results depend on, and peak memory."""
 
 import hashlib
 import platform
@@ -19,13 +19,13 @@ PACKAGES = ("torch", "numpy", "av", "soxr")  # they can change the last digits o
 
 @dataclass(frozen=True)
 class CheckpointFiles:
-    """Where a model's parameters were read from.
+    """The files that a model's parameters were read from.
 
     Attributes:
-        name: the model's name or path, as it was asked for.
+        name: the name or path that the model was loaded by.
         files: every file that was read.
-        member: number of the network among those in the files.
-        checksum: of the network as it was read.
+        member: index of the network among those in the files.
+        checksum: `checksum` of the network when it was read.
     """
 
     name: str
@@ -35,7 +35,7 @@ class CheckpointFiles:
 
     @cached_property
     def sha256(self) -> dict[str, str]:
-        """Hash of each file by its name, computed when first asked for."""
+        """Hash of each file by its name, computed on first access."""
         return {path.name: cached_sha256(path) for path in self.files}
 
 
@@ -46,50 +46,50 @@ def sha256(path: Path) -> str:
 
 
 def cached_sha256(path: Path) -> str:
-    """Return the same, without reading a file again that has not changed in this process."""
+    """Return the SHA-256 of a file, from a cache of this process if the file is unchanged."""
     status = path.stat()
     return _sha256_of(path, (status.st_ino, status.st_size, status.st_mtime_ns))
 
 
 @cache
-def _sha256_of(path: Path, _version: tuple[int, ...]) -> str:
+def _sha256_of(path: Path, _status: tuple[int, ...]) -> str:
     return sha256(path)
 
 
 def checksum(module: nn.Module) -> tuple[int, ...]:
-    """Return a number for each parameter and buffer, which changes with any of its float32 bits."""
+    """Return a number for each parameter and buffer that changes if a float32 bit changes."""
     tensors = (tensor.detach().float() for tensor in (*module.parameters(), *module.buffers()))
     return tuple(int(tensor.contiguous().view(torch.int32).sum()) for tensor in tensors)
 
 
 def combined_sha256(hashes: dict[str, str]) -> str:
-    """Return one SHA-256 for many files: that of `HASH  NAME` lines sorted by name."""
+    """Return one SHA-256 for several files: that of lines `HASH  NAME`, sorted by name."""
     lines = "".join(f"{value}  {name}\n" for name, value in sorted(hashes.items()))
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions of this package, Python, and the packages that change results."""
+    """Return the versions of this package, Python, and the packages that results depend on."""
     packages = {name: version(name) for name in PACKAGES}
     return {"htdemucs": __version__, "python": platform.python_version(), **packages}
 
 
 def machine(device: str | None) -> dict[str, Any]:
-    """Return system, processor, number of threads, and the device if one is given."""
-    about: dict[str, Any] = {
+    """Return system, processor, number of threads, and the given device."""
+    info: dict[str, Any] = {
         "system": platform.platform(),
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "device": device,
     }
     if device and device.startswith("cuda"):
-        about["gpu"] = torch.cuda.get_device_name(device)
-    return about
+        info["gpu"] = torch.cuda.get_device_name(device)
+    return info
 
 
 def peak_memory() -> int | None:
-    """Return the peak of this process in bytes of main memory; None where the system hides it."""
+    """Return the peak memory of this process in bytes; None if the system does not report it."""
     try:
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
@@ -105,7 +105,7 @@ def peak_memory() -> int | None:
 
 
 def peak_device_memory() -> int | None:
-    """Return the peak of torch in bytes of GPU memory; None without a GPU in use."""
+    """Return the peak GPU memory of PyTorch in bytes; None if no GPU is in use."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     return None

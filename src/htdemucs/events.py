@@ -1,20 +1,22 @@
-"""What happens during the work, as it is told to `on_progress` and by the command's JSON lines.
+"""The events that `on_progress` receives and `--progress json` prints.
 
-Programs read these: kinds and fields are only added, never renamed or removed.
+Programs read the JSON: kinds and fields may be added, but not renamed or removed.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from htdemucs.results import TrackResult
 
 
 @dataclass(frozen=True)
 class Event:
-    """Base of all events. A `track` is its path or URL; None: the event is of no single track."""
+    """Base of all events. `track` is a path or URL; None if the event concerns no single track."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return its kind, the class's name in small letters, and its fields."""
+        """Return the fields, and as "event" the name of the class in lower case."""
         return {"event": type(self).__name__.lower(), **asdict(self)}
 
 
@@ -23,10 +25,10 @@ EventCallback = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Found(Event):
-    """The command has looked at its words.
+    """The inputs were resolved.
 
     Attributes:
-        tracks: number of tracks; those that cannot be read count too.
+        tracks: number of tracks, unreadable ones included.
     """
 
     tracks: int
@@ -34,18 +36,18 @@ class Found(Event):
 
 @dataclass(frozen=True)
 class Loading(Event):
-    """A model is looked for, and downloaded if it is not on this machine."""
+    """A model is being located, and downloaded if it is not on this machine."""
 
     model: str
 
 
 @dataclass(frozen=True)
 class Downloading(Event):
-    """A file of a model arrives.
+    """More of a model's file has arrived.
 
     Attributes:
         file: its name.
-        done, total: bytes; a resumed download begins above 0. `total` is None where unknown.
+        done, total: bytes. A resumed download starts above 0; `total` is None if unknown.
     """
 
     file: str
@@ -68,7 +70,7 @@ class Loaded(Event):
 
 @dataclass(frozen=True)
 class Started(Event):
-    """The work on a track begins."""
+    """Work on a track begins."""
 
     track: str
 
@@ -78,9 +80,9 @@ class Progress(Event):
     """More of a track is finished.
 
     Attributes:
-        done, total: seconds of audio; `total` is never below `done`, and None where unknown. What
-            an earlier attempt had finished counts as done.
-        speed: seconds of audio for each second of work; None before the first.
+        done, total: seconds of audio; `total` is never below `done`, and None if unknown. `done`
+            includes what an earlier attempt had finished.
+        speed: seconds of audio per second of work; None at first.
     """
 
     track: str | None
@@ -91,10 +93,10 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Written(Event):
-    """A file of a track is whole and in its place.
+    """A file of a track is complete.
 
     Attributes:
-        stem: what it holds, such as vocals or no_vocals.
+        stem: its content, such as vocals or no_vocals.
         path: path or URL; "-" is standard output.
     """
 
@@ -105,7 +107,7 @@ class Written(Event):
 
 @dataclass(frozen=True)
 class Warned(Event):
-    """Something is unusual, and the work goes on. `text` is a sentence for people."""
+    """Something is unusual, but the work continues. `text` is a sentence for people."""
 
     track: str | None
     text: str
@@ -113,64 +115,65 @@ class Warned(Event):
 
 @dataclass(frozen=True)
 class Failed(Event):
-    """A track, or without one the whole command, failed. `reason` is a line for people."""
+    """A track failed; if `track` is None, an argument or the whole command.
+
+    Attributes:
+        error: the reason, in one line.
+    """
 
     track: str | None
-    reason: str
+    error: str
 
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """The work on a track ended well.
+    """A track was separated, or skipped because it was finished before."""
 
-    Attributes:
-        status: separated now, or skipped because it was finished before.
-        files: path or URL of each file by its stem's name.
-        duration: seconds of audio; None where unknown.
-        seconds: of work.
-        resumed: seconds of audio that an earlier attempt had finished.
-        gain: factor on all stems, below 1 where one would clip; None where unknown.
-    """
+    result: TrackResult
 
-    track: str
-    status: Literal["separated", "skipped"]
-    files: Mapping[str, str] = field(default_factory=dict)
-    duration: float | None = None
-    seconds: float = 0.0
-    resumed: float = 0.0
-    gain: float | None = None
+    @property
+    def track(self) -> str:
+        """Path or URL of the track."""
+        return self.result.track
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of the result."""
+        return {"event": "finished", **self.result.to_dict()}
 
 
 @dataclass(frozen=True)
 class Noted(Event):
-    """A line that is for people only: of the log, or of a library below."""
+    """A log line for people."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Ended(Event):
-    """The command ends; always its last event."""
+    """The command ends. This is always its last event."""
 
     exit_code: int
 
 
 def ignore_events(event: Event) -> None:
-    """Listen to nothing."""
+    """Do nothing with an event."""
 
 
-def results(finished: Finished, warnings: Iterable[str]) -> Iterator[Event]:
-    """Yield the events of a track that ended well."""
-    for text in warnings:
-        yield Warned(finished.track, text)
-    if finished.status == "separated":
-        for stem, path in finished.files.items():
-            yield Written(finished.track, stem, path)
-    yield finished
+def result_events(result: TrackResult) -> Iterator[Event]:
+    """Yield the events that report a result."""
+    if result.status == "failed":
+        yield Failed(result.track or None, result.error or "")
+        return
+    for text in result.warnings:
+        yield Warned(result.track, text)
+    if result.status == "separated":
+        for stem, path in result.files.items():
+            yield Written(result.track, stem, path)
+    yield Finished(result)
 
 
 class ProgressTracker:
-    """Makes the progress events of one piece of work, with its speed.
+    """Makes `Progress` events with the speed of the work.
 
     Args:
         track: as in the events.
@@ -179,13 +182,13 @@ class ProgressTracker:
     """
 
     def __init__(self, track: str | None, total: float | None, done: float = 0.0) -> None:
-        self._track, self._total, self._before = track, total, done
+        self._track, self._total, self._done_before = track, total, done
         self._started = time.monotonic()
 
     def at(self, done: float) -> Progress:
         """Return the event for `done` seconds."""
         seconds = time.monotonic() - self._started
-        fresh = done - self._before
-        speed = fresh / seconds if fresh > 0 and seconds > 0 else None
+        done_now = done - self._done_before
+        speed = done_now / seconds if done_now > 0 and seconds > 0 else None
         total = None if self._total is None else max(self._total, done)
         return Progress(self._track, done, total, speed)

@@ -1,4 +1,4 @@
-"""Writing files so that partial output never looks finished."""
+"""Files: atomic writes, locks, and the user's folders."""
 
 import os
 import secrets
@@ -11,12 +11,12 @@ from typing import BinaryIO
 
 from htdemucs.errors import ServerError
 
-_LOCKED_BYTE = 1 << 40  # behind all contents: Windows lets nobody else read what is locked
+_LOCKED_BYTE = 1 << 40  # beyond all contents: Windows denies reading of locked bytes
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to; rename it to `path` if all went well."""
+    """Yield a temporary path in the same folder; rename it to `path` if no exception is raised."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = temporary_name(path)
     try:
@@ -27,7 +27,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def delete_partials(folder: Path) -> None:
-    """Delete what killed writers left in a folder, which nobody else writes to, and below it."""
+    """Delete the temporary files of killed writers below a folder that no other process uses."""
     for partial in folder.rglob(".*.partial"):
         partial.unlink(missing_ok=True)
 
@@ -38,7 +38,7 @@ def user_cache() -> Path:
 
 
 def user_data() -> Path:
-    """Return the folder for data that stays, as the system has it: XDG_DATA_HOME and the like."""
+    """Return the user's folder for application data: XDG_DATA_HOME or the system's equivalent."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     if sys.platform == "darwin":
@@ -47,21 +47,21 @@ def user_data() -> Path:
 
 
 def fresh_folder(path: Path) -> Path:
-    """Return the folder at `path`, empty."""
+    """Create an empty folder at `path`; delete what was there."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     return path
 
 
 def model_folder(name: str) -> str:
-    """Return the name of a model's folder of stems: its name, fit for a path."""
+    """Return the name of the output folder for a model: the model's name as part of a path."""
     if not name.startswith("hf://") and Path(name).exists():
         return Path(name).resolve().stem or "model"
     return name.removeprefix("hf://").replace("/", "_").lstrip(".") or "model"
 
 
 def lock(file: BinaryIO) -> bool:
-    """Have an open file to this process alone, until it is closed; False if another one has it."""
+    """Lock an open file until it is closed; return False if another process has locked it."""
     try:
         try:
             import fcntl
@@ -79,13 +79,12 @@ def lock(file: BinaryIO) -> bool:
 
 
 def open_locked(path: Path) -> BinaryIO | None:
-    """Open the file at `path` for this process alone, with what is in it; None if another has it.
+    """Open and lock a file for reading and appending; return None if another process has it.
 
-    It is made if it does not exist, and all that is written to it is appended. The system lets go
-    of it when the process dies.
+    The file is created if it does not exist. The system unlocks it when the process dies.
 
     Raises:
-        OSError: the file cannot be opened, or its file system has no locks.
+        OSError: the file cannot be opened, or its file system does not support locks.
     """
     while True:
         file = path.open("a+b")
@@ -93,23 +92,23 @@ def open_locked(path: Path) -> BinaryIO | None:
             if not lock(file):
                 file.close()
                 return None
-            if _is_at(file, path):
+            if _is_same_file(file, path):
                 file.seek(0)
                 return file
         except BaseException:
             file.close()
             raise
-        file.close()  # deleted before it was locked: another process may have made a new one
+        file.close()  # it was deleted before it was locked; another process may have a new one
 
 
 def delete_locked(file: BinaryIO, path: Path) -> None:
-    """Delete a file of `open_locked`, and close it: in this order, lest one be deleted that is new.
+    """Delete a file from `open_locked`, then close it. (After closing, it might be another's.)
 
     Raises OSError.
     """
     try:
         path.unlink(missing_ok=True)
-    except PermissionError:  # Windows deletes no open file; one that another has open stays there
+    except PermissionError:  # Windows does not delete open files; others may have it open
         file.close()
         with suppress(PermissionError):
             path.unlink(missing_ok=True)
@@ -117,12 +116,12 @@ def delete_locked(file: BinaryIO, path: Path) -> None:
 
 
 def delete_unused(path: Path) -> None:
-    """Delete a file, unless a process has it from `open_locked`. Raises OSError."""
+    """Delete a file unless a process has locked it. Raises OSError."""
     if path.exists() and (file := open_locked(path)) is not None:
         delete_locked(file, path)
 
 
-def _is_at(file: BinaryIO, path: Path) -> bool:
+def _is_same_file(file: BinaryIO, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -131,14 +130,14 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Have the file at `path` to this process alone; the system lets go of it when that dies.
+    """Hold the lock of a server's data folder; the system releases it when the process dies.
 
     Raises:
-        ServerError: another process has it.
+        ServerError: another process holds it.
     """
     try:
         file = open_locked(path)
-    except OSError:  # a file system without locks
+    except OSError:  # the file system does not support locks
         file = None
     if file is None:
         raise ServerError(
@@ -149,5 +148,5 @@ def file_lock(path: Path) -> Iterator[None]:
 
 
 def temporary_name(path: Path) -> Path:
-    """Return a hidden, unique name beside `path`, short however long `path` is."""
+    """Return a hidden, unique path in the same folder, short even if the name of `path` is long."""
     return path.with_name(f".{secrets.token_hex(8)}.partial")

@@ -9,12 +9,11 @@ import torch
 from htdemucs import AudioEncoding, OutputOptions, Separator
 from htdemucs.audio import Spool
 from htdemucs.batch import Library, Track, find_tracks, read_manifest
-from htdemucs.batch.results import summary
 from htdemucs.environment import CheckpointFiles, checksum
 from htdemucs.events import Finished, Progress, Written
-from htdemucs.stems import manifest
-from htdemucs.stems import track as stems_separate
-from htdemucs.stems import writer as stems_output
+from htdemucs.results import summary
+from htdemucs.stems import manifest, writer
+from htdemucs.stems import track as track_module
 
 
 @pytest.fixture
@@ -36,34 +35,30 @@ def song(tmp_path, write_song):
 
 
 def separate(lib, separator, path, folder=""):
-    return lib.separate(lib.place(Track(str(path), folder)), separator)
-
-
-def places_of(lib, track):
-    return lib._places(track)
+    return lib.separate(lib.assign_output(Track(str(path), folder)), separator)
 
 
 def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def stems_of(outcome):
-    return {name: Path(path).read_bytes() for name, path in outcome.files.items()}
+def stems_of(result):
+    return {name: Path(path).read_bytes() for name, path in result.files.items()}
 
 
 def test_the_manifest_says_how_stems_were_made(separator, song, tmp_path):
-    outcome = separate(Library(tmp_path / "out"), separator, song)
-    assert outcome.status == "separated"
-    manifest = json.loads(Path(outcome.manifest).read_text())
-    assert Path(outcome.manifest) == tmp_path / "out" / "song" / "htdemucs.json"
+    result = separate(Library(tmp_path / "out"), separator, song)
+    assert result.status == "separated"
+    manifest = json.loads(Path(result.manifest).read_text())
+    assert Path(result.manifest) == tmp_path / "out" / "song" / "htdemucs.json"
     assert manifest["source"]["path"] == str(song)
     assert manifest["source"]["bytes"] == song.stat().st_size
     assert manifest["source"]["length"] == 12_000
     assert manifest["model"] == {"name": "tiny", "sha256": {"model": "00"}}
     assert manifest["separation"]["shifts"] == 1
     assert manifest["output"]["clip_mode"] == "rescale"
-    assert manifest["levels"]["gain"] == 1
-    assert set(manifest["levels"]["peaks"]) == {"drums", "bass", "other", "vocals"}
+    assert manifest["gain"] == 1
+    assert set(manifest["peaks"]) == {"drums", "bass", "other", "vocals"}
     assert (manifest["sample_rate"], manifest["length"], manifest["bit_depth"]) == (8000, 12000, 16)
     assert manifest["versions"]["htdemucs"]
     for name, file in manifest["files"].items():
@@ -128,7 +123,7 @@ def damaged_manifest(song, out, write_song):
 def hostile_manifest(song, out, write_song):
     path = out / "song" / "htdemucs.json"
     manifest = json.loads(path.read_text())
-    path.write_text(json.dumps(manifest | {"levels": [], "source": "x"}))
+    path.write_text(json.dumps(manifest | {"gain": [], "source": "x"}))
 
 
 @pytest.mark.parametrize(
@@ -152,9 +147,9 @@ def test_a_track_is_skipped_if_it_and_its_stems_have_the_same_contents(
     out = tmp_path / "out"
     first = stems_of(separate(Library(out), separator, song))
     change(song, out, write_song)
-    outcome = separate(Library(out), separator, song)
-    assert outcome.status == status
-    assert (stems_of(outcome) == first) == (change is not other_song)
+    result = separate(Library(out), separator, song)
+    assert result.status == status
+    assert (stems_of(result) == first) == (change is not other_song)
 
 
 def test_with_other_settings_a_track_is_separated_again(tiny_model, song, tmp_path):
@@ -176,15 +171,15 @@ def test_with_other_settings_a_track_is_separated_again(tiny_model, song, tmp_pa
 
 
 def test_a_model_that_was_changed_in_memory_is_not_that_of_its_file(tiny_model, song, tmp_path):
-    def outcome():
+    def result():
         return separate(Library(tmp_path / "out"), Separator(tiny_model), song)
 
     tiny_model.origin = origin("00", tiny_model)
-    assert [outcome().status, outcome().status] == ["separated", "skipped"]
+    assert [result().status, result().status] == ["separated", "skipped"]
     with torch.no_grad():
         next(tiny_model.parameters()).mul_(2)
-    changed = outcome()
-    assert [changed.status, outcome().status] == ["separated", "skipped"]
+    changed = result()
+    assert [changed.status, result().status] == ["separated", "skipped"]
     model = read_manifest(Path(changed.manifest))["model"]
     assert model["name"] is None
     assert list(model["sha256"]) == ["parameters"]
@@ -193,7 +188,7 @@ def test_a_model_that_was_changed_in_memory_is_not_that_of_its_file(tiny_model, 
 def test_stopped_work_is_resumed_in_any_format(separator, song, tmp_path):
     whole = stems_of(separate(Library(tmp_path / "whole"), separator, song))
     lib = Library(tmp_path / "out")
-    track = lib.place(Track(str(song)))
+    track = lib.assign_output(Track(str(song)))
 
     def stop(event):
         if isinstance(event, Progress) and event.done > 0.7:
@@ -202,46 +197,46 @@ def test_stopped_work_is_resumed_in_any_format(separator, song, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         lib.separate(track, separator, stop)
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == [
-        places_of(lib, track).spool.name
+        lib.output_paths_for(track).cache_file.name
     ]
-    assert lib.preview(track, separator) == "resume"
-    outcome = lib.separate(track, separator)
-    assert outcome.resumed > 0.7
-    assert stems_of(outcome) == whole
-    assert not places_of(lib, track).spool.exists()
-    assert lib.preview(track, separator) == "skip"
+    assert lib.dry_run(track, separator) == "resume"
+    result = lib.separate(track, separator)
+    assert result.resumed > 0.7
+    assert stems_of(result) == whole
+    assert not lib.output_paths_for(track).cache_file.exists()
+    assert lib.dry_run(track, separator) == "skip"
 
 
-def test_a_failure_is_an_outcome_and_changes_nothing(separator, song, tmp_path):
+def test_a_failure_is_a_result_and_changes_nothing(separator, song, tmp_path):
     lib = Library(tmp_path / "out")
     good = separate(lib, separator, song)
     before = contents(tmp_path / "out")
     song.write_bytes(b"no longer audio")
-    outcome = lib.separate(Library(tmp_path / "out").place(Track(str(song))), separator)
-    assert outcome.status == "failed"
-    assert outcome.reason.startswith(str(song))
+    result = lib.separate(Library(tmp_path / "out").assign_output(Track(str(song))), separator)
+    assert result.status == "failed"
+    assert result.error.startswith(str(song))
     assert contents(tmp_path / "out") == before
-    counts = summary([good, outcome])
+    counts = summary([good, result])
     assert (counts["separated"], counts["failed"], counts["duration"]) == (1, 1, 1.5)
     json.dumps(counts)
 
 
 def test_a_track_that_changes_meanwhile_fails(separator, song, tmp_path):
     lib = Library(tmp_path / "out")
-    track = lib.place(Track(str(song)))
-    outcome = lib.separate(track, separator, lambda *_: os.truncate(song, song.stat().st_size - 1))
-    assert outcome.status == "failed"
-    assert "changed" in outcome.reason
-    assert not places_of(lib, track).manifest.exists()
+    track = lib.assign_output(Track(str(song)))
+    result = lib.separate(track, separator, lambda *_: os.truncate(song, song.stat().st_size - 1))
+    assert result.status == "failed"
+    assert "changed" in result.error
+    assert not lib.output_paths_for(track).manifest.exists()
 
 
 def test_a_track_that_vanishes_meanwhile_fails(separator, song, tmp_path):
     lib = Library(tmp_path / "out")
-    outcome = lib.separate(
-        lib.place(Track(str(song))), separator, lambda *_: song.unlink(missing_ok=True)
+    result = lib.separate(
+        lib.assign_output(Track(str(song))), separator, lambda *_: song.unlink(missing_ok=True)
     )
-    assert outcome.status == "failed"
-    assert "song.flac" in outcome.reason
+    assert result.status == "failed"
+    assert "song.flac" in result.error
 
 
 def test_a_full_disk_ends_in_one_line_and_loses_nothing(separator, song, tmp_path, monkeypatch):
@@ -255,14 +250,14 @@ def test_a_full_disk_ends_in_one_line_and_loses_nothing(separator, song, tmp_pat
                 raise OSError(28, "No space left on device")
         write(self, block)
 
-    track = lib.place(Track(str(song)))
+    track = lib.assign_output(Track(str(song)))
     monkeypatch.setattr(Spool, "write", full)
-    outcome = lib.separate(track, separator)
-    assert outcome.status == "failed"
-    assert "No space left" in outcome.reason
-    assert "\n" not in outcome.reason
+    result = lib.separate(track, separator)
+    assert result.status == "failed"
+    assert "No space left" in result.error
+    assert "\n" not in result.error
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == [
-        places_of(lib, track).spool
+        lib.output_paths_for(track).cache_file
     ]
     monkeypatch.setattr(Spool, "write", write)
     again = lib.separate(track, separator)
@@ -272,33 +267,33 @@ def test_a_full_disk_ends_in_one_line_and_loses_nothing(separator, song, tmp_pat
 
 def test_two_at_the_same_track_do_not_disturb_each_other(separator, song, tmp_path):
     lib = Library(tmp_path / "out")
-    track = lib.place(Track(str(song)))
-    outcomes = []
+    track = lib.assign_output(Track(str(song)))
+    results = []
 
     def other(event):
-        if isinstance(event, Progress) and not outcomes:
-            outcomes.append(Library(tmp_path / "out").separate(track, separator))
+        if isinstance(event, Progress) and not results:
+            results.append(Library(tmp_path / "out").separate(track, separator))
 
     assert lib.separate(track, separator, other).status == "separated"
-    assert outcomes[0].status == "failed"
-    assert "another htdemucs" in outcomes[0].reason
+    assert results[0].status == "failed"
+    assert "another htdemucs" in results[0].error
 
 
 def test_nobody_begins_with_a_track_before_its_manifest_is_written(
     separator, song, tmp_path, monkeypatch
 ):
     lib = Library(tmp_path / "out")
-    track = lib.place(Track(str(song)))
-    write, outcomes = manifest.write_manifest, []
+    track = lib.assign_output(Track(str(song)))
+    write, results = manifest.write_manifest, []
 
     def other(*arguments):
-        outcomes.append(Library(tmp_path / "out").separate(track, separator))
+        results.append(Library(tmp_path / "out").separate(track, separator))
         write(*arguments)
 
     monkeypatch.setattr(manifest, "write_manifest", other)
     assert lib.separate(track, separator).status == "separated"
-    assert outcomes[0].status == "failed"
-    assert "another htdemucs" in outcomes[0].reason
+    assert results[0].status == "failed"
+    assert "another htdemucs" in results[0].error
 
 
 def test_what_another_process_finished_meanwhile_stays_in_the_manifest(
@@ -306,51 +301,51 @@ def test_what_another_process_finished_meanwhile_stays_in_the_manifest(
 ):
     lib = Library(tmp_path / "out", OutputOptions(AudioEncoding("mp3")))
     other = Library(tmp_path / "out")
-    track, measure, outcomes = lib.place(Track(str(song))), stems_separate.measure, []
+    track, measure, results = lib.assign_output(Track(str(song))), track_module.measure, []
 
     def slow(blocks):
-        if not outcomes:
-            outcomes.append(None)
-            outcomes[0] = other.separate(track, separator)
+        if not results:
+            results.append(None)
+            results[0] = other.separate(track, separator)
         return measure(blocks)
 
-    monkeypatch.setattr(stems_separate, "measure", slow)
+    monkeypatch.setattr(track_module, "measure", slow)
     assert lib.separate(track, separator).status == "separated"
-    assert outcomes[0].status == "separated"
+    assert results[0].status == "separated"
     assert lib.separate(track, separator).status == "skipped"
     assert other.separate(track, separator).status == "skipped"
 
 
 def test_skipping_a_track_leaves_the_spool_of_another_process(separator, song, tmp_path):
     lib = Library(tmp_path / "out")
-    track = lib.place(Track(str(song)))
+    track = lib.assign_output(Track(str(song)))
     assert lib.separate(track, separator).status == "separated"
-    spool = places_of(lib, track).spool
-    with Spool.kept(spool, 1, "other settings"):
+    cache_file = lib.output_paths_for(track).cache_file
+    with Spool.kept(cache_file, 1, "other settings"):
         assert lib.separate(track, separator).status == "skipped"
-        assert spool.exists()
-    spool.write_bytes(b"left by a kill")
+        assert cache_file.exists()
+    cache_file.write_bytes(b"left by a kill")
     assert lib.separate(track, separator).status == "skipped"
-    assert not spool.exists()
+    assert not cache_file.exists()
 
 
 def test_a_manifest_appears_only_when_all_stems_are_there(separator, song, tmp_path, monkeypatch):
     """After a kill between stems and manifest, the next run only encodes."""
     lib = Library(tmp_path / "out")
-    track = lib.place(Track(str(song)))
-    close = stems_output._FileEach.close
+    track = lib.assign_output(Track(str(song)))
+    close = writer._FileEncoders.close
 
     def die(self):
         close(self)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stems_output._FileEach, "close", die)
+    monkeypatch.setattr(writer._FileEncoders, "close", die)
     with pytest.raises(KeyboardInterrupt):
         lib.separate(track, separator)
-    monkeypatch.setattr(stems_output._FileEach, "close", close)
-    assert read_manifest(places_of(lib, track).manifest) is None
-    outcome = lib.separate(track, separator)
-    assert outcome.resumed == 1.5
+    monkeypatch.setattr(writer._FileEncoders, "close", close)
+    assert read_manifest(lib.output_paths_for(track).manifest) is None
+    result = lib.separate(track, separator)
+    assert result.resumed == 1.5
 
 
 def test_an_unexpected_error_is_one_line_and_stops_nothing(separator, song, tmp_path, monkeypatch):
@@ -358,12 +353,12 @@ def test_an_unexpected_error_is_one_line_and_stops_nothing(separator, song, tmp_
         raise RuntimeError("DefaultCPUAllocator:\nnot enough memory")
 
     lib = Library(tmp_path / "out")
-    track = lib.place(Track(str(song)))
+    track = lib.assign_output(Track(str(song)))
     with monkeypatch.context() as patch:
         patch.setattr(Spool, "write", broken)
-        outcome = lib.separate(track, separator)
-    assert outcome.status == "failed"
-    assert "unexpected RuntimeError (DefaultCPUAllocator: not enough memory)" in outcome.reason
+        result = lib.separate(track, separator)
+    assert result.status == "failed"
+    assert "unexpected RuntimeError (DefaultCPUAllocator: not enough memory)" in result.error
     assert lib.separate(track, separator).status == "separated"
 
 
@@ -386,14 +381,14 @@ def test_the_manifest_remembers_every_kind_of_output(separator, song, tmp_path):
     assert separate(Library(out, kinds[0]), separator, song).status == "separated"
 
 
-def test_separate_all_yields_every_outcome(separator, song, tmp_path, write_song):
+def test_separate_all_yields_every_result(separator, song, tmp_path, write_song):
     write_song(song.parent / "two.wav", 4)
     (song.parent / "broken.wav").write_bytes(b"nothing")
     words = [song.parent, tmp_path / "missing.wav"]
     seen = []
     library = Library(tmp_path / "out")
-    outcomes = list(library.separate_all(find_tracks(words), [separator], seen.append))
-    assert [(Path(o.track).name, o.status) for o in outcomes] == [
+    results = list(library.separate_all(find_tracks(words), [separator], seen.append))
+    assert [(Path(o.track).name, o.status) for o in results] == [
         ("broken.wav", "failed"),
         ("song.flac", "separated"),
         ("two.wav", "separated"),
@@ -415,23 +410,23 @@ def test_every_track_tells_its_whole_story(separator, song, tmp_path):
     words = [song.parent, tmp_path / "missing.wav"]
     for separators in ([separator], [separator, separator]):
         library = Library(tmp_path / str(len(separators)))
-        told = []
-        outcomes = list(library.separate_all(find_tracks(words), separators, told.append))
+        events = []
+        results = list(library.separate_all(find_tracks(words), separators, events.append))
         whole = ["Started", "Progress", "Written", "Finished"]
-        assert kinds(told, "song.flac") == whole
-        assert kinds(told, "broken.wav") == ["Started", "Failed"]
-        assert "missing.wav does not exist" in next(e.reason for e in told if e.track is None)
-        separated = next(o for o in outcomes if o.status == "separated")
-        [finished] = [e for e in told if isinstance(e, Finished)]
-        assert finished.files == separated.files
-        assert (finished.duration, finished.status) == (1.5, "separated")
-        assert {e.stem: e.path for e in told if isinstance(e, Written)} == separated.files
-    told.clear()
+        assert kinds(events, "song.flac") == whole
+        assert kinds(events, "broken.wav") == ["Started", "Failed"]
+        assert "missing.wav does not exist" in next(e.error for e in events if e.track is None)
+        separated = next(o for o in results if o.status == "separated")
+        [finished] = [e for e in events if isinstance(e, Finished)]
+        assert finished.result == separated
+        assert separated.duration == 1.5
+        assert {e.stem: e.path for e in events if isinstance(e, Written)} == separated.files
+    events.clear()
     library = Library(library.out)
-    list(library.separate_all(find_tracks([song]), [separator], told.append))
-    assert kinds(told, "song.flac") == ["Started", "Finished"]
-    assert told[-1].status == "skipped"
-    assert told[-1].files == separated.files
+    list(library.separate_all(find_tracks([song]), [separator], events.append))
+    assert kinds(events, "song.flac") == ["Started", "Finished"]
+    assert events[-1].result.status == "skipped"
+    assert events[-1].result.files == separated.files
 
 
 def test_a_model_from_no_file_is_identified_by_its_parameters(tiny_model, song, tmp_path):

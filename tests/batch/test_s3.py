@@ -69,7 +69,7 @@ def test_from_bucket_to_bucket(buckets, tiny_model, tmp_path):
             buckets.cat_file("stems/out/tiny/one/bass.wav")
             == expected["stems/out/tiny/one/bass.wav"]
         )
-    assert buckets.exists("stems/out/outcomes.parquet")
+    assert buckets.exists("stems/out/results.parquet")
     assert not list((tmp_path / "s").iterdir())
 
 

@@ -51,7 +51,7 @@ def test_a_track_tells_its_story_and_standard_output_is_as_ever(run, words, song
     [finished] = [event for event in told if event["event"] == "finished"]
     written = {e["stem"]: e["path"] for e in told if e["event"] == "written"}
     assert finished["files"] == written == separated["files"]
-    assert told[-2] == {"event": "failed", "track": failed["track"], "reason": failed["reason"]}
+    assert told[-2] == {"event": "failed", "track": failed["track"], "error": failed["error"]}
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_command_that_cannot_work_says_so_in_json(
     told = events(result.stderr)
     assert told[-1] == {"event": "ended", "exit_code": code}
     assert (told[-2]["event"], told[-2]["track"]) == ("failed", None)
-    assert reason in told[-2]["reason"]
+    assert reason in told[-2]["error"]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_an_unexpected_error_is_told_with_its_traceback_as_notes(run, words, son
     told = events(result.stderr)
     assert kinds(told) == ["noted", "failed", "ended"]
     assert told[0]["text"] == "Traceback (most recent call last):"
-    assert "ZeroDivisionError" in told[-2]["reason"]
+    assert "ZeroDivisionError" in told[-2]["error"]
 
 
 def test_one_stem_to_standard_output(words, song, tmp_path):

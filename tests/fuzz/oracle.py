@@ -82,22 +82,22 @@ def _judged(path: Path, separator: Any, options: Any) -> tuple[str, str]:
         out = folder / "out"
         library = Library(out, options)
         try:
-            track = library.place(Track(str(path)))
+            track = library.assign_output(Track(str(path)))
         except Exception as error:
             return _refusal(error)
-        outcome = library.separate(track, separator)
+        result = library.separate(track, separator)
         growth = _resident() - before
         if growth > GROWTH:
             return "VIOLATION", f"it took {growth >> 20} MiB more memory"
         written = [p for p in folder.rglob("*") if p.is_file()]
         if any(not p.resolve().is_relative_to(out.resolve()) for p in written):
             return "VIOLATION", f"files outside the output folder: {written}"
-        if outcome.status == "failed":
+        if result.status == "failed":
             remains = [p for p in written if not p.name.startswith(".")]
             if remains:
                 return "VIOLATION", f"it failed but left {remains}"
-            return _checked_reason(outcome.reason or "")
-        return _checked_stems({n: Path(p) for n, p in outcome.files.items()}, written)
+            return _checked_reason(result.error or "")
+        return _checked_stems({n: Path(p) for n, p in result.files.items()}, written)
 
 
 def _refusal(error: Exception) -> tuple[str, str]:

@@ -65,14 +65,14 @@ def store(path, samples=4000):
 
 
 def test_damaged_files_are_separated_or_refused_in_one_line(seeds, tmp_path):
-    outcomes = {}
+    results = {}
     with Judge() as judge:
         for case in cases(seeds, COUNT, seed=7):
-            outcome, message = judge(case.write(tmp_path))
-            outcomes.setdefault(outcome, []).append(f"{case.number} {case.mutation}: {message}")
-    assert outcomes.get("VIOLATION", []) == []
-    assert len(outcomes["separated"]) > COUNT / 4
-    assert len(outcomes["refused"]) > COUNT / 4
+            result, message = judge(case.write(tmp_path))
+            results.setdefault(result, []).append(f"{case.number} {case.mutation}: {message}")
+    assert results.get("VIOLATION", []) == []
+    assert len(results["separated"]) > COUNT / 4
+    assert len(results["refused"]) > COUNT / 4
 
 
 def test_undamaged_files_are_separated(seeds):
@@ -107,29 +107,29 @@ def test_the_oracle_reports_violations(tmp_path, monkeypatch, trouble, words):
         "import htdemucs.batch.library as library\n"
         "from htdemucs import AudioError\n"
         "def broken(self, track, *_):\n"
-        "    out = self._store.top\n"
+        "    out = self._store.folder\n"
         "    out.mkdir(parents=True)\n"
         f"    {trouble}\n"
-        "    return library.failed(track.location, AudioError('x'))\n"
-        "library.Library._separated = broken\n"
+        "    return library.TrackResult(track.location, 'failed', 'x')\n"
+        "library.Library._skip_or_separate = broken\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     monkeypatch.setattr("tests.fuzz.oracle.LIMIT", 15.0 if "sleep" not in trouble else 1.0)
     with Judge() as judge:
-        outcome, message = judge(store(tmp_path / "a.wav"))
-        assert outcome == "VIOLATION"
+        result, message = judge(store(tmp_path / "a.wav"))
+        assert result == "VIOLATION"
         assert words in message
 
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
 def test_a_track_with_any_name_is_separated_and_then_skipped(name, library, separator, tmp_path):
     path = store(tmp_path / name)
-    outcome = library.separate(library.place(Track(str(path))), separator)
-    assert outcome.status == "separated", outcome.reason
-    written = [Path(p) for p in outcome.files.values()]
+    result = library.separate(library.assign_output(Track(str(path))), separator)
+    assert result.status == "separated", result.error
+    written = [Path(p) for p in result.files.values()]
     assert all(p.is_file() and p.is_relative_to(tmp_path / "out") for p in written)
     again = library.separate(
-        Library(library.out, library.options).place(Track(str(path))), separator
+        Library(library.out, library.options).assign_output(Track(str(path))), separator
     )
     assert again.status == "skipped"
 
@@ -150,15 +150,15 @@ def test_paths_that_are_no_file_are_refused(make, library, separator, tmp_path, 
                 server.bind("x.wav")
         case _:
             path.symlink_to(make)
-    outcome = library.separate(library.place(Track(str(path))), separator)
-    assert outcome.status == "failed"
-    assert outcome.reason.isprintable()
+    result = library.separate(library.assign_output(Track(str(path))), separator)
+    assert result.status == "failed"
+    assert result.error.isprintable()
     assert not any(isinstance(track, Track) for track in find_tracks([tmp_path]))
 
 
 def test_stems_of_a_track_named_with_dots_stay_in_the_folder(library, separator, tmp_path):
-    outcome = library.separate(library.place(Track(str(store(tmp_path / "...")))), separator)
-    assert {Path(p).parent for p in outcome.files.values()} == {tmp_path / "out" / "_"}
+    result = library.separate(library.assign_output(Track(str(store(tmp_path / "...")))), separator)
+    assert {Path(p).parent for p in result.files.values()} == {tmp_path / "out" / "_"}
 
 
 def test_an_hour_of_silence_needs_little_memory(tmp_path):
@@ -181,17 +181,17 @@ def test_an_hour_of_silence_needs_little_memory(tmp_path):
 def test_a_file_without_permission_is_refused(library, separator, tmp_path):
     path = store(tmp_path / "x.wav")
     path.chmod(0)
-    outcome = library.separate(library.place(Track(str(path))), separator)
-    assert "permission" in outcome.reason
+    result = library.separate(library.assign_output(Track(str(path))), separator)
+    assert "permission" in result.error
 
 
 def test_an_output_folder_that_cannot_be_written_is_reported(separator, tmp_path):
     path = store(tmp_path / "x.wav")
     (tmp_path / "file").write_text("in the way")
     library = Library(tmp_path / "file" / "out")
-    outcome = library.separate(library.place(Track(str(path))), separator)
-    assert outcome.status == "failed"
-    assert outcome.reason.isprintable()
+    result = library.separate(library.assign_output(Track(str(path))), separator)
+    assert result.status == "failed"
+    assert result.error.isprintable()
     assert (tmp_path / "file").read_text() == "in the way"
 
 
@@ -205,10 +205,10 @@ def test_a_tag_cannot_lead_out_of_the_folder(separator, tmp_path):
         tags.save()
         library = Library(tmp_path / "out", OutputOptions(filename="{artist}/{stem}.{ext}"))
         try:
-            outcome = library.separate(library.place(Track(str(path))), separator)
+            result = library.separate(library.assign_output(Track(str(path))), separator)
         except AudioError:
             continue
-        assert outcome.status == "separated", outcome.reason
-        for written in outcome.files.values():
+        assert result.status == "separated", result.error
+        for written in result.files.values():
             assert Path(written).resolve().is_relative_to(tmp_path / "out")
     assert {p.name for p in tmp_path.iterdir()} == {"x.flac", "out"}

@@ -70,7 +70,7 @@ def test_a_mix_at_another_tempo_is_as_long_as_the_tempo_says(song, tmp_path, tem
 
 def test_exported_stems_and_residual_add_up_to_the_original_exactly(song, tmp_path):
     options = OutputOptions(FLAC, residual="write")
-    files = export_stems(song, options, options.places(song.original, tmp_path))
+    files = export_stems(song, options, options.output_paths(song.original, tmp_path))
     assert {name: path.name for name, path in files.items()} == {
         name: f"{name}.flac" for name in (*NAMES, "residual")
     }
@@ -82,29 +82,29 @@ def test_the_gain_that_the_stems_have_is_heeded(stems, song, tmp_path):
     softer = {n: write(tmp_path / f"{n}.wav", 0.5 * s, FLOAT) for n, s in stems.items()}
     options = OutputOptions(FLOAT, residual="write")
     quiet = Song(softer, song.original, 0.5)
-    files = export_stems(quiet, options, options.places(song.original, tmp_path / "out"))
+    files = export_stems(quiet, options, options.output_paths(song.original, tmp_path / "out"))
     assert float(read(files["residual"]).abs().max()) <= 0.5 * 50 / 2**15
     torch.testing.assert_close(read(files["drums"]), 0.5 * stems["drums"])
 
 
 def test_other_formats_two_stems_and_the_stem_file(song, stems, tmp_path):
     options = OutputOptions(AudioEncoding("mp3", bitrate=320), two_stems="vocals")
-    files = export_stems(song, options, options.places(song.original, tmp_path))
+    files = export_stems(song, options, options.output_paths(song.original, tmp_path))
     assert set(files) == {"vocals", "no_vocals"}
     assert read(files["no_vocals"]).shape == (2, LENGTH)
     options = OutputOptions(stem_file=True)
-    files = export_stems(song, options, options.places(song.original, tmp_path))
+    files = export_stems(song, options, options.output_paths(song.original, tmp_path))
     assert [path.name for path in files.values()] == ["My song.stem.mp4"]
 
 
 def test_without_the_original_only_what_needs_it_is_refused(song, tmp_path):
     alone = Song(song.stems)
     options = OutputOptions(FLAC)
-    files = export_stems(alone, options, options.places(song.original, tmp_path))
+    files = export_stems(alone, options, options.output_paths(song.original, tmp_path))
     assert torch.equal(read(files["bass"]), read(song.stems["bass"]))
     options = OutputOptions(residual="write")
     with pytest.raises(AudioError, match="not there any more"):
-        export_stems(alone, options, options.places(song.original, tmp_path))
+        export_stems(alone, options, options.output_paths(song.original, tmp_path))
 
 
 def test_a_zip_holds_the_files_as_they_are(song):

@@ -28,7 +28,7 @@ def separate(model, library):
     def separate(song, folder="tiny", **options):
         work = Library(library / folder, OutputOptions(**options))
         separator = Separator(model, shifts=1)
-        outcome = work.separate(work.place(Track(str(song))), separator)
+        outcome = work.separate(work.assign_output(Track(str(song))), separator)
         assert outcome.status == "separated"
         return outcome
 

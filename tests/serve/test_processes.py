@@ -117,7 +117,7 @@ def test_killed_workers_and_servers_lose_nothing(server, model, write_song, tmp_
     )
     assert manifest["run"]["resumed"] > 2
     library = Library(tmp_path / "alone")
-    alone = library.separate(library.place(Track(str(song))), Separator(model, shifts=1))
+    alone = library.separate(library.assign_output(Track(str(song))), Separator(model, shifts=1))
     for stem, path in alone.files.items():
         answer = server.client.get(f"/api/tracks/{track}/stems/{stem}")
         assert answer.content == Path(path).read_bytes()

@@ -28,7 +28,7 @@ def file_samples(path):
 def separated_alone(model, song, folder):
     """The stems that `htdemucs separate` writes."""
     library = Library(folder)
-    outcome = library.separate(library.place(Track(str(song))), Separator(model, shifts=1))
+    outcome = library.separate(library.assign_output(Track(str(song))), Separator(model, shifts=1))
     return {stem: Path(path).read_bytes() for stem, path in outcome.files.items()}
 
 
@@ -306,7 +306,7 @@ def test_stems_that_were_lowered_sound_as_their_files(
         assert (shown["state"], shown["ranges"]) == ("finished", [[0, 32_000]])
         heard = pcm(client, track, frames=1 << 20)
         folder = tmp_path / "data" / "separated" / "tiny" / "song"
-        assert read_manifest(folder / "htdemucs.json")["levels"]["gain"] == 0.5
+        assert read_manifest(folder / "htdemucs.json")["gain"] == 0.5
         for lane, stem in enumerate(shown["stems"]):
             np.testing.assert_array_equal(heard[:, lane], file_samples(folder / f"{stem}.wav"))
 

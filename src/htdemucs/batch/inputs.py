@@ -1,6 +1,7 @@
-"""Playlists as players of every system write them.
+"""From files, folders, patterns, playlists, lists, tables and URLs to the tracks that they name.
 
-MERGED: From the files, folders, patterns and playlists that a user names to tracks.
+`find_tracks` resolves the arguments of `htdemucs separate`, `find_batch_tracks` the one of
+`htdemucs batch`. Stems that this package wrote are not treated as input.
 """
 
 import glob
@@ -19,28 +20,255 @@ from htdemucs.batch import remote
 from htdemucs.errors import AudioError, HTDemucsError, StorageError
 from htdemucs.stems.manifest import read_manifest, written_files
 
+_AUDIO = (
+    "aac ac3 aif aifc aiff alac amr ape au bwf caf dff dsf dts eac3 flac m4a m4b m4r mka mp2 mp3 "
+    "mpc oga ogg opus ra rf64 shn snd spx tak tta voc w64 wav wave weba wma wv"
+)
+_VIDEO = (
+    "3g2 3gp asf avi f4v flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogm ogv rm rmvb ts vob webm wmv"
+)
+# Files with these extensions are found in folders. A file that is named may have any extension.
+EXTENSIONS = frozenset(f".{name}" for name in f"{_AUDIO} {_VIDEO}".split())
 PLAYLISTS = frozenset({".m3u", ".m3u8"})
-ENCODINGS = ("cp1252", "gb18030", "cp932", "cp1251")  # of lists that are not in Unicode
+ENCODINGS = ("cp1252", "gb18030", "cp932", "cp1251")  # of playlists that are not in Unicode
+LIST, TABLE = ".txt", ".parquet"
+COLUMN = "path"  # the default column of a table
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # one slash: `Path` drops the second
 
 
-def read_playlist(path: Path) -> Iterator[Path | AudioError]:
-    """Yield the files that a playlist lists; an error for each entry that is no track."""
-    for line in decoded(path.read_bytes()).splitlines():
+@dataclass(frozen=True)
+class Track:
+    """A song to separate.
+
+    Attributes:
+        location: path or URL of the file.
+        folder: its folder relative to the one that was named. Stems go to the same folder relative
+            to the output folder.
+        duplicate_index: 2 for the second track of the same name, whose stems go to "song (2)".
+        remote_file: size and version of a remote file, if a listing gave them.
+    """
+
+    location: str
+    folder: str = ""
+    duplicate_index: int = 1
+    remote_file: remote.RemoteFile | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the file is on this machine."""
+        return not remote.is_url(self.location)
+
+    @property
+    def absolute(self) -> str:
+        """The location, independent of the current folder."""
+        return str(Path(self.location).absolute()) if self.is_local else self.location
+
+    @property
+    def path(self) -> Path:
+        """The path of the file; for a URL only its name."""
+        return Path(self.location if self.is_local else remote.name(self.location))
+
+
+def find_tracks(
+    inputs: Iterable[str | os.PathLike[str]], exclude: Iterable[str | os.PathLike[str]] = ()
+) -> Iterator[Track | AudioError]:
+    """Yield the tracks that the inputs name, each once, in the order of inputs and file names.
+
+    An input is a file, a folder (all files in it that have an audio or video extension,
+    recursively, without hidden ones), a pattern such as `album/*.flac`, or a playlist (.m3u,
+    .m3u8). In folders and patterns, files that a manifest lists are left out with a warning. An
+    input that names no track gives an error, and the next input follows.
+
+    Args:
+        inputs: files, folders, patterns, playlists.
+        exclude: output folders; inside a folder, pattern or playlist their files are not tracks.
+    """
+    excluded = [Path(os.path.realpath(folder)) for folder in exclude]
+    seen: set[str] = set()
+    for name in inputs:
+        path = Path(name)
+        if not os.path.lexists(path):
+            path = path.expanduser()  # a shell does this, but not inside quotes
+        for track in _resolve(path, excluded):
+            if isinstance(track, Track):
+                real = os.path.realpath(track.location)
+                if real in seen:
+                    continue
+                seen.add(real)
+            yield track
+
+
+def _resolve(path: Path, excluded: list[Path]) -> Iterator[Track | AudioError]:
+    try:
+        if path.is_dir():
+            yield from _in_folder(path, excluded)
+        elif path.suffix.lower() in PLAYLISTS and path.is_file():
+            yield from _in_playlist(path, excluded)
+        elif os.path.lexists(path):
+            yield Track(str(path))
+        elif _URL.match(str(path)):
+            yield AudioError(f"{printable(path)} is a URL; download the file and name that")
+        elif glob.has_magic(str(path)):
+            yield from _matching(path, excluded)
+        else:
+            yield AudioError(f"{printable(path)} does not exist; check the path")
+    except (OSError, ValueError) as error:
+        yield AudioError(f"{printable(path)} cannot be read: {getattr(error, 'strerror', error)}")
+
+
+# Folders
+
+
+def _in_folder(top: Path, excluded: list[Path]) -> Iterator[Track | AudioError]:
+    errors: list[OSError] = []
+    folders = list(walk(top, _below(excluded, top), errors))
+    found = [
+        path
+        for folder, names in folders
+        for path in (folder / name for name in sorted(names))
+        if not path.name.startswith(".") and path.suffix.lower() in EXTENSIONS
+        if path.is_file()  # not a device, a pipe or a broken link
+    ]
+    songs = _without_stems(found, folders)
+    yield from (Track(str(path), str(path.parent.relative_to(top))) for path in songs)
+    for error in errors:
+        yield AudioError(f"{printable(Path(error.filename))} cannot be read: {error.strerror}")
+    if not songs and not errors:
+        content = "only stems that htdemucs wrote" if found else "no audio files"
+        yield AudioError(f"{printable(top)} holds {content}; name another folder")
+
+
+def walk(
+    top: Path, excluded: list[Path], errors: list[OSError]
+) -> Iterator[tuple[Path, list[str]]]:
+    """Yield the folders from `top` downwards with the names of their files, in order.
+
+    Args:
+        top: the first folder.
+        excluded: real paths of folders that are left out; so are hidden folders.
+        errors: receives the errors of folders that cannot be read.
+    """
+    entered: set[str] = set()  # real paths: links may lead in circles
+    for path, folders, files in os.walk(top, onerror=errors.append, followlinks=True):
+        real = os.path.realpath(path)
+        if real in entered or Path(real) in excluded:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(path), files
+
+
+# Patterns
+
+
+def _matching(pattern: Path, excluded: list[Path]) -> Iterator[Track | AudioError]:
+    base, matches = _glob(pattern)
+    found = [path for path in matches if path.is_file()]
+    excluded = _below(excluded, base)
+    outside = [path for path in found if not _is_inside(path, excluded)]
+    folders = {path.parent: None for path in outside}
+    songs = _without_stems(outside, [(f, [p.name for p in f.iterdir()]) for f in folders])
+    yield from (Track(str(path)) for path in songs)
+    if not found:
+        yield AudioError(f"{printable(pattern)} matches no file; check the pattern")
+    elif not songs:
+        yield AudioError(f"{printable(pattern)} matches only stems; name songs elsewhere")
+
+
+def _glob(pattern: Path) -> tuple[Path, list[Path]]:
+    """Return the folder that a pattern begins with, and the paths that it matches, in order.
+
+    Brackets in names that exist are not part of the pattern.
+    """
+    literal = Path(*pattern.parts[:1])
+    for part in pattern.parts[1:]:
+        if not os.path.lexists(literal / part):
+            break
+        literal /= part
+    wild = pattern.parts[len(literal.parts) :]
+    if not os.path.lexists(literal):
+        literal, wild = Path(), pattern.parts
+    attempts = [Path(glob.escape(str(literal)), *wild)]
+    attempts.append(Path(glob.escape(str(literal)), *(part.replace("[", "[[]") for part in wild)))
+    for attempt in attempts:
+        if found := sorted(glob.glob(str(attempt), recursive=True)):  # noqa: PTH207  absolute too
+            return literal, [Path(name) for name in found]
+    return literal, []
+
+
+# Stems that this package wrote
+
+
+def _without_stems(paths: list[Path], folders: Iterable[tuple[Path, list[str]]]) -> list[Path]:
+    """Leave out files that a manifest in these folders lists, with a warning."""
+    written: set[Path] = set()
+    for path in manifest_paths(folders):
+        if document := read_manifest(path):
+            written |= written_files(document, path.parent)
+    songs = [path for path in paths if Path(os.path.normpath(path)) not in written]
+    if songs and len(songs) < len(paths):
+        count = len(paths) - len(songs)
+        warnings.warn(f"{count} stems that htdemucs wrote earlier are left out", stacklevel=2)
+    return songs
+
+
+def manifest_paths(folders: Iterable[tuple[Path, list[str]]]) -> Iterator[Path]:
+    """Yield the files that have the name of a manifest."""
+    for folder, names in folders:
+        for name in names:
+            if name.endswith(".json") and ("htdemucs" in name or "htdemucs" in folder.name):
+                yield folder / name
+
+
+def _below(folders: list[Path], top: Path) -> list[Path]:
+    """Return the folders that are below `top`. With `-o .` the songs in `top` are not hidden."""
+    real = Path(os.path.realpath(top))
+    return [folder for folder in folders if real in folder.parents]
+
+
+def _is_inside(path: PurePath, folders: list[Path]) -> bool:
+    real = Path(os.path.realpath(path))
+    return any(real.is_relative_to(folder) for folder in folders)
+
+
+# Playlists, as players on every system write them
+
+
+def _in_playlist(path: Path, excluded: list[Path]) -> Iterator[Track | AudioError]:
+    entries = list(_read_playlist(path))
+    if not entries:
+        yield AudioError(f"{printable(path)} lists no tracks; check the playlist")
+        return
+    excluded = _below(excluded, path.parent)
+    songs = [e for e in entries if isinstance(e, AudioError) or not _is_inside(e, excluded)]
+    yield from (e if isinstance(e, AudioError) else Track(str(e)) for e in songs)
+    if not songs:
+        yield AudioError(
+            f"{printable(path)} lists only files in the output folder; name songs elsewhere"
+        )
+
+
+def _read_playlist(path: Path) -> Iterator[Path | AudioError]:
+    """Yield the files in a playlist; an error for each entry that is not a track."""
+    for line in _decode(path.read_bytes()).splitlines():
         entry = line.strip().strip("\0")
         if not entry or (entry.startswith("#") and not (path.parent / entry).is_file()):
             continue
         if "://" in entry and not entry.lower().startswith("file://"):
             yield AudioError(f"{printable(Path(entry))} is not a file; download it first")
             continue
-        listed = find_listed(entry, path.parent)
+        listed = _find_entry(entry, path.parent)
         if listed.suffix.lower() in PLAYLISTS or listed.is_dir():
-            yield AudioError(f"{printable(listed)}, in {printable(path)}, is no track; name it")
+            yield AudioError(
+                f"{printable(listed)}, in {printable(path)}, is not a track; name it directly"
+            )
         else:
             yield listed
 
 
-def decoded(data: bytes) -> str:
-    """Return the text of a list in UTF-8 or UTF-16; other bytes stay as in file names."""
+def _decode(data: bytes) -> str:
+    """Return the text of a list in UTF-8 or UTF-16; other bytes become surrogate escapes."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", "replace")
     if data[1:2] == b"\0":
@@ -50,12 +278,12 @@ def decoded(data: bytes) -> str:
     return data.decode("utf-8-sig", "surrogateescape")
 
 
-def find_listed(entry: str, folder: Path) -> Path:
-    """Return the file that an entry of a list in `folder` means, however it is written.
+def _find_entry(entry: str, folder: Path) -> Path:
+    """Return the file that an entry of a list in `folder` names, however the entry is written.
 
-    The first that exists of: the entry itself; its bytes in another encoding; the same
-    percent-decoded (a `file://` URL always is); the same with backslashes as separators; and any
-    of these but for case and Unicode composition. The entry itself if none exists.
+    The result is the first of these that exists: the entry; its bytes in another encoding; these
+    percent-decoded (a `file://` URL always is); these with backslashes as separators; any of these
+    with another case or Unicode composition. If none exists, it is the entry.
     """
     if entry.lower().startswith("file://"):
         parts = urlsplit(entry.replace("\\", "/"))
@@ -72,18 +300,18 @@ def find_listed(entry: str, folder: Path) -> Path:
     for path in paths:
         if os.path.lexists(path):
             return path
-    return next(filter(None, map(_alike, paths)), paths[0])
+    return next(filter(None, map(_ignoring_case, paths)), paths[0])
 
 
-def _alike(path: Path) -> Path | None:
-    """Return the one file whose path differs in case or composition alone, or None."""
+def _ignoring_case(path: Path) -> Path | None:
+    """Return the only file whose path differs in case or composition at most; None otherwise."""
     found = Path(path.anchor)
     for part in path.parts[1:] if path.anchor else path.parts:
         if os.path.lexists(found / part):
             found /= part
             continue
         try:
-            names = [p.name for p in found.iterdir() if _plain(p.name) == _plain(part)]
+            names = [p.name for p in found.iterdir() if _fold(p.name) == _fold(part)]
         except OSError:
             return None
         if len(names) != 1:
@@ -92,327 +320,114 @@ def _alike(path: Path) -> Path | None:
     return found
 
 
-def _plain(name: str) -> str:
+def _fold(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-_AUDIO = (
-    "aac ac3 aif aifc aiff alac amr ape au bwf caf dff dsf dts eac3 flac m4a m4b m4r mka mp2 mp3 "
-    "mpc oga ogg opus ra rf64 shn snd spx tak tta voc w64 wav wave weba wma wv"
-)
-_VIDEO = (
-    "3g2 3gp asf avi f4v flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogm ogv rm rmvb ts vob webm wmv"
-)
-# Taken from folders; a file that is named is tried whatever its extension.
-EXTENSIONS = frozenset(f".{name}" for name in f"{_AUDIO} {_VIDEO}".split())
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # one slash: paths drop the second
+# Lists, tables and URLs, for `htdemucs batch`
 
 
-@dataclass(frozen=True)
-class Track:
-    """A song to separate.
-
-    Attributes:
-        location: path of the file, or its URL.
-        folder: where it lies below the folder that was named; its stems go to the same place below
-            the library.
-        copy: 2 for the second track of the same name, whose stems go to "song (2)".
-        stored: size and version of a file elsewhere, where a listing told them.
-    """
-
-    location: str
-    folder: str = ""
-    copy: int = 1
-    stored: remote.Stored | None = None
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it is a file of this machine."""
-        return not remote.is_url(self.location)
-
-    @property
-    def absolute(self) -> str:
-        """The location, whatever the current folder."""
-        return str(Path(self.location).absolute()) if self.is_local else self.location
-
-    @property
-    def path(self) -> Path:
-        """The file; for a URL only its name."""
-        return Path(self.location if self.is_local else remote.name(self.location))
-
-
-def find_tracks(
-    words: Iterable[str | os.PathLike[str]], without: Iterable[str | os.PathLike[str]] = ()
-) -> Iterator[Track | AudioError]:
-    """Yield the tracks that words name, each file once, in the order of the words, then of names.
-
-    A word is a file, a folder (every file in it with an audio or video extension, recursively,
-    hidden ones left out), a pattern such as `album/*.flac`, or a playlist (.m3u, .m3u8). Files that
-    a manifest says we wrote are left out of folders and patterns, with a warning. A word that names
-    no track yields the error that says so; it stops nothing.
-
-    Args:
-        words: files, folders, patterns, playlists.
-        without: folders of stems, whose files are no tracks where they lie below what is named.
-    """
-    closed = [Path(os.path.realpath(folder)) for folder in without]
-    seen: set[str] = set()
-    for word in words:
-        path = Path(word)
-        if not os.path.lexists(path):
-            path = path.expanduser()  # a shell does this, but not inside quotes
-        for track in _named(path, closed):
-            if isinstance(track, Track):
-                real = os.path.realpath(track.location)
-                if real in seen:
-                    continue
-                seen.add(real)
-            yield track
-
-
-def _named(path: Path, closed: list[Path]) -> Iterator[Track | AudioError]:
-    try:
-        if path.is_dir():
-            yield from _in_folder(path, closed)
-        elif path.suffix.lower() in PLAYLISTS and path.is_file():
-            yield from _in_playlist(path, closed)
-        elif os.path.lexists(path):
-            yield Track(str(path))
-        elif _URL.match(str(path)):
-            yield AudioError(f"{printable(path)} is a URL; download the file and name that")
-        elif glob.has_magic(str(path)):
-            yield from _matching(path, closed)
-        else:
-            yield AudioError(f"{printable(path)} does not exist; check the path")
-    except (OSError, ValueError) as error:
-        yield AudioError(f"{printable(path)} cannot be read: {getattr(error, 'strerror', error)}")
-
-
-def _in_folder(top: Path, closed: list[Path]) -> Iterator[Track | AudioError]:
-    problems: list[OSError] = []
-    walked = list(walk(top, _below(closed, top), problems))
-    found = [
-        path
-        for place, names in walked
-        for path in (place / name for name in sorted(names))
-        if not path.name.startswith(".") and path.suffix.lower() in EXTENSIONS
-        if path.is_file()  # no devices, no pipes, no links that lead nowhere
-    ]
-    songs = _without_written(found, walked)
-    yield from (Track(str(path), str(path.parent.relative_to(top))) for path in songs)
-    for problem in problems:
-        yield AudioError(f"{printable(Path(problem.filename))} cannot be read: {problem.strerror}")
-    if not songs and not problems:
-        what = "only stems that htdemucs wrote" if found else "no audio files"
-        yield AudioError(f"{printable(top)} holds {what}; name another folder")
-
-
-def walk(
-    top: Path, closed: list[Path], problems: list[OSError]
-) -> Iterator[tuple[Path, list[str]]]:
-    """Yield the folders below `top` with the names of their files, in order.
-
-    Args:
-        top: the first of them.
-        closed: real paths of folders that are left out; so are hidden ones.
-        problems: gets what cannot be read.
-    """
-    entered: set[str] = set()  # real paths: links may lead around in circles
-    for place, folders, files in os.walk(top, onerror=problems.append, followlinks=True):
-        real = os.path.realpath(place)
-        if real in entered or Path(real) in closed:
-            folders.clear()
-            continue
-        entered.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield Path(place), files
-
-
-def _in_playlist(path: Path, closed: list[Path]) -> Iterator[Track | AudioError]:
-    entries = list(read_playlist(path))
-    if not entries:
-        yield AudioError(f"{printable(path)} lists no tracks; check the playlist")
-        return
-    stems = _below(closed, path.parent)
-    songs = [e for e in entries if isinstance(e, AudioError) or not _lies_in(e, stems)]
-    yield from (e if isinstance(e, AudioError) else Track(str(e)) for e in songs)
-    if not songs:
-        yield AudioError(
-            f"{printable(path)} lists only files in the output folder; name songs elsewhere"
-        )
-
-
-def _matching(pattern: Path, closed: list[Path]) -> Iterator[Track | AudioError]:
-    base, matches = _glob(pattern)
-    found = [path for path in matches if path.is_file()]
-    stems = _below(closed, base)
-    outside = [path for path in found if not _lies_in(path, stems)]
-    folders = {path.parent: None for path in outside}
-    songs = _without_written(outside, [(f, [p.name for p in f.iterdir()]) for f in folders])
-    yield from (Track(str(path)) for path in songs)
-    if not found:
-        yield AudioError(f"{printable(pattern)} matches no file; check the pattern")
-    elif not songs:
-        yield AudioError(f"{printable(pattern)} matches only stems; name songs elsewhere")
-
-
-def _glob(pattern: Path) -> tuple[Path, list[Path]]:
-    """Return the folder that a pattern begins with, and the paths that it matches, in order.
-
-    Brackets in names that exist are no pattern.
-    """
-    literal = Path(*pattern.parts[:1])
-    for part in pattern.parts[1:]:
-        if not os.path.lexists(literal / part):
-            break
-        literal /= part
-    wild = pattern.parts[len(literal.parts) :]
-    if not os.path.lexists(literal):
-        literal, wild = Path(), pattern.parts
-    tries = [Path(glob.escape(str(literal)), *wild)]
-    tries.append(Path(glob.escape(str(literal)), *(part.replace("[", "[[]") for part in wild)))
-    for attempt in tries:
-        if found := sorted(glob.glob(str(attempt), recursive=True)):  # noqa: PTH207  absolute too
-            return literal, [Path(name) for name in found]
-    return literal, []
-
-
-def _without_written(paths: list[Path], folders: Iterable[tuple[Path, list[str]]]) -> list[Path]:
-    """Leave out files that a manifest in these folders says we wrote, and warn how many."""
-    written: set[Path] = set()
-    for path in manifest_paths(folders):
-        if document := read_manifest(path):
-            written |= written_files(document, path.parent)
-    songs = [path for path in paths if Path(os.path.normpath(path)) not in written]
-    if songs and len(songs) < len(paths):
-        count = len(paths) - len(songs)
-        warnings.warn(f"{count} stems that htdemucs wrote earlier are left out", stacklevel=2)
-    return songs
-
-
-def manifest_paths(folders: Iterable[tuple[Path, list[str]]]) -> Iterator[Path]:
-    """Yield the files that are called like manifests."""
-    for folder, names in folders:
-        for name in names:
-            if name.endswith(".json") and ("htdemucs" in name or "htdemucs" in folder.name):
-                yield folder / name
-
-
-def _below(folders: list[Path], top: Path) -> list[Path]:
-    """Return those of the folders that lie below `top`: `-o .` must not hide the songs there."""
-    real = Path(os.path.realpath(top))
-    return [folder for folder in folders if real in folder.parents]
-
-
-def _lies_in(path: PurePath, folders: list[Path]) -> bool:
-    real = Path(os.path.realpath(path))
-    return any(real.is_relative_to(folder) for folder in folders)
-
-
-LIST, TABLE = ".txt", ".parquet"
-COLUMN = "path"  # the default column of a table
-
-
-def find_sources(
-    word: str, without: Sequence[str] = (), column: str | None = None
+def find_batch_tracks(
+    source: str, exclude: Sequence[str] = (), column: str | None = None
 ) -> Iterator[Track | HTDemucsError]:
-    """Yield the tracks that `word` names, each once, in order.
+    """Yield the tracks that `source` names, each once, in order.
 
     Args:
-        word: anything that `find_tracks` accepts; a text file (.txt) with a path or URL on each
+        source: anything that `find_tracks` accepts; a text file (.txt) with a path or URL on each
             line; a table (.parquet, a file or a folder) with a column of paths or URLs; or the URL
             of a file, a list, a table or a folder. Paths in lists and tables are relative to the
             folder of the list or table.
-        without: paths or URLs of folders for stems; files in those that lie below `word` are no
+        exclude: paths or URLs of output folders; files in those that are below `source` are not
             tracks.
-        column: the column of a table; with it `word` is a table, whatever its name.
+        column: the column of a table. If it is given, `source` is a table, whatever its name.
 
     Raises:
-        StorageError: `word` does not exist, cannot be read, or names no tracks.
+        StorageError: `source` does not exist, cannot be read, or names no tracks.
     """
-    suffix = PurePosixPath(word).suffix.lower()
+    suffix = PurePosixPath(source).suffix.lower()
     if column is not None or suffix == TABLE:
-        return _listed(word, _in_table(word, column or COLUMN))
+        return _listed(source, _read_table(source, column or COLUMN))
     if suffix == LIST:
-        return _listed(word, _in_text(word))
-    if remote.is_url(word):
-        return _tracks_at(word, without)
-    return find_tracks([word], [place for place in without if not remote.is_url(place)])
+        return _listed(source, _read_list(source))
+    if remote.is_url(source):
+        return _at_url(source, exclude)
+    return find_tracks([source], [folder for folder in exclude if not remote.is_url(folder)])
 
 
-def _tracks_at(url: str, without: Sequence[str]) -> Iterator[Track]:
+def _at_url(url: str, exclude: Sequence[str]) -> Iterator[Track]:
     top = url.rstrip("/") + "/"
-    stems = tuple(f"{place.rstrip('/')}/" for place in without)
-    stems = tuple(place for place in stems if place.startswith(top) and place != top)
+    folders = tuple(f"{folder.rstrip('/')}/" for folder in exclude)
+    excluded = tuple(folder for folder in folders if folder.startswith(top) and folder != top)
     count = 0
-    for file in remote.below(url):
+    for file in remote.list_files(url):
         if file.url == url:
-            yield Track(url, stored=file)
+            yield Track(url, remote_file=file)
             return
         path = PurePosixPath(file.url[len(top) :])
         hidden = any(part.startswith(".") for part in path.parts)
         if hidden or path.suffix.lower() not in EXTENSIONS:
             continue
-        if not file.url.startswith(stems):
+        if not file.url.startswith(excluded):
             count += 1
-            yield Track(file.url, path.parent.as_posix(), stored=file)
+            yield Track(file.url, path.parent.as_posix(), remote_file=file)
     if not count:
         raise StorageError(f"{url} holds no audio files; check the URL")
 
 
-def _listed(word: str, entries: Iterable[str | None]) -> Iterator[Track | HTDemucsError]:
+def _listed(source: str, entries: Iterable[str | None]) -> Iterator[Track | HTDemucsError]:
     seen: set[str] = set()
     row = 0
     for row, entry in enumerate(entries, 1):
         if not entry:
-            yield StorageError(f"{word}: row {row} names no track")
+            yield StorageError(f"{source}: row {row} names no track")
         elif entry not in seen:
             seen.add(entry)
-            yield Track(_absolute(entry, word))
+            yield Track(_absolute(entry, source))
     if not row:
-        raise StorageError(f"{word} lists no tracks; check its contents")
+        raise StorageError(f"{source} lists no tracks; check its contents")
 
 
-def _absolute(entry: str, word: str) -> str:
-    if remote.is_url(word):
+def _absolute(entry: str, source: str) -> str:
+    """Return the path or URL of an entry in a list or table."""
+    if remote.is_url(source):
         relative = not (remote.is_url(entry) or entry.startswith("/"))
-        return remote.join(word.rpartition("/")[0], entry) if relative else entry
+        return remote.join(source.rpartition("/")[0], entry) if relative else entry
     if remote.is_url(entry) and not entry.lower().startswith("file://"):
         return entry
-    return str(find_listed(entry, Path(word).parent))
+    return str(_find_entry(entry, Path(source).parent))
 
 
-def _in_text(word: str) -> list[str]:
-    path = Path(word)
+def _read_list(source: str) -> list[str]:
+    path = Path(source)
     with tempfile.TemporaryDirectory(prefix="htdemucs-") as scratch:
-        if remote.is_url(word):
+        if remote.is_url(source):
             path = Path(scratch) / "list"
-            remote.fetch(word, path)
-        with reporting(Path(word), "cannot be read", "check the path"):
+            remote.download(source, path)
+        with reporting(Path(source), "cannot be read", "check the path"):
             data = path.read_bytes()
-    entries = (line.strip() for line in decoded(data).split("\n"))
+    entries = (line.strip() for line in _decode(data).split("\n"))
     return [entry for entry in entries if entry and not entry.startswith("#")]
 
 
-def _in_table(word: str, column: str) -> Iterator[str | None]:
+def _read_table(source: str, column: str) -> Iterator[str | None]:
     try:
         from pyarrow import ArrowException, dataset
     except ImportError:
         raise StorageError(
-            f"{word} needs pyarrow; install it with: pip install 'htdemucs[batch]'"
+            f"{source} needs pyarrow; install it with: pip install 'htdemucs[batch]'"
         ) from None
-    place = word if remote.is_url(word) else f"file://{Path(word).absolute()}"
-    files, path = remote.filesystem(place)
+    url = source if remote.is_url(source) else f"file://{Path(source).absolute()}"
+    files, path = remote.filesystem(url)
     try:
         table = dataset.dataset(path, filesystem=files, format="parquet")
         if column not in table.schema.names:
             names = ", ".join(table.schema.names)
-            raise StorageError(f"{word} has no column {column}; its columns are {names}")
+            raise StorageError(f"{source} has no column {column}; its columns are {names}")
         for batch in table.to_batches(columns=[column]):
             for value in batch.column(0).to_pylist():
                 yield None if value is None else str(value)
     except (ArrowException, OSError) as error:
         message = " ".join(str(error).split())
         raise StorageError(
-            f"{printable(Path(word))} cannot be read as Parquet; check the file ({message})"
+            f"{printable(Path(source))} cannot be read as Parquet; check the file ({message})"
         ) from error

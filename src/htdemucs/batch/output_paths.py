@@ -1,4 +1,4 @@
-"""Which place each track gets: its own from earlier, else one that no other track has."""
+"""Which output paths each track gets: those of an earlier run, else some that are free."""
 
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
@@ -11,57 +11,57 @@ from htdemucs.batch.remote import Store
 from htdemucs.environment import sha256
 from htdemucs.stems.paths import OutputPaths
 
-Source = Mapping[str, Any]  # a manifest's "source"
+Source = Mapping[str, Any]  # the "source" of a manifest
 
 
 class OutputAssignment:
-    """Numbers the copies of a name, so that no two tracks share a place.
+    """Numbers tracks of the same name, so that no two tracks share output paths.
 
     Args:
-        places: return the places of a track with its copy set.
-        store: of the stems.
+        output_paths_for: returns the paths of a track with its `duplicate_index`.
+        store: the stems and manifests.
     """
 
-    def __init__(self, places: Callable[[Track], OutputPaths], store: Store) -> None:
-        self._places, self._store = places, store
-        self._given: set[str] = set()  # names of places
-        self._sources: dict[str, dict[int, Source]] = {}  # by name of the first place, then copy
+    def __init__(self, output_paths_for: Callable[[Track], OutputPaths], store: Store) -> None:
+        self._output_paths_for, self._store = output_paths_for, store
+        self._assigned: set[str] = set()  # path keys
+        self._sources: dict[str, dict[int, Source]] = {}  # by path key and duplicate index
 
-    def place(self, track: Track) -> Track:
-        """Return the track with its copy set.
+    def assign(self, track: Track) -> Track:
+        """Return the track with its `duplicate_index`.
 
         Raises:
             SeparationError: the template and its name or tags lead out of the folder.
         """
-        first = _name(self._places(track))
+        first = _path_key(self._output_paths_for(track))
         if first not in self._sources:
-            self._sources[first] = dict(self._known_copies(track))
+            self._sources[first] = dict(self._sources_in_manifests(track))
         sources = self._sources[first]
-        for copy in count(1):
-            if copy in sources and not is_source(track, sources[copy]):
+        for index in count(1):
+            if index in sources and not is_same_track(track, sources[index]):
                 continue
-            placed = replace(track, copy=copy)
-            name = _name(self._places(placed))
-            if name not in self._given:  # by a track that is itself called "song (2)"
+            numbered = replace(track, duplicate_index=index)
+            key = _path_key(self._output_paths_for(numbered))
+            if key not in self._assigned:  # else a track that is itself called "song (2)" has it
                 break
-        self._given.add(name)
-        sources[copy] = {"path": track.absolute}
-        return placed
+        self._assigned.add(key)
+        sources[index] = {"path": track.absolute}
+        return numbered
 
-    def _known_copies(self, track: Track) -> Iterator[tuple[int, Source]]:
-        """Yield the copies of a name that have a manifest, and the track that each was made from.
+    def _sources_in_manifests(self, track: Track) -> Iterator[tuple[int, Source]]:
+        """Yield the indices of a name that have a manifest, with the track in the manifest.
 
-        A store reached by URL is not asked: a request a track would take hours for a million.
+        Manifests at a URL are not read: one request for each track would take hours for a million.
         """
-        for copy in count(1) if self._store.is_local else ():
-            places = self._places(replace(track, copy=copy))
-            document = self._store.read_manifest(places.manifest)
+        for index in count(1) if self._store.is_local else ():
+            paths = self._output_paths_for(replace(track, duplicate_index=index))
+            document = self._store.read_manifest(paths.manifest)
             if document is None:
                 return
-            yield copy, document["source"]
+            yield index, document["source"]
 
 
-def is_source(track: Track, source: Source) -> bool:
+def is_same_track(track: Track, source: Source) -> bool:
     """Whether a manifest's source is this track: by path or, if it was moved, by contents."""
     if source.get("path") == track.absolute:
         return True
@@ -74,6 +74,6 @@ def is_source(track: Track, source: Source) -> bool:
         return False
 
 
-def _name(places: OutputPaths) -> str:
-    """Return a name for a place; some file systems ignore case and composition, and so does it."""
-    return unicodedata.normalize("NFC", str(places.manifest)).casefold()
+def _path_key(paths: OutputPaths) -> str:
+    """Return a key for output paths; like some file systems, it ignores case and composition."""
+    return unicodedata.normalize("NFC", str(paths.manifest)).casefold()

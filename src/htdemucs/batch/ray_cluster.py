@@ -1,6 +1,7 @@
-"""The outcomes of a large run as a Parquet file, with a row for each track.
+"""`htdemucs batch` on Ray: many tracks, shared among workers that each have a model.
 
-MERGED: Separate many tracks on a Ray cluster: Ray Data shares them among workers with a model each.
+`separate_all` distributes tracks with Ray Data; `ResultTable` collects their results in a Parquet
+file.
 """
 
 import json
@@ -16,148 +17,30 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from htdemucs.audio.ffmpeg import printable, reporting
+from htdemucs.audio.ffmpeg import reporting
 from htdemucs.batch import remote
 from htdemucs.batch.inputs import Track
 from htdemucs.batch.library import Library
-from htdemucs.batch.remote import Stored
-from htdemucs.batch.results import Outcome, failed
+from htdemucs.batch.remote import RemoteFile
 from htdemucs.errors import ClusterError, HTDemucsError, SeparationError
 from htdemucs.events import EventCallback
 from htdemucs.fast import keep_freed_memory
 from htdemucs.fsutil import atomic_write
+from htdemucs.results import TrackResult
 from htdemucs.separation import Separator
 from htdemucs.stems import OutputOptions
 from htdemucs.stems.paths import TAGS, template_fields
 from htdemucs.weights import load_model
 
-CHUNK = 10_000  # rows that are Python objects; more are packed into Arrow tables
-
-
-@dataclass(frozen=True)
-class Row:
-    """A track of a run.
-
-    Attributes:
-        position: the track's number in the list of tracks, from 0.
-        outcome: the outcome of its separation.
-        worker: the host and process that worked on it; None if it never reached a worker.
-        device: the worker's device.
-        deaths: how many workers died while they worked on it.
-    """
-
-    position: int
-    outcome: Outcome
-    worker: str | None = None
-    device: str | None = None
-    deaths: int = 0
-
-
-class OutcomeTable:
-    """Collects rows in any order, and writes them to a file in the order of the list."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.duration = 0.0  # seconds of audio separated now
-        self._rows: list[dict[str, Any]] = []
-        self._tables: list[Any] = []
-
-    def add(self, row: Row) -> None:
-        """Add a row."""
-        outcome = row.outcome
-        self.counts[outcome.status] += 1
-        if outcome.status == "separated":
-            self.duration += outcome.duration or 0.0
-        self._rows.append(
-            {
-                "position": row.position,
-                "path": _text(outcome.track),
-                "status": outcome.status,
-                "reason": _text(outcome.reason),
-                "duration": outcome.duration,
-                "seconds": outcome.seconds,
-                "resumed": outcome.resumed,
-                "gain": outcome.gain,
-                "files": [(name, _text(path)) for name, path in outcome.files.items()],
-                "manifest": _text(outcome.manifest),
-                "warnings": [_text(warning) for warning in outcome.warnings],
-                "worker": row.worker,
-                "device": row.device,
-                "deaths": row.deaths,
-            }
-        )
-        if len(self._rows) >= CHUNK:
-            self._pack()
-
-    def write(self, place: str) -> None:
-        """Write the table to a path or URL; the file appears there only when it is whole.
-
-        Raises:
-            AudioError, StorageError: the file cannot be written.
-        """
-        from pyarrow import concat_tables, parquet
-
-        self._pack()
-        table = concat_tables(self._tables).sort_by("position")
-
-        def save(path: Path) -> None:
-            parquet.write_table(table, path, compression="zstd")
-
-        if remote.is_url(place):
-            with tempfile.TemporaryDirectory(prefix="htdemucs-") as scratch:
-                save(Path(scratch, "outcomes"))
-                remote.put(Path(scratch, "outcomes"), place)
-            return
-        remedy = "check its folder, or choose another place for the table"
-        with (
-            reporting(Path(place), "cannot be written", remedy),
-            atomic_write(Path(place)) as partial,
-        ):
-            save(partial)
-
-    def _pack(self) -> None:
-        from pyarrow import Table
-
-        self._tables.append(Table.from_pylist(self._rows, schema=_schema()))
-        self._rows = []
-
-
-def _schema() -> Any:
-    import pyarrow as pa
-
-    text, real, count = pa.string(), pa.float64(), pa.int64()
-    kinds: dict[str, Any] = {
-        "position": count,
-        "path": text,
-        "status": text,
-        "reason": text,
-        "duration": real,
-        "seconds": real,
-        "resumed": real,
-        "gain": real,
-        "files": pa.map_(text, text),
-        "manifest": text,
-        "warnings": pa.list_(text),
-        "worker": text,
-        "device": text,
-        "deaths": count,
-    }
-    return pa.schema(list(kinds.items()))
-
-
-def _text(value: str | None) -> str | None:
-    """Return text that UTF-8 can hold, as Parquet needs it; file names can hold any bytes."""
-    return None if value is None else printable(Path(value)) if value else ""
-
-
-MAX_DEATHS = 3  # workers that may die over a track before it fails
-OBJECT_STORE = 512 << 20  # bytes; only lists and outcomes go through it
-MOST_AT_ONCE = 64  # tracks that a worker gets in one piece
-SHARES = 32  # least number of pieces for each worker, so that all end at about the same time
+MAX_CRASHES = 3  # workers that may die on a track before it fails
+OBJECT_STORE = 512 << 20  # bytes; it holds only lists and results
+MAX_BLOCK = 64  # tracks that a worker receives together
+MIN_BLOCKS = 32  # blocks for each worker, so that all workers end at about the same time
+PACK_ROWS = 10_000  # rows of the table that are Python objects; more are packed into Arrow tables
 STANDARD_ERROR = 2  # file descriptor
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # send no statistics
@@ -168,14 +51,14 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Plan:
-    """The work on each track, in a form that can be sent to another machine.
+    """The settings of a run, which are sent to each worker.
 
     Attributes:
         name, repo: the model, as for `load_model`.
         options: the files to write.
-        stems: limit the model to these stems.
+        stems: compute only these stems.
         settings: arguments of the `Separator`.
-        out: path or URL of the folder for the stems.
+        out: path or URL of the output folder.
         device: the device of each worker; by default the best that it has.
         skip_existing, scratch: as for `Library`.
     """
@@ -191,7 +74,7 @@ class Plan:
     scratch: Path | None = None
 
     def separator(
-        self, device: str | None, tell: EventCallback | None = None, **changes: Any
+        self, device: str | None, on_event: EventCallback | None = None, **changes: Any
     ) -> Separator:
         """Load the model and return its separator, with `changes` to the settings.
 
@@ -200,7 +83,9 @@ class Plan:
             ConfigError, SeparationError: the model cannot run with these settings.
         """
         stems = self.stems or self.options.only_stem
-        model = load_model(self.name, repo=self.repo, device=device, stems=stems, on_progress=tell)
+        model = load_model(
+            self.name, repo=self.repo, device=device, stems=stems, on_progress=on_event
+        )
         needed = self.stems or self.options.needed_stems(model.sources)
         return Separator(model, stems=needed, **{**self.settings, **changes})
 
@@ -210,9 +95,9 @@ class Plan:
             self.out, self.options, skip_existing=self.skip_existing, scratch=self.scratch
         )
 
-    def check(self, tell: EventCallback | None = None) -> None:
+    def check(self, on_event: EventCallback | None = None) -> None:
         """Raise the errors that every worker would raise."""
-        self.separator("cpu", tell, precision="fp32")
+        self.separator("cpu", on_event, precision="fp32")
 
 
 @dataclass(frozen=True)
@@ -224,26 +109,40 @@ class Workers:
     gpus: float
 
 
-def require() -> None:
+class WorkerInfo(NamedTuple):
+    """The worker that a result comes from.
+
+    Attributes:
+        worker: its host and process; None if the track never reached a worker.
+        device: its device.
+        crash_count: number of workers that died on the track.
+    """
+
+    worker: str | None = None
+    device: str | None = None
+    crash_count: int = 0
+
+
+def check_installed() -> None:
     """Raise ClusterError unless Ray, pyarrow and fsspec are installed."""
     missing = [name for name in ("ray", "pyarrow", "fsspec") if find_spec(name) is None]
     if missing:
         raise ClusterError(
-            f"no {' and '.join(missing)} here; install it with: pip install 'htdemucs[batch]'"
+            f"{' and '.join(missing)} not found; install it with: pip install 'htdemucs[batch]'"
         )
 
 
-def place_all(
+def assign_outputs(
     tracks: Sequence[Track | HTDemucsError], plan: Plan
-) -> tuple[dict[int, Track], dict[int, Outcome]]:
-    """Find a place for every track; return placed tracks and failures, by position in the list.
+) -> tuple[dict[int, Track], dict[int, TrackResult]]:
+    """Assign output paths to all tracks; return tracks and failures by their position in the list.
 
     Raises:
         HTDemucsError: the only item of `tracks` is an error, or `plan` needs tags of remote files.
     """
     library = plan.library()
-    placed: dict[int, Track] = {}
-    failures: dict[int, Outcome] = {}
+    assigned: dict[int, Track] = {}
+    failures: dict[int, TrackResult] = {}
     tags = set(template_fields(plan.options.filename)) & set(TAGS)
     for position, track in enumerate(tracks):
         if tags and isinstance(track, Track) and not track.is_local:
@@ -251,21 +150,21 @@ def place_all(
         try:
             if isinstance(track, HTDemucsError):
                 raise track
-            placed[position] = library.place(track)
+            assigned[position] = library.assign_output(track)
         except HTDemucsError as error:
-            location = None if isinstance(track, HTDemucsError) else track.location
-            failures[position] = failed(location, error)
-    if not placed and len(tracks) == 1 and isinstance(tracks[0], HTDemucsError):
+            location = "" if isinstance(track, HTDemucsError) else track.location
+            failures[position] = TrackResult(location, "failed", str(error))
+    if not assigned and len(tracks) == 1 and isinstance(tracks[0], HTDemucsError):
         raise tracks[0]
-    return placed, failures
+    return assigned, failures
 
 
 @contextmanager
 def session(address: str | None) -> Iterator[None]:
-    """Connect to Ray's cluster at `address` or, without one, start a cluster of this machine alone.
+    """Connect to the Ray cluster at `address`; without one, start a cluster on this machine.
 
     Raises:
-        ClusterError: the cluster does not answer.
+        ClusterError: the cluster does not respond.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -279,20 +178,20 @@ def session(address: str | None) -> Iterator[None]:
         settings = {"address": "local", "include_dashboard": False}
         settings["object_store_memory"] = OBJECT_STORE
     try:
-        with _mute():
+        with _stderr_to_null():
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **settings)
     except Exception as error:
         reason = " ".join(str(error).split())
-        where = f"of {address}" if address else "here"
-        raise ClusterError(f"Ray's cluster {where} does not answer ({reason})") from error
+        where = f"at {address}" if address else "on this machine"
+        raise ClusterError(f"the Ray cluster {where} does not respond ({reason})") from error
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def share_out(workers: int | None, device: str | None, gpu_sharing: int = 1) -> Workers:
-    """Return each worker's share of the cluster.
+def divide_cluster(workers: int | None, device: str | None, gpu_sharing: int = 1) -> Workers:
+    """Return the number of workers, and each one's share of the cluster.
 
     Args:
         workers: the number of workers; by default one for each GPU or, without GPUs, for each
@@ -319,10 +218,12 @@ def share_out(workers: int | None, device: str | None, gpu_sharing: int = 1) -> 
     return Workers(count, math.floor(share) if share >= 1 else share, 0)
 
 
-def separate_all(placed: Mapping[int, Track], plan: Plan, workers: Workers) -> Generator[Row]:
-    """Separate placed tracks on the cluster; yield a row for each track as soon as it ends.
+def separate_all(
+    tracks: Mapping[int, Track], plan: Plan, workers: Workers
+) -> Generator[tuple[int, TrackResult, WorkerInfo]]:
+    """Separate tracks with assigned outputs; yield each one's position and result when it ends.
 
-    If a worker dies, another one gets its track. A track fails after `MAX_DEATHS` dead workers.
+    If a worker dies, another one gets its track. A track fails after `MAX_CRASHES` dead workers.
 
     Raises:
         ClusterError: the workers cannot start, or Ray fails.
@@ -331,13 +232,13 @@ def separate_all(placed: Mapping[int, Track], plan: Plan, workers: Workers) -> G
     import ray
     from ray.data import ActorPoolStrategy, from_arrow
 
-    _quiet()
+    _quiet_ray_data()
     actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Ledger)
     ledger = actor.remote()
-    at_once = max(1, min(MOST_AT_ONCE, len(placed) // (SHARES * workers.count)))
-    packed = [json.dumps([position, asdict(track)]) for position, track in placed.items()]
-    pieces = [packed[i : i + at_once] for i in range(0, len(packed), at_once)]
-    data: Any = from_arrow([pyarrow.table({"track": piece}) for piece in pieces])
+    block_size = max(1, min(MAX_BLOCK, len(tracks) // (MIN_BLOCKS * workers.count)))
+    packed = [json.dumps([position, asdict(track)]) for position, track in tracks.items()]
+    blocks = [packed[i : i + block_size] for i in range(0, len(packed), block_size)]
+    data: Any = from_arrow([pyarrow.table({"track": block}) for block in blocks])
     data = data.map(
         _Worker,
         fn_constructor_args=(plan, _threads(workers), ledger, str(Path.cwd())),
@@ -347,9 +248,13 @@ def separate_all(placed: Mapping[int, Track], plan: Plan, workers: Workers) -> G
     )
     try:
         for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            rows = [_unpacked(text) for text in batch["row"].to_pylist()]
-            yield from rows
-            ledger.forget.remote([row.position for row in rows])
+            reports = [json.loads(text) for text in batch["report"].to_pylist()]
+            for report in reports:
+                if "error" in report:
+                    raise ClusterError(report["error"])
+                result = TrackResult(**report["result"])
+                yield report["position"], result, WorkerInfo(*report["worker_info"])
+            ledger.forget.remote([report["position"] for report in reports])
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ClusterError(f"Ray failed: {reason}; run the same command again") from error
@@ -359,70 +264,72 @@ class _Ledger:
     """An actor that outlives the workers and remembers which tracks they started and ended."""
 
     def __init__(self) -> None:
-        self._begun: dict[int, int] = {}
-        self._ended: dict[int, str] = {}
+        self._starts: dict[int, int] = {}
+        self._reports: dict[int, str] = {}
 
     def begin(self, position: int) -> tuple[int, str | None]:
-        """Return how often workers started this track before, and its row if one ended it."""
-        before = self._begun.get(position, 0)
-        if position not in self._ended:
-            self._begun[position] = before + 1
-        return before, self._ended.get(position)
+        """Return how often workers started this track before, and its report if one ended it."""
+        before = self._starts.get(position, 0)
+        if position not in self._reports:
+            self._starts[position] = before + 1
+        return before, self._reports.get(position)
 
-    def end(self, position: int, row: str) -> None:
-        self._ended[position] = row
+    def end(self, position: int, report: str) -> None:
+        self._reports[position] = report
 
     def forget(self, positions: list[int]) -> None:
         for position in positions:
-            self._begun.pop(position, None)
-            self._ended.pop(position, None)
+            self._starts.pop(position, None)
+            self._reports.pop(position, None)
 
 
 class _Worker:
     """An actor: one model on one device."""
 
     def __init__(self, plan: Plan, threads: int | None, ledger: Any, folder: str) -> None:
-        with suppress(OSError):  # relative paths mean what they meant to the user
+        with suppress(OSError):  # relative paths are relative to the user's folder
             os.chdir(folder)
         self._ledger = ledger
         self._name = f"{socket.gethostname()}:{os.getpid()}"
-        self._problem: str | None = None
+        self._error: str | None = None
         if threads:
             torch.set_num_threads(threads)
         try:
             self._separator, self._library = plan.separator(plan.device), plan.library()
             keep_freed_memory()
         except HTDemucsError as error:
-            self._problem = f"{socket.gethostname()} cannot separate: {error}"
+            self._error = f"{socket.gethostname()} cannot separate: {error}"
 
     def __call__(self, packed: dict[str, Any]) -> dict[str, Any]:
         """Separate a track, unless another worker did and died before it could report."""
         import ray
 
-        if self._problem is not None:
-            return {"row": json.dumps({"problem": self._problem})}
+        if self._error is not None:
+            return {"report": json.dumps({"error": self._error})}
         position, fields = json.loads(packed["track"])
-        deaths, row = ray.get(self._ledger.begin.remote(position))
-        if row is None:
-            stored = fields.pop("stored")
-            track = Track(**fields, stored=Stored(**stored) if stored else None)
-            row = json.dumps(asdict(self._row(position, track, deaths)))
-            ray.get(self._ledger.end.remote(position, row))
-        return {"row": row}
+        crash_count, report = ray.get(self._ledger.begin.remote(position))
+        if report is None:
+            remote_file = fields.pop("remote_file")
+            track = Track(**fields, remote_file=RemoteFile(**remote_file) if remote_file else None)
+            worker_info = WorkerInfo(self._name, str(self._separator.device), crash_count)
+            result = self._separate(track, crash_count).to_dict()
+            report = json.dumps(
+                {"position": position, "result": result, "worker_info": worker_info}
+            )
+            ray.get(self._ledger.end.remote(position, report))
+        return {"report": report}
 
-    def _row(self, position: int, track: Track, deaths: int) -> Row:
-        if deaths < MAX_DEATHS:
-            outcome = self._library.separate(track, self._separator)
-        else:
-            reason = f"{track.location}: its worker died {deaths} times, perhaps for lack of memory"
-            outcome = failed(track.location, ClusterError(reason))
-        return Row(position, outcome, self._name, str(self._separator.device), deaths)
+    def _separate(self, track: Track, crash_count: int) -> TrackResult:
+        if crash_count < MAX_CRASHES:
+            return self._library.separate(track, self._separator)
+        error = f"{track.location}: its worker died {crash_count} times, perhaps for lack of memory"
+        return TrackResult(track.location, "failed", error)
 
 
 def _threads(workers: Workers) -> int | None:
     """Return a worker's share of the threads that `htdemucs separate` uses; None on a GPU.
 
-    Ray counts logical processors, but torch uses a thread for each core.
+    Ray counts logical processors, but torch uses one thread for each core.
     """
     if workers.gpus:
         return None
@@ -430,20 +337,108 @@ def _threads(workers: Workers) -> int | None:
     return max(1, round(workers.cpus * min(1.0, threads_per_processor)))
 
 
-def _unpacked(text: str) -> Row:
-    row = json.loads(text)
-    if "problem" in row:
-        raise ClusterError(row["problem"])
-    return Row(**{**row, "outcome": Outcome(**row["outcome"])})
+class ResultTable:
+    """Collects results in any order, and writes them to a Parquet file in the order of the list."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()  # by status
+        self.duration = 0.0  # seconds of audio that were separated
+        self._rows: list[dict[str, Any]] = []
+        self._tables: list[Any] = []
+
+    def add(
+        self, position: int, result: TrackResult, worker_info: WorkerInfo | None = None
+    ) -> None:
+        """Add the result of the track at this position in the list, from 0."""
+        self.counts[result.status] += 1
+        if result.status == "separated":
+            self.duration += result.duration or 0.0
+        worker = (worker_info or WorkerInfo())._asdict()
+        row = {"position": position, **result.to_dict(), **worker}
+        self._rows.append({name: _parquet_value(value) for name, value in row.items()})
+        if len(self._rows) >= PACK_ROWS:
+            self._pack()
+
+    def write(self, location: str) -> None:
+        """Write the table to a path or URL; the file appears only when it is complete.
+
+        Raises:
+            AudioError, StorageError: the file cannot be written.
+        """
+        from pyarrow import concat_tables, parquet
+
+        self._pack()
+        table = concat_tables(self._tables).sort_by("position")
+
+        def save(path: Path) -> None:
+            parquet.write_table(table, path, compression="zstd")
+
+        if remote.is_url(location):
+            with tempfile.TemporaryDirectory(prefix="htdemucs-") as scratch:
+                save(Path(scratch, "results"))
+                remote.upload(Path(scratch, "results"), location)
+            return
+        remedy = "check its folder, or choose another path for the table"
+        with (
+            reporting(Path(location), "cannot be written", remedy),
+            atomic_write(Path(location)) as partial,
+        ):
+            save(partial)
+
+    def _pack(self) -> None:
+        from pyarrow import Table
+
+        self._tables.append(Table.from_pylist(self._rows, schema=_schema()))
+        self._rows = []
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    text, real, count = pa.string(), pa.float64(), pa.int64()
+    kinds: dict[str, Any] = {
+        "position": count,
+        "track": text,
+        "status": text,
+        "error": text,
+        "files": pa.map_(text, text),
+        "manifest": text,
+        "duration": real,
+        "seconds": real,
+        "resumed": real,
+        "sample_rate": count,
+        "length": count,
+        "source_length": count,
+        "bit_depth": count,
+        "gain": real,
+        "peaks": pa.map_(text, real),
+        "warnings": pa.list_(text),
+        "worker": text,
+        "device": text,
+        "crash_count": count,
+    }
+    return pa.schema(list(kinds.items()))
+
+
+def _parquet_value(value: Any) -> Any:
+    """Return a field as Parquet can hold it. File names may contain bytes that are not UTF-8."""
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        case list():
+            return [_parquet_value(item) for item in value]
+        case dict():
+            return [(name, _parquet_value(item)) for name, item in value.items()]
+    return value
 
 
 @contextmanager
-def _mute() -> Iterator[None]:
-    """Drop the lines that Ray's C++ code writes to standard error in spite of its log level."""
+def _stderr_to_null() -> Iterator[None]:
+    """Drop the lines that Ray's C++ code writes to standard error despite its log level."""
     sys.stderr.flush()
     original = os.dup(STANDARD_ERROR)
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), STANDARD_ERROR)
+    with Path(os.devnull).open("wb") as null:
+        os.dup2(null.fileno(), STANDARD_ERROR)
     try:
         yield
     finally:
@@ -451,8 +446,8 @@ def _mute() -> Iterator[None]:
         os.close(original)
 
 
-def _quiet() -> None:
-    """Let Ray Data write to its log files only."""
+def _quiet_ray_data() -> None:
+    """Make Ray Data write to its log files only."""
     from ray.data import DataContext
 
     context = DataContext.get_current()

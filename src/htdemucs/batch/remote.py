@@ -1,7 +1,7 @@
-"""Read and write files by URL, in object stores and everything else that fsspec can reach.
+"""Reading and writing files by URL, in object stores and everything else that fsspec reaches.
 
-MERGED: Where a library's stems go: a folder of this machine, or a store reached by URL.
-MERGED: Find the tracks of a large run: in folders, lists, tables and stores.
+The functions work on URLs. `Store` is the output folder of a library, local or at a URL, and
+`scratch_folder` holds local copies.
 """
 
 import os
@@ -19,22 +19,22 @@ from urllib.parse import unquote, urlsplit
 from htdemucs.audio.ffmpeg import reason, reporting
 from htdemucs.errors import AudioError, HTDemucsError, StorageError
 from htdemucs.fsutil import atomic_write, delete_locked, open_locked
-from htdemucs.stems.manifest import MAX_SIZE, is_same, parse_manifest, read_manifest
+from htdemucs.stems.manifest import MAX_SIZE, is_unchanged, parse_manifest, read_manifest
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-# The package that fsspec needs for a kind of URL; users install it.
+# The packages that fsspec needs for some schemes; users install them.
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs"}
-_LOCAL = ("file", "local")
+_LOCAL = ("file", "local")  # schemes
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A file in a store.
+class RemoteFile:
+    """A file at a URL.
 
     Attributes:
         url: its URL.
         bytes: its size.
-        version: the store's ETag, else the time of modification; changes when the file does.
+        version: its ETag, else its modification time; changes when the file does.
     """
 
     url: str
@@ -42,9 +42,9 @@ class Stored:
     version: str | None
 
 
-def is_url(place: str) -> bool:
-    """Whether `place` is a URL; if not, it is a path."""
-    return _URL.match(place) is not None
+def is_url(location: str) -> bool:
+    """Whether this is a URL rather than a path."""
+    return _URL.match(location) is not None
 
 
 def join(url: str, path: str | PurePosixPath) -> str:
@@ -55,12 +55,12 @@ def join(url: str, path: str | PurePosixPath) -> str:
 def name(url: str) -> str:
     """Return the name of the file at a URL."""
     parts = urlsplit(url)
-    if parts.scheme.lower() in ("http", "https"):  # only these have queries after the name
+    if parts.scheme.lower() in ("http", "https"):  # only these may have a query after the name
         return unquote(PurePosixPath(parts.path).name)
     return PurePosixPath(url).name
 
 
-def stat(url: str) -> Stored:
+def stat(url: str) -> RemoteFile:
     """Return the size and version of the file at a URL.
 
     Raises:
@@ -68,10 +68,10 @@ def stat(url: str) -> Stored:
     """
     with _reporting(url, "cannot be read"):
         files, path = filesystem(url)
-        return _stored(url, files.info(path))
+        return _remote_file(url, files.info(path))
 
 
-def below(url: str) -> list[Stored]:
+def list_files(url: str) -> list[RemoteFile]:
     """Return the file at a URL or, if there is none, all files below it, sorted by path.
 
     Raises:
@@ -80,14 +80,14 @@ def below(url: str) -> list[Stored]:
     with _reporting(url, "cannot be listed"):
         files, root = filesystem(url)
         if files.isfile(root):
-            return [_stored(url, files.info(root))]
+            return [_remote_file(url, files.info(root))]
         listing = sorted(files.find(root, detail=True).items())
         top = root.rstrip("/")
-        return [_stored(join(url, path[len(top) + 1 :]), about) for path, about in listing]
+        return [_remote_file(join(url, path[len(top) + 1 :]), info) for path, info in listing]
 
 
-def sizes(folder: str) -> dict[str, int]:
-    """Return the sizes of a folder's own files, by name; empty if there is no such folder.
+def file_sizes(folder: str) -> dict[str, int]:
+    """Return the sizes of the files directly in a folder, by name; {} if it does not exist.
 
     Raises:
         StorageError: the folder cannot be listed.
@@ -99,14 +99,14 @@ def sizes(folder: str) -> dict[str, int]:
         except FileNotFoundError:
             return {}
         return {
-            PurePosixPath(about["name"]).name: int(about["size"])
-            for about in listing
-            if about["type"] == "file"
+            PurePosixPath(info["name"]).name: int(info["size"])
+            for info in listing
+            if info["type"] == "file"
         }
 
 
-def read(url: str, most: int) -> bytes | None:
-    """Return a file's contents; None if it does not exist or has more than `most` bytes.
+def read_bytes(url: str, max_size: int) -> bytes | None:
+    """Return a file's contents; None if it does not exist or has more than `max_size` bytes.
 
     Raises:
         StorageError: the file cannot be read.
@@ -114,51 +114,51 @@ def read(url: str, most: int) -> bytes | None:
     with _reporting(url, "cannot be read"):
         files, path = filesystem(url)
         try:
-            return files.cat_file(path) if files.info(path)["size"] <= most else None
+            return files.cat_file(path) if files.info(path)["size"] <= max_size else None
         except FileNotFoundError:
             return None
 
 
-def fetch(url: str, path: Path) -> None:
-    """Copy the file at a URL to a path; the copy appears there only when it is whole.
+def download(url: str, path: Path) -> None:
+    """Copy the file at a URL to a path; the copy appears only when it is complete.
 
     Raises:
         StorageError: the file cannot be read, or the copy cannot be written.
     """
     with _reporting(url, "cannot be fetched"), atomic_write(path) as partial:
-        files, remote = filesystem(url)
-        files.get_file(remote, str(partial))
+        files, remote_path = filesystem(url)
+        files.get_file(remote_path, str(partial))
 
 
-def put(path: Path, url: str) -> None:
+def upload(path: Path, url: str) -> None:
     """Copy a file to a URL.
 
     Raises:
         StorageError: the URL cannot be written.
     """
     with _reporting(url, "cannot be written"):
-        files, remote = filesystem(url)
-        files.put_file(str(path), remote)
+        files, remote_path = filesystem(url)
+        files.put_file(str(path), remote_path)
 
 
-def check_writable(place: str) -> None:
-    """Write and delete a small file, to notice a lack of permission before the work starts.
+def check_writable(folder: str) -> None:
+    """Write and delete a small file, to detect missing permissions before the work starts.
 
     Raises:
         AudioError, StorageError: no file can be written below this path or URL.
     """
-    if not is_url(place):
+    if not is_url(folder):
+        probe_path = Path(folder, ".htdemucs-probe")
         with (
-            reporting(Path(place), "cannot be written to", "choose another folder"),
-            atomic_write(Path(place, ".htdemucs-probe")) as partial,
+            reporting(Path(folder), "cannot be written to", "choose another folder"),
+            atomic_write(probe_path) as partial,
         ):
             partial.touch()
-        Path(place, ".htdemucs-probe").unlink(missing_ok=True)
+        probe_path.unlink(missing_ok=True)
         return
-    probe = join(place, ".htdemucs-probe")
-    with _reporting(place, "cannot be written to"):
-        files, path = filesystem(probe)
-        files.pipe_file(path, b"written to see whether it can be\n")
+    with _reporting(folder, "cannot be written to"):
+        files, path = filesystem(join(folder, ".htdemucs-probe"))
+        files.pipe_file(path, b"a test for write permission\n")
         with suppress(Exception):  # some users may write but not delete
             files.rm_file(path)
 
@@ -167,7 +167,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     """Return fsspec's file system for a URL, and the path in it.
 
     Raises:
-        StorageError: a package for this kind of URL is missing, or the kind is unknown.
+        StorageError: a package for this scheme is missing, or the scheme is unknown.
     """
     try:
         from fsspec.core import url_to_fs
@@ -175,14 +175,14 @@ def filesystem(url: str) -> tuple[Any, str]:
         raise StorageError(
             f"{url} needs fsspec; install it with: pip install 'htdemucs[batch]'"
         ) from None
-    kind = url.partition("://")[0].lower()
-    options: Mapping[str, Any] = {"auto_mkdir": True} if kind in _LOCAL else {}
+    scheme = url.partition("://")[0].lower()
+    options: Mapping[str, Any] = {"auto_mkdir": True} if scheme in _LOCAL else {}
     try:
-        # No cache of listings: it would grow with the store, and others may write to the store.
+        # Listings are not cached: the cache would grow with the store, and others may write to it.
         files, path = url_to_fs(url, use_listings_cache=False, **options)
     except ImportError:
-        package = _PACKAGES.get(kind, "what fsspec needs for it")
-        raise StorageError(f"{kind}:// needs another package; pip install {package}") from None
+        package = _PACKAGES.get(scheme, "what fsspec needs for it")
+        raise StorageError(f"{scheme}:// needs another package; pip install {package}") from None
     except ValueError as error:
         raise StorageError(f"{url} cannot be reached ({reason(error)}); check the URL") from error
     return files, path
@@ -190,7 +190,7 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def _reporting(url: str, problem: str) -> Iterator[None]:
-    """Turn an error of any store into a StorageError of one line."""
+    """Turn errors of any file system into a StorageError of one line."""
     try:
         yield
     except HTDemucsError:
@@ -203,30 +203,36 @@ def _reporting(url: str, problem: str) -> Iterator[None]:
         ) from error
 
 
-def _stored(url: str, about: Mapping[str, Any]) -> Stored:
-    if about.get("type") == "directory":
+def _remote_file(url: str, info: Mapping[str, Any]) -> RemoteFile:
+    if info.get("type") == "directory":
         raise StorageError(f"{url} is a folder; name an audio file inside it")
-    tag = about.get("ETag") or about.get("etag") or about.get("md5Hash")
-    changed = about.get("LastModified") or about.get("mtime") or about.get("created")
-    if isinstance(changed, datetime):  # one call of a store returns a date, another one seconds
-        changed = changed.timestamp()
-    if isinstance(changed, float):
-        changed = f"{changed:.6f}"
-    version = str(tag).strip('"') if tag else str(changed) if changed else None
-    return Stored(url, int(about.get("size") or 0), version)
+    tag = info.get("ETag") or info.get("etag") or info.get("md5Hash")
+    modified = info.get("LastModified") or info.get("mtime") or info.get("created")
+    if isinstance(modified, datetime):  # some methods of a store return a date, others seconds
+        modified = modified.timestamp()
+    if isinstance(modified, float):
+        modified = f"{modified:.6f}"
+    version = str(tag).strip('"') if tag else str(modified) if modified else None
+    return RemoteFile(url, int(info.get("size") or 0), version)
 
 
 @contextmanager
 def scratch_folder(parent: Path | None, name: str, location: str) -> Iterator[Path]:
-    """Have the folder `name` for a track's copies to this process alone, below all scratch folders.
+    """Create and lock the folder `name` for the local copies of one track.
 
-    It is deleted at the end, and after a failure; an interrupted or killed process leaves it.
+    The folder is deleted at the end and after an error. An interrupted or killed process leaves
+    it, so that the work can be resumed.
+
+    Args:
+        parent: the folder of all scratch folders; by default in the system's temporary folder.
+        name: the name of the folder.
+        location: the track, for error messages.
 
     Raises:
-        AudioError: another process works on the same track.
-        StorageError: it cannot be made.
+        AudioError: another process separates the same track.
+        StorageError: the folder cannot be created.
     """
-    folder = _private(parent) / name
+    folder = _scratch_parent(parent) / name
     path = folder.with_suffix(".lock")
     with reporting(path, "cannot be locked", "choose another folder for scratch files"):
         lock = open_locked(path)
@@ -245,11 +251,11 @@ def scratch_folder(parent: Path | None, name: str, location: str) -> Iterator[Pa
             delete_locked(lock, path)
 
 
-def _private(folder: Path | None) -> Path:
-    """Return the folder of all scratch folders, which nobody else can write to.
+def _scratch_parent(folder: Path | None) -> Path:
+    """Return the folder of all scratch folders, which only this user can write to.
 
     Raises:
-        StorageError: it cannot be made, or is somebody else's.
+        StorageError: the folder cannot be created, or belongs to another user.
     """
     user = os.getuid() if hasattr(os, "getuid") else 0
     folder = folder or Path(tempfile.gettempdir(), f"htdemucs-{user}")
@@ -264,36 +270,36 @@ def _private(folder: Path | None) -> Path:
 
 
 class Store:
-    """A folder. Files are compared by size and time and, where times differ, by hash.
+    """An output folder on this machine. Files are compared by size and time, else by hash.
 
     Attributes:
-        top: the folder; paths are those of `OutputPaths` below it.
-        is_local: whether paths are files of this machine.
+        folder: the folder of all output paths; "." for a URL.
+        is_local: whether output paths are files of this machine.
     """
 
     is_local = True
 
-    def __init__(self, top: Path) -> None:
-        self.top = top
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def location(self, path: Path) -> str:
         """Return the path or URL under which users find a file."""
         return str(path)
 
     def read_manifest(self, path: Path) -> dict[str, Any] | None:
-        """Return a manifest; None if there is none that can be read."""
+        """Return a manifest; None if it does not exist or is not valid."""
         return read_manifest(path)
 
-    def holds(self, files: Mapping[Path, Any]) -> bool:
-        """Whether every file is there as its entry in a manifest says."""
-        return all(is_same(path, entry) for path, entry in files.items())
+    def contains(self, files: Mapping[Path, Any]) -> bool:
+        """Whether every file exists and matches its entry in a manifest."""
+        return all(is_unchanged(path, entry) for path, entry in files.items())
 
-    def put(self, file: Path, path: Path) -> None:
-        """Bring a file of this machine to its path in the store; in a folder it is there."""
+    def upload(self, local_path: Path, path: Path) -> None:
+        """Copy a file of this machine to its output path, unless it is the same file."""
 
 
-class UrlStore(Store):
-    """A URL. Files are compared by size: reading them would cost as much as making them."""
+class RemoteStore(Store):
+    """An output folder at a URL. Files are compared by size, without reading them."""
 
     is_local = False
 
@@ -306,24 +312,24 @@ class UrlStore(Store):
         return join(self.url, PurePosixPath(path))
 
     def read_manifest(self, path: Path) -> dict[str, Any] | None:
-        """Fetch a manifest; None if there is none that can be read."""
-        data = read(self.location(path), MAX_SIZE)
+        """Download a manifest; return None if it does not exist or is not valid."""
+        data = read_bytes(self.location(path), MAX_SIZE)
         return parse_manifest(data) if data else None
 
-    def holds(self, files: Mapping[Path, Any]) -> bool:
-        """Whether every file is there with the size that its entry in a manifest says."""
+    def contains(self, files: Mapping[Path, Any]) -> bool:
+        """Whether every file exists with the size in its entry in a manifest."""
         folders = {path.parent for path in files}
-        sizes = {folder: sizes(self.location(folder)) for folder in folders}
+        sizes = {folder: file_sizes(self.location(folder)) for folder in folders}
         return all(
             isinstance(entry, dict) and sizes[path.parent].get(path.name, -1) == entry.get("bytes")
             for path, entry in files.items()
         )
 
-    def put(self, file: Path, path: Path) -> None:
+    def upload(self, local_path: Path, path: Path) -> None:
         """Copy a file of this machine to its URL."""
-        put(file, self.location(path))
+        upload(local_path, self.location(path))
 
 
-def open_store(place: str) -> Store:
+def open_store(out: str) -> Store:
     """Return the store at a path or URL."""
-    return UrlStore(place) if is_url(place) else Store(Path(place))
+    return RemoteStore(out) if is_url(out) else Store(Path(out))

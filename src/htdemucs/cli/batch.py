@@ -13,16 +13,24 @@ import click
 from htdemucs.cli import options as opt
 from htdemucs.cli.console import SignalHandler, print_error, print_status, status_console
 from htdemucs.cli.progress import ConsoleReporter, reporting
-from htdemucs.events import Downloading, Event, EventCallback, Failed, Found, Loaded
+from htdemucs.events import (
+    Downloading,
+    Event,
+    EventCallback,
+    Failed,
+    Found,
+    Loaded,
+    result_events,
+)
 from htdemucs.fsutil import model_folder
+from htdemucs.results import STATUSES, TrackResult
 
 if TYPE_CHECKING:
     from htdemucs.batch import Track
-    from htdemucs.batch.ray_cluster import Plan, Row, Workers
+    from htdemucs.batch.ray_cluster import Plan, WorkerInfo, Workers
 
-TABLE = "outcomes.parquet"
-PRINTED = 20  # failures that are printed one by one
-
+TABLE = "results.parquet"
+MAX_PRINTED = 20  # failures that are printed one by one
 
 EXAMPLES = """
 htdemucs batch songs/ stems
@@ -117,7 +125,7 @@ def batch(
     URLs; or a URL such as s3://bucket/prefix. OUT is a folder or its URL: stems go to
     OUT/MODEL/TRACK/STEM.EXT.
     """
-    with reporting(progress, quiet=quiet, console=_FewLines()) as on_event:
+    with reporting(progress, quiet=quiet, console=_BriefReporter()) as on_event:
         stems, options = opt.wanted_stems(**output), opt.output_settings(**output)
         from htdemucs.batch.ray_cluster import Plan
 
@@ -127,19 +135,19 @@ def batch(
             options=options,
             stems=stems,
             settings=engine | {"compiled": compiled},
-            out=_below(out, model_folder(name)),
+            out=_join(out, model_folder(name)),
             device=device,
             skip_existing=skip_existing,
             scratch=scratch,
         )
-        run = _Run(plan, table or _below(out, TABLE), on_event)
+        run = _Run(plan, table or _join(out, TABLE), on_event)
         run.prepare(source, [out, plan.out], column)
         run.separate(address, workers, gpu_sharing)
         run.conclude(as_json)
 
 
-class _FewLines(ConsoleReporter):
-    """Shows downloads and the first failures: one bar for all tracks shows the rest."""
+class _BriefReporter(ConsoleReporter):
+    """Shows downloads and the first failures. One bar for all tracks shows the rest."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,62 +158,62 @@ class _FewLines(ConsoleReporter):
         match event:
             case Failed():
                 self._failures += 1
-                if self._failures <= PRINTED:
+                if self._failures <= MAX_PRINTED:
                     super().__call__(event)
-                elif self._failures == PRINTED + 1:
-                    print_error("more tracks failed: their reasons will be in the table")
+                elif self._failures == MAX_PRINTED + 1:
+                    print_error("more tracks failed; see the table")
             case Downloading() | Loaded():
                 super().__call__(event)
 
 
 class _Run:
-    """Reports the progress of a large run, and collects its outcomes for the table."""
+    """One run of the command: finds the tracks, separates them and writes the table."""
 
     def __init__(self, plan: "Plan", table_path: str, on_event: EventCallback) -> None:
-        from htdemucs.batch.ray_cluster import OutcomeTable
+        from htdemucs.batch.ray_cluster import ResultTable
 
         self.plan, self.table_path, self.on_event = plan, table_path, on_event
-        self.table = OutcomeTable()
-        self.placed: dict[int, Track] = {}
+        self.table = ResultTable()
+        self.tracks: dict[int, Track] = {}  # by position in the list
         self.signals = SignalHandler()
         self.started = time.monotonic()
 
-    def prepare(self, source: str, without: list[str], column: str | None) -> None:
+    def prepare(self, source: str, exclude: list[str], column: str | None) -> None:
         """Find the tracks, and raise errors now that would otherwise stop the work later."""
-        from htdemucs.batch.inputs import find_sources
-        from htdemucs.batch.ray_cluster import Row, place_all, require
+        from htdemucs.batch.inputs import find_batch_tracks
+        from htdemucs.batch.ray_cluster import assign_outputs, check_installed
         from htdemucs.batch.remote import check_writable
 
-        require()
-        tracks = list(find_sources(source, without, column))
-        self.on_event(Found(len(tracks)))
-        self.placed, failures = place_all(tracks, self.plan)
-        for place in (self.plan.out, self.table_path):
-            check_writable(_above(place))
+        check_installed()
+        found = list(find_batch_tracks(source, exclude, column))
+        self.on_event(Found(len(found)))
+        self.tracks, failures = assign_outputs(found, self.plan)
+        for location in (self.plan.out, self.table_path):
+            check_writable(_parent(location))
         self.plan.check(self.on_event)
-        for position, outcome in failures.items():
-            self._add(Row(position, outcome))
+        for position, result in failures.items():
+            self._add(position, result)
 
     def separate(self, address: str | None, workers: int | None, gpu_sharing: int) -> None:
         """Separate all tracks, until a signal; then write the table."""
-        from htdemucs.batch.ray_cluster import separate_all, session, share_out
+        from htdemucs.batch.ray_cluster import divide_cluster, separate_all, session
 
         # Ray also prints its log on standard output, which is for results.
         with (
-            Path(os.devnull).open("w", encoding="utf-8") as nowhere,
-            redirect_stdout(nowhere),
+            Path(os.devnull).open("w", encoding="utf-8") as null,
+            redirect_stdout(null),
             session(address),
             self.signals,
         ):
             try:
-                shares = share_out(workers, self.plan.device, gpu_sharing)
-                print_status(f"{self.plan.name}: {len(self.placed)} tracks, {_described(shares)}")
+                shares = divide_cluster(workers, self.plan.device, gpu_sharing)
+                print_status(f"{self.plan.name}: {len(self.tracks)} tracks, {_describe(shares)}")
                 with (
                     self._bar() as advance,
-                    closing(separate_all(self.placed, self.plan, shares)) as rows,
+                    closing(separate_all(self.tracks, self.plan, shares)) as results,
                 ):
-                    for row in rows:
-                        self._add(row)
+                    for position, result, worker_info in results:
+                        self._add(position, result, worker_info)
                         advance()
             except KeyboardInterrupt:
                 print_status("stopped; run the same command again to resume")
@@ -214,10 +222,7 @@ class _Run:
 
     def conclude(self, as_json: bool) -> None:
         """Print the counts; exit with an error if a track failed or a signal stopped the run."""
-        from htdemucs.batch.results import STATUSES
-
         counts: dict[str, int] = {status: self.table.counts[status] for status in STATUSES}
-        number = self.signals.signal
         if as_json:
             summary = {
                 "format": "htdemucs-batch",
@@ -226,19 +231,21 @@ class _Run:
                 "duration": self.table.duration,
                 "seconds": round(time.monotonic() - self.started, 3),
                 "table": self.table_path,
-                "stopped": number is not None,
+                "stopped": self.signals.signal is not None,
             }
             print(json.dumps(summary, indent=2))
         line = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
         print_status(f"{sum(counts.values())} tracks: {line}; each has a row in {self.table_path}")
-        if number is not None:
+        if self.signals.signal is not None:
             raise click.exceptions.Exit(self.signals.exit_code)
         if counts["failed"]:
             raise click.exceptions.Exit(1)
 
-    def _add(self, row: "Row") -> None:
-        self.table.add(row)
-        for event in row.outcome.events():
+    def _add(
+        self, position: int, result: TrackResult, worker_info: "WorkerInfo | None" = None
+    ) -> None:
+        self.table.add(position, result, worker_info)
+        for event in result_events(result):
             self.on_event(event)
 
     @contextmanager
@@ -255,7 +262,7 @@ class _Run:
         )
         started = time.monotonic()
         with progress.Progress(*columns, console=status_console(), redirect_stdout=False) as bars:
-            task = bars.add_task("", total=len(self.placed), speed="")
+            task = bars.add_task("", total=len(self.tracks), speed="")
 
             def advance() -> None:
                 speed = self.table.duration / (time.monotonic() - started)
@@ -264,16 +271,16 @@ class _Run:
             yield advance
 
 
-def _described(workers: "Workers") -> str:
+def _describe(workers: "Workers") -> str:
     many = "s" if workers.count > 1 else ""
     if workers.gpus:
         return f"{workers.count} worker{many}, {round(1 / workers.gpus)} a GPU"
     return f"{workers.count} worker{many} with {workers.cpus:g} of the cores"
 
 
-def _below(place: str, name: str) -> str:
-    return f"{place.rstrip('/')}/{name}" if "://" in place else str(Path(place, name))
+def _join(folder: str, name: str) -> str:
+    return f"{folder.rstrip('/')}/{name}" if "://" in folder else str(Path(folder, name))
 
 
-def _above(place: str) -> str:
-    return place.rpartition("/")[0] if "://" in place else str(Path(place).parent)
+def _parent(location: str) -> str:
+    return location.rpartition("/")[0] if "://" in location else str(Path(location).parent)

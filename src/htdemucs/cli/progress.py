@@ -1,4 +1,4 @@
-"""Shows the events of the work (`htdemucs.events`): bars and lines, or one line of JSON each."""
+"""Shows events (`htdemucs.events`) on standard error: as bars and lines, or as lines of JSON."""
 
 import json
 import logging
@@ -28,6 +28,7 @@ from htdemucs.events import (
     Progress,
     Warned,
 )
+from htdemucs.results import TrackResult
 
 
 @contextmanager
@@ -38,15 +39,15 @@ def reporting(
     verbose: bool = False,
     console: "ConsoleReporter | None" = None,
 ) -> Iterator[EventCallback]:
-    """Give the callback for events that `--progress` asks for.
+    """Yield the callback that shows events as `--progress` requests.
 
     With "json" the log, warnings and errors become events too, and the last event is `Ended`.
 
     Args:
         progress: "bar" or "json".
-        quiet: show errors only; JSON leaves out nothing.
-        verbose: show the log's details.
-        console: shows the events unless JSON is asked for.
+        quiet: show errors only; JSON is not shortened.
+        verbose: show the details of the log.
+        console: the callback for "bar".
     """
     if progress == "json":
         set_verbosity(quiet=True, verbose=verbose)
@@ -62,8 +63,8 @@ class ConsoleReporter:
     """Shows events on standard error: a bar for running work, a line for each result.
 
     Args:
-        label: of the bar of progress that belongs to no single track.
-        bars: whether progress is shown; the tracks of several devices would share one bar.
+        label: the label of the bar for progress without a track.
+        bars: whether progress is shown. Tracks on several devices would share one bar.
     """
 
     def __init__(self, label: str = "", bars: bool = True) -> None:
@@ -91,12 +92,12 @@ class ConsoleReporter:
             case Warned(_, text):
                 self._close()
                 print_status(f"  warning: {text}")
-            case Failed(_, reason):
+            case Failed(_, error):
                 self._close()
-                print_error(reason)
-            case Finished():
+                print_error(error)
+            case Finished(result):
                 self._close()
-                _print_finished(event)
+                _print_result(result)
 
     def _show(self, label: str, done: float, total: float | None, speed: str) -> None:
         if label != self._shown:
@@ -110,19 +111,19 @@ class ConsoleReporter:
         self._bar.close()
 
 
-def _print_finished(event: Finished) -> None:
+def _print_result(result: TrackResult) -> None:
     folders = sorted(
-        {"standard output" if p == "-" else str(Path(p).parent) for p in event.files.values()}
+        {"standard output" if p == "-" else str(Path(p).parent) for p in result.files.values()}
     )
-    prefix = "  already there: " if event.status == "skipped" else "  "
-    print_status(f"{prefix}{', '.join(event.files)} -> {', '.join(folders)}")
-    if event.gain not in (None, 1.0):
-        decibels = -20 * math.log10(event.gain or 1.0)
+    prefix = "  already there: " if result.status == "skipped" else "  "
+    print_status(f"{prefix}{', '.join(result.files)} -> {', '.join(folders)}")
+    if result.gain not in (None, 1.0):
+        decibels = -20 * math.log10(result.gain or 1.0)
         print_status(f"  all stems lowered by {decibels:.1f} dB to avoid clipping")
 
 
 class JsonReporter:
-    """Writes each event as a line of JSON, from any thread. A closed stream stops nothing."""
+    """Writes each event as a line of JSON, from any thread. Errors of the stream are ignored."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -150,7 +151,7 @@ def _json_lines() -> Iterator[JsonReporter]:
 
     log, handler = logging.getLogger("htdemucs"), LogHandler()
     log.addHandler(handler)
-    show_before, warnings.showwarning = warnings.showwarning, show_warning
+    original, warnings.showwarning = warnings.showwarning, show_warning
     code = 1
     try:
         yield reporter
@@ -173,7 +174,7 @@ def _json_lines() -> Iterator[JsonReporter]:
         sys.exit(code)
     finally:
         log.removeHandler(handler)
-        warnings.showwarning = show_before
+        warnings.showwarning = original
         reporter(Ended(code))
 
 
@@ -183,7 +184,7 @@ def exit_code(error: Exception) -> int:
 
 
 def one_line(error: Exception) -> str:
-    """Return an error's message; if a command got invalid arguments, with the way to its help."""
+    """Return an error's message; for invalid arguments, with the command that prints help."""
     if not isinstance(error, click.UsageError):
         return str(error)
     path = error.ctx.command_path if error.ctx else "htdemucs"

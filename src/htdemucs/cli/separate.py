@@ -17,9 +17,10 @@ from htdemucs.cli.progress import ConsoleReporter, reporting
 from htdemucs.errors import HTDemucsError, SeparationError
 from htdemucs.events import Event, EventCallback, Failed, Finished, Found, Written
 from htdemucs.fsutil import model_folder
+from htdemucs.results import STATUSES, TrackResult, summary
 
 if TYPE_CHECKING:
-    from htdemucs.batch import Library, Outcome, Track
+    from htdemucs.batch import Library, Track
     from htdemucs.separation import Separator
     from htdemucs.stems import OutputOptions
 
@@ -128,7 +129,7 @@ def separate(
         if to_stdout:
             out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="htdemucs-")))
         library_folder = out / model_folder(name)
-        inputs = _find_tracks(tracks, [out, library_folder], stack, on_event)
+        found = _find_tracks(tracks, [out, library_folder], stack, on_event)
         settings = engine | {
             "split": not no_split,
             "compiled": compiled,
@@ -141,19 +142,19 @@ def separate(
 
         library = Library(library_folder, options, skip_existing=skip_existing)
         if dry_run:
-            _print_plan(library, inputs, separators[0], on_event)
+            _print_dry_run(library, found, separators[0], on_event)
             return
         signals = SignalHandler()
-        outcomes: list[Outcome] = []
+        results: list[TrackResult] = []
         callback = _name_stdout(on_event) if to_stdout else on_event
         with signals:
             try:
-                outcomes.extend(library.separate_all(inputs, separators, callback))
+                results.extend(library.separate_all(found, separators, callback))
             except KeyboardInterrupt:
                 print_status("stopped; run the same command again to resume")
-        _conclude(outcomes, signals, as_json=as_json, quiet=quiet or progress == "json")
+        _conclude(results, signals, as_json=as_json, quiet=quiet or progress == "json")
         if to_stdout:
-            [[file]] = [outcome.files.values() for outcome in outcomes]
+            [[file]] = [result.files.values() for result in results]
             with Path(file).open("rb") as stem:
                 shutil.copyfileobj(stem, sys.stdout.buffer)
 
@@ -170,7 +171,7 @@ def _output_settings(
     bitrate: int | None,
     **others: Any,
 ) -> "OutputOptions":
-    """Return the output options, with the published command's flags in the place of ours."""
+    """Return the output options, where flags of the published command replace ours."""
     if int24 + float32 + (bit_depth is not None) > 1:
         raise click.UsageError("choose one of --int24, --float32 and --bit-depth")
     if int24 or float32:
@@ -188,13 +189,13 @@ def _output_settings(
 
 
 def _find_tracks(
-    words: tuple[Path, ...], exclude: list[Path], stack: ExitStack, on_event: EventCallback
+    inputs: tuple[Path, ...], exclude: list[Path], stack: ExitStack, on_event: EventCallback
 ) -> "list[Track | HTDemucsError]":
     """Return the tracks; if none can be read, report why and exit before a model is loaded."""
     from htdemucs.audio import AudioFile
     from htdemucs.batch import Track, find_tracks
 
-    paths = [_save_stdin(stack) if word == STANDARD_STREAM else word for word in words]
+    paths = [_save_stdin(stack) if path == STANDARD_STREAM else path for path in inputs]
     tracks: list[Track | HTDemucsError] = list(find_tracks(paths, exclude))
     on_event(Found(len(tracks)))
     failures = []
@@ -222,15 +223,15 @@ def _load(
     settings: dict[str, Any],
     on_event: EventCallback,
 ) -> "list[Separator]":
-    """Return a separator for each device, with only those networks that the files need."""
+    """Return a separator for each device, with only the networks that the files need."""
     from htdemucs.fast import keep_freed_memory
     from htdemucs.separation import Separator
     from htdemucs.weights import load_model
 
     separators = []
-    for place in device.split(",") if device else [None]:
+    for one in device.split(",") if device else [None]:
         only = stems or options.only_stem
-        model = load_model(name, repo=repo, device=place, stems=only, on_progress=on_event)
+        model = load_model(name, repo=repo, device=one, stems=only, on_progress=on_event)
         needed = stems or options.needed_stems(model.sources)
         separator = Separator(model, stems=needed, **settings)
         separators.append(separator)
@@ -251,7 +252,7 @@ def _check_one_output(
         raise click.UsageError("standard output takes one track; name one file")
 
 
-def _print_plan(
+def _print_dry_run(
     library: "Library",
     tracks: "list[Track | HTDemucsError]",
     separator: "Separator",
@@ -263,10 +264,10 @@ def _print_plan(
         try:
             if isinstance(track, HTDemucsError):
                 raise track
-            placed = library.place(track)
-            step = library.preview(placed, separator)
-            files = ", ".join(library.files(placed, separator).values())
-            print(f"{step:8}  {placed.location}  ->  {files}")
+            assigned = library.assign_output(track)
+            step = library.dry_run(assigned, separator)
+            files = ", ".join(library.output_files(assigned, separator).values())
+            print(f"{step:8}  {assigned.location}  ->  {files}")
         except HTDemucsError as error:
             failed = True
             location = None if isinstance(track, HTDemucsError) else track.location
@@ -276,20 +277,18 @@ def _print_plan(
 
 
 def _conclude(
-    outcomes: "list[Outcome]", signals: SignalHandler, *, as_json: bool, quiet: bool
+    results: list[TrackResult], signals: SignalHandler, *, as_json: bool, quiet: bool
 ) -> None:
     """Print the summary; exit with an error if a track failed or a signal stopped the run."""
-    from htdemucs.batch.results import STATUSES, summary
-
-    counts = summary(outcomes)
+    counts = summary(results)
     if as_json:
         print(json.dumps({**counts, "stopped": signals.signal is not None}, indent=2))
-    failures = [outcome for outcome in outcomes if outcome.status == "failed"]
-    if len(outcomes) > 1:
+    failures = [result for result in results if result.status == "failed"]
+    if len(results) > 1:
         parts = [f"{counts[status]} {status}" for status in STATUSES if counts[status]]
-        print_status(f"{len(outcomes)} tracks: {', '.join(parts)}")
+        print_status(f"{len(results)} tracks: {', '.join(parts)}")
         for failure in () if quiet else failures:
-            print_error(failure.reason or "")
+            print_error(failure.error or "")
     if signals.signal is not None:
         raise click.exceptions.Exit(signals.exit_code)
     if failures:
@@ -297,13 +296,14 @@ def _conclude(
 
 
 def _name_stdout(on_event: EventCallback) -> EventCallback:
-    """Return a callback that names standard output in the place of the stem's temporary file."""
+    """Return a callback that replaces the path of the temporary file with "-" in events."""
 
     def callback(event: Event) -> None:
         if isinstance(event, Written):
             event = replace(event, path="-")
         elif isinstance(event, Finished):
-            event = replace(event, files=dict.fromkeys(event.files, "-"))
+            result = event.result
+            event = Finished(replace(result, files=dict.fromkeys(result.files, "-")))
         on_event(event)
 
     return callback

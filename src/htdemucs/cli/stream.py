@@ -76,18 +76,19 @@ def stream(
         from htdemucs.stems.pipe import separate_pipe
         from htdemucs.weights import load_model
 
-        level, source, wanted = _level(normalization), raw_format(raw), opt.split_list(stems)
+        level, input_format = _parse_normalization(normalization), raw_format(raw)
+        selected = opt.split_list(stems)
         refuse_terminals()
         settings = engine | {"compiled": compiled, "batch_size": engine["batch_size"] or 1}
-        model = load_model(name, repo=repo, device=device, stems=wanted, on_progress=on_event)
-        separator = Separator(model, stems=wanted, **settings)
+        model = load_model(name, repo=repo, device=device, stems=selected, on_progress=on_event)
+        separator = Separator(model, stems=selected, **settings)
         keep_freed_memory()
         print_status(f"{name} on {separator.device}, {separator.precision}")
         pipe = AudioPipe(
             standard_input(),
             sample_rate=separator.sample_rate,
             channels=separator.audio_channels,
-            raw=source,
+            raw=input_format,
         )
         rate, channels = pipe.source_sample_rate, len(separator.stems) * pipe.channels
         print_status(f"{', '.join(separator.stems)}: {channels} channels in all, {rate} Hz")
@@ -95,7 +96,7 @@ def stream(
             separate_pipe(separator, pipe, writer, level, on_progress=on_event)
 
 
-def _level(text: str) -> "Normalization | Running":
+def _parse_normalization(text: str) -> "Normalization | Running":
     from htdemucs.separation import Normalization
 
     if text == "running":

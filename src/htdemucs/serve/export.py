@@ -16,7 +16,7 @@ from htdemucs.errors import AudioError, SeparationError
 from htdemucs.serve.preview import Samples, Stretched
 from htdemucs.stems.output_options import HEADROOM, OutputOptions
 from htdemucs.stems.paths import OutputPaths
-from htdemucs.stems.writer import Output, TrackFiles
+from htdemucs.stems.writer import OutputFiles, StemWriter
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -95,7 +95,7 @@ class Mix:
         return factors * sides[..., None]
 
 
-def export_stems(song: Song, options: OutputOptions, places: OutputPaths) -> dict[str, Path]:
+def export_stems(song: Song, options: OutputOptions, paths: OutputPaths) -> dict[str, Path]:
     """Write the stems as `options` says; return the files.
 
     Raises:
@@ -116,20 +116,20 @@ def export_stems(song: Song, options: OutputOptions, places: OutputPaths) -> dic
     )
     for _ in source:  # its length is known at its end
         pass
-    files = TrackFiles(stems, source, places, options, exclusive=True)
+    files = OutputFiles(stems, source, paths, options, exclusive=True)
     peaks = _write(song, files, song.gain)
     gain = options.gain(max(peaks.values()), files.encoding)
     if gain != 1:  # sums may clip where the stems did not
         _write(song, files, song.gain * gain)
-    return files.targets
+    return files.paths
 
 
-def _write(song: Song, files: TrackFiles, gain: float) -> dict[str, float]:
-    with Output(files, gain) as output:
+def _write(song: Song, files: OutputFiles, gain: float) -> dict[str, float]:
+    with StemWriter(files, gain) as writer:
         for block in song.blocks():
-            output.write(block / song.gain)
-        peaks = output.finish()
-        output.close()
+            writer.write(block / song.gain)
+        peaks = writer.finish()
+        writer.close()
     return peaks
 
 

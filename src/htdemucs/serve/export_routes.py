@@ -117,7 +117,7 @@ def _made(song: Song, choices: Choices, name: str, folder: Path) -> dict[str, Pa
         return {"mix": path}
     if choices.kind == "stem-file":
         options = OutputOptions(AudioEncoding(bitrate=choices.bitrate), stem_file=True)
-        return export_stems(song, options, options.places(Path(name), folder))
+        return export_stems(song, options, options.output_paths(Path(name), folder))
     if choices.kind == "stem":
         stem = choices.stem or ""
         song = Song({stem: song.stems[stem]}, song.original, song.gain, song.align)
@@ -127,7 +127,7 @@ def _made(song: Song, choices: Choices, name: str, folder: Path) -> dict[str, Pa
         return dict(song.stems)
     residual: Residual = "write" if choices.residual and choices.kind == "zip" else "none"
     options = OutputOptions(encoding, residual=residual)
-    return export_stems(song, options, options.places(Path("stems"), folder))
+    return export_stems(song, options, options.output_paths(Path("stems"), folder))
 
 
 def _song(here: Service, row: Values) -> Song:
@@ -139,7 +139,7 @@ def _song(here: Service, row: Values) -> Song:
     return Song(
         stems,
         original if original.is_file() else None,
-        about.get("levels", {}).get("gain") or 1.0,
+        about.get("gain") or 1.0,
         about.get("output", {}).get("align") or "start",
     )
 

@@ -30,17 +30,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 
 from htdemucs.audio import AudioFile, Resampler, pad_or_trim
-from htdemucs.batch import Library, Outcome, Track, read_manifest
+from htdemucs.batch import Library, Track, read_manifest
 from htdemucs.errors import HTDemucsError, SeparationError
 from htdemucs.fast import keep_freed_memory
 from htdemucs.fsutil import fresh_folder, model_folder
+from htdemucs.results import TrackResult
 from htdemucs.separation import Separator
 from htdemucs.serve.db import Database, Deletion, Jobs, Tracks, Values, WithdrawnError, tags
 from htdemucs.serve.error_codes import TooLongError, code_of
 from htdemucs.serve.preview import Preview, decode
 from htdemucs.serve.settings import Settings
-from htdemucs.stems.observer import Observer
-from htdemucs.stems.writer import Worker as PipelineThread
+from htdemucs.stems.observer import Observer, StreamFrom
+from htdemucs.stems.writer import BackgroundThread
 
 Ranges = list[list[int]]
 
@@ -65,7 +66,6 @@ def end_of(ranges: Iterable[Iterable[int]], frame: int) -> int:
 
 EVERY = 0.25  # seconds between reports of one track
 EDGE = 0.1  # seconds that a resampler needs to forget where it began
-Way = Callable[[int], Iterator[Tensor]]
 
 
 def too_long(seconds: float, longest: float) -> TooLongError:
@@ -131,9 +131,9 @@ class Listening(Observer):
         self._started = self._reported = time.monotonic()
         self._made = 0  # samples made by now, in any order
         preview.clear()
-        self.answers = self._kept = KeptAnswers(preview.folder / "answers", self._look)
+        self.outputs = self._kept = KeptAnswers(preview.folder / "answers", self._look)
 
-    def begin(self, source: AudioFile, length: int, way: Way) -> None:
+    def on_start(self, source: AudioFile, length: int, stream_from: StreamFrom) -> None:
         """Hear of the track; tell the page its length.
 
         Raises:
@@ -143,7 +143,7 @@ class Listening(Observer):
         if length / source.sample_rate > self._longest:
             self.refused = too_long(length / source.sample_rate, self._longest)
             raise self.refused
-        self._source, self._length, self._way = source, length, way
+        self._source, self._length, self._stream_from = source, length, stream_from
         self._started = time.monotonic()
         self._frames = source.source_length
         self._original = _Original(source, self._preview)
@@ -156,7 +156,7 @@ class Listening(Observer):
             frames=self._frames,
         )
 
-    def heard(self, start: int, block: Tensor) -> None:
+    def on_block(self, start: int, block: Tensor) -> None:
         """Put the next block into the preview, then make later parts that somebody waits for.
 
         Raises:
@@ -183,9 +183,9 @@ class Listening(Observer):
         if first < self._frames:
             run = self._run(first)
             self._kept.is_ahead = True
-            with PipelineThread(1) as beside:
+            with BackgroundThread(1) as beside:
                 beside.submit(self._original.reach, first)
-                for block in self._way(run.start):
+                for block in self._stream_from(run.start):
                     self._made += block.shape[-1]
                     start, stop = run.push(block)
                     met = end_of(self._ranges, stop) > stop
@@ -349,18 +349,18 @@ class Worker:
         limits = self._settings.limits
         listening = Listening(self._jobs, row, self._name, limits.seconds, preview)
         try:
-            outcome = library.separate(track, separator, watcher=listening)
+            outcome = library.separate(track, separator, observer=listening)
         finally:
             listening.end()
         if listening.lost:
             raise listening.lost  # this process ends; the job is resumed
         self._jobs.look(row["id"], self._name)  # raises if it was withdrawn
         if outcome.status == "failed":
-            self._fail(row, outcome.reason or "", code_of(listening.refused))
+            self._fail(row, outcome.error or "", code_of(listening.refused))
         else:
             self._finish(row | {"stems": list(separator.stems)}, outcome, preview)
 
-    def _finish(self, row: Values, outcome: Outcome, preview: Preview) -> None:
+    def _finish(self, row: Values, outcome: TrackResult, preview: Preview) -> None:
         files = {
             stem: {"path": path, "bytes": Path(path).stat().st_size}
             for stem, path in outcome.files.items()
@@ -420,11 +420,11 @@ class Worker:
         folder = _folder(Path(row["path"]), self._settings.library)
         track = Track(row["path"], folder)
         copies = [row["copy"]] if row["copy"] else []
-        first = library.place(track).copy
+        first = library.assign_output(track).duplicate_index
         for copy in [*copies, *range(first, first + MOST_COPIES)]:
-            track = replace(track, copy=copy)
-            places = library.options.places(track.path, Path(library.out) / folder, copy)
-            if self._jobs.place(row, self._name, str(places.manifest), copy):
+            track = replace(track, duplicate_index=copy)
+            manifest = library.output_paths_for(track).manifest
+            if self._jobs.place(row, self._name, str(manifest), copy):
                 return track
         raise SeparationError(f"there are too many tracks called {row['name']}; rename it")
 

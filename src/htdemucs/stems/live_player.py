@@ -18,15 +18,9 @@ from htdemucs.audio import (
     resampled_length,
 )
 from htdemucs.errors import AudioError
-from htdemucs.events import (
-    EventCallback,
-    Finished,
-    ProgressTracker,
-    Started,
-    ignore_events,
-    results,
-)
+from htdemucs.events import EventCallback, ProgressTracker, Started, ignore_events, result_events
 from htdemucs.fast import use_this_thread_only
+from htdemucs.results import TrackResult
 from htdemucs.separation import LiveSeparator, RealTimeSeparator
 from htdemucs.stems.mixer import Mixer
 
@@ -73,15 +67,19 @@ def live_pipe(
     length = pipe.source_length + resampled_length(live.delay, live.sample_rate, rate)
     rest = torch.cat([resampler.push(mixer.mix(live.finish())), resampler.flush()], dim=-1)
     write(pad_or_trim(rest, length - written))
-    finished = Finished(
+    result = TrackResult(
         track=NAME,
         status="separated",
         files={MIX: NAME},
         duration=pipe.source_length / rate,
         seconds=time.monotonic() - started,
+        sample_rate=rate,
+        length=length,
+        source_length=pipe.source_length,
         gain=1.0,
+        warnings=pipe.notes,
     )
-    for event in results(finished, pipe.notes):
+    for event in result_events(result):
         on_event(event)
 
 

@@ -1,4 +1,4 @@
-"""Listening to a track's stems while they are made, and having later ones made first."""
+"""Following the stems of a track while they are separated, and requesting later parts early."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,35 +8,40 @@ from torch import Tensor
 from htdemucs.audio import AudioFile
 from htdemucs.separation import Normalization, OutputCache, Separator
 
+StreamFrom = Callable[[int], Iterator[Tensor]]
+
 
 class Observer:
-    """Hears a track's blocks of stems, (S, C, L) at the model's sample rate. This one sleeps.
+    """Receives a track's blocks of stems, (S, C, L) at the model's sample rate; does nothing here.
 
     Attributes:
-        answers: keeps what the network said of later parts, so that nothing is computed twice.
+        outputs: caches the network's outputs for later parts, so that nothing is computed twice.
     """
 
-    answers: OutputCache | None = None
+    outputs: OutputCache | None = None
 
-    def begin(self, source: AudioFile, length: int, way: Callable[[int], Iterator[Tensor]]) -> None:
-        """Hear of the track: its file, its length in samples at the model's rate, and a way ahead.
+    def on_start(self, source: AudioFile, length: int, stream_from: StreamFrom) -> None:
+        """Receive the track before its first block.
 
-        `way(start)` makes and yields the blocks from that sample on. `heard` may use it, at any
-        time; the files do not depend on it.
+        Args:
+            source: the track's file.
+            length: samples in the track, at the model's sample rate.
+            stream_from: `stream_from(start)` separates and yields the blocks from sample `start`
+                on. `on_block` may call it at any time; the files do not depend on it.
         """
 
-    def heard(self, start: int, block: Tensor) -> None:
-        """Take the next block; it begins at sample `start`. An exception ends the work."""
+    def on_block(self, start: int, block: Tensor) -> None:
+        """Receive the next block, which begins at sample `start`. An exception ends the work."""
 
 
-def ahead(
+def stream_beside(
     separator: Separator,
     source: AudioFile,
     normalization: Normalization,
-    answers: OutputCache | None,
+    outputs: OutputCache | None,
     start: int,
 ) -> Iterator[Tensor]:
-    """Yield a track's blocks of stems from a sample on, beside the run that makes its files."""
-    again = source.at_rate(source.sample_rate)
-    for stems in separator.stream(again, normalization, skip=start, cache=answers):
+    """Yield a track's blocks of stems from sample `start` on, apart from the run for its files."""
+    blocks = source.at_rate(source.sample_rate)
+    for stems in separator.stream(blocks, normalization, skip=start, cache=outputs):
         yield torch.stack(list(stems.values())).cpu()

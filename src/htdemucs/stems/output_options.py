@@ -1,4 +1,4 @@
-"""Which stems of a track are written, and how."""
+"""The options for a track's files: stems, format, names and levels."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from htdemucs.audio import Align, AudioEncoding
 from htdemucs.errors import SeparationError
-from htdemucs.stems.paths import OutputPaths, places, template_fields
+from htdemucs.stems.paths import OutputPaths, output_paths, template_fields
 
 ClipMode = Literal["rescale", "clamp", "none"]
 OtherMethod = Literal["add", "minus", "none"]
@@ -18,31 +18,32 @@ RESIDUAL = "residual"  # the file of mixture minus stems
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """How a file's stems are written.
+    """The options for the files of a track.
 
     Attributes:
-        encoding: format, depth and bit rate.
-        filename: template below the output folder, of {track} (the name before its last dot),
-            {trackext}, {stem}, {ext}, and the tags {artist}, {title} and {album}.
-        clip_mode: if a stem's peak is more than the format can hold, "rescale" lowers all stems by
+        encoding: format, bit depth and bit rate.
+        filename: template for paths below the output folder. Its fields are {track} (the name
+            before its last dot), {trackext}, {stem}, {ext} and the tags {artist}, {title} and
+            {album}.
+        clip_mode: if a stem's peak exceeds what the format can hold, "rescale" lowers all stems by
             one gain, so that they still add up; "clamp" cuts peaks at 0.99; "none" leaves them to
             the format. 32-bit floats hold every peak and are never rescaled.
         two_stems: write only this stem and the rest of the mixture.
         other_method: the rest is the sum of the other stems ("add", as no_STEM), the mixture minus
             the stem ("minus", as minus_STEM), or not written ("none").
         residual: the difference between the mixture and the sum of the stems is left out ("none"),
-            shared among the stems ("spread") or written beside them as "residual" ("write"). With
-            the latter two the files add up to the mixture: exactly in 16 and 24 bits where the
-            track has no more bits and no resampling or gain came between, else to rounding, and in
-            lossy formats as closely as they keep their samples. Where a stem clips without being
-            rescaled, what is cut off is in the last file.
+            shared among the stems ("spread") or written as another file, "residual" ("write").
+            With "spread" and "write" the files add up to the mixture. The sum is exact in 16 and
+            24 bits if the track has no more bits and was neither resampled nor rescaled; otherwise
+            it is exact to within rounding, and in lossy formats to within their precision. If a
+            stem clips without being rescaled, the last file contains what was cut off.
         sample_rate: Hz of the files; by default the track's own.
         keep_bit_depth: in wav and flac, write as many bits as a lossless track has.
-        stem_file: write one .stem.mp4 for DJ programs, the mixture and its four stems, instead.
-        align: "start" begins stems with the track's first sample; "video" puts silence where the
-            sound of a video starts late or has gaps, so that stems stay in step with the pictures.
+        stem_file: write one .stem.mp4 for DJ programs, with the mixture and its four stems.
+        align: "start" begins the stems with the track's first sample. "video" inserts silence
+            where the sound of a video starts late or has gaps, so that stems match the pictures.
         copy_tags: copy the track's tags and cover art to the stems.
-        keep_times: give the files the track's time of modification.
+        keep_times: give the files the track's modification time.
     """
 
     encoding: AudioEncoding = field(default_factory=AudioEncoding)
@@ -69,8 +70,7 @@ class OutputOptions:
             if getattr(self, name) not in get_args(kind):
                 known = ", ".join(get_args(kind))
                 raise SeparationError(f"{name} must be one of {known}, not {getattr(self, name)}")
-        used = template_fields(self.filename)
-        if "stem" not in used and not self.stem_file:
+        if "stem" not in template_fields(self.filename) and not self.stem_file:
             raise SeparationError(
                 "the file name template must contain {stem}, or stems overwrite each other"
             )
@@ -83,10 +83,10 @@ class OutputOptions:
             )
 
     def needed_stems(self, sources: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the model's outputs that must be computed to write what is asked for.
+        """Return the sources of the model that are needed to write the files.
 
         Raises:
-            SeparationError: the model has no such stem.
+            SeparationError: the model does not have the stem.
         """
         if self.two_stems is None:
             return sources
@@ -102,7 +102,7 @@ class OutputOptions:
 
     @property
     def only_stem(self) -> tuple[str, ...] | None:
-        """The one stem that is enough to write everything, whatever the model; None for several."""
+        """The only stem that is needed to write the files, whatever the model; None for several."""
         return (self.two_stems,) if self.two_stems and self.other_method != "add" else None
 
     def output_names(self, stems: tuple[str, ...]) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ class OutputOptions:
         return self.stem_file or self.residual != "none" or minus
 
     def encoding_for(self, bit_depth: int | None) -> AudioEncoding:
-        """Return the encoding for a track of this many bits (None: lossy)."""
+        """Return the encoding for a track of this bit depth (None: lossy)."""
         if self.stem_file:
             return AudioEncoding("m4a", bitrate=self.encoding.bitrate)
         if not self.keep_bit_depth or bit_depth is None:
@@ -130,20 +130,20 @@ class OutputOptions:
         return dataclasses.replace(self.encoding, bit_depth=bit_depth)
 
     def gain(self, peak: float, encoding: AudioEncoding) -> float:
-        """Return the factor for all stems when this is the highest peak among them."""
+        """Return the factor for all stems if this is their highest peak."""
         return 1 / max(1.0, HEADROOM * peak) if self.may_rescale(encoding) else 1.0
 
     def may_rescale(self, encoding: AudioEncoding) -> bool:
-        """Whether there are peaks for which `gain` is not 1."""
+        """Whether `gain` can be other than 1."""
         return self.clip_mode == "rescale" and not encoding.holds_any_peak
 
-    def places(self, track: Path, out_dir: Path, copy: int = 1) -> OutputPaths:
-        """Return where the files of `track` go; see `naming.places`."""
+    def output_paths(self, track: Path, folder: Path, duplicate_index: int = 1) -> OutputPaths:
+        """Return the paths of the files of `track` below `folder`; see `paths.output_paths`."""
         extension = "stem.mp4" if self.stem_file else self.encoding.extension
-        return places(track, out_dir, self.filename, extension, copy)
+        return output_paths(track, folder, self.filename, extension, duplicate_index)
 
-    def targets(self, places: OutputPaths, stems: tuple[str, ...]) -> dict[str, Path]:
-        """Return the files to write by their stems' names."""
+    def stem_paths(self, paths: OutputPaths, stems: tuple[str, ...]) -> dict[str, Path]:
+        """Return the files to write, by the names of their stems."""
         if self.stem_file:
-            return {"stem file": places.stem(places.values["track"])}
-        return {name: places.stem(name) for name in self.output_names(stems)}
+            return {"stem file": paths.stem(paths.values["track"])}
+        return {name: paths.stem(name) for name in self.output_names(stems)}

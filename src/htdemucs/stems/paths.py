@@ -1,4 +1,4 @@
-"""Where the files of a track go."""
+"""The paths of a track's stems, its manifest and its unfinished work."""
 
 import hashlib
 import re
@@ -11,21 +11,21 @@ from htdemucs.errors import SeparationError
 
 TAGS = ("artist", "title", "album")
 FIELDS = ("track", "trackext", "stem", "ext", *TAGS)
-NUMBERED = ("track", *TAGS)  # the first of these in the template gets the " (2)" of a copy
+NUMBERED = ("track", *TAGS)  # the first of these in the template gets the " (2)" of a duplicate
 LONGEST = 150  # bytes of a name made from a tag
-_UNSAFE = frozenset('<>:"/\\|?*')  # in a file name, on one system or another
+_UNSAFE = frozenset('<>:"/\\|?*')  # not allowed in file names on some systems
 _DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE)  # Windows'
 
 
 @dataclass(frozen=True)
 class OutputPaths:
-    """A track's place below an output folder.
+    """The paths of a track's files below an output folder.
 
     Attributes:
-        folder: nothing is written outside it.
-        manifest: the file that tells how the stems were made.
-        values: of the template's fields.
-        template: of a stem's file.
+        folder: no file is written outside it.
+        manifest: the file that records how the stems were made.
+        values: the values of the template's fields.
+        template: the template for the path of a stem.
     """
 
     folder: Path
@@ -35,46 +35,47 @@ class OutputPaths:
 
     def stem(self, name: str) -> Path:
         """Return the path of the stem `name`."""
-        return _placed(self.folder, self.template, self.values | {"stem": name})
+        return _fill(self.template, self.values | {"stem": name}, self.folder)
 
     @property
-    def spool(self) -> Path:
-        """The hidden file beside the manifest that keeps unfinished work."""
+    def cache_file(self) -> Path:
+        """The hidden file beside the manifest that holds unfinished work."""
         digest = hashlib.sha256(self.manifest.name.encode("utf-8", "surrogateescape")).hexdigest()
         return self.manifest.with_name(f".htdemucs-{digest[:16]}.work")
 
 
-def places(track: Path, folder: Path, template: str, extension: str, copy: int = 1) -> OutputPaths:
-    """Return where the files of `track` go below `folder`.
+def output_paths(
+    track: Path, folder: Path, template: str, extension: str, duplicate_index: int = 1
+) -> OutputPaths:
+    """Return the paths of the files of `track` below `folder`.
 
     Args:
         track: the file; its name and tags fill the template.
-        folder: nothing is placed outside it.
-        template: of a stem's file.
-        extension: for {ext}.
-        copy: 2 for the second track of the same name, whose files go to "song (2)".
+        folder: no file is written outside it.
+        template: the template for the path of a stem.
+        extension: the value of {ext}.
+        duplicate_index: 2 for the second track of the same name, whose files go to "song (2)".
 
     Raises:
         SeparationError: the template and the track's name or tags lead out of the folder.
     """
-    used = template_fields(template)
+    fields = template_fields(template)
     name, _, suffix = track.name.rpartition(".")
     name = (name or track.name).rstrip(" .") or "_"  # Windows drops them, and folders collide
     values = {"track": name, "trackext": suffix, "ext": extension}
-    if set(used) & set(TAGS):
-        found = read_fields(track)
-        defaults = {"title": values["track"]}
+    if set(fields) & set(TAGS):
+        tags = read_fields(track)
         for tag in TAGS:
-            default = defaults.get(tag, f"Unknown {tag}")
-            values[tag] = file_name(found.get(tag, "")) or file_name(default)
-    if copy > 1:
-        numbered = next((field for field in NUMBERED if field in used), None)
+            default = name if tag == "title" else f"Unknown {tag}"
+            values[tag] = file_name(tags.get(tag, "")) or file_name(default)
+    if duplicate_index > 1:
+        numbered = next((field for field in NUMBERED if field in fields), None)
         if numbered is None:
-            template = template.replace("{stem}", f"{{stem}} ({copy})")
+            template = template.replace("{stem}", f"{{stem}} ({duplicate_index})")
         else:
-            values[numbered] += f" ({copy})"
-    ending = "json" if "stem" in used else "htdemucs.json"
-    manifest = _placed(folder, template, values | {"stem": "htdemucs", "ext": ending})
+            values[numbered] += f" ({duplicate_index})"
+    ending = "json" if "stem" in fields else "htdemucs.json"
+    manifest = _fill(template, values | {"stem": "htdemucs", "ext": ending}, folder)
     if manifest.suffix != ".json":
         manifest = manifest.with_name(f"{manifest.name}.json")
     return OutputPaths(folder, manifest, values, template)
@@ -83,7 +84,8 @@ def places(track: Path, folder: Path, template: str, extension: str, copy: int =
 def file_name(text: str) -> str:
     """Return a tag's text as one part of a path.
 
-    It has no separators and no control characters, is short, and names no device of Windows.
+    The result contains no separators or control characters, is short, and is not the name of a
+    Windows device.
     """
     safe = "".join("_" if c in _UNSAFE or not c.isprintable() else c for c in text).strip(" .")
     if _DEVICE.fullmatch(safe):
@@ -95,7 +97,7 @@ def template_fields(template: str) -> list[str]:
     """Return the names in braces.
 
     Raises:
-        SeparationError: the template cannot be read, or asks for something unknown.
+        SeparationError: the template is malformed or contains an unknown name.
     """
     try:
         parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
@@ -112,7 +114,8 @@ def template_fields(template: str) -> list[str]:
     return [str(name) for _, name, _, _ in parts]
 
 
-def _placed(folder: Path, template: str, values: dict[str, str]) -> Path:
+def _fill(template: str, values: dict[str, str], folder: Path) -> Path:
+    """Return the path that a template gives, which must be below `folder`."""
     path = folder / template.format_map(values)
     if not path.resolve().is_relative_to(folder.resolve()):
         raise SeparationError(f"{values['track']} would be written outside {folder}: {path}")

@@ -1,4 +1,4 @@
-"""From audio that is still coming in to stems, which go out as they are finished."""
+"""Separating audio while it arrives, from a pipe to a pipe."""
 
 import queue
 import threading
@@ -9,19 +9,13 @@ import torch
 from torch import Tensor
 
 from htdemucs.audio import AudioPipe, PipeWriter, Resampler, pad_or_trim
-from htdemucs.events import (
-    EventCallback,
-    Finished,
-    ProgressTracker,
-    Started,
-    ignore_events,
-    results,
-)
+from htdemucs.events import EventCallback, ProgressTracker, Started, ignore_events, result_events
+from htdemucs.results import TrackResult
 from htdemucs.separation import Normalization, Separator
 from htdemucs.separation.levels import Running
 
 NAME = "-"  # of the track and of its files, in events
-AHEAD = 128  # blocks that are read while the network computes: 16 seconds
+MAX_PENDING = 128  # blocks that are read while the network computes: 16 seconds
 
 
 def separate_pipe(
@@ -32,52 +26,60 @@ def separate_pipe(
     *,
     on_progress: EventCallback | None = None,
 ) -> None:
-    """Separate a pipe to its end, if it has one; the writer's channels are those of all stems.
+    """Separate a pipe until it ends. The writer's channels are those of all stems.
 
-    What is written is as long as the input, and at its sample rate. `on_progress` is called with
-    the events of the track, whose total is unknown.
+    The output has the same length and sample rate as the input. `on_progress` is called with the
+    events of the track, whose total is unknown.
 
     Raises:
         AudioError: the input is damaged beyond use.
-        BrokenPipeError: nobody reads the output.
+        BrokenPipeError: the output was closed by its reader.
     """
-    tell, started, rate = on_progress or ignore_events, time.monotonic(), pipe.source_sample_rate
-    tell(Started(NAME))
-    pace, written = ProgressTracker(NAME, None), 0
-    back = Resampler(separator.sample_rate, rate, len(separator.stems) * pipe.channels)
-    for stems in separator.stream(_ahead(pipe), normalization):
-        block = back.push(torch.cat(list(stems.values())).cpu())
+    on_event, rate = on_progress or ignore_events, pipe.source_sample_rate
+    started = time.monotonic()
+    on_event(Started(NAME))
+    progress, written = ProgressTracker(NAME, None), 0
+    resampler = Resampler(separator.sample_rate, rate, len(separator.stems) * pipe.channels)
+    for stems in separator.stream(_read_ahead(pipe), normalization):
+        block = resampler.push(torch.cat(list(stems.values())).cpu())
         writer.write(block)
         written += block.shape[-1]
-        tell(pace.at(written / rate))
-    tail = back.flush()
-    writer.write(pad_or_trim(tail, pipe.source_length - written))
-    finished = Finished(
+        on_event(progress.at(written / rate))
+    writer.write(pad_or_trim(resampler.flush(), pipe.source_length - written))
+    result = TrackResult(
         track=NAME,
         status="separated",
         files=dict.fromkeys(separator.stems, NAME),
         duration=pipe.source_length / rate,
         seconds=time.monotonic() - started,
+        sample_rate=rate,
+        length=pipe.source_length,
+        source_length=pipe.source_length,
         gain=1.0,
+        warnings=pipe.notes,
     )
-    for event in results(finished, pipe.notes):
-        tell(event)
+    for event in result_events(result):
+        on_event(event)
 
 
-def _ahead(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Yield blocks that a thread of its own reads ahead; it may wait for ever, and is left then."""
-    coming: queue.Queue[Tensor | BaseException | None] = queue.Queue(AHEAD)
+def _read_ahead(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield the same blocks, which a daemon thread reads ahead.
+
+    Unlike `writer.read_ahead`, it does not wait for the thread at the end: a read of a pipe may
+    never return.
+    """
+    pending: queue.Queue[Tensor | BaseException | None] = queue.Queue(MAX_PENDING)
 
     def read() -> None:
         try:
             for block in blocks:
-                coming.put(block)
-            coming.put(None)
+                pending.put(block)
+            pending.put(None)
         except BaseException as error:
-            coming.put(error)
+            pending.put(error)
 
     threading.Thread(target=read, daemon=True).start()
-    while (item := coming.get()) is not None:
+    while (item := pending.get()) is not None:
         if isinstance(item, BaseException):
             raise item
         yield item

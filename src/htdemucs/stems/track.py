@@ -1,10 +1,9 @@
-"""From one track to the files of its stems."""
+"""Separating one track into files: `separate_track`, from decoding to the finished stems."""
 
 import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -14,60 +13,16 @@ import torch
 from torch import Tensor
 
 from htdemucs.audio import AudioFile, Spool
-from htdemucs.events import (
-    EventCallback,
-    Finished,
-    ProgressTracker,
-    Started,
-    ignore_events,
-    results,
-)
-from htdemucs.separation import Normalization, Separator, measure
-from htdemucs.stems.observer import Observer, ahead
+from htdemucs.events import EventCallback, ProgressTracker, Started, ignore_events, result_events
+from htdemucs.results import TrackResult
+from htdemucs.separation import Separator, measure
+from htdemucs.stems.observer import Observer, stream_beside
 from htdemucs.stems.output_options import OutputOptions
 from htdemucs.stems.paths import OutputPaths
-from htdemucs.stems.writer import WAITING, Output, TrackFiles, read_ahead
+from htdemucs.stems.writer import MAX_PENDING, OutputFiles, StemWriter, read_ahead
 
 LOG = logging.getLogger(__name__)
-BLOCK_LENGTH = 1 << 18  # samples read back from a spool at a time
-
-
-@dataclass(frozen=True)
-class SeparatedFile:
-    """The stems of a track, written.
-
-    Attributes:
-        files: path of each file by its stem's name.
-        sample_rate, length: of the files: Hz, samples.
-        source_length: samples at the track's own rate.
-        bit_depth: of the files; None in lossy formats.
-        gain: factor on all stems, below 1 where one would clip.
-        peaks: greatest absolute sample of each file before the gain.
-        warnings: sentences about what was unusual or damaged in the track.
-        resumed: seconds of the track that an earlier attempt had finished.
-    """
-
-    files: dict[str, Path]
-    sample_rate: int
-    length: int
-    source_length: int
-    bit_depth: int | None
-    gain: float
-    peaks: dict[str, float]
-    warnings: tuple[str, ...]
-    resumed: float
-
-
-class ResumeKey(NamedTuple):
-    """The spool that keeps unfinished work, and the key that names this work.
-
-    `finish` is called with the result while no other process can begin with the same files; then
-    the spool is deleted. Without it the spool stays.
-    """
-
-    spool: Path
-    key: str
-    finish: Callable[[SeparatedFile], object] | None = None
+BLOCK_LENGTH = 1 << 18  # samples that are read from the stem cache at a time
 
 
 def separate_file(
@@ -77,7 +32,7 @@ def separate_file(
     *,
     options: OutputOptions | None = None,
     on_progress: EventCallback | None = None,
-) -> SeparatedFile:
+) -> TrackResult:
     """Separate a file into `out_dir`.
 
     Stems have the track's own sample rate and, in lossless formats, exactly its length. See
@@ -88,148 +43,156 @@ def separate_file(
         AudioError: the file cannot be read, or a stem cannot be written.
         SeparationError: the options do not fit the model.
     """
-    options = options or OutputOptions()
-    places = options.places(Path(path), Path(out_dir))
-    tell, track, started = on_progress or ignore_events, str(Path(path)), time.monotonic()
-    tell(Started(track))
-    done = separate_to(separator, Path(path), places, options, tell)
-    finished = Finished(
-        track=track,
-        status="separated",
-        files={stem: str(file) for stem, file in done.files.items()},
-        duration=done.length / done.sample_rate,
-        seconds=time.monotonic() - started,
-        gain=done.gain,
-    )
-    for event in results(finished, done.warnings):
-        tell(event)
-    return done
+    path, options, on_event = Path(path), options or OutputOptions(), on_progress or ignore_events
+    paths = options.output_paths(path, Path(out_dir))
+    on_event(Started(str(path)))
+    result = separate_track(separator, path, paths, options, on_event=on_event)
+    for event in result_events(result):
+        on_event(event)
+    return result
 
 
-def separate_to(
+class ResumeKey(NamedTuple):
+    """Where the finished samples of a track are cached, so that its separation can be resumed.
+
+    Attributes:
+        cache_file: the path of the cache. It is locked against other processes during the work.
+        key: identifies everything that the samples depend on. A cache with another key is dropped.
+    """
+
+    cache_file: Path
+    key: str
+
+
+def separate_track(
     separator: Separator,
     path: Path,
-    places: OutputPaths,
+    paths: OutputPaths,
     options: OutputOptions,
-    tell: EventCallback = ignore_events,
-    resumption: ResumeKey | None = None,
-    watcher: Observer | None = None,
-) -> SeparatedFile:
-    """Separate a file to the places given; otherwise as `separate_file`, but tell only progress.
+    *,
+    name: str | None = None,
+    on_event: EventCallback = ignore_events,
+    observer: Observer | None = None,
+    resume: ResumeKey | None = None,
+    on_finish: Callable[[TrackResult], None] | None = None,
+) -> TrackResult:
+    """Separate a file to the given paths. The only events are `Progress`.
 
-    With a `resumption` finished samples are kept in its spool after every segment, and work that
-    the spool holds under the same key is not done again. The stems are bit-identical,
-    also with a `watcher`, who hears all of the track's blocks in order.
+    Args:
+        separator: the engine.
+        path: the track's file.
+        paths: the paths of its stems.
+        options: which stems are written, and how.
+        name: of the track in events and in the result; by default its path.
+        on_event: called with the events.
+        observer: receives all blocks of stems in order, resumed ones included.
+        resume: continue an earlier attempt, and cache finished samples after each segment. The
+            stems are bit-identical to those of an uninterrupted run.
+        on_finish: called when the stems are complete, before the cache is deleted and unlocked:
+            until it returns, no other process can separate to the same files.
+
+    Raises:
+        AudioError: the file cannot be read, or a stem cannot be written.
+        SeparationError: the options do not fit the model.
     """
-    options.needed_stems(separator.stems)  # refuses an unknown stem
-    source = _source(path, separator, options)
-    with Spool(places.folder, channels=1) as mixture:
-        normalization = measure(_kept(source, mixture))
+    started, name, observer = time.monotonic(), name or str(path), observer or Observer()
+    options.needed_stems(separator.stems)  # raises SeparationError for an unknown stem
+    rate, channels = separator.sample_rate, separator.audio_channels
+    source = AudioFile(path, sample_rate=rate, channels=channels, align=options.align)
+
+    with ExitStack() as stack:
+        # Decode the track once: its level is needed before its first segment.
+        mixture = stack.enter_context(Spool(paths.folder, channels=1))
+        normalization = measure(_tee_to_cache(source, mixture))
         LOG.debug(
             "%s: %s, %d samples; %s", source, source.codec, source.source_length, normalization
         )
         separator.check_length(normalization.length)
-        files = TrackFiles(separator.stems, source, places, options, resumption is not None)
-        watcher = watcher or Observer()
-        return _written(separator, files, mixture, normalization, tell, resumption, watcher)
+        files = OutputFiles(separator.stems, source, paths, options, exclusive=resume is not None)
 
+        # Open the cache of stems. It begins with what an earlier attempt has finished.
+        cache_channels = len(separator.stems) * channels
+        cache = stack.enter_context(
+            Spool.kept(resume.cache_file, cache_channels, resume.key)
+            if resume
+            else Spool(paths.folder, cache_channels)
+        )
+        use_cache = resume is not None or options.may_rescale(files.encoding)
+        resumed = position = cache.length
+        progress = ProgressTracker(name, normalization.length / rate, resumed / rate)
+        on_event(progress.at(resumed / rate))
+        stream_from = partial(stream_beside, separator, source, normalization, observer.outputs)
+        observer.on_start(source, normalization.length, stream_from)
 
-def _written(
-    separator: Separator,
-    files: TrackFiles,
-    mixture: Spool,
-    normalization: Normalization,
-    tell: EventCallback,
-    resumption: ResumeKey | None,
-    watcher: Observer,
-) -> SeparatedFile:
-    """Separate the decoded track that a spool holds."""
-    source, options, rate = files.source, files.options, separator.sample_rate
-    with ExitStack() as stack:
-        again = resumption is not None or options.may_rescale(files.encoding)
-        spool = stack.enter_context(_spool(files, resumption))
-        finished = done = spool.length
-        pace = ProgressTracker(str(source.path), normalization.length / rate, finished / rate)
-        tell(pace.at(finished / rate))
-        kept = watcher.answers
-        way = partial(ahead, separator, source, normalization, kept)
-        watcher.begin(source, normalization.length, way)
-        output = stack.enter_context(_from_spool(spool, files, watcher))
-        blocks = stack.enter_context(closing(read_ahead(_again(mixture, source), WAITING)))
-        for separated in separator.stream(blocks, normalization, skip=finished, cache=kept):
-            block = torch.stack(list(separated.values())).cpu()
-            if again:
-                spool.write(block.flatten(0, 1))
-            output.write(block)
-            start, done = done, done + block.shape[-1]
-            tell(pace.at(done / rate))
-            watcher.heard(start, block)
-        peaks = output.finish()
+        # Write what is cached, then separate the rest.
+        writer = stack.enter_context(StemWriter(files))
+        for start, block in _cached_stems(cache, channels):
+            writer.write(block)
+            observer.on_block(start, block)
+        blocks = read_ahead(_cached_mixture(mixture, source), MAX_PENDING)
+        stack.enter_context(closing(blocks))
+        outputs = observer.outputs
+        for stems in separator.stream(blocks, normalization, skip=resumed, cache=outputs):
+            block = torch.stack(list(stems.values())).cpu()
+            if use_cache:
+                cache.write(block.flatten(0, 1))
+            writer.write(block)
+            start, position = position, position + block.shape[-1]
+            on_event(progress.at(position / rate))
+            observer.on_block(start, block)
+        peaks = writer.finish()
+
+        # If a stem clips, encode all of them again with a lower gain.
         gain = options.gain(max(peaks.values()), files.encoding)
-        if gain != 1:  # seldom: everything is encoded once more
-            output.abort()
-            output = stack.enter_context(_from_spool(spool, files, Observer(), gain))
-            output.finish()
-        output.close()
-        result = _result(files, gain, peaks, finished / source.sample_rate)
-        if resumption is not None and resumption.finish is not None:
-            resumption.finish(result)
-            spool.delete()
+        if gain != 1:
+            writer.abort()
+            writer = stack.enter_context(StemWriter(files, gain))
+            for _, block in _cached_stems(cache, channels):
+                writer.write(block)
+            writer.finish()
+        writer.close()
+
+        result = TrackResult(
+            track=name,
+            status="separated",
+            files={stem: str(file) for stem, file in files.paths.items()},
+            duration=files.length / files.sample_rate,
+            seconds=time.monotonic() - started,
+            resumed=resumed / rate,
+            sample_rate=files.sample_rate,
+            length=files.length,
+            source_length=source.source_length,
+            bit_depth=files.encoding.depth,
+            gain=gain,
+            peaks=peaks,
+            warnings=source.notes,
+        )
+        if on_finish is not None:
+            on_finish(result)
+        if resume is not None:
+            cache.delete()
     return result
 
 
-def _source(path: Path, separator: Separator, options: OutputOptions) -> AudioFile:
-    rate, channels = separator.sample_rate, separator.audio_channels
-    return AudioFile(path, sample_rate=rate, channels=channels, align=options.align)
+def _tee_to_cache(source: AudioFile, cache: Spool) -> Iterator[Tensor]:
+    """Yield a track's blocks and cache them, in their layout in memory: one channel after another.
 
-
-def _kept(source: AudioFile, spool: Spool) -> Iterator[Tensor]:
-    """Yield a track's blocks, and keep them as they lie in memory: all but the last are alike."""
+    All blocks but the last have a length of one second.
+    """
     for block in source:
-        spool.write(block.reshape(1, -1))
+        cache.write(block.reshape(1, -1))
         yield block
 
 
-def _again(spool: Spool, source: AudioFile) -> Iterator[Tensor]:
-    """Yield the blocks that were kept."""
-    for block in spool.blocks(source.channels * source.sample_rate):
+def _cached_mixture(cache: Spool, source: AudioFile) -> Iterator[Tensor]:
+    """Yield the blocks that `_tee_to_cache` cached."""
+    for block in cache.blocks(source.channels * source.sample_rate):
         yield block.view(source.channels, -1)
 
 
-def _spool(files: TrackFiles, resumption: ResumeKey | None) -> Spool:
-    channels = len(files.stems) * files.source.channels
-    if resumption is None:
-        return Spool(next(iter(files.targets.values())).parent, channels)
-    return Spool.kept(resumption.spool, channels, resumption.key)
-
-
-def _from_spool(spool: Spool, files: TrackFiles, watcher: Observer, gain: float = 1.0) -> Output:
-    """Return an output that has written all samples of the spool, which the watcher has heard."""
-    output, start = Output(files, gain), 0
-    try:
-        for samples in spool.blocks(BLOCK_LENGTH):
-            block = samples.unflatten(0, (-1, files.source.channels))
-            output.write(block)
-            watcher.heard(start, block)
-            start += block.shape[-1]
-    except BaseException:
-        output.abort()
-        raise
-    return output
-
-
-def _result(
-    files: TrackFiles, gain: float, peaks: dict[str, float], resumed: float
-) -> SeparatedFile:
-    source = files.source
-    return SeparatedFile(
-        files=files.targets,
-        sample_rate=files.sample_rate,
-        length=files.length,
-        source_length=source.source_length,
-        bit_depth=files.encoding.depth,
-        gain=gain,
-        peaks=peaks,
-        warnings=source.notes,
-        resumed=resumed,
-    )
+def _cached_stems(cache: Spool, channels: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield the cached blocks of stems, (S, C, L), and the sample with which each begins."""
+    start = 0
+    for samples in cache.blocks(BLOCK_LENGTH):
+        yield start, samples.unflatten(0, (-1, channels))
+        start += samples.shape[-1]

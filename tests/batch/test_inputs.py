@@ -16,9 +16,9 @@ def touch(*paths):
         path.write_bytes(b"x")
 
 
-def found(*words, without=()):
-    """Return the paths of the tracks, and the messages about words without any."""
-    items = list(find_tracks(words, without))
+def found(*inputs, exclude=()):
+    """Return the paths of the tracks, and the errors."""
+    items = list(find_tracks(inputs, exclude))
     return (
         [track.path for track in items if isinstance(track, Track)],
         [str(error) for error in items if isinstance(error, AudioError)],
@@ -77,8 +77,8 @@ def test_links_in_circles_devices_and_dead_links_are_left_out(tmp_path):
 def test_the_stems_folder_is_left_out(tmp_path):
     touch(tmp_path / "a.mp3", tmp_path / "separated" / "mini" / "a" / "drums.wav")
     out = tmp_path / "separated"
-    assert found(tmp_path, without=[out])[0] == [tmp_path / "a.mp3"]
-    assert found(tmp_path / "**" / "*.*", without=[out])[0] == [tmp_path / "a.mp3"]
+    assert found(tmp_path, exclude=[out])[0] == [tmp_path / "a.mp3"]
+    assert found(tmp_path / "**" / "*.*", exclude=[out])[0] == [tmp_path / "a.mp3"]
     assert len(found(tmp_path)[0]) == 2
 
 
@@ -137,9 +137,9 @@ def earlier(tmp_path, write_song, tiny_model):
     """Return the one song of an album that also holds stems of another song, in a folder."""
     song = write_song(tmp_path / "album" / "song.wav")
     library = Library(tmp_path / "album" / "practice" / "stems")
-    other = library.place(Track(str(write_song(tmp_path / "elsewhere" / "other.wav", 2))))
-    outcome = library.separate(other, Separator(tiny_model))
-    assert outcome.status == "separated"
+    other = library.assign_output(Track(str(write_song(tmp_path / "elsewhere" / "other.wav", 2))))
+    result = library.separate(other, Separator(tiny_model))
+    assert result.status == "separated"
     return song
 
 
@@ -155,7 +155,7 @@ def test_stems_of_any_template_beside_songs_are_no_tracks(tmp_path, write_song, 
     song = write_song(tmp_path / "song.wav")
     for template in ("{track}_{stem}.{ext}", "{stem}/{track}.{ext}"):
         library = Library(tmp_path, OutputOptions(filename=template))
-        library.separate(library.place(Track(str(song))), Separator(tiny_model))
+        library.separate(library.assign_output(Track(str(song))), Separator(tiny_model))
     with pytest.warns(UserWarning, match="8 stems"):
         assert found(tmp_path)[0] == [song]
 
@@ -170,7 +170,7 @@ def test_only_the_stems_own_folder_is_no_input(tmp_path, word):
     """The output folder may be the folder of the songs: `-o .`"""
     touch(tmp_path / "a.mp3", tmp_path / "mini" / "a" / "bass.mp3")
     (tmp_path / "list.m3u8").write_text("a.mp3\nmini/a/bass.mp3\n")
-    assert found(tmp_path / word, without=[tmp_path, tmp_path / "mini"]) == (
+    assert found(tmp_path / word, exclude=[tmp_path, tmp_path / "mini"]) == (
         [tmp_path / "a.mp3"],
         [],
     )
@@ -180,7 +180,7 @@ def test_only_the_stems_own_folder_is_no_input(tmp_path, word):
 def test_nothing_to_do_is_never_silent(tmp_path, word):
     touch(tmp_path / "mini" / "a" / "bass.mp3")
     (tmp_path / "list.m3u8").write_text("mini/a/bass.mp3\n")
-    paths, errors = found(tmp_path / word, without=[tmp_path, tmp_path / "mini"])
+    paths, errors = found(tmp_path / word, exclude=[tmp_path, tmp_path / "mini"])
     assert paths == []
     assert len(errors) == 1
 
@@ -190,8 +190,8 @@ def test_stems_of_other_models_in_the_output_folder_are_no_tracks(tmp_path):
     touch(tmp_path / "a.mp3", tmp_path / "separated" / "mdx" / "b" / "bass.mp3")
     out = tmp_path / "separated"
     for word in (".", "**/*.mp3"):
-        assert found(tmp_path / word, without=[out, out / "mini"]) == ([tmp_path / "a.mp3"], [])
-    assert len(found(out / "mdx", without=[out, out / "mini"])[0]) == 1  # unless they are named
+        assert found(tmp_path / word, exclude=[out, out / "mini"]) == ([tmp_path / "a.mp3"], [])
+    assert len(found(out / "mdx", exclude=[out, out / "mini"])[0]) == 1  # unless they are named
 
 
 def test_a_home_folder_in_quotes(tmp_path, monkeypatch):

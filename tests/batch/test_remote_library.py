@@ -9,7 +9,7 @@ import pytest
 from htdemucs import AudioEncoding, OutputOptions, Separator, save_model
 from htdemucs.audio import Spool
 from htdemucs.batch import Library, Track, remote
-from htdemucs.batch.inputs import find_sources
+from htdemucs.batch.inputs import find_batch_tracks
 from htdemucs.batch.ray_cluster import Plan
 from htdemucs.errors import StorageError
 from htdemucs.events import Progress
@@ -62,8 +62,8 @@ def expected(tiny_model, model_folder, song, tmp_path):
     """Return the stems of the song as `htdemucs separate` writes them."""
     library = Library(tmp_path / "expected")
     separator = Separator(model_folder, device="cpu", **SETTINGS)
-    outcome = library.separate(library.place(Track(str(song))), separator)
-    return {name: Path(path).read_bytes() for name, path in outcome.files.items()}
+    result = library.separate(library.assign_output(Track(str(song))), separator)
+    return {name: Path(path).read_bytes() for name, path in result.files.items()}
 
 
 class Worker:
@@ -77,14 +77,14 @@ class Worker:
 
 
 def source():
-    [track] = find_sources("memory://b")
+    [track] = find_batch_tracks("memory://b")
     return track
 
 
-def contents(outcome):
+def contents(result):
     data = {}
-    for name, place in outcome.files.items():
-        with fsspec.open(place, "rb") as file:
+    for name, location in result.files.items():
+        with fsspec.open(location, "rb") as file:
             data[name] = file.read()
     return data
 
@@ -100,20 +100,20 @@ def test_stems_are_the_same_wherever_tracks_and_stems_are(
 ):
     out = to if "://" in to else tmp_path / to
     track = source() if remote else Track(str(song), "cd 1")
-    outcome = Worker(plan(out)).separate(track)
-    assert (outcome.status, outcome.reason, outcome.track) == ("separated", None, track.location)
-    assert outcome.manifest == f"{out}/tiny/cd 1/song/htdemucs.json"
-    assert contents(outcome) == expected
-    with fsspec.open(outcome.manifest) as file:
+    result = Worker(plan(out)).separate(track)
+    assert (result.status, result.error, result.track) == ("separated", None, track.location)
+    assert result.manifest == f"{out}/tiny/cd 1/song/htdemucs.json"
+    assert contents(result) == expected
+    with fsspec.open(result.manifest) as file:
         origin = json.load(file)["source"]
     assert origin["path"] == track.location
     if remote:
-        assert origin["version"] == track.stored.version
-        assert origin["bytes"] == track.stored.bytes
+        assert origin["version"] == track.remote_file.version
+        assert origin["bytes"] == track.remote_file.bytes
     again = Worker(plan(out)).separate(track)
     assert again.status == "skipped"
     assert (again.files, again.manifest, again.duration) == (
-        outcome.files, outcome.manifest, outcome.duration
+        result.files, result.manifest, result.duration
     )  # fmt: skip
     assert remote + ("://" in to) == 0 or scratch(tmp_path) == []
 
@@ -121,7 +121,7 @@ def test_stems_are_the_same_wherever_tracks_and_stems_are(
 def test_finished_tracks_are_skipped_without_a_download(plan, bucket, tmp_path, monkeypatch):
     worker = Worker(plan("memory://out"))
     assert worker.separate(source()).status == "separated"
-    monkeypatch.setattr(remote, "fetch", None)
+    monkeypatch.setattr(remote, "download", None)
     assert worker.separate(source()).status == "skipped"
     unsized = Track(source().location, source().folder)  # as from a list, which has no sizes
     assert worker.separate(unsized).status == "skipped"
@@ -160,9 +160,9 @@ def test_incomplete_work_is_done_again(plan, bucket, expected, change):
     worker = Worker(plan("memory://out"))
     worker.separate(source())
     change(bucket)
-    outcome = worker.separate(source())
-    assert (outcome.status, outcome.reason) == ("separated", None)
-    assert contents(outcome) == expected
+    result = worker.separate(source())
+    assert (result.status, result.error) == ("separated", None)
+    assert contents(result) == expected
     assert worker.separate(source()).status == "skipped"
 
 
@@ -178,18 +178,18 @@ def test_other_settings_and_other_contents_are_separated_again(plan, bucket, tmp
 
 
 def test_the_manifest_is_written_last(plan, bucket, monkeypatch, tmp_path):
-    put = remote.put
+    upload = remote.upload
     names = []
 
     def note(path, url):
         names.append(path.name)
         if len(names) == 4:
             raise StorageError("no space")
-        put(path, url)
+        upload(path, url)
 
-    monkeypatch.setattr(remote, "put", note)
-    outcome = Worker(plan("memory://out")).separate(source())
-    assert (outcome.status, outcome.reason) == ("failed", "no space")
+    monkeypatch.setattr(remote, "upload", note)
+    result = Worker(plan("memory://out")).separate(source())
+    assert (result.status, result.error) == ("failed", "no space")
     assert "htdemucs.json" not in names
     assert scratch(tmp_path) == []
     Worker(plan("memory://out")).separate(source())
@@ -213,24 +213,24 @@ def test_another_worker_resumes_the_track_of_a_killed_one(
         Worker(plan("memory://out")).separate(source())
     monkeypatch.undo()
     assert len(scratch(tmp_path)) == 1
-    outcome = Worker(plan("memory://out")).separate(source())
-    assert (outcome.status, outcome.reason) == ("separated", None)
-    assert outcome.resumed > 0
-    assert contents(outcome) == expected
+    result = Worker(plan("memory://out")).separate(source())
+    assert (result.status, result.error) == ("separated", None)
+    assert result.resumed > 0
+    assert contents(result) == expected
     assert scratch(tmp_path) == []
 
 
 def test_two_at_the_same_remote_track_do_not_disturb_each_other(plan, bucket, expected, tmp_path):
-    worker, outcomes = Worker(plan("memory://out")), []
+    worker, results = Worker(plan("memory://out")), []
 
     def other(event):
-        if isinstance(event, Progress) and not outcomes:
-            outcomes.append(Worker(plan("memory://out")).separate(source()))
+        if isinstance(event, Progress) and not results:
+            results.append(Worker(plan("memory://out")).separate(source()))
 
-    outcome = worker.library.separate(source(), worker.separator, other)
-    assert (outcome.status, outcome.reason) == ("separated", None)
-    assert contents(outcome) == expected
-    assert outcomes[0].reason == (
+    result = worker.library.separate(source(), worker.separator, other)
+    assert (result.status, result.error) == ("separated", None)
+    assert contents(result) == expected
+    assert results[0].error == (
         "memory://b/cd 1/song.flac is being separated by another htdemucs; wait for it"
     )
     assert scratch(tmp_path) == []
@@ -240,20 +240,20 @@ def test_two_at_the_same_remote_track_do_not_disturb_each_other(plan, bucket, ex
 def test_failures_name_the_track_as_the_user_does(plan, bucket, tmp_path, to):
     out = to if "://" in to else tmp_path / to
     bucket.pipe_file("b/cd 1/song.flac", b"no audio")
-    outcome = Worker(plan(out)).separate(source())
-    assert outcome.status == "failed"
-    assert outcome.reason.startswith("memory://b/cd 1/song.flac ")
+    result = Worker(plan(out)).separate(source())
+    assert result.status == "failed"
+    assert result.error.startswith("memory://b/cd 1/song.flac ")
     missing = Worker(plan(out)).separate(Track("memory://b/gone.flac"))
-    assert missing.reason.startswith("memory://b/gone.flac cannot be read: it does not exist")
+    assert missing.error.startswith("memory://b/gone.flac cannot be read: it does not exist")
 
 
 def test_an_unexpected_error_fails_its_track_only(plan, song, tmp_path, monkeypatch):
     worker = Worker(plan(tmp_path / "out"))
-    monkeypatch.setattr(manifest, "fingerprint", lambda *_: 1 / 0)
-    outcome = worker.separate(Track(str(song)))
-    assert outcome.status == "failed"
+    monkeypatch.setattr(manifest, "file_fingerprint", lambda *_: 1 / 0)
+    result = worker.separate(Track(str(song)))
+    assert result.status == "failed"
     message = "unexpected ZeroDivisionError (division by zero); please report it"
-    assert outcome.reason == f"{song}: {message}"
+    assert result.error == f"{song}: {message}"
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="no users here")
@@ -262,4 +262,4 @@ def test_a_scratch_folder_of_another_user_is_refused(plan, bucket, monkeypatch, 
     (tmp_path / "scratch").mkdir()
     mine = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: mine + 1)
-    assert "another user's" in worker.separate(source()).reason
+    assert "another user's" in worker.separate(source()).error

@@ -90,7 +90,7 @@ def test_batch_writes_the_same_files_as_separate(ray, run, album, tmp_path):
     table = rows(summary["table"])
     assert [row["position"] for row in table] == [0, 1, 2, 3, 4]
     names = ["broken.flac", "one.flac", "two.wav", "cd 2/one.flac", "cd 2/three.mp3"]
-    assert [row["path"] for row in table] == [f"{album}/{name}" for name in names]
+    assert [row["track"] for row in table] == [f"{album}/{name}" for name in names]
     assert [row["status"] for row in table] == ["failed"] + 4 * ["separated"]
     assert len({row["worker"] for row in table}) <= 2  # one may start when nothing is left to do
     assert dict(table[1]["files"])["bass"] == f"{out}/tiny/one/bass.wav"
@@ -115,7 +115,7 @@ def test_tracks_and_stems_may_be_in_stores(ray, run, album, tmp_path):
         f"tiny/{name}/bass.wav" for name in ("cd 2/one", "cd 2/three", "one", "two")
     ]
     assert list(scratch.iterdir()) == []
-    assert len(rows(tmp_path / "out" / "outcomes.parquet")) == 4
+    assert len(rows(tmp_path / "out" / "results.parquet")) == 4
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "tiny").rglob("*")}
     assert "4 skipped" in run("batch", *words).stderr
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "tiny").rglob("*")} == before
@@ -167,7 +167,8 @@ def test_a_killed_worker_costs_nothing(ray, run, album, tmp_path, write_song):
     assert result.exit_code == 0, result.output
     assert "5 tracks: 5 separated" in result.stderr
     assert stems(out) == stems(tmp_path / "one")
-    assert {Path(row["path"]).name: row["deaths"] for row in rows(out / "outcomes.parquet")} == {
+    table = rows(out / "results.parquet")
+    assert {Path(row["track"]).name: row["crash_count"] for row in table} == {
         "long.wav": 1, "one.flac": 0, "two.wav": 0, "three.mp3": 0
     }  # fmt: skip
 
@@ -213,7 +214,7 @@ def test_a_signal_ends_the_run_and_the_next_run_resumes(
     assert "Traceback" not in messages
     assert json.loads(summary)["stopped"]
     done = json.loads(summary)["separated"]
-    assert len(rows(out / "outcomes.parquet")) == done
+    assert len(rows(out / "results.parquet")) == done
     again = run("separate", album, "-o", out, "--json")
     assert json.loads(again.stdout)["skipped"] == done
     [long] = [t for t in json.loads(again.stdout)["tracks"] if "long" in t["track"]]
@@ -224,10 +225,10 @@ def test_workers_that_cannot_start_end_the_run_with_a_reason(ray, model_folder, 
     plan = Plan(
         str(model_folder), None, OutputOptions(), None, {"precision": "fp16"}, str(tmp_path)
     )
-    placed, failures = ray_cluster.place_all([Track(str(album / "one.flac"))], plan)
+    tracks, failures = ray_cluster.assign_outputs([Track(str(album / "one.flac"))], plan)
     assert failures == {}
     with pytest.raises(ClusterError, match=r"cannot separate: .*fp16"):
-        list(ray_cluster.separate_all(placed, plan, ray_cluster.Workers(1, 1, 0)))
+        list(ray_cluster.separate_all(tracks, plan, ray_cluster.Workers(1, 1, 0)))
 
 
 def test_the_ledger_blames_a_track_only_for_workers_it_had():
@@ -260,7 +261,7 @@ def test_workers_share_the_cluster_evenly(monkeypatch, machines, arguments, expe
     nodes = [{"Alive": True, "Resources": machine} for machine in machines]
     nodes.append({"Alive": False, "Resources": {"CPU": 64, "GPU": 8}})
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    assert ray_cluster.share_out(*arguments) == ray_cluster.Workers(*expected)
+    assert ray_cluster.divide_cluster(*arguments) == ray_cluster.Workers(*expected)
 
 
 @pytest.mark.parametrize(("machines", "device"), [([{"CPU": 8}], "cuda"), ([{}], None)])
@@ -270,7 +271,7 @@ def test_a_cluster_without_devices_is_an_error(monkeypatch, machines, device):
     nodes = [{"Alive": True, "Resources": machine} for machine in machines]
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
     with pytest.raises(ClusterError):
-        ray_cluster.share_out(None, device)
+        ray_cluster.divide_cluster(None, device)
 
 
 def fail(run, *words):
@@ -287,7 +288,7 @@ def test_impossible_requests_fail_before_ray_starts(run, album, tmp_path, monkey
     assert "does not exist" in fail(run, tmp_path / "nothing", out)
     assert "Protocol not known" in fail(run, "zzz://bucket", out)
     assert "cannot be written to" in fail(run, album, "/proc/nothing")
-    table = ("--table", "/proc/nothing/outcomes.parquet")
+    table = ("--table", "/proc/nothing/results.parquet")
     assert "cannot be written to" in fail(run, album, out, *table)
     assert "no stem guitar" in fail(run, album, out, "--two-stems", "guitar")
     assert "--two-stems" in fail(run, album, out, "--two-stems", "bass", "--stems", "bass")
@@ -312,7 +313,7 @@ def test_a_cluster_that_does_not_answer_is_named(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", refuse)
     with (
-        pytest.raises(ClusterError, match=r"of 10.0.0.1:6379 does not answer .nobody there"),
+        pytest.raises(ClusterError, match=r"at 10.0.0.1:6379 does not respond .nobody there"),
         ray_cluster.session("10.0.0.1:6379"),
     ):
         pass
@@ -330,4 +331,4 @@ def test_heavy_packages_are_imported_late():
 def test_tags_of_remote_files_cannot_name_stems(tmp_path):
     plan = Plan("m", None, OutputOptions(filename="{artist}/{stem}.{ext}"), None, {}, "s3://o")
     with pytest.raises(SeparationError, match="are not known here"):
-        ray_cluster.place_all([Track("s3://b/a.flac")], plan)
+        ray_cluster.assign_outputs([Track("s3://b/a.flac")], plan)

@@ -19,11 +19,11 @@ def song(tmp_path, write_song):
 
 
 def separate(lib, separator, path, folder=""):
-    return lib.separate(lib.place(Track(str(path), folder)), separator)
+    return lib.separate(lib.assign_output(Track(str(path), folder)), separator)
 
 
-def stems_of(outcome):
-    return {name: Path(path).read_bytes() for name, path in outcome.files.items()}
+def stems_of(result):
+    return {name: Path(path).read_bytes() for name, path in result.files.items()}
 
 
 def test_tracks_of_the_same_name_get_different_places(separator, tmp_path, write_song):
@@ -33,15 +33,15 @@ def test_tracks_of_the_same_name_get_different_places(separator, tmp_path, write
         write_song(tmp_path / "y" / "a.flac", 2),
         write_song(tmp_path / "z" / "A.wav", 3),
     ]
-    outcomes = [separate(lib, separator, path) for path in paths]
-    folders = [Path(outcome.manifest).parent.name for outcome in outcomes]
+    results = [separate(lib, separator, path) for path in paths]
+    folders = [Path(result.manifest).parent.name for result in results]
     assert folders == ["a", "a (2)", "A (3)"]
-    assert len({stems_of(outcome)["bass"] for outcome in outcomes}) == 3
+    assert len({stems_of(result)["bass"] for result in results}) == 3
 
 
 def test_folders_are_kept(separator, song, tmp_path):
-    outcome = separate(Library(tmp_path / "out"), separator, song, "cd 1/x")
-    assert Path(outcome.manifest) == tmp_path / "out" / "cd 1" / "x" / "song" / "htdemucs.json"
+    result = separate(Library(tmp_path / "out"), separator, song, "cd 1/x")
+    assert Path(result.manifest) == tmp_path / "out" / "cd 1" / "x" / "song" / "htdemucs.json"
 
 
 def test_a_track_of_the_same_name_from_elsewhere_gets_another_place(
@@ -52,19 +52,19 @@ def test_a_track_of_the_same_name_from_elsewhere_gets_another_place(
     first = write_song(tmp_path / "a" / "song.wav", 1)
     second = write_song(tmp_path / "b" / "song.wav", 2)
     before = stems_of(separate(Library(out), separator, first))
-    outcome = separate(Library(out), separator, second)
-    assert Path(outcome.manifest).parent.name == "song (2)"
-    assert stems_of(outcome) != before
+    result = separate(Library(out), separator, second)
+    assert Path(result.manifest).parent.name == "song (2)"
+    assert stems_of(result) != before
     for path, name in ((second, "song (2)"), (first, "song")):
         again = separate(Library(out), separator, path)
         assert again.status == "skipped"
         assert Path(again.manifest).parent.name == name
     third = write_song(tmp_path / "c" / "song.wav", 3)
-    placed = [Library(out).place(Track(str(path))) for path in (third, second, first)]
-    assert [track.copy for track in placed] == [3, 2, 1]
+    placed = [Library(out).assign_output(Track(str(path))) for path in (third, second, first)]
+    assert [track.duplicate_index for track in placed] == [3, 2, 1]
     together = Library(out)
-    placed = [together.place(Track(str(path))) for path in (third, second, first)]
-    assert [track.copy for track in placed] == [3, 2, 1]
+    placed = [together.assign_output(Track(str(path))) for path in (third, second, first)]
+    assert [track.duplicate_index for track in placed] == [3, 2, 1]
 
 
 def test_a_track_that_was_moved_or_changed_keeps_its_place(separator, song, tmp_path, write_song):

@@ -71,7 +71,7 @@ def test_a_summary_for_programs(run, model_folder, album, tmp_path):
     assert summary["duration"] == pytest.approx(6, abs=0.1)
     by_name = {os.path.relpath(track["track"], album): track for track in summary["tracks"]}
     assert by_name["broken.mp3"]["status"] == "failed"
-    assert "broken.mp3" in by_name["broken.mp3"]["reason"]
+    assert "broken.mp3" in by_name["broken.mp3"]["error"]
     done = by_name["one.flac"]
     assert sorted(done["files"]) == ["bass", "drums", "other", "vocals"]
     assert all(Path(path).is_file() for path in done["files"].values())

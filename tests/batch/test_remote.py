@@ -25,44 +25,44 @@ def folder(tmp_path):
     return f"file://{tmp_path}/b"
 
 
-@pytest.mark.parametrize("place", ["bucket", "folder"])
-def test_files_below_a_url_are_listed(place, request):
-    url = request.getfixturevalue(place)
-    files = remote.below(url)
+@pytest.mark.parametrize("fixture", ["bucket", "folder"])
+def test_files_below_a_url_are_listed(fixture, request):
+    url = request.getfixturevalue(fixture)
+    files = remote.list_files(url)
     assert [file.url for file in files] == [
         f"{url}/{name}" for name in ("cd 2/one.flac", "one.flac", "two.wav")
     ]
     assert files[0] == remote.stat(f"{url}/cd 2/one.flac")
     assert (files[0].bytes, bool(files[0].version)) == (len("b/cd 2/one.flac"), True)
-    assert remote.below(f"{url}/one.flac") == [files[1]]
-    assert remote.sizes(url) == {"one.flac": 10, "two.wav": 9}
-    assert remote.below(f"{url}/nothing") == []
+    assert remote.list_files(f"{url}/one.flac") == [files[1]]
+    assert remote.file_sizes(url) == {"one.flac": 10, "two.wav": 9}
+    assert remote.list_files(f"{url}/nothing") == []
 
 
-@pytest.mark.parametrize("place", ["bucket", "folder"])
-def test_files_are_fetched_and_put(place, request, tmp_path):
-    url = request.getfixturevalue(place)
+@pytest.mark.parametrize("fixture", ["bucket", "folder"])
+def test_files_are_downloaded_and_uploaded(fixture, request, tmp_path):
+    url = request.getfixturevalue(fixture)
     path = tmp_path / "here" / "copy"
-    remote.fetch(f"{url}/one.flac", path)
+    remote.download(f"{url}/one.flac", path)
     assert path.read_bytes() == b"b/one.flac"
     path.write_bytes(b"new")
     target = f"{url}/new/folder/x"
-    remote.put(path, target)
-    assert remote.read(target, 100) == b"new"
-    assert remote.read(target, 2) is None
-    assert remote.read(f"{target}y", 100) is None
-    assert remote.sizes(f"{url}/nowhere") == {}
+    remote.upload(path, target)
+    assert remote.read_bytes(target, 100) == b"new"
+    assert remote.read_bytes(target, 2) is None
+    assert remote.read_bytes(f"{target}y", 100) is None
+    assert remote.file_sizes(f"{url}/nowhere") == {}
     before = remote.stat(target)
     path.write_bytes(b"newer")
-    remote.put(path, target)
+    remote.upload(path, target)
     assert remote.stat(target) != before
     remote.check_writable(f"{url}/also")
-    assert remote.sizes(f"{url}/also") == {}
+    assert remote.file_sizes(f"{url}/also") == {}
 
 
-def test_a_failed_fetch_leaves_nothing(bucket, tmp_path):
+def test_a_failed_download_leaves_nothing(bucket, tmp_path):
     with pytest.raises(StorageError, match="does not exist"):
-        remote.fetch(f"{bucket}/zzz.flac", tmp_path / "copy")
+        remote.download(f"{bucket}/zzz.flac", tmp_path / "copy")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -72,7 +72,7 @@ def test_a_failed_fetch_leaves_nothing(bucket, tmp_path):
         (lambda: remote.stat("memory://b/zzz"), "does not exist"),
         (lambda: remote.stat("memory://b/cd 2"), "is a folder"),
         (lambda: remote.stat("zzz://b/x"), "Protocol not known"),
-        (lambda: remote.below("file:///proc/1/fd/x\0"), "cannot be listed"),
+        (lambda: remote.list_files("file:///proc/1/fd/x\0"), "cannot be listed"),
         (lambda: remote.check_writable("file:///proc/nothing"), "cannot be written"),
         (lambda: remote.check_writable("/proc/nothing"), "cannot be written"),
     ],

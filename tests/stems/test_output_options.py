@@ -22,13 +22,13 @@ from htdemucs.stems.paths import file_name
 )
 def test_template(track, template, expected):
     options = OutputOptions(filename=template)
-    places = options.places(Path("music") / track, Path("out"))
-    assert places.stem("bass") == Path("out") / expected
+    paths = options.output_paths(Path("music") / track, Path("out"))
+    assert paths.stem("bass") == Path("out") / expected
 
 
 def test_the_extension_is_the_format_s():
     options = OutputOptions(encoding=AudioEncoding("mp3"))
-    assert options.places(Path("a.wav"), Path("o")).stem("bass").name == "bass.mp3"
+    assert options.output_paths(Path("a.wav"), Path("o")).stem("bass").name == "bass.mp3"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_impossible_options_are_named(fields, match):
 )
 def test_nothing_leads_out_of_the_output_folder(track, template, tmp_path):
     with pytest.raises(SeparationError, match="outside"):
-        OutputOptions(filename=template).places(Path(track), tmp_path / "out").stem("bass")
+        OutputOptions(filename=template).output_paths(Path(track), tmp_path / "out").stem("bass")
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_nothing_leads_out_of_the_output_folder(track, template, tmp_path):
 )
 def test_a_name_loses_the_dots_and_spaces_at_its_end(track, expected, tmp_path):
     """Windows drops them from folders' names, and a name of dots alone is another folder."""
-    places = OutputOptions().places(Path(track), tmp_path / "out")
-    assert places.stem("bass") == tmp_path / "out" / expected / "bass.wav"
+    paths = OutputOptions().output_paths(Path(track), tmp_path / "out")
+    assert paths.stem("bass") == tmp_path / "out" / expected / "bass.wav"
 
 
 def test_stems_needed():
@@ -98,7 +98,7 @@ def test_impossible_combinations_are_named():
     for fields, match in (
         ({"stem_file": True, "two_stems": "bass"}, "two stems"),
         ({"stem_file": True, "residual": "write"}, "residual"),
-        ({"two_stems": "bass", "other_method": "none", "residual": "spread"}, "one stem"),
+        ({"two_stems": "bass", "other_method": "none", "residual": "spread"}, "a single stem"),
         ({"residual": "yes"}, "residual"),
     ):
         with pytest.raises(SeparationError, match=match):
@@ -115,22 +115,22 @@ def test_impossible_combinations_are_named():
         ("{track}-{stem}", "song-htdemucs.json"),
     ],
 )
-def test_the_manifest_s_place(template, expected):
-    places = OutputOptions(filename=template).places(Path("a/song.mp3"), Path("out"))
-    assert places.manifest == Path("out") / expected
-    assert places.spool.parent == places.manifest.parent
-    assert places.spool.name.startswith(".")
+def test_the_path_of_the_manifest(template, expected):
+    paths = OutputOptions(filename=template).output_paths(Path("a/song.mp3"), Path("out"))
+    assert paths.manifest == Path("out") / expected
+    assert paths.cache_file.parent == paths.manifest.parent
+    assert paths.cache_file.name.startswith(".")
 
 
 def test_stem_files_have_the_track_s_name():
     options = OutputOptions(stem_file=True)
-    places = options.places(Path("a/song.mp3"), Path("out"))
-    assert options.targets(places, ("a", "b")) == {"stem file": Path("out/song/song.stem.mp4")}
-    places = OutputOptions(stem_file=True, filename="{track}.{ext}").places(
+    paths = options.output_paths(Path("a/song.mp3"), Path("out"))
+    assert options.stem_paths(paths, ("a", "b")) == {"stem file": Path("out/song/song.stem.mp4")}
+    paths = OutputOptions(stem_file=True, filename="{track}.{ext}").output_paths(
         Path("a/song.mp3"), Path("out")
     )
-    assert places.stem("song") == Path("out/song.stem.mp4")
-    assert places.manifest == Path("out/song.htdemucs.json")
+    assert paths.stem("song") == Path("out/song.stem.mp4")
+    assert paths.manifest == Path("out/song.htdemucs.json")
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_stem_files_have_the_track_s_name():
 )
 def test_a_second_track_of_a_name_is_numbered(template, expected):
     template = template.replace("{title}", "{track}") if "{title}" in template else template
-    places = OutputOptions(filename=template).places(Path("song.mp3"), Path("out"), 2)
-    assert places.stem("bass") == Path("out") / expected
+    paths = OutputOptions(filename=template).output_paths(Path("song.mp3"), Path("out"), 2)
+    assert paths.stem("bass") == Path("out") / expected
 
 
 @pytest.mark.parametrize(
@@ -178,5 +178,5 @@ def test_tags_in_a_template(tmp_path):
     tags["artist"], tags["title"], tags["album"] = "AC/DC", "../T", "A"
     tags.save()
     template = "{artist}/{album}/{title}/{stem}.{ext}"
-    places = OutputOptions(filename=template).places(track, tmp_path)
-    assert places.stem("bass") == tmp_path / "AC_DC" / "A" / "_T" / "bass.wav"
+    paths = OutputOptions(filename=template).output_paths(track, tmp_path)
+    assert paths.stem("bass") == tmp_path / "AC_DC" / "A" / "_T" / "bass.wav"

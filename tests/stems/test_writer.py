@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from htdemucs.stems.writer import Worker, read_ahead
+from htdemucs.stems.writer import BackgroundThread, read_ahead
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -55,20 +55,20 @@ def test_closing_ends_an_endless_source():
 
 def test_calls_run_in_order_in_one_other_thread():
     calls = []
-    with Worker(2) as worker:
+    with BackgroundThread(2) as thread:
         for i in range(20):
-            worker.submit(lambda i=i: calls.append((i, threading.get_ident())))
-        worker.wait()
+            thread.submit(lambda i=i: calls.append((i, threading.get_ident())))
+        thread.wait()
         assert [i for i, _ in calls] == list(range(20))
     assert {ident for _, ident in calls} != {threading.get_ident()}
     assert len({ident for _, ident in calls}) == 1
 
 
 def test_a_failing_call_is_reported():
-    with Worker(1) as worker:
-        worker.submit(int, "x")
+    with BackgroundThread(1) as thread:
+        thread.submit(int, "x")
         with pytest.raises(ValueError, match="invalid literal"):
-            worker.wait()
+            thread.wait()
 
 
 def test_an_exception_leaves_waiting_calls_out():
@@ -79,9 +79,9 @@ def test_an_exception_leaves_waiting_calls_out():
         go.wait(10)
 
     def interrupted():
-        with Worker(5) as worker:
-            worker.submit(first)
-            worker.submit(calls.append, 1)
+        with BackgroundThread(5) as thread:
+            thread.submit(first)
+            thread.submit(calls.append, 1)
             started.wait(10)
             threading.Timer(0.05, go.set).start()
             raise KeyError

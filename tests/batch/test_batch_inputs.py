@@ -1,7 +1,7 @@
 import pytest
 
 from htdemucs.batch import Track
-from htdemucs.batch.inputs import find_sources
+from htdemucs.batch.inputs import find_batch_tracks
 from htdemucs.errors import HTDemucsError, StorageError
 
 fsspec = pytest.importorskip("fsspec")
@@ -17,31 +17,31 @@ def bucket():
     return "memory://b"
 
 
-def found(word, without="/nowhere", column=None):
-    return list(find_sources(str(word), [without], column))
+def found(source, exclude="/nowhere", column=None):
+    return list(find_batch_tracks(str(source), [exclude], column))
 
 
-def places(word, **options):
-    return [(source.location, source.folder) for source in found(word, **options)]
+def locations(source, **options):
+    return [(track.location, track.folder) for track in found(source, **options)]
 
 
 def test_a_local_folder_gives_its_tracks(tmp_path, write_song):
     write_song(tmp_path / "a" / "x.wav")
     write_song(tmp_path / "a" / "b" / "y.wav")
-    assert places(tmp_path / "a") == [
+    assert locations(tmp_path / "a") == [
         (str(tmp_path / "a" / "x.wav"), "."),
         (str(tmp_path / "a" / "b" / "y.wav"), "b"),
     ]
-    assert places(f"{tmp_path}/a/*.wav") == [(str(tmp_path / "a" / "x.wav"), "")]
+    assert locations(f"{tmp_path}/a/*.wav") == [(str(tmp_path / "a" / "x.wav"), "")]
 
 
 def test_a_bucket_gives_its_tracks(bucket):
-    tracks = found(bucket, without="memory://b/out")
+    tracks = found(bucket, exclude="memory://b/out")
     assert [(track.location, track.folder) for track in tracks] == [
         ("memory://b/cd 2/one.mp3", "cd 2"),
         ("memory://b/one.flac", "."),
     ]
-    assert tracks[1].stored.bytes == 8
+    assert tracks[1].remote_file.bytes == 8
     assert tracks[0].path.name == "one.mp3"
     assert tracks[0].folder == "cd 2"
     [track] = found("memory://b/cover.jpg")  # a file is tried if its own URL is given
@@ -57,7 +57,7 @@ def test_a_list_gives_its_tracks(tmp_path):
 
 def test_paths_in_a_remote_list_are_relative_to_it(bucket):
     fsspec.filesystem("memory").pipe_file("b/lists/tracks.txt", b"a.flac\n/music/b.flac\n")
-    paths = [source.location for source in found("memory://b/lists/tracks.txt")]
+    paths = [track.location for track in found("memory://b/lists/tracks.txt")]
     assert paths == ["memory://b/lists/a.flac", "/music/b.flac"]
 
 
@@ -104,6 +104,6 @@ def test_a_missing_track_is_an_error(tmp_path):
     assert "does not exist" in str(error)
 
 
-def test_a_bucket_without_music_is_an_error(bucket):
+def test_a_bucket_exclude_music_is_an_error(bucket):
     with pytest.raises(StorageError, match="holds no audio files"):
         found("memory://b/out/m/zzz")
