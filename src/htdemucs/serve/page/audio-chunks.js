@@ -1,55 +1,55 @@
-/** Pieces of a track's sound from the server; the latest are kept, so that loops ask only once. */
+/** Chunks of a track's samples from the server; recent ones are cached, so a loop is fetched once. */
 
-import { hearable } from "./tracks.js";
+import { separatedFrames } from "./tracks.js";
 
-const PIECE = 32_768; // frames of one request, at most one and a half times as many
-const KEPT = 12; // pieces
-const ROUNDING = 3; // frames that a stretched track may lack at its end
+const CHUNK = 32_768; // frames of a request; at most one and a half times as many
+const CACHE_SIZE = 12; // chunks
+const ROUNDING = 3; // frames by which a stretched track may be shorter than expected
 
-/** Return how many frames can be heard from a place of the stretched time line on, and the last. */
-function ready(track, from, tempo) {
+/** Return how many frames of the stretched track are available from `from`, and whether it ends there. */
+function available(track, from, tempo) {
   const source = Math.round(from * tempo);
-  const frames = Math.floor(hearable(track, source) / tempo);
+  const frames = Math.floor(separatedFrames(track, source) / tempo);
   const end = source + frames * tempo;
   return { frames, ended: track.frames !== null && end >= track.frames - ROUNDING };
 }
 
-export class Pieces {
-  #server;
-  #kept = []; // {from, frames, samples}, all of one track, tempo and pitch
+export class AudioChunks {
+  #api;
+  #cache = []; // {from, frames, samples}, all of one track, tempo and pitch
 
-  constructor(server) {
-    this.#server = server;
+  constructor(api) {
+    this.#api = api;
   }
 
   clear() {
-    this.#kept = [];
+    this.#cache = [];
   }
 
-  /** Tell whether nothing can be heard from here on yet. */
-  lacks = (track, { from, tempo }) => ready(track, from, tempo).frames === 0;
+  isAvailable = (track, { from, tempo }) => available(track, from, tempo).frames > 0;
 
   /**
-   * Return {from, frames, samples} from a frame on; null if there is nothing yet.
+   * Return {from, frames, samples}; null if the frame `from` is not separated yet.
    *
-   * Who is `patient` gets no piece that is shorter than need be. At the end it has no frames.
+   * Without `allowShort`, also null while the chunk is not complete. At the track's end, `frames`
+   * is 0.
    */
-  async read(track, { from, tempo, pitch, patient, signal }) {
-    const kept = this.#kept.find((piece) => piece.from <= from && from < piece.from + piece.frames);
-    if (kept) {
-      const channels = kept.samples.length / kept.frames;
-      const samples = kept.samples.subarray((from - kept.from) * channels);
+  async read(track, { from, tempo, pitch, allowShort, signal }) {
+    const cached = this.#cache.find((chunk) => chunk.from <= from && from < chunk.from + chunk.frames);
+    if (cached) {
+      const channels = cached.samples.length / cached.frames;
+      const samples = cached.samples.subarray((from - cached.from) * channels);
       return { from, frames: samples.length / channels, samples };
     }
-    const frames = (from % PIECE > PIECE / 2 ? 2 : 1) * PIECE - (from % PIECE);
-    const there = ready(track, from, tempo);
-    if (there.frames === 0 && !there.ended) return null;
-    if (there.frames < frames && !there.ended && patient) return null;
-    const list = this.#kept;
-    const answer = await this.#server.pcm(track, { from, frames, tempo, pitch, signal });
-    if (!answer?.frames) return there.ended ? { from, frames: 0 } : null;
-    const piece = { from, ...answer };
-    if (list === this.#kept) this.#kept = [...list.slice(1 - KEPT), piece];
-    return piece;
+    const frames = (from % CHUNK > CHUNK / 2 ? 2 : 1) * CHUNK - (from % CHUNK);
+    const ready = available(track, from, tempo);
+    if (ready.frames === 0 && !ready.ended) return null;
+    if (ready.frames < frames && !ready.ended && !allowShort) return null;
+    const cache = this.#cache;
+    const response = await this.#api.pcm(track, { from, frames, tempo, pitch, signal });
+    if (!response?.frames) return ready.ended ? { from, frames: 0 } : null;
+    const chunk = { from, ...response };
+    if (cache === this.#cache) this.#cache = [...cache.slice(1 - CACHE_SIZE), chunk]; // not cleared since
+    return chunk;
   }
 }

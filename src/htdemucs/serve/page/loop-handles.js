@@ -1,88 +1,91 @@
-/** The two ends of the loop on the ruler: moved by mouse, finger or arrow keys. */
+/** The handles at both ends of the loop on the ruler, moved by mouse, finger or arrow keys. */
 
 import { element } from "./dom.js";
-import { clock, label } from "./text.js";
+import { bindLabel, formatTime } from "./i18n/index.js";
 
-const STEP = 1; // seconds that an arrow key moves
-const FINE = 0.1; // seconds, with Shift
+const STEP = 1; // seconds that an arrow key moves a handle
+const FINE_STEP = 0.1; // seconds, with Shift
 const ENDS = { from: "loopStart", to: "loopEnd" };
 
-export class Grips {
+export class LoopHandles {
   #ruler;
   #timeline;
-  #select;
-  #region = null; // the loop as it is shown
+  #onSelect;
+  #handles;
+  #loop = null; // as it is shown
 
-  /** `select(region, done)` is told where the ends are, while and after they are moved. */
-  constructor(ruler, timeline, select) {
+  sampleRate = 44_100;
+
+  /** `onSelect({from, to}, done)` is called while and after a handle is moved. */
+  constructor(ruler, timeline, onSelect) {
     this.#ruler = ruler;
     this.#timeline = timeline;
-    this.#select = select;
-    this.rate = 44_100;
-    this.grips = Object.entries(ENDS).map(([end, name]) => {
-      const grip = element("div", { class: `grip ${end}`, role: "slider", tabindex: 0, "aria-valuemin": 0 });
-      this.#drag(label(grip, name), end);
-      grip.addEventListener("keydown", (event) => this.#key(event, end));
-      return grip;
+    this.#onSelect = onSelect;
+    this.#handles = Object.entries(ENDS).map(([end, name]) => {
+      const handle = element("div", { class: `loop-handle ${end}`, role: "slider", tabindex: 0, "aria-valuemin": 0 });
+      bindLabel(handle, name);
+      this.#addDragging(handle, end);
+      handle.addEventListener("keydown", (event) => this.#onKey(event, end));
+      return handle;
     });
-    ruler.append(...this.grips);
+    ruler.append(...this.#handles);
   }
 
-  /** Return the region with one end elsewhere; the ends stay in order. */
-  #moved(end, frame) {
-    const { from, to } = this.#region;
+  /** Return the loop with one end moved to a frame; the ends keep their order. */
+  #withEnd(end, frame) {
+    const { from, to } = this.#loop;
     if (end === "from") return { from: Math.max(0, Math.min(frame, to)), to };
     return { from, to: Math.min(this.#timeline.length, Math.max(frame, from)) };
   }
 
-  #drag(grip, end) {
-    let held = null; // frames between the pointer and the end
+  #addDragging(handle, end) {
+    let offset = null; // frames between the pointer and the end, while it is dragged
     const frameOf = (event) => {
       const box = this.#ruler.getBoundingClientRect();
       return this.#timeline.frameAt((event.clientX - box.left) / box.width);
     };
-    grip.addEventListener("pointerdown", (event) => {
-      event.stopPropagation(); // the ruler would draw a new region
+    handle.addEventListener("pointerdown", (event) => {
+      event.stopPropagation(); // or the ruler starts a new selection
       if (event.button !== 0) return;
-      grip.setPointerCapture(event.pointerId);
-      held = frameOf(event) - this.#region[end];
+      handle.setPointerCapture(event.pointerId);
+      offset = frameOf(event) - this.#loop[end];
     });
-    grip.addEventListener("pointermove", (event) => {
-      if (held === null) return;
-      this.#region = this.#moved(end, frameOf(event) - held);
-      this.#select(this.#region, false);
+    handle.addEventListener("pointermove", (event) => {
+      if (offset === null) return;
+      this.#loop = this.#withEnd(end, frameOf(event) - offset);
+      this.#onSelect(this.#loop, false);
     });
     const release = () => {
-      if (held !== null) this.#select(this.#region, true);
-      held = null;
+      if (offset !== null) this.#onSelect(this.#loop, true);
+      offset = null;
     };
-    grip.addEventListener("pointerup", release);
-    grip.addEventListener("pointercancel", release);
+    handle.addEventListener("pointerup", release);
+    handle.addEventListener("pointercancel", release);
   }
 
-  #key(event, end) {
+  #onKey(event, end) {
     const sign = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[event.key];
     if (!sign) return;
     event.preventDefault();
-    const step = sign * (event.shiftKey ? FINE : STEP) * this.rate;
-    this.#region = this.#moved(end, this.#region[end] + step); // for a key pressed before the next frame
-    this.#select(this.#region, true);
+    const step = sign * (event.shiftKey ? FINE_STEP : STEP) * this.sampleRate;
+    this.#loop = this.#withEnd(end, this.#loop[end] + step); // the next key may come before `update`
+    this.#onSelect(this.#loop, true);
   }
 
-  /** Move the grips to the loop's ends, outside of it if they can; an end out of sight has none. */
-  place(loop, fraction) {
-    this.#region = loop;
-    for (const grip of this.grips) {
-      const end = grip.classList.contains("from") ? "from" : "to";
-      const at = loop ? fraction(loop[end]) : -1;
-      grip.hidden = at < 0 || at > 1;
-      if (grip.hidden) continue;
-      grip.style.setProperty("--at", `${100 * at}%`);
-      const words = clock(loop[end] / this.rate);
-      if (grip.getAttribute("aria-valuetext") === words) continue;
-      grip.setAttribute("aria-valuetext", words);
-      grip.setAttribute("aria-valuenow", Math.round(loop[end] / this.rate));
-      grip.setAttribute("aria-valuemax", Math.round(this.#timeline.length / this.rate));
+  /** Move the handles to the loop's ends; hide those whose end is not visible. */
+  update(loop) {
+    this.#loop = loop;
+    for (const handle of this.#handles) {
+      const end = handle.classList.contains("from") ? "from" : "to";
+      const fraction = loop ? this.#timeline.fraction(loop[end]) : -1;
+      handle.hidden = fraction < 0 || fraction > 1;
+      if (handle.hidden) continue;
+      handle.style.setProperty("--left", `${100 * fraction}%`);
+      const time = formatTime(loop[end] / this.sampleRate);
+      if (handle.getAttribute("aria-valuetext") === time) continue;
+      handle.setAttribute("aria-valuetext", time);
+      handle.setAttribute("aria-valuenow", Math.round(loop[end] / this.sampleRate));
+      handle.setAttribute("aria-valuemax", Math.round(this.#timeline.length / this.sampleRate));
     }
   }
 }

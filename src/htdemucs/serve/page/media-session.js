@@ -1,71 +1,71 @@
-/** The page outside of its window: media keys, headphones' buttons, the lock screen. */
+/** Media keys, headphone buttons and the lock screen, through the Media Session API. */
 
 import { lengthOf, titleOf } from "./tracks.js";
 
-const SECONDS = 10; // of silence; browsers show nothing for less than five
-const RATE = 8000;
-const STEP = 10; // seconds of a jump, where the system names none
+const SILENCE = 10; // seconds; browsers show nothing for media shorter than five
+const SILENCE_RATE = 8000; // Hz
+const DEFAULT_SKIP = 10; // seconds, if the system does not specify how far
 
 /** Return a WAV file of silence: 8 bits, mono. */
-function silence() {
+function createSilence() {
   const header = new DataView(new ArrayBuffer(44));
-  const words = { 0: "RIFF", 8: "WAVE", 12: "fmt ", 36: "data" };
-  for (const [at, word] of Object.entries(words)) {
-    [...word].forEach((letter, i) => header.setUint8(Number(at) + i, letter.charCodeAt(0)));
+  const chunkIds = { 0: "RIFF", 8: "WAVE", 12: "fmt ", 36: "data" };
+  for (const [offset, id] of Object.entries(chunkIds)) {
+    [...id].forEach((letter, i) => header.setUint8(Number(offset) + i, letter.charCodeAt(0)));
   }
-  const frames = SECONDS * RATE;
-  const numbers = { 4: frames + 36, 16: 16, 24: RATE, 28: RATE, 40: frames };
-  for (const [at, number] of Object.entries(numbers)) header.setUint32(Number(at), number, true);
-  for (const [at, number] of [[20, 1], [22, 1], [32, 1], [34, 8]]) header.setUint16(at, number, true);
+  const frames = SILENCE * SILENCE_RATE;
+  const uint32 = { 4: frames + 36, 16: 16, 24: SILENCE_RATE, 28: SILENCE_RATE, 40: frames };
+  for (const [offset, value] of Object.entries(uint32)) header.setUint32(Number(offset), value, true);
+  for (const [offset, value] of [[20, 1], [22, 1], [32, 1], [34, 8]]) header.setUint16(offset, value, true);
   return new Blob([header, new Uint8Array(frames).fill(128)], { type: "audio/wav" });
 }
 
 /**
  * Let the system show and control a player.
  *
- * Browsers give their media keys to media elements only, and all sound here is Web Audio: so an
- * element plays silence as long as the player plays.
+ * Browsers assign the media keys to media elements only, and the player uses Web Audio. An audio
+ * element therefore plays silence while the player plays.
  */
-export function showOutside(player) {
+export function connectMediaSession(player) {
   const session = navigator.mediaSession;
   if (!session) return;
-  const rate = () => player.track.sample_rate ?? 44_100;
-  const jump = (sign) => (details) =>
-    player.seek(player.position + sign * (details.seekOffset || STEP) * rate());
-  const acts = {
+  const sampleRate = () => player.track.sample_rate ?? 44_100;
+  const skip = (sign) => (details) =>
+    player.seek(player.position + sign * (details.seekOffset || DEFAULT_SKIP) * sampleRate());
+  const handlers = {
     play: () => player.play(),
     pause: () => player.pause(),
     stop: () => player.pause(),
-    seekto: ({ seekTime }) => player.seek(seekTime * rate()),
-    seekbackward: jump(-1),
-    seekforward: jump(1),
+    seekto: ({ seekTime }) => player.seek(seekTime * sampleRate()),
+    seekbackward: skip(-1),
+    seekforward: skip(1),
     previoustrack: () => player.seek(0),
   };
-  for (const [action, act] of Object.entries(acts)) {
+  for (const [action, handler] of Object.entries(handlers)) {
     try {
-      session.setActionHandler(action, (details) => player.track && act(details));
+      session.setActionHandler(action, (details) => player.track && handler(details));
     } catch {
-      // this browser does not know the action
+      // this browser does not support the action
     }
   }
-  let element = null;
-  const open = () => {
-    element = Object.assign(new Audio(URL.createObjectURL(silence())), { loop: true });
-    // The system pauses it when a call comes, or when the headphones are unplugged.
-    element.addEventListener("pause", () => element.paused && player.pause());
-  };
+  let silence = null;
   player.addEventListener("change", () => {
     const { track, playing, tempo } = player;
     session.playbackState = playing ? "playing" : "paused";
     if (playing) {
-      if (!element) open();
-      element.play().catch(() => {}); // then there are no media keys
+      if (!silence) {
+        silence = Object.assign(new Audio(URL.createObjectURL(createSilence())), { loop: true });
+        // The system pauses the element on a phone call, or when headphones are unplugged.
+        silence.addEventListener("pause", () => silence.paused && player.pause());
+      }
+      silence.play().catch(() => {}); // without it the media keys do not work, but the page does
       const { artist, album } = track;
       session.metadata = new MediaMetadata({ title: titleOf(track), artist: artist ?? "", album: album ?? "" });
     } else {
-      element?.pause();
+      silence?.pause();
     }
-    const duration = lengthOf(track) / rate();
-    if (duration) session.setPositionState?.({ duration, playbackRate: tempo, position: player.position / rate() });
+    const duration = lengthOf(track) / sampleRate();
+    if (!duration) return;
+    session.setPositionState?.({ duration, playbackRate: tempo, position: player.position / sampleRate() });
   });
 }

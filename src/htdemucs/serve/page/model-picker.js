@@ -1,98 +1,105 @@
-/** The dialog that chooses a model and stems for the next songs. */
+/** The dialog that picks the model and the stems, for new songs or for one song. */
 
 import { element } from "./dom.js";
-import { choices, choose } from "./store.js";
-import { modelWords, say, size, stemName, text } from "./text.js";
+import { bindText, formatBytes, modelDescription, stemName, text } from "./i18n/index.js";
+import { readSettings, saveSettings } from "./storage.js";
 
-const ALL = null; // stems: all that the model has
-
-export class Choices {
+export class ModelPicker {
   #info;
 
   constructor(info) {
     this.#info = info;
   }
 
-  /** Return {model, stems} for the next song; `stems` is null for all. */
-  get current() {
-    const { model, stems } = choices();
-    const known = this.#model(model);
-    const some = stems?.filter((stem) => known.stems.includes(stem));
-    return { model: known.name, stems: some?.length && some.length < known.stems.length ? some : ALL };
+  /** The selected {model, stems}; `stems` is null for all. */
+  get selection() {
+    const { model: name, stems } = readSettings();
+    const model = this.#model(name);
+    const known = stems?.filter((stem) => model.stems.includes(stem));
+    const some = known?.length && known.length < model.stems.length;
+    return { model: model.name, stems: some ? known : null };
   }
 
+  /** Return the model of this name, or the server's default. */
   #model(name) {
     const { models, default_model } = this.#info;
-    const named = (wanted) => models.find((model) => model.name === wanted);
-    return named(name) ?? named(default_model) ?? models[0];
+    const find = (wanted) => models.find((model) => model.name === wanted);
+    return find(name) ?? find(default_model) ?? models[0];
   }
 
-  /** Say on the page's buttons what is chosen. */
-  show() {
-    const { model, stems } = this.current;
-    const what = stems ? stems.map(stemName).join(text("comma")) : text("allStems");
-    for (const each of document.querySelectorAll(".choice")) {
-      each.textContent = `${model} · ${what}`;
+  /** Show the selection on the page's buttons. */
+  showSelection() {
+    const { model, stems } = this.selection;
+    const names = stems ? stems.map(stemName).join(text("comma")) : text("allStems");
+    for (const node of document.querySelectorAll(".model-selection")) {
+      node.textContent = `${model} · ${names}`;
     }
   }
 
-  /** Show the dialog; returns the choice once it is closed, or null if it was left by Escape. */
-  ask({ title = "choicesTitle", done = "done" } = {}) {
-    const dialog = document.getElementById("choices");
-    say(document.getElementById("choices-title"), title);
-    say(document.getElementById("choices-done"), done);
-    const { model } = this.current;
-    document.getElementById("models").replaceChildren(...this.#info.models.map((each) => this.#card(each, model)));
-    this.#showStems();
+  /** Open the dialog; returns the selection when it is confirmed, null if it is dismissed. */
+  open({ title = "newSongs", done = "done" } = {}) {
+    const dialog = document.getElementById("model-dialog");
+    bindText(document.getElementById("model-title"), title);
+    bindText(document.getElementById("model-done"), done);
+    const { model: selected } = this.selection;
+    const cards = this.#info.models.map((model) => this.#createCard(model, model.name === selected));
+    document.getElementById("models").replaceChildren(...cards);
+    this.#renderStems();
     dialog.returnValue = "";
     dialog.querySelector("form").onsubmit = (event) => {
       if (event.submitter) dialog.returnValue = "done";
     };
     dialog.showModal();
     return new Promise((resolve) => {
-      const closed = () => resolve(dialog.returnValue === "done" ? this.current : null);
-      dialog.addEventListener("close", closed, { once: true });
+      const onClose = () => resolve(dialog.returnValue === "done" ? this.selection : null);
+      dialog.addEventListener("close", onClose, { once: true });
     });
   }
 
-  #card(model, chosen) {
-    const state = model.ready ? text("ready") : text(model.bytes ? "downloads" : "downloadsSome", { size: size(model.bytes) });
-    const words = modelWords(model.name) ?? model.about;
-    const facts = [model.stems.length && text("stemCount", { count: model.stems.length }), state];
-    const lines = [words, facts.filter(Boolean).join(" · ")].filter(Boolean).map((line) => element("small", {}, line));
-    const pick = () => {
-      choose({ model: model.name, stems: null });
-      this.#showStems();
-      this.show();
+  #createCard({ name, stems, ready, bytes, about }, checked) {
+    const download = text(bytes ? "modelDownload" : "modelDownloadUnknown", { size: formatBytes(bytes) });
+    const facts = [
+      stems.length && text("stemCount", { count: stems.length }),
+      ready ? text("modelReady") : download,
+    ];
+    const lines = [modelDescription(name) ?? about, facts.filter(Boolean).join(" · ")];
+    const change = () => {
+      saveSettings({ model: name, stems: null });
+      this.#renderStems();
+      this.showSelection();
     };
-    const radio = { type: "radio", name: "model", value: model.name, checked: model.name === chosen, on: { change: pick } };
     return element(
       "label",
       { class: "card" },
-      element("input", radio),
-      element("span", {}, element("b", {}, model.name), ...lines),
+      element("input", { type: "radio", name: "model", value: name, checked, on: { change } }),
+      element(
+        "span",
+        {},
+        element("b", {}, name),
+        ...lines.filter(Boolean).map((line) => element("small", {}, line)),
+      ),
     );
   }
 
-  #showStems() {
-    const { model, stems } = this.current;
-    const all = this.#model(model).stems;
-    const boxes = all.map((stem) => {
-      const checked = !stems || stems.includes(stem);
+  #renderStems() {
+    const { model, stems: selected } = this.selection;
+    const { stems } = this.#model(model);
+    const boxes = stems.map((stem) => {
+      const checked = !selected || selected.includes(stem);
       return element("input", { type: "checkbox", value: stem, checked });
     });
-    const pick = (event) => {
-      const picked = boxes.filter((box) => box.checked).map((box) => box.value);
-      if (picked.length === 0) event.target.checked = true; // one must stay
-      else choose({ stems: picked });
-      this.show();
+    const onChange = (event) => {
+      const checked = boxes.filter((box) => box.checked).map((box) => box.value);
+      if (checked.length === 0) event.target.checked = true; // at least one is required
+      else saveSettings({ stems: checked });
+      this.showSelection();
     };
     const chips = boxes.map((box) => {
-      box.addEventListener("change", pick);
+      box.addEventListener("change", onChange);
       return element("label", { class: "chip" }, box, element("span", {}, stemName(box.value)));
     });
     const list = document.getElementById("stems");
     list.replaceChildren(...chips);
-    list.closest("fieldset").hidden = all.length === 0;
+    list.closest("fieldset").hidden = stems.length === 0;
   }
 }

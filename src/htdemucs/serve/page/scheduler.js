@@ -1,11 +1,92 @@
-/** One unbroken run of sound: pieces placed end to end on the context's clock. */
+/** Schedules chunks end to end on an AudioContext's clock. */
 
-import { toBuffer, wideGain } from "./mixer.js";
+import { createMultichannelGain, toBuffer } from "./mixer.js";
 
-const RAMP = 0.02; // seconds of fading where sound begins or ends
-export const LEAD = 0.05; // seconds between placing a first piece and hearing it
-const LATEST = 2; // seconds that a loudspeaker, even a wireless one, may lag behind the clock
+const FADE = 0.02; // seconds of fading where sound begins or ends
+export const LEAD = 0.05; // seconds from scheduling the first chunk to its sound
+const MAX_LATENCY = 2; // seconds that an output, even a wireless one, may lag behind the clock
 const SEAM = 0.004; // seconds of fading on each side where a loop jumps back
+
+export class Scheduler {
+  #context;
+  #sampleRate;
+  #envelope; // fades in where sound begins, and out where no chunk follows
+  #output; // fades out when the scheduler is stopped
+  #chunks = []; // {start, end, frame, frames, source}; start and end in seconds of the clock
+  #fadeOutStart = 0; // seconds of the clock, when #envelope will fade out
+
+  end = 0; // when the last chunk ends, in seconds of the clock; 0 before the first
+  jumped = false; // whether the last chunk ended in a jump to the start of the loop
+
+  /** `next` is the frame to schedule next. */
+  constructor(context, mixer, sampleRate, next) {
+    this.#context = context;
+    this.#sampleRate = sampleRate;
+    this.next = next;
+    this.first = next;
+    this.#envelope = createMultichannelGain(context, mixer.channels);
+    this.#output = createMultichannelGain(context, mixer.channels);
+    this.#envelope.gain.value = 0;
+    this.#envelope.connect(this.#output).connect(mixer.input);
+  }
+
+  /** Seconds of sound that are scheduled and have not been played. */
+  get buffered() {
+    return Math.max(0, this.end - this.#context.currentTime);
+  }
+
+  /** Schedule a chunk after the last one, or as soon as possible if that has ended. */
+  schedule(samples, channels, { frame, fadeIn, fadeOut, onEnded }) {
+    const buffer = toBuffer(this.#context, samples, channels, this.#sampleRate);
+    fadeEnds(buffer, fadeIn, fadeOut);
+    const now = this.#context.currentTime;
+    const envelope = this.#envelope.gain;
+    let start = this.end;
+    let fadedIn = start;
+    if (this.#fadeOutStart > now + LEAD / 2) {
+      envelope.cancelScheduledValues(this.#fadeOutStart);
+    } else {
+      start = Math.max(this.end, Math.ceil((now + LEAD) * this.#sampleRate) / this.#sampleRate);
+      fadedIn = start + FADE;
+      envelope.setValueAtTime(0, start);
+      envelope.linearRampToValueAtTime(1, fadedIn);
+    }
+    this.end = start + buffer.length / this.#sampleRate;
+    this.#fadeOutStart = Math.max(fadedIn, this.end - FADE);
+    envelope.setValueAtTime(1, this.#fadeOutStart);
+    envelope.linearRampToValueAtTime(0, Math.max(this.end, this.#fadeOutStart + 0.001));
+    const source = new AudioBufferSourceNode(this.#context, { buffer });
+    source.connect(this.#envelope);
+    source.start(start);
+    source.onended = () => {
+      source.disconnect();
+      onEnded();
+    };
+    this.#chunks = this.#chunks.filter(({ end }) => end > now - MAX_LATENCY);
+    this.#chunks.push({ start, end: this.end, frame, frames: buffer.length, source });
+  }
+
+  /** Return the frame that plays at a time of the clock. */
+  frameAt(time) {
+    let current = null;
+    for (const chunk of this.#chunks) if (!current || chunk.start <= time) current = chunk;
+    if (!current) return this.first;
+    const played = Math.floor((time - current.start) * this.#sampleRate);
+    return current.frame + Math.min(current.frames, Math.max(0, played));
+  }
+
+  /** Fade out after a number of seconds, and release everything. */
+  stop(delay) {
+    const time = this.#context.currentTime + delay;
+    this.#output.gain.setValueAtTime(1, time);
+    this.#output.gain.linearRampToValueAtTime(0, time + FADE);
+    for (const { source } of this.#chunks) {
+      source.onended = null;
+      source.stop(time + FADE);
+    }
+    setTimeout(() => this.#output.disconnect(), 1000 * (delay + FADE + 0.2));
+  }
+}
 
 function fadeEnds(buffer, fadeIn, fadeOut) {
   const length = Math.min(buffer.length, Math.round(SEAM * buffer.sampleRate));
@@ -15,85 +96,5 @@ function fadeEnds(buffer, fadeIn, fadeOut) {
       if (fadeIn) data[i] *= i / length;
       if (fadeOut) data[data.length - 1 - i] *= i / length;
     }
-  }
-}
-
-export class Run {
-  #context;
-  #rate;
-  #edge; // ramps where sound begins, and where it ends unless another piece comes
-  #out; // ramps to silence when the run is left
-  #pieces = []; // {time, end, frame, frames, source}, in order of time
-  #fall = 0; // when the ramp to silence begins
-
-  end = 0; // when the last piece ends; 0 before the first
-
-  /** `next` is the frame that is to be placed next. */
-  constructor(context, mixer, rate, next) {
-    this.#context = context;
-    this.#rate = rate;
-    this.next = next;
-    this.first = next;
-    this.#edge = wideGain(context, mixer.channels);
-    this.#out = wideGain(context, mixer.channels);
-    this.#edge.gain.value = 0;
-    this.#edge.connect(this.#out).connect(mixer.input);
-  }
-
-  /** Seconds of sound that are placed and not yet heard. */
-  get ahead() {
-    return Math.max(0, this.end - this.#context.currentTime);
-  }
-
-  /** Place a piece behind the last one, or soon if that is over. */
-  place(samples, channels, { frame, fadeIn, fadeOut, ended }) {
-    const buffer = toBuffer(this.#context, samples, channels, this.#rate);
-    fadeEnds(buffer, fadeIn, fadeOut);
-    const now = this.#context.currentTime;
-    const edge = this.#edge.gain;
-    let start = this.end;
-    let rise = start;
-    if (this.#fall > now + LEAD / 2) {
-      edge.cancelScheduledValues(this.#fall);
-    } else {
-      start = Math.max(this.end, Math.ceil((now + LEAD) * this.#rate) / this.#rate);
-      rise = start + RAMP;
-      edge.setValueAtTime(0, start);
-      edge.linearRampToValueAtTime(1, rise);
-    }
-    this.end = start + buffer.length / this.#rate;
-    this.#fall = Math.max(rise, this.end - RAMP);
-    edge.setValueAtTime(1, this.#fall);
-    edge.linearRampToValueAtTime(0, Math.max(this.end, this.#fall + 0.001));
-    const source = new AudioBufferSourceNode(this.#context, { buffer });
-    source.connect(this.#edge);
-    source.start(start);
-    source.onended = () => {
-      source.disconnect();
-      ended();
-    };
-    this.#pieces = this.#pieces.filter(({ end }) => end > now - LATEST);
-    this.#pieces.push({ time: start, end: this.end, frame, frames: buffer.length, source });
-  }
-
-  /** Return the frame that is heard at a time of the context's clock. */
-  frameAt(time) {
-    let current = null;
-    for (const piece of this.#pieces) if (!current || piece.time <= time) current = piece;
-    if (!current) return this.first;
-    const passed = Math.floor((time - current.time) * this.#rate);
-    return current.frame + Math.min(current.frames, Math.max(0, passed));
-  }
-
-  /** Fade to silence, in a number of seconds, and let everything go. */
-  leave(later) {
-    const now = this.#context.currentTime + later;
-    this.#out.gain.setValueAtTime(1, now);
-    this.#out.gain.linearRampToValueAtTime(0, now + RAMP);
-    for (const { source } of this.#pieces) {
-      source.onended = null;
-      source.stop(now + RAMP);
-    }
-    setTimeout(() => this.#out.disconnect(), 1000 * (later + RAMP + 0.2));
   }
 }

@@ -1,13 +1,13 @@
-/** What this browser remembers: choices for new songs, and mix, loop and zoom of each track. */
+/** What this browser stores: settings for new songs, and the mix, loop and zoom of each track. */
 
 const PREFIX = "htdemucs:";
-const KEPT = 300; // tracks; the ones unused for longest are forgotten
+const MAX_TRACKS = 300; // the least recently changed are deleted first
 
 function read(key) {
   try {
     return JSON.parse(localStorage.getItem(PREFIX + key)) ?? {};
   } catch {
-    return {}; // private windows, or something else wrote there
+    return {}; // storage is disabled, or the value is not ours
   }
 }
 
@@ -15,33 +15,33 @@ function write(key, value) {
   try {
     localStorage.setItem(PREFIX + key, JSON.stringify(value));
   } catch {
-    // full or forbidden: the page works without a memory
+    // storage is full or disabled: the page works without it
   }
 }
 
-/** Return the page's own choices: language, model, stems. */
-export const choices = () => read("choices");
+/** Return the settings {language, model, stems}, as far as they are stored. */
+export const readSettings = () => read("settings");
 
-/** Change some of the page's choices. */
-export const choose = (changes) => write("choices", { ...choices(), ...changes });
+/** Change some of the settings. */
+export const saveSettings = (changes) => write("settings", { ...readSettings(), ...changes });
 
-/** Return what is remembered of a track: {mix, loop, zoom, tempo, pitch, picture}. */
-export const recall = (id) => read(`track:${id}`);
+/** Return the stored state of a track: {mix, loop, zoom, tempo, pitch, view}. */
+export const readTrackState = (id) => read(`track:${id}`);
 
-/** Remember something of a track. */
-export function remember(id, changes) {
-  write(`track:${id}`, { ...recall(id), ...changes });
+/** Change some of a track's stored state. */
+export function saveTrackState(id, changes) {
+  write(`track:${id}`, { ...readTrackState(id), ...changes });
   const order = Object.values(read("order")).filter((other) => other !== id);
   order.push(id);
-  while (order.length > KEPT) forget(order.shift());
+  while (order.length > MAX_TRACKS) deleteTrackState(order.shift());
   write("order", order);
 }
 
-/** Forget a track. */
-export function forget(id) {
+/** Delete a track's stored state. */
+export function deleteTrackState(id) {
   try {
     localStorage.removeItem(`${PREFIX}track:${id}`);
   } catch {
-    // nothing was remembered
+    // storage is disabled, so nothing was stored
   }
 }

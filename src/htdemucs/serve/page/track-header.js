@@ -1,40 +1,40 @@
-/** The head of a track's view: its name, how far it is, and what can be done with it. */
+/** The head of a track's view: its title, its state, and the buttons for what can be done with it. */
 
-import * as server from "./api.js";
+import * as api from "./api.js";
 import { element, icon, setText } from "./dom.js";
-import { attempt, deleteTrack, detailOf } from "./queue.js";
+import { bindLabel, button, formatNumber, formatTime, text } from "./i18n/index.js";
+import { confirmAndDelete, showErrors, trackDetail } from "./track-list.js";
 import { titleOf } from "./tracks.js";
-import { button, clock, label, number, text } from "./text.js";
 
-export class About {
+export class TrackHeader {
   #tracks;
   #track;
-  #choose;
+  #pickModel;
 
-  /** `choose()` asks for a model and stems, `download()` shows the dialog of downloads. */
-  constructor(tracks, { choose, download }) {
+  /** `pickModel()` asks for a model and stems, `onDownload()` opens the dialog of downloads. */
+  constructor(tracks, { pickModel, onDownload }) {
     this.#tracks = tracks;
-    this.#choose = choose;
-    const back = label(element("a", { class: "quiet icon back", href: "#" }, icon("back")), "back");
+    this.#pickModel = pickModel;
+    const back = bindLabel(element("a", { class: "ghost icon back", href: "#" }, icon("back")), "back");
     this.title = element("h1", { id: "title" });
-    this.facts = element("p", { class: "facts" });
+    this.facts = element("p", { class: "track-facts" });
     this.separate = button("primary", "separate", null, () => this.#separate());
-    this.retry = button("primary", "retry", null, () => this.#act("retry"));
-    this.cancel = button("plain", "cancel", null, () => this.#act("cancel"));
-    this.again = button("plain", "again", null, () => this.#separate());
-    this.delete = button("quiet icon", "delete", "trash", () => deleteTrack(this.#track, tracks));
-    this.download = button("primary", "download", "down", download);
+    this.retry = button("primary", "retry", null, () => this.#runAction("retry"));
+    this.cancel = button("secondary", "cancel", null, () => this.#runAction("cancel"));
+    this.again = button("secondary", "again", null, () => this.#separate());
+    this.delete = button("ghost icon", "delete", "trash", () => confirmAndDelete(this.#track, tracks));
+    this.download = button("primary", "download", "down", onDownload);
     const actions = [this.again, this.separate, this.retry, this.cancel, this.download, this.delete];
     this.status = element("p", { class: "status" });
     this.progress = element("progress", { max: 1, "aria-labelledby": "title" });
-    this.state = element("div", { class: "state" }, this.status, this.progress);
-    const naming = element("div", { class: "naming" }, this.title, this.facts);
+    this.state = element("div", { class: "track-state" }, this.status, this.progress);
+    const heading = element("div", { class: "track-title" }, this.title, this.facts);
     const buttons = element("div", { class: "actions" }, ...actions);
-    this.boxes = [element("header", { class: "about" }, back, naming, buttons), this.state];
+    this.boxes = [element("header", { class: "track-header" }, back, heading, buttons), this.state];
   }
 
-  /** Show a track; one that has no `sounds` yet leaves the room to its state. */
-  show(track, sounds) {
+  /** Show a track; if it is not `playable` yet, its state takes the place of the lanes. */
+  render(track, playable) {
     this.#track = track;
     const { state, sample_rate: rate, duration } = track;
     setText(this.title, titleOf(track));
@@ -42,13 +42,13 @@ export class About {
     const facts = [
       track.artist,
       track.album,
-      duration && clock(duration),
+      duration && formatTime(duration),
       track.model,
-      rate && text("kilohertz", { value: number(rate / 1000, 1) }),
+      rate && text("kilohertz", { value: formatNumber(rate / 1000, 1) }),
     ];
     setText(this.facts, facts.filter(Boolean).join(" · "));
     const finished = state === "finished";
-    setText(this.status, finished ? track.warnings.join(" ") || text("finished") : detailOf(track));
+    setText(this.status, finished ? track.warnings.join(" ") || text("finished") : trackDetail(track));
     this.status.title = this.status.textContent;
     this.progress.hidden = state !== "separating";
     this.progress.value = duration ? Math.min(1, track.done / duration) : 0;
@@ -57,18 +57,18 @@ export class About {
     this.retry.hidden = !["failed", "cancelled"].includes(state);
     this.cancel.hidden = !["queued", "separating"].includes(state);
     this.delete.hidden = !this.cancel.hidden;
-    this.state.classList.toggle("alone", !sounds);
+    this.state.classList.toggle("alone", !playable);
     this.state.dataset.state = state;
   }
 
-  async #act(action) {
-    const track = await attempt(() => server.act(this.#track.id, action));
+  async #runAction(action) {
+    const track = await showErrors(() => api.runAction(this.#track.id, action));
     if (track) this.#tracks.put(track);
   }
 
   async #separate() {
-    const choice = await this.#choose();
-    const track = choice && (await attempt(() => server.separate(this.#track.id, choice)));
+    const selection = await this.#pickModel();
+    const track = selection && (await showErrors(() => api.separate(this.#track.id, selection)));
     if (!track) return;
     this.#tracks.put(track);
     location.hash = track.id;

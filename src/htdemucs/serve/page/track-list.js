@@ -1,23 +1,23 @@
-/** The list: songs being sent, the queue with progress, speed and time left, and the library. */
+/** The list of songs: uploads, the queue with progress, speed and time left, and the library. */
 
-import { act, remove } from "./api.js";
-import { announce, arrange, element, icon, setText, toast } from "./dom.js";
-import { forget } from "./store.js";
+import * as api from "./api.js";
+import { announce, element, icon, reorderChildren, setText, showToast } from "./dom.js";
+import { bindLabel, bindText, errorText, formatNumber, formatPercent, formatTime, text, trackErrorText } from "./i18n/index.js";
+import { deleteTrackState } from "./storage.js";
 import { titleOf } from "./tracks.js";
-import { clock, failure, label, number, problem, say, text } from "./text.js";
 
-const PAGE = 100; // rows shown at first, and with each "more"
+const PAGE_SIZE = 100; // rows shown at first, and added by "Show more"
 
-/** Return what a track's row says beside its title. */
-export function detailOf(track) {
-  const length = track.duration ? clock(track.duration) : null;
+/** Return the line below a track's title. */
+export function trackDetail(track) {
+  const length = track.duration ? formatTime(track.duration) : null;
   switch (track.state) {
     case "queued":
       return text("queued", { position: track.position ?? 1 });
     case "separating":
-      return progressOf(track);
+      return progressText(track);
     case "failed":
-      return failure(track);
+      return trackErrorText(track);
     case "cancelled":
       return text("cancelled");
     case "found":
@@ -27,151 +27,156 @@ export function detailOf(track) {
   }
 }
 
-function progressOf({ done, duration, speed, left }) {
-  const parts = [duration ? `${number((100 * done) / duration)} %` : text("starting")];
-  if (left !== null && left !== undefined) parts.push(text("left", { time: clock(left + 0.5) }));
-  if (speed) parts.push(text("speed", { speed: number(speed, speed < 10 ? 1 : 0) }));
+function progressText({ done, duration, speed, left }) {
+  const parts = [duration ? formatPercent(done / duration) : text("starting")];
+  if (left !== null && left !== undefined) parts.push(text("timeLeft", { time: formatTime(left + 0.5) }));
+  if (speed) parts.push(text("speed", { speed: formatNumber(speed, speed < 10 ? 1 : 0) }));
   return parts.join(" · ");
 }
 
-/** Ask before something is deleted; returns whether it may. */
-export function confirmDelete(track) {
-  const dialog = document.getElementById("confirm");
-  say(document.getElementById("confirm-title"), "deleteTitle", { title: titleOf(track) });
-  say(document.getElementById("confirm-more"), track.kind === "upload" ? "deleteUpload" : "deleteLibrary");
-  dialog.returnValue = "";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
-  });
-}
-
-/** Do something with a track on the server, and say why it could not be done. */
-export async function attempt(work) {
+/** Return the result of a request; if it fails, show why and return null. */
+export async function showErrors(request) {
   try {
-    return await work();
-  } catch (refusal) {
-    toast(problem(refusal));
+    return await request();
+  } catch (error) {
+    showToast(errorText(error));
     return null;
   }
 }
 
-export async function deleteTrack(track, tracks) {
+/** Delete a track from the server, after the user has confirmed it. */
+export async function confirmAndDelete(track, tracks) {
   if (!(await confirmDelete(track))) return;
-  if (!(await attempt(() => remove(track.id)))) return;
-  forget(track.id);
-  tracks.drop(track.id);
+  if (!(await showErrors(() => api.deleteTrack(track.id)))) return;
+  deleteTrackState(track.id);
+  tracks.remove(track.id);
   announce(text("deleted", { title: titleOf(track) }));
 }
 
-export class Queue {
+function confirmDelete(track) {
+  const dialog = document.getElementById("delete-dialog");
+  bindText(document.getElementById("delete-title"), "deleteTitle", { title: titleOf(track) });
+  bindText(document.getElementById("delete-text"), track.kind === "upload" ? "deleteUpload" : "deleteLibrary");
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "delete"), { once: true });
+  });
+}
+
+export class TrackList {
   #tracks;
   #uploads;
-  #rows = new Map(); // key -> Row
-  #limit = PAGE;
+  #rows = new Map(); // key of an upload or id of a track -> Row
+  #limit = PAGE_SIZE;
   #search = "";
   selected = null; // the id of the open track
 
   constructor(root, tracks, uploads) {
     this.#tracks = tracks;
     this.#uploads = uploads;
-    const section = (key) => {
+    const createSection = (key) => {
       const list = element("ul", { class: "rows" });
-      const heading = say(element("h2"), key);
-      return { list, box: element("section", {}, heading, list) };
+      return { list, box: element("section", {}, bindText(element("h2"), key), list) };
     };
-    this.working = section("working");
-    this.library = section("library");
-    this.more = say(element("button", { type: "button", class: "plain wide", hidden: true }), "more");
+    this.processing = createSection("processing");
+    this.library = createSection("library");
+    this.more = bindText(element("button", { type: "button", class: "secondary wide", hidden: true }), "more");
     this.more.addEventListener("click", () => {
-      this.#limit += PAGE;
-      this.draw();
+      this.#limit += PAGE_SIZE;
+      this.render();
     });
-    this.nothing = say(element("p", { class: "nothing", hidden: true }), "nothing");
-    root.replaceChildren(this.working.box, this.library.box, this.nothing, this.more);
+    this.noMatches = bindText(element("p", { class: "no-matches", hidden: true }), "noMatches");
+    root.replaceChildren(this.processing.box, this.library.box, this.noMatches, this.more);
     const search = document.getElementById("search");
     search.addEventListener("input", () => {
       this.#search = search.value;
-      this.#limit = PAGE;
-      this.draw();
+      this.#limit = PAGE_SIZE;
+      this.render();
     });
   }
 
-  draw() {
-    const { working, others } = this.#tracks.sorted(this.#search);
-    const shown = others.slice(0, this.#limit);
-    const keep = new Set();
-    const row = (key, fill) => {
-      keep.add(key);
+  render() {
+    const { processing, others } = this.#tracks.sorted(this.#search);
+    const library = others.slice(0, this.#limit);
+    const keys = new Set(); // of the rows that are still in the list
+    const rowOf = (key, show) => {
+      keys.add(key);
       if (!this.#rows.has(key)) this.#rows.set(key, new Row());
-      const made = this.#rows.get(key);
-      fill(made);
-      return made.box;
+      const row = this.#rows.get(key);
+      show(row);
+      return row.box;
     };
-    const uploads = this.#uploads.waiting.map((item) =>
-      row(item.key, (made) => made.showUpload(item, this.#uploads)),
+    const uploadRows = this.#uploads.items.map((item) =>
+      rowOf(item.key, (row) => row.showUpload(item, this.#uploads)),
     );
-    const rows = (list) =>
+    const trackRows = (list) =>
       list.map((track) =>
-        row(track.id, (made) => made.showTrack(track, this.#tracks, track.id === this.selected)),
+        rowOf(track.id, (row) => row.showTrack(track, this.#tracks, track.id === this.selected)),
       );
-    arrange(this.working.list, [...uploads, ...rows(working)]);
-    arrange(this.library.list, rows(shown));
-    for (const key of this.#rows.keys()) if (!keep.has(key)) this.#rows.delete(key);
-    this.working.box.hidden = uploads.length + working.length === 0;
-    this.library.box.hidden = shown.length === 0;
-    this.more.hidden = shown.length === others.length;
-    this.nothing.hidden = !this.#search || working.length + others.length > 0;
+    reorderChildren(this.processing.list, [...uploadRows, ...trackRows(processing)]);
+    reorderChildren(this.library.list, trackRows(library));
+    for (const key of this.#rows.keys()) if (!keys.has(key)) this.#rows.delete(key);
+    this.processing.box.hidden = uploadRows.length + processing.length === 0;
+    this.library.box.hidden = library.length === 0;
+    this.more.hidden = library.length === others.length;
+    this.noMatches.hidden = !this.#search || processing.length + others.length > 0;
   }
 }
 
-/** One row: it keeps its elements, so that focus and screen readers stay where they are. */
+/** One row. Its elements are reused, so that the focus and the screen reader's position stay. */
 class Row {
-  #actions = ""; // the names of the buttons there are
+  #actions = ""; // the names of its buttons
 
   constructor() {
     this.title = element("span", { class: "title" });
     this.detail = element("span", { class: "detail" });
-    this.link = element("a", { class: "open" }, this.title, this.detail);
+    this.link = element("a", { class: "row-link" }, this.title, this.detail);
     this.buttons = element("div", { class: "buttons" });
     this.progress = element("progress", { max: 1 });
     this.box = element("li", { class: "row" }, this.link, this.buttons, this.progress);
   }
 
-  #show(state, title, detail, fraction, actions) {
+  /** `progress` is a fraction or null, `actions` a list of [name, icon, onClick]. */
+  #render({ state, title, detail, progress, actions }) {
     this.box.dataset.state = state;
     setText(this.title, title);
     setText(this.detail, detail);
     this.title.title = title;
-    this.progress.hidden = fraction === null;
-    if (fraction !== null) this.progress.value = fraction;
+    this.progress.hidden = progress === null;
+    if (progress !== null) this.progress.value = progress;
     this.progress.setAttribute("aria-label", title);
     const names = actions.map(([name]) => name).join();
     if (names !== this.#actions) {
       this.#actions = names;
       this.buttons.replaceChildren(
-        ...actions.map(([name, picture]) =>
-          element("button", { type: "button", class: "quiet icon", data: { action: name } }, icon(picture)),
+        ...actions.map(([name, iconName]) =>
+          element("button", { type: "button", class: "ghost icon", data: { action: name } }, icon(iconName)),
         ),
       );
     }
-    actions.forEach(([name, , click], i) => {
-      label(this.buttons.children[i], `${name}Track`, { title });
-      this.buttons.children[i].onclick = click;
+    actions.forEach(([name, , onClick], i) => {
+      bindLabel(this.buttons.children[i], `${name}Track`, { title });
+      this.buttons.children[i].onclick = onClick;
     });
   }
 
   showUpload(item, uploads) {
+    const { file, sent, error } = item;
     const cancel = ["cancel", "close", () => uploads.cancel(item)];
     const retry = ["retry", "retry", () => uploads.retry(item)];
-    const detail = item.error ? problem(item.error) : text("sending", { sent: number(100 * item.sent) });
-    const actions = item.error ? [retry, cancel] : [cancel];
-    this.#show(item.error ? "failed" : "sending", item.file.name, detail, item.error ? null : item.sent, actions);
+    this.#render({
+      state: error ? "failed" : "uploading",
+      title: file.name,
+      detail: error ? errorText(error) : text("uploading", { sent: formatPercent(sent) }),
+      progress: error ? null : sent,
+      actions: error ? [retry, cancel] : [cancel],
+    });
   }
 
   showTrack(track, tracks, selected) {
     const run = (action) => async () => {
-      const changed = await attempt(() => act(track.id, action));
+      const changed = await showErrors(() => api.runAction(track.id, action));
       if (changed) tracks.put(changed);
     };
     const actions = {
@@ -182,15 +187,20 @@ class Row {
       finished: ["delete"],
       found: ["delete"],
     }[track.state];
-    const known = {
+    const buttons = {
       first: ["first", "first", run("first")],
       cancel: ["cancel", "close", run("cancel")],
       retry: ["retry", "retry", run("retry")],
-      delete: ["delete", "trash", () => deleteTrack(track, tracks)],
+      delete: ["delete", "trash", () => confirmAndDelete(track, tracks)],
     };
-    const working = track.state === "separating";
-    const fraction = working ? Math.min(1, track.done / (track.duration || Infinity)) : null;
-    this.#show(track.state, titleOf(track), detailOf(track), fraction, actions.map((name) => known[name]));
+    const separating = track.state === "separating";
+    this.#render({
+      state: track.state,
+      title: titleOf(track),
+      detail: trackDetail(track),
+      progress: separating ? Math.min(1, track.done / (track.duration || Infinity)) : null,
+      actions: actions.map((name) => buttons[name]),
+    });
     this.link.href = `#${track.id}`;
     if (selected) this.link.setAttribute("aria-current", "true");
     else this.link.removeAttribute("aria-current");

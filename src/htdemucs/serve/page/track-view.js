@@ -1,204 +1,215 @@
-/** The view of one track: what it is, how far it is, its lanes, and the bar that plays. */
+/** The view of one track: header, overview, toolbar, a lane for each stem, and the transport bar. */
 
-import { About } from "./about.js";
-import * as server from "./api.js";
-import { openDownloads } from "./download.js";
+import * as api from "./api.js";
+import { ChannelStrip } from "./channel-strip.js";
 import { announce, element } from "./dom.js";
-import { Lanes } from "./lanes.js";
-import { gainsOf, settingsOf } from "./mixer.js";
-import { Pictures } from "./pictures.js";
-import { recall, remember } from "./store.js";
-import { Strip } from "./strips.js";
+import { openDownloadDialog } from "./download-dialog.js";
+import { bindLabel, button, formatTime, stemName, text } from "./i18n/index.js";
+import { ImageCache } from "./image-cache.js";
+import { stemGains, stemSettings } from "./mixer.js";
+import { readTrackState, saveTrackState } from "./storage.js";
 import { Timeline } from "./timeline.js";
+import { TrackHeader } from "./track-header.js";
 import { lengthOf, titleOf } from "./tracks.js";
 import { Transport } from "./transport.js";
-import { button, clock, label, stemName, text } from "./text.js";
+import { Waveforms } from "./waveforms.js";
 
 const PLAYABLE = new Set(["queued", "separating", "finished"]);
-const SHORTEST = 0.1; // seconds of a region that was drawn on purpose
-const SHAPES = ["waveform", "spectrogram"];
+const MIN_SELECTION = 0.1; // seconds; anything shorter was selected by mistake
+const SAVE_DELAY = 100; // milliseconds after the last change
+const VIEWS = ["waveform", "spectrogram"];
 
 export class TrackView {
   #tracks;
   #player;
-  #context; // {info, choose}: what the server can do, and the dialog that chooses
+  #info; // what the server supports
   #track;
   #timeline = new Timeline();
-  #about;
-  #pictures;
-  #lanes;
+  #header;
+  #images;
+  #waveforms;
   #strips;
   #transport;
-  #memory;
-  #looks = null; // the request of the next picture of the screen
-  #saving = null;
+  #workspace; // everything between the header and the transport bar
+  #viewButtons;
+  #clearLoop;
+  #selection = null; // the region that is being dragged
+  #animation = null; // the request of the next animation frame
+  #saving = null; // timer
 
-  constructor(root, track, { tracks, player, context }) {
+  /** `pickModel()` asks for a model and stems. */
+  constructor(root, track, { tracks, player, info, pickModel }) {
     this.#tracks = tracks;
     this.#player = player;
-    this.#context = context;
+    this.#info = info;
     this.#track = track;
     this.id = track.id;
     this.stems = track.stems.join();
-    this.#memory = recall(track.id);
-    const { mix, loop, tempo, pitch } = this.#memory;
+    const { mix, loop, tempo, pitch, zoom, view } = readTrackState(track.id);
     player.load(track, { mix, loop, tempo, pitch });
-    this.#build(root);
+    this.#build(root, pickModel);
+    this.#waveforms.showSpectrograms = view === "spectrogram";
     this.#timeline.setLength(lengthOf(track));
-    if (this.#memory.zoom) this.#timeline.show(this.#memory.zoom.from, this.#memory.zoom.span);
+    if (zoom) this.#timeline.show(zoom.from, zoom.span);
     this.#timeline.addEventListener("change", () => this.#save());
-    this.show();
-    this.#look();
+    this.render();
+    this.#animate();
   }
 
   close() {
-    cancelAnimationFrame(this.#looks);
-    this.#lanes.close();
+    cancelAnimationFrame(this.#animation);
+    this.#waveforms.close();
   }
 
-  #build(root) {
+  get #sampleRate() {
+    return this.#track.sample_rate ?? 44_100;
+  }
+
+  #build(root, pickModel) {
     const { stems } = this.#track;
-    const { info, choose } = this.#context;
-    const download = () => openDownloads(this.#player, info);
-    this.#about = new About(this.#tracks, { choose, download });
-    this.#pictures = new Pictures(server, this.#track);
-    this.#lanes = new Lanes(stems, this.#pictures, this.#timeline, {
-      seek: (frame) => this.#player.seek(frame),
-      select: (region, done) => this.#select(region, done),
+    const onDownload = () => openDownloadDialog(this.#player, this.#info);
+    this.#header = new TrackHeader(this.#tracks, { pickModel, onDownload });
+    this.#images = new ImageCache(api, this.#track);
+    this.#waveforms = new Waveforms(stems, this.#images, this.#timeline, {
+      isAudible: (stem) => this.#isAudible(stem),
+      onSeek: (frame) => this.#player.seek(frame),
+      onSelect: (region, done) => this.#select(region, done),
     });
-    this.#lanes.heard = (stem) => this.#heard(stem);
-    this.#lanes.setRate(this.#track.sample_rate ?? 44_100);
-    this.#lanes.spectrograms = this.#memory.shape === "spectrogram";
-    this.#strips = stems.map((stem) => new Strip(stem, (...change) => this.change(...change)));
+    this.#waveforms.setSampleRate(this.#sampleRate);
+    this.#strips = stems.map((stem) => new ChannelStrip(stem, (...change) => this.#changeStem(...change)));
     this.#transport = new Transport(this.#player, {
-      loopTo: (what) => this.loop(what),
-      stretch: (tempo, pitch) => {
+      onToggleLoop: () => this.#changeLoop("toggle"),
+      onStretch: (tempo, pitch) => {
         this.#player.setStretch(tempo, pitch);
         this.#save();
       },
     });
     const rows = stems.map((stem, i) =>
-      element("div", { class: "lane", data: { stem } }, this.#strips[i].box, this.#lanes.lanes[i].box),
+      element("div", { class: "lane", data: { stem } }, this.#strips[i].box, this.#waveforms.lanes[i].box),
     );
-    const ruler = element("div", { class: "lane ruling" }, element("div"), this.#lanes.ruler.box);
+    const ruler = element("div", { class: "lane ruler-row" }, element("div"), this.#waveforms.ruler.box);
     const lanes = element("div", { class: "lanes" }, ruler, ...rows);
     lanes.style.setProperty("--count", stems.length);
-    this.stage = element("div", { class: "stage" }, this.#buildOverview(), this.#buildTools(), lanes);
-    root.replaceChildren(...this.#about.boxes, this.stage, this.#transport.box);
+    const parts = [this.#buildOverview(), this.#buildToolbar(), lanes];
+    this.#workspace = element("div", { class: "workspace" }, ...parts);
+    root.replaceChildren(...this.#header.boxes, this.#workspace, this.#transport.box);
   }
 
+  /** Make the overview a slider of the position. */
   #buildOverview() {
-    const { overview } = this.#lanes;
-    overview.canvas.parentElement.setAttribute("role", "slider");
-    overview.box.tabIndex = 0;
-    label(overview.box, "positionIn");
-    overview.box.setAttribute("aria-valuemin", 0);
-    overview.box.addEventListener("keydown", (event) => {
+    const { box } = this.#waveforms.overview;
+    box.setAttribute("role", "slider");
+    box.tabIndex = 0;
+    bindLabel(box, "position");
+    box.setAttribute("aria-valuemin", 0);
+    box.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: -5, ArrowDown: -5, ArrowRight: 5, ArrowUp: 5, PageDown: -30, PageUp: 30 };
-      if (event.key in step) this.act("move", step[event.key]);
-      else if (event.key === "Home") this.act("home");
+      if (event.key in step) this.runAction("skip", step[event.key]);
+      else if (event.key === "Home") this.runAction("toStart");
       else if (event.key === "End") this.#player.seek(lengthOf(this.#track));
       else return;
       event.preventDefault();
     });
-    overview.box.addEventListener("click", (event) => {
-      const box = overview.box.getBoundingClientRect();
-      const frame = ((event.clientX - box.left) / box.width) * this.#timeline.length;
+    box.addEventListener("click", (event) => {
+      const { left, width } = box.getBoundingClientRect();
+      const frame = ((event.clientX - left) / width) * this.#timeline.length;
       this.#player.seek(frame);
       this.#timeline.show(frame - this.#timeline.span / 2, this.#timeline.span);
     });
-    return overview.box;
+    return box;
   }
 
-  #buildTools() {
-    this.shapes = SHAPES.map((shape) =>
-      button("", shape, null, () => {
-        this.#lanes.spectrograms = shape === "spectrogram";
-        this.#lanes.draw();
+  #buildToolbar() {
+    const group = (className, key, buttons) =>
+      bindLabel(element("div", { class: className, role: "group" }, ...buttons), key);
+    this.#viewButtons = VIEWS.map((view) =>
+      button("", view, null, () => {
+        this.#waveforms.showSpectrograms = view === "spectrogram";
         this.#save();
-        this.show();
+        this.render();
       }),
     );
-    const shapes = label(element("div", { class: "segments", role: "group" }, ...this.shapes), "shape");
-    const bounds = [
-      button("plain", "loopFrom", null, () => this.loop("from")),
-      button("plain", "loopTo", null, () => this.loop("to")),
+    this.#clearLoop = button("secondary", "clearLoop", null, () => this.#changeLoop("clear"));
+    const loopButtons = [
+      button("secondary", "setLoopStart", null, () => this.#changeLoop("start")),
+      button("secondary", "setLoopEnd", null, () => this.#changeLoop("end")),
+      this.#clearLoop,
     ];
-    this.clear = button("plain", "loopClear", null, () => this.loop("clear"));
-    const loops = label(element("div", { class: "loops", role: "group" }, ...bounds, this.clear), "loop");
-    const zooms = [
-      button("quiet icon", "zoomOut", "minus", () => this.act("zoom", 0.5)),
-      button("quiet icon", "zoomFit", "fit", () => this.act("zoom", 0)),
-      button("quiet icon", "zoomIn", "plus", () => this.act("zoom", 2)),
+    const zoomButtons = [
+      button("ghost icon", "zoomOut", "minus", () => this.runAction("zoom", 0.5)),
+      button("ghost icon", "zoomFit", "fit", () => this.runAction("zoom", 0)),
+      button("ghost icon", "zoomIn", "plus", () => this.runAction("zoom", 2)),
     ];
-    const zoom = label(element("div", { class: "zooms", role: "group" }, ...zooms), "zoom");
-    return element("div", { class: "tools" }, shapes, loops, zoom);
+    return element(
+      "div",
+      { class: "toolbar" },
+      group("segments", "view", this.#viewButtons),
+      group("loop-buttons", "loop", loopButtons),
+      group("zoom-buttons", "zoom", zoomButtons),
+    );
   }
 
-  #heard(stem) {
+  /** Whether a stem can be heard in the current mix. */
+  #isAudible(stem) {
     const { stems } = this.#track;
-    const [left, right] = gainsOf(this.#player.mix, stems)[stems.indexOf(stem)];
+    const [left, right] = stemGains(this.#player.mix, stems)[stems.indexOf(stem)];
     return left + right > 0 && !this.#player.original;
   }
 
-  /** Take what the server newly says. */
+  /** Show the track's new state from the server. */
   update(track) {
     this.#track = track;
     this.#player.update(track);
     this.#timeline.setLength(lengthOf(track));
-    this.#lanes.setRate(track.sample_rate ?? 44_100);
-    this.#pictures.update(track);
-    this.#lanes.draw();
-    this.show();
+    this.#waveforms.setSampleRate(this.#sampleRate);
+    this.#images.update(track);
+    this.render();
   }
 
-  /** Change a stem's settings in the mix. */
-  change(stem, changes) {
+  #changeStem(stem, changes) {
     const { mix } = this.#player;
-    this.#player.setMix({ ...mix, [stem]: { ...settingsOf(mix, stem), ...changes } });
-    this.#lanes.draw();
+    this.#player.setMix({ ...mix, [stem]: { ...stemSettings(mix, stem), ...changes } });
+    this.#waveforms.draw();
     this.#save();
   }
 
-  /** Begin or end the loop here, turn it on or off, or clear it. */
-  loop(what) {
+  /** Set the loop's "start" or "end" to the position, "toggle" the loop, or "clear" it. */
+  #changeLoop(action) {
     const { loop, position } = this.#player;
     const length = lengthOf(this.#track);
-    if (what === "from") {
+    if (action === "start") {
       this.#player.setLoop({ from: position, to: loop && loop.to > position ? loop.to : length, on: true });
-    } else if (what === "to") {
+    } else if (action === "end") {
       this.#player.setLoop({ from: loop && loop.from < position ? loop.from : 0, to: position, on: true });
-    } else if (what === "toggle") {
+    } else if (action === "toggle") {
       const { from, span } = this.#timeline;
-      const fresh = this.#timeline.whole ? { from: 0, to: length } : { from, to: from + span };
-      this.#player.setLoop(loop ? { ...loop, on: !loop.on } : { ...fresh, on: true });
+      const visible = this.#timeline.whole ? { from: 0, to: length } : { from, to: from + span };
+      this.#player.setLoop(loop ? { ...loop, on: !loop.on } : { ...visible, on: true });
     } else {
       this.#player.setLoop(null);
     }
-    announce(text(this.#player.loop?.on ? "loopIsOn" : "loopIsOff"));
+    announce(text(this.#player.loop?.on ? "loopOn" : "loopOff"));
     this.#save();
   }
 
-  #dragged = null; // the region that a hand is drawing
-
+  /** Show the region that is being selected; when it is done, loop it. */
   #select({ from, to }, done) {
     const region = { from: Math.round(from), to: Math.round(to), on: true };
-    this.#dragged = done ? null : region;
-    if (!done || region.to - region.from < SHORTEST * (this.#track.sample_rate ?? 44_100)) return;
+    this.#selection = done ? null : region;
+    if (!done || region.to - region.from < MIN_SELECTION * this.#sampleRate) return;
     this.#player.setLoop(region);
     this.#save();
   }
 
-  /** Do what a key or a button asks for; returns whether it was anything. */
-  act(action, argument) {
+  /** Run the action of a button or shortcut; returns whether it exists. */
+  runAction(action, argument) {
     const player = this.#player;
-    const rate = this.#track.sample_rate ?? 44_100;
     const stem = this.#track.stems[argument];
-    const acts = {
+    const actions = {
       play: () => player.toggle(),
-      move: () => player.seek(player.position + argument * rate),
-      home: () => player.seek(0),
-      loop: () => this.loop(argument),
+      skip: () => player.seek(player.position + argument * this.#sampleRate),
+      toStart: () => player.seek(0),
+      loop: () => this.#changeLoop(argument),
       compare: () => player.setMix(player.mix, { original: !player.original }),
       zoom: () => {
         const { whole, length } = this.#timeline;
@@ -208,66 +219,66 @@ export class TrackView {
       mute: () => stem && this.#toggle(stem, "mute"),
       solo: () => stem && this.#toggle(stem, "solo"),
     };
-    acts[action]?.();
-    return action in acts;
+    actions[action]?.();
+    return action in actions;
   }
 
   #toggle(stem, name) {
-    const on = !settingsOf(this.#player.mix, stem)[name];
-    this.change(stem, { [name]: on });
-    announce(text(on ? `${name}IsOn` : `${name}IsOff`, { stem: stemName(stem) }));
+    const on = !stemSettings(this.#player.mix, stem)[name];
+    this.#changeStem(stem, { [name]: on });
+    announce(text(`${name}${on ? "On" : "Off"}`, { stem: stemName(stem) }));
   }
 
-  /** Remember mix, loop, zoom and the rest, once the hand rests. */
+  /** Store the mix, loop, zoom and the rest, soon after the last change. */
   #save() {
     clearTimeout(this.#saving);
     const { id } = this.#track;
     this.#saving = setTimeout(() => {
       const { mix, loop, tempo, pitch } = this.#player;
       const { whole, from, span } = this.#timeline;
-      const shape = this.#lanes.spectrograms ? "spectrogram" : "waveform";
-      remember(id, { mix, loop, tempo, pitch, shape, zoom: whole ? null : { from, span } });
-    }, 100);
+      const view = this.#waveforms.showSpectrograms ? "spectrogram" : "waveform";
+      saveTrackState(id, { mix, loop, tempo, pitch, view, zoom: whole ? null : { from, span } });
+    }, SAVE_DELAY);
   }
 
-  /** Show everything that changes now and then. */
-  show() {
+  /** Show everything but what moves with the position. */
+  render() {
     const track = this.#track;
     const { mix, original, loop } = this.#player;
-    const sounds = track.ranges.length > 0 || PLAYABLE.has(track.state);
+    const playable = track.ranges.length > 0 || PLAYABLE.has(track.state);
     document.title = `${titleOf(track)} – htdemucs`;
-    this.#about.show(track, sounds);
-    this.stage.hidden = this.#transport.box.hidden = !sounds;
+    this.#header.render(track, playable);
+    this.#workspace.hidden = this.#transport.box.hidden = !playable;
     track.stems.forEach((stem, i) => {
-      this.#strips[i].show(mix, original || this.#heard(stem));
-      this.#strips[i].offer(track.files?.[stem]);
+      this.#strips[i].render(mix, original || this.#isAudible(stem), track.files?.[stem]);
     });
-    this.shapes.forEach((each, i) => each.setAttribute("aria-pressed", (i === 1) === this.#lanes.spectrograms));
-    this.clear.disabled = !loop;
-    this.#transport.show({ stretches: this.#context.info.stretch });
-    this.#lanes.draw();
+    this.#viewButtons.forEach((node, i) => {
+      node.setAttribute("aria-pressed", (VIEWS[i] === "spectrogram") === this.#waveforms.showSpectrograms);
+    });
+    this.#clearLoop.disabled = !loop;
+    this.#transport.render({ canStretch: this.#info.stretch });
+    this.#waveforms.draw();
   }
 
-  /** Say the position in words, where it has changed. */
-  #speak(position) {
-    const rate = this.#track.sample_rate ?? 44_100;
-    const length = lengthOf(this.#track) / rate;
-    const words = text("ofLength", { now: clock(position / rate), length: clock(length) });
-    const slider = this.#lanes.overview.box;
-    if (slider.getAttribute("aria-valuetext") === words) return;
-    slider.setAttribute("aria-valuemax", Math.round(length));
-    slider.setAttribute("aria-valuenow", Math.round(position / rate));
-    slider.setAttribute("aria-valuetext", words);
-  }
-
-  /** Move playhead, clock and meters, with every picture of the screen; nothing sounds by it. */
-  #look() {
+  /** Move the playhead, the times and the meters in every animation frame; playback needs none. */
+  #animate() {
     const { position, mixer, playing } = this.#player;
     if (playing) this.#timeline.follow(position);
-    this.#lanes.place(position, this.#dragged ?? this.#player.loop);
-    this.#transport.place(position);
-    this.#strips.forEach((strip, i) => strip.measure(mixer && playing ? mixer.level(i) : 0));
-    this.#speak(position);
-    this.#looks = requestAnimationFrame(() => this.#look());
+    this.#waveforms.update(position, this.#selection ?? this.#player.loop);
+    this.#transport.updatePosition(position);
+    this.#strips.forEach((strip, i) => strip.updateMeter(mixer && playing ? mixer.level(i) : 0));
+    this.#updateSlider(position);
+    this.#animation = requestAnimationFrame(() => this.#animate());
+  }
+
+  #updateSlider(position) {
+    const seconds = position / this.#sampleRate;
+    const length = lengthOf(this.#track) / this.#sampleRate;
+    const valueText = text("positionOf", { position: formatTime(seconds), length: formatTime(length) });
+    const slider = this.#waveforms.overview.box;
+    if (slider.getAttribute("aria-valuetext") === valueText) return;
+    slider.setAttribute("aria-valuemax", Math.round(length));
+    slider.setAttribute("aria-valuenow", Math.round(seconds));
+    slider.setAttribute("aria-valuetext", valueText);
   }
 }
