@@ -56,7 +56,8 @@ export function openDownloadDialog({ track, mix, loop, tempo, pitch }, info) {
   const legend = bindText(element("legend"), "downloadKind");
   const cards = element("fieldset", { class: "cards" }, legend, ...kinds.map(createCard));
 
-  const stem = element("select", { name: "stem" }, ...track.stems.map((name) => createOption(name, stemName(name))));
+  const stems = track.stems.map((name) => createOption(name, stemName(name)));
+  const stem = element("select", { name: "stem" }, ...stems);
   const formats = Object.keys(info.formats).map((name) => createOption(name, name.toUpperCase()));
   const format = element("select", { name: "format" }, ...formats);
   const quality = element("select", { name: "quality" });

@@ -22,8 +22,8 @@ export class LoopHandles {
     this.#timeline = timeline;
     this.#onSelect = onSelect;
     this.#handles = Object.entries(ENDS).map(([end, name]) => {
-      const handle = element("div", { class: `loop-handle ${end}`, role: "slider", tabindex: 0, "aria-valuemin": 0 });
-      bindLabel(handle, name);
+      const slider = { role: "slider", tabindex: 0, "aria-valuemin": 0 };
+      const handle = bindLabel(element("div", { class: `loop-handle ${end}`, ...slider }), name);
       this.#addDragging(handle, end);
       handle.addEventListener("keydown", (event) => this.#onKey(event, end));
       return handle;

@@ -2,7 +2,9 @@
 
 import * as api from "./api.js";
 import { announce, element, icon, reorderChildren, setText, showToast } from "./dom.js";
-import { bindLabel, bindText, errorText, formatNumber, formatPercent, formatTime, text, trackErrorText } from "./i18n/index.js";
+import {
+  bindLabel, bindText, errorText, formatNumber, formatPercent, formatTime, text, trackErrorText,
+} from "./i18n/index.js";
 import { deleteTrackState } from "./storage.js";
 import { titleOf } from "./tracks.js";
 
@@ -56,7 +58,8 @@ export async function confirmAndDelete(track, tracks) {
 function confirmDelete(track) {
   const dialog = document.getElementById("delete-dialog");
   bindText(document.getElementById("delete-title"), "deleteTitle", { title: titleOf(track) });
-  bindText(document.getElementById("delete-text"), track.kind === "upload" ? "deleteUpload" : "deleteLibrary");
+  const consequence = track.kind === "upload" ? "deleteUpload" : "deleteLibrary";
+  bindText(document.getElementById("delete-text"), consequence);
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {

@@ -5,7 +5,7 @@ const PROCESSING = new Set(["queued", "separating"]);
 // serve/db.py has the same tables.
 const MARKS = new RegExp(
   "[\u0300-\u036f\u0483-\u0487\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f" + // accents
-    "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670" + // Hebrew and Arabic vowel points
+    "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670" + // vowel points
     "\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]", // invisible characters
   "g",
 );

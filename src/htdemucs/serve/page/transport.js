@@ -30,8 +30,10 @@ export class Transport {
   /** `onStretch(tempo, pitch)` and `onToggleLoop()` are called when they are changed here. */
   constructor(player, { onStretch, onToggleLoop }) {
     this.#player = player;
-    const button = (className, iconName, click) =>
-      element("button", { type: "button", class: className, on: { click } }, ...(iconName ? [icon(iconName)] : []));
+    const button = (className, iconName, click) => {
+      const children = iconName ? [icon(iconName)] : [];
+      return element("button", { type: "button", class: className, on: { click } }, ...children);
+    };
     const setOriginal = (original) => {
       if (player.original !== original) player.setMix(player.mix, { original });
     };

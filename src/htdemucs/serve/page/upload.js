@@ -88,7 +88,8 @@ export class Uploads extends EventTarget {
       this.#remove(item);
       this.#onUploaded(track);
     } catch (error) {
-      if (error.name !== "AbortError") item.error = error instanceof ApiError ? error : new ApiError(String(error), 500);
+      if (error instanceof ApiError) item.error = error;
+      else if (error.name !== "AbortError") item.error = new ApiError(String(error), 500);
     }
     this.#current = null;
     this.#notify();
