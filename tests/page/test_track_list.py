@@ -157,7 +157,7 @@ def test_a_song_is_deleted_only_after_confirmation(open_page, server):
 
 
 def test_a_library_track_is_separated_on_demand(open_page, server):
-    song = server.add("Found.flac", 10, state="found", kind="library")
+    song = server.add("Found.flac", 10, state="unseparated", kind="library")
     page = open_page(f"#{song.id}")
     page.get_by_role("button", name="Separate", exact=True).click()
     page.get_by_role("heading", name="Settings for this song").wait_for()
@@ -361,7 +361,7 @@ def test_the_page_and_the_server_search_alike(open_page):
       const { Tracks } = await import("/page/tracks.js");
       return searches.map(([title, search]) => {
         const tracks = new Tracks();
-        const track = { id: "1", name: "", title, state: "found", created: "" };
+        const track = { id: "1", name: "", title, state: "unseparated", created: "" };
         tracks.apply({ version: 1, tracks: [track], removed: [], whole: true });
         return tracks.sorted(search).others.length > 0;
       });

@@ -22,8 +22,8 @@ export function trackDetail(track) {
       return trackErrorText(track);
     case "cancelled":
       return text("cancelled");
-    case "found":
-      return [text("found"), length].filter(Boolean).join(" · ");
+    case "unseparated":
+      return [text("unseparated"), length].filter(Boolean).join(" · ");
     default:
       return [track.artist, length, track.model].filter(Boolean).join(" · ");
   }
@@ -188,7 +188,7 @@ class Row {
       failed: ["delete", "retry"],
       cancelled: ["delete", "retry"],
       finished: ["delete"],
-      found: ["delete"],
+      unseparated: ["delete"],
     }[track.state];
     const buttons = {
       first: ["first", "first", run("first")],

@@ -38,7 +38,7 @@ export const messages = {
   timeLeft: "{time} left",
   failed: "This song could not be separated.",
   cancelled: "Cancelled",
-  found: "Not separated yet",
+  unseparated: "Not separated yet",
   finished: "All stems are ready.",
   uploading: "Uploading… {sent}",
   finishedTrack: "{title} is ready.",

@@ -38,7 +38,7 @@ export const messages = {
   timeLeft: "剩余 {time}",
   failed: "这首歌分离失败。",
   cancelled: "已取消",
-  found: "尚未分离",
+  unseparated: "尚未分离",
   finished: "所有分轨已就绪。",
   uploading: "正在上传… {sent}",
   finishedTrack: "“{title}”分离完成",
