@@ -1,6 +1,7 @@
-"""One browser for the tests of a file, and a fresh server and page for each.
+"""One browser for the tests of a file, and a new server and page for each test.
 
-Playwright's event loop runs as long as its browser, and no other one could in this process.
+The browser does not outlive the file, because Playwright's event loop, which runs as long as its
+browser, would be in the way of other tests' loops.
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ CHROMIUM = [
     Path("/usr/bin/google-chrome"),
 ]
 ARGUMENTS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-WAIT = 20_000  # milliseconds until a condition that never comes true fails a test
+WAIT = 20_000  # milliseconds until a wait fails
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,8 @@ def server():
 
 @pytest.fixture
 def open_page(browser, server):
-    """Return a function that opens the page; what it complained of fails the test."""
-    contexts, complaints = [], []
+    """Return a function that opens the page; errors on its console fail the test."""
+    contexts, errors = [], []
 
     def open_page(hash="", url=None, **options):
         options = {"viewport": {"width": 1280, "height": 800}, "locale": "en-GB", **options}
@@ -47,19 +48,19 @@ def open_page(browser, server):
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(WAIT)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda line: line.type == "error" and complaints.append(line.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda line: line.type == "error" and errors.append(line.text))
         page.goto((url or server.url) + hash)
         page.wait_for_selector("body[data-ready]")
         page.evaluate(
             "async () => { window.app = await import(new URL('page/main.js', document.baseURI)); }"
         )
-        if hash:  # the track comes with the first list
+        if hash:  # the track comes with the first event
             page.wait_for_function("() => app.tracks.version !== null")
         return page
 
     yield open_page
     for context in contexts:
         context.close()
-    expected = "Failed to load resource"  # what a refused request leaves on the console
-    assert [text for text in complaints if expected not in text] == []
+    expected = "Failed to load resource"  # which the browser logs for every refused request
+    assert [text for text in errors if expected not in text] == []

@@ -1,4 +1,4 @@
-"""A server with the API of `htdemucs serve` and no model: tests say how far each track is."""
+"""A server with the API of `htdemucs serve` but no model: tests control each track's state."""
 
 import asyncio
 import itertools
@@ -22,7 +22,7 @@ STEMS = ("drums", "bass", "other", "vocals")
 RATE = 44_100
 COLUMN = 1024
 BANDS = 96
-LONGEST = 30  # seconds of a track
+MAX_SECONDS = 30  # of a track
 INFO = {
     "version": "0",
     "default_model": "htdemucs",
@@ -62,7 +62,7 @@ def music(frames: int, sources: int) -> np.ndarray:
 
 @cache
 def long_music(sources: int) -> np.ndarray:
-    frames = LONGEST * RATE
+    frames = MAX_SECONDS * RATE
     time = np.arange(frames) / RATE
     parts = []
     for source in range(sources):
@@ -81,7 +81,7 @@ def long_music(sources: int) -> np.ndarray:
 
 @dataclass
 class Song:
-    """A track, and what tests know of it."""
+    """A track, its sound, and the frames that seek requests named."""
 
     id: str
     values: dict
@@ -89,20 +89,25 @@ class Song:
     seeks: list[int] = field(default_factory=list)
 
     def ready_from(self, frame: int) -> int:
-        """Return how many frames can be heard from here."""
+        """Return how many frames are separated from here on."""
         return next((b - frame for a, b in self.values["ranges"] if a <= frame < b), 0)
 
 
 class FakeServer:
-    """Runs in a thread of the test's own process."""
+    """Runs in a thread of the test's process.
+
+    Args:
+        prefix: path below which it serves, as behind a reverse proxy.
+        token: that requests need; None for none.
+    """
 
     def __init__(self, prefix: str = "", token: str | None = None) -> None:
-        self.prefix = prefix  # as behind a proxy that serves other things too
+        self.prefix = prefix
         self.songs: dict[str, Song] = {}
         self.removed: dict[str, int] = {}
         self.version = 0
-        self.streams = 0  # counts the times that streams were cut
-        self.following = 0  # open streams
+        self.cuts = 0  # how often the event streams were cut
+        self.open_streams = 0
         self.ended = False
         self.uploads: list[dict] = []  # the parameters of each
         self.requests: list[str] = []  # addresses of pcm and export
@@ -131,21 +136,21 @@ class FakeServer:
         self.thread.join(5)
 
     def add(self, name="Blue Bossa.mp3", seconds=30.0, state="finished", **values) -> Song:
-        """Make a track; a finished one can be heard as a whole."""
+        """Add a track; if it is finished, all of it is separated."""
         frames, number = int(seconds * RATE), next(self.numbers)
         stems = values.pop("stems", STEMS)
         song = Song(f"t{number}", {}, music(frames, len(stems)))
-        whole = state == "finished"
+        finished = state == "finished"
         song.values = {
             "name": name, "title": None, "artist": None, "album": None, "kind": "upload",
             "position": 1 if state == "queued" else None, "model": "htdemucs",
             "stems": list(stems), "sample_rate": RATE, "channels": 2, "frames": frames,
-            "duration": seconds, "done": seconds if whole else 0.0,
-            "ranges": [[0, frames]] if whole else [], "speed": None, "left": None,
+            "duration": seconds, "done": seconds if finished else 0.0,
+            "ranges": [[0, frames]] if finished else [], "speed": None, "left": None,
             "error": None, "code": None, "warnings": [], "files": {}, "ended": None,
             "created": f"2026-01-01T00:00:{number:02}Z",
         }  # fmt: skip
-        if whole:
+        if finished:
             song.values["files"] = {
                 stem: {
                     "name": f"{stem}.wav",
@@ -159,22 +164,22 @@ class FakeServer:
         return song
 
     def change(self, song: Song, **values) -> None:
-        """Change a track, and tell the page."""
+        """Change a track and send the change to the page."""
         self.version += 1
         song.values = {**song.values, **values, "id": song.id, "version": self.version}
 
     def remove(self, song: Song) -> None:
-        """Delete a track, and tell the page."""
+        """Delete a track and send the deletion to the page."""
         del self.songs[song.id]
         self.version += 1
         self.removed[song.id] = self.version
 
     def cut(self) -> None:
-        """End all streams of changes."""
-        self.streams += 1
+        """Close all event streams."""
+        self.cuts += 1
 
     def separate(self, song: Song, seconds: float) -> None:
-        """Separate a track as far as this, from its start."""
+        """Set how many seconds of a track are separated, from its start."""
         to = min(int(seconds * RATE), song.values["frames"])
         self.change(
             song,
@@ -202,21 +207,21 @@ class FakeServer:
         @app.get("/api/events")
         async def events(request: Request, since: int | None = None):
             since = int(request.headers.get("Last-Event-ID", -1 if since is None else since))
-            return StreamingResponse(self._follow(since), media_type="text/event-stream")
+            return StreamingResponse(self._event_stream(since), media_type="text/event-stream")
 
         @app.post("/api/tracks")
         async def create(request: Request):
             if request.headers["content-type"] == "application/json":
-                asked = await request.json()
-                old = self.songs[asked["track"]]
-                stems = tuple(asked["stems"] or STEMS)
-                song = self.add(old.values["name"], 5, "queued", stems=stems, model=asked["model"])
+                body = await request.json()
+                old = self.songs[body["track"]]
+                stems = tuple(body["stems"] or STEMS)
+                song = self.add(old.values["name"], 5, "queued", stems=stems, model=body["model"])
                 return JSONResponse(song.values, 201)
             await request.body()
             if self.refuse:
-                status, sentence, code = self.refuse
+                status, error, code = self.refuse
                 self.refuse = None
-                return JSONResponse({"error": sentence, "code": code}, status)
+                return JSONResponse({"error": error, "code": code}, status)
             self.uploads.append(dict(request.query_params))
             return JSONResponse(self.add(request.query_params["name"], 20, "queued").values, 201)
 
@@ -244,11 +249,11 @@ class FakeServer:
             count = min(frames, int(song.ready_from(source) / tempo))
             if count == 0:
                 return Response(status_code=204)
-            places = np.minimum(
+            indices = np.minimum(
                 source + (np.arange(count) * tempo).astype(int), len(song.sound) - 1
             )
             headers = {"X-Frames": str(count)}
-            return Response(song.sound[places].tobytes(), headers=headers)
+            return Response(song.sound[indices].tobytes(), headers=headers)
 
         @app.get("/api/tracks/{name}/peaks")
         def peaks(request: Request, name: str, columns: int):
@@ -284,17 +289,17 @@ class FakeServer:
             disposition = {"Content-Disposition": f'attachment; filename="{kind}.bin"'}
             return Response(kind.encode(), headers=disposition)
 
-    async def _follow(self, since: int):
-        self.following += 1
+    async def _event_stream(self, since: int):
+        self.open_streams += 1
         try:
             async for message in self._messages(since):
                 yield message
         finally:
-            self.following -= 1
+            self.open_streams -= 1
 
     async def _messages(self, since: int):
-        streams = self.streams
-        while not self.ended and streams == self.streams:
+        cuts = self.cuts
+        while not self.ended and cuts == self.cuts:
             if self.version > since or since < 0:
                 version = self.version
                 changed = [s.values for s in self.songs.values() if s.values["version"] > since]

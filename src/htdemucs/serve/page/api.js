@@ -1,9 +1,10 @@
-/** The server's API: requests, uploads with progress, and the one stream of changes. */
+/** The server's HTTP API: requests, uploads with progress, and the event stream. */
 
-const LONGEST_WAIT = 15_000; // milliseconds between attempts to reach the server again
+const RECONNECT_DELAY = 500; // milliseconds before the first attempt to reconnect; doubled each time
+const MAX_RECONNECT_DELAY = 15_000; // milliseconds
 
-/** A request that the server refused (status, its sentence, a code) or never got (status 0). */
-export class Refusal extends Error {
+/** A request that the server refused (HTTP status, message, error code) or never received (status 0). */
+export class ApiError extends Error {
   constructor(message, status, code = null) {
     super(message);
     Object.assign(this, { status, code });
@@ -16,11 +17,11 @@ async function request(path, options) {
     response = await fetch(`api/${path}`, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refusal("", 0);
+    throw new ApiError("", 0);
   }
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
-  throw new Refusal(body.error ?? response.statusText, response.status, body.code);
+  throw new ApiError(body.error ?? response.statusText, response.status, body.code);
 }
 
 const post = (path, body) =>
@@ -30,22 +31,33 @@ const post = (path, body) =>
     body: JSON.stringify(body ?? {}),
   });
 
-/** Write query parameters, leaving out what is null, undefined or empty. */
-export function query(parameters) {
+const fetchBytes = async (path) => (await request(path)).arrayBuffer();
+
+/** Return a query string of the parameters that are not null, undefined or empty. */
+function query(parameters) {
   const given = Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined);
   return new URLSearchParams(given.filter(([, value]) => value !== "")).toString();
 }
 
+/** Return the server's version, models, formats and limits. */
 export const info = async () => (await request("info")).json();
-export const act = async (id, action) => (await post(`tracks/${id}/${action}`)).json();
-export const remove = (id) => request(`tracks/${id}`, { method: "DELETE" });
+
+/** Run `cancel`, `retry` or `first` (move to the front of the queue) on a track; returns the track. */
+export const runAction = async (id, action) => (await post(`tracks/${id}/${action}`)).json();
+
+export const deleteTrack = (id) => request(`tracks/${id}`, { method: "DELETE" });
+
+/** Ask the server to separate from this frame next. */
 export const seek = (id, frame) => post(`tracks/${id}/seek`, { frame });
 
-/** Separate a known track (again), with this model and these stems. */
+/** Separate an existing track (again) with this model and these stems; returns the new track. */
 export const separate = async (track, { model, stems }) =>
   (await post("tracks", { track, model, stems })).json();
 
-/** Return {frames, samples} from a frame on, as far as can be heard; null where nothing can yet. */
+/**
+ * Return {frames, samples} from a frame up to the first part that is not separated yet; null if
+ * the frame itself is not. The samples are interleaved: the stems, then the original, all stereo.
+ */
 export async function pcm(track, { from, frames, tempo = 1, pitch = 0, signal }) {
   const stretch = tempo === 1 && pitch === 0 ? {} : { tempo, pitch };
   const stems = [...track.stems, "original"].join(",");
@@ -56,73 +68,72 @@ export async function pcm(track, { from, frames, tempo = 1, pitch = 0, signal })
   return { frames: samples.length / (2 * (track.stems.length + 1)), samples };
 }
 
-const bytes = async (path) => (await request(path)).arrayBuffer();
-
-/** Return min and max of every stem and the original, for columns of 1024 frames. */
+/** Return the minimum and maximum of every stem and the original, for columns of 1024 frames. */
 export const peaks = async (id, from, columns) =>
-  new Int8Array(await bytes(`tracks/${id}/peaks?${query({ from, columns })}`));
+  new Int8Array(await fetchBytes(`tracks/${id}/peaks?${query({ from, columns })}`));
 
-/** Return levels of 96 mel bands for columns of `step` times 1024 frames. */
+/** Return the levels of 96 mel bands, for columns of `step` times 1024 frames. */
 export const spectrogram = async (id, stem, from, columns, step) =>
-  new Uint8Array(await bytes(`tracks/${id}/spectrogram?${query({ stem, from, columns, step })}`));
+  new Uint8Array(await fetchBytes(`tracks/${id}/spectrogram?${query({ stem, from, columns, step })}`));
 
-/** Return the address of a file that the server makes for a download. */
-export const exportAddress = (id, parameters) => `api/tracks/${id}/export?${query(parameters)}`;
+/** Return the URL of a download that the server encodes. */
+export const exportUrl = (id, parameters) => `api/tracks/${id}/export?${query(parameters)}`;
 
-/** Send a file. Returns {done: promise of the track, abort}; tells the sent fraction meanwhile. */
-export function upload(file, { model, stems }, tell) {
-  const sending = new XMLHttpRequest();
+/** Upload a file. Returns {done: promise of the track, abort}; calls onProgress(sent fraction). */
+export function upload(file, { model, stems }, onProgress) {
+  const xhr = new XMLHttpRequest();
   const done = new Promise((resolve, reject) => {
-    sending.open("POST", `api/tracks?${query({ name: file.name, model, stems: stems?.join(",") })}`);
-    sending.responseType = "json";
-    sending.setRequestHeader("Content-Type", "application/octet-stream");
-    sending.upload.onprogress = (event) => tell(event.total ? event.loaded / event.total : 0);
-    sending.onerror = () => reject(new Refusal("", 0));
-    sending.onabort = () => reject(new DOMException("", "AbortError"));
-    sending.onload = () => {
-      if (sending.status === 201) resolve(sending.response);
-      else {
-        const { error = sending.statusText, code } = sending.response ?? {};
-        reject(new Refusal(error, sending.status, code));
+    xhr.open("POST", `api/tracks?${query({ name: file.name, model, stems: stems?.join(",") })}`);
+    xhr.responseType = "json";
+    xhr.setRequestHeader("Content-Type", "application/octet-stream");
+    xhr.upload.onprogress = (event) => onProgress(event.total ? event.loaded / event.total : 0);
+    xhr.onerror = () => reject(new ApiError("", 0));
+    xhr.onabort = () => reject(new DOMException("", "AbortError"));
+    xhr.onload = () => {
+      if (xhr.status === 201) {
+        resolve(xhr.response);
+      } else {
+        const { error = xhr.statusText, code } = xhr.response ?? {};
+        reject(new ApiError(error, xhr.status, code));
       }
     };
-    sending.send(file);
+    xhr.send(file);
   });
-  return { done, abort: () => sending.abort() };
+  return { done, abort: () => xhr.abort() };
 }
 
 /**
- * Keep `tracks` as the server's are; tells `connected` whether the stream stands.
+ * Keep `tracks` equal to the server's; calls onConnection(whether the event stream is open).
  *
- * The browser reconnects by itself, naming the last version it saw, unless the server refused.
- * Returns a function that ends the stream (true) and opens it again where it ended (false): a
- * browser has six connections to a server, and each open stream takes one.
+ * The browser reconnects by itself and sends the last version that it received, unless the server
+ * refused the connection. Returns a function that closes the stream (true) or resumes it (false):
+ * over HTTP/1.1 a browser opens only six connections to a server, and each stream takes one.
  */
-export function follow(tracks, connected) {
-  let wait = 500;
+export function subscribe(tracks, onConnection) {
+  let delay = RECONNECT_DELAY;
   let source;
   let timer;
-  let resting = false;
+  let paused = false;
   const open = () => {
     source = new EventSource(`api/events?${query({ since: tracks.version })}`);
     source.addEventListener("tracks", (event) => tracks.apply(JSON.parse(event.data)));
     source.onopen = () => {
-      wait = 500;
-      connected(true);
+      delay = RECONNECT_DELAY;
+      onConnection(true);
     };
     source.onerror = () => {
-      connected(false);
+      onConnection(false);
       if (source.readyState !== EventSource.CLOSED) return;
-      timer = setTimeout(open, wait);
-      wait = Math.min(2 * wait, LONGEST_WAIT);
+      timer = setTimeout(open, delay);
+      delay = Math.min(2 * delay, MAX_RECONNECT_DELAY);
     };
   };
   open();
-  return (rest) => {
-    if (rest === resting) return;
-    resting = rest;
+  return (pause) => {
+    if (pause === paused) return;
+    paused = pause;
     clearTimeout(timer);
     source.close();
-    if (!rest) open();
+    if (!paused) open();
   };
 }

@@ -1,57 +1,56 @@
-/** Small helpers to build elements. Text is always text, never markup. */
+/** Helpers to build elements. Text is always set as text, never as markup. */
 
-const SVG = "http://www.w3.org/2000/svg";
+const SVG_NAMESPACE = "http://www.w3.org/2000/svg";
 
-/** Make an element: `on` holds listeners, `data` data attributes, anything else is an attribute. */
+/** Create an element: `on` holds listeners, `data` data attributes, anything else is an attribute. */
 export function element(name, { on = {}, data = {}, ...attributes } = {}, ...children) {
-  const made = document.createElement(name);
+  const node = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
-    if (value === true) made.setAttribute(key, "");
-    else if (value !== false && value !== null && value !== undefined) made.setAttribute(key, value);
+    if (value === true) node.setAttribute(key, "");
+    else if (value !== false && value !== null && value !== undefined) node.setAttribute(key, value);
   }
-  Object.assign(made.dataset, data);
-  for (const [type, listener] of Object.entries(on)) made.addEventListener(type, listener);
-  made.append(...children);
-  return made;
+  Object.assign(node.dataset, data);
+  for (const [type, listener] of Object.entries(on)) node.addEventListener(type, listener);
+  node.append(...children);
+  return node;
 }
 
 /** Return an icon of the sprite in index.html. */
 export function icon(name) {
-  const svg = document.createElementNS(SVG, "svg");
+  const svg = document.createElementNS(SVG_NAMESPACE, "svg");
   svg.setAttribute("aria-hidden", "true");
-  const use = document.createElementNS(SVG, "use");
+  const use = document.createElementNS(SVG_NAMESPACE, "use");
   use.setAttribute("href", `#i-${name}`);
   svg.append(use);
   return svg;
 }
 
-/** Set text only where it differs, so that screen readers and the layout see no needless change. */
+/** Set an element's text only if it differs, to avoid needless layout and screen reader updates. */
 export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
-/** Order the children of `parent` as in `wanted`, moving only those out of place (focus stays). */
-export function arrange(parent, wanted) {
-  let place = parent.firstChild;
-  for (const child of wanted) {
-    if (child === place) place = place.nextSibling;
-    else parent.insertBefore(child, place);
+/** Make `children` the children of `parent`, moving only those out of order, which keeps the focus. */
+export function reorderChildren(parent, children) {
+  let current = parent.firstChild;
+  for (const child of children) {
+    if (child === current) current = current.nextSibling;
+    else parent.insertBefore(child, current);
   }
-  while (place) {
-    const next = place.nextSibling;
-    place.remove();
-    place = next;
+  while (current) {
+    const next = current.nextSibling;
+    current.remove();
+    current = next;
   }
 }
 
-/** Tell screen readers something, politely. */
+/** Have screen readers read a text when they are idle. */
 export function announce(text) {
-  document.getElementById("live").textContent = text;
+  document.getElementById("announcement").textContent = text;
 }
 
-/** Show a sentence for a while, or until it is closed. */
-export function toast(text) {
-  const box = document.getElementById("toast");
+/** Show a message until it is closed. */
+export function showToast(text) {
   document.getElementById("toast-text").textContent = text;
-  box.hidden = false;
+  document.getElementById("toast").hidden = false;
 }

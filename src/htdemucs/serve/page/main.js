@@ -1,52 +1,60 @@
-/** Puts the page together: tracks, uploads, the list, the open track, keys and languages. */
+/** Starts the page: connects tracks, uploads, the list, the open track, shortcuts and language. */
 
-import * as server from "./api.js";
-import { Choices } from "./choices.js";
-import { announce, toast } from "./dom.js";
-import { listen, showKeys } from "./keys.js";
-import { showOutside } from "./outside.js";
+import * as api from "./api.js";
+import { announce, showToast } from "./dom.js";
+import { errorText, text, toggleLanguage, translate } from "./i18n/index.js";
+import { listenForShortcuts, renderShortcuts } from "./keyboard.js";
+import { connectMediaSession } from "./media-session.js";
+import { ModelPicker } from "./model-picker.js";
 import { Player } from "./player.js";
-import { Queue } from "./queue.js";
-import { problem, switchLanguage, text, translate } from "./text.js";
-import { TrackView } from "./track.js";
+import { TrackList } from "./track-list.js";
+import { TrackView } from "./track-view.js";
 import { titleOf, Tracks } from "./tracks.js";
-import { collect, Uploads } from "./upload.js";
+import { acceptFiles, Uploads } from "./upload.js";
 
-const RETRY = 2000; // milliseconds until the server is asked again what it can do
+const RETRY_DELAY = 2000; // milliseconds between attempts to reach the server at the start
 
-const at = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 
 export const tracks = new Tracks();
-export const player = new Player(server);
-let choices;
-let view = null; // the TrackView that is open
-let context;
-let queue;
+export const player = new Player(api);
+const uploads = new Uploads(
+  () => modelPicker?.selection ?? {}, // before the server has listed its models: its default
+  (track) => {
+    tracks.put(track);
+    if (!view) location.hash = track.id;
+  },
+);
+let info; // what the server supports
+let modelPicker;
+let trackList;
+let view = null; // the open TrackView
 
-/** Open the track that the address names, or the list. */
+/** Open the track that the URL's hash names, or the list. */
 function route() {
   const id = location.hash.slice(1);
   const track = tracks.get(id);
   if (view && view.id === id && track) return;
   view?.close();
   view = null;
-  at("track").hidden = !track;
-  at("invitation").hidden = Boolean(track);
+  byId("track").hidden = !track;
+  byId("welcome").hidden = Boolean(track);
   document.body.dataset.view = track ? "track" : "list";
   if (track) {
-    view = new TrackView(at("track"), track, { tracks, player, context });
+    const pickModel = () => modelPicker.open({ title: "thisSong", done: "separate" });
+    view = new TrackView(byId("track"), track, { tracks, player, info, pickModel });
     scrollTo(0, 0);
   } else {
     player.pause();
     document.title = "htdemucs";
   }
-  queue.selected = track ? id : null;
-  queue.draw();
+  trackList.selected = track ? id : null;
+  trackList.render();
 }
 
-/** Take in what changed on the server. */
+/** Show changed tracks and uploads. */
 function refresh() {
-  document.body.dataset.tracks = tracks.size + uploads.waiting.length ? "some" : "none";
+  document.body.dataset.tracks = tracks.size + uploads.items.length ? "some" : "none";
   const track = view && tracks.get(view.id);
   if (view && (!track || track.stems.join() !== view.stems)) {
     view.close();
@@ -54,26 +62,19 @@ function refresh() {
   }
   if (track && view) view.update(track);
   route();
-  queue.draw();
+  trackList.render();
 }
 
-const uploads = new Uploads(
-  () => choices?.current ?? {}, // the server's own, until it has said what there is
-  (track) => {
-    tracks.put(track);
-    if (!view) location.hash = track.id;
-  },
-);
-
-function act(action, argument) {
+/** Run a shortcut's action; returns whether it did anything. */
+function runAction(action, argument) {
   if (action === "help") {
-    at("help").showModal();
+    byId("shortcuts-dialog").showModal();
     return true;
   }
-  return view?.act(action, argument) ?? false;
+  return view?.runAction(action, argument) ?? false;
 }
 
-function wire() {
+function addListeners() {
   tracks.addEventListener("change", refresh);
   tracks.addEventListener("state", ({ detail }) => {
     if (["finished", "failed"].includes(detail.state)) {
@@ -81,62 +82,66 @@ function wire() {
     }
   });
   uploads.addEventListener("change", refresh);
-  player.addEventListener("change", () => view?.show());
-  player.addEventListener("failure", ({ detail }) => toast(problem(detail)));
+  player.addEventListener("change", () => view?.render());
+  player.addEventListener("failure", ({ detail }) => showToast(errorText(detail)));
   addEventListener("hashchange", () => {
     route();
-    at("main").focus({ preventScroll: true });
+    byId("main").focus({ preventScroll: true });
   });
   addEventListener("beforeunload", (event) => {
-    if (uploads.waiting.some(({ error }) => !error)) event.preventDefault();
+    if (uploads.items.some(({ error }) => !error)) event.preventDefault();
   });
-  at("language").addEventListener("click", () => {
-    switchLanguage();
-    choices.show();
-    queue.draw();
-    view?.show();
+  byId("language").addEventListener("click", () => {
+    toggleLanguage();
+    modelPicker.showSelection();
+    trackList.render();
+    view?.render();
   });
-  at("help-open").addEventListener("click", () => at("help").showModal());
-  at("toast-close").addEventListener("click", () => (at("toast").hidden = true));
-  for (const button of document.querySelectorAll("[data-choose]")) {
-    button.addEventListener("click", () => choices.ask());
+  byId("shortcuts-open").addEventListener("click", () => byId("shortcuts-dialog").showModal());
+  byId("toast-close").addEventListener("click", () => (byId("toast").hidden = true));
+  for (const button of document.querySelectorAll("[data-pick-model]")) {
+    button.addEventListener("click", () => modelPicker.open());
   }
-  listen(act);
-  showOutside(player);
+  listenForShortcuts(runAction);
+  connectMediaSession(player);
 }
 
-/** Ask the server what it can do, until it answers. */
-async function greet() {
+/** Return the server's info; try until the server responds. */
+async function fetchInfo() {
   for (;;) {
     try {
-      return await server.info();
-    } catch (refusal) {
-      at("offline").hidden = refusal.status !== 0;
-      if (refusal.status !== 0) toast(problem(refusal));
-      await new Promise((resolve) => setTimeout(resolve, RETRY));
+      return await api.info();
+    } catch (error) {
+      byId("offline").hidden = error.status !== 0;
+      if (error.status !== 0) showToast(errorText(error));
+      await new Promise((resolve) => setTimeout(resolve, RETRY_DELAY));
     }
   }
 }
 
-async function begin() {
-  showKeys(at("keys"));
-  translate();
-  collect(uploads); // nobody's song waits for the answer
-  const info = await greet();
-  choices = new Choices(info);
-  context = { info, choose: () => choices.ask({ title: "againTitle", done: "separate" }) };
-  queue = new Queue(at("lists"), tracks, uploads);
-  choices.show();
-  wire();
-  refresh();
-  const rest = server.follow(tracks, (connected) => {
-    at("offline").hidden = connected;
+/** Follow the server's changes; a hidden tab does so only while it plays. */
+function subscribe() {
+  const setPaused = api.subscribe(tracks, (connected) => {
+    byId("offline").hidden = connected;
   });
-  const look = () => rest(document.hidden && !player.playing); // nobody sees or hears it
-  document.addEventListener("visibilitychange", look);
-  player.addEventListener("change", look);
-  look();
+  const update = () => setPaused(document.hidden && !player.playing);
+  document.addEventListener("visibilitychange", update);
+  player.addEventListener("change", update);
+  update();
+}
+
+async function start() {
+  renderShortcuts(byId("shortcuts"));
+  translate();
+  acceptFiles(uploads); // before the first response: a file may be dropped at once
+  info = await fetchInfo();
+  modelPicker = new ModelPicker(info);
+  trackList = new TrackList(byId("lists"), tracks, uploads);
+  modelPicker.showSelection();
+  addListeners();
+  refresh();
+  subscribe();
   document.body.dataset.ready = "yes";
 }
 
-begin();
+start();

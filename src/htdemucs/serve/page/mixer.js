@@ -1,18 +1,18 @@
-/** The mixer's graph: stems in, sound out. It runs in an OfflineAudioContext just as well. */
+/** The mixer: a Web Audio graph from the stems to the loudspeaker; it also runs offline. */
 
-const SMOOTH = 0.02; // seconds in which a gain reaches its new value
-const PLAIN = { gain: 1, pan: 0, mute: false, solo: false };
+const SMOOTHING = 0.02; // seconds in which a gain reaches its new value
+const DEFAULTS = { gain: 1, pan: 0, mute: false, solo: false };
 
-/** Return a stem's settings, with the defaults for what was never touched. */
-export const settingsOf = (mix, stem) => ({ ...PLAIN, ...mix[stem] });
+/** Return a stem's settings in a mix {stem: settings}, with defaults for those never changed. */
+export const stemSettings = (mix, stem) => ({ ...DEFAULTS, ...mix[stem] });
 
-/** Return the left and right gain of each stem: volume, balance, mute and solo in one. */
-export function gainsOf(mix, stems) {
-  const settings = stems.map((stem) => settingsOf(mix, stem));
-  const soloed = settings.some(({ solo }) => solo);
+/** Return the [left, right] gain of each stem: volume, pan, mute and solo combined. */
+export function stemGains(mix, stems) {
+  const settings = stems.map((stem) => stemSettings(mix, stem));
+  const anySolo = settings.some(({ solo }) => solo);
   return settings.map(({ gain, pan, mute, solo }) => {
-    const heard = soloed ? solo : !mute;
-    return heard ? [gain * Math.min(1, 1 - pan), gain * Math.min(1, 1 + pan)] : [0, 0];
+    const audible = anySolo ? solo : !mute;
+    return audible ? [gain * Math.min(1, 1 - pan), gain * Math.min(1, 1 + pan)] : [0, 0];
   });
 }
 
@@ -27,49 +27,50 @@ export function toBuffer(context, samples, channels, sampleRate) {
   return buffer;
 }
 
-/** Make a gain node that leaves any number of channels as they are. */
-export function wideGain(context, channels) {
+/** Create a gain node that keeps any number of channels as they are. */
+export function createMultichannelGain(context, channels) {
   const options = { channelCount: channels, channelCountMode: "explicit" };
   return new GainNode(context, { ...options, channelInterpretation: "discrete" });
 }
 
 /**
- * `input` takes a signal of 2 (stems + 1) channels, stem by stem, the original last.
+ * `input` takes one signal of 2 (stems + 1) channels: each stem in stereo, then the original.
  *
- * All stems come in one signal, so nothing can bring them out of step.
+ * Since all stems are one signal, they cannot drift apart.
  */
 export class Mixer {
   #context;
   #stems;
   #gains = []; // [left, right] GainNode of each stem
-  #meters = [];
-  #mix; // everything but the original
-  #original;
-  #samples = new Float32Array(1024); // what a meter looks at
+  #meters = []; // AnalyserNode of each stem
+  #mix; // gain of the sum of the stems
+  #original; // gain of the original
+  #samples = new Float32Array(1024); // that a meter measures
 
   constructor(context, stems, destination = context.destination) {
     this.#context = context;
     this.#stems = stems;
     this.channels = 2 * (stems.length + 1);
-    this.input = wideGain(context, this.channels);
-    const split = new ChannelSplitterNode(context, { numberOfOutputs: this.channels });
-    this.input.connect(split);
+    this.input = createMultichannelGain(context, this.channels);
+    const splitter = new ChannelSplitterNode(context, { numberOfOutputs: this.channels });
+    this.input.connect(splitter);
     this.output = new GainNode(context);
     this.#mix = new GainNode(context);
     this.#original = new GainNode(context, { gain: 0 });
     for (let stem = 0; stem <= stems.length; stem++) {
-      const pair = new ChannelMergerNode(context, { numberOfInputs: 2 });
+      const merger = new ChannelMergerNode(context, { numberOfInputs: 2 });
       const gains = [0, 1].map((side) => {
         const gain = new GainNode(context);
-        split.connect(gain, 2 * stem + side);
-        return gain.connect(pair, 0, side) && gain;
+        splitter.connect(gain, 2 * stem + side);
+        gain.connect(merger, 0, side);
+        return gain;
       });
       if (stem === stems.length) {
-        pair.connect(this.#original);
+        merger.connect(this.#original);
       } else {
         const meter = new AnalyserNode(context, { fftSize: 2048 });
-        pair.connect(this.#mix);
-        pair.connect(meter);
+        merger.connect(this.#mix);
+        merger.connect(meter);
         this.#gains.push(gains);
         this.#meters.push(meter);
       }
@@ -79,22 +80,22 @@ export class Mixer {
     this.output.connect(destination);
   }
 
-  /** Take new settings: at once before anything plays, else without a click. */
+  /** Apply a mix, smoothly or immediately; with `original`, a gain, play the original instead. */
   set(mix, { original = null, smooth = true } = {}) {
-    const turn = ({ gain }, value) => {
+    const setGain = ({ gain }, value) => {
       const now = this.#context.currentTime;
       gain.cancelScheduledValues(now);
-      if (smooth) gain.setTargetAtTime(value, now, SMOOTH / 3);
+      if (smooth) gain.setTargetAtTime(value, now, SMOOTHING / 3);
       else gain.setValueAtTime(value, now);
     };
-    gainsOf(mix, this.#stems).forEach((pair, stem) => {
-      pair.forEach((value, side) => turn(this.#gains[stem][side], value));
+    stemGains(mix, this.#stems).forEach((pair, stem) => {
+      pair.forEach((value, side) => setGain(this.#gains[stem][side], value));
     });
-    turn(this.#mix, original === null ? 1 : 0);
-    turn(this.#original, original ?? 0);
+    setGain(this.#mix, original === null ? 1 : 0);
+    setGain(this.#original, original ?? 0);
   }
 
-  /** Return the peak that a stem's meter shows now. */
+  /** Return the current peak of a stem, before the sum. */
   level(stem) {
     this.#meters[stem].getFloatTimeDomainData(this.#samples);
     let peak = 0;

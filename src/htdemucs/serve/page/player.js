@@ -1,80 +1,80 @@
 /**
- * Plays a track while it is separated: short pieces of all stems on one clock.
+ * Plays a track while it is being separated: short chunks of all stems on one clock.
  *
- * Positions outside are frames of the track. Inside, frames count in the stretched time line,
- * because the server stretches: a track at half the tempo has twice the frames.
+ * Public positions are frames of the track. Internally, frames count in the stretched track, because
+ * the server does the stretching: at half the tempo a track has twice as many frames.
  */
 
+import { AudioChunks } from "./audio-chunks.js";
 import { Loudness } from "./loudness.js";
 import { Mixer } from "./mixer.js";
-import { Pieces } from "./pieces.js";
-import { LEAD, Run } from "./run.js";
+import { LEAD, Scheduler } from "./scheduler.js";
 import { lengthOf } from "./tracks.js";
 
-const AHEAD = 4; // seconds of sound placed ahead, so that a throttled tab plays on
-const LOW = 0.3; // seconds placed ahead below which a short piece is better than none
-const TICK = 250; // milliseconds; a hidden tab ticks slower, and is driven by pieces that end
-const EDGE = 4; // frames that rounding to another tempo may change
-const PATIENCE = 6000; // milliseconds in which a range should grow
-const IDLE = 400; // milliseconds after which a paused context sleeps
-const SHORTEST_LOOP = 0.1; // seconds
-// Firefox on Linux asks PulseAudio for the latency under a lock that its sound thread may wait for
-// inside PulseAudio: then both wait for ever, and the tab stands still.
-const FREEZES = /Linux.*Firefox/.test(navigator.userAgent);
+const LOOKAHEAD = 4; // seconds to schedule ahead, so that a throttled background tab keeps playing
+const LOW_BUFFER = 0.3; // seconds scheduled ahead, below which a short chunk is better than none
+const TICK = 250; // milliseconds; a background tab ticks less often, and is driven by ending chunks
+const SEAM = 4; // frames by which rounding to another tempo may miss the end of a range
+const SEEK_DELAY = 6000; // milliseconds in which the range that was reached should grow by itself
+const SUSPEND_DELAY = 400; // milliseconds from a pause to suspending the audio context
+const MIN_LOOP = 0.1; // seconds
+// Firefox on Linux queries PulseAudio's latency under a lock for which its audio thread may wait
+// inside PulseAudio. Both then wait for ever, and the tab hangs.
+const OUTPUT_LATENCY_HANGS = /Linux.*Firefox/.test(navigator.userAgent);
 
 export class Player extends EventTarget {
-  mixer = null; // while a context is open
   track = null;
-  state = "paused"; // playing, waiting (for the separation or the network)
+  state = "paused"; // playing, or waiting (for the separation or the network)
   tempo = 1;
-  pitch = 0;
+  pitch = 0; // semitones
   loop = null; // {from, to, on} in frames
+  mix = {}; // {stem: {gain, pan, mute, solo}}
+  original = false; // whether the original plays instead of the mix
+  mixer = null; // while the audio context is open
   loudness = new Loudness();
-  original = false; // is the original heard instead of the mix?
 
-  #server; // pcm(track, options), seek(id, frame)
-  #pieces;
+  #api; // pcm(track, options), seek(id, frame)
+  #chunks;
   #context = null;
-  #run = null;
-  #position = 0;
-  mix = {};
-  #filling = null; // aborts the request under way
-  #wish = null; // {frame, since, asked}: what cannot be heard yet
+  #scheduler = null; // while playing or waiting
+  #position = 0; // while paused
+  #fetching = null; // AbortController of the current fetch
+  #seekRequest = null; // {frame, since, sent}: a part that has to be separated before it can play
   #timer = null;
 
-  constructor(server) {
+  constructor(api) {
     super();
-    this.#server = server;
-    this.#pieces = new Pieces(server);
+    this.#api = api;
+    this.#chunks = new AudioChunks(api);
   }
 
-  /** Take another track, or the same one with other stems: that plays on. */
+  /** Load another track, or the same one with other stems, which keeps playing. */
   load(track, { mix = {}, tempo = 1, pitch = 0, loop = null }) {
     const same = this.track?.id === track.id;
     const position = same ? this.position : 0;
     const playing = same && this.playing;
     this.pause();
-    this.#close();
+    this.#closeContext();
     Object.assign(this, { track, mix, tempo, pitch, loop, original: false });
     this.#position = position;
-    this.#clear();
+    this.#clearChunks();
     if (playing) this.play();
-    this.#tell();
+    this.#notify();
   }
 
-  /** Take what the server newly says of the track; its stems are the same. */
+  /** Take the track's new state from the server; its stems must not have changed. */
   update(track) {
     this.track = track;
-    if (this.playing && !this.#run) this.#start();
-    else this.#fill();
+    if (this.playing && !this.#scheduler) this.#start();
+    else this.#fillBuffer();
   }
 
-  /** The frame that is heard now. */
+  /** The frame that can be heard now. */
   get position() {
-    if (!this.#run) return this.#position;
-    const latency = FREEZES ? 0 : this.#context.outputLatency || 0;
-    const heard = this.#context.currentTime - latency;
-    return Math.min(lengthOf(this.track), Math.round(this.#run.frameAt(heard) * this.tempo));
+    if (!this.#scheduler) return this.#position;
+    const latency = OUTPUT_LATENCY_HANGS ? 0 : this.#context.outputLatency || 0;
+    const time = this.#context.currentTime - latency;
+    return Math.min(lengthOf(this.track), Math.round(this.#scheduler.frameAt(time) * this.tempo));
   }
 
   get playing() {
@@ -91,209 +91,204 @@ export class Player extends EventTarget {
     if (this.#position >= lengthOf(this.track) && this.track.frames) this.#position = 0;
     this.state = "waiting";
     this.#start();
-    this.#tell();
-  }
-
-  /** Begin to play, once the track's rate and stems are known. */
-  #start() {
-    if (!this.track.sample_rate || this.track.stems.length === 0) return;
-    clearTimeout(this.#timer);
-    this.#open();
-    this.#context.resume();
-    this.#timer = setInterval(() => this.#fill(), TICK);
-    this.#begin(this.#position);
+    this.#notify();
   }
 
   pause() {
     if (!this.playing) return;
     this.#position = this.position;
-    this.#leave();
+    this.#stopScheduler();
     clearInterval(this.#timer);
-    this.#timer = setTimeout(() => this.#context?.suspend(), IDLE);
+    this.#timer = setTimeout(() => this.#context?.suspend(), SUSPEND_DELAY);
     this.state = "paused";
-    this.#tell();
+    this.#notify();
   }
 
-  /** Go to a frame, playing on if it plays. */
+  /** Go to a frame; playback continues from there. */
   seek(frame) {
     this.#position = Math.max(0, Math.min(lengthOf(this.track), Math.round(frame)));
-    if (this.#run) this.#begin(this.#position);
-    this.#tell();
+    if (this.#scheduler) this.#restartAt(this.#position);
+    this.#notify();
   }
 
   setLoop(loop) {
-    const shortest = SHORTEST_LOOP * this.track.sample_rate;
+    const shortest = MIN_LOOP * this.track.sample_rate;
     this.loop = loop && loop.to - loop.from >= shortest ? loop : null;
-    if (this.#run) this.#again();
-    this.#tell();
+    if (this.#scheduler) this.#reschedule();
+    this.#notify();
   }
 
   setStretch(tempo, pitch) {
     if (tempo === this.tempo && pitch === this.pitch) return;
     const position = this.position;
     Object.assign(this, { tempo, pitch });
-    this.#clear();
-    if (this.#run) this.#begin(position);
-    this.#tell();
+    this.#clearChunks();
+    if (this.#scheduler) this.#restartAt(position);
+    this.#notify();
   }
 
-  /** Mix as these settings say. */
   setMix(mix, { original = this.original } = {}) {
     this.mix = mix;
     this.original = original;
     this.#applyMix(true);
-    this.#tell();
+    this.#notify();
   }
 
   #applyMix(smooth) {
-    const gain = this.original ? this.loudness.matching(this.mix, this.track.stems) : null;
+    const gain = this.original ? this.loudness.matchingGain(this.mix, this.track.stems) : null;
     this.mixer?.set(this.mix, { original: gain, smooth });
   }
 
-  #tell() {
+  #notify() {
     this.dispatchEvent(new Event("change"));
   }
 
-  #open() {
+  /** Start to play, if the track's sample rate and stems are known; else `update` does. */
+  #start() {
+    if (!this.track.sample_rate || this.track.stems.length === 0) return;
+    clearTimeout(this.#timer);
+    this.#openContext();
+    this.#context.resume();
+    this.#timer = setInterval(() => this.#fillBuffer(), TICK);
+    this.#restartAt(this.#position);
+  }
+
+  #openContext() {
     if (this.#context) return;
     const sampleRate = this.track.sample_rate;
     try {
       this.#context = new AudioContext({ sampleRate, latencyHint: "playback" });
     } catch {
-      this.#context = new AudioContext(); // a rate this machine cannot play: resampled
+      this.#context = new AudioContext(); // the rate is not supported: the browser resamples
     }
     this.#context.onstatechange = () => {
-      if (this.#context?.state === "interrupted") this.pause(); // a call, on a phone
+      if (this.#context?.state === "interrupted") this.pause(); // by a phone call
     };
     this.mixer = new Mixer(this.#context, this.track.stems);
     this.#applyMix(false);
   }
 
-  #close() {
+  #closeContext() {
     clearTimeout(this.#timer);
     this.#context?.close();
     this.#context = null;
     this.mixer = null;
   }
 
-  #clear() {
-    this.#pieces.clear();
+  #clearChunks() {
+    this.#chunks.clear();
     this.loudness.reset();
   }
 
-  #leave(later = 0) {
-    this.#filling?.abort();
-    this.#filling = null;
-    this.#run?.leave(later);
-    this.#run = null;
+  #restartAt(position) {
+    this.#stopScheduler();
+    this.#scheduleFrom(Math.round(position / this.tempo));
+    this.#notify();
   }
 
-  #begin(position) {
-    this.#leave();
-    this.#runFrom(Math.round(position / this.tempo));
-    this.#tell();
+  /** Schedule everything again from what plays now, which crossfades into itself. */
+  #reschedule() {
+    const next = this.#scheduler.frameAt(this.#context.currentTime + LEAD);
+    this.#stopScheduler(LEAD);
+    this.#scheduleFrom(next);
   }
 
-  #runFrom(next) {
-    this.#run = new Run(this.#context, this.mixer, this.track.sample_rate, next);
-    this.#wish = null;
-    this.#fill();
+  #scheduleFrom(next) {
+    this.#scheduler = new Scheduler(this.#context, this.mixer, this.track.sample_rate, next);
+    this.#seekRequest = null;
+    this.#fillBuffer();
   }
 
-  /** Place everything anew from where it plays; the same sound fades over into itself. */
-  #again() {
-    const next = this.#run.frameAt(this.#context.currentTime + LEAD);
-    this.#leave(LEAD);
-    this.#runFrom(next);
+  #stopScheduler(delay = 0) {
+    this.#fetching?.abort();
+    this.#fetching = null;
+    this.#scheduler?.stop(delay);
+    this.#scheduler = null;
   }
 
-  /** Place pieces until enough lies ahead, or nothing more can be heard. */
-  async #fill() {
-    const run = this.#run;
-    if (!run || this.#filling) return;
-    const filling = (this.#filling = new AbortController());
+  /** Schedule chunks until enough is scheduled ahead, or no more is available. */
+  async #fillBuffer() {
+    const scheduler = this.#scheduler;
+    if (!scheduler || this.#fetching) return;
+    const fetching = (this.#fetching = new AbortController());
     try {
-      while (run.ahead < AHEAD && !this.#over(run.next)) {
-        const piece = await this.#read(run, filling.signal);
-        if (this.#run !== run) return;
-        if (!piece) break;
-        this.#place(run, piece);
+      while (scheduler.buffered < LOOKAHEAD && !this.#isPastEnd(scheduler.next)) {
+        const chunk = await this.#readChunk(scheduler, fetching.signal);
+        if (this.#scheduler !== scheduler) return;
+        if (!chunk) break;
+        this.#scheduleChunk(scheduler, chunk);
       }
     } catch (error) {
-      const lost = error.name === "AbortError" || error.status === 0; // the next tick tries again
-      if (this.#run === run && !lost) this.#fail(error);
+      const retryable = error.name === "AbortError" || error.status === 0; // by the next tick
+      if (this.#scheduler === scheduler && !retryable) {
+        this.pause();
+        this.dispatchEvent(new CustomEvent("failure", { detail: error }));
+      }
     } finally {
-      if (this.#filling === filling) this.#filling = null;
+      if (this.#fetching === fetching) this.#fetching = null;
     }
-    if (this.#run === run) this.#settle(run);
+    if (this.#scheduler === scheduler) this.#updateState(scheduler);
   }
 
-  /** Say whether there is sound, wait for more, or stop at the end. */
-  #settle(run) {
-    if (run.ahead === 0 && this.#over(run.next)) {
+  /** Switch between playing and waiting, or pause at the end of the track. */
+  #updateState(scheduler) {
+    if (scheduler.buffered === 0 && this.#isPastEnd(scheduler.next)) {
       this.pause();
       this.seek(lengthOf(this.track));
     }
-    const state = !this.playing ? "paused" : run.ahead > 0 ? "playing" : "waiting";
+    const state = !this.playing ? "paused" : scheduler.buffered > 0 ? "playing" : "waiting";
     if (state === this.state) return;
     this.state = state;
-    this.#tell();
+    this.#notify();
   }
 
-  #over(next) {
+  #isPastEnd(next) {
     return this.track.frames !== null && next >= Math.floor(this.track.frames / this.tempo);
   }
 
-  /** Where the loop jumps back for what is at a frame; null outside of it. */
-  #loopEnd(next) {
-    if (!this.loop?.on) return null;
-    const end = Math.round(this.loop.to / this.tempo);
-    return next < end ? end : null;
-  }
-
-  /** Return the next piece; null if it cannot be heard yet. */
-  async #read(run, signal) {
+  /** Return the next chunk; null if it is not separated yet. */
+  async #readChunk(scheduler, signal) {
     const { track, tempo, pitch } = this;
-    const patient = run.ahead > LOW;
-    const where = { from: run.next, tempo, pitch };
-    if (!patient && this.#pieces.lacks(track, where)) this.#ask(Math.round(run.next * tempo));
-    const piece = await this.#pieces.read(track, { ...where, patient, signal });
-    if (piece?.frames !== 0) return piece;
-    run.next = Infinity; // stretching rounded the length down
+    const allowShort = scheduler.buffered <= LOW_BUFFER;
+    const options = { from: scheduler.next, tempo, pitch };
+    if (allowShort && !this.#chunks.isAvailable(track, options)) {
+      this.#requestSeparation(Math.round(scheduler.next * tempo));
+    }
+    const chunk = await this.#chunks.read(track, { ...options, allowShort, signal });
+    if (chunk?.frames !== 0) return chunk;
+    scheduler.next = Infinity; // the stretched track is shorter than expected, by rounding
     return null;
   }
 
-  /** Ask the server once to separate from here next; where a range ends, it most likely does. */
-  #ask(frame) {
+  /** Ask the server, once, to separate from a frame next; at the end of a range only if it stalls. */
+  #requestSeparation(frame) {
     if (this.track.state === "finished") return;
-    if (this.#wish?.frame !== frame) this.#wish = { frame, since: performance.now(), asked: false };
-    const grows = this.track.ranges.some(([, to]) => Math.abs(to - frame) < EDGE);
-    const patience = grows ? PATIENCE : 0;
-    if (this.#wish.asked || performance.now() - this.#wish.since < patience) return;
-    this.#wish.asked = true;
-    this.#server.seek(this.track.id, frame).catch(() => {});
+    if (this.#seekRequest?.frame !== frame) {
+      this.#seekRequest = { frame, since: performance.now(), sent: false };
+    }
+    const atRangeEnd = this.track.ranges.some(([, to]) => Math.abs(to - frame) < SEAM);
+    const delay = atRangeEnd ? SEEK_DELAY : 0;
+    if (this.#seekRequest.sent || performance.now() - this.#seekRequest.since < delay) return;
+    this.#seekRequest.sent = true;
+    this.#api.seek(this.track.id, frame).catch(() => {});
   }
 
-  #place(run, { from, frames, samples }) {
+  /** Schedule a chunk, cut where the loop ends. */
+  #scheduleChunk(scheduler, { from, frames, samples }) {
     const channels = this.mixer.channels;
-    const end = this.#loopEnd(from);
-    const jumps = end !== null && from + frames >= end;
-    const kept = jumps ? samples.subarray(0, (end - from) * channels) : samples;
-    const jumped = run.jumped;
-    run.jumped = jumps;
-    run.next = jumps ? Math.round(this.loop.from / this.tempo) : from + frames;
-    run.place(kept, channels, {
+    const loopEnd = this.loop?.on ? Math.round(this.loop.to / this.tempo) : -Infinity;
+    const jumps = from < loopEnd && from + frames >= loopEnd;
+    const played = jumps ? samples.subarray(0, (loopEnd - from) * channels) : samples;
+    const fadeIn = scheduler.jumped;
+    scheduler.jumped = jumps;
+    scheduler.next = jumps ? Math.round(this.loop.from / this.tempo) : from + frames;
+    scheduler.schedule(played, channels, {
       frame: from,
-      fadeIn: jumped,
+      fadeIn,
       fadeOut: jumps,
-      ended: () => this.#fill(),
+      onEnded: () => this.#fillBuffer(),
     });
-    this.loudness.hear(kept, channels);
+    this.loudness.add(played, channels);
     if (this.original) this.#applyMix(true);
-  }
-
-  #fail(error) {
-    this.pause();
-    this.dispatchEvent(new CustomEvent("failure", { detail: error }));
   }
 }

@@ -1,19 +1,21 @@
-/** The part of a track that is looked at, and how hands move it. */
+/** The visible part of a track, and the gestures that move it. */
 
-const CLOSEST = 44_100; // frames that fill the width at the closest zoom: about a second
-const WHEEL = 1.0015; // zoom for a pixel of the wheel
-const STILL = 5; // pixels below which a drag is a click
+const MIN_SPAN = 44_100; // frames that are visible at the closest zoom, about a second
+const WHEEL_ZOOM = 1.0015; // zoom factor for each pixel of the wheel
+const CLICK_TOLERANCE = 5; // pixels; a longer movement is a drag
+const MIN_PINCH = 20; // pixels between two fingers
 
 export class Timeline extends EventTarget {
   length = 1; // frames of the track
-  from = 0; // the first frame that is seen
-  span = 1; // frames that are seen
+  from = 0; // the first visible frame
+  span = 1; // number of visible frames
 
+  /** Whether the whole track is visible. */
   get whole() {
     return this.span >= this.length;
   }
 
-  /** Take a track's length; a view of everything stays one. */
+  /** Set the track's length; if the whole track was visible, it stays so. */
   setLength(length) {
     if (length === this.length) return;
     const whole = this.whole;
@@ -22,84 +24,89 @@ export class Timeline extends EventTarget {
   }
 
   show(from, span) {
-    this.span = Math.min(this.length, Math.max(Math.min(CLOSEST, this.length), span));
+    this.span = Math.min(this.length, Math.max(Math.min(MIN_SPAN, this.length), span));
     this.from = Math.max(0, Math.min(this.length - this.span, from));
     this.dispatchEvent(new Event("change"));
   }
 
-  /** Zoom in by a factor above 1, or out; the frame `at` stays where it is. */
-  zoom(factor, at) {
-    const span = Math.min(this.length, Math.max(CLOSEST, this.span / factor));
-    this.show(at - ((at - this.from) * span) / this.span, span);
+  /** Zoom in by a factor above 1, or out by one below; `frame` stays where it is on the screen. */
+  zoom(factor, frame) {
+    const span = Math.min(this.length, Math.max(MIN_SPAN, this.span / factor));
+    this.show(frame - ((frame - this.from) * span) / this.span, span);
   }
 
-  /** Turn the page when a frame that plays has left the view. */
+  /** Scroll to the playhead's frame if it has left the visible part. */
   follow(frame) {
     if (frame < this.from || frame > this.from + this.span) this.show(frame - 0.05 * this.span, this.span);
   }
 
   /** Return where a frame is, as a fraction of the width. */
   fraction = (frame) => (frame - this.from) / this.span;
+
+  /** Return the frame at a fraction of the width. */
   frameAt = (fraction) => this.from + fraction * this.span;
 }
 
 /**
- * Let hands work on an element that shows the time line.
+ * Add gestures to an element that shows the timeline.
  *
- * A click seeks. A mouse's drag selects, and so does a finger's where `draws` says so; elsewhere
- * that moves the view. Two fingers zoom. The wheel scrolls sideways, and zooms with Ctrl.
+ * A click calls onSeek(frame). Dragging the mouse calls onSelect({from, to}, done); dragging a
+ * finger does so with `touchSelects`, and otherwise scrolls. Two fingers zoom. The wheel scrolls
+ * sideways, and zooms with Ctrl.
  */
-export function handle(target, timeline, { seek, select }, draws) {
-  const pointers = new Map();
-  let start = null; // {frame, x, from, moved}
-  const place = (event) => {
-    const box = target.getBoundingClientRect();
-    return Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-  };
-  const selects = (event) => draws || event.pointerType === "mouse";
+export function addGestures(target, timeline, { onSeek, onSelect }, { touchSelects }) {
+  const pointers = new Map(); // pointer id -> x in pixels
+  let drag = null; // {frame, x, from, moved}: where it began
   const width = () => target.getBoundingClientRect().width;
+  const frameAt = (x) => {
+    const box = target.getBoundingClientRect();
+    return timeline.frameAt(Math.min(1, Math.max(0, (x - box.left) / box.width)));
+  };
+  const selects = (event) => touchSelects || event.pointerType === "mouse";
+  const selection = (event) => {
+    const [from, to] = [drag.frame, frameAt(event.clientX)].sort((a, b) => a - b);
+    return { from, to };
+  };
 
   const pinch = (event) => {
-    const before = [...pointers.values()];
+    const distance = ([a, b]) => Math.max(MIN_PINCH, Math.abs(a - b));
+    const before = distance([...pointers.values()]);
     pointers.set(event.pointerId, event.clientX);
-    const after = [...pointers.values()];
-    const apart = ([a, b]) => Math.max(20, Math.abs(a - b));
-    const middle = place({ clientX: (after[0] + after[1]) / 2 });
-    timeline.zoom(apart(after) / apart(before), timeline.frameAt(middle));
-    start.moved = true;
+    const [a, b] = pointers.values();
+    timeline.zoom(distance([a, b]) / before, frameAt((a + b) / 2));
+    drag.moved = true;
   };
 
   target.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
     target.setPointerCapture(event.pointerId);
     pointers.set(event.pointerId, event.clientX);
-    const frame = timeline.frameAt(place(event));
-    start = { frame, x: event.clientX, from: timeline.from, moved: pointers.size > 1 };
+    const x = event.clientX;
+    drag = { frame: frameAt(x), x, from: timeline.from, moved: pointers.size > 1 };
   });
   target.addEventListener("pointermove", (event) => {
-    if (!start || !pointers.has(event.pointerId)) return;
+    if (!drag || !pointers.has(event.pointerId)) return;
     if (pointers.size === 2) {
       pinch(event);
       return;
     }
-    if (Math.abs(event.clientX - start.x) > STILL) start.moved = true;
-    if (!start.moved) return;
+    if (Math.abs(event.clientX - drag.x) > CLICK_TOLERANCE) drag.moved = true;
+    if (!drag.moved) return;
     if (selects(event)) {
-      const ends = [start.frame, timeline.frameAt(place(event))].sort((a, b) => a - b);
-      select({ from: ends[0], to: ends[1] }, false);
+      onSelect(selection(event), false);
     } else {
-      const moved = ((event.clientX - start.x) / width()) * timeline.span;
-      timeline.show(start.from - moved, timeline.span);
+      const moved = ((event.clientX - drag.x) / width()) * timeline.span;
+      timeline.show(drag.from - moved, timeline.span);
     }
   });
   const release = (event) => {
-    if (!pointers.delete(event.pointerId) || !start || pointers.size > 0) return;
-    const ends = [start.frame, timeline.frameAt(place(event))].sort((a, b) => a - b);
-    const { moved, frame } = start;
-    start = null;
+    if (!pointers.delete(event.pointerId) || !drag || pointers.size > 0) return;
+    const selected = selection(event);
+    const { moved, frame } = drag;
+    drag = null;
     if (event.type === "pointercancel") return;
-    if (!moved) seek(frame);
-    else if (selects(event)) select({ from: ends[0], to: ends[1] }, true);
+    if (!moved) onSeek(frame);
+    else if (selects(event)) onSelect(selected, true);
   };
   target.addEventListener("pointerup", release);
   target.addEventListener("pointercancel", release);
@@ -108,7 +115,7 @@ export function handle(target, timeline, { seek, select }, draws) {
     (event) => {
       const sideways = event.shiftKey ? event.deltaY : event.deltaX;
       if (event.ctrlKey || event.metaKey) {
-        timeline.zoom(WHEEL ** -event.deltaY, timeline.frameAt(place(event)));
+        timeline.zoom(WHEEL_ZOOM ** -event.deltaY, frameAt(event.clientX));
       } else if (sideways && !timeline.whole) {
         timeline.show(timeline.from + (sideways / width()) * timeline.span, timeline.span);
       } else {

@@ -1,88 +1,86 @@
-/** The bar that plays: play, position, loop, the original beside the mix, tempo and pitch. */
+/** The transport bar: play, position, loop, mix or original, tempo and pitch. */
 
 import { element, icon, setText } from "./dom.js";
+import { bindLabel, bindText, formatNumber, formatPercent, formatTime } from "./i18n/index.js";
 import { lengthOf } from "./tracks.js";
-import { clock, label, number, say } from "./text.js";
 
-/** Return a labelled slider with its value in words; a double click resets it. */
-function knob(key, attributes, words, apply) {
+/** Return a labelled slider that shows its value as `format` writes it; a double click resets it. */
+function createKnob(key, attributes, format, onChange) {
   const input = element("input", { type: "range", ...attributes });
   const output = element("b");
   const show = (value) => {
     input.value = value;
-    setText(output, words(value));
-    input.setAttribute("aria-valuetext", words(value));
+    setText(output, format(value));
+    input.setAttribute("aria-valuetext", format(value));
   };
-  input.addEventListener("input", () => {
-    show(Number(input.value));
-  });
-  input.addEventListener("change", () => apply(Number(input.value)));
-  const reset = () => {
+  input.addEventListener("input", () => show(Number(input.value)));
+  input.addEventListener("change", () => onChange(Number(input.value)));
+  input.addEventListener("dblclick", () => {
     show(attributes.value);
-    apply(attributes.value);
-  };
-  input.addEventListener("dblclick", reset);
-  const name = say(element("span"), key);
+    onChange(attributes.value);
+  });
+  const name = bindText(element("span"), key);
   const box = element("label", { class: `knob ${key}` }, element("span", {}, name, output), input);
-  return { box, show, input };
+  return { box, show };
 }
 
 export class Transport {
   #player;
 
-  constructor(player, { loopTo, stretch }) {
+  /** `onStretch(tempo, pitch)` and `onToggleLoop()` are called when they are changed here. */
+  constructor(player, { onStretch, onToggleLoop }) {
     this.#player = player;
-    const button = (kind, name, click) =>
-      element("button", { type: "button", class: kind, on: { click } }, ...(name ? [icon(name)] : []));
-    this.start = button("quiet icon", "start", () => player.seek(player.loop?.on ? player.loop.from : 0));
+    const button = (className, iconName, click) => {
+      const children = iconName ? [icon(iconName)] : [];
+      return element("button", { type: "button", class: className, on: { click } }, ...children);
+    };
+    const setOriginal = (original) => {
+      if (player.original !== original) player.setMix(player.mix, { original });
+    };
+    this.start = button("ghost icon", "start", () => player.seek(player.loop?.on ? player.loop.from : 0));
     this.play = button("play", "play", () => player.toggle());
-    this.now = element("span", { class: "now" });
-    this.total = element("span", { class: "total" });
-    this.loop = button("toggle loop", "loop", () => loopTo("toggle"));
-    this.loop.append(say(element("span"), "loop"));
-    this.mix = say(button("", null, () => this.#compare(false)), "mix");
-    this.original = say(button("", null, () => this.#compare(true)), "original");
+    this.position = element("span", { class: "position" });
+    this.length = element("span", { class: "length" });
+    this.loop = button("toggle loop", "loop", onToggleLoop);
+    this.loop.append(bindText(element("span"), "loop"));
+    this.mix = bindText(button("", null, () => setOriginal(false)), "mix");
+    this.original = bindText(button("", null, () => setOriginal(true)), "original");
     const compare = element("div", { class: "segments", role: "group" }, this.mix, this.original);
-    label(compare, "compare");
-    const percent = (value) => `${number(value)} %`;
-    const semitones = (value) => (value > 0 ? `+${number(value)}` : number(value));
+    bindLabel(compare, "compare");
+    const percent = (value) => formatPercent(value / 100);
+    const semitones = (value) => (value > 0 ? `+${formatNumber(value)}` : formatNumber(value));
     const tempo = { min: 50, max: 200, step: 5, value: 100 };
-    this.tempo = knob("tempo", tempo, percent, (v) => stretch(v / 100, player.pitch));
+    this.tempo = createKnob("tempo", tempo, percent, (value) => onStretch(value / 100, player.pitch));
     const pitch = { min: -12, max: 12, step: 1, value: 0 };
-    this.pitch = knob("pitch", pitch, semitones, (v) => stretch(player.tempo, v));
-    const time = element("p", { class: "time" }, this.now, this.total);
-    const main = element("div", { class: "main" }, this.start, this.play, time);
+    this.pitch = createKnob("pitch", pitch, semitones, (value) => onStretch(player.tempo, value));
+    const time = element("p", { class: "time" }, this.position, this.length);
+    const main = element("div", { class: "transport-main" }, this.start, this.play, time);
     const more = [this.loop, compare, this.tempo.box, this.pitch.box];
     this.box = element("div", { class: "transport", role: "group" }, main, ...more);
-    label(this.box, "transport");
-    label(this.start, "toStart");
+    bindLabel(this.box, "transport");
+    bindLabel(this.start, "toStart");
   }
 
-  #compare(original) {
-    if (this.#player.original !== original) this.#player.setMix(this.#player.mix, { original });
-  }
-
-  /** Show the player's state. */
-  show({ stretches }) {
+  /** Show the player's state; without `canStretch`, tempo and pitch are hidden. */
+  render({ canStretch }) {
     const { state, loop, original, tempo, pitch } = this.#player;
     const action = state === "paused" ? "play" : "pause";
     this.play.querySelector("use").setAttribute("href", `#i-${action}`);
     this.play.dataset.state = state;
-    label(this.play, action);
+    bindLabel(this.play, action);
     this.loop.setAttribute("aria-pressed", Boolean(loop?.on));
-    label(this.loop, "loopKey");
+    bindLabel(this.loop, "loopKey");
     this.mix.setAttribute("aria-pressed", !original);
     this.original.setAttribute("aria-pressed", original);
     this.tempo.show(Math.round(100 * tempo));
     this.pitch.show(pitch);
-    this.tempo.box.hidden = this.pitch.box.hidden = !stretches;
+    this.tempo.box.hidden = this.pitch.box.hidden = !canStretch;
   }
 
-  /** Show where it plays. */
-  place(position) {
+  updatePosition(position) {
     const { track } = this.#player;
-    const rate = track.sample_rate ?? 44_100;
-    setText(this.now, clock(position / rate));
-    setText(this.total, lengthOf(track) ? clock(lengthOf(track) / rate) : "–:––");
+    const sampleRate = track.sample_rate ?? 44_100;
+    setText(this.position, formatTime(position / sampleRate));
+    setText(this.length, lengthOf(track) ? formatTime(lengthOf(track) / sampleRate) : "–:––");
   }
 }

@@ -1,122 +1,127 @@
-/** Songs from outside: dropped, pasted or chosen files and folders, sent one after the other. */
+/** Uploads: files and folders that are dropped, pasted or chosen, sent one after the other. */
 
-import { Refusal, upload } from "./api.js";
+import { ApiError, upload } from "./api.js";
 
-const SOUND = /\.(aac|aiff?|alac|ape|flac|m4[abv]|mk[av]|mov|mp[234]|oga|ogg|opus|wav|webm|wma|wv|avi|caf)$/i;
+const MEDIA = /\.(aac|aiff?|alac|ape|flac|m4[abv]|mk[av]|mov|mp[234]|oga|ogg|opus|wav|webm|wma|wv|avi|caf)$/i;
 
-const isSound = (file) => /^(audio|video)\//.test(file.type) || SOUND.test(file.name);
+const isMedia = (file) => /^(audio|video)\//.test(file.type) || MEDIA.test(file.name);
 
-/** Return the files below a dropped entry, in the order of names. */
-async function filesBelow(entry) {
+/** Return a dropped entry's file, or all files in its folder in the order of their names. */
+async function filesIn(entry) {
   if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
   const reader = entry.createReader();
   const entries = [];
   for (;;) {
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (some.length === 0) break;
-    entries.push(...some);
+    const batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (batch.length === 0) break;
+    entries.push(...batch);
   }
   entries.sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
-  return (await Promise.all(entries.map(filesBelow))).flat();
+  return (await Promise.all(entries.map(filesIn))).flat();
 }
 
-/** Return the songs of a drop or a paste: any single file, and what sounds in folders. */
-export async function songsOf(transfer) {
+/** Return the files of a drop or a paste: any single file, and the media files in folders. */
+export async function filesOf(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (entries.length === 0) return [...transfer.files];
-  const found = await Promise.all(
+  const lists = await Promise.all(
     entries.map(async (entry) => {
-      const files = await filesBelow(entry);
-      return entry.isFile ? files : files.filter(isSound);
+      const files = await filesIn(entry);
+      return entry.isFile ? files : files.filter(isMedia);
     }),
   );
-  return found.flat();
+  return lists.flat();
 }
 
-/** Songs on their way to the server; a "change" event tells that something moved. */
+/** The files that are being uploaded; dispatches "change" when one of them has changed. */
 export class Uploads extends EventTarget {
-  waiting = []; // {key, file, sent: 0..1, error: Refusal or null}, the first one being sent
+  items = []; // {key, file, sent: 0 to 1, error: ApiError or null}; sent in this order
 
   #options;
-  #arrived;
-  #current = null;
+  #onUploaded;
+  #current = null; // {item, request}
   #count = 0;
 
-  /** `options()` gives model and stems; `arrived(track)` takes the track that the server made. */
-  constructor(options, arrived) {
+  /** `options()` returns the model and stems; `onUploaded(track)` is called with the new track. */
+  constructor(options, onUploaded) {
     super();
     this.#options = options;
-    this.#arrived = arrived;
+    this.#onUploaded = onUploaded;
   }
 
   add(files) {
-    for (const file of files) this.waiting.push({ key: `upload-${++this.#count}`, file, sent: 0, error: null });
-    this.#changed();
-    this.#next();
+    for (const file of files) this.items.push({ key: `upload-${++this.#count}`, file, sent: 0, error: null });
+    this.#notify();
+    this.#sendNext();
   }
 
   retry(item) {
     Object.assign(item, { error: null, sent: 0 });
-    this.#changed();
-    this.#next();
+    this.#notify();
+    this.#sendNext();
   }
 
   cancel(item) {
-    if (this.#current?.item === item) this.#current.sending.abort();
-    this.waiting = this.waiting.filter((other) => other !== item);
-    this.#changed();
+    if (this.#current?.item === item) this.#current.request.abort();
+    this.#remove(item);
+    this.#notify();
   }
 
-  #changed() {
+  #remove(item) {
+    this.items = this.items.filter((other) => other !== item);
+  }
+
+  #notify() {
     this.dispatchEvent(new Event("change"));
   }
 
-  async #next() {
-    const item = this.waiting.find(({ error }) => !error);
+  async #sendNext() {
+    const item = this.items.find(({ error }) => !error);
     if (this.#current || !item) return;
-    const sending = upload(item.file, this.#options(), (sent) => {
+    const request = upload(item.file, this.#options(), (sent) => {
       item.sent = sent;
-      this.#changed();
+      this.#notify();
     });
-    this.#current = { item, sending };
+    this.#current = { item, request };
     try {
-      const track = await sending.done;
-      this.waiting = this.waiting.filter((other) => other !== item);
-      this.#arrived(track);
+      const track = await request.done;
+      this.#remove(item);
+      this.#onUploaded(track);
     } catch (error) {
-      if (error.name !== "AbortError") item.error = error instanceof Refusal ? error : new Refusal(String(error), 500);
+      if (error instanceof ApiError) item.error = error;
+      else if (error.name !== "AbortError") item.error = new ApiError(String(error), 500);
     }
     this.#current = null;
-    this.#changed();
-    this.#next();
+    this.#notify();
+    this.#sendNext();
   }
 }
 
-/** Bring files into `uploads`: by dropping anywhere, pasting, and the page's two buttons. */
-export function collect(uploads) {
-  const veil = document.getElementById("dropping");
-  const carries = (event) => event.dataTransfer?.types.includes("Files");
+/** Add to `uploads` what is dropped anywhere, pasted, or chosen by the page's buttons. */
+export function acceptFiles(uploads) {
+  const overlay = document.getElementById("drop-overlay");
+  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
   document.addEventListener("dragover", (event) => {
-    if (!carries(event)) return;
+    if (!hasFiles(event)) return;
     event.preventDefault();
-    veil.hidden = false;
+    overlay.hidden = false;
   });
   document.addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) veil.hidden = true;
+    if (!event.relatedTarget) overlay.hidden = true;
   });
   document.addEventListener("drop", async (event) => {
-    if (!carries(event)) return;
+    if (!hasFiles(event)) return;
     event.preventDefault();
-    veil.hidden = true;
-    uploads.add(await songsOf(event.dataTransfer));
+    overlay.hidden = true;
+    uploads.add(await filesOf(event.dataTransfer));
   });
   document.addEventListener("paste", async (event) => {
-    if (event.clipboardData?.files.length) uploads.add(await songsOf(event.clipboardData));
+    if (event.clipboardData?.files.length) uploads.add(await filesOf(event.clipboardData));
   });
   for (const kind of ["files", "folder"]) {
-    const input = document.getElementById(kind);
+    const input = document.getElementById(`${kind}-input`);
     input.addEventListener("change", () => {
-      uploads.add([...input.files].filter((file) => kind === "files" || isSound(file)));
+      uploads.add([...input.files].filter((file) => kind === "files" || isMedia(file)));
       input.value = "";
     });
     for (const button of document.querySelectorAll(`[data-add=${kind}]`)) {

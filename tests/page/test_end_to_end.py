@@ -15,13 +15,13 @@ from page.fake import RATE, music
 
 pytestmark = pytest.mark.browser
 
-READY = "() => app.tracks.size > 0 && [...app.tracks.sorted('').working].length === 0"
+READY = "() => app.tracks.size > 0 && [...app.tracks.sorted('').processing].length === 0"
 PLAYING = "() => app.player.state === 'playing'"
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """A server of this module's own; it and its worker end with the module."""
+    """The URL of a server that runs for this module."""
     data = tmp_path_factory.mktemp("data")
     command = [sys.executable, "-m", "htdemucs", "serve", "--port", "0", "--name", "mini"]
     with subprocess.Popen(
@@ -41,16 +41,16 @@ def song(tmp_path_factory):
     return path
 
 
-def drop(page, song):
+def upload(page, song):
     with page.expect_file_chooser() as chooser:
         page.locator("[data-add=files]").filter(visible=True).first.click()
     chooser.value.set_files(song)
     page.locator("#title", has_text="Blue Bossa").wait_for()
 
 
-def test_a_song_is_dropped_heard_looped_downloaded_and_deleted(open_page, address, song):
+def test_a_song_is_uploaded_played_looped_downloaded_and_deleted(open_page, address, song):
     page = open_page(url=address)
-    drop(page, song)
+    upload(page, song)
     page.get_by_role("button", name="Play", exact=True).click()
     page.wait_for_function(PLAYING)
     page.get_by_role("button", name="Solo Drums").click()
@@ -70,13 +70,13 @@ def test_a_song_is_dropped_heard_looped_downloaded_and_deleted(open_page, addres
     page.get_by_role("button", name="Solo Drums").wait_for()
     assert page.get_by_role("button", name="Solo Drums").get_attribute("aria-pressed") == "true"
     page.locator(".track").get_by_role("button", name="Delete", exact=True).click()
-    page.locator("#confirm").get_by_role("button", name="Delete").click()
+    page.locator("#delete-dialog").get_by_role("button", name="Delete").click()
     page.get_by_role("heading", name="Drop a song here").wait_for()
 
 
-def test_a_later_part_is_heard_without_waiting_for_what_is_before(open_page, address, song):
+def test_a_later_part_plays_before_the_earlier_parts_are_separated(open_page, address, song):
     page = open_page(url=address)
-    drop(page, song)
+    upload(page, song)
     page.wait_for_function("() => app.player.track.frames")
     page.evaluate("app.player.seek(7 * 44100)")
     page.get_by_role("button", name="Play", exact=True).click()
@@ -85,13 +85,13 @@ def test_a_later_part_is_heard_without_waiting_for_what_is_before(open_page, add
     page.wait_for_function(READY)
 
 
-def test_the_graph_plays_what_is_in_the_stems_files(open_page, address, song):
-    """The mixer in an OfflineAudioContext, fed by the API, against the server's files."""
+def test_the_mixer_agrees_with_the_stem_files(open_page, address, song):
+    """Compare the mixer, offline and with the API's samples, with the server's files."""
     page = open_page(url=address)
-    drop(page, song)
+    upload(page, song)
     page.wait_for_function("() => app.player.track.ranges[0]?.[1] === app.player.track.frames")
     mix = {"drums": {"gain": 0.5, "pan": -0.4}, "bass": {"gain": 1.2}, "vocals": {"mute": True}}
-    heard = page.evaluate(
+    rendered = page.evaluate(
         """async (mix) => {
       const { Mixer, toBuffer } = await import("/page/mixer.js");
       const { pcm } = await import("/page/api.js");
@@ -111,8 +111,8 @@ def test_the_graph_plays_what_is_in_the_stems_files(open_page, address, song):
     )
     stems = {}
     for stem, file in page.evaluate("Object.entries(app.player.track.files)"):
-        with urlopen(address.rstrip("/") + file["url"]) as answer:
-            stems[stem] = soundfile.read(io.BytesIO(answer.read()))[0][44_100:74_100]
+        with urlopen(address.rstrip("/") + file["url"]) as response:
+            stems[stem] = soundfile.read(io.BytesIO(response.read()))[0][44_100:74_100]
     expected = 0.5 * stems["drums"] * [1, 0.6] + 1.2 * stems["bass"] + stems["other"]
-    assert np.abs(np.array(heard).T - expected).max() < 1 / 32768
+    assert np.abs(np.array(rendered).T - expected).max() < 1 / 32768
     assert np.abs(expected).max() > 0.05

@@ -1,4 +1,4 @@
-"""The page for hands, eyes and ears of all kinds: phone, keyboard, screen reader, languages."""
+"""Layout on every screen, touch, keyboard, accessibility and languages."""
 
 import re
 
@@ -11,7 +11,8 @@ pytestmark = pytest.mark.browser
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 SMALL = """() => [...document.querySelectorAll("button, a[href], input, select, [role=slider]")]
-  .filter((each) => each.checkVisibility() && !each.matches(".skip, [type=checkbox], [type=radio]"))
+  .filter((each) => each.checkVisibility())
+  .filter((each) => !each.matches(".skip-link, [type=checkbox], [type=radio]"))
   .map((each) => [each.outerHTML.slice(0, 90), each.getBoundingClientRect()])
   .filter(([, box]) => box.height < 43.5 || box.width < 43.5)
   .map(([html, box]) => `${html}: ${box.width} x ${box.height}`)"""
@@ -28,13 +29,13 @@ def fill(server):
 
 def dialogs(page):
     """Open each dialog in turn."""
-    yield page.locator("[data-choose]").first, "#choices"
-    yield page.locator("#help-open"), "#help"
-    yield page.locator(".about .primary").filter(visible=True), "#download"
+    yield page.locator("[data-pick-model]").first, "#model-dialog"
+    yield page.locator("#shortcuts-open"), "#shortcuts-dialog"
+    yield page.locator(".track-header .primary").filter(visible=True), "#download-dialog"
 
 
 @pytest.mark.parametrize("place", ["empty", "list", "track"])
-def test_a_phone_shows_everything_and_every_target_is_44_pixels(open_page, server, place):
+def test_nothing_overflows_and_every_touch_target_has_44_pixels(open_page, server, place):
     song = fill(server) if place != "empty" else None
     page = open_page(f"#{song.id}" if place == "track" else "", **PHONE)
     if song:
@@ -62,7 +63,7 @@ def test_six_stems_have_six_lanes_on_every_screen(open_page, server):
     assert page.evaluate("app.player.mixer.channels") == 14
 
 
-def test_the_bar_that_plays_is_always_at_the_bottom_and_hides_no_lane(open_page, server):
+def test_the_transport_bar_stays_at_the_bottom_and_covers_no_lane(open_page, server):
     song = fill(server)
     page = open_page(f"#{song.id}")
     edges = """(name) => {
@@ -79,18 +80,18 @@ def test_the_bar_that_plays_is_always_at_the_bottom_and_hides_no_lane(open_page,
         assert page.evaluate(edges, ".lane")[1] <= top
 
 
-def test_on_a_phone_the_list_and_the_track_are_two_pages(open_page, server):
+def test_on_a_phone_the_list_and_the_track_are_separate_pages(open_page, server):
     fill(server)
     page = open_page(**PHONE)
     page.locator(".row", has_text="Solar").tap()
     page.locator("#title", has_text="Solar").wait_for()
-    assert not page.locator(".side").is_visible()
+    assert not page.locator(".sidebar").is_visible()
     page.get_by_role("link", name="Back to the list").tap()
     page.locator(".row", has_text="Solar").wait_for()
     assert not page.locator("#title").is_visible()
 
 
-def test_a_finger_moves_the_view_and_a_tap_seeks(open_page, server):
+def test_a_tap_seeks(open_page, server):
     song = fill(server)
     page = open_page(f"#{song.id}", **PHONE)
     lane = page.locator(".wave.stem").first
@@ -101,7 +102,7 @@ def test_a_finger_moves_the_view_and_a_tap_seeks(open_page, server):
 
 
 def drag(page, start, end):
-    """Draw a finger over the screen; the browser may take it for scrolling."""
+    """Drag a finger across the screen, which the browser may take for scrolling."""
     finger = page.context.new_cdp_session(page)
     for kind, share in (("Start", 0), ("Move", 0.3), ("Move", 0.7), ("Move", 1), ("End", None)):
         point = share is not None and {
@@ -111,7 +112,7 @@ def drag(page, start, end):
         finger.send("Input.dispatchTouchEvent", points)
 
 
-def test_a_finger_draws_a_loop_on_the_ruler_and_moves_its_ends(open_page, server):
+def test_a_finger_selects_a_loop_on_the_ruler_and_moves_its_handles(open_page, server):
     song = fill(server)
     page = open_page(f"#{song.id}", **PHONE)
     page.locator(".ruler").scroll_into_view_if_needed()
@@ -122,18 +123,18 @@ def test_a_finger_draws_a_loop_on_the_ruler_and_moves_its_ends(open_page, server
     loop = page.evaluate("app.player.loop")
     assert [loop["from"] / 44_100, loop["to"] / 44_100] == pytest.approx([10, 15], abs=0.3)
     assert page.evaluate(SMALL) == []
-    grip = page.get_by_role("slider", name="End of the loop").bounding_box()
-    held = {"x": grip["x"] + 20, "y": grip["y"] + 20}
-    drag(page, held, held | {"x": held["x"] - 0.1 * width})
+    handle = page.get_by_role("slider", name="Loop end").bounding_box()
+    start = {"x": handle["x"] + 20, "y": handle["y"] + 20}
+    drag(page, start, start | {"x": start["x"] - 0.1 * width})
     page.wait_for_function("() => app.player.loop.to < 14 * 44100")
     assert page.evaluate("app.player.loop.to / 44100") == pytest.approx(13, abs=0.3)
-    page.get_by_role("slider", name="Start of the loop").focus()
+    page.get_by_role("slider", name="Loop start").focus()
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
     assert page.evaluate("app.player.loop.from") == loop["from"] - 2 * 44_100
     position = page.evaluate("app.player.position")
     before = page.evaluate("scrollY")
-    drag(page, {"x": 200, "y": y + 10}, {"x": 200, "y": y - 190})  # upwards: that scrolls
+    drag(page, {"x": 200, "y": y + 10}, {"x": 200, "y": y - 190})  # upwards, which scrolls
     page.wait_for_function("(before) => scrollY > before + 50", arg=before)
     assert page.evaluate("[app.player.position, app.player.loop.from]") == [
         position,
@@ -143,11 +144,11 @@ def test_a_finger_draws_a_loop_on_the_ruler_and_moves_its_ends(open_page, server
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("place", ["empty", "list", "track"])
-def test_axe_finds_nothing(open_page, server, place, scheme):
+def test_axe_reports_no_violations(open_page, server, place, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
     song = fill(server) if place != "empty" else None
-    looks = {"color_scheme": scheme, "reduced_motion": "reduce"}  # no colour on its way to another
-    page = open_page(f"#{song.id}" if place == "track" else "", **looks)
+    options = {"color_scheme": scheme, "reduced_motion": "reduce"}  # no colour in transition
+    page = open_page(f"#{song.id}" if place == "track" else "", **options)
     if song:
         page.wait_for_function("() => app.tracks.size > 0")
     if place == "track":
@@ -159,8 +160,8 @@ def test_axe_finds_nothing(open_page, server, place, scheme):
             results.append(axe.Axe().run(page))
             page.keyboard.press("Escape")
             page.locator(dialog).wait_for(state="hidden")
-    found = [violation for result in results for violation in result.response["violations"]]
-    assert [(v["id"], [node["html"] for node in v["nodes"]]) for v in found] == []
+    violations = [violation for result in results for violation in result.response["violations"]]
+    assert [(v["id"], [node["html"] for node in v["nodes"]]) for v in violations] == []
 
 
 def test_the_keyboard_alone_is_enough(open_page, server):
@@ -192,15 +193,15 @@ def test_the_keyboard_alone_is_enough(open_page, server):
     page.keyboard.press("b")
     assert page.evaluate("app.player.original")
     page.keyboard.press("?")
-    page.get_by_role("heading", name="Keys").wait_for()
+    page.get_by_role("heading", name="Keyboard shortcuts").wait_for()
     page.keyboard.press("Escape")
     page.get_by_role("slider", name="Position").focus()
     page.keyboard.press("ArrowLeft")
     assert page.evaluate("app.player.position") == 44_100
 
 
-def test_space_plays_after_a_dialog_that_was_opened_by_hand(open_page, server):
-    """Dialogs return the focus to their button, which Space would press again."""
+def test_space_plays_after_a_dialog_that_was_opened_by_mouse(open_page, server):
+    """A closed dialog returns the focus to its button, which Space would press again."""
     song = fill(server)
     page = open_page(f"#{song.id}")
     for button, dialog in dialogs(page):
@@ -208,14 +209,14 @@ def test_space_plays_after_a_dialog_that_was_opened_by_hand(open_page, server):
         page.locator(dialog).wait_for()
         page.keyboard.press("Escape")
         page.locator(dialog).wait_for(state="hidden")
-        page.wait_for_timeout(150)  # as long as a finger takes; the focus moves meanwhile
+        page.wait_for_timeout(150)  # the focus moves meanwhile
         page.keyboard.press("Space")
         page.wait_for_function("() => app.player.state === 'playing'")
         page.keyboard.press("Space")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_who_has_no_token_is_asked_for_it_without_a_script(browser, scheme):
+def test_the_login_page_works_without_scripts(browser, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
     with FakeServer(token="open sesame") as server:
         page = browser.new_page(color_scheme=scheme, locale="en-GB")
@@ -229,12 +230,12 @@ def test_who_has_no_token_is_asked_for_it_without_a_script(browser, scheme):
         page.get_by_text("This is not the server's token").wait_for()
         page.get_by_label("Token").fill("open sesame")
         page.get_by_role("button", name="Open").click()
-        page.locator("#invitation").wait_for(state="attached")
+        page.locator("#welcome").wait_for(state="attached")
         assert page.url == f"{server.url}#t1"  # without the token
         page.close()
 
 
-def test_typing_a_search_plays_nothing(open_page, server):
+def test_typing_in_the_search_runs_no_shortcuts(open_page, server):
     song = fill(server)
     page = open_page(f"#{song.id}")
     page.get_by_label("Search").fill("")
@@ -247,13 +248,13 @@ def test_typing_a_search_plays_nothing(open_page, server):
     ]
 
 
-def test_sliders_speak_their_values(open_page, server):
+def test_sliders_have_readable_values(open_page, server):
     song = fill(server)
     page = open_page(f"#{song.id}")
     words = {
-        "Volume of Bass": "0.0 dB",
-        "Balance of Bass": "centre",
-        "Tempo": "100 %",
+        "Bass volume": "0.0 dB",
+        "Bass pan": "centre",
+        "Tempo": "100%",
         "Pitch": "0",
     }
     for name, value in words.items():
@@ -266,7 +267,7 @@ def test_sliders_speak_their_values(open_page, server):
 ENGLISH = re.compile(r"[A-Za-z]{4,}")
 
 
-def test_chinese_by_the_browser_s_language_and_by_the_switch(open_page, server):
+def test_chinese_follows_the_browser_s_language_and_the_button(open_page, server):
     song = fill(server)
     page = open_page(f"#{song.id}", locale="zh-CN")
     page.get_by_role("button", name="独奏：人声").wait_for()
@@ -286,58 +287,61 @@ def test_chinese_by_the_browser_s_language_and_by_the_switch(open_page, server):
     page.get_by_role("button", name="Solo Vocals").wait_for()
 
 
-def test_what_the_server_refuses_is_said_in_the_page_s_language(open_page, server):
+def test_server_errors_are_shown_in_the_page_s_language(open_page, server):
     song = server.add("A.bin", 2, state="failed", error="a.bin is damaged.", code="no-audio")
     other = server.add("B.bin", 2, state="failed", error="Something strange.")
     page = open_page(locale="zh-CN")
-    page.locator(".row", has_text="无法读取这个文件中的声音").wait_for()
-    page.locator(".row", has_text="这首歌无法分离。 Something strange.").wait_for()
+    page.locator(".row", has_text="无法读取该文件的音频").wait_for()
+    page.locator(".row", has_text="这首歌分离失败。 Something strange.").wait_for()
     server.remove(song)
     server.remove(other)
     server.refuse = (413, "The file is larger than 500 MB.", "too-large")
-    page.set_input_files("#files", {"name": "Long.mp3", "mimeType": "audio/mpeg", "buffer": b"x"})
-    page.locator(".row", has_text="文件超过了此服务器的大小上限").wait_for()
+    page.set_input_files(
+        "#files-input", {"name": "Long.mp3", "mimeType": "audio/mpeg", "buffer": b"x"}
+    )
+    page.locator(".row", has_text="文件大小超过服务器的上限").wait_for()
 
 
-def test_every_code_of_the_server_is_known_to_the_page():
-    chinese = (PAGE / "chinese.js").read_text(encoding="utf-8").partition("problems = {")[2]
+def test_every_error_code_is_translated():
+    chinese = (PAGE / "i18n" / "zh.js").read_text(encoding="utf-8").partition("errors = {")[2]
     assert set(re.findall(r'^  "?([a-z-]+)"?:', chinese, re.MULTILINE)) == {
         *CODES.values(),
         WORKER_DIED,
     }
 
 
-def test_both_languages_say_the_same_things(open_page):
+def test_both_languages_have_the_same_messages_and_placeholders(open_page):
     keys = open_page().evaluate("""async () => {
-      const { english } = await import("/page/english.js");
-      const { chinese } = await import("/page/chinese.js");
-      const holes = (text) => (text.match(/\\{\\w+\\}/g) ?? []).sort().join();
-      const list = (texts) => Object.keys(texts).sort().map((key) => [key, holes(texts[key])]);
+      const english = (await import("/page/i18n/en.js")).messages;
+      const chinese = (await import("/page/i18n/zh.js")).messages;
+      const placeholders = (text) => (text.match(/\\{\\w+\\}/g) ?? []).sort().join();
+      const list = (messages) =>
+        Object.keys(messages).sort().map((key) => [key, placeholders(messages[key])]);
       return [list(english), list(chinese)];
     }""")
     assert keys[0] == keys[1]
 
 
-def test_nothing_jumps_while_a_song_is_separated(open_page, server):
+def test_the_layout_does_not_shift_while_a_track_is_separated(open_page, server):
     song = server.add("Oleo.mp3", 20, state="queued")
     page = open_page(f"#{song.id}")
-    page.locator(".status", has_text="Waiting").wait_for()
-    places = """() => [".stage", ".lanes", ".transport", ".overview"].map(
+    page.locator(".status", has_text="Queued").wait_for()
+    tops = """() => [".workspace", ".lanes", ".transport", ".overview"].map(
       (each) => Math.round(document.querySelector(each).getBoundingClientRect().top))"""
-    before = page.evaluate(places)
+    before = page.evaluate(tops)
     server.separate(song, 5.0)
-    page.locator(".status", has_text="25 %").wait_for()
-    assert page.evaluate(places) == before
+    page.locator(".status", has_text="25%").wait_for()
+    assert page.evaluate(tops) == before
     server.change(song, state="finished", done=20.0)
     page.locator(".status", has_text="All stems are ready.").wait_for()
-    assert page.evaluate(places) == before
+    assert page.evaluate(tops) == before
 
 
-def test_lanes_are_drawn_where_separated_and_hatched_elsewhere(open_page, server):
+def test_waveforms_are_drawn_where_separated_and_hatched_elsewhere(open_page, server):
     song = server.add("Oleo.mp3", 20, state="queued")
     page = open_page(f"#{song.id}")
     server.separate(song, 10.0)
-    inked = """() => {
+    filled = """() => {
       const canvas = document.querySelector(".wave.stem canvas");
       const { width, height } = canvas;
       const data = canvas.getContext("2d").getImageData(0, height / 2, width, 1).data;
@@ -346,30 +350,30 @@ def test_lanes_are_drawn_where_separated_and_hatched_elsewhere(open_page, server
       const half = Math.floor(width / 2);
       return [count(0, half - 5) / half, count(half + 5, width) / half];
     }"""
-    page.wait_for_function(f"() => {{ const [a, b] = ({inked})(); return a > 0.9 && b === 0; }}")
+    page.wait_for_function(f"() => {{ const [a, b] = ({filled})(); return a > 0.9 && b === 0; }}")
     page.get_by_role("button", name="Spectrogram").click()
-    page.wait_for_function(f"() => ({inked})()[0] < 0.5")
+    page.wait_for_function(f"() => ({filled})()[0] < 0.5")
 
 
-def test_the_page_asks_nobody_but_its_server(open_page, server):
-    asked = []
+def test_the_page_requests_nothing_from_other_servers(open_page, server):
+    requested = []
     song = fill(server)
     page = open_page()
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requested.append(request.url))
     page.goto(f"{server.url}#{song.id}")
     page.reload()
     page.locator("#title", has_text="Solar").wait_for()
-    assert asked
-    assert all(url.startswith(server.url) for url in asked)
+    assert requested
+    assert all(url.startswith(server.url) for url in requested)
 
 
-def test_modules_are_short_and_nothing_is_inline():
+def test_every_module_is_preloaded_and_no_script_or_style_is_inline():
     html = (PAGE / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"\sstyle=|<style|\son\w+=|<script(?![^>]*\ssrc=)", html)
-    fetched = re.findall(r'(?:modulepreload" href|module" src)="page/([\w.]+)"', html)
-    assert sorted(fetched) == sorted(module.name for module in PAGE.glob("*.js"))  # all at once
-    for module in PAGE.glob("*.js"):
-        text = module.read_text(encoding="utf-8")
-        assert text.startswith("/**"), f"{module.name} does not say what it is for"
-        assert text.count("\n") <= 300, f"{module.name} is long"
+    preloaded = re.findall(r'(?:modulepreload" href|module" src)="page/([\w./-]+)"', html)
+    modules = {path.relative_to(PAGE).as_posix(): path for path in PAGE.rglob("*.js")}
+    assert sorted(preloaded) == sorted(modules)
+    for name, path in modules.items():
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith("/**"), f"{name} does not begin with a description"
         assert not re.search(r"innerHTML|insertAdjacentHTML|\beval\(|https?://(?!www\.w3)", text)

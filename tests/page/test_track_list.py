@@ -1,4 +1,4 @@
-"""The list: uploads, the queue, the library, and what is remembered of each track."""
+"""The list of songs: uploads, the queue, the library, downloads and what the browser stores."""
 
 from urllib.parse import parse_qsl, urlsplit
 
@@ -21,7 +21,7 @@ def row(page, title):
     return page.locator(".row", has_text=title)
 
 
-def test_an_empty_list_invites_and_songs_take_its_place(open_page, server):
+def test_an_empty_list_welcomes_and_dropped_songs_replace_it(open_page, server):
     page = open_page()
     page.get_by_role("heading", name="Drop a song here").wait_for()
     page.evaluate(DROP, ["One.mp3", "Two.mp3", "Three.mp3"])
@@ -31,22 +31,22 @@ def test_an_empty_list_invites_and_songs_take_its_place(open_page, server):
     page.locator("#title", has_text="One").wait_for()
 
 
-def test_a_song_that_is_dropped_before_the_server_has_answered_is_sent_too(browser, server):
+def test_a_song_dropped_before_the_first_response_is_uploaded(browser, server):
     page = browser.new_page()
     waiting = []
     page.route("**/api/info", lambda route: waiting.append(route))  # noqa: PLW0108
     with page.expect_request("**/api/info"):
         page.goto(server.url)
     page.evaluate(DROP, ["Early.mp3"])
-    [answer] = waiting
-    answer.continue_()
+    [request] = waiting
+    request.continue_()
     page.wait_for_selector("body[data-ready]")
     row(page, "Early").wait_for()
     assert [upload["name"] for upload in server.uploads] == ["Early.mp3"]
     page.close()
 
 
-def test_chosen_files_and_pasted_files_are_sent_too(open_page, server, tmp_path):
+def test_chosen_and_pasted_files_are_uploaded(open_page, server, tmp_path):
     song = tmp_path / "Solar.flac"
     song.write_bytes(b"sound")
     page = open_page()
@@ -62,7 +62,7 @@ def test_chosen_files_and_pasted_files_are_sent_too(open_page, server, tmp_path)
     row(page, "Pasted").wait_for()
 
 
-def test_a_folder_gives_its_songs_and_nothing_else(open_page, server, tmp_path):
+def test_only_the_media_files_of_a_folder_are_uploaded(open_page, server, tmp_path):
     for name in ("b.mp3", "a.ogg", "cover.jpg", "notes.txt"):
         (tmp_path / name).write_bytes(b"sound")
     page = open_page()
@@ -73,10 +73,10 @@ def test_a_folder_gives_its_songs_and_nothing_else(open_page, server, tmp_path):
     assert {upload["name"] for upload in server.uploads} == {"a.ogg", "b.mp3"}
 
 
-def test_a_dropped_folder_is_searched_with_the_folders_in_it(open_page):
-    """Browsers give a folder's entries in parts; a file dropped by itself is always a song."""
+def test_a_dropped_folder_is_searched_recursively(open_page):
+    """Browsers list a folder in batches; a single file is uploaded whatever its name."""
     names = open_page().evaluate("""async () => {
-      const { songsOf } = await import("/page/upload.js");
+      const { filesOf } = await import("/page/upload.js");
       const file = (name) => ({ name, isFile: true, file: (give) => give(new File(["x"], name)) });
       const folder = (name, ...entries) => ({
         name,
@@ -86,29 +86,29 @@ def test_a_dropped_folder_is_searched_with_the_folders_in_it(open_page):
       const disc = folder("disc 2", file("9.ogg"), file("cover.png"));
       const album = folder("album", file("10.mp3"), file("2.mp3"), disc, file("notes.txt"));
       const items = [album, file("raw")].map((entry) => ({ webkitGetAsEntry: () => entry }));
-      return (await songsOf({ items, files: [] })).map((each) => each.name);
+      return (await filesOf({ items, files: [] })).map((each) => each.name);
     }""")
     assert names == ["2.mp3", "10.mp3", "9.ogg", "raw"]
 
 
-def test_a_refused_song_says_why_and_can_be_sent_again(open_page, server):
+def test_a_refused_upload_shows_why_and_can_be_retried(open_page, server):
     page = open_page()
     server.refuse = (413, "The file is larger than 500 MB.", "too-large")
     page.evaluate(DROP, ["Long.mp3"])
     row(page, "The file is larger than 500 MB.").wait_for()
-    page.get_by_role("button", name="Try Long.mp3 again").click()
+    page.get_by_role("button", name="Retry Long.mp3").click()
     page.wait_for_function("() => app.tracks.size === 1")
     page.wait_for_function("() => document.querySelectorAll('.row').length === 1")
 
 
-def test_the_chosen_model_and_stems_are_sent_and_remembered(open_page, server):
+def test_the_selected_model_and_stems_are_sent_and_stored(open_page, server):
     page = open_page()
-    page.locator(".invitation [data-choose]").click()
+    page.locator(".welcome [data-pick-model]").click()
     page.get_by_label("htdemucs_6s").check()
     for stem in ("Drums", "Bass", "Other", "Piano"):
         page.get_by_role("checkbox", name=stem).uncheck()
     page.get_by_role("button", name="Done").click()
-    assert page.locator(".invitation .choice").inner_text() == "htdemucs_6s · Vocals, Guitar"
+    assert page.locator(".welcome .model-selection").inner_text() == "htdemucs_6s · Vocals, Guitar"
     page.reload()
     page.wait_for_selector("body[data-ready]")
     page.evaluate(DROP, ["Song.mp3"])
@@ -121,70 +121,71 @@ def test_the_queue_shows_progress_speed_and_time_left(open_page, server):
     page = open_page()
     first, second = (server.add(name, 20, state="queued") for name in ("A.mp3", "B.mp3"))
     server.change(second, position=2)
-    row(page, "Waiting, number 2 in line").wait_for()
+    row(page, "Queued, position 2").wait_for()
     server.separate(first, 5.0)
-    row(page, "25 % · 0:12 left · 3.2× real time").wait_for()
-    assert row(page, "25 %").locator("progress").evaluate("(bar) => bar.value") == 0.25
+    row(page, "25% · 0:12 left · 3.2× real time").wait_for()
+    assert row(page, "25%").locator("progress").evaluate("(bar) => bar.value") == 0.25
     page.get_by_role("button", name="Cancel A").click()
     row(page, "Cancelled").wait_for()
-    page.get_by_role("button", name="Try A again").click()
+    page.get_by_role("button", name="Retry A").click()
     page.get_by_role("button", name="Cancel A").wait_for()
 
 
-def test_what_ends_is_announced(open_page, server):
+def test_a_failed_track_is_announced(open_page, server):
     song = server.add("A.mp3", 5, state="queued")
     page = open_page()
     row(page, "A").wait_for()
     server.change(song, state="failed", error="This file holds no sound.")
-    page.locator("#live", has_text="A could not be separated.").wait_for(state="attached")
+    page.locator("#announcement", has_text="A could not be separated.").wait_for(state="attached")
     row(page, "This file holds no sound.").wait_for()
 
 
-def test_a_deleted_song_is_asked_for_once_and_stays_away(open_page, server):
+def test_a_song_is_deleted_only_after_confirmation(open_page, server):
     song = server.add("A.mp3", 5)
     page = open_page(f"#{song.id}")
     button = page.locator(".track").get_by_role("button", name="Delete", exact=True)
+    dialog = page.locator("#delete-dialog")
     button.click()
-    page.get_by_role("button", name="Keep it").click()
+    dialog.get_by_role("button", name="Cancel").click()
     assert song.id in server.songs
     button.click()
-    page.locator("#confirm").get_by_role("button", name="Delete").click()
+    dialog.get_by_role("button", name="Delete").click()
     page.get_by_role("heading", name="Drop a song here").wait_for()
     assert server.songs == {}
     page.reload()
     page.get_by_role("heading", name="Drop a song here").wait_for()
 
 
-def test_a_song_of_the_library_is_separated_on_demand(open_page, server):
-    song = server.add("Found.flac", 10, state="found", kind="library")
+def test_a_library_track_is_separated_on_demand(open_page, server):
+    song = server.add("Found.flac", 10, state="unseparated", kind="library")
     page = open_page(f"#{song.id}")
     page.get_by_role("button", name="Separate", exact=True).click()
-    page.get_by_role("heading", name="Separate this song with").wait_for()
-    page.locator("#choices").get_by_role("button", name="Separate").click()
+    page.get_by_role("heading", name="Settings for this song").wait_for()
+    page.locator("#model-dialog").get_by_role("button", name="Separate").click()
     page.wait_for_function("() => app.tracks.size === 2")
-    page.locator(".status", has_text="Waiting").wait_for()
+    page.locator(".status", has_text="Queued").wait_for()
 
 
-def test_the_search_finds_by_any_word(open_page, server):
+def test_the_search_matches_every_word_in_any_tag(open_page, server):
     server.add("1.mp3", 2, title="Blue in Green", artist="Miles Davis")
     server.add("2.mp3", 2, title="Blue Train", artist="John Coltrane")
     page = open_page()
     page.get_by_label("Search").fill("blue DAVIS")
     row(page, "Train").wait_for(state="detached")
     assert page.locator(".row").count() == 1
-    page.get_by_label("Search").fill("nobody")
-    page.get_by_text("No song matches.").wait_for()
+    page.get_by_label("Search").fill("Monk")
+    page.get_by_text("No matching songs.").wait_for()
 
 
-def test_names_are_text_and_never_markup(open_page, server):
+def test_names_are_not_parsed_as_html(open_page, server):
     name = '<img src=x onerror="document.title=1">.mp3'
     song = server.add(name, 2)
     page = open_page(f"#{song.id}")
     page.locator("#title", has_text="<img src=x").wait_for()
-    assert page.locator(".track img, .side img").count() == 0
+    assert page.locator(".track img, .sidebar img").count() == 0
 
 
-def test_a_lost_stream_is_taken_up_where_it_ended(open_page, server):
+def test_a_lost_event_stream_is_resumed(open_page, server):
     song = server.add("A.mp3", 5)
     page = open_page(f"#{song.id}")
     row(page, "A").wait_for()
@@ -199,7 +200,7 @@ def test_a_lost_stream_is_taken_up_where_it_ended(open_page, server):
 
 
 def hide(page, hidden):
-    """Put another tab before this one, or this one before the others."""
+    """Set the page's visibility, as switching tabs does."""
     page.evaluate(
         """(hidden) => {
       Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
@@ -210,11 +211,11 @@ def hide(page, hidden):
 
 
 def wait_for_streams(page, server, count):
-    while server.following != count:
+    while server.open_streams != count:
         page.wait_for_timeout(10)
 
 
-def test_a_hidden_tab_has_a_stream_only_while_it_plays(open_page, server):
+def test_a_hidden_tab_keeps_its_event_stream_only_while_it_plays(open_page, server):
     song = server.add("A.mp3", 20)
     page = open_page(f"#{song.id}")
     wait_for_streams(page, server, 1)
@@ -231,7 +232,7 @@ def test_a_hidden_tab_has_a_stream_only_while_it_plays(open_page, server):
     wait_for_streams(page, server, 0)
 
 
-def test_more_tabs_can_be_open_than_a_browser_has_connections(open_page, server):
+def test_more_tabs_can_be_open_than_the_browser_opens_connections(open_page, server):
     page = open_page()
     for _ in range(7):
         hide(page, True)
@@ -242,7 +243,7 @@ def test_more_tabs_can_be_open_than_a_browser_has_connections(open_page, server)
     row(page, "Eighth").wait_for()
 
 
-def test_stale_news_change_nothing(open_page, server):
+def test_older_versions_are_ignored(open_page, server):
     song = server.add("A.mp3", 5)
     page = open_page()
     row(page, "A").wait_for()
@@ -262,14 +263,14 @@ def test_stale_news_change_nothing(open_page, server):
     ) == "finished"  # fmt: skip
 
 
-def test_mix_loop_and_zoom_are_remembered_for_each_track(open_page, server):
+def test_mix_loop_and_zoom_are_stored_for_each_track(open_page, server):
     song, other = server.add("A.mp3", 20), server.add("B.mp3", 20)
     page = open_page(f"#{song.id}")
     page.get_by_role("button", name="Solo Bass").click()
-    page.get_by_label("Volume of Vocals").fill("40")
+    page.get_by_label("Vocals volume").fill("40")
     page.get_by_role("button", name="Zoom in").click()
     page.evaluate("app.player.seek(44100 * 3)")
-    page.get_by_role("button", name="Loop from here").click()
+    page.get_by_role("button", name="Set loop start").click()
     page.get_by_label("Tempo").fill("80")
     page.wait_for_function(
         "(id) => JSON.parse(localStorage.getItem(`htdemucs:track:${id}`) ?? '{}').tempo === 0.8",
@@ -285,7 +286,7 @@ def test_mix_loop_and_zoom_are_remembered_for_each_track(open_page, server):
       return { gain: mix.vocals.gain, from: loop.from, tempo };
     }""")
     assert state == {"gain": 0.25, "from": 44100 * 3, "tempo": 0.8}
-    assert page.locator(".overview .window").is_visible()
+    assert page.locator(".overview .viewport").is_visible()
     page.evaluate("(id) => { location.hash = id; }", other.id)
     page.locator("#title", has_text="B").wait_for()
     assert solo.get_attribute("aria-pressed") == "false"
@@ -300,23 +301,23 @@ DOWNLOADS = {
 
 
 @pytest.mark.parametrize("what", DOWNLOADS)
-def test_every_download_is_what_was_chosen(open_page, server, what):
+def test_every_download_requests_what_was_chosen(open_page, server, what):
     song = server.add(seconds=10)
     page = open_page(f"#{song.id}")
     page.get_by_role("button", name="Mute Vocals").click()
-    page.locator(".about").get_by_role("button", name="Download").click()
+    page.locator(".track-header").get_by_role("button", name="Download").click()
     page.get_by_role("radio", name=what).check()
     if what != "Stem file":
         page.get_by_label("Format").select_option("mp3")
     if what == "One stem":
         page.get_by_label("Stem", exact=True).select_option("bass")
     if what == "All stems":
-        page.get_by_label("With what the stems lack").check()
+        page.get_by_label("Include the residual").check()
     with page.expect_download() as download:
-        page.locator("#download-go").click()
+        page.locator("#download-link").click()
     assert download.value.suggested_filename == f"{DOWNLOADS[what]['kind']}.bin"
-    (asked,) = (url for url in server.requests if "/export" in url)
-    parameters = dict(parse_qsl(urlsplit(asked).query))
+    (url,) = (url for url in server.requests if "/export" in url)
+    parameters = dict(parse_qsl(urlsplit(url).query))
     gains = parameters.pop("gains", None)
     assert parameters == DOWNLOADS[what]
     assert gains == ("drums:1,bass:1,other:1,vocals:0" if what == "My mix" else None)
@@ -327,15 +328,15 @@ def test_the_loop_and_the_tempo_can_be_downloaded(open_page, server):
     page = open_page(f"#{song.id}")
     page.evaluate("app.player.setLoop({ from: 44100, to: 88200, on: true })")
     page.evaluate("app.player.setStretch(0.8, 2)")
-    page.locator(".about").get_by_role("button", name="Download").click()
-    page.get_by_label("Only the loop, 0:01 to 0:02").check()
-    page.get_by_label("At tempo 80 % and pitch +2").check()
-    address = page.locator("#download-go").get_attribute("href")
+    page.locator(".track-header").get_by_role("button", name="Download").click()
+    page.get_by_label("Loop only, 0:01 to 0:02").check()
+    page.get_by_label("Apply tempo 80% and pitch +2").check()
+    address = page.locator("#download-link").get_attribute("href")
     assert "from=1&to=2&tempo=0.8&pitch=2" in address
 
 
-def test_everything_works_below_a_prefix(open_page):
-    """A reverse proxy may serve the page as one of several things."""
+def test_the_page_works_below_a_path_prefix(open_page):
+    """A reverse proxy may serve the page under a path."""
     with FakeServer("/music") as server:
         song = server.add(seconds=5)
         page = open_page(f"#{song.id}", url=server.url)
@@ -346,7 +347,7 @@ def test_everything_works_below_a_prefix(open_page):
         assert download.value.url.startswith(f"{server.url}api/")
 
 
-def test_a_stem_s_own_file_is_one_click_away(open_page, server):
+def test_a_stem_s_file_is_linked_in_its_channel_strip(open_page, server):
     song = server.add(seconds=5)
     page = open_page(f"#{song.id}")
     with page.expect_download() as download:
@@ -354,13 +355,13 @@ def test_a_stem_s_own_file_is_one_click_away(open_page, server):
     assert download.value.suggested_filename == "vocals.wav"
 
 
-def test_the_page_finds_what_the_server_finds(open_page):
+def test_the_page_and_the_server_search_alike(open_page):
     found = open_page().evaluate(
         """async (searches) => {
       const { Tracks } = await import("/page/tracks.js");
       return searches.map(([title, search]) => {
         const tracks = new Tracks();
-        const track = { id: "1", name: "", title, state: "found", created: "" };
+        const track = { id: "1", name: "", title, state: "unseparated", created: "" };
         tracks.apply({ version: 1, tracks: [track], removed: [], whole: true });
         return tracks.sorted(search).others.length > 0;
       });

@@ -1,4 +1,4 @@
-"""Songs are heard while they are separated: tapped behind the mixer, in a real browser."""
+"""Playback while a track is separated, measured at the mixer's output in a real browser."""
 
 import numpy as np
 import pytest
@@ -11,13 +11,13 @@ STATE = "(wanted) => app.player.state === wanted"
 LOUD = """(loud) => {
   const { player } = app;
   if (!player.mixer) return false;
-  if (window.tapped !== player.mixer) {
-    window.tapped = player.mixer;
-    window.tap = new AnalyserNode(player.mixer.output.context, { fftSize: 4096 });
-    player.mixer.output.connect(window.tap);
+  if (window.measured !== player.mixer) {
+    window.measured = player.mixer;
+    window.analyser = new AnalyserNode(player.mixer.output.context, { fftSize: 4096 });
+    player.mixer.output.connect(window.analyser);
   }
   const samples = new Float32Array(4096);
-  window.tap.getFloatTimeDomainData(samples);
+  window.analyser.getFloatTimeDomainData(samples);
   const peak = Math.max(...samples.map(Math.abs));
   return loud ? peak > 0.01 : peak < 0.0001;
 }"""
@@ -37,12 +37,12 @@ def wait_for(page, script, argument=None):
 
 
 def wait_until(page, condition):
-    """Wait for something on the server's side, while the browser goes on."""
+    """Wait for a condition on the server while the browser runs."""
     for _ in range(2000):
         if condition():
             return
         page.wait_for_timeout(10)
-    pytest.fail("it never came true")
+    pytest.fail("the condition did not become true")
 
 
 def wait_for_position(page, least, most=float("inf")):
@@ -57,7 +57,7 @@ def press_play(page):
     page.get_by_role("button", name="Play", exact=True).click()
 
 
-def test_a_dropped_song_is_heard_before_its_end(open_page, server):
+def test_a_dropped_song_plays_before_it_is_finished(open_page, server):
     page = open_page()
     page.evaluate(DROP, ["Blue Bossa.mp3"])
     page.wait_for_selector("#title:has-text('Blue Bossa')")
@@ -71,7 +71,7 @@ def test_a_dropped_song_is_heard_before_its_end(open_page, server):
     assert server.uploads == [{"name": "Blue Bossa.mp3", "model": "htdemucs"}]
 
 
-def test_it_waits_where_the_separation_is_and_goes_on(open_page, server):
+def test_playback_waits_for_the_separation_and_continues(open_page, server):
     song = server.add(state="queued", seconds=12)
     page = open_page(f"#{song.id}")
     server.separate(song, 1.5)
@@ -85,7 +85,7 @@ def test_it_waits_where_the_separation_is_and_goes_on(open_page, server):
     wait_for_position(page, 2.0)
 
 
-def test_seeking_ahead_asks_the_server_to_separate_there(open_page, server):
+def test_a_seek_beyond_the_separated_part_is_sent_to_the_server(open_page, server):
     song = server.add(state="queued", seconds=30)
     page = open_page(f"#{song.id}")
     server.separate(song, 3.0)
@@ -102,7 +102,7 @@ def test_seeking_ahead_asks_the_server_to_separate_there(open_page, server):
     assert 19 < page.evaluate(POSITION) <= 24
 
 
-def test_solo_and_mute_act_at_once(open_page, server):
+def test_solo_and_mute_act_immediately(open_page, server):
     song = server.add()
     page = open_page(f"#{song.id}")
     press_play(page)
@@ -114,7 +114,7 @@ def test_solo_and_mute_act_at_once(open_page, server):
     wait_for(page, LOUD, True)
 
 
-def test_a_loop_jumps_back_by_itself_and_can_be_dragged(open_page, server):
+def test_a_dragged_loop_jumps_back_and_continues(open_page, server):
     song = server.add(seconds=10)
     page = open_page(f"#{song.id}")
     box = page.locator(".wave.stem").first.bounding_box()
@@ -128,13 +128,13 @@ def test_a_loop_jumps_back_by_itself_and_can_be_dragged(open_page, server):
     page.evaluate("() => app.player.seek(2.7 * 44100)")
     press_play(page)
     wait_for_position(page, 2.72)
-    wait_for_position(page, 0, 2.5)  # it jumped back
-    wait_for_position(page, 2.72)  # and plays on
+    wait_for_position(page, 0, 2.5)  # jumped back
+    wait_for_position(page, 2.72)  # and continued
     assert page.evaluate(POSITION) < 3.01
 
 
-def test_tempo_and_pitch_are_the_server_s(open_page, server):
-    """At half the tempo, the frames that are asked for count twice as slowly."""
+def test_tempo_and_pitch_are_requested_from_the_server(open_page, server):
+    """Requests count frames of the stretched track."""
     song = server.add(seconds=10)
     page = open_page(f"#{song.id}")
     page.evaluate("() => app.player.seek(4 * 44100)")
@@ -155,23 +155,23 @@ def test_tempo_and_pitch_are_the_server_s(open_page, server):
 
 
 def test_playing_needs_no_animation_frames(open_page, server):
-    """As in a hidden tab: the screen stands still, the music does not."""
+    """In a hidden tab the browser stops animation frames, but not the music."""
     song = server.add(seconds=10)
     page = open_page(f"#{song.id}")
     page.evaluate("window.requestAnimationFrame = () => 0")
     press_play(page)
-    wait_for_position(page, 4.6)  # beyond what lay ahead at first
+    wait_for_position(page, 4.6)  # beyond what is scheduled at first
     wait_for(page, LOUD, True)
 
 
-def test_media_keys_and_the_lock_screen_know_the_song(open_page, server):
+def test_media_keys_and_the_lock_screen_control_the_player(open_page, server):
     song = server.add("Solar.mp3", 20, artist="Miles Davis")
     page = open_page(f"#{song.id}")
     page.evaluate("""async () => {
-      const { showOutside } = await import("/page/outside.js");
+      const { connectMediaSession } = await import("/page/media-session.js");
       window.keys = {};
       navigator.mediaSession.setActionHandler = (name, act) => (window.keys[name] = act);
-      showOutside(app.player);
+      connectMediaSession(app.player);
       const { play } = HTMLMediaElement.prototype;
       HTMLMediaElement.prototype.play = function () {
         window.silence = this;
@@ -185,7 +185,7 @@ def test_media_keys_and_the_lock_screen_know_the_song(open_page, server):
     page.evaluate("keys.seekto({ seekTime: 8 })")
     page.evaluate("keys.seekforward({})")
     wait_for_position(page, 18)
-    wait_for(page, "() => silence.currentTime > 0")  # browsers give their keys to elements
+    wait_for(page, "() => silence.currentTime > 0")  # browsers assign the keys to media elements
     page.evaluate("keys.pause()")
     wait_for(page, STATE, "paused")
     assert page.evaluate("[silence.paused, navigator.mediaSession.playbackState]") == [
@@ -197,26 +197,26 @@ def test_media_keys_and_the_lock_screen_know_the_song(open_page, server):
     page.evaluate("keys.play()")
     wait_for(page, STATE, "playing")
     wait_for(page, "() => !silence.paused")
-    page.evaluate("silence.pause()")  # as the system does when the headphones are unplugged
+    page.evaluate("silence.pause()")  # as the system does when headphones are unplugged
     wait_for(page, STATE, "paused")
 
 
-def test_firefox_on_linux_is_not_asked_for_its_latency(open_page, server):
-    """There it may wait for its own sound thread, for ever."""
+def test_the_output_latency_is_not_read_in_firefox_on_linux(open_page, server):
+    """Reading it may deadlock the tab."""
     song = server.add(seconds=6)
     agent = "Mozilla/5.0 (X11; Linux x86_64; rv:153.0) Gecko/20100101 Firefox/153.0"
     page = open_page(f"#{song.id}", user_agent=agent)
     page.evaluate("""() => {
-      window.asked = 0;
-      const get = () => { window.asked += 1; return 0.1; };
+      window.reads = 0;
+      const get = () => { window.reads += 1; return 0.1; };
       Object.defineProperty(AudioContext.prototype, "outputLatency", { get });
     }""")
     press_play(page)
     wait_for_position(page, 0.2)
-    assert page.evaluate("window.asked") == 0
+    assert page.evaluate("window.reads") == 0
 
 
-def test_it_stops_at_the_end_and_begins_anew(open_page, server):
+def test_playback_stops_at_the_end_and_restarts_from_the_beginning(open_page, server):
     song = server.add(seconds=6)
     page = open_page(f"#{song.id}")
     page.evaluate("() => app.player.seek(5.7 * 44100)")
@@ -227,14 +227,14 @@ def test_it_stops_at_the_end_and_begins_anew(open_page, server):
     wait_for_position(page, 0.01, 5.9)
 
 
-def test_the_original_beside_the_mix_is_as_loud(open_page, server):
+def test_the_original_is_as_loud_as_the_mix(open_page, server):
     song = server.add(seconds=8)
     page = open_page(f"#{song.id}")
     page.get_by_role("button", name="Solo Bass").click()
     press_play(page)
     wait_for(page, LOUD, True)
     gain = page.evaluate(
-        "() => app.player.loudness.matching(app.player.mix, app.player.track.stems)"
+        "() => app.player.loudness.matchingGain(app.player.mix, app.player.track.stems)"
     )
     page.get_by_role("button", name="Original").click()
     wait_for(page, "() => app.player.original")
@@ -244,8 +244,8 @@ def test_the_original_beside_the_mix_is_as_loud(open_page, server):
     assert gain == pytest.approx(true, rel=0.2)
 
 
-def test_play_is_remembered_until_the_server_knows_the_track(open_page, server):
-    """Right after the upload neither rate nor stems nor length need be known."""
+def test_play_waits_until_the_track_s_format_is_known(open_page, server):
+    """Right after an upload, sample rate, stems and length may be unknown."""
     unknown = {"stems": [], "sample_rate": None, "frames": None, "duration": None}
     song = server.add(state="queued", seconds=10)
     known = {name: song.values[name] for name in unknown}

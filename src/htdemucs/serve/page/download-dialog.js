@@ -1,0 +1,113 @@
+/** The download dialog: what to download, in which format, and which part. */
+
+import { exportUrl } from "./api.js";
+import { element } from "./dom.js";
+import { bindText, formatPercent, formatTime, stemName, text } from "./i18n/index.js";
+import { stemGains, stemSettings } from "./mixer.js";
+
+const DEFAULT_QUALITY = { wav: 16, flac: 16, mp3: 320, opus: 192, m4a: 256 };
+const HAS_BIT_DEPTH = new Set(["wav", "flac"]); // the other formats have a bitrate
+const STEM_FILE_STEMS = "bass,drums,other,vocals"; // sorted; a stem file needs exactly these
+
+const createOption = (value, label, selected) => element("option", { value, selected }, label);
+
+function createField(key, control) {
+  control.id = `download-${key}`;
+  return element("div", { class: "field" }, bindText(element("label", { for: control.id }), key), control);
+}
+
+function createCheckbox(name, key, values) {
+  const box = element("input", { type: "checkbox", name });
+  return element("label", { class: "check" }, box, bindText(element("span"), key, values));
+}
+
+/** Return a mix as the API's parameters `gains` and `pans`. */
+function mixParameters(mix, stems) {
+  const audible = stemGains(mix, stems).map(([left, right]) => left || right);
+  const round = (value) => Number(value.toFixed(4));
+  const gains = stems.map((stem, i) => `${stem}:${round(audible[i] ? stemSettings(mix, stem).gain : 0)}`);
+  const pans = stems
+    .map((stem) => [stem, stemSettings(mix, stem).pan])
+    .filter(([, pan]) => pan !== 0)
+    .map(([stem, pan]) => `${stem}:${round(pan)}`);
+  return { gains: gains.join(","), pans: pans.join(",") || null };
+}
+
+/** Open the dialog for the track, mix, loop, tempo and pitch of a player. */
+export function openDownloadDialog({ track, mix, loop, tempo, pitch }, info) {
+  const body = document.getElementById("download-body");
+  const link = document.getElementById("download-link");
+  const form = body.closest("form");
+
+  const kinds = ["mix", "stem", "zip"];
+  if ([...track.stems].sort().join() === STEM_FILE_STEMS) kinds.push("stem-file");
+  const createCard = (kind, i) =>
+    element(
+      "label",
+      { class: "card" },
+      element("input", { type: "radio", name: "kind", value: kind, checked: i === 0 }),
+      element(
+        "span",
+        {},
+        bindText(element("b"), `download_${kind}`),
+        bindText(element("small"), `download_${kind}_more`),
+      ),
+    );
+  const legend = bindText(element("legend"), "downloadKind");
+  const cards = element("fieldset", { class: "cards" }, legend, ...kinds.map(createCard));
+
+  const stems = track.stems.map((name) => createOption(name, stemName(name)));
+  const stem = element("select", { name: "stem" }, ...stems);
+  const formats = Object.keys(info.formats).map((name) => createOption(name, name.toUpperCase()));
+  const format = element("select", { name: "format" }, ...formats);
+  const quality = element("select", { name: "quality" });
+  const stemField = createField("stem", stem);
+  const formatField = createField("format", format);
+  const qualityField = createField("quality", quality);
+  const fields = element("div", { class: "fields" }, stemField, formatField, qualityField);
+
+  const checkboxes = [];
+  if (loop) {
+    const [from, to] = [loop.from, loop.to].map((frame) => formatTime(frame / track.sample_rate));
+    checkboxes.push(createCheckbox("region", "loopOnly", { from, to }));
+  }
+  if (tempo !== 1 || pitch !== 0) {
+    const values = { tempo: formatPercent(tempo), pitch: pitch > 0 ? `+${pitch}` : pitch };
+    checkboxes.push(createCheckbox("stretch", "applyStretch", values));
+  }
+  checkboxes.push(createCheckbox("residual", "residual"));
+  body.replaceChildren(cards, fields, ...checkboxes);
+
+  const updateQualities = () => {
+    const unit = HAS_BIT_DEPTH.has(format.value) ? "bits" : "kbits";
+    const options = info.formats[format.value].map((value) =>
+      createOption(value, text(unit, { value }), value === DEFAULT_QUALITY[format.value]),
+    );
+    quality.replaceChildren(...options);
+  };
+  const update = () => {
+    const kind = form.elements.kind.value;
+    const isChecked = (name) => form.elements[name]?.checked;
+    stemField.hidden = kind !== "stem";
+    formatField.hidden = kind === "stem-file";
+    qualityField.hidden = kind === "stem-file" || quality.options.length === 0;
+    form.elements.residual.parentElement.hidden = kind !== "zip";
+    if (form.elements.stretch) form.elements.stretch.parentElement.hidden = kind === "stem-file";
+    const seconds = (frame) => Number((frame / track.sample_rate).toFixed(6));
+    const qualityName = HAS_BIT_DEPTH.has(format.value) ? "bit_depth" : "bitrate";
+    link.href = exportUrl(track.id, {
+      kind,
+      stem: kind === "stem" ? stem.value : null,
+      ...(kind === "mix" ? mixParameters(mix, track.stems) : {}),
+      ...(kind === "stem-file" ? {} : { format: format.value, [qualityName]: quality.value || null }),
+      ...(isChecked("region") ? { from: seconds(loop.from), to: seconds(loop.to) } : {}),
+      ...(isChecked("stretch") && kind !== "stem-file" ? { tempo, pitch } : {}),
+      residual: kind === "zip" && isChecked("residual") ? 1 : null,
+    });
+  };
+  format.onchange = updateQualities; // before the event reaches the form
+  form.onchange = update;
+  updateQualities();
+  update();
+  document.getElementById("download-dialog").showModal();
+}

@@ -1,0 +1,105 @@
+/** The dialog that picks the model and the stems, for new songs or for one song. */
+
+import { element } from "./dom.js";
+import { bindText, formatBytes, modelDescription, stemName, text } from "./i18n/index.js";
+import { readSettings, saveSettings } from "./storage.js";
+
+export class ModelPicker {
+  #info;
+
+  constructor(info) {
+    this.#info = info;
+  }
+
+  /** The selected {model, stems}; `stems` is null for all. */
+  get selection() {
+    const { model: name, stems } = readSettings();
+    const model = this.#model(name);
+    const known = stems?.filter((stem) => model.stems.includes(stem));
+    const some = known?.length && known.length < model.stems.length;
+    return { model: model.name, stems: some ? known : null };
+  }
+
+  /** Return the model of this name, or the server's default. */
+  #model(name) {
+    const { models, default_model } = this.#info;
+    const find = (wanted) => models.find((model) => model.name === wanted);
+    return find(name) ?? find(default_model) ?? models[0];
+  }
+
+  /** Show the selection on the page's buttons. */
+  showSelection() {
+    const { model, stems } = this.selection;
+    const names = stems ? stems.map(stemName).join(text("comma")) : text("allStems");
+    for (const node of document.querySelectorAll(".model-selection")) {
+      node.textContent = `${model} · ${names}`;
+    }
+  }
+
+  /** Open the dialog; returns the selection when it is confirmed, null if it is dismissed. */
+  open({ title = "newSongs", done = "done" } = {}) {
+    const dialog = document.getElementById("model-dialog");
+    bindText(document.getElementById("model-title"), title);
+    bindText(document.getElementById("model-done"), done);
+    const { model: selected } = this.selection;
+    const cards = this.#info.models.map((model) => this.#createCard(model, model.name === selected));
+    document.getElementById("models").replaceChildren(...cards);
+    this.#renderStems();
+    dialog.returnValue = "";
+    dialog.querySelector("form").onsubmit = (event) => {
+      if (event.submitter) dialog.returnValue = "done";
+    };
+    dialog.showModal();
+    return new Promise((resolve) => {
+      const onClose = () => resolve(dialog.returnValue === "done" ? this.selection : null);
+      dialog.addEventListener("close", onClose, { once: true });
+    });
+  }
+
+  #createCard({ name, stems, ready, bytes, about }, checked) {
+    const download = text(bytes ? "modelDownload" : "modelDownloadUnknown", { size: formatBytes(bytes) });
+    const facts = [
+      stems.length && text("stemCount", { count: stems.length }),
+      ready ? text("modelReady") : download,
+    ];
+    const lines = [modelDescription(name) ?? about, facts.filter(Boolean).join(" · ")];
+    const change = () => {
+      saveSettings({ model: name, stems: null });
+      this.#renderStems();
+      this.showSelection();
+    };
+    return element(
+      "label",
+      { class: "card" },
+      element("input", { type: "radio", name: "model", value: name, checked, on: { change } }),
+      element(
+        "span",
+        {},
+        element("b", {}, name),
+        ...lines.filter(Boolean).map((line) => element("small", {}, line)),
+      ),
+    );
+  }
+
+  #renderStems() {
+    const { model, stems: selected } = this.selection;
+    const { stems } = this.#model(model);
+    const boxes = stems.map((stem) => {
+      const checked = !selected || selected.includes(stem);
+      return element("input", { type: "checkbox", value: stem, checked });
+    });
+    const onChange = (event) => {
+      const checked = boxes.filter((box) => box.checked).map((box) => box.value);
+      if (checked.length === 0) event.target.checked = true; // at least one is required
+      else saveSettings({ stems: checked });
+      this.showSelection();
+    };
+    const chips = boxes.map((box) => {
+      box.addEventListener("change", onChange);
+      return element("label", { class: "chip" }, box, element("span", {}, stemName(box.value)));
+    });
+    const list = document.getElementById("stems");
+    list.replaceChildren(...chips);
+    list.closest("fieldset").hidden = stems.length === 0;
+  }
+}

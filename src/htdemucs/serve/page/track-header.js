@@ -1,0 +1,76 @@
+/** The head of a track's view: its title, its state, and the buttons for what can be done with it. */
+
+import * as api from "./api.js";
+import { element, icon, setText } from "./dom.js";
+import { bindLabel, button, formatNumber, formatTime, text } from "./i18n/index.js";
+import { confirmAndDelete, showErrors, trackDetail } from "./track-list.js";
+import { titleOf } from "./tracks.js";
+
+export class TrackHeader {
+  #tracks;
+  #track;
+  #pickModel;
+
+  /** `pickModel()` asks for a model and stems, `onDownload()` opens the dialog of downloads. */
+  constructor(tracks, { pickModel, onDownload }) {
+    this.#tracks = tracks;
+    this.#pickModel = pickModel;
+    const back = bindLabel(element("a", { class: "ghost icon back", href: "#" }, icon("back")), "back");
+    this.title = element("h1", { id: "title" });
+    this.facts = element("p", { class: "track-facts" });
+    this.separate = button("primary", "separate", null, () => this.#separate());
+    this.retry = button("primary", "retry", null, () => this.#runAction("retry"));
+    this.cancel = button("secondary", "cancel", null, () => this.#runAction("cancel"));
+    this.again = button("secondary", "again", null, () => this.#separate());
+    this.delete = button("ghost icon", "delete", "trash", () => confirmAndDelete(this.#track, tracks));
+    this.download = button("primary", "download", "down", onDownload);
+    const actions = [this.again, this.separate, this.retry, this.cancel, this.download, this.delete];
+    this.status = element("p", { class: "status" });
+    this.progress = element("progress", { max: 1, "aria-labelledby": "title" });
+    this.state = element("div", { class: "track-state" }, this.status, this.progress);
+    const heading = element("div", { class: "track-title" }, this.title, this.facts);
+    const buttons = element("div", { class: "actions" }, ...actions);
+    this.boxes = [element("header", { class: "track-header" }, back, heading, buttons), this.state];
+  }
+
+  /** Show a track; if it is not `playable` yet, its state takes the place of the lanes. */
+  render(track, playable) {
+    this.#track = track;
+    const { state, sample_rate: rate, duration } = track;
+    setText(this.title, titleOf(track));
+    this.title.title = titleOf(track);
+    const facts = [
+      track.artist,
+      track.album,
+      duration && formatTime(duration),
+      track.model,
+      rate && text("kilohertz", { value: formatNumber(rate / 1000, 1) }),
+    ];
+    setText(this.facts, facts.filter(Boolean).join(" · "));
+    const finished = state === "finished";
+    setText(this.status, finished ? track.warnings.join(" ") || text("finished") : trackDetail(track));
+    this.status.title = this.status.textContent;
+    this.progress.hidden = state !== "separating";
+    this.progress.value = duration ? Math.min(1, track.done / duration) : 0;
+    this.separate.hidden = state !== "unseparated";
+    this.again.hidden = this.download.hidden = !finished;
+    this.retry.hidden = !["failed", "cancelled"].includes(state);
+    this.cancel.hidden = !["queued", "separating"].includes(state);
+    this.delete.hidden = !this.cancel.hidden;
+    this.state.classList.toggle("alone", !playable);
+    this.state.dataset.state = state;
+  }
+
+  async #runAction(action) {
+    const track = await showErrors(() => api.runAction(this.#track.id, action));
+    if (track) this.#tracks.put(track);
+  }
+
+  async #separate() {
+    const selection = await this.#pickModel();
+    const track = selection && (await showErrors(() => api.separate(this.#track.id, selection)));
+    if (!track) return;
+    this.#tracks.put(track);
+    location.hash = track.id;
+  }
+}

@@ -1,0 +1,284 @@
+/** The view of one track: header, overview, toolbar, a lane for each stem, and the transport bar. */
+
+import * as api from "./api.js";
+import { ChannelStrip } from "./channel-strip.js";
+import { announce, element } from "./dom.js";
+import { openDownloadDialog } from "./download-dialog.js";
+import { bindLabel, button, formatTime, stemName, text } from "./i18n/index.js";
+import { ImageCache } from "./image-cache.js";
+import { stemGains, stemSettings } from "./mixer.js";
+import { readTrackState, saveTrackState } from "./storage.js";
+import { Timeline } from "./timeline.js";
+import { TrackHeader } from "./track-header.js";
+import { lengthOf, titleOf } from "./tracks.js";
+import { Transport } from "./transport.js";
+import { Waveforms } from "./waveforms.js";
+
+const PLAYABLE = new Set(["queued", "separating", "finished"]);
+const MIN_SELECTION = 0.1; // seconds; anything shorter was selected by mistake
+const SAVE_DELAY = 100; // milliseconds after the last change
+const VIEWS = ["waveform", "spectrogram"];
+
+export class TrackView {
+  #tracks;
+  #player;
+  #info; // what the server supports
+  #track;
+  #timeline = new Timeline();
+  #header;
+  #images;
+  #waveforms;
+  #strips;
+  #transport;
+  #workspace; // everything between the header and the transport bar
+  #viewButtons;
+  #clearLoop;
+  #selection = null; // the region that is being dragged
+  #animation = null; // the request of the next animation frame
+  #saving = null; // timer
+
+  /** `pickModel()` asks for a model and stems. */
+  constructor(root, track, { tracks, player, info, pickModel }) {
+    this.#tracks = tracks;
+    this.#player = player;
+    this.#info = info;
+    this.#track = track;
+    this.id = track.id;
+    this.stems = track.stems.join();
+    const { mix, loop, tempo, pitch, zoom, view } = readTrackState(track.id);
+    player.load(track, { mix, loop, tempo, pitch });
+    this.#build(root, pickModel);
+    this.#waveforms.showSpectrograms = view === "spectrogram";
+    this.#timeline.setLength(lengthOf(track));
+    if (zoom) this.#timeline.show(zoom.from, zoom.span);
+    this.#timeline.addEventListener("change", () => this.#save());
+    this.render();
+    this.#animate();
+  }
+
+  close() {
+    cancelAnimationFrame(this.#animation);
+    this.#waveforms.close();
+  }
+
+  get #sampleRate() {
+    return this.#track.sample_rate ?? 44_100;
+  }
+
+  #build(root, pickModel) {
+    const { stems } = this.#track;
+    const onDownload = () => openDownloadDialog(this.#player, this.#info);
+    this.#header = new TrackHeader(this.#tracks, { pickModel, onDownload });
+    this.#images = new ImageCache(api, this.#track);
+    this.#waveforms = new Waveforms(stems, this.#images, this.#timeline, {
+      isAudible: (stem) => this.#isAudible(stem),
+      onSeek: (frame) => this.#player.seek(frame),
+      onSelect: (region, done) => this.#select(region, done),
+    });
+    this.#waveforms.setSampleRate(this.#sampleRate);
+    this.#strips = stems.map((stem) => new ChannelStrip(stem, (...change) => this.#changeStem(...change)));
+    this.#transport = new Transport(this.#player, {
+      onToggleLoop: () => this.#changeLoop("toggle"),
+      onStretch: (tempo, pitch) => {
+        this.#player.setStretch(tempo, pitch);
+        this.#save();
+      },
+    });
+    const rows = stems.map((stem, i) =>
+      element("div", { class: "lane", data: { stem } }, this.#strips[i].box, this.#waveforms.lanes[i].box),
+    );
+    const ruler = element("div", { class: "lane ruler-row" }, element("div"), this.#waveforms.ruler.box);
+    const lanes = element("div", { class: "lanes" }, ruler, ...rows);
+    lanes.style.setProperty("--count", stems.length);
+    const parts = [this.#buildOverview(), this.#buildToolbar(), lanes];
+    this.#workspace = element("div", { class: "workspace" }, ...parts);
+    root.replaceChildren(...this.#header.boxes, this.#workspace, this.#transport.box);
+  }
+
+  /** Make the overview a slider of the position. */
+  #buildOverview() {
+    const { box } = this.#waveforms.overview;
+    box.setAttribute("role", "slider");
+    box.tabIndex = 0;
+    bindLabel(box, "position");
+    box.setAttribute("aria-valuemin", 0);
+    box.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -5, ArrowDown: -5, ArrowRight: 5, ArrowUp: 5, PageDown: -30, PageUp: 30 };
+      if (event.key in step) this.runAction("skip", step[event.key]);
+      else if (event.key === "Home") this.runAction("toStart");
+      else if (event.key === "End") this.#player.seek(lengthOf(this.#track));
+      else return;
+      event.preventDefault();
+    });
+    box.addEventListener("click", (event) => {
+      const { left, width } = box.getBoundingClientRect();
+      const frame = ((event.clientX - left) / width) * this.#timeline.length;
+      this.#player.seek(frame);
+      this.#timeline.show(frame - this.#timeline.span / 2, this.#timeline.span);
+    });
+    return box;
+  }
+
+  #buildToolbar() {
+    const group = (className, key, buttons) =>
+      bindLabel(element("div", { class: className, role: "group" }, ...buttons), key);
+    this.#viewButtons = VIEWS.map((view) =>
+      button("", view, null, () => {
+        this.#waveforms.showSpectrograms = view === "spectrogram";
+        this.#save();
+        this.render();
+      }),
+    );
+    this.#clearLoop = button("secondary", "clearLoop", null, () => this.#changeLoop("clear"));
+    const loopButtons = [
+      button("secondary", "setLoopStart", null, () => this.#changeLoop("start")),
+      button("secondary", "setLoopEnd", null, () => this.#changeLoop("end")),
+      this.#clearLoop,
+    ];
+    const zoomButtons = [
+      button("ghost icon", "zoomOut", "minus", () => this.runAction("zoom", 0.5)),
+      button("ghost icon", "zoomFit", "fit", () => this.runAction("zoom", 0)),
+      button("ghost icon", "zoomIn", "plus", () => this.runAction("zoom", 2)),
+    ];
+    return element(
+      "div",
+      { class: "toolbar" },
+      group("segments", "view", this.#viewButtons),
+      group("loop-buttons", "loop", loopButtons),
+      group("zoom-buttons", "zoom", zoomButtons),
+    );
+  }
+
+  /** Whether a stem can be heard in the current mix. */
+  #isAudible(stem) {
+    const { stems } = this.#track;
+    const [left, right] = stemGains(this.#player.mix, stems)[stems.indexOf(stem)];
+    return left + right > 0 && !this.#player.original;
+  }
+
+  /** Show the track's new state from the server. */
+  update(track) {
+    this.#track = track;
+    this.#player.update(track);
+    this.#timeline.setLength(lengthOf(track));
+    this.#waveforms.setSampleRate(this.#sampleRate);
+    this.#images.update(track);
+    this.render();
+  }
+
+  #changeStem(stem, changes) {
+    const { mix } = this.#player;
+    this.#player.setMix({ ...mix, [stem]: { ...stemSettings(mix, stem), ...changes } });
+    this.#waveforms.draw();
+    this.#save();
+  }
+
+  /** Set the loop's "start" or "end" to the position, "toggle" the loop, or "clear" it. */
+  #changeLoop(action) {
+    const { loop, position } = this.#player;
+    const length = lengthOf(this.#track);
+    if (action === "start") {
+      this.#player.setLoop({ from: position, to: loop && loop.to > position ? loop.to : length, on: true });
+    } else if (action === "end") {
+      this.#player.setLoop({ from: loop && loop.from < position ? loop.from : 0, to: position, on: true });
+    } else if (action === "toggle") {
+      const { from, span } = this.#timeline;
+      const visible = this.#timeline.whole ? { from: 0, to: length } : { from, to: from + span };
+      this.#player.setLoop(loop ? { ...loop, on: !loop.on } : { ...visible, on: true });
+    } else {
+      this.#player.setLoop(null);
+    }
+    announce(text(this.#player.loop?.on ? "loopOn" : "loopOff"));
+    this.#save();
+  }
+
+  /** Show the region that is being selected; when it is done, loop it. */
+  #select({ from, to }, done) {
+    const region = { from: Math.round(from), to: Math.round(to), on: true };
+    this.#selection = done ? null : region;
+    if (!done || region.to - region.from < MIN_SELECTION * this.#sampleRate) return;
+    this.#player.setLoop(region);
+    this.#save();
+  }
+
+  /** Run the action of a button or shortcut; returns whether it exists. */
+  runAction(action, argument) {
+    const player = this.#player;
+    const stem = this.#track.stems[argument];
+    const actions = {
+      play: () => player.toggle(),
+      skip: () => player.seek(player.position + argument * this.#sampleRate),
+      toStart: () => player.seek(0),
+      loop: () => this.#changeLoop(argument),
+      compare: () => player.setMix(player.mix, { original: !player.original }),
+      zoom: () => {
+        const { whole, length } = this.#timeline;
+        if (argument === 0) this.#timeline.show(0, length);
+        else this.#timeline.zoom(argument, whole ? player.position || length / 2 : player.position);
+      },
+      mute: () => stem && this.#toggle(stem, "mute"),
+      solo: () => stem && this.#toggle(stem, "solo"),
+    };
+    actions[action]?.();
+    return action in actions;
+  }
+
+  #toggle(stem, name) {
+    const on = !stemSettings(this.#player.mix, stem)[name];
+    this.#changeStem(stem, { [name]: on });
+    announce(text(`${name}${on ? "On" : "Off"}`, { stem: stemName(stem) }));
+  }
+
+  /** Store the mix, loop, zoom and the rest, soon after the last change. */
+  #save() {
+    clearTimeout(this.#saving);
+    const { id } = this.#track;
+    this.#saving = setTimeout(() => {
+      const { mix, loop, tempo, pitch } = this.#player;
+      const { whole, from, span } = this.#timeline;
+      const view = this.#waveforms.showSpectrograms ? "spectrogram" : "waveform";
+      saveTrackState(id, { mix, loop, tempo, pitch, view, zoom: whole ? null : { from, span } });
+    }, SAVE_DELAY);
+  }
+
+  /** Show everything but what moves with the position. */
+  render() {
+    const track = this.#track;
+    const { mix, original, loop } = this.#player;
+    const playable = track.ranges.length > 0 || PLAYABLE.has(track.state);
+    document.title = `${titleOf(track)} – htdemucs`;
+    this.#header.render(track, playable);
+    this.#workspace.hidden = this.#transport.box.hidden = !playable;
+    track.stems.forEach((stem, i) => {
+      this.#strips[i].render(mix, original || this.#isAudible(stem), track.files?.[stem]);
+    });
+    this.#viewButtons.forEach((node, i) => {
+      node.setAttribute("aria-pressed", (VIEWS[i] === "spectrogram") === this.#waveforms.showSpectrograms);
+    });
+    this.#clearLoop.disabled = !loop;
+    this.#transport.render({ canStretch: this.#info.stretch });
+    this.#waveforms.draw();
+  }
+
+  /** Move the playhead, the times and the meters in every animation frame; playback needs none. */
+  #animate() {
+    const { position, mixer, playing } = this.#player;
+    if (playing) this.#timeline.follow(position);
+    this.#waveforms.update(position, this.#selection ?? this.#player.loop);
+    this.#transport.updatePosition(position);
+    this.#strips.forEach((strip, i) => strip.updateMeter(mixer && playing ? mixer.level(i) : 0));
+    this.#updateSlider(position);
+    this.#animation = requestAnimationFrame(() => this.#animate());
+  }
+
+  #updateSlider(position) {
+    const seconds = position / this.#sampleRate;
+    const length = lengthOf(this.#track) / this.#sampleRate;
+    const valueText = text("positionOf", { position: formatTime(seconds), length: formatTime(length) });
+    const slider = this.#waveforms.overview.box;
+    if (slider.getAttribute("aria-valuetext") === valueText) return;
+    slider.setAttribute("aria-valuemax", Math.round(length));
+    slider.setAttribute("aria-valuenow", Math.round(seconds));
+    slider.setAttribute("aria-valuetext", valueText);
+  }
+}

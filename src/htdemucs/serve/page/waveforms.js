@@ -1,0 +1,203 @@
+/** Canvases over one timeline: waveforms or spectrograms, ruler, overview, loop and playhead. */
+
+import { element } from "./dom.js";
+import { formatTime } from "./i18n/index.js";
+import { COLUMN } from "./image-cache.js";
+import { LoopHandles } from "./loop-handles.js";
+import { addGestures } from "./timeline.js";
+
+const MARK_SECONDS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600]; // between marks
+const MARK_WIDTH = 76; // pixels that the text of a mark needs
+const HATCH_SPACING = 7; // pixels between the lines that fill what is not separated yet
+const CONTRAST = 0.6; // exponent of the peaks' height, which makes quiet parts visible
+
+/** Return the canvases' colours, from the style sheet. */
+function readColours() {
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+  const wave = colour("wave");
+  const rgb = wave.match(/\w\w/g).map((hex) => parseInt(hex, 16));
+  return { wave, rgb, muted: colour("wave-muted"), hatch: colour("hatch"), text: colour("text-muted") };
+}
+
+/** Fit a canvas to its box and clear it; returns its 2D context, which draws in CSS pixels. */
+function prepareCanvas(canvas) {
+  const { clientWidth: width, clientHeight: height } = canvas;
+  const scale = window.devicePixelRatio || 1;
+  const size = { width: Math.round(width * scale), height: Math.round(height * scale) };
+  if (canvas.width !== size.width || canvas.height !== size.height) Object.assign(canvas, size);
+  const context = canvas.getContext("2d");
+  context.setTransform(scale, 0, 0, scale, 0, 0);
+  context.clearRect(0, 0, width, height);
+  return { context, width, height, step: 1 / scale };
+}
+
+/** A box with a canvas, the loop's region and the playhead. */
+export class Lane {
+  constructor(kind) {
+    this.canvas = element("canvas", { "aria-hidden": "true" });
+    this.region = element("div", { class: "loop-region", hidden: true });
+    this.playhead = element("div", { class: "playhead" });
+    this.box = element("div", { class: `wave ${kind}` }, this.canvas, this.region, this.playhead);
+  }
+
+  /** Move the playhead and the region; `fraction(frame)` returns a fraction of the width. */
+  update(position, loop, fraction) {
+    const x = fraction(position);
+    this.playhead.hidden = x < 0 || x > 1;
+    this.playhead.style.transform = `translateX(${(x * this.box.clientWidth).toFixed(1)}px)`;
+    this.region.hidden = !loop;
+    if (!loop) return;
+    const [from, to] = [loop.from, loop.to].map((end) => Math.min(1, Math.max(0, fraction(end))));
+    this.region.hidden = to <= from;
+    this.region.classList.toggle("off", !loop.on);
+    this.region.style.left = `${100 * from}%`;
+    this.region.style.width = `${100 * (to - from)}%`;
+  }
+}
+
+export class Waveforms {
+  #images;
+  #timeline;
+  #stems;
+  #isAudible;
+  #handles;
+  #viewport; // the visible part, in the overview
+  #colours = readColours();
+  #pending = false;
+  #sampleRate = 44_100;
+  #closing = new AbortController();
+
+  showSpectrograms = false;
+
+  /** `isAudible(stem)` returns false for stems to draw pale; for the gestures see `addGestures`. */
+  constructor(stems, images, timeline, { isAudible, onSeek, onSelect }) {
+    this.#stems = stems;
+    this.#images = images;
+    this.#timeline = timeline;
+    this.#isAudible = isAudible;
+    this.ruler = new Lane("ruler");
+    this.overview = new Lane("overview");
+    this.#viewport = element("div", { class: "viewport", hidden: true });
+    this.overview.box.append(this.#viewport);
+    this.lanes = stems.map(() => new Lane("stem"));
+    addGestures(this.ruler.box, timeline, { onSeek, onSelect }, { touchSelects: true });
+    for (const lane of this.lanes) {
+      addGestures(lane.box, timeline, { onSeek, onSelect }, { touchSelects: false });
+    }
+    this.#handles = new LoopHandles(this.ruler.box, timeline, onSelect);
+    const draw = () => this.draw();
+    const { signal } = this.#closing;
+    images.addEventListener("change", draw, { signal });
+    timeline.addEventListener("change", draw, { signal });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw, { signal });
+    const observer = new ResizeObserver(draw);
+    for (const lane of [this.ruler, ...this.lanes]) observer.observe(lane.box);
+    signal.addEventListener("abort", () => observer.disconnect());
+  }
+
+  /** Remove the listeners on what outlives the elements. */
+  close() {
+    this.#closing.abort();
+  }
+
+  setSampleRate(sampleRate) {
+    this.#sampleRate = this.#handles.sampleRate = sampleRate;
+  }
+
+  /** Draw everything in the next animation frame. */
+  draw() {
+    if (this.#pending) return;
+    this.#pending = true;
+    requestAnimationFrame(() => {
+      this.#pending = false;
+      this.#colours = readColours();
+      this.#stems.forEach((stem, row) => this.#drawStem(this.lanes[row], stem, row));
+      this.#drawRuler();
+      const { length } = this.#timeline;
+      this.#drawWaveform(this.overview.canvas, this.#stems.length, 0, length, this.#colours.muted);
+    });
+  }
+
+  /** Move the playhead, the loop and the overview's viewport; cheap enough for every animation frame. */
+  update(position, loop) {
+    const { length, from, span, fraction, whole } = this.#timeline;
+    for (const lane of [this.ruler, ...this.lanes]) lane.update(position, loop, fraction);
+    this.#handles.update(loop);
+    this.overview.update(position, loop, (frame) => frame / length);
+    this.#viewport.hidden = whole;
+    this.#viewport.style.left = `${(100 * from) / length}%`;
+    this.#viewport.style.width = `${(100 * span) / length}%`;
+  }
+
+  #drawStem(lane, stem, row) {
+    const { from, span } = this.#timeline;
+    const audible = this.#isAudible(stem);
+    if (!this.showSpectrograms) {
+      this.#drawWaveform(lane.canvas, row, from, span, audible ? this.#colours.wave : this.#colours.muted);
+      return;
+    }
+    const { context, width, height } = prepareCanvas(lane.canvas);
+    this.#drawHatching(context, width, height, from, span);
+    context.globalAlpha = audible ? 1 : 0.35;
+    this.#images.drawSpectrogram(context, stem, from, span, width, height, this.#colours.rgb);
+    context.globalAlpha = 1;
+  }
+
+  #drawWaveform(canvas, row, from, span, colour) {
+    const { context, width, height, step } = prepareCanvas(canvas);
+    this.#drawHatching(context, width, height, from, span);
+    const middle = height / 2;
+    const scaled = (peak) => Math.sign(peak) * Math.abs(peak) ** CONTRAST * (middle - 2);
+    context.fillStyle = colour;
+    for (let x = 0; x < width; x += step) {
+      const frame = from + (x / width) * span;
+      const extent = this.#images.extent(row, frame, frame + (step / width) * span);
+      if (!extent) continue;
+      const top = middle - scaled(extent[1]) - 0.5;
+      context.fillRect(x, top, step, Math.max(1, middle - scaled(extent[0]) + 0.5 - top));
+    }
+  }
+
+  /** Hatch the parts that are not separated yet. */
+  #drawHatching(context, width, height, from, span) {
+    const isLoaded = (x) => this.#images.loaded[Math.floor((from + (x / width) * span) / COLUMN)];
+    context.strokeStyle = this.#colours.hatch;
+    context.lineWidth = 1;
+    for (let x = 0; x < width; ) {
+      const left = x;
+      while (x < width && !isLoaded(x)) x += 1;
+      if (x > left) {
+        context.save();
+        context.beginPath();
+        context.rect(left, 0, x - left, height);
+        context.clip();
+        context.beginPath();
+        for (let line = left - (left % HATCH_SPACING) - height; line < x; line += HATCH_SPACING) {
+          context.moveTo(line, height);
+          context.lineTo(line + height, 0);
+        }
+        context.stroke();
+        context.restore();
+      }
+      while (x < width && isLoaded(x)) x += 1;
+    }
+  }
+
+  #drawRuler() {
+    const { context, width, height } = prepareCanvas(this.ruler.canvas);
+    const { from, span } = this.#timeline;
+    const [start, end] = [from / this.#sampleRate, (from + span) / this.#sampleRate];
+    const step =
+      MARK_SECONDS.find((each) => (each / (span / this.#sampleRate)) * width >= MARK_WIDTH) ??
+      MARK_SECONDS.at(-1);
+    context.fillStyle = this.#colours.text;
+    context.font = `11px ${getComputedStyle(document.body).fontFamily}`;
+    for (let i = Math.ceil(start / step); i * step < end; i++) {
+      const x = this.#timeline.fraction(i * step * this.#sampleRate) * width;
+      const tenths = step < 1 ? `.${Math.round(((i * step) % 1) * 10) % 10}` : "";
+      context.fillRect(x, height - 6, 1, 6);
+      if (x < width - 30) context.fillText(formatTime(i * step + 0.001) + tenths, x + 4, height - 7);
+    }
+  }
+}
