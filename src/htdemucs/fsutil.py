@@ -14,16 +14,38 @@ from htdemucs.errors import ServerError
 _LOCKED_BYTE = 1 << 40  # behind all contents: Windows lets nobody else read what is locked
 
 
+class AtomicFile:
+    """A file written under a temporary name beside `path`; `commit` gives it its name.
+
+    Use `atomic_write` where one `with` block writes the file.
+
+    Attributes:
+        path: the final name; its folder is made.
+        temporary: the name to write to.
+    """
+
+    def __init__(self, path: Path, temporary: Path | None = None) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.temporary = path, temporary or temporary_name(path)
+
+    def commit(self) -> None:
+        """Rename the file, replacing what was there."""
+        self.temporary.replace(self.path)
+
+    def discard(self) -> None:
+        """Delete the temporary file, if it exists."""
+        self.temporary.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to; rename it to `path` if all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = temporary_name(path)
+    """Yield a temporary name beside `path`; rename it to `path` if the block raises nothing."""
+    file = AtomicFile(path)
     try:
-        yield partial
-        partial.replace(path)
+        yield file.temporary
+        file.commit()
     finally:
-        partial.unlink(missing_ok=True)
+        file.discard()
 
 
 def delete_partials(folder: Path) -> None:
