@@ -164,16 +164,16 @@ _ROWS = (
 )
 FORMATS: dict[str, AudioFormat] = {row.name: row for row in _ROWS}
 
+_AUDIO = (
+    "aac ac3 aif aifc aiff alac amr ape au bwf caf dff dsf dts eac3 flac m4a m4b m4r mka mp2 mp3 "
+    "mpc oga ogg opus ra rf64 shn snd spx tak tta voc w64 wav wave weba wma wv"
+)
+_VIDEO = (
+    "3g2 3gp asf avi f4v flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogm ogv rm rmvb ts vob webm wmv"
+)
 # Extensions of files that are read when a folder is searched. A file that is named explicitly is
 # tried whatever its extension.
-AUDIO_EXTENSIONS = frozenset(
-    ".aac .ac3 .aif .aifc .aiff .alac .amr .ape .au .bwf .caf .dff .dsf .dts .eac3 .flac .m4a .m4b "
-    ".m4r .mka .mp2 .mp3 .mpc .oga .ogg .opus .ra .rf64 .shn .snd .spx .tak .tta .voc .w64 .wav "
-    ".wave .weba .wma .wv".split()
-)
-VIDEO_EXTENSIONS = frozenset(
-    ".3g2 .3gp .asf .avi .f4v .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogm .ogv .rm "
-    ".rmvb .ts .vob .webm .wmv".split()
-)
+AUDIO_EXTENSIONS = frozenset(f".{name}" for name in _AUDIO.split())
+VIDEO_EXTENSIONS = frozenset(f".{name}" for name in _VIDEO.split())
 # Training reads excerpts, so it takes only formats in which libsndfile can seek to a sample.
 SEEKABLE_EXTENSIONS = (".wav", ".flac")

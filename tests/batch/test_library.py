@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from htdemucs import AudioEncoding, OutputOptions, Separator
-from htdemucs.audio import Spool
+from htdemucs.audio import SampleCache
 from htdemucs.batch import Library, Track, find_tracks, read_manifest
 from htdemucs.batch.results import summary
 from htdemucs.environment import CheckpointFiles, checksum
@@ -247,7 +247,7 @@ def test_a_track_that_vanishes_meanwhile_fails(separator, song, tmp_path):
 def test_a_full_disk_ends_in_one_line_and_loses_nothing(separator, song, tmp_path, monkeypatch):
     lib = Library(tmp_path / "out")
     whole = stems_of(separate(Library(tmp_path / "whole"), separator, song))
-    write = Spool.write
+    write = SampleCache.write
 
     def full(self, block):
         if self._head and self.length > 6000:
@@ -256,7 +256,7 @@ def test_a_full_disk_ends_in_one_line_and_loses_nothing(separator, song, tmp_pat
         write(self, block)
 
     track = lib.place(Track(str(song)))
-    monkeypatch.setattr(Spool, "write", full)
+    monkeypatch.setattr(SampleCache, "write", full)
     outcome = lib.separate(track, separator)
     assert outcome.status == "failed"
     assert "No space left" in outcome.reason
@@ -264,7 +264,7 @@ def test_a_full_disk_ends_in_one_line_and_loses_nothing(separator, song, tmp_pat
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == [
         places_of(lib, track).spool
     ]
-    monkeypatch.setattr(Spool, "write", write)
+    monkeypatch.setattr(SampleCache, "write", write)
     again = lib.separate(track, separator)
     assert again.resumed > 0.7
     assert stems_of(again) == whole
@@ -326,7 +326,7 @@ def test_skipping_a_track_leaves_the_spool_of_another_process(separator, song, t
     track = lib.place(Track(str(song)))
     assert lib.separate(track, separator).status == "separated"
     spool = places_of(lib, track).spool
-    with Spool.kept(spool, 1, "other settings"):
+    with SampleCache.open(spool, 1, "other settings"):
         assert lib.separate(track, separator).status == "skipped"
         assert spool.exists()
     spool.write_bytes(b"left by a kill")
@@ -360,7 +360,7 @@ def test_an_unexpected_error_is_one_line_and_stops_nothing(separator, song, tmp_
     lib = Library(tmp_path / "out")
     track = lib.place(Track(str(song)))
     with monkeypatch.context() as patch:
-        patch.setattr(Spool, "write", broken)
+        patch.setattr(SampleCache, "write", broken)
         outcome = lib.separate(track, separator)
     assert outcome.status == "failed"
     assert "unexpected RuntimeError (DefaultCPUAllocator: not enough memory)" in outcome.reason

@@ -13,7 +13,7 @@ from htdemucs import (
     SeparationError,
     Separator,
 )
-from htdemucs.audio import AudioWriter, Spool, resampled_length
+from htdemucs.audio import AudioWriter, SampleCache, resampled_length
 from htdemucs.audio import read as reading
 from htdemucs.events import Progress, Started, Warned, Written
 from htdemucs.stems import separate_file
@@ -326,13 +326,13 @@ def test_a_track_is_decoded_once(tmp_path, identity, monkeypatch):
 def test_stems_are_kept_only_where_they_may_be_written_again(
     tmp_path, identity, monkeypatch, options, spooled
 ):
-    channels, write_block = set(), Spool.write
+    channels, write_block = set(), SampleCache.write
 
     def spy(self, block):
         channels.add(len(block))
         write_block(self, block)
 
-    monkeypatch.setattr(Spool, "write", spy)
+    monkeypatch.setattr(SampleCache, "write", spy)
     track = write(tmp_path / "song.wav", sine(5000))
     files_of(Separator(identity), track, tmp_path / "out", options=options)
     assert channels == ({1, 4} if spooled else {1})  # 1: the mixture as it lies in memory
@@ -437,7 +437,7 @@ def test_an_unfinished_file_of_another_key_is_not_gone_on_with(identity, tmp_pat
     track = write(tmp_path / "song.wav", sine(2000, peak=0.3))
     options = OutputOptions()
     places = options.places(track, tmp_path / "out")
-    with Spool.kept(places.spool, 4, "old") as spool:
+    with SampleCache.open(places.spool, 4, "old") as spool:
         spool.write(torch.ones(4, 700))
     separated = separate_to(
         Separator(identity), track, places, options, resumption=ResumeKey(places.spool, "new")

@@ -6,9 +6,11 @@ from av.audio.codeccontext import AudioCodecContext
 
 _PCM_BITS = re.compile(r"pcm_[usf](\d+)")
 _LOSSLESS = frozenset(
-    "alac ape flac mlp mp4als pcm_bluray pcm_dvd s302m shorten tak truehd tta wavpack wmalossless"
-    .split()
-)  # fmt: skip
+    {
+        *("alac", "ape", "flac", "mlp", "mp4als", "pcm_bluray", "pcm_dvd", "s302m", "shorten"),
+        *("tak", "truehd", "tta", "wavpack", "wmalossless"),
+    }
+)
 _DSD = ("dsd_", "dst")  # one bit at a very high rate, which is usually converted to 24 bits
 _SAMPLE_FORMAT_BITS = {"u8": 16, "s16": 16, "s32": 24}  # unless a header says more than 24
 

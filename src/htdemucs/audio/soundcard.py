@@ -91,10 +91,7 @@ class SoundCard:
         self.names = tuple(info["name"] for info in infos)
         self.channels = min(2, infos[0]["max_input_channels"])
         self._indices = {"input": infos[0]["index"], "output": infos[1]["index"]}
-        self._channel_counts = {
-            "input": self.channels,
-            "output": min(2, infos[1]["max_output_channels"]),
-        }
+        self._output_channels = min(2, infos[1]["max_output_channels"])
         default_rates = [round(info["default_samplerate"]) for info in infos]
         self.sample_rate = self._common_rate([sample_rate, *default_rates])
         self.block_length = round(BLOCK_SECONDS * self.sample_rate)
@@ -137,11 +134,8 @@ class SoundCard:
         )
 
     def _settings(self, kind: str) -> dict[str, Any]:
-        return {
-            "device": self._indices[kind],
-            "channels": self._channel_counts[kind],
-            "dtype": "float32",
-        }
+        channels = self.channels if kind == "input" else self._output_channels
+        return {"device": self._indices[kind], "channels": channels, "dtype": "float32"}
 
     def _open(self, kind: Kind) -> Any:
         stream = self._portaudio.InputStream if kind == "input" else self._portaudio.OutputStream
@@ -198,9 +192,9 @@ class SoundCard:
         return float(self.block_length + len(self._recorded) + buffered) / self.sample_rate
 
     def read(self) -> Tensor | None:
-        """Return the next block (C, `block_length`); None if it is incomplete or the output full."""
+        """Return a block (C, `block_length`); None if it is incomplete or the output is full."""
         self._raise_monitor_error()
-        # Read everything: PulseAudio deadlocks if its server exits while samples of a packet remain.
+        # All of it: PulseAudio deadlocks if its server exits while samples of a packet remain.
         with self._audio_errors("input"):
             samples, overflowed = self._in.read(self._in.read_available)
         self._overflowed |= bool(overflowed)
@@ -223,11 +217,10 @@ class SoundCard:
         return torch.from_numpy(np.ascontiguousarray(block.T))
 
     def write(self, block: Tensor) -> None:
-        """(C, L) of 1 or 2 channels, after a `read` that returned a block; clipped to full scale."""
-        count = self._channel_counts["output"]
-        if count == 1:
+        """Play (C, L), 1 or 2 channels, clipped to full scale; only after `read` gave a block."""
+        if self._output_channels == 1:
             block = block.mean(0, keepdim=True)
-        samples = block.expand(count, -1).clamp(-1, 1).numpy().T
+        samples = block.expand(self._output_channels, -1).clamp(-1, 1).numpy().T
         self.pending_device = "output"
         with self._audio_errors("output"):
             underrun = self._out.write(np.ascontiguousarray(samples))
@@ -235,16 +228,14 @@ class SoundCard:
             self._restart()
 
     def _restart(self) -> None:
-        """Start again with full output after a dropout, or the next one would follow immediately."""
+        """Start with full output after a dropout, or the next one would follow immediately."""
         self.dropouts += 1
         self._fill()
 
     def _fill(self) -> None:
         """Fill the output with silence and drop input, which would stay late."""
         with self._audio_errors("output"):
-            silence = np.zeros(
-                (self._out.write_available, self._channel_counts["output"]), np.float32
-            )
+            silence = np.zeros((self._out.write_available, self._output_channels), np.float32)
             self._out.write(silence)
         with self._audio_errors("input"):
             count = self.block_length

@@ -81,7 +81,7 @@ def is_complete_header(head: bytes) -> bool:
 
 
 def _format_chunk(head: bytes) -> tuple[str, bytes]:
-    """Return a WAV file's byte order and the content of its chunk "fmt "; empty if none is found."""
+    """Return a WAV file's byte order and its chunk "fmt "; empty if none is found."""
     order = ">" if head.startswith(b"RIFX") else "<"
     offset = 12
     is_wave = head.startswith((b"RIFF", b"RIFX", b"RF64", b"BW64")) and head[8:12] == b"WAVE"

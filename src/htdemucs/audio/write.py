@@ -165,7 +165,7 @@ class MediaWriter:
         return frame
 
     def _last_packets(self, stream: AudioStream) -> Iterator["Packet[AudioStream]"]:
-        """Yield the packets that the encoder still holds, so that the file ends with the last sample.
+        """Yield the encoder's remaining packets, so that the file ends with the last sample.
 
         FFmpeg writes only the padding of the last packet into an MP3's header. If the packet
         before it is partly padding too, the last one contains no sample and is left out.

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from htdemucs.audio.ffmpeg import printable, reporting
+from htdemucs.audio.ffmpeg import audio_errors, printable
 from htdemucs.batch import remote
 from htdemucs.errors import AudioError, HTDemucsError, StorageError
+from htdemucs.formats import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
 from htdemucs.stems.manifest import read_manifest, written_files
 
 PLAYLISTS = frozenset({".m3u", ".m3u8"})
@@ -96,15 +97,7 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-_AUDIO = (
-    "aac ac3 aif aifc aiff alac amr ape au bwf caf dff dsf dts eac3 flac m4a m4b m4r mka mp2 mp3 "
-    "mpc oga ogg opus ra rf64 shn snd spx tak tta voc w64 wav wave weba wma wv"
-)
-_VIDEO = (
-    "3g2 3gp asf avi f4v flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogm ogv rm rmvb ts vob webm wmv"
-)
-# Taken from folders; a file that is named is tried whatever its extension.
-EXTENSIONS = frozenset(f".{name}" for name in f"{_AUDIO} {_VIDEO}".split())
+EXTENSIONS = AUDIO_EXTENSIONS | VIDEO_EXTENSIONS  # of the files taken from folders
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # one slash: paths drop the second
 
 
@@ -388,7 +381,7 @@ def _in_text(word: str) -> list[str]:
         if remote.is_url(word):
             path = Path(scratch) / "list"
             remote.fetch(word, path)
-        with reporting(Path(word), "cannot be read", "check the path"):
+        with audio_errors(Path(word), "cannot be read", "check the path"):
             data = path.read_bytes()
     entries = (line.strip() for line in decoded(data).split("\n"))
     return [entry for entry in entries if entry and not entry.startswith("#")]

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from htdemucs.audio.ffmpeg import printable, reporting
+from htdemucs.audio.ffmpeg import audio_errors, printable
 from htdemucs.batch import remote
 from htdemucs.batch.inputs import Track
 from htdemucs.batch.library import Library
@@ -114,7 +114,7 @@ class OutcomeTable:
             return
         remedy = "check its folder, or choose another place for the table"
         with (
-            reporting(Path(place), "cannot be written", remedy),
+            audio_errors(Path(place), "cannot be written", remedy),
             atomic_write(Path(place)) as partial,
         ):
             save(partial)

@@ -191,10 +191,10 @@ def _print_choices(found: "Sequence[Choice]") -> None:
 
 def _pipe(source: "RawFormat | None") -> "AudioPipe":
     from htdemucs.audio import AudioPipe
-    from htdemucs.audio.soundcard import SECONDS
+    from htdemucs.audio.soundcard import BLOCK_SECONDS
 
     return AudioPipe(
-        standard_input(), sample_rate=SAMPLE_RATE, channels=2, raw=source, seconds=SECONDS
+        standard_input(), sample_rate=SAMPLE_RATE, channels=2, raw=source, seconds=BLOCK_SECONDS
     )
 
 
@@ -302,16 +302,16 @@ def _report(player: "LivePlayer", real: "RealTimeSeparator", card: "SoundCard") 
 def _print_devices() -> None:
     from rich.table import Table
 
-    from htdemucs.audio import devices
+    from htdemucs.audio import list_devices
 
     table = Table()
     for header in ("name", "inputs", "outputs", "Hz", "default"):
         table.add_column(
             header, justify="right" if header in ("inputs", "outputs", "Hz") else "left"
         )
-    for one in devices():
+    for one in list_devices():
         numbers = map(str, (one.inputs, one.outputs, one.sample_rate))
-        table.add_row(one.name, *numbers, ", ".join(one.defaults))
+        table.add_row(one.name, *numbers, ", ".join(one.default_for))
     print_table(table)
 
 

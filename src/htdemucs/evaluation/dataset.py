@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from htdemucs.audio import AudioFile
 from htdemucs.errors import AudioError, EvaluationError
+from htdemucs.formats import AUDIO_EXTENSIONS
 
 MIXTURE = "mixture"
 
@@ -141,7 +142,7 @@ def side_by_side(files: Sequence[Iterable[Tensor]]) -> Iterator[list[Tensor]]:
 
 def decode_warnings(name: str, file: AudioFile) -> list[str]:
     """Return what was wrong in a file that has been read to its end."""
-    return [f"{name}: {note}" for note in file.notes]
+    return [f"{name}: {note}" for note in file.warnings]
 
 
 class _Sum:
@@ -371,9 +372,6 @@ class _Content:
         return {name for name, weight in zip(among, weights[best], strict=True) if weight}
 
 
-AUDIO_SUFFIXES = frozenset(
-    {".wav", ".flac", ".aif", ".aiff", ".caf", ".w64", ".wv", ".mp3", ".ogg", ".opus", ".m4a"}
-)
 # Letters of the names that data sets give to the mixture. The first that exists is the mixture: in
 # MUSDB, linear_mixture lies beside the published mixture, which is not the sum of the stems.
 MIXTURE_NAMES = ("mixture", "mix", "fullmix", "mixdown", "master", "linearmixture")
@@ -418,7 +416,7 @@ def stem_key(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold().strip()
 
 
-def read_multitrack(folder: Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> Multitrack:
+def read_multitrack(folder: Path, suffixes: Collection[str] = AUDIO_EXTENSIONS) -> Multitrack:
     """Find out which file of a folder is the mixture, and which stem each other one is.
 
     Capital letters make no difference. The mixture has one of `MIXTURE_NAMES`, with or without the
@@ -475,12 +473,12 @@ def skipped_folders(data: Path) -> list[str]:
     return [f"{path} is passed over: {hint}" for path, hint in hints.items() if hint]
 
 
-def multitrack_folders(folder: Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> list[Path]:
+def multitrack_folders(folder: Path, suffixes: Collection[str] = AUDIO_EXTENSIONS) -> list[Path]:
     """Return the folders in a folder that hold audio files, by name."""
     return [path for path in _folders(folder) if audio_paths(path, suffixes)]
 
 
-def audio_paths(folder: Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> list[Path]:
+def audio_paths(folder: Path, suffixes: Collection[str] = AUDIO_EXTENSIONS) -> list[Path]:
     """Return the audio files of a folder, in alphabetical order; none where it does not exist.
 
     Raises:

@@ -200,5 +200,5 @@ class _Read(Estimates):
         for name, file in opened.items():
             if file.source_sample_rate != rate:
                 self.notes.append(f"the estimate {name} has {file.source_sample_rate} Hz")
-            self.broken_samples += file.repaired_samples
+            self.broken_samples += file.replaced_samples
             self.notes += decode_warnings(f"the estimate {name}", file)

@@ -79,7 +79,7 @@ def live_pipe(
         seconds=time.monotonic() - started,
         gain=1.0,
     )
-    for event in results(finished, pipe.notes):
+    for event in results(finished, pipe.warnings):
         tell(event)
 
 
@@ -103,7 +103,7 @@ class LivePlayer:
         channels = self._live.separator.audio_channels
         self._through = SameLength(
             lambda block: mixer.mix(real.push(block)),
-            (self._live.sample_rate, card.sample_rate), channels, card.block,
+            (self._live.sample_rate, card.sample_rate), channels, card.block_length,
         )  # fmt: skip
         self.heard = 0.0
         self._waiting: deque[float] = deque(maxlen=LATELY)
@@ -115,12 +115,12 @@ class LivePlayer:
     @property
     def delay(self) -> float:
         """Seconds from the input to the output, with what the sound card says of itself."""
-        return self._inside + self._card.delay
+        return self._inside + self._card.latency
 
     @property
     def measured(self) -> float:
         """The same, with what lately was in the sound card's buffers."""
-        return self._inside + fmean(self._waiting or [self._card.delay])
+        return self._inside + fmean(self._waiting or [self._card.latency])
 
     @property
     def _inside(self) -> float:
@@ -145,11 +145,11 @@ class LivePlayer:
         self._silence = self._silence + passed if self.heard == self._heard_before else 0.0
         self._checked, self._heard_before = now, self.heard
         if self._silence > SILENT:
-            name = self._card.names[0 if self._card.awaited == "input" else 1]
+            name = self._card.names[0 if self._card.pending_device == "input" else 1]
             raise AudioError(
                 f"no sound has come from {name} for {SILENT:g} s: it has gone, or nothing plays "
                 "there; start again when something does"
-                if self._card.awaited == "input"
+                if self._card.pending_device == "input"
                 else f"{name} has taken no sound for {SILENT:g} s: it has gone or is suspended; "
                 "start again when it plays"
             )
@@ -178,7 +178,7 @@ class LivePlayer:
         channels = self._live.separator.audio_channels
         wide = block.expand(channels, -1) if len(block) < channels else block
         self._card.write(self._through(wide[:channels]))
-        self._waiting.append(self._card.waiting())
+        self._waiting.append(self._card.buffered_seconds())
         self.heard += block.shape[-1] / self._card.sample_rate
 
 

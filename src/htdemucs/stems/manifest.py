@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from htdemucs.audio.ffmpeg import reporting
+from htdemucs.audio.ffmpeg import audio_errors
 from htdemucs.audio.read import check_regular_file
 from htdemucs.environment import sha256, versions
 from htdemucs.fsutil import atomic_write
@@ -125,7 +125,7 @@ def write_manifest(
         document["earlier"] = earlier
     text = json.dumps(document, indent=2, ensure_ascii=False)
     with (
-        reporting(places.manifest, "cannot be written", "check its folder and the free space"),
+        audio_errors(places.manifest, "cannot be written", "check its folder and the free space"),
         atomic_write(places.manifest) as partial,
     ):
         partial.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
@@ -172,7 +172,7 @@ def source_fingerprint(track: Path, document: Document | None) -> dict[str, Any]
     """
     check_regular_file(track)
     known = (document or {}).get("source")
-    with reporting(track, "cannot be read", "check the file"):
+    with audio_errors(track, "cannot be read", "check the file"):
         status = track.stat()
         if (
             isinstance(known, dict)

@@ -60,7 +60,7 @@ def separate_pipe(
         seconds=time.monotonic() - started,
         gain=1.0,
     )
-    for event in results(finished, pipe.notes):
+    for event in results(finished, pipe.warnings):
         tell(event)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from htdemucs.audio import AudioFile, Spool
+from htdemucs.audio import AudioFile, SampleCache
 from htdemucs.events import (
     EventCallback,
     Finished,
@@ -123,7 +123,7 @@ def separate_to(
     """
     options.needed_stems(separator.stems)  # refuses an unknown stem
     source = _source(path, separator, options)
-    with Spool(places.folder, channels=1) as mixture:
+    with SampleCache(places.folder, channels=1) as mixture:
         normalization = measure(_kept(source, mixture))
         LOG.debug(
             "%s: %s, %d samples; %s", source, source.codec, source.source_length, normalization
@@ -137,7 +137,7 @@ def separate_to(
 def _written(
     separator: Separator,
     files: TrackFiles,
-    mixture: Spool,
+    mixture: SampleCache,
     normalization: Normalization,
     tell: EventCallback,
     resumption: ResumeKey | None,
@@ -183,27 +183,29 @@ def _source(path: Path, separator: Separator, options: OutputOptions) -> AudioFi
     return AudioFile(path, sample_rate=rate, channels=channels, align=options.align)
 
 
-def _kept(source: AudioFile, spool: Spool) -> Iterator[Tensor]:
+def _kept(source: AudioFile, spool: SampleCache) -> Iterator[Tensor]:
     """Yield a track's blocks, and keep them as they lie in memory: all but the last are alike."""
     for block in source:
         spool.write(block.reshape(1, -1))
         yield block
 
 
-def _again(spool: Spool, source: AudioFile) -> Iterator[Tensor]:
+def _again(spool: SampleCache, source: AudioFile) -> Iterator[Tensor]:
     """Yield the blocks that were kept."""
     for block in spool.blocks(source.channels * source.sample_rate):
         yield block.view(source.channels, -1)
 
 
-def _spool(files: TrackFiles, resumption: ResumeKey | None) -> Spool:
+def _spool(files: TrackFiles, resumption: ResumeKey | None) -> SampleCache:
     channels = len(files.stems) * files.source.channels
     if resumption is None:
-        return Spool(next(iter(files.targets.values())).parent, channels)
-    return Spool.kept(resumption.spool, channels, resumption.key)
+        return SampleCache(next(iter(files.targets.values())).parent, channels)
+    return SampleCache.open(resumption.spool, channels, resumption.key)
 
 
-def _from_spool(spool: Spool, files: TrackFiles, watcher: Observer, gain: float = 1.0) -> Output:
+def _from_spool(
+    spool: SampleCache, files: TrackFiles, watcher: Observer, gain: float = 1.0
+) -> Output:
     """Return an output that has written all samples of the spool, which the watcher has heard."""
     output, start = Output(files, gain), 0
     try:
@@ -227,9 +229,9 @@ def _result(
         sample_rate=files.sample_rate,
         length=files.length,
         source_length=source.source_length,
-        bit_depth=files.encoding.depth,
+        bit_depth=files.encoding.stored_bit_depth,
         gain=gain,
         peaks=peaks,
-        warnings=source.notes,
+        warnings=source.warnings,
         resumed=resumed,
     )

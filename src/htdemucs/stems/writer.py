@@ -120,8 +120,8 @@ class Mixdown:
         gain: float = 1.0,
     ) -> None:
         self._stems, self._options, self._gain = stems, options, gain
-        self._steps = encoding.steps
-        self._range = _range(options, encoding.steps)
+        self._steps = encoding.full_scale
+        self._range = _range(options, encoding.full_scale)
         self._back = [Resampler(source.sample_rate, sample_rate, source.channels) for _ in stems]
         self._given = 0
         self._mixture = None

@@ -23,10 +23,10 @@ from htdemucs.evaluation.dataset import (
     read_multitrack,
     where_else,
 )
+from htdemucs.formats import SEEKABLE_EXTENSIONS
 from htdemucs.fsutil import atomic_write
 from htdemucs.training.config import DataConfig, RootConfig
 
-SUFFIXES = (".wav", ".flac")
 MIXTURE_TOLERANCE = 0.01  # of full scale: more is no rounding
 LENGTH_TOLERANCE = 0.1  # seconds: with a greater difference, files may not begin together
 CHECKED_SECONDS = 5
@@ -151,7 +151,7 @@ class _Reader:
         failures: dict[str, HTDemucsError] = {}
         for folder in _subfolders(root.path):
             try:
-                multitrack = read_multitrack(folder, SUFFIXES)
+                multitrack = read_multitrack(folder, SEEKABLE_EXTENSIONS)
                 if multitrack.missing(self.sources):
                     lacking[folder.name] = multitrack
                     continue

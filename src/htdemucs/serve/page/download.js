@@ -5,8 +5,6 @@ import { gainsOf, settingsOf } from "./mixer.js";
 import { exportAddress } from "./api.js";
 import { clock, number, say, stemName, text } from "./text.js";
 
-const USUAL = { wav: 16, flac: 16, mp3: 320, opus: 192, m4a: 256 };
-const DEPTHS = new Set(["wav", "flac"]);
 const FOUR = "bass,drums,other,vocals"; // what a stem file holds
 
 const option = (value, words, selected) => element("option", { value, selected }, words);
@@ -51,7 +49,7 @@ export function openDownloads({ track, mix, loop, tempo, pitch }, info) {
     );
   const what = element("fieldset", { class: "cards" }, say(element("legend"), "what"), ...kinds.map(radio));
   const stem = element("select", { name: "stem" }, ...track.stems.map((s) => option(s, stemName(s))));
-  const format = element("select", { name: "format" }, ...Object.keys(info.formats).map((f) => option(f, f.toUpperCase())));
+  const format = element("select", { name: "format" }, ...Object.entries(info.formats).map(([name, { label }]) => option(name, label)));
   const quality = element("select", { name: "quality" });
   const checks = [
     ...(loop ? [check("region", "onlyLoop", { from: clock(loop.from / track.sample_rate), to: clock(loop.to / track.sample_rate) })] : []),
@@ -64,10 +62,12 @@ export function openDownloads({ track, mix, loop, tempo, pitch }, info) {
   const form = body.closest("form");
 
   const qualities = () => {
-    const values = info.formats[format.value];
-    const unit = DEPTHS.has(format.value) ? "bits" : "kbits";
-    quality.replaceChildren(...values.map((v) => option(v, text(unit, { value: v }), v === USUAL[format.value])));
-    quality.parentElement.hidden = values.length === 0;
+    const { bit_depths: depths, bitrates, default_bitrate: usual } = info.formats[format.value];
+    const choices = depths.length
+      ? depths.map((v) => option(v, text("bits", { value: v })))
+      : bitrates.map((v) => option(v, text("kbits", { value: v }), v === usual));
+    quality.replaceChildren(...choices);
+    quality.parentElement.hidden = choices.length === 0;
   };
   const update = () => {
     const kind = form.elements.kind.value;
@@ -78,7 +78,7 @@ export function openDownloads({ track, mix, loop, tempo, pitch }, info) {
     form.elements.residual.parentElement.hidden = kind !== "zip";
     if (form.elements.stretch) form.elements.stretch.parentElement.hidden = kind === "stem-file";
     const seconds = (frame) => Number((frame / track.sample_rate).toFixed(6));
-    const name = DEPTHS.has(format.value) ? "bit_depth" : "bitrate";
+    const name = info.formats[format.value].bit_depths.length ? "bit_depth" : "bitrate";
     go.href = exportAddress(track.id, {
       kind,
       stem: kind === "stem" ? stem.value : null,
