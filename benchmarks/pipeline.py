@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.processes import machine
 from htdemucs import AudioEncoding, AudioFile, HTDemucsConfig, OutputOptions, Separator
-from htdemucs.audio import AudioWriter, Resampler, Spool
+from htdemucs.audio import AudioWriter, Resampler, SampleCache
 from htdemucs.fast import keep_freed_memory
 from htdemucs.model import Network
 from htdemucs.separation import measure
@@ -84,7 +84,7 @@ def parts(song: Path, folder: Path, separator: Separator, encoding: AudioEncodin
         exhaust(resampler.push(block) for block in waveform.split(source, dim=-1))
 
     def spooled() -> None:
-        with Spool(folder, len(stems[0])) as spool:
+        with SampleCache(folder, len(stems[0])) as spool:
             for block in stems:
                 spool.write(block)
 

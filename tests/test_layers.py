@@ -12,7 +12,7 @@ import htdemucs
 SOURCE = Path(htdemucs.__file__).parent
 ROOT = SOURCE.parents[1]
 LAYERS = [
-    {"errors", "version", "results"},
+    {"errors", "version", "results", "formats"},
     {"fsutil", "devices", "environment", "events", "settings"},
     {"model", "client"},
     {"weights", "audio", "fast", "export"},

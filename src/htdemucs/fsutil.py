@@ -14,16 +14,38 @@ from htdemucs.errors import ServerError
 _LOCKED_BYTE = 1 << 40  # beyond all contents: Windows denies reading of locked bytes
 
 
+class AtomicFile:
+    """A file written under a temporary name beside `path`; `commit` gives it its name.
+
+    Use `atomic_write` where one `with` block writes the file.
+
+    Attributes:
+        path: the final name; its folder is made.
+        temporary: the name to write to.
+    """
+
+    def __init__(self, path: Path, temporary: Path | None = None) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.temporary = path, temporary or temporary_name(path)
+
+    def commit(self) -> None:
+        """Rename the file, replacing what was there."""
+        self.temporary.replace(self.path)
+
+    def discard(self) -> None:
+        """Delete the temporary file, if it exists."""
+        self.temporary.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; rename it to `path` if no exception is raised."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = temporary_name(path)
+    file = AtomicFile(path)
     try:
-        yield partial
-        partial.replace(path)
+        yield file.temporary
+        file.commit()
     finally:
-        partial.unlink(missing_ok=True)
+        file.discard()
 
 
 def delete_partials(folder: Path) -> None:

@@ -8,20 +8,18 @@ import torch
 from torch import Tensor
 
 from htdemucs.audio import AudioEncoding, AudioFile, AudioWriter
+from htdemucs.formats import FORMATS
 
+FASTEST = FORMATS["mp3"].presets[-1]
 ENCODINGS = {
-    "wav16": AudioEncoding("wav"),
-    "wav24": AudioEncoding("wav", bit_depth=24),
-    "wav32": AudioEncoding("wav", bit_depth=32),
-    "flac16": AudioEncoding("flac"),
-    "flac24": AudioEncoding("flac", bit_depth=24),
-    "mp3": AudioEncoding("mp3", bitrate=192, mp3_preset=7),
-    "ogg": AudioEncoding("ogg"),
-    "opus": AudioEncoding("opus"),
-    "m4a": AudioEncoding("m4a"),
+    f"{name}{codec.bit_depth or ''}": AudioEncoding(
+        name, bit_depth=codec.bit_depth or 16, mp3_preset=FASTEST
+    )
+    for name, row in FORMATS.items()
+    for codec in row.codecs
 }
-LOSSLESS = ["wav16", "wav24", "wav32", "flac16", "flac24"]
-LOSSY = ["mp3", "ogg", "opus", "m4a"]
+LOSSLESS = [key for key, encoding in ENCODINGS.items() if encoding.stored_bit_depth]
+LOSSY = [key for key, encoding in ENCODINGS.items() if not encoding.stored_bit_depth]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

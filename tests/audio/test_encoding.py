@@ -1,7 +1,8 @@
 import pytest
 
-from htdemucs.audio import FORMATS, AudioEncoding
+from htdemucs.audio import AudioEncoding
 from htdemucs.errors import AudioError
+from htdemucs.formats import FORMATS
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ RATE = 48_000
 
 def stereo(path):
     audio = AudioFile(path, channels=2)
-    return torch.cat(list(audio), dim=1), audio.notes
+    return torch.cat(list(audio), dim=1), audio.warnings
 
 
 def mixed(waveform, layout):
@@ -99,7 +99,7 @@ def test_channels_that_are_not_mixed_need_no_word(tmp_path, noise):
     scipy.io.wavfile.write(path, RATE, noise(4_000, channels=6).T.numpy())
     audio = AudioFile(path)
     assert torch.cat(list(audio), dim=1).shape == (6, 4_000)
-    assert audio.notes == ()
+    assert audio.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_other_orders_of_channels_are_followed(tmp_path, noise, make_media, tag,
         "    audio = AudioFile(sys.argv[1], channels=2)\n"
         "    read = torch.cat(list(audio), dim=1)\n"
         "assert numpy.allclose(read, numpy.load(sys.argv[2]), atol=1e-6)\n"
-        "assert audio.notes == ()\n"
+        "assert audio.warnings == ()\n"
     )
     command = [sys.executable, "-c", script, str(path), str(tmp_path / "expected.npy")]
     subprocess.run(command, check=True, timeout=120)

@@ -112,7 +112,7 @@ def test_other_changes_are_nothing(server):
         server.change(listing(sink=None), "remove' on sink-input #0")
         server.change(listing(sinks=sinks), "new' on sink #2")
         server.change(listing(sinks=sinks, sink="phones"), "change' on sink-input #0")
-        while card._watch.latest.sinks != {"phones"}:
+        while card._monitor.connections.sinks != {"phones"}:
             threading.Event().wait(0.01)
         card.write(read(card))
         server.change(listing(sinks=sinks[:2], sink=None), "remove' on sink #2")

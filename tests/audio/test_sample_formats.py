@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from htdemucs.audio import AudioFile, ffmpeg
-from htdemucs.audio.bit_depth import stored_bits
+from htdemucs.audio.bit_depth import header_bits
 from htdemucs.audio.concatenated import find_parts
 from htdemucs.audio.read import open_audio
 from htdemucs.errors import AudioError
@@ -94,7 +94,7 @@ def test_signalling_nans_are_repaired_without_a_word_from_numpy(tmp_path):
     data = struct.pack("<4Q", 0x7FF0000000000001, 0, 0, 0x3FE0000000000000)
     audio = AudioFile(wav(tmp_path / "a.wav", data, 64, tag=3))
     assert torch.cat(list(audio), dim=1).tolist() == [[0.0, 0.0], [0.0, 0.5]]
-    assert audio.notes == ("1 invalid sample was replaced by 0",)
+    assert audio.warnings == ("1 invalid sample was replaced by 0",)
 
 
 @pytest.mark.parametrize(("tag", "codec"), [(6, "pcm_alaw"), (7, "pcm_mulaw")])
@@ -111,7 +111,7 @@ def test_samples_that_cannot_be_converted_are_not_called_damaged(tmp_path, monke
     def refuse(_):
         raise ValueError("Conversion to numpy array with format `s16` is not yet supported")
 
-    monkeypatch.setattr(ffmpeg, "_samples", refuse)
+    monkeypatch.setattr(ffmpeg, "_to_float32", refuse)
     path = wav(tmp_path / "a.wav", bytes(400), 16)
     with pytest.raises(AudioError, match="samples of the kind s16, which cannot be read yet; conv"):
         AudioFile(path)
@@ -147,7 +147,7 @@ ALAC = "00000024616c616300000000000010000018280a"
     ],
 )
 def test_headers_tell_how_many_bits_are_stored(codec, header, packet, bits):
-    assert stored_bits(codec, bytes.fromhex(header), bytes.fromhex(packet)) == bits
+    assert header_bits(codec, bytes.fromhex(header), bytes.fromhex(packet)) == bits
 
 
 def dsd(rate, samples):

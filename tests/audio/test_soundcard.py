@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from htdemucs import AudioError
-from htdemucs.audio import SoundCard, devices
+from htdemucs.audio import SoundCard, list_devices
 
 
 def test_the_devices_are_listed_with_their_system(portaudio):
-    names = {device.name: device for device in devices()}
+    names = {device.name: device for device in list_devices()}
     assert list(names) == ["Microphone, ALSA", "Speakers, ALSA", "Both, ALSA"]
-    assert names["Microphone, ALSA"].defaults == ("input",)
+    assert names["Microphone, ALSA"].default_for == ("input",)
     assert (names["Both, ALSA"].inputs, names["Both, ALSA"].outputs) == (2, 8)
 
 
@@ -24,12 +24,12 @@ def next_block(card):
 
 def test_what_is_read_is_written_at_the_rate_that_is_asked_for(portaudio):
     with SoundCard("both", "Speakers", 44_100) as card:
-        assert (card.sample_rate, card.channels, card.block) == (44_100, 2, 882)
+        assert (card.sample_rate, card.channels, card.block_length) == (44_100, 2, 882)
         assert card.names == ("Both", "Speakers")
         block = next_block(card)
         card.write(block)
-        assert card.delay == pytest.approx(0.02 + 0.08)
-        assert card.waiting() == pytest.approx(0.02 + 0.08)
+        assert card.latency == pytest.approx(0.02 + 0.08)
+        assert card.buffered_seconds() == pytest.approx(0.02 + 0.08)
     played = portaudio.played()
     filled = played.shape[1] - 882  # the output is full of silence at first
     assert not played[:, :filled].any()
@@ -45,11 +45,11 @@ def test_nothing_waits_for_a_device(portaudio, stopped):
     with SoundCard("Both", "Speakers", 44_100) as card:
         card.write(next_block(card))
         portaudio.stopped = {stopped}
-        while card.awaited != stopped:
+        while card.pending_device != stopped:
             if (block := card.read()) is not None:
                 card.write(block)
         assert [card.read() for _ in range(10)] == [None] * 10
-        assert card.awaited == stopped
+        assert card.pending_device == stopped
         assert card.dropouts == 0
 
 
@@ -59,7 +59,7 @@ def test_nothing_stays_in_the_input(portaudio):
         portaudio.pass_time(1000)  # more than a block
         card.write(next_block(card))
         assert portaudio.streams[0].waiting == 0
-        assert card.waiting() > 0.02 + 118 / 44_100  # but they are not lost
+        assert card.buffered_seconds() > 0.02 + 118 / 44_100  # but they are not lost
 
 
 @pytest.mark.parametrize("cause", ["this program stood still", "the device lost input"])
@@ -74,7 +74,7 @@ def test_after_a_dropout_the_output_is_full_again_and_nothing_is_late(portaudio,
             portaudio.pass_time(8000)  # more than the output holds
         for _ in range(20):
             card.write(next_block(card))
-            assert card.waiting() == pytest.approx(0.02 + 0.08, abs=0.001)
+            assert card.buffered_seconds() == pytest.approx(0.02 + 0.08, abs=0.001)
         assert card.dropouts == 1
 
 
@@ -84,7 +84,7 @@ def test_input_that_is_late_is_dropped_where_the_output_stood_still(portaudio):
         portaudio.streams[0].waiting += 20_000  # more than its buffer, as PulseAudio keeps it
         portaudio.pass_time(882)
         card.write(next_block(card))
-        assert card.waiting() < 0.11
+        assert card.buffered_seconds() < 0.11
         assert card.dropouts == 1
 
 
@@ -135,7 +135,7 @@ def test_a_device_that_goes_is_said_in_a_line(portaudio):
 def test_without_portaudio_the_remedy_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     with pytest.raises(AudioError, match=r"install htdemucs\[live\]"):
-        devices()
+        list_devices()
 
     class Finder:
         def find_spec(self, name, path=None, target=None):
@@ -145,4 +145,4 @@ def test_without_portaudio_the_remedy_is_said(monkeypatch):
     monkeypatch.delitem(sys.modules, "sounddevice")
     monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
     with pytest.raises(AudioError, match="the PortAudio library is missing; install"):
-        devices()
+        list_devices()

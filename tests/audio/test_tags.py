@@ -12,8 +12,9 @@ from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
 from mutagen.wavpack import WavPack
 
-from htdemucs.audio import FORMATS, AudioEncoding, read_tags, write_tags
+from htdemucs.audio import AudioEncoding, read_tags, write_tags
 from htdemucs.errors import AudioError
+from htdemucs.formats import FORMATS
 
 KINDS = {"wav": WAVE, "flac": FLAC, "mp3": id3.ID3, "ogg": OggVorbis, "opus": OggOpus, "m4a": MP4}
 FIELDS = {

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from htdemucs import AudioEncoding, OutputOptions, Separator
-from htdemucs.audio import Spool
+from htdemucs.audio import SampleCache
 from htdemucs.batch import Library, Track, find_tracks, read_manifest
 from htdemucs.environment import CheckpointFiles, checksum
 from htdemucs.events import Finished, Progress, Written
@@ -242,7 +242,7 @@ def test_a_track_that_vanishes_meanwhile_fails(separator, song, tmp_path):
 def test_a_full_disk_ends_in_one_line_and_loses_nothing(separator, song, tmp_path, monkeypatch):
     lib = Library(tmp_path / "out")
     whole = stems_of(separate(Library(tmp_path / "whole"), separator, song))
-    write = Spool.write
+    write = SampleCache.write
 
     def full(self, block):
         if self._head and self.length > 6000:
@@ -251,7 +251,7 @@ def test_a_full_disk_ends_in_one_line_and_loses_nothing(separator, song, tmp_pat
         write(self, block)
 
     track = lib.assign_output(Track(str(song)))
-    monkeypatch.setattr(Spool, "write", full)
+    monkeypatch.setattr(SampleCache, "write", full)
     result = lib.separate(track, separator)
     assert result.status == "failed"
     assert "No space left" in result.error
@@ -259,7 +259,7 @@ def test_a_full_disk_ends_in_one_line_and_loses_nothing(separator, song, tmp_pat
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == [
         lib.output_paths_for(track).cache_file
     ]
-    monkeypatch.setattr(Spool, "write", write)
+    monkeypatch.setattr(SampleCache, "write", write)
     again = lib.separate(track, separator)
     assert again.resumed > 0.7
     assert stems_of(again) == whole
@@ -321,7 +321,7 @@ def test_skipping_a_track_leaves_the_spool_of_another_process(separator, song, t
     track = lib.assign_output(Track(str(song)))
     assert lib.separate(track, separator).status == "separated"
     cache_file = lib.output_paths_for(track).cache_file
-    with Spool.kept(cache_file, 1, "other settings"):
+    with SampleCache.open(cache_file, 1, "other settings"):
         assert lib.separate(track, separator).status == "skipped"
         assert cache_file.exists()
     cache_file.write_bytes(b"left by a kill")
@@ -355,7 +355,7 @@ def test_an_unexpected_error_is_one_line_and_stops_nothing(separator, song, tmp_
     lib = Library(tmp_path / "out")
     track = lib.assign_output(Track(str(song)))
     with monkeypatch.context() as patch:
-        patch.setattr(Spool, "write", broken)
+        patch.setattr(SampleCache, "write", broken)
         result = lib.separate(track, separator)
     assert result.status == "failed"
     assert "unexpected RuntimeError (DefaultCPUAllocator: not enough memory)" in result.error

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from htdemucs import AudioEncoding, OutputOptions, Separator, save_model
-from htdemucs.audio import Spool
+from htdemucs.audio import SampleCache
 from htdemucs.batch import Library, Track, remote
 from htdemucs.batch.inputs import find_batch_tracks
 from htdemucs.batch.ray_cluster import Plan
@@ -201,14 +201,14 @@ def test_another_worker_resumes_the_track_of_a_killed_one(
 ):
     """It finds the scratch folder and the spool in it."""
 
-    write = Spool.write
+    write = SampleCache.write
 
     def die(self, block):
         write(self, block)
         if self._head:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Spool, "write", die)
+    monkeypatch.setattr(SampleCache, "write", die)
     with pytest.raises(KeyboardInterrupt):
         Worker(plan("memory://out")).separate(source())
     monkeypatch.undo()

@@ -49,7 +49,15 @@ INFO = {
             "licence": "MIT",
         },
     ],
-    "formats": {"wav": [16, 24, 32], "flac": [16, 24], "mp3": [128, 192, 320], "ogg": []},
+    "formats": {
+        name: {"label": label, "bit_depths": depths, "bitrates": bitrates, "default_bitrate": 320}
+        for name, label, depths, bitrates in (
+            ("wav", "WAV", [16, 24, 32], []),
+            ("flac", "FLAC", [16, 24], []),
+            ("mp3", "MP3", [], [128, 192, 320]),
+            ("ogg", "Ogg Vorbis", [], []),
+        )
+    },
     "limits": {"bytes": 10**9, "seconds": 3600, "jobs": 50},
     "stretch": True,
 }

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from htdemucs.audio import AudioEncoding, AudioFile
-from htdemucs.audio.formats import DEPTHS, FORMATS
+from htdemucs.formats import FORMATS
 
 
 @pytest.fixture
@@ -52,11 +52,11 @@ def test_a_stem_is_given_as_it_is_on_disk_or_in_another_format(client, track, ex
 
 def qualities():
     """Every format of the command line, in every quality that it names."""
-    for name in FORMATS:
-        yield from [{"format": name, "bit_depth": depth} for depth in DEPTHS[name]]
-        if not DEPTHS[name]:
+    for name, row in FORMATS.items():
+        yield from [{"format": name, "bit_depth": depth} for depth in row.bit_depths]
+        if not row.is_lossless:
             yield {"format": name}
-        if rates := AudioEncoding(name).codec.bitrates:
+        if rates := row.bitrates:
             yield from [{"format": name, "bitrate": rate} for rate in (rates[0], rates[-1])]
     yield {"format": "mp3", "bitrate": 128, "mp3_preset": 7}
 

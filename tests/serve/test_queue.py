@@ -44,12 +44,12 @@ def during(monkeypatch):
         waiting = [call]
         report = Jobs.report
 
-        def reporting(self, track, holder, /, **values):
+        def audio_errors(self, track, holder, /, **values):
             report(self, track, holder, **values)
             if values.get("ranges") and waiting:
                 waiting.pop()()
 
-        monkeypatch.setattr(Jobs, "report", reporting)
+        monkeypatch.setattr(Jobs, "report", audio_errors)
 
     return set_up
 

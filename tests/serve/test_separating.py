@@ -40,12 +40,12 @@ def seeking(service, monkeypatch):
         waiting = list(wishes)
         report = Jobs.report
 
-        def reporting(self, track_id, holder, /, **values):
+        def audio_errors(self, track_id, holder, /, **values):
             report(self, track_id, holder, **values)
             if waiting and values.get("ranges") and values["done"] >= waiting[0][0]:
                 service.jobs.seek(track_id, waiting.pop(0)[1])
 
-        monkeypatch.setattr(Jobs, "report", reporting)
+        monkeypatch.setattr(Jobs, "report", audio_errors)
 
     return seek
 
@@ -163,7 +163,7 @@ def test_the_prefix_is_heard_before_the_end(client, worker, write_song, tmp_path
     heard = []
     report = Jobs.report
 
-    def reporting(self, track_id, holder, /, **values):
+    def audio_errors(self, track_id, holder, /, **values):
         report(self, track_id, holder, **values)
         if values.get("ranges"):
             shown = client.track(track)
@@ -171,7 +171,7 @@ def test_the_prefix_is_heard_before_the_end(client, worker, write_song, tmp_path
             assert len(samples) == shown["ranges"][0][1]
             heard.append((shown["state"], samples))
 
-    monkeypatch.setattr(Jobs, "report", reporting)
+    monkeypatch.setattr(Jobs, "report", audio_errors)
     monkeypatch.setattr(worker, "EVERY", 0.0)
     worker.work()
     whole = pcm(client, track, frames=1 << 20)
@@ -193,11 +193,11 @@ def test_later_parts_first_change_no_bit(
     ranges = []
     report = Jobs.report
 
-    def reporting(self, track_id, holder, /, **values):
+    def audio_errors(self, track_id, holder, /, **values):
         report(self, track_id, holder, **values)
         ranges.append(values.get("ranges") or [])
 
-    monkeypatch.setattr(Jobs, "report", reporting)
+    monkeypatch.setattr(Jobs, "report", audio_errors)
     worker.work()
     begun = [first for held in ranges for first, _ in held]
     assert {0, 9 * rate, 5 * rate} <= set(begun)

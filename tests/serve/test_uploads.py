@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from htdemucs.formats import FORMATS
 from htdemucs.serve import uploads
 from htdemucs.serve.app import create_app
 from htdemucs.serve.settings import Limits
@@ -403,7 +404,8 @@ def test_info_says_what_can_be_chosen(client, settings):
     assert {"mini", "htdemucs", "htdemucs_ft"} < {model["name"] for model in info["models"]}
     assert info["models"][0]["name"] == settings.model
     assert info["limits"] == {"bytes": 1000, "seconds": 3.0, "jobs": 2}
-    assert set(info["formats"]) == {"wav", "flac", "mp3", "ogg", "opus", "m4a"}
+    assert set(info["formats"]) == set(FORMATS)
+    assert info["formats"]["flac"]["bit_depths"] == [16, 24]
 
 
 def test_the_document_of_the_api_is_there(client):

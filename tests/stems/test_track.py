@@ -14,7 +14,7 @@ from htdemucs import (
     SeparationError,
     Separator,
 )
-from htdemucs.audio import AudioWriter, Spool, resampled_length
+from htdemucs.audio import AudioWriter, SampleCache, resampled_length
 from htdemucs.audio import read as reading
 from htdemucs.events import Progress, Started, Warned, Written
 from htdemucs.stems import separate_file
@@ -328,13 +328,13 @@ def test_a_track_is_decoded_once(tmp_path, identity, monkeypatch):
 def test_stems_are_cached_only_if_they_may_be_written_again(
     tmp_path, identity, monkeypatch, options, cached
 ):
-    channels, write_block = set(), Spool.write
+    channels, write_block = set(), SampleCache.write
 
     def spy(self, block):
         channels.add(len(block))
         write_block(self, block)
 
-    monkeypatch.setattr(Spool, "write", spy)
+    monkeypatch.setattr(SampleCache, "write", spy)
     track = write(tmp_path / "song.wav", sine(5000))
     files_of(Separator(identity), track, tmp_path / "out", options=options)
     assert channels == ({1, 4} if cached else {1})  # 1: the mixture
@@ -440,7 +440,7 @@ def test_a_cache_with_another_key_is_not_used(identity, tmp_path):
     track = write(tmp_path / "song.wav", sine(2000, peak=0.3))
     options = OutputOptions()
     paths = options.output_paths(track, tmp_path / "out")
-    with Spool.kept(paths.cache_file, 4, "old") as spool:
+    with SampleCache.open(paths.cache_file, 4, "old") as spool:
         spool.write(torch.ones(4, 700))
     resume = ResumeKey(paths.cache_file, "new")
     separated = separate_track(Separator(identity), track, paths, options, resume=resume)

@@ -1,4 +1,4 @@
-"""The bits of a file's samples."""
+"""The number of bits that a file's samples need."""
 
 import re
 
@@ -12,7 +12,7 @@ _LOSSLESS = frozenset(
     }
 )
 _DSD = ("dsd_", "dst")  # one bit at a very high rate, which is usually converted to 24 bits
-_DEPTHS = {"u8": 16, "s16": 16, "s32": 24}  # unless a header says that there are more than 24
+_SAMPLE_FORMAT_BITS = {"u8": 16, "s16": 16, "s32": 24}  # unless a header says more than 24
 
 
 def bit_depth(context: AudioCodecContext, packet: bytes) -> int | None:
@@ -27,21 +27,21 @@ def bit_depth(context: AudioCodecContext, packet: bytes) -> int | None:
         return 24
     if codec not in _LOSSLESS:
         return None
-    if stored_bits(codec, context.extradata or b"", packet) > 24:
+    if header_bits(codec, context.extradata or b"", packet) > 24:
         return 32
-    return _DEPTHS.get(context.format.name.removesuffix("p"), 32)
+    return _SAMPLE_FORMAT_BITS.get(context.format.name.removesuffix("p"), 32)
 
 
-def stored_bits(codec: str, header: bytes, packet: bytes) -> int:
-    """Return the bits of a sample as the codec's own header has them, else 0.
+def header_bits(codec: str, header: bytes, packet: bytes) -> int:
+    """Return the bits of a sample in the codec's own header, else 0.
 
-    FFmpeg decodes 24 and 32 bits to the same kind of samples.
+    FFmpeg decodes 24 and 32 bits to the same sample format.
     """
-    if codec == "flac" and len(header) > 13:  # STREAMINFO: 5 bits, of one less
+    if codec == "flac" and len(header) > 13:  # STREAMINFO: 5 bits that hold the number - 1
         return ((header[12] & 1) << 4 | header[13] >> 4) + 1
     if codec == "alac" and len(header) > 17:
         return header[17]
     if codec == "wavpack" and packet.startswith(b"wvpk") and len(packet) > 27:
         flags = int.from_bytes(packet[24:28], "little")
-        return 8 * ((flags & 3) + 1) - (flags >> 13 & 31)  # bytes, and bits that are always 0
+        return 8 * ((flags & 3) + 1) - (flags >> 13 & 31)  # bytes, less the bits that are always 0
     return 0

@@ -1,6 +1,7 @@
-"""From any channel layout to stereo or mono, and to interleaved samples.
+"""Conversion of channels and of sample rates.
 
-MERGED: Streaming sample-rate conversion with an exact length.
+`mixing_matrix` mixes any channel layout down to stereo or mono. `Resampler` converts the sample
+rate of a waveform that comes in blocks, with an exact length.
 """
 
 from collections.abc import Sequence
@@ -16,12 +17,14 @@ from torch.nn import functional as F
 
 from htdemucs.errors import AudioError
 
+SAMPLE_RATES = range(1_000, 768_001)  # Hz; a header with another rate is damaged
+SOXR_QUALITY = "VHQ"  # 28 bits of precision; about 3 ms for a second of stereo
 MINUS_3_DB = sqrt(1 / 2)
 
-# (left, right) gain of each channel, by FFmpeg's name. The centre and the surrounds at -3 dB are
-# ITU-R BS.775's; the ones in the middle of the back, the ceiling and the floor are shared by both
-# sides, so they have 3 dB less on each. Ambisonic's W hears all directions alike. The sum is not
-# scaled down: the samples are floats, so nothing clips and no level changes.
+# (left, right) gain of each channel, by FFmpeg's name. The centre and the surrounds at -3 dB follow
+# ITU-R BS.775. Channels in the middle of the back, the ceiling and the floor go to both sides, at
+# 3 dB less. Ambisonic's W is omnidirectional. The sum is not scaled down: the samples are floats,
+# so nothing clips and no level changes.
 STEREO_GAINS = {
     "FL": (1.0, 0.0),
     "FR": (0.0, 1.0),
@@ -55,12 +58,12 @@ STEREO_GAINS = {
     "DR": (0.0, 1.0),
     "AMBI0": (1.0, 1.0),
 }
-# FFmpeg's name for a channel that does not say where it belongs, and the layouts that it takes
-# for so many of them; but four are quad, as in FLAC and Windows' WAV files.
-NO_NAME = "NONE"
+UNKNOWN_CHANNEL = "NONE"  # FFmpeg's name for a channel without a known position
+# FFmpeg's default layout for each number of channels; but four are quad, as in FLAC and Windows'
+# WAV files.
 _SURROUND = ("FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR")
 _HEIGHT = ("TFL", "TFR", "TBL", "TBR")
-USUAL_LAYOUTS = {
+DEFAULT_LAYOUTS = {
     3: ("2.1", ("FL", "FR", "LFE")),
     4: ("quad", ("FL", "FR", "BL", "BR")),
     5: ("5.0", ("FL", "FR", "FC", "BL", "BR")),
@@ -82,12 +85,12 @@ USUAL_LAYOUTS = {
 
 
 def mixing_matrix(channel_names: Sequence[str], channels: int) -> Tensor | None:
-    """Give the gains (channels, len(channel_names)) of a conversion; None if there is none.
+    """Return the gains (channels, len(channel_names)); None if the number of channels is the same.
 
-    Mono is copied to both sides; two channels are taken as left and right; more are mixed down
-    to stereo by `STEREO_GAINS`. Channels that do not say where they belong are taken for the
-    usual layout of so many, if there is one, else for left, right and others that are left out.
-    So are those beside channels with a place. Mono is the mean of the stereo.
+    Mono is copied to both sides. Two channels are left and right. More are mixed down to stereo by
+    `STEREO_GAINS`. If no channel has a known position, the default layout for their number is
+    assumed, or if there is none, that the first two are left and right. If only some have one, the
+    others are left out. Mono is the mean of the stereo.
 
     Raises AudioError for a conversion to another number of channels than 1 or 2.
     """
@@ -96,99 +99,95 @@ def mixing_matrix(channel_names: Sequence[str], channels: int) -> Tensor | None:
         return None
     if channels not in (1, 2):
         raise AudioError(f"cannot turn {count} channels into {channels}; ask for 1 or 2")
-    stereo = _stereo_matrix(channel_names)
+    if count == 1:
+        stereo = torch.ones(2, 1)
+    elif count == 2:
+        stereo = torch.eye(2)
+    else:
+        names, _ = _assumed_names(channel_names)
+        gains = [STEREO_GAINS.get(name, (0.0, 0.0)) for name in names]
+        stereo = torch.tensor(gains).T.contiguous()
     return stereo if channels == 2 else stereo.mean(dim=0, keepdim=True)
 
 
-def assumption(channel_names: Sequence[str], channels: int) -> str | None:
-    """Return a sentence on what `mixing_matrix` had to assume; None where it was certain."""
-    count = len(channel_names)
-    return None if count == channels else _places(channel_names)[1]
+def layout_warning(channel_names: Sequence[str], channels: int) -> str | None:
+    """Return a sentence on what `mixing_matrix` had to assume; None if nothing."""
+    return None if len(channel_names) == channels else _assumed_names(channel_names)[1]
 
 
-def _stereo_matrix(channel_names: Sequence[str]) -> Tensor:
-    count = len(channel_names)
-    if count == 1:
-        return torch.ones(2, 1)
-    if count == 2:
-        return torch.eye(2)
-    names, _ = _places(channel_names)
-    return torch.tensor([STEREO_GAINS.get(name, (0.0, 0.0)) for name in names]).T.contiguous()
-
-
-def _places(channel_names: Sequence[str]) -> tuple[Sequence[str], str | None]:
+def _assumed_names(channel_names: Sequence[str]) -> tuple[Sequence[str], str | None]:
     """Return the names to mix by, and a sentence if they are assumed."""
     count = len(channel_names)
-    lost = sum(name not in STEREO_GAINS for name in channel_names)
-    if count <= 2 or not lost:
+    unknown = sum(name not in STEREO_GAINS for name in channel_names)
+    if count <= 2 or not unknown:
         return channel_names, None
     if "AMBI0" in channel_names:
         return channel_names, "the sound is ambisonic; W, which has no direction, is on both sides"
     if any(any(STEREO_GAINS.get(name, ())) for name in channel_names):
-        return channel_names, f"{lost} of {count} channels do not say where they belong; left out"
-    unknown = f"the {count} channels do not say where they belong"
-    if count in USUAL_LAYOUTS:
-        layout, names = USUAL_LAYOUTS[count]
-        return names, f"{unknown}; {layout} was assumed"
+        return (
+            channel_names,
+            f"{unknown} of {count} channels do not say where they belong; left out",
+        )
+    problem = f"the {count} channels do not say where they belong"
+    if count in DEFAULT_LAYOUTS:
+        layout, names = DEFAULT_LAYOUTS[count]
+        return names, f"{problem}; {layout} was assumed"
     first_two = ("FL", "FR", *channel_names[2:])
-    return first_two, f"{unknown}; the first two were taken as left and right"
+    return first_two, f"{problem}; the first two were taken as left and right"
 
 
 def interleaved(samples: NDArray[Any]) -> NDArray[Any]:
-    """(C, L) -> (L, C), contiguous; for two channels several times as fast as copying `.T`."""
+    """(C, L) -> (L, C), contiguous; for two channels several times faster than copying `.T`."""
     return np.stack(list(samples), axis=-1)
 
 
-QUALITY = "VHQ"  # 28 bits of precision; about 3 ms for a second of stereo
-
-
 def resampled_length(length: int, source_rate: int, target_rate: int) -> int:
-    """Convert a length in samples: length * target / source, halves rounded up."""
+    """Return length * target_rate / source_rate in samples, halves rounded up."""
     return (2 * length * target_rate + source_rate) // (2 * source_rate)
 
 
 def pad_or_trim(waveform: Tensor, length: int) -> Tensor:
-    """(..., L) -> (..., length): resampling there and back may give a sample more or less."""
+    """(..., L) -> (..., length), with zeros at the end if L is smaller."""
     return F.pad(waveform, (0, length - waveform.shape[-1]))
 
 
 class Resampler:
     """Converts one waveform, given in blocks, from `source_rate` to `target_rate` (Hz).
 
-    Push blocks, then flush once. What comes out has no delay, does not depend on how the
-    waveform was cut into blocks, and holds `resampled_length` samples in all.
+    Push blocks, then flush once. The output has no delay, does not depend on the sizes of the
+    blocks, and has `resampled_length` samples in all.
     """
 
     def __init__(self, source_rate: int, target_rate: int, channels: int) -> None:
         self.source_rate = source_rate
         self.target_rate = target_rate
-        self._taken = 0
-        self._given = 0
+        self._input_length = 0
+        self._output_length = 0
         self._channels = channels
         self._stream: soxr.ResampleStream | None = None
         if source_rate != target_rate:
             self._stream = soxr.ResampleStream(
-                source_rate, target_rate, channels, dtype="float32", quality=QUALITY
+                source_rate, target_rate, channels, dtype="float32", quality=SOXR_QUALITY
             )
 
     def push(self, block: Tensor) -> Tensor:
         """(C, L) -> (C, L'), float32; L' may be 0 while the filter fills."""
         if self._stream is None:
             return block
-        self._taken += block.shape[1]
+        self._input_length += block.shape[1]
         resampled = self._convert(self._stream, block, last=False)
-        self._given += resampled.shape[1]
+        self._output_length += resampled.shape[1]
         return resampled
 
     def flush(self) -> Tensor:
-        """Give the tail, (C, L')."""
+        """Return the tail, (C, L')."""
         if self._stream is None:
             return torch.zeros(self._channels, 0)
-        # The silence that follows the waveform gives at least one sample too many to cut from.
+        # With silence after the waveform the tail is at least one sample too long, then cut.
         silence = torch.zeros(self._channels, self.source_rate // self.target_rate + 2)
         tail = self._convert(self._stream, silence, last=True)
-        length = resampled_length(self._taken, self.source_rate, self.target_rate)
-        return tail[:, : length - self._given]
+        length = resampled_length(self._input_length, self.source_rate, self.target_rate)
+        return tail[:, : length - self._output_length]
 
     @staticmethod
     def _convert(stream: soxr.ResampleStream, block: Tensor, *, last: bool) -> Tensor:

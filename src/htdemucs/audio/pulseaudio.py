@@ -1,7 +1,8 @@
-"""Which devices PulseAudio, or PipeWire in its place, connects this process to.
+"""The devices to which PulseAudio or PipeWire connects this process.
 
-PortAudio sees one device, such as `pulse`. When a device behind it goes, the server silently moves
-the streams of this process to another one: a recording even to the monitor of its own output.
+PortAudio sees one device, such as `pulse`. When the real device is disconnected, the server moves
+the streams of this process to another one without an error, for a recording even to the monitor of
+its own output.
 """
 
 import os
@@ -11,19 +12,19 @@ import threading
 from collections import defaultdict
 from dataclasses import dataclass
 
-TIMEOUT = 5.0  # seconds for `pactl list`
-EVENT = re.compile(r" on (sink|source)")  # also matches sink inputs and source outputs
-ENGLISH = {"LC_ALL": "C"}
+_TIMEOUT = 5.0  # seconds for `pactl list`
+_DEVICE_EVENT = re.compile(r" on (sink|source)")  # also matches sink inputs and source outputs
+_ENGLISH = {"LC_ALL": "C"}
 
 
 @dataclass(frozen=True)
 class Connections:
-    """What this process records from and plays into.
+    """The devices that this process records from and plays to.
 
     Attributes:
-        sources: names of the sources that are recorded; for each, the name of the sink that it
-            monitors, or "n/a".
-        sinks: names of the sinks that are played into.
+        sources: names of the recorded sources; for each, the name of the sink that it monitors, or
+            "n/a".
+        sinks: names of the sinks that are played to.
         devices: names of all sources and sinks of the server.
     """
 
@@ -32,8 +33,8 @@ class Connections:
     devices: frozenset[str]
 
     @property
-    def feedback(self) -> str | None:
-        """Return an error message if this process records what it plays."""
+    def feedback_error(self) -> str | None:
+        """An error message if this process records what it plays."""
         for source, sink in self.sources.items():
             if sink in self.sinks:
                 return (
@@ -43,27 +44,27 @@ class Connections:
                 )
         return None
 
-    def gone(self, now: "Connections") -> str | None:
-        """Return an error message if a device of these connections does not exist `now`."""
+    def disconnected_error(self, devices: frozenset[str]) -> str | None:
+        """Return an error message if one of the connected devices is not among `devices`."""
         for kind, names in (("input", self.sources), ("output", self.sinks)):
-            for name in sorted(set(names) - now.devices):
+            for name in sorted(set(names) - devices):
                 return f"the {kind} {name} has gone; start again when it is back, or with another"
         return None
 
 
 def connections() -> Connections | None:
-    """Return the connections of this process, or None if no server or no `pactl` answers."""
+    """Return the connections of this process, or None without a server or without `pactl`."""
     try:
         listing = subprocess.run(
-            ["pactl", "list"], env=os.environ | ENGLISH, stdin=subprocess.DEVNULL,
-            capture_output=True, timeout=TIMEOUT, check=True,
+            ["pactl", "list"], env=os.environ | _ENGLISH, stdin=subprocess.DEVNULL,
+            capture_output=True, timeout=_TIMEOUT, check=True,
         ).stdout.decode(errors="replace")  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
-    return parse(listing, os.getpid())
+    return _parse(listing, os.getpid())
 
 
-def parse(listing: str, process: int) -> Connections:
+def _parse(listing: str, process: int) -> Connections:
     """Return the connections of a process in the output of `pactl list`."""
     objects: dict[str, dict[str, str]] = defaultdict(dict)  # kind -> number -> properties
     for text in listing.split("\n\n"):
@@ -93,42 +94,44 @@ def parse(listing: str, process: int) -> Connections:
     )
 
 
-class Watch:
+class ConnectionMonitor:
     """Checks the connections of this process whenever the server reports a change.
 
     Without a server it does nothing.
 
     Attributes:
-        latest: the connections at the latest check; None without a server.
-        problem: an error message once a device has gone or the output is recorded, else None.
+        connections: at the latest check; None without a server.
+        error: an error message once a device is disconnected or the output is recorded, else None.
     """
 
     def __init__(self) -> None:
-        self.latest = connections()
-        self.problem = self.latest.feedback if self.latest else None
+        self.connections = connections()
+        self.error = self.connections.feedback_error if self.connections else None
         self._events: subprocess.Popen[bytes] | None = None
-        if self.latest:
+        if self.connections:
             self._events = subprocess.Popen(
-                ["pactl", "subscribe"], env=os.environ | ENGLISH, stdin=subprocess.DEVNULL,
+                ["pactl", "subscribe"], env=os.environ | _ENGLISH, stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             )  # fmt: skip
-            threading.Thread(target=self._watch, args=(self._events,), daemon=True).start()
+            threading.Thread(target=self._follow, args=(self._events,), daemon=True).start()
 
-    def _watch(self, events: "subprocess.Popen[bytes]") -> None:
+    def _follow(self, events: "subprocess.Popen[bytes]") -> None:
         assert events.stdout is not None
         with events:
             while text := os.read(events.stdout.fileno(), 1 << 16).decode():
-                if EVENT.search(text) and (now := connections()):
-                    self._check(now)
+                if _DEVICE_EVENT.search(text) and (current := connections()):
+                    self._check(current)
 
-    def _check(self, now: Connections) -> None:
-        assert self.latest is not None
-        self.problem = self.problem or self.latest.gone(now) or now.feedback
+    def _check(self, current: Connections) -> None:
+        previous = self.connections
+        assert previous is not None
+        disconnected = previous.disconnected_error(current.devices)
+        self.error = self.error or disconnected or current.feedback_error
         # After an underrun a stream is missing until PortAudio has opened it again.
-        sources, sinks = now.sources or self.latest.sources, now.sinks or self.latest.sinks
-        self.latest = Connections(sources, sinks, now.devices)
+        sources, sinks = current.sources or previous.sources, current.sinks or previous.sinks
+        self.connections = Connections(sources, sinks, current.devices)
 
-    def end(self) -> None:
-        """Stop watching."""
+    def stop(self) -> None:
+        """Stop following the server's events."""
         if self._events:
             self._events.terminate()

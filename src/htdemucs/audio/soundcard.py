@@ -1,4 +1,4 @@
-"""Sound cards, through PortAudio: blocks come from one device and go to another."""
+"""Sound cards through PortAudio: blocks are recorded from one device and played on another."""
 
 import atexit
 import sys
@@ -12,44 +12,45 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from htdemucs.audio.pulseaudio import Watch
+from htdemucs.audio.pulseaudio import ConnectionMonitor
 from htdemucs.errors import AudioError
 
 Kind = Literal["input", "output"]
-SECONDS = 0.02  # of a block
-EMPTY = 0.001  # seconds: an output that holds less has run dry; PulseAudio never says 0
-# Seconds that a device's buffer holds. That of the output is full at first, and so a part of the
-# delay; that of the input is empty, and only holds what comes while this program has to wait.
-BUFFERS: dict[Kind, float] = {"input": 0.3, "output": 0.08}
+BLOCK_SECONDS = 0.02
+UNDERRUN_SECONDS = 0.001  # an output with less than this has run dry; PulseAudio never reports 0
+# Seconds that a device's buffer holds. The output starts full, so its buffer adds to the latency.
+# The input starts empty; its buffer holds what arrives while this program is busy.
+BUFFER_SECONDS: dict[Kind, float] = {"input": 0.3, "output": 0.08}
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device that sound comes from or goes to.
+    """An audio device of this machine.
 
     Attributes:
-        name: its own and that of the system's interface to it, such as "Speakers, Windows WASAPI".
+        name: of the device and of its driver interface, such as "Speakers, Windows WASAPI".
         inputs, outputs: channels.
-        sample_rate: Hz, its usual one.
-        defaults: of what it is the default.
+        sample_rate: the default one in Hz.
+        default_for: whether it is the default input, output or both.
     """
 
     name: str
     inputs: int
     outputs: int
     sample_rate: int
-    defaults: tuple[Kind, ...]
+    default_for: tuple[Kind, ...]
 
 
-def devices() -> list[Device]:
+def list_devices() -> list[Device]:
     """Return the devices of this machine.
 
     Raises:
         AudioError: PortAudio or its Python package is missing.
     """
-    card = _portaudio()
-    hosts = [host["name"] for host in card.query_hostapis()]
-    defaults: dict[Kind, int] = {"input": card.default.device[0], "output": card.default.device[1]}
+    portaudio = _portaudio()
+    hosts = [host["name"] for host in portaudio.query_hostapis()]
+    default_input, default_output = portaudio.default.device
+    defaults: dict[Kind, int] = {"input": default_input, "output": default_output}
     return [
         Device(
             f"{info['name']}, {hosts[info['hostapi']]}",
@@ -58,71 +59,72 @@ def devices() -> list[Device]:
             round(info["default_samplerate"]),
             tuple(kind for kind, index in defaults.items() if index == number),
         )
-        for number, info in enumerate(card.query_devices())
+        for number, info in enumerate(portaudio.query_devices())
     ]
 
 
 class SoundCard:
-    """An input and an output that run at one sample rate; they may be two devices.
+    """An input and an output at the same sample rate; they may be two devices.
 
-    No method waits for a device, so that a thread that uses one can always end, and then close it:
-    a stream that is closed while another thread waits in it takes the process with it.
+    No method blocks, so a thread that uses the card can always return and then close it. Closing
+    a stream while another thread blocks in it crashes the process.
 
     Args:
-        input, output: parts of a device's name, enough to tell it from others; None: the default.
-        sample_rate: Hz, if both can; else one that they can.
+        input, output: part of a device's name that no other device has; None for the default.
+        sample_rate: Hz; another rate is used if one of the devices does not support it.
 
     Attributes:
         sample_rate: Hz.
         channels: 1 or 2, of the input.
         names: of the input and the output.
-        dropouts: times that input was lost or the output ran dry.
-        awaited: the device that keeps `read` from giving a block, or that `write` is in.
+        block_length: samples in a block.
+        dropouts: how often input was lost or the output ran dry.
+        pending_device: the device for which `read` returned None, or which `write` is using.
 
-    Raises AudioError, here and later, in one line: there is no such device, or it has gone.
+    Raises AudioError, here and later, if a device does not exist or has been disconnected.
     """
 
     def __init__(self, input: str | None, output: str | None, sample_rate: int) -> None:
-        self._card = _portaudio()
+        self._portaudio = _portaudio()
         self.dropouts = 0
         infos = [self._find(input, "input"), self._find(output, "output")]
         self.names = tuple(info["name"] for info in infos)
         self.channels = min(2, infos[0]["max_input_channels"])
-        self._places = {"input": infos[0]["index"], "output": infos[1]["index"]}
-        self._counts = {"input": self.channels, "output": min(2, infos[1]["max_output_channels"])}
-        usual = [round(info["default_samplerate"]) for info in infos]
-        self.sample_rate = self._common_rate([sample_rate, *usual])
-        self.block = round(SECONDS * self.sample_rate)
-        self._size = 0  # samples that the output's buffer holds
-        self.awaited: Kind = "input"
-        self._pending = np.zeros((0, self.channels), np.float32)  # input, from the next block on
-        self._lost = False  # input, since the output was last filled
+        self._indices = {"input": infos[0]["index"], "output": infos[1]["index"]}
+        self._output_channels = min(2, infos[1]["max_output_channels"])
+        default_rates = [round(info["default_samplerate"]) for info in infos]
+        self.sample_rate = self._common_rate([sample_rate, *default_rates])
+        self.block_length = round(BLOCK_SECONDS * self.sample_rate)
+        self._output_size = 0  # samples that the output's buffer holds
+        self.pending_device: Kind = "input"
+        self._recorded = np.zeros((0, self.channels), np.float32)  # not yet returned by `read`
+        self._overflowed = False  # whether input was lost since the output was last filled
         self._in, self._out = self._open("input"), self._open("output")
-        self._watch = Watch()
-        self._raise_problem()
-        if self._watch.latest:
-            behind = self._watch.latest.sources, self._watch.latest.sinks
+        self._monitor = ConnectionMonitor()
+        self._raise_monitor_error()
+        if self._monitor.connections:
+            connected = self._monitor.connections.sources, self._monitor.connections.sinks
             self.names = tuple(
-                f"{name} ({', '.join(those)})" if those else name
-                for name, those in zip(self.names, behind, strict=True)
+                f"{name} ({', '.join(devices)})" if devices else name
+                for name, devices in zip(self.names, connected, strict=True)
             )
 
     def _find(self, name: str | None, kind: Kind) -> Any:
         try:
-            return self._card.query_devices(name, kind)
-        except (ValueError, self._card.PortAudioError) as error:
-            what = f"no {kind} device {name!r}" if name else f"there is no default {kind} device"
+            return self._portaudio.query_devices(name, kind)
+        except (ValueError, self._portaudio.PortAudioError) as error:
+            problem = f"no {kind} device {name!r}" if name else f"there is no default {kind} device"
             if "Multiple" in str(error):
-                what = f"several {kind} devices are called {name!r}"
-            raise AudioError(f"{what}; see the list of devices") from error
+                problem = f"several {kind} devices are called {name!r}"
+            raise AudioError(f"{problem}; see the list of devices") from error
 
     def _common_rate(self, rates: list[int]) -> int:
         for rate in rates:
             try:
                 for kind in ("input", "output"):
-                    check = getattr(self._card, f"check_{kind}_settings")
+                    check = getattr(self._portaudio, f"check_{kind}_settings")
                     check(samplerate=rate, **self._settings(kind))
-            except self._card.PortAudioError:
+            except self._portaudio.PortAudioError:
                 continue
             return rate
         tried = ", ".join(map(str, dict.fromkeys(rates)))
@@ -132,113 +134,115 @@ class SoundCard:
         )
 
     def _settings(self, kind: str) -> dict[str, Any]:
-        return {"device": self._places[kind], "channels": self._counts[kind], "dtype": "float32"}
+        channels = self.channels if kind == "input" else self._output_channels
+        return {"device": self._indices[kind], "channels": channels, "dtype": "float32"}
 
     def _open(self, kind: Kind) -> Any:
-        stream = self._card.InputStream if kind == "input" else self._card.OutputStream
-        settings = self._settings(kind) | {"latency": BUFFERS[kind]}
-        with self._reporting(kind):
+        stream = self._portaudio.InputStream if kind == "input" else self._portaudio.OutputStream
+        settings = self._settings(kind) | {"latency": BUFFER_SECONDS[kind]}
+        with self._audio_errors(kind):
             return stream(samplerate=self.sample_rate, **settings)
 
     @contextmanager
-    def _reporting(self, kind: Kind) -> Iterator[None]:
+    def _audio_errors(self, kind: Kind) -> Iterator[None]:
         try:
             yield
-        except self._card.PortAudioError as error:
+        except self._portaudio.PortAudioError as error:
             name = self.names[0 if kind == "input" else 1]
             raise AudioError(
                 f"the {kind} {name} does not work, or has gone ({error.args[0]})"
             ) from error
 
-    def _raise_problem(self) -> None:
-        if self._watch.problem:
-            self._watch.end()
-            raise AudioError(self._watch.problem)
+    def _raise_monitor_error(self) -> None:
+        if self._monitor.error:
+            self._monitor.stop()
+            raise AudioError(self._monitor.error)
 
     def __enter__(self) -> Self:
-        with self._reporting("input"):
+        with self._audio_errors("input"):
             self._in.start()
-        with self._reporting("output"):
+        with self._audio_errors("output"):
             self._out.start()
-            self._size = self._out.write_available
+            self._output_size = self._out.write_available
         self._fill()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._watch.end()
+        self._monitor.stop()
         for stream in (self._in, self._out):
             stream.abort(ignore_errors=True)
             stream.close(ignore_errors=True)
 
     def abandon(self) -> None:
-        """Leave the devices to the end of the process: a call of the system's never returned."""
-        self._watch.end()
-        atexit.unregister(self._card._exit_handler)  # PortAudio's ending would wait for it, too
+        """Leave the devices open until the process ends, because a system call never returned."""
+        self._monitor.stop()
+        atexit.unregister(self._portaudio._exit_handler)  # PortAudio's exit handler would hang too
 
     @property
-    def delay(self) -> float:
-        """Seconds that samples are in a block, and in the output's buffer as it says itself."""
-        return float(self._out.latency + self.block / self.sample_rate)
+    def latency(self) -> float:
+        """Seconds of a block and of the output's buffer, as the driver declares it."""
+        return float(self._out.latency + self.block_length / self.sample_rate)
 
-    def waiting(self) -> float:
-        """Return the seconds that samples are in a block and in the buffers now."""
-        with self._reporting("output"):
-            held = self._size - self._out.write_available
-        with self._reporting("input"):
-            held += self._in.read_available
-        return float(self.block + len(self._pending) + held) / self.sample_rate
+    def buffered_seconds(self) -> float:
+        """Return the seconds of a block and of what is in the buffers now."""
+        with self._audio_errors("output"):
+            buffered = self._output_size - self._out.write_available
+        with self._audio_errors("input"):
+            buffered += self._in.read_available
+        return float(self.block_length + len(self._recorded) + buffered) / self.sample_rate
 
     def read(self) -> Tensor | None:
-        """Return the next block (C, `block`), or None until it and room for another are there."""
-        self._raise_problem()
-        # All of it: PulseAudio locks up when a server ends that has given half of its samples.
-        with self._reporting("input"):
-            samples, lost = self._in.read(self._in.read_available)
-        self._lost |= bool(lost)
-        self._pending = np.concatenate([self._pending, samples])
-        if len(self._pending) < self.block:
-            self.awaited = "input"
+        """Return a block (C, `block_length`); None if it is incomplete or the output is full."""
+        self._raise_monitor_error()
+        # All of it: PulseAudio deadlocks if its server exits while samples of a packet remain.
+        with self._audio_errors("input"):
+            samples, overflowed = self._in.read(self._in.read_available)
+        self._overflowed |= bool(overflowed)
+        self._recorded = np.concatenate([self._recorded, samples])
+        if len(self._recorded) < self.block_length:
+            self.pending_device = "input"
             return None
-        with self._reporting("output"):
-            room = self._out.write_available
-        if room < self.block:
-            self.awaited = "output"
+        with self._audio_errors("output"):
+            available = self._out.write_available
+        if available < self.block_length:
+            self.pending_device = "output"
             return None
-        late = len(self._pending) > BUFFERS["input"] * self.sample_rate
-        if self._lost or late or self._size - room < EMPTY * self.sample_rate:
-            self._start_over()
+        is_late = len(self._recorded) > BUFFER_SECONDS["input"] * self.sample_rate
+        underrun = self._output_size - available < UNDERRUN_SECONDS * self.sample_rate
+        if self._overflowed or is_late or underrun:
+            self._restart()
             return None
-        block, self._pending = self._pending[: self.block], self._pending[self.block :]
+        block = self._recorded[: self.block_length]
+        self._recorded = self._recorded[self.block_length :]
         return torch.from_numpy(np.ascontiguousarray(block.T))
 
     def write(self, block: Tensor) -> None:
-        """(C, L), for which `read` has found room; 1 or 2 channels; full scale limits it."""
-        count = self._counts["output"]
-        if count == 1:
+        """Play (C, L), 1 or 2 channels, clipped to full scale; only after `read` gave a block."""
+        if self._output_channels == 1:
             block = block.mean(0, keepdim=True)
-        samples = block.expand(count, -1).clamp(-1, 1).numpy().T
-        self.awaited = "output"
-        with self._reporting("output"):
-            ran_dry = self._out.write(np.ascontiguousarray(samples))
-        if ran_dry:
-            self._start_over()
+        samples = block.expand(self._output_channels, -1).clamp(-1, 1).numpy().T
+        self.pending_device = "output"
+        with self._audio_errors("output"):
+            underrun = self._out.write(np.ascontiguousarray(samples))
+        if underrun:
+            self._restart()
 
-    def _start_over(self) -> None:
-        """After a dropout, begin again as at first; else the next one would follow at once."""
+    def _restart(self) -> None:
+        """Start with full output after a dropout, or the next one would follow immediately."""
         self.dropouts += 1
         self._fill()
 
     def _fill(self) -> None:
-        """Fill the output with silence, and drop input, which would be late for ever."""
-        with self._reporting("output"):
-            silence = np.zeros((self._out.write_available, self._counts["output"]), np.float32)
+        """Fill the output with silence and drop input, which would stay late."""
+        with self._audio_errors("output"):
+            silence = np.zeros((self._out.write_available, self._output_channels), np.float32)
             self._out.write(silence)
-        with self._reporting("input"):
-            count = self.block
-            while count >= self.block:  # PulseAudio says at most a buffer, though it has more
+        with self._audio_errors("input"):
+            count = self.block_length
+            while count >= self.block_length:  # PulseAudio reports at most one buffer
                 count = self._in.read_available
                 self._in.read(count)
-        self._pending, self._lost = self._pending[:0], False
+        self._recorded, self._overflowed = self._recorded[:0], False
 
 
 def _portaudio() -> ModuleType:

@@ -1,10 +1,8 @@
-"""The boxes that an MP4 file is made of (ISO/IEC 14496-12): finding one, and adding one.
+"""Native Instruments' Stems: one MP4 file with the mixture and four stems, for DJ software.
 
-MERGED: Native Instruments' Stems: one MP4 file with the mixture and four stems, for DJ software.
-
-Such a file is an MP4 whose first audio track is the mixture, which any player plays, whose four
-other tracks are the stems, and whose box `moov/udta/stem` holds JSON: the stems' names and colours
-and the settings of a compressor and a limiter for their sum.
+The first audio track is the mixture, which any player plays; the other four are the stems. The box
+`moov/udta/stem` contains JSON: the stems' names and colours, and the settings of a compressor and
+a limiter for their sum. MP4 boxes are specified in ISO/IEC 14496-12.
 """
 
 import json
@@ -17,90 +15,16 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-from htdemucs.audio.ffmpeg import printable, reporting
-from htdemucs.audio.formats import AudioEncoding
+from htdemucs.audio.encoding import AudioEncoding
+from htdemucs.audio.ffmpeg import audio_errors, printable
 from htdemucs.audio.read import check_regular_file
 from htdemucs.audio.write import MediaWriter
 from htdemucs.errors import AudioError
 
-_HEADER = 8  # bytes: size and kind, 4 each
-_LONG_HEADER = 16  # bytes: with the size in 8 bytes of its own
-
-
-class Box(NamedTuple):
-    """A box's place, in bytes from the file's start."""
-
-    kind: bytes  # four characters
-    start: int
-    content: int  # where the content begins
-    end: int
-
-
-def find_box(file: BinaryIO, *kinds: bytes) -> Box | None:
-    """Find the first box of the first kind, in it the first of the second, and so on.
-
-    Raises ValueError on a box that is larger than what it is in.
-    """
-    found = Box(b"", 0, 0, file.seek(0, os.SEEK_END))
-    for kind in kinds:
-        inside = _boxes(file, found.content, found.end)
-        match = next((box for box in inside if box.kind == kind), None)
-        if match is None:
-            return None
-        found = match
-    return found
-
-
-def add_user_data(path: Path, kind: bytes, content: bytes) -> None:
-    """Add a box to the user data of the movie, `moov/udta`, which is made if need be.
-
-    The audio must lie before `moov`, as FFmpeg writes it: then no part of it moves, and the
-    chunk offsets stay right. Raises ValueError where it does not, and OSError.
-    """
-    with path.open("r+b") as file:
-        moov = find_box(file, b"moov")
-        if moov is None or moov.end != file.seek(0, os.SEEK_END):
-            raise ValueError("the file does not end with its moov box")
-        udta = find_box(file, b"moov", b"udta")
-        added = _packed(kind, content)
-        if udta is None:
-            added = _packed(b"udta", added)
-        place = udta.end if udta else moov.end
-        file.seek(place)
-        rest = file.read()
-        file.seek(place)
-        file.write(added + rest)
-        for box in (udta, moov):
-            if box is not None:
-                file.seek(box.start)
-                file.write((box.end - box.start + len(added)).to_bytes(4, "big"))
-
-
-def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
-    while end - start >= _HEADER:
-        file.seek(start)
-        size = int.from_bytes(file.read(4), "big")
-        kind = file.read(4)
-        content = start + _HEADER
-        if size == 0:
-            size = end - start
-        elif size == 1:
-            size = int.from_bytes(file.read(8), "big")
-            content = start + _LONG_HEADER
-        if not content - start <= size <= end - start:
-            raise ValueError(f"the box at byte {start} has an impossible size")
-        yield Box(kind, start, content, start + size)
-        start += size
-
-
-def _packed(kind: bytes, content: bytes) -> bytes:
-    return (_HEADER + len(content)).to_bytes(4, "big") + kind + content
-
-
-# The format is made for four stems; the colours are those of NI's own tool, in its order: drums,
-# bass, other, vocals.
+# The format requires four stems. The colours are those of NI's own tool, in its order: drums, bass,
+# other, vocals.
 _COLORS = ("#009E73", "#D55E00", "#CC79A7", "#56B4E9")
-# NI's defaults, switched off: the stems add up to the mixture without them.
+# NI's defaults, but disabled: without them the stems add up to the mixture.
 _MASTERING = {
     "compressor": {
         "enabled": False,
@@ -121,24 +45,24 @@ _MAX_METADATA = 2**20  # bytes; about 500 are usual
 class StemFileWriter(MediaWriter):
     """Encodes a mixture and its four stems into one Stems file; name it `<track>.stem.mp4`.
 
-    All five are stereo AAC of the same length. The mixture is the track that players play; the
-    stems' tracks are disabled, which DJ software ignores. Every sample written comes back when
-    the file is read, in all five, and no more. The file is reproducible bit by bit.
+    All five are stereo AAC of the same length. Players play the mixture; the tracks of the stems
+    are marked as disabled, which DJ software ignores. Reading returns exactly as many samples as
+    were written, in all five. The same samples give the same bytes.
 
     Renaming on `close()`, errors, rates and memory are as in `AudioWriter`. `finish` sees the
     complete file with its stem metadata: `write_tags(..., format="m4a")` keeps them.
 
     Args:
-        path: the file; DJ software wants its name to end with ".stem.mp4".
-        sample_rate: of what is written, Hz; stored as it is from 8 to 96 kHz where AAC can.
+        path: the file; DJ software requires a name that ends with ".stem.mp4".
+        sample_rate: of the blocks, Hz; also of the file if AAC has it (8 to 96 kHz).
         stems: the names of exactly four stems, in the file's order.
         bitrate: kbit/s of each of the five tracks, 16 to 512; None takes 256.
         finish, temporary: as in `AudioWriter`.
 
-    Raises AudioError for any other number of stems, and where `AudioWriter` does.
+    Raises AudioError for any other number of stems, and as `AudioWriter` does.
     """
 
-    # The mixture first: FFmpeg enables the first track, and no other.
+    # The mixture is the first track, the only one that FFmpeg enables.
     _stream_count = 1 + len(_COLORS)
 
     def __init__(
@@ -165,7 +89,7 @@ class StemFileWriter(MediaWriter):
             finish=self._complete,
             temporary=temporary,
         )
-        self._finish_outside = finish
+        self._user_finish = finish
 
     def write(self, mixture: Tensor, stems: Mapping[str, Tensor]) -> None:
         """Append blocks (2, L), or (1, L) for both sides, of the mixture and of each stem.
@@ -196,20 +120,20 @@ class StemFileWriter(MediaWriter):
                 for name, color in zip(self.stems, _COLORS, strict=True)
             ],
         }
-        with self._reporting():
+        with self._audio_errors():
             add_user_data(temporary, b"stem", json.dumps(metadata).encode("ascii"))
-        if self._finish_outside is not None:
-            self._finish_outside(temporary)
+        if self._user_finish is not None:
+            self._user_finish(temporary)
 
 
 def read_stem_metadata(path: str | PathLike[str]) -> dict[str, Any]:
-    """Read what a Stems file says of its stems: the JSON object in its box `moov/udta/stem`.
+    """Return the JSON object in the box `moov/udta/stem` of a Stems file.
 
     Raises AudioError if the file is missing, unreadable or damaged, or has no such box.
     """
     path = Path(path)
     check_regular_file(path)
-    with reporting(path, "cannot be read", "check that it is an undamaged .stem.mp4 file"):
+    with audio_errors(path, "cannot be read", "check that it is an undamaged .stem.mp4 file"):
         with path.open("rb") as file:
             box = find_box(file, b"moov", b"udta", b"stem")
             if box is None:
@@ -225,3 +149,77 @@ def read_stem_metadata(path: str | PathLike[str]) -> dict[str, Any]:
         if not isinstance(metadata, dict):
             raise ValueError("its stem metadata is not a JSON object")
     return metadata
+
+
+_HEADER = 8  # bytes: size and kind, 4 each
+_LONG_HEADER = 16  # bytes: followed by a size of 8 bytes
+
+
+class _Box(NamedTuple):
+    """A box of an MP4 file. Offsets are from the start of the file, in bytes."""
+
+    kind: bytes  # four characters
+    start: int
+    content: int
+    end: int
+
+
+def find_box(file: BinaryIO, *path: bytes) -> _Box | None:
+    """Return the box at a path of kinds, the first of each kind in the one before.
+
+    Raises ValueError for a box that is larger than the one around it.
+    """
+    box = _Box(b"", 0, 0, file.seek(0, os.SEEK_END))
+    for kind in path:
+        children = _boxes(file, box.content, box.end)
+        child = next((child for child in children if child.kind == kind), None)
+        if child is None:
+            return None
+        box = child
+    return box
+
+
+def add_user_data(path: Path, kind: bytes, content: bytes) -> None:
+    """Add a box to `moov/udta`, which is created if it does not exist.
+
+    The audio must lie before `moov`, as FFmpeg writes it: then it does not move, and the
+    chunk offsets stay valid. Raises ValueError if it does not, and OSError.
+    """
+    with path.open("r+b") as file:
+        moov = find_box(file, b"moov")
+        if moov is None or moov.end != file.seek(0, os.SEEK_END):
+            raise ValueError("the file does not end with its moov box")
+        udta = find_box(file, b"moov", b"udta")
+        added = _to_bytes(kind, content)
+        if udta is None:
+            added = _to_bytes(b"udta", added)
+        offset = udta.end if udta else moov.end
+        file.seek(offset)
+        rest = file.read()
+        file.seek(offset)
+        file.write(added + rest)
+        for box in (udta, moov):
+            if box is not None:
+                file.seek(box.start)
+                file.write((box.end - box.start + len(added)).to_bytes(4, "big"))
+
+
+def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[_Box]:
+    while end - start >= _HEADER:
+        file.seek(start)
+        size = int.from_bytes(file.read(4), "big")
+        kind = file.read(4)
+        content = start + _HEADER
+        if size == 0:
+            size = end - start
+        elif size == 1:
+            size = int.from_bytes(file.read(8), "big")
+            content = start + _LONG_HEADER
+        if not content - start <= size <= end - start:
+            raise ValueError(f"the box at byte {start} has an impossible size")
+        yield _Box(kind, start, content, start + size)
+        start += size
+
+
+def _to_bytes(kind: bytes, content: bytes) -> bytes:
+    return (_HEADER + len(content)).to_bytes(4, "big") + kind + content

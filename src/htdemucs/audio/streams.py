@@ -1,4 +1,4 @@
-"""Audio that comes and goes through pipes: read once, as it arrives, and written as it is made."""
+"""Audio from and to pipes: read once, as it arrives, and written as it is computed."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -8,36 +8,32 @@ from pathlib import Path
 from typing import BinaryIO, Self, cast
 
 import av
-import torch
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from torch import Tensor
 
-from htdemucs.audio.concatenated import Part
-from htdemucs.audio.ffmpeg import Decoded, reporting
-from htdemucs.audio.formats import AudioEncoding, to_sample_format
+from htdemucs.audio.convert import SAMPLE_RATES
+from htdemucs.audio.decode_report import DecodeReport
+from htdemucs.audio.encoding import AudioEncoding, to_sample_format
+from htdemucs.audio.ffmpeg import DecodedFrame, audio_errors
 from htdemucs.audio.read import (
-    SAMPLE_RATES,
-    Findings,
-    Section,
+    choose_decoder,
     choose_stream,
-    coalesce,
-    decoded_frames,
-    decoder_for,
-    replace_nonfinite,
+    convert,
+    decode_frames,
+    join_frames,
 )
-from htdemucs.audio.wav_probe import is_endless, is_whole, pcm_codec
+from htdemucs.audio.wav_probe import has_unknown_length, is_complete_header, pcm_codec
 from htdemucs.audio.write import LAYOUTS
 from htdemucs.errors import AudioError
 
-SECONDS = 0.125  # of a block: a smaller part of the delay than the segment
-NAME = Path("standard input")
-_AT_ONCE = 1 << 15  # bytes
-_RAW = {16: "s16le", 24: "s24le", 32: "f32le"}  # by bit depth
-_PROBLEM = ("cannot be read", "send WAV, FLAC, MP3, Ogg or raw samples")
-_SAMPLES = ("u8", *(f"{kind}{order}" for kind in ("s16", "s24", "s32", "f32", "f64")
-                    for order in ("le", "be")))  # fmt: skip
+BLOCK_SECONDS = 0.125  # adds less to the delay than a segment does
+_NAME = Path("standard input")  # in error messages
+_READ_BYTES = 1 << 15
+_UNREADABLE = ("cannot be read", "send WAV, FLAC, MP3, Ogg or raw samples")
+_SAMPLE_FORMATS = ("u8", *(f"{kind}{order}" for kind in ("s16", "s24", "s32", "f32", "f64")
+                           for order in ("le", "be")))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,20 +41,22 @@ class RawFormat:
     """Samples without a header, channels interleaved.
 
     Attributes:
-        samples: FFmpeg's name of their kind, such as s16le or f32le.
+        sample_format: FFmpeg's name, such as s16le or f32le.
         sample_rate: Hz.
         channels: 1 to 64.
 
-    Raises AudioError if there is no such format.
+    Raises AudioError if FFmpeg does not have this format.
     """
 
-    samples: str
+    sample_format: str
     sample_rate: int
     channels: int
 
     def __post_init__(self) -> None:
-        if self.samples not in _SAMPLES:
-            raise AudioError(f"no raw samples {self.samples!r}; choose {', '.join(_SAMPLES)}")
+        if self.sample_format not in _SAMPLE_FORMATS:
+            raise AudioError(
+                f"no raw samples {self.sample_format!r}; choose {', '.join(_SAMPLE_FORMATS)}"
+            )
         if self.sample_rate not in SAMPLE_RATES:
             raise AudioError(f"raw samples cannot have {self.sample_rate} Hz; 1000 to 768000 can")
         if not 1 <= self.channels <= 64:
@@ -66,24 +64,22 @@ class RawFormat:
 
 
 class AudioPipe:
-    """Audio from a stream that can be read only once and may never end.
+    """Audio from a stream that can be read only once and may be endless.
 
-    It is any format that FFmpeg reads from its beginning on, or raw samples. WAV headers of writers
-    that did not know the length are understood. Iterating yields float32 blocks (C, L) as soon
-    as about `seconds` have arrived; what `AudioFile` says of samples and channels is true of them.
+    The stream may have any format that FFmpeg reads without seeking, or raw samples. WAV headers
+    without a valid length are understood. Iterating yields float32 blocks (C, L) as soon as about
+    `seconds` have arrived; samples and channels are converted as by `AudioFile`.
 
     Args:
         file: the stream; only `read1` (else `read`) is called.
-        sample_rate, channels: what iterating delivers; channels 1 or 2. Both may be set anew before
-            that.
+        sample_rate, channels: of the blocks; channels 1 or 2. Both may be changed before iterating.
         raw: the format of samples without a header.
         seconds: of a block.
 
     Attributes:
         source_sample_rate: of the stream.
-        source_length: samples at that rate that have been delivered; exact after the end.
 
-    Raises AudioError, here or while iterating, if the stream is no audio.
+    Raises AudioError, here or while iterating, if the stream is not audio.
     """
 
     def __init__(
@@ -93,127 +89,124 @@ class AudioPipe:
         sample_rate: int,
         channels: int,
         raw: RawFormat | None = None,
-        seconds: float = SECONDS,
+        seconds: float = BLOCK_SECONDS,
     ) -> None:
         self.sample_rate, self.channels = sample_rate, channels
         self._seconds = seconds
-        self.source_length = 0
-        self._findings = Findings()
+        self._report = DecodeReport()
         reader = _Reader(file)
-        head = b"" if raw else reader.peek()
-        with reporting(NAME, *_PROBLEM):
+        head = b"" if raw else reader.peek_header()
+        with audio_errors(_NAME, *_UNREADABLE):
             if not raw and not head:
-                raise AudioError(f"{NAME} is empty; send audio to it")
+                raise AudioError(f"{_NAME} is empty; send audio to it")
             codec = pcm_codec(io.BytesIO(head), 0)
-            container = _open(reader, raw, is_endless(head))
-            source = choose_stream(container, NAME)
-        decoder = decoder_for(source, Part(0, 0, codec=codec))
-        self._pieces = decoded_frames(container, source, decoder, self._findings)
-        with reporting(NAME, *_PROBLEM):
-            self._first = next(self._pieces, None)
+            container = _open(reader, raw, ignore_length=has_unknown_length(head))
+            stream = choose_stream(container, _NAME)
+        decoder = choose_decoder(stream, codec)
+        self._frames = decode_frames(container, stream, decoder, self._report)
+        with audio_errors(_NAME, *_UNREADABLE):
+            self._first = next(self._frames, None)
         if self._first is None:
-            raise AudioError(f"{NAME} contains no audio samples; send audio to it")
+            raise AudioError(f"{_NAME} contains no audio samples; send audio to it")
         self.source_sample_rate = self._first.format.sample_rate
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """Sentences for the listener about damage and assumptions so far."""
-        return self._findings.notes(filled=False)
+    def source_length(self) -> int:
+        """Samples so far at `source_sample_rate`; exact at the end."""
+        return self._report.source_length
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences for the user about damage and assumptions so far."""
+        return self._report.warnings(gaps_filled=False)
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Yield the blocks. Iterating again goes on, and does not begin anew."""
-        section: Section | None = None
-        with reporting(NAME, *_PROBLEM):
-            for piece in coalesce(self._all(), self._seconds):
-                if section is None or section.source != piece.format:
-                    if section is not None:
-                        yield section.flush()
-                    section = Section(piece.format, self.sample_rate, self.channels)
-                    self._findings.assumption = self._findings.assumption or section.assumption
-                    rate = Fraction(self.source_sample_rate, piece.format.sample_rate)
-                samples = torch.from_numpy(replace_nonfinite(piece.samples, self._findings))
-                self.source_length += round(samples.shape[1] * rate)
-                yield section.push(samples)
-        if section is not None:
-            yield section.flush()
+        """Yield the blocks. A second iteration continues where the first one stopped."""
+        frames = join_frames(self._remaining_frames(), self._seconds)
+        with audio_errors(_NAME, *_UNREADABLE):
+            yield from convert(
+                frames, self.sample_rate, self.channels, self.source_sample_rate, self._report
+            )
 
     def discard(self, until: Callable[[], bool]) -> None:
-        """Throw away what comes, until a piece has come when `until` is true."""
-        with reporting(NAME, *_PROBLEM):
+        """Drop frames until one arrives after `until()` has become true."""
+        with audio_errors(_NAME, *_UNREADABLE):
             while self._first is not None and not until():
-                self._first = next(self._pieces, None)
+                self._first = next(self._frames, None)
 
-    def _all(self) -> Iterator[Decoded]:
+    def _remaining_frames(self) -> Iterator[DecodedFrame]:
         if self._first is not None:
             first, self._first = self._first, None
             yield first
-        yield from self._pieces
+        yield from self._frames
 
 
-def _open(reader: "_Reader", raw: RawFormat | None, endless: bool) -> InputContainer:
-    options = {"protocol_whitelist": "pipe"}  # a playlist opens no other file
-    if endless:
+def _open(reader: "_Reader", raw: RawFormat | None, *, ignore_length: bool) -> InputContainer:
+    options = {"protocol_whitelist": "pipe"}  # a playlist cannot open other files
+    if ignore_length:
         options["ignore_length"] = "1"
     if raw is None:
         return av.open(reader, "r", options=options, metadata_errors="replace")
     options["sample_rate"] = str(raw.sample_rate)
     options["ch_layout"] = _layout(raw.channels)
-    return av.open(reader, "r", format=raw.samples, options=options)
+    return av.open(reader, "r", format=raw.sample_format, options=options)
 
 
 def _layout(channels: int) -> str:
-    """Return FFmpeg's name for so many channels, which have no places where they are many."""
+    """Return FFmpeg's name of the layout; more than two channels have no positions."""
     return LAYOUTS.get(channels, f"{channels} channels")
 
 
 class _Reader:
-    """A stream's bytes as they come, without waiting for as many as asked; FFmpeg reads it."""
+    """The stream for FFmpeg: `read` returns what has arrived instead of waiting for `count`."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._read = getattr(file, "read1", file.read)
-        self._held = b""
+        self._peeked = b""
 
-    def peek(self) -> bytes:
-        """Return enough of the first bytes to tell what WAV they are."""
-        while not is_whole(self._held) and (more := self._read(_AT_ONCE)):
-            self._held += more
-        return self._held
+    def peek_header(self) -> bytes:
+        """Return the first bytes, up to the end of a WAV header."""
+        while not is_complete_header(self._peeked) and (more := self._read(_READ_BYTES)):
+            self._peeked += more
+        return self._peeked
 
     def read(self, count: int) -> bytes:
         """Return at most `count` bytes; none at the end."""
-        if not self._held:
+        if not self._peeked:
             return self._read(count)
-        given, self._held = self._held[:count], self._held[count:]
-        return given
+        data, self._peeked = self._peeked[:count], self._peeked[count:]
+        return data
 
 
 class PipeWriter:
-    """Writes float32 blocks (C, L) of any number of channels to a stream, at once.
+    """Writes float32 blocks (C, L) of any number of channels to a stream, without delay.
 
     Args:
-        file: the stream, better without a buffer; it need not be seekable, and is not closed.
+        file: the stream, preferably unbuffered; it need not be seekable and is not closed.
         sample_rate: Hz.
         channels: interleaved.
         bit_depth: 16, 24 or 32 (floats).
-        raw: leave out the header. Else it is a WAV header of unknown length, as FFmpeg writes it.
+        raw: leave out the header, otherwise a WAV header of unknown length as FFmpeg writes it.
 
-    Raises BrokenPipeError where the reader has left, AudioError for an impossible depth.
+    Raises BrokenPipeError if the reader has closed the pipe, AudioError for an impossible depth.
     """
 
     def __init__(
         self, file: BinaryIO, sample_rate: int, channels: int, bit_depth: int, *, raw: bool = False
     ) -> None:
-        encoding = AudioEncoding("wav", bit_depth)
-        self._codec, self._rate = encoding.codec, sample_rate
+        self._encoding = AudioEncoding("wav", bit_depth)
+        self._sample_rate = sample_rate
         self._layout = _layout(channels)
-        self._written = 0
-        muxer = _RAW[bit_depth] if raw else self._codec.muxer
+        self._written = 0  # samples
+        codec = self._encoding.codec
+        # FFmpeg's raw formats are named like its PCM encoders.
+        muxer = codec.encoder.removeprefix("pcm_") if raw else self._encoding.audio_format.muxer
         options = {"fflags": "+bitexact", "flush_packets": "1"}
-        self._file, self._ready = file, _Bytes()
-        self._container = av.open(self._ready, "w", format=muxer, options=options)
-        stream = self._container.add_stream(self._codec.encoder, rate=sample_rate)
+        self._file, self._buffer = file, _Buffer()
+        self._container = av.open(self._buffer, "w", format=muxer, options=options)
+        stream = self._container.add_stream(codec.encoder, rate=sample_rate)
         self._stream = cast(AudioStream, stream)
-        self._stream.codec_context.format = self._codec.sample_format
+        self._stream.codec_context.format = codec.sample_format
         self._stream.codec_context.layout = self._layout
         self._container.start_encoding()
 
@@ -228,36 +221,37 @@ class PipeWriter:
             self._send()
 
     def write(self, block: Tensor) -> None:
-        """(C, L); L may be 0. Full scale limits what is louder, except in floats."""
+        """(C, L); L may be 0. Samples above full scale are limited, except in floats."""
         if not block.shape[-1]:
             return
-        samples = to_sample_format(block.detach().to("cpu").float().numpy(), self._codec)
-        frame = AudioFrame.from_ndarray(samples, self._codec.sample_format, self._layout)
-        frame.sample_rate, frame.pts = self._rate, self._written
-        frame.time_base = Fraction(1, self._rate)
+        samples = to_sample_format(block.detach().to("cpu").float().numpy(), self._encoding)
+        sample_format = self._encoding.codec.sample_format
+        frame = AudioFrame.from_ndarray(samples, sample_format, self._layout)
+        frame.sample_rate, frame.pts = self._sample_rate, self._written
+        frame.time_base = Fraction(1, self._sample_rate)
         self._written += block.shape[-1]
         self._container.mux(self._stream.encode(frame))
         self._send()
 
     def _send(self) -> None:
-        rest = memoryview(self._ready.take())
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        data = memoryview(self._buffer.take())
+        while data:
+            data = data[self._file.write(data) :]
         self._file.flush()
 
 
-class _Bytes:
-    """Takes FFmpeg's bytes, to be sent when it has returned: it goes on after an error."""
+class _Buffer:
+    """Collects FFmpeg's bytes, which are sent after it returns: FFmpeg ignores errors of a file."""
 
     def __init__(self) -> None:
-        self._held = bytearray()
+        self._data = bytearray()
 
     def write(self, data: bytes) -> int:
-        """Keep some bytes."""
-        self._held += data
+        """Append bytes; FFmpeg calls this."""
+        self._data += data
         return len(data)
 
     def take(self) -> bytes:
-        """Return all that are held, and keep them no longer."""
-        taken, self._held = self._held, bytearray()
-        return bytes(taken)
+        """Return the bytes and empty the buffer."""
+        data, self._data = self._data, bytearray()
+        return bytes(data)

@@ -1,4 +1,7 @@
-"""Tags and cover art from the track to its stems."""
+"""Tags and cover art: read from any file, written to the files of the stems.
+
+Tags are stored in several ways (`formats.TagScheme`), for which `_FIELDS` has the names.
+"""
 
 # mutagen has no type hints: what comes from it is Any here.
 # mypy: disallow-untyped-calls=False
@@ -20,21 +23,22 @@ from mutagen.oggopus import OggOpus
 from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
 
-from htdemucs.audio.ffmpeg import reporting
+from htdemucs.audio.ffmpeg import audio_errors
 from htdemucs.audio.read import open_audio
+from htdemucs.formats import FORMATS, TagScheme
 
 
 class _Field(NamedTuple):
-    """Where a tag is in each kind of file."""
+    """The names of a tag in each scheme."""
 
     id3: str
     mp4: str
-    others: tuple[str, ...] = ()  # names that other programs and FFmpeg have for it
+    aliases: tuple[str, ...] = ()  # names that other programs and FFmpeg use
 
 
-_FREE = "----:com.apple.iTunes:"  # before the names that MP4 itself does not know
-# By our name, which is that of Vorbis comments. What is not listed is not copied; loudness tags
-# such as ReplayGain must not be, since a stem is not as loud as its mixture.
+_FREE_FORM = "----:com.apple.iTunes:"  # prefix of names that MP4 does not define
+# By the name in Vorbis comments. Tags that are not listed are not copied. Loudness tags such as
+# ReplayGain must not be copied, since a stem is not as loud as its mixture.
 _FIELDS = {
     "title": _Field("TIT2", "\xa9nam"),
     "artist": _Field("TPE1", "\xa9ART"),
@@ -50,13 +54,13 @@ _FIELDS = {
     "discnumber": _Field("TPOS", "disk", ("disc",)),
     "bpm": _Field("TBPM", "tmpo", ("tempo", "wm/beatsperminute")),
     "initialkey": _Field(
-        "TKEY", _FREE + "initialkey", ("key", "initial key", "initial_key", "wm/initialkey")
+        "TKEY", _FREE_FORM + "initialkey", ("key", "initial key", "initial_key", "wm/initialkey")
     ),
-    "isrc": _Field("TSRC", _FREE + "ISRC", ("wm/isrc",)),
-    "label": _Field("TPUB", _FREE + "LABEL", ("organization", "publisher", "wm/publisher")),
+    "isrc": _Field("TSRC", _FREE_FORM + "ISRC", ("wm/isrc",)),
+    "label": _Field("TPUB", _FREE_FORM + "LABEL", ("organization", "publisher", "wm/publisher")),
     "lyrics": _Field("USLT", "\xa9lyr", ("unsyncedlyrics", "syncedlyrics", "wm/lyrics")),
     "originaldate": _Field(
-        "TDOR", _FREE + "ORIGINALDATE", ("originalyear", "wm/originalreleaseyear")
+        "TDOR", _FREE_FORM + "ORIGINALDATE", ("originalyear", "wm/originalreleaseyear")
     ),
     "compilation": _Field("TCMP", "cpil", ("wm/iscompilation",)),
     "titlesort": _Field("TSOT", "sonm", ("sort_name",)),
@@ -67,10 +71,10 @@ _FIELDS = {
 }
 _TITLES = {"title", "titlesort"}
 _TOTALS = {"tracknumber": "tracktotal", "discnumber": "disctotal"}  # in Vorbis comments
-_MILLISECONDS = 2  # of ID3's units of time, the one in use
-_LANGUAGE = "eng"  # of comments and lyrics in ID3, which cannot do without one
+_ID3_MILLISECONDS = 2  # ID3's number for this unit of time
+_ID3_LANGUAGE = "eng"  # ID3 requires one for comments and lyrics
 _MAX_PICTURE = 2**24 - 2**10  # bytes; a FLAC block's size has 24 bits
-_MAX_RIFF = 2**32 - 2**26  # bytes; a longer WAV file is RF64, or has no room for tags
+_MAX_RIFF = 2**32 - 2**26  # bytes; a larger WAV file is RF64, or has no room for tags
 
 
 @dataclass
@@ -88,16 +92,18 @@ def write_tags(
     format: str,
     title_suffix: str | None = None,
 ) -> bool:
-    """Write tags, of a file of any format, to another of any written format.
+    """Write tags to a file of any written format; return whether anything was written.
+
+    False if `tags` is empty or the file cannot hold them.
 
     Args:
         tags: from `read_tags`.
         target_path: a finished file without tags; its name does not matter.
-        format: what the target is: wav, flac, mp3, ogg, opus or m4a.
+        format: of the target, a key of `FORMATS`.
         title_suffix: a title "Song" becomes "Song (title_suffix)".
 
-    Returns whether anything was written: False where there are no tags, or the target cannot hold
-    them. Raises AudioError only if the target could not be saved, and may be damaged now.
+    Raises:
+        AudioError: the target could not be saved, and may be damaged now.
     """
     target = Path(target_path)
     if not (tags.fields or tags.pictures):
@@ -106,13 +112,15 @@ def write_tags(
         titles = {name: tags.fields[name] for name in tags.fields.keys() & _TITLES}
         renamed = {n: [f"{title} ({title_suffix})" for title in titles[n]] for n in titles}
         tags = replace(tags, fields=tags.fields | renamed)
-    write = _WRITERS[format]
+    scheme = FORMATS[format].tags
+    if scheme is None:
+        return False
     try:
-        write(target, tags)
+        _WRITERS[scheme](target, tags)
     except Exception as error:
-        # Text or pictures that a format cannot hold are refused before anything is written. What
-        # the system refuses, such as more space on the disk, mutagen wraps in its own error.
-        with reporting(target, "cannot take tags", "check its folder and the free space"):
+        # Text or pictures that a format cannot hold are rejected before anything is written.
+        # mutagen wraps errors of the system, such as a full disk, in its own.
+        with audio_errors(target, "cannot take tags", "check its folder and the free space"):
             for cause in (error, *error.args):
                 if isinstance(cause, OSError):
                     raise cause from error
@@ -121,16 +129,18 @@ def write_tags(
 
 
 def read_fields(path: Path) -> dict[str, str]:
-    """The first value of each common tag of a file, by its name in Vorbis comments."""
+    """Return the first value of each common tag of a file, by its name in Vorbis comments."""
     return {name: values[0] for name, values in read_tags(path).fields.items() if values}
 
 
 def read_tags(path: Path) -> Tags:
-    """Return the tags of a file; none where they are damaged or pictures too large."""
-    # Tags are the least trustworthy bytes of a file, and never worth losing a stem for: whatever
-    # a parser trips over means that there are none.
+    """Return the tags of a file; none if they are damaged, and no pictures that are too large."""
+    # Tags are often damaged, and never worth losing a stem for: any error means no tags.
     try:
-        source = _opened(path)
+        try:
+            source: Any = mutagen.File(path)
+        except mutagen.MutagenError:
+            source = id3.ID3FileType(path)  # a tag before something that is not MP3
         tags = Tags()
         if source is not None and source.tags is not None:
             if isinstance(source.tags, id3.ID3):
@@ -147,40 +157,33 @@ def read_tags(path: Path) -> Tags:
         return Tags()
 
 
-def _opened(path: Path) -> Any:
-    try:
-        return mutagen.File(path)
-    except mutagen.MutagenError:
-        return id3.ID3FileType(path)  # a tag before something that is no MP3
-
-
 def _from_ffmpeg(path: Path) -> Tags:
-    """Ask FFmpeg about files that mutagen does not know: WAV's INFO chunk, Matroska, WMA."""
+    """Return the tags that only FFmpeg can read: WAV's INFO chunk, Matroska, WMA."""
     with open_audio(path) as (container, stream):
         found = {**stream.metadata, **container.metadata}
-    return _by_our_names({name: [text] for name, text in found.items()})
+    return _known_fields({name: [text] for name, text in found.items()})
 
 
-def _by_our_names(found: Mapping[str, list[str]]) -> Tags:
-    """Keep the fields of `_FIELDS`; of several names for one of them, the first in its order."""
+def _known_fields(found: Mapping[str, list[str]]) -> Tags:
+    """Return the fields listed in `_FIELDS`; of several names for one, the first in its order."""
     lower = {name.lower(): values for name, values in found.items()}
     tags = Tags()
-    for name, places in _FIELDS.items():
-        for known in (name, *places.others):
-            values = [value for value in lower.get(known, []) if value]
+    for name, field_names in _FIELDS.items():
+        for alias in (name, *field_names.aliases):
+            values = [value for value in lower.get(alias, []) if value]
             if values:
                 tags.fields.setdefault(name, values)
     return tags
 
 
 def _from_id3(source: Any) -> Tags:
-    tags = _by_our_names(
+    tags = _known_fields(
         {frame.desc: list(map(str, frame.text)) for frame in source.getall("TXXX")}
     )
-    for name, places in _FIELDS.items():
-        # Comments with a description are other programs' notes to themselves.
-        frames = source.getall(places.id3)
-        frames = [f for f in frames if places.id3 != "COMM" or not f.desc]
+    for name, field_names in _FIELDS.items():
+        # Other programs store their own data in comments with a description.
+        frames = source.getall(field_names.id3)
+        frames = [f for f in frames if field_names.id3 != "COMM" or not f.desc]
         if name == "lyrics" and not frames:
             frames = source.getall("SYLT")
         values = [text for frame in frames for text in _texts(frame) if text]
@@ -203,8 +206,8 @@ def _texts(frame: Any) -> list[str]:
 
 
 def _lrc(frame: Any) -> str:
-    """Return lyrics with times as other formats have them: a line "[mm:ss.xx]text" for each."""
-    if frame.format != _MILLISECONDS:
+    """Return synchronised lyrics in the LRC format of other schemes: lines "[mm:ss.xx]text"."""
+    if frame.format != _ID3_MILLISECONDS:
         return "\n".join(text.strip() for text, _ in frame.text)
     lines = []
     for text, milliseconds in frame.text:
@@ -219,11 +222,11 @@ def _from_mp4(source: Any) -> Tags:
         for name, values in source.tags.items()
         if name.startswith("----:")
     }
-    tags = _by_our_names(free)
-    for name, places in _FIELDS.items():
-        stored = source.tags.get(places.mp4, [])
+    tags = _known_fields(free)
+    for name, field_names in _FIELDS.items():
+        stored = source.tags.get(field_names.mp4, [])
         values = [value for value in ([stored] if name == "compilation" else stored) if value]
-        if places.mp4.startswith(_FREE) or not values:
+        if field_names.mp4.startswith(_FREE_FORM) or not values:
             continue
         if name in _TOTALS:
             values = [f"{number}/{total}" if total else f"{number}" for number, total in values]
@@ -237,7 +240,7 @@ def _from_mp4(source: Any) -> Tags:
 
 
 def _from_vorbis(source: Any) -> Tags:
-    tags = _by_our_names(source.tags.as_dict())
+    tags = _known_fields(source.tags.as_dict())
     for name, total_name in _TOTALS.items():
         total = source.tags.get(total_name, [])
         values = tags.fields.get(name)
@@ -261,13 +264,13 @@ def _fill_id3(target: Any, tags: Tags) -> None:
     for name, values in tags.fields.items():
         make = getattr(id3, _FIELDS[name].id3)
         if name == "lyrics":
-            target.add(make(encoding=utf8, text="\n\n".join(values), lang=_LANGUAGE))
+            target.add(make(encoding=utf8, text="\n\n".join(values), lang=_ID3_LANGUAGE))
         elif name == "comment":
-            target.add(make(encoding=utf8, text=values, lang=_LANGUAGE))
+            target.add(make(encoding=utf8, text=values, lang=_ID3_LANGUAGE))
         else:
             target.add(make(encoding=utf8, text=values))
     for number, picture in enumerate(tags.pictures):
-        # The description tells pictures apart; the first one goes without, as is usual.
+        # ID3 requires different descriptions; the first one is usually empty.
         target.add(
             id3.APIC(
                 encoding=utf8,
@@ -279,13 +282,13 @@ def _fill_id3(target: Any, tags: Tags) -> None:
         )
 
 
-def _write_mp3(path: Path, tags: Tags) -> None:
+def _write_id3(path: Path, tags: Tags) -> None:
     target = id3.ID3()
     _fill_id3(target, tags)
     target.save(path)
 
 
-def _write_wav(path: Path, tags: Tags) -> None:
+def _write_riff(path: Path, tags: Tags) -> None:
     if path.stat().st_size > _MAX_RIFF:
         raise mutagen.MutagenError("no room for tags in a WAV file of 4 GB")
     target: Any = WAVE(path)
@@ -294,7 +297,8 @@ def _write_wav(path: Path, tags: Tags) -> None:
     target.save()
 
 
-def _fill_vorbis(target: Any, tags: Tags) -> None:
+def _write_vorbis(path: Path, tags: Tags) -> None:
+    target: Any = mutagen.File(path, [FLAC, OggVorbis, OggOpus])
     if target.tags is None:
         target.add_tags()
     for name, values in tags.fields.items():
@@ -304,28 +308,17 @@ def _fill_vorbis(target: Any, tags: Tags) -> None:
         else:
             target.tags[name] = values
 
-
-def _write_flac(path: Path, tags: Tags) -> None:
-    target = FLAC(path)
-    _fill_vorbis(target, tags)
-    for picture in tags.pictures:
-        target.add_picture(picture)
-    target.save()
-
-
-def _write_ogg(kind: type[OggVorbis | OggOpus]) -> Callable[[Path, Tags], None]:
-    def write(path: Path, tags: Tags) -> None:
-        target: Any = kind(path)
-        _fill_vorbis(target, tags)
+    if isinstance(target, FLAC):
+        for picture in tags.pictures:
+            target.add_picture(picture)
+    else:
         target.tags["metadata_block_picture"] = [
             base64.b64encode(picture.write()).decode("ascii") for picture in tags.pictures
         ]
-        target.save()
-
-    return write
+    target.save()
 
 
-def _write_m4a(path: Path, tags: Tags) -> None:
+def _write_mp4(path: Path, tags: Tags) -> None:
     target: Any = MP4(path)
     if target.tags is None:
         target.add_tags()
@@ -333,18 +326,18 @@ def _write_m4a(path: Path, tags: Tags) -> None:
         atom = _FIELDS[name].mp4
         if (stored := _mp4_values(name, atom, values)) is not None:
             target.tags[atom] = stored
-    formats = {"image/png": MP4Cover.FORMAT_PNG, "image/jpeg": MP4Cover.FORMAT_JPEG}
+    image_formats = {"image/png": MP4Cover.FORMAT_PNG, "image/jpeg": MP4Cover.FORMAT_JPEG}
     target.tags["covr"] = [
-        MP4Cover(picture.data, formats[picture.mime])
+        MP4Cover(picture.data, image_formats[picture.mime])
         for picture in tags.pictures
-        if picture.mime in formats
+        if picture.mime in image_formats
     ]
     target.save()
 
 
 def _mp4_values(name: str, atom: str, values: list[str]) -> Any:
-    """Return what mutagen writes into an atom; None if it cannot hold the values."""
-    if atom.startswith(_FREE):
+    """Return the values for an atom as mutagen takes them; None if it cannot hold them."""
+    if atom.startswith(_FREE_FORM):
         return [MP4FreeForm(value.encode("utf-8")) for value in values]
     if name == "compilation":
         return values[0].strip() not in ("0", "")
@@ -358,11 +351,9 @@ def _mp4_values(name: str, atom: str, values: list[str]) -> Any:
     return None
 
 
-_WRITERS: dict[str, Callable[[Path, Tags], None]] = {
-    "wav": _write_wav,
-    "flac": _write_flac,
-    "mp3": _write_mp3,
-    "ogg": _write_ogg(OggVorbis),
-    "opus": _write_ogg(OggOpus),
-    "m4a": _write_m4a,
+_WRITERS: dict[TagScheme, Callable[[Path, Tags], None]] = {
+    "id3": _write_id3,
+    "riff": _write_riff,
+    "vorbis": _write_vorbis,
+    "mp4": _write_mp4,
 }

@@ -1,7 +1,6 @@
-"""Waveform blocks into an audio file that appears only when it is complete."""
+"""Blocks of samples into an audio file, which appears only when it is complete."""
 
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
@@ -15,22 +14,22 @@ from av.container import OutputContainer
 from av.packet import Packet
 from torch import Tensor
 
-from htdemucs.audio.convert import Resampler
-from htdemucs.audio.ffmpeg import printable, reporting
-from htdemucs.audio.formats import AudioEncoding, to_sample_format
-from htdemucs.audio.read import SAMPLE_RATES
+from htdemucs.audio.convert import SAMPLE_RATES, Resampler
+from htdemucs.audio.encoding import AudioEncoding, to_sample_format
+from htdemucs.audio.ffmpeg import audio_errors, printable
 from htdemucs.errors import AudioError
+from htdemucs.fsutil import AtomicFile
 
 LAYOUTS = {1: "mono", 2: "stereo"}
-_SHORTEST_MP3 = 47  # samples; FFmpeg cannot remove the delay from a file with fewer frames
-_FRAME_LENGTH = 16_384  # samples handed to FFmpeg at once; it cuts them to the codec's frames
+_MIN_MP3_LENGTH = 47  # samples; FFmpeg cannot remove the delay from a shorter file
+_FRAME_LENGTH = 16_384  # samples given to FFmpeg at a time; it cuts them to the codec's frames
 
 
 class MediaWriter:
-    """Encodes a waveform (streams * channels, L), cut into its streams, into one file.
+    """Base of the writers: encodes one or more streams of the same length into one file.
 
-    All that `AudioWriter` says of the file, its names and its errors happens here, for one stream
-    or for several that run side by side; how they are written is left to the subclasses.
+    A waveform (streams * channels, L) is split into its streams. `AudioWriter` documents the file,
+    its names and the errors; `StemFileWriter` has several streams.
     """
 
     _stream_count: ClassVar[int] = 1
@@ -56,14 +55,18 @@ class MediaWriter:
             raise AudioError(f"{name} cannot get {sample_rate} Hz; write 1000 to 768000 Hz")
         self._finish = finish
         self._stored_rate = encoding.stored_rate(sample_rate)
+        accepted = encoding.audio_format.channels
+        self._stored_channels = channels if channels in accepted else accepted[0]
         self._resampler = Resampler(sample_rate, self._stored_rate, self._stream_count * channels)
-        self._encoded = 0  # samples handed to the encoders, a channel
-        # The final name may already be as long as a name can be, so this one is not made from it.
-        own = self.path.with_name(f".htdemucs-{secrets.token_hex(6)}.partial")
-        self._temporary = temporary or own
+        self._encoded = 0  # samples given to the encoders, in each channel
         self._container: OutputContainer | None = None
-        with self._reporting():
-            _check_target(self.path)
+        with self._audio_errors():
+            self._file = AtomicFile(self.path, temporary)
+            # Report now, not after hours of work, that the final name cannot be used.
+            if self.path.is_dir():
+                raise AudioError(f"{name} is a folder; choose another file name")
+            with suppress(FileNotFoundError):
+                self.path.lstat()
             self._open()
 
     def __enter__(self) -> Self:
@@ -76,11 +79,11 @@ class MediaWriter:
             self.abort()
 
     def close(self) -> None:
-        """Finish the file and give it its name. Closing again, or after `abort`, does nothing."""
+        """Finish the file and give it its name. Does nothing after `close` or `abort`."""
         if self._container is None:
             return
         try:
-            with self._reporting():
+            with self._audio_errors():
                 self._encode(self._resampler.flush())
                 if not self._encoded:
                     raise AudioError(f"{printable(self.path)} got no samples; nothing was saved")
@@ -89,37 +92,34 @@ class MediaWriter:
                         self._container.mux(packet)
                 self._container.close()
             if self._finish is not None:
-                self._finish(self._temporary)
-            with self._reporting():
-                self._temporary.replace(self.path)
+                self._finish(self._file.temporary)
+            with self._audio_errors():
+                self._file.commit()
             self._container = None
         finally:
             self.abort()
 
     def abort(self) -> None:
-        """Give up: remove what was written so far. After `close` it does nothing."""
+        """Remove what was written so far. Does nothing after `close`."""
         if self._container is None:
             return
-        # Closing writes the trailer, which fails again where writing has failed.
+        # Closing writes the trailer, which fails again if writing has failed.
         with suppress(av.FFmpegError, OSError):
             self._container.close()
         self._container = None
         with suppress(OSError):
-            self._temporary.unlink()
+            self._file.discard()
 
     def _append(self, block: Tensor) -> None:
         """(streams * channels, L); L may be anything, also 0."""
-        with self._reporting():
+        with self._audio_errors():
             self._encode(self._resampler.push(block.detach().to("cpu").float()))
 
     def _open(self) -> None:
-        codec = self.encoding.codec
-        # Vorbis is the one encoder here that knows no mono.
-        self._stored_channels = 2 if codec.encoder == "vorbis" else self.channels
         self._container = av.open(
-            f"file:{self._temporary}",
+            f"file:{self._file.temporary}",
             "w",
-            format=codec.muxer,
+            format=self.encoding.audio_format.muxer,
             options=self.encoding.muxer_options(self._stored_rate),
         )
         try:
@@ -130,17 +130,17 @@ class MediaWriter:
             raise
 
     def _add_stream(self, container: OutputContainer) -> AudioStream:
-        codec = self.encoding.codec
+        bitrate = self.encoding.bitrate or self.encoding.audio_format.default_bitrate or 0
         stream = cast(
             AudioStream,
             container.add_stream(
-                codec.encoder,
+                self.encoding.codec.encoder,
                 rate=self._stored_rate,
                 options=self.encoding.encoder_options(),
-                bit_rate=1_000 * (self.encoding.bitrate or codec.bitrate or 0),
+                bit_rate=1_000 * bitrate,
             ),
         )
-        stream.codec_context.format = codec.sample_format
+        stream.codec_context.format = self.encoding.codec.sample_format
         stream.codec_context.layout = LAYOUTS[self._stored_channels]
         return stream
 
@@ -148,16 +148,15 @@ class MediaWriter:
         if self._container is None:
             raise AudioError(f"{printable(self.path)} is closed; open a new writer for more")
         for start in range(0, block.shape[1], _FRAME_LENGTH):
-            piece = block[:, start : start + _FRAME_LENGTH]
-            for stream, part in zip(self._streams, piece.split(self.channels), strict=True):
+            samples = block[:, start : start + _FRAME_LENGTH]
+            for stream, part in zip(self._streams, samples.split(self.channels), strict=True):
                 self._container.mux(stream.encode(self._frame(part)))
-            self._encoded += piece.shape[1]
+            self._encoded += samples.shape[1]
 
-    def _frame(self, part: Tensor) -> AudioFrame:
-        codec = self.encoding.codec
+    def _frame(self, samples: Tensor) -> AudioFrame:
         frame = AudioFrame.from_ndarray(
-            to_sample_format(part.expand(self._stored_channels, -1).numpy(), codec),
-            format=codec.sample_format,
+            to_sample_format(samples.expand(self._stored_channels, -1).numpy(), self.encoding),
+            format=self.encoding.codec.sample_format,
             layout=LAYOUTS[self._stored_channels],
         )
         frame.sample_rate = self._stored_rate
@@ -166,12 +165,14 @@ class MediaWriter:
         return frame
 
     def _last_packets(self, stream: AudioStream) -> Iterator["Packet[AudioStream]"]:
-        """Yield what the encoder still holds, so that the file ends with the last sample.
+        """Yield the encoder's remaining packets, so that the file ends with the last sample.
 
-        FFmpeg writes the padding of the last packet alone into an MP3's header. Where the packet
-        before it is partly padding too, the last one has no sample and is left out.
+        FFmpeg writes only the padding of the last packet into an MP3's header. If the packet
+        before it is partly padding too, the last one contains no sample and is left out.
         """
-        may_end_early = self.encoding.format == "mp3" and self._encoded >= _SHORTEST_MP3
+        may_end_early = (
+            self.encoding.codec.encoder == "libmp3lame" and self._encoded >= _MIN_MP3_LENGTH
+        )
         is_complete = False
         for packet in stream.encode(None):
             if is_complete and may_end_early:
@@ -179,28 +180,28 @@ class MediaWriter:
             if packet.duration is not None:
                 is_complete = 0 < packet.duration < stream.codec_context.frame_size
             if packet.pts is not None and packet.duration:
-                # Vorbis claims whole frames of 64.
+                # Vorbis declares whole frames of 64.
                 packet.duration = min(packet.duration, self._encoded - packet.pts)
             yield packet
 
-    def _reporting(self) -> AbstractContextManager[None]:
-        return reporting(self.path, "cannot be written", "check its folder and the free space")
+    def _audio_errors(self) -> AbstractContextManager[None]:
+        return audio_errors(self.path, "cannot be written", "check its folder and the free space")
 
 
 class AudioWriter(MediaWriter):
-    """Encodes float32 blocks (C, L) into `path`, mono or stereo, in memory that does not grow.
+    """Encodes float32 blocks (C, L) into `path`, mono or stereo; memory does not grow.
 
     The file is written under a hidden temporary name in the same folder and renamed on
-    `close()`; until then, and after an error, whatever `path` held stays as it was. Parent
-    folders are made. Used as a context manager it closes, or on an exception aborts.
+    `close()`; until then, and after an error, what was at `path` stays unchanged. Parent
+    folders are made. As a context manager it closes, or aborts on an exception.
 
-    Every sample written comes back when the file is read, and no more, for lossy formats too.
-    Where the format cannot hold `sample_rate` (opus: only 48 kHz; mp3: up to 48 kHz; m4a: up to
+    Reading the file returns exactly as many samples as were written, for lossy formats too.
+    If the format cannot hold `sample_rate` (opus: only 48 kHz; mp3: up to 48 kHz; m4a: up to
     96 kHz), the waveform is resampled to `AudioEncoding.stored_rate`.
 
-    `finish` is called with the temporary file's path once it is encoded, before the renaming:
-    the place to write tags. `temporary` is a hidden name to use instead of one of its own, so that
-    what a killed process left is written over.
+    `finish` is called with the temporary file's path once it is encoded, before it is renamed;
+    it may write tags. `temporary` is the hidden name to use instead of a random one, so that
+    the file of a killed process is overwritten.
 
     Raises AudioError for an impossible request, for a file that cannot be written (permission,
     full disk), and on closing without a single sample.
@@ -214,12 +215,3 @@ class AudioWriter(MediaWriter):
                 f"not {tuple(block.shape)}"
             )
         self._append(block)
-
-
-def _check_target(path: Path) -> None:
-    """Find out now, not after hours of work, that the final name cannot be used."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        raise AudioError(f"{printable(path)} is a folder; choose another file name")
-    with suppress(FileNotFoundError):
-        path.lstat()

@@ -15,20 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from htdemucs.audio.ffmpeg import printable, reporting
+from htdemucs.audio.ffmpeg import audio_errors, printable
 from htdemucs.batch import remote
 from htdemucs.errors import AudioError, HTDemucsError, StorageError
+from htdemucs.formats import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
 from htdemucs.stems.manifest import read_manifest, written_files
 
-_AUDIO = (
-    "aac ac3 aif aifc aiff alac amr ape au bwf caf dff dsf dts eac3 flac m4a m4b m4r mka mp2 mp3 "
-    "mpc oga ogg opus ra rf64 shn snd spx tak tta voc w64 wav wave weba wma wv"
-)
-_VIDEO = (
-    "3g2 3gp asf avi f4v flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogm ogv rm rmvb ts vob webm wmv"
-)
 # Files with these extensions are found in folders. A file that is named may have any extension.
-EXTENSIONS = frozenset(f".{name}" for name in f"{_AUDIO} {_VIDEO}".split())
+EXTENSIONS = AUDIO_EXTENSIONS | VIDEO_EXTENSIONS
 PLAYLISTS = frozenset({".m3u", ".m3u8"})
 ENCODINGS = ("cp1252", "gb18030", "cp932", "cp1251")  # of playlists that are not in Unicode
 LIST, TABLE = ".txt", ".parquet"
@@ -403,7 +397,7 @@ def _read_list(source: str) -> list[str]:
         if remote.is_url(source):
             path = Path(scratch) / "list"
             remote.download(source, path)
-        with reporting(Path(source), "cannot be read", "check the path"):
+        with audio_errors(Path(source), "cannot be read", "check the path"):
             data = path.read_bytes()
     entries = (line.strip() for line in _decode(data).split("\n"))
     return [entry for entry in entries if entry and not entry.startswith("#")]

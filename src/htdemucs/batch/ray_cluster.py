@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from htdemucs.audio.ffmpeg import reporting
+from htdemucs.audio.ffmpeg import audio_errors
 from htdemucs.batch import remote
 from htdemucs.batch.inputs import Track
 from htdemucs.batch.library import Library
@@ -380,7 +380,7 @@ class ResultTable:
             return
         remedy = "check its folder, or choose another path for the table"
         with (
-            reporting(Path(location), "cannot be written", remedy),
+            audio_errors(Path(location), "cannot be written", remedy),
             atomic_write(Path(location)) as partial,
         ):
             save(partial)

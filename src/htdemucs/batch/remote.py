@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from htdemucs.audio.ffmpeg import reason, reporting
+from htdemucs.audio.ffmpeg import audio_errors, reason
 from htdemucs.errors import AudioError, HTDemucsError, StorageError
 from htdemucs.fsutil import atomic_write, delete_locked, open_locked
 from htdemucs.stems.manifest import MAX_SIZE, is_unchanged, parse_manifest, read_manifest
@@ -150,7 +150,7 @@ def check_writable(folder: str) -> None:
     if not is_url(folder):
         probe_path = Path(folder, ".htdemucs-probe")
         with (
-            reporting(Path(folder), "cannot be written to", "choose another folder"),
+            audio_errors(Path(folder), "cannot be written to", "choose another folder"),
             atomic_write(probe_path) as partial,
         ):
             partial.touch()
@@ -234,7 +234,7 @@ def scratch_folder(parent: Path | None, name: str, location: str) -> Iterator[Pa
     """
     folder = _scratch_parent(parent) / name
     path = folder.with_suffix(".lock")
-    with reporting(path, "cannot be locked", "choose another folder for scratch files"):
+    with audio_errors(path, "cannot be locked", "choose another folder for scratch files"):
         lock = open_locked(path)
     if lock is None:
         raise AudioError(f"{location} is being separated by another htdemucs; wait for it")

@@ -11,7 +11,7 @@ import click
 from htdemucs.cli import options as opt
 from htdemucs.cli.console import print_status, print_table, status_console
 from htdemucs.cli.keyboard import Keyboard
-from htdemucs.cli.progress import ConsoleReporter, reporting
+from htdemucs.cli.progress import ConsoleReporter, audio_errors
 from htdemucs.cli.stdio_options import (
     exit_on_signals,
     pipe_depth_option,
@@ -121,7 +121,7 @@ def live(
     """Separate what is playing, while it plays: from one device to another, or in pipes."""
     pipes = not (input_device or output_device or sys.stdin.isatty())
     with (
-        reporting(progress, quiet=quiet, console=ConsoleReporter(bars=pipes)) as on_event,
+        audio_errors(progress, quiet=quiet, console=ConsoleReporter(bars=pipes)) as on_event,
         exit_on_signals(),
     ):
         from htdemucs.audio import SoundCard
@@ -192,10 +192,10 @@ def _print_options(options: "Sequence[LiveOption]") -> None:
 
 def _pipe(source: "RawFormat | None") -> "AudioPipe":
     from htdemucs.audio import AudioPipe
-    from htdemucs.audio.soundcard import SECONDS
+    from htdemucs.audio.soundcard import BLOCK_SECONDS
 
     return AudioPipe(
-        standard_input(), sample_rate=SAMPLE_RATE, channels=2, raw=source, seconds=SECONDS
+        standard_input(), sample_rate=SAMPLE_RATE, channels=2, raw=source, seconds=BLOCK_SECONDS
     )
 
 
@@ -306,16 +306,16 @@ def _report(player: "LivePlayer", realtime: "RealTimeSeparator", card: "SoundCar
 def _print_devices() -> None:
     from rich.table import Table
 
-    from htdemucs.audio import devices
+    from htdemucs.audio import list_devices
 
     table = Table()
     for header in ("name", "inputs", "outputs", "Hz", "default"):
         table.add_column(
             header, justify="right" if header in ("inputs", "outputs", "Hz") else "left"
         )
-    for device in devices():
+    for device in list_devices():
         numbers = map(str, (device.inputs, device.outputs, device.sample_rate))
-        table.add_row(device.name, *numbers, ", ".join(device.defaults))
+        table.add_row(device.name, *numbers, ", ".join(device.default_for))
     print_table(table)
 
 

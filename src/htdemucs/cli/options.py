@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from htdemucs.formats import FORMATS
 from htdemucs.settings import EngineSettings
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ Decorator = Callable[[F], F]
 KEEP = "keep"
 SAMPLE_RATES = range(8_000, 384_001)  # Hz
 DEFAULTS = EngineSettings()
+BIT_DEPTHS = sorted({depth for row in FORMATS.values() for depth in row.bit_depths})
+PRESETS = FORMATS["mp3"].presets
 
 # Headings of the help, in the order in which a command uses them.
 OUTPUT = "What to write"
@@ -96,6 +99,28 @@ def number(low: float, high: float = math.inf) -> Callable[..., Any]:
 def choice(*values: str) -> click.Choice[str]:
     """Return the type of an option that takes one of these values, in upper or lower case."""
     return click.Choice(values, case_sensitive=False)
+
+
+def _bitrate_help() -> str:
+    """Return the formats that have a bitrate, with the default one."""
+    *others, last = (
+        f"{row.name} ({row.default_bitrate})" for row in FORMATS.values() if row.default_bitrate
+    )
+    return f"kbit/s of {', '.join(others)} and {last}."
+
+
+def _bit_depth_help() -> str:
+    """Return the bit depths, with the names of the formats if not all have them."""
+    lossless = [row for row in FORMATS.values() if row.is_lossless]
+    depths = []
+    for depth in BIT_DEPTHS:
+        rows = [row for row in lossless if depth in row.bit_depths]
+        is_float = any(codec.is_float for codec in rows[0].codecs if codec.bit_depth == depth)
+        names = "" if rows == lossless else f"{' and '.join(row.name for row in rows)} only"
+        notes = ", ".join(filter(None, ["float" if is_float else "", names]))
+        depths.append(f"{depth} ({notes})" if notes else f"{depth}")
+    formats = " and ".join(row.name for row in lossless)
+    return f"In {formats}: {', '.join(depths)}, or keep the track's; by default 16."
 
 
 def _all(*decorators: Decorator[Any]) -> Decorator[Any]:
@@ -272,7 +297,7 @@ output_options = _all(
     option(
         "--format",
         "file_format",
-        type=choice("wav", "flac", "mp3", "ogg", "opus", "m4a"),
+        type=choice(*FORMATS),
         heading=OUTPUT,
         help="File format; by default wav.",
     ),
@@ -281,12 +306,12 @@ output_options = _all(
         type=int,
         heading=OUTPUT,
         metavar="KBPS",
-        help="kbit/s of mp3 (320), opus (192) and m4a (256).",
+        help=_bitrate_help(),
     ),
     option(
         "--mp3-preset",
         type=int,
-        callback=number(2, 7),
+        callback=number(PRESETS[0], PRESETS[-1]),
         default=2,
         heading=OUTPUT,
         metavar="N",
@@ -296,7 +321,7 @@ output_options = _all(
         "--bit-depth",
         heading=OUTPUT,
         metavar="BITS|keep",
-        help="In wav and flac: 16, 24, 32 (float, wav only), or keep the track's; by default 16.",
+        help=_bit_depth_help(),
     ),
     option(
         "--sample-rate",
@@ -370,9 +395,12 @@ def output_settings(
     from htdemucs.stems import OutputOptions
 
     file_format = file_format or "wav"
-    depths = {None: 16, KEEP: 16, "16": 16, "24": 24, "32": 32}
+    depths = {None: 16, KEEP: 16, **{str(depth): depth for depth in BIT_DEPTHS}}
     if bit_depth not in depths:
-        raise click.UsageError(f"--bit-depth must be keep, 16, 24 or 32, not {bit_depth}")
+        *lower, highest = map(str, BIT_DEPTHS)
+        raise click.UsageError(
+            f"--bit-depth must be keep, {', '.join(lower)} or {highest}, not {bit_depth}"
+        )
     depth = depths[bit_depth]
     rate = None
     if sample_rate != KEEP:
@@ -384,7 +412,7 @@ def output_settings(
     return OutputOptions(
         encoding=AudioEncoding(
             format=file_format,
-            bit_depth=min(depth, 24) if file_format == "flac" else depth,
+            bit_depth=FORMATS[file_format].nearest_bit_depth(depth),
             bitrate=bitrate,
             mp3_preset=mp3_preset,
         ),

@@ -32,7 +32,7 @@ from htdemucs.results import TrackResult
 
 
 @contextmanager
-def reporting(
+def audio_errors(
     progress: str = "bar",
     *,
     quiet: bool = False,

@@ -16,10 +16,8 @@ from torch import Tensor
 
 from htdemucs.audio import AudioFile, zip_blocks
 from htdemucs.errors import EvaluationError
+from htdemucs.formats import AUDIO_EXTENSIONS
 
-AUDIO_SUFFIXES = frozenset(
-    {".wav", ".flac", ".aif", ".aiff", ".caf", ".w64", ".wv", ".mp3", ".ogg", ".opus", ".m4a"}
-)
 SUBSET = "test"  # the part of a MUSDB18-HQ folder that is for evaluation
 
 # Names are compared without case, spaces and punctuation: "No_Vocals" is "novocals".
@@ -95,7 +93,7 @@ _KNOWN_STEMS = {
 }
 
 
-def read_multitrack(folder: Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> Multitrack:
+def read_multitrack(folder: Path, suffixes: Collection[str] = AUDIO_EXTENSIONS) -> Multitrack:
     """Tell from the names which file of a folder is the mixture, and which stem each other one is.
 
     The mixture has one of `MIXTURE_NAMES`, with or without the folder's name in front.
@@ -224,7 +222,7 @@ def multitrack_folders(folder: Path) -> list[Path]:
     return [path for path in _subfolders(folder) if audio_paths(path)]
 
 
-def audio_paths(folder: Path, suffixes: Collection[str] = AUDIO_SUFFIXES) -> list[Path]:
+def audio_paths(folder: Path, suffixes: Collection[str] = AUDIO_EXTENSIONS) -> list[Path]:
     """Return the audio files of a folder, in alphabetical order; none if it does not exist.
 
     Raises:
@@ -368,7 +366,7 @@ class MultitrackReader:
 
 def decode_warnings(name: str, file: AudioFile) -> list[str]:
     """Return what was wrong with a file that has been read to its end."""
-    return [f"{name}: {note}" for note in file.notes]
+    return [f"{name}: {note}" for note in file.warnings]
 
 
 class _Sum:

@@ -232,5 +232,5 @@ class _FileEstimates(Estimates):
         for name, file in opened.items():
             if file.source_sample_rate != rate:
                 self.notes.append(f"the estimate {name} has {file.source_sample_rate} Hz")
-            self.nonfinite_samples += file.repaired_samples
+            self.nonfinite_samples += file.replaced_samples
             self.notes += decode_warnings(f"the estimate {name}", file)

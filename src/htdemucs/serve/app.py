@@ -21,7 +21,6 @@ from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from htdemucs.audio.formats import DEPTHS, FORMATS
 from htdemucs.errors import (
     BadRequestError,
     ConflictError,
@@ -31,6 +30,7 @@ from htdemucs.errors import (
     TooManyError,
     UnsupportedError,
 )
+from htdemucs.formats import FORMATS
 from htdemucs.serve import audio_routes, export_routes, track_routes
 from htdemucs.serve.app_state import Here, Service
 from htdemucs.serve.auth import Access, AuthMiddleware
@@ -80,7 +80,6 @@ STATUS: dict[type[HTDemucsError], int] = {
     UnsupportedError: 415,
     BadRequestError: 400,
 }
-BITRATES = {"mp3": [128, 192, 256, 320], "opus": [96, 128, 192, 256], "m4a": [128, 192, 256, 320]}
 
 
 class Problem(BaseModel):
@@ -175,7 +174,16 @@ def _info(here: Here) -> dict[str, Any]:
         "version": __version__,
         "models": models,
         "default_model": here.settings.model,
-        "formats": {name: DEPTHS[name] or BITRATES.get(name, []) for name in FORMATS},
+        "formats": {
+            name: {
+                "label": row.label,
+                "mime_type": row.mime_type,
+                "bit_depths": row.bit_depths,
+                "bitrates": row.usual_bitrates,
+                "default_bitrate": row.default_bitrate,
+            }
+            for name, row in FORMATS.items()
+        },
         "limits": {
             "bytes": limits.upload_bytes, "seconds": limits.seconds, "jobs": limits.jobs,
         },

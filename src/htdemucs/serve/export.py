@@ -143,7 +143,7 @@ def export_mix(song: Song, mix: Mix, encoding: AudioEncoding, path: Path) -> Non
     first = AudioFile(next(iter(song.stems.values())))
     rate, channels = first.sample_rate, first.channels
     peak = max((float(block.abs().max()) for block in _mixed(song, mix, rate, channels)), default=0)
-    gain = 1.0 if encoding.holds_any_peak else 1 / max(1.0, HEADROOM * peak)
+    gain = 1.0 if encoding.is_float else 1 / max(1.0, HEADROOM * peak)
     with AudioWriter(path, rate, channels, encoding) as writer:
         for block in _mixed(song, mix, rate, channels):
             writer.write(gain * block)

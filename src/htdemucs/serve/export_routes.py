@@ -18,6 +18,7 @@ from htdemucs.audio import AudioEncoding, AudioFile
 from htdemucs.batch import read_manifest
 from htdemucs.errors import BadRequestError, ConflictError
 from htdemucs.fast import use_this_thread_only
+from htdemucs.formats import FORMATS
 from htdemucs.serve.app_state import Here, Service
 from htdemucs.serve.audio_routes import Id
 from htdemucs.serve.db import Values
@@ -56,7 +57,7 @@ class Choices(BaseModel):
     def encoding(self) -> AudioEncoding:
         """The files' encoding."""
         name = self.format or "flac"
-        if name in ("wav", "flac"):
+        if name in FORMATS and FORMATS[name].is_lossless:
             return AudioEncoding(name, int(self.bit_depth))
         return AudioEncoding(name, bitrate=self.bitrate, mp3_preset=self.mp3_preset)
 
@@ -157,7 +158,7 @@ def _is_so(path: Path, choices: Choices) -> bool:
     """Whether a file is as it is wanted."""
     if choices.format is None:
         return True
-    depth = choices.encoding.depth
+    depth = choices.encoding.stored_bit_depth
     same = path.suffix.lower() == f".{choices.encoding.extension}"
     return same and depth is not None and AudioFile(path).bit_depth == depth
 

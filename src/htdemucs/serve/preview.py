@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from htdemucs.audio import AudioFile, zip_blocks
-from htdemucs.audio.formats import to_int16
+from htdemucs.audio.encoding import to_int16
 from htdemucs.errors import AudioError, HTDemucsError
 from htdemucs.fast import use_this_thread_only
 from htdemucs.fsutil import fresh_folder

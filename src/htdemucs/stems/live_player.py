@@ -77,7 +77,7 @@ def live_pipe(
         length=length,
         source_length=pipe.source_length,
         gain=1.0,
-        warnings=pipe.notes,
+        warnings=pipe.warnings,
     )
     for event in result_events(result):
         on_event(event)
@@ -103,7 +103,7 @@ class LivePlayer:
         channels = self._live.separator.audio_channels
         self._process = SameLength(
             lambda block: mixer.mix(real.push(block)),
-            (self._live.sample_rate, card.sample_rate), channels, card.block,
+            (self._live.sample_rate, card.sample_rate), channels, card.block_length,
         )  # fmt: skip
         self.received = 0.0
         self._buffered: deque[float] = deque(maxlen=RECENT)  # seconds in the card, per block
@@ -115,12 +115,12 @@ class LivePlayer:
     @property
     def delay(self) -> float:
         """Seconds from the input to the output, with the delay that the sound card reports."""
-        return self._own_delay + self._card.delay
+        return self._own_delay + self._card.latency
 
     @property
     def measured_delay(self) -> float:
         """Seconds from the input to the output, with what was recently in the card's buffers."""
-        return self._own_delay + fmean(self._buffered or [self._card.delay])
+        return self._own_delay + fmean(self._buffered or [self._card.latency])
 
     @property
     def _own_delay(self) -> float:
@@ -145,12 +145,12 @@ class LivePlayer:
         self._silence = self._silence + passed if self.received == self._received_before else 0.0
         self._checked, self._received_before = now, self.received
         if self._silence > MAX_SILENCE:
-            name = self._card.names[0 if self._card.awaited == "input" else 1]
+            name = self._card.names[0 if self._card.pending_device == "input" else 1]
             seconds = f"{MAX_SILENCE:g} s"
             raise AudioError(
                 f"no sound has come from {name} for {seconds}: it was removed, or nothing plays "
                 "there; start again when something does"
-                if self._card.awaited == "input"
+                if self._card.pending_device == "input"
                 else f"{name} has taken no sound for {seconds}: it was removed or is suspended; "
                 "start again when it plays"
             )
@@ -179,7 +179,7 @@ class LivePlayer:
         channels = self._live.separator.audio_channels
         wide = block.expand(channels, -1) if len(block) < channels else block
         self._card.write(self._process(wide[:channels]))
-        self._buffered.append(self._card.waiting())
+        self._buffered.append(self._card.buffered_seconds())
         self.received += block.shape[-1] / self._card.sample_rate
 
 

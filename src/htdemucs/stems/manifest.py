@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from htdemucs.audio.ffmpeg import reporting
+from htdemucs.audio.ffmpeg import audio_errors
 from htdemucs.audio.read import check_regular_file
 from htdemucs.environment import sha256, versions
 from htdemucs.fsutil import atomic_write
@@ -94,7 +94,7 @@ def track_fingerprint(track: Path, manifest: Document | None) -> dict[str, Any]:
     """
     check_regular_file(track)
     source = (manifest or {}).get("source")
-    with reporting(track, "cannot be read", "check the file"):
+    with audio_errors(track, "cannot be read", "check the file"):
         status = track.stat()
         if (
             isinstance(source, dict)
@@ -131,7 +131,7 @@ def write_manifest(
         manifest["earlier"] = earlier
     text = json.dumps(manifest, indent=2, ensure_ascii=False)
     with (
-        reporting(paths.manifest, "cannot be written", "check its folder and the free space"),
+        audio_errors(paths.manifest, "cannot be written", "check its folder and the free space"),
         atomic_write(paths.manifest) as partial,
     ):
         partial.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")

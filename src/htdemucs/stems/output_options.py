@@ -125,8 +125,7 @@ class OutputOptions:
             return AudioEncoding("m4a", bitrate=self.encoding.bitrate)
         if not self.keep_bit_depth or bit_depth is None:
             return self.encoding
-        if self.encoding.format == "flac":
-            bit_depth = min(bit_depth, 24)
+        bit_depth = self.encoding.audio_format.nearest_bit_depth(bit_depth)
         return dataclasses.replace(self.encoding, bit_depth=bit_depth)
 
     def gain(self, peak: float, encoding: AudioEncoding) -> float:
@@ -135,7 +134,7 @@ class OutputOptions:
 
     def may_rescale(self, encoding: AudioEncoding) -> bool:
         """Whether `gain` can be other than 1."""
-        return self.clip_mode == "rescale" and not encoding.holds_any_peak
+        return self.clip_mode == "rescale" and not encoding.is_float
 
     def output_paths(self, track: Path, folder: Path, duplicate_index: int = 1) -> OutputPaths:
         """Return the paths of the files of `track` below `folder`; see `paths.output_paths`."""

@@ -56,7 +56,7 @@ def separate_pipe(
         length=pipe.source_length,
         source_length=pipe.source_length,
         gain=1.0,
-        warnings=pipe.notes,
+        warnings=pipe.warnings,
     )
     for event in result_events(result):
         on_event(event)

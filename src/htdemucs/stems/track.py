@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from htdemucs.audio import AudioFile, Spool
+from htdemucs.audio import AudioFile, SampleCache
 from htdemucs.events import EventCallback, ProgressTracker, Started, ignore_events, result_events
 from htdemucs.results import TrackResult
 from htdemucs.separation import Separator, measure
@@ -102,7 +102,7 @@ def separate_track(
 
     with ExitStack() as stack:
         # Decode the track once: its level is needed before its first segment.
-        mixture = stack.enter_context(Spool(paths.folder, channels=1))
+        mixture = stack.enter_context(SampleCache(paths.folder, channels=1))
         normalization = measure(_tee_to_cache(source, mixture))
         LOG.debug(
             "%s: %s, %d samples; %s", source, source.codec, source.source_length, normalization
@@ -113,9 +113,9 @@ def separate_track(
         # Open the cache of stems. It begins with what an earlier attempt has finished.
         cache_channels = len(separator.stems) * channels
         cache = stack.enter_context(
-            Spool.kept(resume.cache_file, cache_channels, resume.key)
+            SampleCache.open(resume.cache_file, cache_channels, resume.key)
             if resume
-            else Spool(paths.folder, cache_channels)
+            else SampleCache(paths.folder, cache_channels)
         )
         use_cache = resume is not None or options.may_rescale(files.encoding)
         resumed = position = cache.length
@@ -162,10 +162,10 @@ def separate_track(
             sample_rate=files.sample_rate,
             length=files.length,
             source_length=source.source_length,
-            bit_depth=files.encoding.depth,
+            bit_depth=files.encoding.stored_bit_depth,
             gain=gain,
             peaks=peaks,
-            warnings=source.notes,
+            warnings=source.warnings,
         )
         if on_finish is not None:
             on_finish(result)
@@ -174,7 +174,7 @@ def separate_track(
     return result
 
 
-def _tee_to_cache(source: AudioFile, cache: Spool) -> Iterator[Tensor]:
+def _tee_to_cache(source: AudioFile, cache: SampleCache) -> Iterator[Tensor]:
     """Yield a track's blocks and cache them, in their layout in memory: one channel after another.
 
     All blocks but the last have a length of one second.
@@ -184,13 +184,13 @@ def _tee_to_cache(source: AudioFile, cache: Spool) -> Iterator[Tensor]:
         yield block
 
 
-def _cached_mixture(cache: Spool, source: AudioFile) -> Iterator[Tensor]:
+def _cached_mixture(cache: SampleCache, source: AudioFile) -> Iterator[Tensor]:
     """Yield the blocks that `_tee_to_cache` cached."""
     for block in cache.blocks(source.channels * source.sample_rate):
         yield block.view(source.channels, -1)
 
 
-def _cached_stems(cache: Spool, channels: int) -> Iterator[tuple[int, Tensor]]:
+def _cached_stems(cache: SampleCache, channels: int) -> Iterator[tuple[int, Tensor]]:
     """Yield the cached blocks of stems, (S, C, L), and the sample with which each begins."""
     start = 0
     for samples in cache.blocks(BLOCK_LENGTH):

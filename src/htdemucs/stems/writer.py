@@ -219,7 +219,7 @@ class Postprocessor:
 
     def __init__(self, files: OutputFiles, gain: float = 1.0) -> None:
         self._stems, self._options, self._gain = files.stems, files.options, gain
-        self._steps = files.encoding.steps
+        self._steps = files.encoding.full_scale
         self._range = _sample_range(files.options, files.encoding)
         source = files.source
         self._resamplers = [
@@ -317,7 +317,7 @@ class Postprocessor:
 
 def _sample_range(options: OutputOptions, encoding: AudioEncoding) -> tuple[float, float]:
     """Return the lowest and highest sample that the files may contain."""
-    steps = encoding.steps
+    steps = encoding.full_scale
     if options.clip_mode == "clamp":
         highest = CLAMP if steps is None else math.floor(CLAMP * steps) / steps
         return -highest, highest

@@ -23,10 +23,10 @@ from htdemucs.evaluation.dataset import (
     nested_audio_hint,
     read_multitrack,
 )
+from htdemucs.formats import SEEKABLE_EXTENSIONS
 from htdemucs.fsutil import atomic_write
 from htdemucs.training.config import DataConfig, RootConfig
 
-SUFFIXES = (".wav", ".flac")
 MIXTURE_TOLERANCE = 0.01  # of full scale; more than rounding
 LENGTH_TOLERANCE = 0.1  # seconds; files whose lengths differ more may not start together
 CHECKED_SECONDS = 5  # of a mixture
@@ -152,7 +152,7 @@ class _Reader:
         failures: dict[str, HTDemucsError] = {}
         for folder in _folders_with_audio(root.path):
             try:
-                multitrack = read_multitrack(folder, SUFFIXES)
+                multitrack = read_multitrack(folder, SEEKABLE_EXTENSIONS)
                 if multitrack.missing(self.sources):
                     incomplete[folder.name] = multitrack
                     continue

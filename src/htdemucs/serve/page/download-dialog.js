@@ -5,8 +5,6 @@ import { element } from "./dom.js";
 import { bindText, formatPercent, formatTime, stemName, text } from "./i18n/index.js";
 import { stemGains, stemSettings } from "./mixer.js";
 
-const DEFAULT_QUALITY = { wav: 16, flac: 16, mp3: 320, opus: 192, m4a: 256 };
-const HAS_BIT_DEPTH = new Set(["wav", "flac"]); // the other formats have a bitrate
 const STEM_FILE_STEMS = "bass,drums,other,vocals"; // sorted; a stem file needs exactly these
 
 const createOption = (value, label, selected) => element("option", { value, selected }, label);
@@ -58,7 +56,7 @@ export function openDownloadDialog({ track, mix, loop, tempo, pitch }, info) {
 
   const stems = track.stems.map((name) => createOption(name, stemName(name)));
   const stem = element("select", { name: "stem" }, ...stems);
-  const formats = Object.keys(info.formats).map((name) => createOption(name, name.toUpperCase()));
+  const formats = Object.entries(info.formats).map(([name, { label }]) => createOption(name, label));
   const format = element("select", { name: "format" }, ...formats);
   const quality = element("select", { name: "quality" });
   const stemField = createField("stem", stem);
@@ -79,10 +77,10 @@ export function openDownloadDialog({ track, mix, loop, tempo, pitch }, info) {
   body.replaceChildren(cards, fields, ...checkboxes);
 
   const updateQualities = () => {
-    const unit = HAS_BIT_DEPTH.has(format.value) ? "bits" : "kbits";
-    const options = info.formats[format.value].map((value) =>
-      createOption(value, text(unit, { value }), value === DEFAULT_QUALITY[format.value]),
-    );
+    const { bit_depths: depths, bitrates, default_bitrate: usual } = info.formats[format.value];
+    const options = depths.length
+      ? depths.map((value) => createOption(value, text("bits", { value })))
+      : bitrates.map((value) => createOption(value, text("kbits", { value }), value === usual));
     quality.replaceChildren(...options);
   };
   const update = () => {
@@ -94,7 +92,7 @@ export function openDownloadDialog({ track, mix, loop, tempo, pitch }, info) {
     form.elements.residual.parentElement.hidden = kind !== "zip";
     if (form.elements.stretch) form.elements.stretch.parentElement.hidden = kind === "stem-file";
     const seconds = (frame) => Number((frame / track.sample_rate).toFixed(6));
-    const qualityName = HAS_BIT_DEPTH.has(format.value) ? "bit_depth" : "bitrate";
+    const qualityName = info.formats[format.value].bit_depths.length ? "bit_depth" : "bitrate";
     link.href = exportUrl(track.id, {
       kind,
       stem: kind === "stem" ? stem.value : null,

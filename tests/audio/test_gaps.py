@@ -50,12 +50,12 @@ def sound(noise):
 def test_late_sound_is_noted_and_can_be_put_in_step(tmp_path, sound, name):
     path = film(tmp_path / name, CODECS[name], sound, [LATE, LATE])
     plain, audio = read(path)
-    assert audio.notes == (
-        f"the audio starts {audio._findings.late:.3f} s late; set align to video to insert silence",
+    assert audio.warnings == (
+        f"the audio starts {audio._report.late:.3f} s late; set align to video to insert silence",
     )
     assert silence(plain) == []
     aligned, same = read(path, align="video")
-    assert same.notes == ()
+    assert same.warnings == ()
     late = aligned.shape[1] - plain.shape[1]
     assert abs(late - LATE) < 0.03 * RATE  # encoder delay counts where the file tells of it
     assert not aligned[:, :late].any()
@@ -67,7 +67,7 @@ def test_late_sound_is_noted_and_can_be_put_in_step(tmp_path, sound, name):
 def test_sound_in_step_needs_no_word(tmp_path, sound, name):
     path = film(tmp_path / name, CODECS[name], sound, [0, 0])
     plain, audio = read(path)
-    assert audio.notes == ()
+    assert audio.warnings == ()
     assert torch.equal(read(path, align="video")[0], plain)
 
 
@@ -76,9 +76,9 @@ def test_gaps_are_noted_and_can_be_filled(tmp_path, sound, name):
     path = film(tmp_path / name, CODECS[name], sound, [0, LATE])
     plain, audio = read(path)
     gaps = "the audio has gaps of 0.500 s in all; set align to video to insert silence"
-    assert audio.notes == (gaps,)
+    assert audio.warnings == (gaps,)
     aligned, same = read(path, align="video")
-    assert same.notes == ()
+    assert same.warnings == ()
     assert aligned.shape[1] - plain.shape[1] == pytest.approx(LATE, abs=RATE // 500)
     [(begin, length)] = silence(aligned)
     assert begin == pytest.approx(RATE, abs=5_000)  # a frame of FLAC
@@ -88,7 +88,7 @@ def test_gaps_are_noted_and_can_be_filled(tmp_path, sound, name):
 def test_without_pictures_sound_begins_at_its_first_sample(tmp_path, sound):
     path = film(tmp_path / "a.mka", "flac", sound, [LATE, LATE], pictures=False)
     assert read(path, align="video")[0].shape[1] == sound.shape[1]
-    assert read(path)[1].notes == ()
+    assert read(path)[1].warnings == ()
 
 
 def test_a_cover_is_no_picture_to_be_in_step_with(tmp_path, sound):
@@ -100,13 +100,13 @@ def test_a_cover_is_no_picture_to_be_in_step_with(tmp_path, sound):
     with av.open(str(path)) as container:
         assert len(container.streams.video) == 1
     assert torch.equal(read(path, align="video")[0], expected)
-    assert read(path)[1].notes == ()
+    assert read(path)[1].warnings == ()
 
 
 def test_pictures_that_start_late_leave_the_sound_alone(tmp_path, sound):
     path = film(tmp_path / "a.mkv", "flac", sound, [0, 0], picture_start=1)
     assert read(path, align="video")[0].shape[1] == sound.shape[1]
-    assert read(path)[1].notes == ()
+    assert read(path)[1].warnings == ()
 
 
 def test_the_clock_of_a_transport_stream_may_be_set_anew(tmp_path, sound):

@@ -9,47 +9,47 @@ import pytest
 import torch
 
 from htdemucs import fsutil
-from htdemucs.audio import Spool
+from htdemucs.audio import SampleCache
 from htdemucs.errors import AudioError
 
 
 def test_blocks_come_back_exactly_and_again(tmp_path, noise):
     waveform = noise(10_000)
-    with Spool(tmp_path / "new", 2) as spool:
+    with SampleCache(tmp_path / "new", 2) as cache:
         for block in waveform.tensor_split([0, 17, 4_000, 4_000], dim=1):
-            spool.write(block)
+            cache.write(block)
         for block_length in (999, 10_000, 20_000):
-            blocks = list(spool.blocks(block_length))
+            blocks = list(cache.blocks(block_length))
             assert all(block.shape == (2, block_length) for block in blocks[:-1])
             assert torch.equal(torch.cat(blocks, dim=1), waveform)
-        assert spool.length == 10_000
+        assert cache.length == 10_000
 
 
 def test_reading_and_writing_may_alternate(tmp_path, noise):
     waveform = noise(300)
-    with Spool(tmp_path, 2) as spool:
-        spool.write(waveform[:, :100])
-        first, second = spool.blocks(60), spool.blocks(50)
+    with SampleCache(tmp_path, 2) as cache:
+        cache.write(waveform[:, :100])
+        first, second = cache.blocks(60), cache.blocks(50)
         assert torch.equal(next(first), waveform[:, :60])
         assert torch.equal(next(second), waveform[:, :50])
-        spool.write(waveform[:, 100:])
+        cache.write(waveform[:, 100:])
         assert torch.equal(next(first), waveform[:, 60:100])
-        assert torch.equal(torch.cat(list(spool.blocks(128)), dim=1), waveform)
+        assert torch.equal(torch.cat(list(cache.blocks(128)), dim=1), waveform)
 
 
 def test_non_finite_samples_are_kept(tmp_path):
     samples = torch.tensor([[0.5, float("nan"), float("-inf"), -2.0]])
-    with Spool(tmp_path, 1) as spool:
-        spool.write(samples)
-        [block] = spool.blocks(10)
+    with SampleCache(tmp_path, 1) as cache:
+        cache.write(samples)
+        [block] = cache.blocks(10)
     assert torch.equal(block.isnan(), samples.isnan())
     assert block[0, 2] == float("-inf")
 
 
-def test_the_file_goes_with_the_spool(tmp_path, noise):
+def test_the_file_goes_with_the_cache(tmp_path, noise):
     def interrupted():
-        with Spool(tmp_path, 2) as spool:
-            spool.write(noise(1_000))
+        with SampleCache(tmp_path, 2) as cache:
+            cache.write(noise(1_000))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -60,59 +60,62 @@ def test_the_file_goes_with_the_spool(tmp_path, noise):
 def test_an_unusable_folder_is_an_audio_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(AudioError, match="cannot hold temporary files"):
-        Spool(tmp_path / "file", 2)
+        SampleCache(tmp_path / "file", 2)
 
 
 def test_blocks_must_have_its_channels(tmp_path):
-    with Spool(tmp_path, 2) as spool, pytest.raises(AudioError, match="has 1 channels, not 2"):
-        spool.write(torch.zeros(1, 5))
+    with (
+        SampleCache(tmp_path, 2) as cache,
+        pytest.raises(AudioError, match="has 1 channels, not 2"),
+    ):
+        cache.write(torch.zeros(1, 5))
 
 
-def test_a_kept_spool_goes_on_under_its_key(tmp_path, noise):
+def test_a_named_cache_goes_on_under_its_key(tmp_path, noise):
     waveform, path = noise(1_000), tmp_path / "new" / "x.work"
-    with Spool.kept(path, 2, "key") as spool:
-        assert spool.length == 0
-        spool.write(waveform[:, :700])
+    with SampleCache.open(path, 2, "key") as cache:
+        assert cache.length == 0
+        cache.write(waveform[:, :700])
     for torn in (b"", b"\x01", b"\x01" * 7):  # what a killed process may leave of a frame
         with path.open("ab") as file:
             file.write(torn)
-        with Spool.kept(path, 2, "key") as spool:
-            assert spool.length == 700
-            assert torch.equal(torch.cat(list(spool.blocks(99)), dim=1), waveform[:, :700])
-    with Spool.kept(path, 2, "key") as spool:
-        spool.write(waveform[:, 700:])
-        assert torch.equal(torch.cat(list(spool.blocks(640)), dim=1), waveform)
+        with SampleCache.open(path, 2, "key") as cache:
+            assert cache.length == 700
+            assert torch.equal(torch.cat(list(cache.blocks(99)), dim=1), waveform[:, :700])
+    with SampleCache.open(path, 2, "key") as cache:
+        cache.write(waveform[:, 700:])
+        assert torch.equal(torch.cat(list(cache.blocks(640)), dim=1), waveform)
 
 
 @pytest.mark.parametrize("other", ["kez", "k", "longer key", ""])
-def test_a_kept_spool_of_another_key_starts_anew(tmp_path, noise, other):
+def test_a_named_cache_of_another_key_starts_anew(tmp_path, noise, other):
     path = tmp_path / "x.work"
-    with Spool.kept(path, 2, "key") as spool:
-        spool.write(noise(50))
-    with Spool.kept(path, 2, other) as spool:
-        assert spool.length == 0
-        assert list(spool.blocks(10)) == []
+    with SampleCache.open(path, 2, "key") as cache:
+        cache.write(noise(50))
+    with SampleCache.open(path, 2, other) as cache:
+        assert cache.length == 0
+        assert list(cache.blocks(10)) == []
 
 
-def test_a_kept_spool_belongs_to_one_at_a_time(tmp_path):
+def test_a_named_cache_belongs_to_one_at_a_time(tmp_path):
     path = tmp_path / "x.work"
-    with Spool.kept(path, 2, "key"), pytest.raises(AudioError, match="another htdemucs"):
-        Spool.kept(path, 2, "key")
-    Spool.kept(path, 2, "key").close()
+    with SampleCache.open(path, 2, "key"), pytest.raises(AudioError, match="another htdemucs"):
+        SampleCache.open(path, 2, "key")
+    SampleCache.open(path, 2, "key").close()
 
 
-def test_opening_a_spool_that_has_just_been_made_loses_nothing(tmp_path, noise, monkeypatch):
+def test_opening_a_cache_that_has_just_been_made_loses_nothing(tmp_path, noise, monkeypatch):
     path, waveform = tmp_path / "x.work", noise(100)
-    with Spool.kept(path, 2, "key") as spool:
-        spool.write(waveform)
+    with SampleCache.open(path, 2, "key") as cache:
+        cache.write(waveform)
         with monkeypatch.context() as patch:  # whoever looks, looked before it was made
             patch.setattr(Path, "exists", lambda *_, **__: False)
             with pytest.raises(AudioError, match="another htdemucs"):
-                Spool.kept(path, 2, "key")
-        assert torch.equal(torch.cat(list(spool.blocks(99)), dim=1), waveform)
+                SampleCache.open(path, 2, "key")
+        assert torch.equal(torch.cat(list(cache.blocks(99)), dim=1), waveform)
 
 
-def test_a_spool_deleted_between_opening_and_locking_is_opened_anew(tmp_path, noise, monkeypatch):
+def test_a_cache_deleted_between_opening_and_locking_is_opened_anew(tmp_path, noise, monkeypatch):
     path, turns = tmp_path / "x.work", []
 
     def lock(file):
@@ -123,32 +126,32 @@ def test_a_spool_deleted_between_opening_and_locking_is_opened_anew(tmp_path, no
 
     files_lock = fsutil.lock
     monkeypatch.setattr(fsutil, "lock", lock)
-    with Spool.kept(path, 2, "key") as spool:
-        spool.write(noise(100))
+    with SampleCache.open(path, 2, "key") as cache:
+        cache.write(noise(100))
         with pytest.raises(AudioError, match="another htdemucs"):
-            Spool.kept(path, 2, "key")
-    with Spool.kept(path, 2, "key") as spool:
-        assert spool.length == 100
-        spool.delete()
+            SampleCache.open(path, 2, "key")
+    with SampleCache.open(path, 2, "key") as cache:
+        assert cache.length == 100
+        cache.delete()
     assert not path.exists()
 
 
-def test_where_open_files_cannot_be_deleted_a_spool_is_deleted_once_it_is_closed(
+def test_where_open_files_cannot_be_deleted_a_cache_is_deleted_once_it_is_closed(
     tmp_path, noise, monkeypatch
 ):
     """As on Windows."""
     path, unlink = tmp_path / "x.work", Path.unlink
-    spool = Spool.kept(path, 2, "key")
+    cache = SampleCache.open(path, 2, "key")
 
     def refuse(self, missing_ok=False):
-        if not spool._file.closed:
+        if not cache._file.closed:
             raise PermissionError(errno.EACCES, "used by another process")
         unlink(self, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", refuse)
-    spool.write(noise(10))
-    spool.delete()
-    spool.close()
+    cache.write(noise(10))
+    cache.delete()
+    cache.close()
     assert not path.exists()
 
 
@@ -184,8 +187,8 @@ def test_processes_that_open_and_delete_a_file_never_share_it(tmp_path):
 
 def test_a_write_that_is_interrupted_at_its_end_is_kept(tmp_path, noise):
     path, waveform = tmp_path / "x.work", noise(100)
-    with Spool.kept(path, 2, "key") as spool:
-        flush = spool._file.flush
+    with SampleCache.open(path, 2, "key") as cache:
+        flush = cache._file.flush
 
         class Interrupted:
             def __getattr__(self, name):
@@ -195,13 +198,13 @@ def test_a_write_that_is_interrupted_at_its_end_is_kept(tmp_path, noise):
                 flush()
                 raise KeyboardInterrupt
 
-        file = spool._file
-        spool._file = Interrupted()
+        file = cache._file
+        cache._file = Interrupted()
         with pytest.raises(KeyboardInterrupt):
-            spool.write(waveform)
-        spool._file = file
-    with Spool.kept(path, 2, "key") as spool:
-        assert torch.equal(torch.cat(list(spool.blocks(99)), dim=1), waveform)
+            cache.write(waveform)
+        cache._file = file
+    with SampleCache.open(path, 2, "key") as cache:
+        assert torch.equal(torch.cat(list(cache.blocks(99)), dim=1), waveform)
 
 
 @pytest.fixture(params=["here", "as on Windows"])
@@ -230,14 +233,14 @@ def _is_open(descriptor, inode):
         return False
 
 
-def test_a_kept_spool_is_one_process_s_alone(tmp_path, noise, system):
+def test_a_named_cache_is_one_process_s_alone(tmp_path, noise, system):
     waveform = noise(500)
-    with Spool.kept(tmp_path / "work", 2, "key") as spool:
-        spool.write(waveform)
+    with SampleCache.open(tmp_path / "work", 2, "key") as cache:
+        cache.write(waveform)
         with pytest.raises(AudioError, match="written by another htdemucs"):
-            Spool.kept(tmp_path / "work", 2, "key")
-        assert spool.length == 500
-    with Spool.kept(tmp_path / "work", 2, "key") as spool:
-        assert torch.equal(torch.cat(list(spool.blocks(128)), dim=1), waveform)
-    with Spool.kept(tmp_path / "work", 2, "another key") as spool:
-        assert spool.length == 0
+            SampleCache.open(tmp_path / "work", 2, "key")
+        assert cache.length == 500
+    with SampleCache.open(tmp_path / "work", 2, "key") as cache:
+        assert torch.equal(torch.cat(list(cache.blocks(128)), dim=1), waveform)
+    with SampleCache.open(tmp_path / "work", 2, "another key") as cache:
+        assert cache.length == 0

@@ -1,4 +1,5 @@
 import os
+import re
 
 import pytest
 import soundfile
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from htdemucs.audio import AudioEncoding, AudioFile, AudioWriter
 from htdemucs.errors import AudioError
+from htdemucs.formats import FORMATS
 
 EDGE_LENGTHS = [1, 2, 47, 960, 1023, 1024, 1025, 1152, 2047, 2048, 4608, 5000, 45_001]
 STEPS = {16: 2**15, 24: 2**23, 32: 2**23}  # of a full scale that float32 holds exactly
@@ -81,13 +83,15 @@ def test_float_wav_keeps_every_value(tmp_path, store):
     audio = AudioFile(store(tmp_path / "a", waveform, AudioEncoding("wav", bit_depth=32)))
     [block] = audio
     assert torch.equal(block, torch.tensor([[3.5, -7.25, 1e-30, 0, 0, 0.1, 0]]))
-    assert audio.repaired_samples == 3
+    assert audio.replaced_samples == 3
     raw = (tmp_path / "a").read_bytes()[-28:]
     assert raw == waveform.numpy().tobytes()
 
 
-@pytest.mark.parametrize("bits", [16, 24])
-@pytest.mark.parametrize("name", ["wav", "flac"])
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [(n, c.bit_depth) for n, row in FORMATS.items() for c in row.codecs if not c.is_float],
+)
 def test_integers_are_rounded_and_limited(tmp_path, store, load, name, bits):
     step = 2.0 ** (1 - bits)
     waveform = torch.tensor([[0.6 * step, -0.6 * step, 0.4 * step, -0.4 * step, 2, -2]])
@@ -127,7 +131,7 @@ def test_the_name_appears_only_when_the_file_is_complete(tmp_path, noise, encodi
     with AudioWriter(path, 44_100, 2, encoding) as writer:
         writer.write(noise(20_000))
         assert not path.exists()
-        assert all(entry.name.startswith(".htdemucs-") for entry in path.parent.iterdir())
+        assert all(re.fullmatch(r"\.\w+\.partial", entry.name) for entry in path.parent.iterdir())
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -194,7 +198,7 @@ def test_no_samples_are_an_error(tmp_path, encoding):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["wav", "flac", "mp3", "ogg", "opus", "m4a"])
+@pytest.mark.parametrize("name", FORMATS)
 def test_names_of_255_bytes(tmp_path, noise, store, load, name):
     ending = f".{name}"
     path = tmp_path / ("é漢" * 51)[: (255 - len(ending)) * 2 // 5]

@@ -61,7 +61,7 @@ def test_a_wav_header_of_unknown_length_is_understood(size):
     data = samples(waveform)
     heard, pipe = read(wav(data, len(data) if size is None else size))
     assert torch.equal(heard, steps(waveform) / 32768)
-    assert (pipe.source_sample_rate, pipe.source_length, pipe.notes) == (RATE, 5000, ())
+    assert (pipe.source_sample_rate, pipe.source_length, pipe.warnings) == (RATE, 5000, ())
 
 
 def test_an_unknown_length_may_go_on_beyond_what_the_header_says(monkeypatch):

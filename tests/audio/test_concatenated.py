@@ -35,7 +35,7 @@ def test_joined_files_give_the_samples_of_each(tmp_path, noise, store, load, for
     assert torch.equal(read, torch.cat([load(path) for path in paths], dim=1))
     assert read.shape[1] == whole.source_length == sum(LENGTHS)
     assert whole.duration == pytest.approx(sum(LENGTHS) / 48_000, abs=0.1)
-    assert whole.notes == ()
+    assert whole.warnings == ()
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -64,7 +64,7 @@ def test_flac_in_chained_ogg_is_not_called_damaged(tmp_path, noise, make_media):
     paths = [make_media(tmp_path / f"{n}.ogg", "flac", [noise(20_000)]) for n in range(2)]
     audio = AudioFile(joined(tmp_path, paths))
     assert sum(block.shape[1] for block in audio) == 40_000
-    assert audio.notes == ()
+    assert audio.warnings == ()
 
 
 @pytest.mark.parametrize("length", [1, 300, 4_000, 9_000, 20_000])
@@ -88,7 +88,7 @@ def test_a_chain_with_an_unreadable_link_gives_the_others(tmp_path, noise, store
     chain = [*paths[:place], broken, *paths[place:]]
     audio = AudioFile(joined(tmp_path, chain))
     assert torch.equal(torch.cat(list(audio), dim=1), torch.cat([load(p) for p in paths], dim=1))
-    assert audio.notes == ("1 damaged packet was left out",)
+    assert audio.warnings == ("1 damaged packet was left out",)
     with pytest.raises(AudioError, match="cannot be read"):
         AudioFile(joined(tmp_path, [broken, broken]))
 
@@ -101,7 +101,7 @@ def test_tags_between_joined_mp3_files_are_no_sound(tmp_path, noise, store, load
         tags.save(path)
     audio = AudioFile(joined(tmp_path, paths))
     assert sum(block.shape[1] for block in audio) == 40_000
-    assert audio.notes == ()
+    assert audio.warnings == ()
 
 
 @pytest.mark.parametrize("picture", [0, 3_000, 2_000_000])
