@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from htdemucs.audio import Resampler, resampled_length
-from htdemucs.audio.convert import UNKNOWN_CHANNEL, DEFAULT_LAYOUTS, layout_warning, mixing_matrix
+from htdemucs.audio.convert import DEFAULT_LAYOUTS, UNKNOWN_CHANNEL, layout_warning, mixing_matrix
 from htdemucs.errors import AudioError
 
 HALF_POWER = sqrt(1 / 2)
