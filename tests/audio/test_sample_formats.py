@@ -78,7 +78,7 @@ def test_samples_that_hold_a_sync_word_by_chance_are_pcm(tmp_path, load):
     data = np.random.default_rng(0).integers(-3_000, 3_000, (300_000, 2), dtype="<i2")
     data[1_000] = np.frombuffer(bytes.fromhex("ff1f00e8"), "<i2")
     path = wav(tmp_path / "a.wav", data.tobytes(), 16)
-    assert [part.is_plain for part in find_parts(path)] == [True]
+    assert [part.is_plain_pcm for part in find_parts(path)] == [True]
     assert torch.equal(load(path), torch.from_numpy(data.T / np.float32(2**15)))
 
 

@@ -395,7 +395,8 @@ def output_settings(
     from htdemucs.stems import OutputOptions
 
     file_format = file_format or "wav"
-    depths = {None: 16, KEEP: 16, **{str(depth): depth for depth in BIT_DEPTHS}}
+    depths: dict[str | None, int] = {str(depth): depth for depth in BIT_DEPTHS}
+    depths |= {None: 16, KEEP: 16}
     if bit_depth not in depths:
         *lower, highest = map(str, BIT_DEPTHS)
         raise click.UsageError(
