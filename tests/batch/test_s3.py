@@ -75,7 +75,7 @@ def test_from_bucket_to_bucket(buckets, tiny_model, tmp_path):
 
 def test_errors_of_s3_are_one_line(buckets, monkeypatch):
     with pytest.raises(StorageError, match="does not exist"):
-        remote.below("s3://nobody/x")
+        remote.list_files("s3://nobody/x")
     with pytest.raises(StorageError, match="cannot be written"):
         remote.check_writable("s3://nobody/x")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -84,4 +84,4 @@ def test_errors_of_s3_are_one_line(buckets, monkeypatch):
     monkeypatch.setenv("HOME", os.devnull)
     buckets.clear_instance_cache()
     with pytest.raises(StorageError, match=r"credentials\); check the URL and your credentials"):
-        remote.below("s3://music/albums")
+        remote.list_files("s3://music/albums")
