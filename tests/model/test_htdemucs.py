@@ -131,19 +131,19 @@ def test_released_sizes_have_the_published_number_of_parameters():
     assert sum(p.numel() for p in six.parameters()) == 27_414_996
 
 
-def test_a_blank_network_draws_nothing_and_has_every_constant():
+def test_an_empty_network_draws_nothing_and_has_every_constant():
     config = HTDemucsConfig(**TINY)
     before = torch.get_rng_state()
-    blank = HTDemucs.blank(config)
+    empty = HTDemucs.empty(config)
     assert torch.equal(torch.get_rng_state(), before)
     drawn = HTDemucs(config)
-    assert blank.config == config
-    assert [(n, p.shape) for n, p in blank.named_parameters()] == [
+    assert empty.config == config
+    assert [(n, p.shape) for n, p in empty.named_parameters()] == [
         (n, p.shape) for n, p in drawn.named_parameters()
     ]
-    for (name, ours), (_, theirs) in zip(blank.named_buffers(), drawn.named_buffers(), strict=True):
+    for (name, ours), (_, theirs) in zip(empty.named_buffers(), drawn.named_buffers(), strict=True):
         assert torch.equal(ours, theirs), name
-    blank.load_state_dict(drawn.state_dict())
+    empty.load_state_dict(drawn.state_dict())
     mixture = torch.randn(1, 2, 4000)
     with torch.no_grad():
-        assert torch.equal(blank.eval()(mixture), drawn.eval()(mixture))
+        assert torch.equal(empty.eval()(mixture), drawn.eval()(mixture))

@@ -48,14 +48,14 @@ def test_the_stages_of_demucs():
 
 
 @pytest.mark.parametrize("kind", OLDER)
-def test_a_blank_network_draws_no_values(kind):
+def test_an_empty_network_draws_no_values(kind):
     before = torch.get_rng_state()
-    blank = type(build(OLDER[kind])).blank(OLDER[kind])
+    empty = type(build(OLDER[kind])).empty(OLDER[kind])
     network = build(OLDER[kind])
     torch.set_rng_state(before)
     assert torch.equal(torch.get_rng_state(), before)
-    assert blank.config == OLDER[kind]
-    assert {n: p.shape for n, p in blank.state_dict().items()} == {
+    assert empty.config == OLDER[kind]
+    assert {n: p.shape for n, p in empty.state_dict().items()} == {
         n: p.shape for n, p in network.state_dict().items()
     }
 

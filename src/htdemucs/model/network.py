@@ -9,13 +9,13 @@ from torch.overrides import TorchFunctionMode
 
 from htdemucs.environment import CheckpointFiles
 from htdemucs.model.config import NetworkConfig, Seconds
-from htdemucs.model.hub_mixin import HubMixin
+from htdemucs.model.hub_mixin import Pretrained
 from htdemucs.model.spectrogram import Spectrogram
 
 EPSILON = 1e-5  # keeps silence finite when inputs are normalised
 
 
-class Network(HubMixin, nn.Module):
+class Network(Pretrained, nn.Module):
     """A network that separates: (B, C, L) -> (B, S, C, L), for any L of at least 1.
 
     The parameters are initialised for training from scratch, from torch's global generator.
@@ -33,11 +33,11 @@ class Network(HubMixin, nn.Module):
         self.config = config
 
     @classmethod
-    def blank(cls, config: NetworkConfig) -> Self:
-        """Return a network whose parameters have no values yet; a checkpoint is to fill them.
+    def empty(cls, config: NetworkConfig) -> Self:
+        """Return a network with uninitialised parameters, to load a checkpoint into.
 
-        No initial values are drawn, because that takes longer than reading a checkpoint. Torch's
-        global generator does not change.
+        Drawing initial values takes longer than reading a checkpoint. Torch's global generator does
+        not change.
         """
         with torch.random.fork_rng(devices=[]), _NoInitialValues():
             network = cls(dataclasses.replace(config, rescale=0))

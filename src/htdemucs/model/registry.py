@@ -29,5 +29,5 @@ def architecture(config: NetworkConfig) -> str:
 
 
 def build(config: NetworkConfig) -> Network:
-    """Return a network with initial values for training."""
+    """Return a network with initial values, for training."""
     return network_class(config)(config)

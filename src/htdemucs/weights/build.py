@@ -94,7 +94,7 @@ def empty_network(config: NetworkConfig, available: int) -> Network:
     if _fewest_values(config) > available:
         raise CheckpointError(f"it holds {available} values, too few for the network it describes")
     try:
-        return network_class(config).blank(config)
+        return network_class(config).empty(config)
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"it describes an impossible network: {printable(error)}") from error
 
