@@ -81,7 +81,7 @@ def test_programs_write_the_same_files(program, song, repo, tmp_path, modules, m
 
 
 def test_an_installed_demucs_is_not_hidden_by_accident(modules):
-    with pytest.raises(ConfigError, match=r"another demucs is at .*demucs/__init__\.py"):
+    with pytest.raises(ConfigError, match=r"another demucs is installed at .*demucs/__init__\.py"):
         install()
     import demucs
 
@@ -110,7 +110,7 @@ def test_installing_gives_the_modules_themselves(modules):
     ("words", "message"),
     [
         ([], "name a program"),
-        (["program.py"], "set the option replace"),
+        (["program.py"], "pass --replace"),
         (["--replace", "-m", "demucs", "--nonsense"], "unrecognized arguments"),
         (["--replace", "-m", "demucs.separate"], "no tracks given"),
     ],
@@ -125,8 +125,8 @@ def test_what_cannot_be_run_says_why(words, message):
 def test_processes_without_this_package_find_their_own_demucs(tmp_path):
     """As a program does that starts the Python of another environment."""
     (tmp_path / "demucs.py").write_text("print('their own')")
-    children = Path(sys.modules["htdemucs.compat"].__file__).parent / "children"
-    code = f"import sys; sys.path[:0] = [{str(children)!r}, {str(tmp_path)!r}]; import demucs"
+    folder = Path(sys.modules["htdemucs.compat"].__file__).parent / "subprocess_path"
+    code = f"import sys; sys.path[:0] = [{str(folder)!r}, {str(tmp_path)!r}]; import demucs"
     ended = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
     )

@@ -1,7 +1,9 @@
-"""Programs written for the published `demucs` package, run by this one.
+"""Run programs that were written for the published `demucs` package.
 
-`install()` makes `import demucs` give the modules of `htdemucs.compat.demucs`; `python -m
-htdemucs.compat program.py` does so for a program that cannot be changed.
+`install()` makes `import demucs` import the modules of `htdemucs.compat.demucs`; `python -m
+htdemucs.compat program.py` does so for a program that cannot be changed. May import every package
+except `cli`. Start reading in `demucs/api.py`; `networks.py` and `engine.py` adapt the models and
+the separator. A module that programs import is added in `demucs/` under its published name.
 """
 
 import sys
@@ -20,7 +22,7 @@ _NAME = "demucs"
 
 
 def install(replace: bool = False) -> None:
-    """Make `import demucs` give this package's modules, in this process.
+    """Make `import demucs` import this package's modules, in this process.
 
     Args:
         replace: do so even if another `demucs` is installed or imported.
@@ -30,19 +32,21 @@ def install(replace: bool = False) -> None:
     """
     other = None if any(isinstance(f, _Finder) for f in sys.meta_path) else find_spec(_NAME)
     if other is not None and not replace:
-        place = other.origin or "an unknown place"
-        raise ConfigError(f"another demucs is at {place}; uninstall it, or set the option replace")
-    for name in [name for name in sys.modules if _is_ours(name)]:
+        path = other.origin or "an unknown path"
+        raise ConfigError(
+            f"another demucs is installed at {path}; uninstall it, or call install(replace=True)"
+        )
+    for name in [name for name in sys.modules if _is_demucs(name)]:
         del sys.modules[name]
     sys.meta_path[:] = [_Finder(), *(f for f in sys.meta_path if not isinstance(f, _Finder))]
 
 
-def _is_ours(name: str) -> bool:
+def _is_demucs(name: str) -> bool:
     return name.partition(".")[0] == _NAME
 
 
 class _Finder(MetaPathFinder, Loader):
-    """Gives the modules of `htdemucs.compat.demucs` under the published names."""
+    """Finds the modules of `htdemucs.compat.demucs` under the published names."""
 
     def __init__(self) -> None:
         self._specs: dict[str, ModuleSpec | None] = {}
@@ -53,21 +57,21 @@ class _Finder(MetaPathFinder, Loader):
         path: Sequence[str] | None,  # noqa: ARG002
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        """Return the module's specification; None if it is not ours."""
-        ours = find_spec(f"{__name__}.{fullname}") if _is_ours(fullname) else None
+        """Return the module's specification; None for a module that this package lacks."""
+        ours = find_spec(f"{__name__}.{fullname}") if _is_demucs(fullname) else None
         if ours is None:
             return None
         package = ours.submodule_search_locations is not None
         return ModuleSpec(fullname, self, origin=ours.origin, is_package=package)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """Return our module itself."""
+        """Return the module of this package."""
         module = import_module(f"{__name__}.{spec.name}")
         self._specs[spec.name] = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Give our module its own specification back; it has run already."""
+        """Restore the module's own specification. It has been executed already."""
         assert module.__spec__ is not None
         module.__spec__ = self._specs.pop(module.__spec__.name)
 

@@ -1,4 +1,4 @@
-"""The engine, with the published package's lead-ins, padding and reports."""
+"""The engine with the shifts, the padding and the callbacks of the published package."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,32 +12,32 @@ from htdemucs.separation import OutputCache, Separator
 from htdemucs.separation.chunking import Segment
 from htdemucs.separation.separator import Batch
 
-PRECISION = "fp32"  # programs compare results, so none is rounded to the device's fastest numbers
+PRECISION = "fp32"  # programs compare results, so no faster, less exact numbers are used
 OnSegment = Callable[[Segment, str], None]
 
 
 def padded_length(model: Model, segment: Seconds) -> int:
-    """Return the samples that a model's shorter windows are padded to; 0 if it takes any length."""
+    """Return the length, in samples, to which shorter windows are padded; 0: they are not."""
     if model.max_segment is None:
         return 0
     return seconds_to_samples(segment, model.sample_rate)
 
 
 class Engine(Separator):
-    """A separator that tells when it begins and ends a segment.
+    """A separator that reports the start and the end of each segment.
 
-    Segments that are shorter than the longest one are followed by silence up to that length, as in
-    the published package: this costs the time of the longest, but gives the same numbers.
+    Shorter segments are padded with silence to the length of the longest, as in the published
+    package: this takes as long as the longest segment, but gives the same numbers.
 
     Args:
         model: a network or a bag.
         longest: samples; shorter windows are padded to it.
         on_segment: called with each segment and "start" or "end".
-        settings: of the `Separator`.
+        settings: the settings of the `Separator`.
 
     Attributes:
-        lead_in: 0 to half a second, in samples, for each run over a track with `shifts=1`. Without
-            it the separator draws its own.
+        lead_in: 0 to half a second, in samples, for each run over a track with `shifts=1`. By
+            default the separator draws its own.
     """
 
     lead_in: int | None = None

@@ -1,6 +1,6 @@
-"""Our networks and bags under the published names of their classes and attributes."""
+"""Networks and bags under the published names of their classes and attributes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -14,34 +14,34 @@ from htdemucs.model.registry import build
 from htdemucs.weights.demucs_format import config_from_arguments, network_from_state
 
 
-class Published(nn.Module):
+class PublishedNetwork(nn.Module):
     """A network with the attributes of the published ones.
 
     Args:
         args: of the published constructor, for a network with initial values.
-        keywords: too.
+        keywords: of the published constructor, too.
 
     Attributes:
-        network: our network.
+        network: the network of this package.
         sources, samplerate, audio_channels: of the network.
         segment: seconds; may be lowered.
     """
 
-    kind: ClassVar[str]
+    architecture: ClassVar[str]
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__()
-        self._hold(_new(self.kind, args, keywords))
+        self._set_network(build(config_from_arguments(self.architecture, args, keywords)))
 
     @classmethod
-    def around(cls, network: Any) -> Self:
-        """Return our network under the published names."""
-        published = cls.__new__(cls)
-        nn.Module.__init__(published)
-        published._hold(network)
-        return published
+    def wrap(cls, network: Any) -> Self:
+        """Return a network of this package under the published names."""
+        wrapped = cls.__new__(cls)
+        nn.Module.__init__(wrapped)
+        wrapped._set_network(network)
+        return wrapped
 
-    def _hold(self, network: Any) -> None:
+    def _set_network(self, network: Any) -> None:
         self.network = network
         self.sources = list(network.sources)
         self.samplerate: int = network.sample_rate
@@ -54,7 +54,7 @@ class Published(nn.Module):
         return padded_length(self.network, self.segment)
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Take parameters under their published names; all must be there, whatever `strict`."""
+        """Load parameters under their published names; all are required, whatever `strict` is."""
         del strict, assign
         device = next(self.network.parameters()).device
         self.network = network_from_state(self.network.config, state_dict).to(device)
@@ -66,26 +66,26 @@ class Published(nn.Module):
         return cast(Tensor, self.network(padded)[..., :length])
 
 
-class HTDemucs(Published):
+class HTDemucs(PublishedNetwork):
     """Hybrid Transformer Demucs."""
 
-    kind = "HTDemucs"
+    architecture = "HTDemucs"
 
 
-class HDemucs(Published):
+class HDemucs(PublishedNetwork):
     """Hybrid Demucs."""
 
-    kind = "HDemucs"
+    architecture = "HDemucs"
 
 
-class Demucs(Published):
+class Demucs(PublishedNetwork):
     """Time-domain Demucs."""
 
-    kind = "Demucs"
+    architecture = "Demucs"
 
 
 class BagOfModels(nn.Module):
-    """Several networks, with a weight for each and each source; for `apply_model`.
+    """Several networks with a weight for each network and source; for `apply_model`.
 
     Args:
         models: the networks.
@@ -100,7 +100,7 @@ class BagOfModels(nn.Module):
 
     def __init__(
         self,
-        models: Sequence[Published],
+        models: Sequence[PublishedNetwork],
         weights: Sequence[Sequence[float]] | None = None,
         segment: Seconds | None = None,
     ) -> None:
@@ -125,30 +125,27 @@ class BagOfModels(nn.Module):
         raise NotImplementedError("call apply_model with this bag")
 
 
-def _new(kind: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> Model:
-    """Return a network of ours with initial values."""
-    return build(config_from_arguments(kind, args, keywords))
+PublishedModel = PublishedNetwork | BagOfModels
 
 
-AnyModel = Published | BagOfModels
-
-
-def published(model: AnyModel | Model) -> AnyModel:
-    """Return a model of ours, or one that is published already, under the published names."""
-    if isinstance(model, AnyModel):
+def to_published(model: PublishedModel | Model) -> PublishedModel:
+    """Return a model under the published names; a published one is returned unchanged."""
+    if isinstance(model, PublishedModel):
         return model
     if isinstance(model, Bag):
-        members = [cast(Published, published(member)) for member in model.members]
+        members = [cast(PublishedNetwork, to_published(member)) for member in model.members]
         return BagOfModels(members, model.weights.tolist(), model.segment)
-    names: dict[str, type[Published]] = {named.kind: named for named in (HDemucs, Demucs)}
-    return names.get(type(model).__name__, HTDemucs).around(model)
+    classes: dict[str, type[PublishedNetwork]] = {"HDemucs": HDemucs, "Demucs": Demucs}
+    return classes.get(type(model).__name__, HTDemucs).wrap(model)
 
 
-def bag(model: AnyModel) -> tuple[list[Published], Bag]:
-    """Return a model's networks, and our bag of them."""
-    if isinstance(model, Published):
+def networks_and_bag(model: PublishedModel) -> tuple[list[PublishedNetwork], Bag]:
+    """Return a model's networks, and this package's bag of them."""
+    if isinstance(model, PublishedNetwork):
         return [model], Bag([model.network])
-    members = [cast(Published, member) for member in model.models]
-    whole = Bag([member.network for member in members], model.weights)
-    whole.weights = torch.tensor(model.weights)  # a row for each, also where one is there twice
-    return members, whole
+    members = [cast(PublishedNetwork, member) for member in model.models]
+    bag = Bag([member.network for member in members], model.weights)
+    bag.weights = torch.tensor(
+        model.weights
+    )  # a row for each, also for a network that occurs twice
+    return members, bag

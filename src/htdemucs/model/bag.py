@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from htdemucs.environment import CheckpointFiles
 from htdemucs.errors import ConfigError
 from htdemucs.model.config import Seconds, exact_seconds
-from htdemucs.model.hub_mixin import HubMixin
+from htdemucs.model.hub_mixin import Pretrained
 from htdemucs.model.network import Network
 
 
-class Bag(HubMixin, nn.Module):
+class Bag(Pretrained, nn.Module):
     """A weighted mean of members, with a weight for each member and source.
 
     Args:

@@ -24,7 +24,7 @@ class CardFields(TypedDict, total=False):
     scores: str | Path
 
 
-class HubMixin:
+class Pretrained:
     """Base of the models, which gives them the hub's usual methods."""
 
     @classmethod

@@ -9,12 +9,12 @@ from torch.overrides import TorchFunctionMode
 
 from htdemucs.environment import CheckpointFiles
 from htdemucs.model.config import NetworkConfig, Seconds
-from htdemucs.model.hub_mixin import HubMixin
+from htdemucs.model.hub_mixin import Pretrained
 
 EPSILON = 1e-5  # keeps silence finite when inputs are normalised
 
 
-class Network(HubMixin, nn.Module):
+class Network(Pretrained, nn.Module):
     """A network that separates: (B, C, L) -> (B, S, C, L), for any L of at least 1.
 
     The parameters are initialised for training from scratch, from torch's global generator.

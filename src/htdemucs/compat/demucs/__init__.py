@@ -1,3 +1,3 @@
-"""The modules of the published `demucs` package that programs import, computed by this package."""
+"""The modules of the published `demucs` package that programs import, run by this package."""
 
 __version__ = "4.1.0"

@@ -1,4 +1,4 @@
-"""`demucs.api`: files and tensors to stems."""
+"""`demucs.api`: separate files and tensors."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from htdemucs.compat.demucs.apply import Callback, apply_model
 from htdemucs.compat.demucs.audio import AudioFile, convert_audio, save_audio
 from htdemucs.compat.demucs.pretrained import get_model
 from htdemucs.compat.demucs.repo import BagOnlyRepo, LoadModelError, LocalRepo
-from htdemucs.compat.networks import AnyModel
+from htdemucs.compat.networks import PublishedModel
 from htdemucs.errors import AudioError, HTDemucsError
 from htdemucs.separation import measure
 from htdemucs.weights.registry import official_models
@@ -49,7 +49,7 @@ class Separator:
         LoadModelError: nothing has that name, or it cannot be downloaded or read.
     """
 
-    _model: AnyModel  # subclasses set it, and update the parameters
+    _model: PublishedModel  # subclasses set it, and update the parameters
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Separator:
         return self._model.audio_channels
 
     @property
-    def model(self) -> AnyModel:
+    def model(self) -> PublishedModel:
         """The network or bag."""
         return self._model
 
@@ -139,7 +139,7 @@ class Separator:
 
 
 def list_models(repo: str | Path | None = None) -> dict[str, dict[str, str | Path]]:
-    """Return the models in a folder, else the official ones: under "single" and "bag", by name."""
+    """Return the models in a folder, by default the official ones: "single" and "bag", by name."""
     if repo is not None:
         model_repo = LocalRepo(repo)
         return {

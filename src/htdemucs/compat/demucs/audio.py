@@ -17,7 +17,7 @@ class AudioFile:
     """The first audio stream of a file.
 
     Raises:
-        AudioError: when it is used and cannot be read.
+        AudioError: (when it is used) the file cannot be read.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -29,7 +29,7 @@ class AudioFile:
 
     @property
     def duration(self) -> float:
-        """Seconds, as the container tells."""
+        """Seconds, according to the container."""
         return Reader(self.path).duration or 0.0
 
     def channels(self, stream: int = 0) -> int:
@@ -51,7 +51,7 @@ class AudioFile:
         """Return a stream (C, L) if `streams` is a number, else streams (S, C, L).
 
         Args:
-            seek_time: seconds to leave out at the start.
+            seek_time: seconds to skip at the start.
             duration: seconds to return; by default all.
             streams: which of the file's audio streams; only the first can be read.
             samplerate: Hz; by default the file's own.

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from htdemucs.compat.demucs.repo import ModelLoadingError, load
-from htdemucs.compat.networks import AnyModel, HDemucs
+from htdemucs.compat.networks import HDemucs, PublishedModel
 from htdemucs.weights.registry import DEFAULT_MODEL
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
 SOURCES = ["drums", "bass", "other", "vocals"]
 
 
-def get_model(name: str, repo: str | Path | None = None) -> AnyModel:
+def get_model(name: str, repo: str | Path | None = None) -> PublishedModel:
     """Return a model on the CPU: a network for a signature, a bag for any other name.
 
     Args:
@@ -34,7 +34,7 @@ def get_model(name: str, repo: str | Path | None = None) -> AnyModel:
     return load(name, repo)
 
 
-def get_model_from_args(args: Namespace) -> AnyModel:
+def get_model_from_args(args: Namespace) -> PublishedModel:
     """Return the model that the flags of `add_model_flags` name."""
     name = getattr(args, "sig", None) or args.name or DEFAULT_MODEL
     return load(name, getattr(args, "repo", None))

@@ -1,8 +1,8 @@
-"""`demucs.repo`: models by name or signature, in a folder or of the official ones."""
+"""`demucs.repo`: models by name or signature, from a folder or from the official ones."""
 
 from pathlib import Path
 
-from htdemucs.compat.networks import AnyModel, BagOfModels, Published, published
+from htdemucs.compat.networks import BagOfModels, PublishedModel, PublishedNetwork, to_published
 from htdemucs.errors import HTDemucsError
 from htdemucs.weights import load_model
 
@@ -15,7 +15,7 @@ class ModelLoadingError(LoadModelError, RuntimeError):
     """A model cannot be loaded."""
 
 
-def load(name: str, repo: str | Path | None = None) -> AnyModel:
+def load(name: str, repo: str | Path | None = None) -> PublishedModel:
     """Return a network for a signature and a bag for any other name, on the CPU.
 
     Raises:
@@ -25,19 +25,19 @@ def load(name: str, repo: str | Path | None = None) -> AnyModel:
         model = load_model(name, repo=repo, device="cpu")
     except HTDemucsError as error:
         raise ModelLoadingError(str(error)) from error
-    found = published(model)
+    published = to_published(model)
     files = model.origin.files if model.origin else ()
-    if isinstance(found, Published) and not files[0].name.startswith(Path(name).stem):
-        return BagOfModels([found]).eval()
-    return found.eval()
+    if isinstance(published, PublishedNetwork) and not files[0].name.startswith(Path(name).stem):
+        return BagOfModels([published]).eval()
+    return published.eval()
 
 
-class _Folder:
-    """Models in a folder, as files with one of `suffixes`."""
+class _FolderRepo:
+    """Models in a folder: files with one of `suffixes`."""
 
     suffixes: tuple[str, ...] = ()
 
-    def __init__(self, root: str | Path, model_repo: "_Folder | None" = None) -> None:
+    def __init__(self, root: str | Path, model_repo: "_FolderRepo | None" = None) -> None:
         self.root = Path(root)
         self.model_repo = model_repo
 
@@ -50,24 +50,24 @@ class _Folder:
         """Whether there is a model of this name."""
         return name in self.list_model()
 
-    def get_model(self, name: str) -> AnyModel:
+    def get_model(self, name: str) -> PublishedModel:
         """Load a model."""
         return load(name, self.root)
 
 
-class LocalRepo(_Folder):
+class LocalRepo(_FolderRepo):
     """Networks by their signatures."""
 
     suffixes = (".th", ".safetensors")
 
 
-class BagOnlyRepo(_Folder):
+class BagOnlyRepo(_FolderRepo):
     """Bags by their names."""
 
     suffixes = (".yaml",)
 
 
-class AnyModelRepo(_Folder):
+class AnyModelRepo(_FolderRepo):
     """Networks and bags."""
 
     suffixes = LocalRepo.suffixes + BagOnlyRepo.suffixes

@@ -24,18 +24,18 @@ __all__ = ["Separator", "get_parser", "list_models", "load_track", "main", "save
 
 
 def main(opts: Sequence[str | Path] | None = None) -> None:
-    """Separate tracks as the command's words say: by default those of this process.
+    """Run the command with these arguments, by default those of this process.
 
-    Stems go to OUT/MODEL/TRACK/STEM.EXT at the model's sample rate. A track that fails does not
-    stop the others.
+    Stems are written to OUT/MODEL/TRACK/STEM.EXT at the model's sample rate. A track that fails
+    does not stop the others.
 
     Raises:
-        SystemExit: the words are impossible, the model cannot be loaded, or a track failed.
+        SystemExit: an argument is invalid, the model cannot be loaded, or a track failed.
     """
-    args = get_parser().parse_args(None if opts is None else [str(word) for word in opts])
+    args = get_parser().parse_args(None if opts is None else [str(option) for option in opts])
     if args.list_models:
-        for kind, names in list_models(args.repo).items():
-            print(f"{kind}:", *names, sep="\n    ")
+        for group, names in list_models(args.repo).items():
+            print(f"{group}:", *names, sep="\n    ")
     elif not args.tracks:
         sys.exit("error: no tracks given")
     else:

@@ -1,4 +1,4 @@
-"""Makes room for `htdemucs.compat.demucs`, or without it for any other `demucs`."""
+"""Replace this module by `htdemucs.compat.demucs`, or without htdemucs by another `demucs`."""
 
 import sys
 from contextlib import suppress
@@ -7,6 +7,6 @@ from pathlib import Path
 
 sys.path.remove(str(Path(__file__).parents[1]))
 del sys.modules[__name__]
-with suppress(ImportError):  # a Python that lacks this package
+with suppress(ImportError):  # a Python without htdemucs
     import_module("htdemucs.compat").install(replace=True)
 import_module("demucs")

@@ -1,1 +1,0 @@
-"""In the PYTHONPATH of the processes that a program starts."""

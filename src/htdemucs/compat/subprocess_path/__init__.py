@@ -1,0 +1,1 @@
+"""A folder for the PYTHONPATH of processes that a program starts."""
