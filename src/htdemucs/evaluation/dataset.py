@@ -112,9 +112,10 @@ def read_multitrack(folder: Path, suffixes: Collection[str] = AUDIO_EXTENSIONS) 
         else:
             others.append(path)
     stems, left_out = assign_stems({path: path.stem for path in others})
-    mixture, *more = [path for _, path in sorted(mixtures)] or [None]
+    mixtures.sort()
+    mixture = mixtures[0][1] if mixtures else None
     if mixture:
-        left_out |= {path.name: f"{mixture.name} is the mixture" for path in more if path}
+        left_out |= {path.name: f"{mixture.name} is the mixture" for _, path in mixtures[1:]}
     return Multitrack(folder.name, folder, stems, mixture, left_out)
 
 

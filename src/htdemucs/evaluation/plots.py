@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from html import escape
+from typing import Any
 
 import av
 import numpy as np
@@ -65,7 +66,8 @@ def spectrogram(powers: Tensor, loudest: float) -> str:
     position = np.linspace(0, len(COLOURS) - 1, 256)
     channels = [np.interp(position, range(len(COLOURS)), c) for c in zip(*COLOURS, strict=True)]
     palette = np.stack([np.full(256, 255), *channels], axis=1).round().astype(np.uint8)  # ARGB
-    frame = av.VideoFrame.from_ndarray((levels.flip(0).numpy(), palette), format="pal8")
+    paletted: Any = (levels.flip(0).numpy(), palette)  # PyAV's annotations lack this form
+    frame = av.VideoFrame.from_ndarray(paletted, format="pal8")
     encoder = av.CodecContext.create("png", "w")
     encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "pal8"
     encoder.time_base = Fraction(1)

@@ -169,8 +169,8 @@ class _Reader:
                 self.notes.append(note)
         if not recordings:
             raise self._no_usable_track(root.path, incomplete, failures)
-        for name, error in failures.items():
-            self.notes.append(f"{root.path / name} is left out: {error}")
+        for name, failure in failures.items():
+            self.notes.append(f"{root.path / name} is left out: {failure}")
         if incomplete:
             self.notes.append(
                 f"{len(incomplete)} folders in {root.path} lack a source and are left out: "
