@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from htdemucs.serve.error_codes import CODES, WORKER_DIED
+from htdemucs import errors
+from htdemucs.serve.jobs import WORKER_DIED
 from page.fake import PAGE, FakeServer
 
 pytestmark = pytest.mark.browser
@@ -302,7 +303,7 @@ def test_what_the_server_refuses_is_said_in_the_page_s_language(open_page, serve
 def test_every_code_of_the_server_is_known_to_the_page():
     chinese = (PAGE / "chinese.js").read_text(encoding="utf-8").partition("problems = {")[2]
     assert set(re.findall(r'^  "?([a-z-]+)"?:', chinese, re.MULTILINE)) == {
-        *CODES.values(),
+        *(error.code for error in vars(errors).values() if isinstance(error, type) and error.code),
         WORKER_DIED,
     }
 

@@ -156,7 +156,7 @@ def test_a_deleted_song_is_asked_for_once_and_stays_away(open_page, server):
 
 
 def test_a_song_of_the_library_is_separated_on_demand(open_page, server):
-    song = server.add("Found.flac", 10, state="found", kind="library")
+    song = server.add("Found.flac", 10, state="unseparated", kind="library")
     page = open_page(f"#{song.id}")
     page.get_by_role("button", name="Separate", exact=True).click()
     page.get_by_role("heading", name="Separate this song with").wait_for()
@@ -360,7 +360,7 @@ def test_the_page_finds_what_the_server_finds(open_page):
       const { Tracks } = await import("/page/tracks.js");
       return searches.map(([title, search]) => {
         const tracks = new Tracks();
-        const track = { id: "1", name: "", title, state: "found", created: "" };
+        const track = { id: "1", name: "", title, state: "unseparated", created: "" };
         tracks.apply({ version: 1, tracks: [track], removed: [], whole: true });
         return tracks.sorted(search).others.length > 0;
       });

@@ -22,10 +22,10 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture
-def address(service, worker):
+def address(state, worker):
     """A server in a thread, and a worker in another."""
     woken, ending = threading.Event(), threading.Event()
-    service.wake = woken.set
+    state.wake = woken.set
 
     def work():
         while not ending.is_set():
@@ -34,7 +34,7 @@ def address(service, worker):
             while worker.work():
                 pass
 
-    app = create_app(service, Access.to("long secret"))
+    app = create_app(state, Access.to("long secret"))
     config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
     server, listening = uvicorn.Server(config), threading.Event()
     startup = server.startup
@@ -134,7 +134,7 @@ def test_a_server_that_ends_without_an_answer_is_an_error(in_background):
     listener.close()
 
 
-def test_the_example_makes_karaoke_versions(service, address, write_song, tmp_path, monkeypatch):
+def test_the_example_makes_karaoke_versions(state, address, write_song, tmp_path, monkeypatch):
     song = write_song(tmp_path / "song.flac")
     monkeypatch.setenv("HTDEMUCS_TOKEN", "long secret")
     command = [sys.executable, EXAMPLES / "remote.py", address, song, tmp_path / "missing.mp3"]

@@ -8,10 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from htdemucs.serve import uploads
+from htdemucs.serve import request_body
 from htdemucs.serve.app import create_app
+from htdemucs.serve.request_body import safe_name
 from htdemucs.serve.settings import Limits
-from htdemucs.serve.uploads import safe_name
 
 KIND = "multipart/form-data; boundary=limit"
 
@@ -37,7 +37,7 @@ def test_too_large_a_file_is_refused_before_it_arrives(client, settings):
 
 
 def test_too_large_a_stream_is_cut_off(client, settings, monkeypatch):
-    monkeypatch.setattr(uploads, "CHUNK", 100)
+    monkeypatch.setattr(request_body, "BLOCK", 100)
     taken = []
 
     async def endless():
@@ -50,8 +50,8 @@ def test_too_large_a_stream_is_cut_off(client, settings, monkeypatch):
     assert leftovers(settings) == []
 
 
-def test_a_full_disk_is_said(client, settings, monkeypatch, service):
-    object.__setattr__(service.settings, "limits", replace(settings.limits, free_bytes=1 << 60))
+def test_a_full_disk_is_said(client, settings, monkeypatch, state):
+    object.__setattr__(state.settings, "limits", replace(settings.limits, free_bytes=1 << 60))
     answer = post(client, b"x")
     assert answer.status_code == 413
     assert "disk is full" in answer.json()["error"]
@@ -67,7 +67,7 @@ def test_an_empty_or_broken_file_is_refused(client, settings):
 
 
 def test_a_client_that_sends_nothing_is_left(client, settings, monkeypatch):
-    monkeypatch.setattr(uploads, "PATIENCE", 0.01)
+    monkeypatch.setattr(request_body, "TIMEOUT", 0.01)
 
     async def silent():
         yield b"x"
@@ -83,7 +83,7 @@ def test_a_client_that_sends_nothing_is_left(client, settings, monkeypatch):
 @pytest.mark.parametrize(
     "kind", ["audio/mpeg", "multipart/form-data; boundary=b", "application/json"]
 )
-def test_a_client_that_goes_leaves_nothing(service, settings, caplog, kind):
+def test_a_client_that_goes_leaves_nothing(state, settings, caplog, kind):
     """In the middle of a file."""
 
     async def go():
@@ -102,12 +102,12 @@ def test_a_client_that_goes_leaves_nothing(service, settings, caplog, kind):
             "http_version": "1.1", "scheme": "http", "server": ("localhost", 80),
             "client": ("127.0.0.1", 1), "root_path": "",
         }  # fmt: skip
-        await create_app(service)(scope, receive, send)
+        await create_app(state)(scope, receive, send)
 
     asyncio.run(go())
     assert leftovers(settings) == []
-    assert service.uploading == 0
-    assert service.tracks.page()[0] == 0
+    assert state.uploading == 0
+    assert state.tracks.search()[0] == 0
     assert caplog.text == ""
 
 
@@ -120,8 +120,8 @@ def test_the_queue_has_an_end(client, write_song, tmp_path):
     assert answer.json()["code"] == "too-many"
 
 
-def test_too_long_a_track_fails(client, worker, write_song, tmp_path, service):
-    object.__setattr__(service.settings.limits, "upload_bytes", 1 << 20)
+def test_too_long_a_track_fails(client, worker, write_song, tmp_path, state):
+    object.__setattr__(state.settings.limits, "upload_bytes", 1 << 20)
     track = client.upload(write_song(tmp_path / "song.flac", seconds=3.1))["id"]
     worker.work()
     shown = client.track(track)
@@ -133,10 +133,10 @@ def test_too_long_a_track_fails(client, worker, write_song, tmp_path, service):
     assert "the track lasts 0.1 minutes" in client.track(track)["error"]
 
 
-def stored(service, answer):
+def stored(state, answer):
     """The name and contents of the file of a track that was added."""
     assert answer.status_code == 201, answer.text
-    path = Path(service.tracks.row(answer.json()["id"])["path"])
+    path = Path(state.tracks.row(answer.json()["id"])["path"])
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     return answer.json()["name"], path.read_bytes()
 
@@ -162,31 +162,31 @@ def send(client, content, kind=KIND, **options):
 SONG = (field("file", '; filename="song.mp3"'), b"sound")
 
 
-def test_a_file_in_a_form_is_stored_as_it_is(client, service):
+def test_a_file_in_a_form_is_stored_as_it_is(client, state):
     data = bytes(range(256)) + b"\r\n--\r\n--limi\r\n\r\n"
     answer = client.post("/api/tracks", files={"file": ("Ünï côdé.mp3", data)})
-    assert stored(service, answer) == ("Ünï côdé.mp3", data)
+    assert stored(state, answer) == ("Ünï côdé.mp3", data)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 50])
-def test_a_form_may_arrive_in_pieces(client, service, size):
+def test_a_form_may_arrive_in_pieces(client, state, size):
     body = form(SONG, (field("name"), b"other.mp3"))
 
     async def pieces():
         for start in range(0, len(body), size):
             yield body[start : start + size]
 
-    assert stored(service, send(client, pieces())) == ("other.mp3", b"sound")
+    assert stored(state, send(client, pieces())) == ("other.mp3", b"sound")
 
 
-def test_fields_of_a_form_are_the_parameters_before_and_after_the_file(client, service):
+def test_fields_of_a_form_are_the_parameters_before_and_after_the_file(client, state):
     stems = [(field("stems"), b"vocals"), (field("stems"), b"bass")]
     for parts in (
         [(field("model"), b"mini"), SONG, *stems],
         [*stems, (field("model"), b"mini"), SONG],
     ):
         answer = send(client, form(*parts), params={"name": "a.mp3", "model": "htdemucs"})
-        assert stored(service, answer) == ("a.mp3", b"sound")
+        assert stored(state, answer) == ("a.mp3", b"sound")
         assert (answer.json()["model"], answer.json()["stems"]) == ("mini", ["vocals", "bass"])
 
 
@@ -206,15 +206,15 @@ def test_fields_of_a_form_are_the_parameters_before_and_after_the_file(client, s
         ("x: y\r\nCONTENT-DISPOSITION: form-data; NAME=file; FileName=a.mp3", "a.mp3"),
     ],
 )  # fmt: skip
-def test_names_in_forms(client, service, head, name):
-    assert stored(service, send(client, form((head, b"sound")))) == (name, b"sound")
+def test_names_in_forms(client, state, head, name):
+    assert stored(state, send(client, form((head, b"sound")))) == (name, b"sound")
 
 
-def test_closing_a_form_needs_no_line_end(client, service):
-    assert stored(service, send(client, form(SONG, end="--"))) == ("song.mp3", b"sound")
+def test_closing_a_form_needs_no_line_end(client, state):
+    assert stored(state, send(client, form(SONG, end="--"))) == ("song.mp3", b"sound")
     kind = 'Multipart/Form-Data; charset=utf-8; boundary="li mit"'
     answer = send(client, form(SONG, boundary="li mit", end="--\r\nepilogue"), kind)
-    assert stored(service, answer) == ("song.mp3", b"sound")
+    assert stored(state, answer) == ("song.mp3", b"sound")
 
 
 @pytest.mark.parametrize(
@@ -243,12 +243,12 @@ def test_closing_a_form_needs_no_line_end(client, service):
     ],
 )  # fmt: skip
 def test_a_form_that_makes_no_sense_is_refused_and_leaves_nothing(
-    client, service, settings, content, kind, words
+    client, state, settings, content, kind, words
 ):
     answer = send(client, content, kind)
     assert (answer.status_code, words in answer.json()["error"]) == (400, True), answer.text
     assert leftovers(settings) == []
-    assert service.uploading == service.tracks.count("queued") == 0
+    assert state.uploading == state.tracks.count("queued") == 0
 
 
 @pytest.mark.parametrize(
@@ -293,23 +293,23 @@ def test_compressed_bodies_are_refused(client, settings, encoding):
     assert leftovers(settings) == []
 
 
-def test_a_body_that_says_that_it_is_not_encoded_is_taken(client, service):
+def test_a_body_that_says_that_it_is_not_encoded_is_taken(client, state):
     answer = send(client, b"sound", "audio/mpeg", headers={"content-encoding": "Identity"})
-    assert stored(service, answer) == ("track", b"sound")
+    assert stored(state, answer) == ("track", b"sound")
 
 
-def test_a_form_has_the_limits_of_a_file(client, settings, service, monkeypatch):
+def test_a_form_has_the_limits_of_a_file(client, settings, state, monkeypatch):
     assert send(client, form((SONG[0], b"x" * 1001))).status_code == 413
     assert send(client, form((SONG[0], b"x" * 70_000))).status_code == 413  # before it arrives
-    object.__setattr__(service.settings, "limits", replace(settings.limits, free_bytes=1 << 60))
+    object.__setattr__(state.settings, "limits", replace(settings.limits, free_bytes=1 << 60))
     assert send(client, form(SONG)).json()["code"] == "disk-full"
-    object.__setattr__(service.settings, "limits", replace(settings.limits, free_bytes=0))
+    object.__setattr__(state.settings, "limits", replace(settings.limits, free_bytes=0))
     assert leftovers(settings) == []
-    assert stored(service, send(client, form((SONG[0], b"x" * 1000))))[1] == b"x" * 1000
+    assert stored(state, send(client, form((SONG[0], b"x" * 1000))))[1] == b"x" * 1000
 
 
-def test_a_large_form_takes_no_memory(client, settings, service):
-    object.__setattr__(service.settings, "limits", replace(settings.limits, upload_bytes=1 << 30))
+def test_a_large_form_takes_no_memory(client, settings, state):
+    object.__setattr__(state.settings, "limits", replace(settings.limits, upload_bytes=1 << 30))
 
     async def large():
         yield form(SONG, end="")[: -len("sound\r\n--limit")]
@@ -321,27 +321,27 @@ def test_a_large_form_takes_no_memory(client, settings, service):
     answer = send(client, large())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert stored(service, answer)[1] == bytes(32 << 20)
+    assert stored(state, answer)[1] == bytes(32 << 20)
     assert peak < 8 << 20
 
 
-def test_what_cannot_be_listed_is_not_kept(client, service, settings, monkeypatch):
-    monkeypatch.setattr(service.tracks, "add", lambda **_: 1 / 0)
+def test_what_cannot_be_listed_is_not_kept(client, state, settings, monkeypatch):
+    monkeypatch.setattr(state.tracks, "add", lambda **_: 1 / 0)
     assert post(client, b"x").status_code == 500
     assert leftovers(settings) == []
 
 
-def test_a_source_that_is_deleted_meanwhile_is_said(client, service, settings, monkeypatch):
+def test_a_source_that_is_deleted_meanwhile_is_said(client, state, settings, monkeypatch):
     track = post(client, b"x").json()["id"]
-    service.tracks.change(track, state="finished")
-    at_hand = service.file
+    state.tracks.update(track, state="finished")
+    at_hand = state.readable_file
 
     def deleting(path):
         found = at_hand(path)
         client.delete(f"/api/tracks/{track}")
         return found
 
-    monkeypatch.setattr(service, "file", deleting)
+    monkeypatch.setattr(state, "readable_file", deleting)
     answer = client.post("/api/tracks", json={"track": track})
     assert (answer.status_code, answer.json()["error"]) == (404, "this file is not there any more")
     assert leftovers(settings) == []

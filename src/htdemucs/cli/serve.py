@@ -182,8 +182,8 @@ def serve(
         folder, library and library.absolute(), database, model=name, workers=workers, limits=limits
     )
     if token is None and host not in server.LOOPBACK:
-        token = server.kept_token(settings)
-    listener = server.bound_socket(host, port)
+        token = server.stored_token(settings)
+    listener = server.listening_socket(host, port)
     shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, host)
     shown = f"[{shown}]" if ":" in shown else shown
     address = f"http://{shown}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")

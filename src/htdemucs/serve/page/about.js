@@ -52,7 +52,7 @@ export class About {
     this.status.title = this.status.textContent;
     this.progress.hidden = state !== "separating";
     this.progress.value = duration ? Math.min(1, track.done / duration) : 0;
-    this.separate.hidden = state !== "found";
+    this.separate.hidden = state !== "unseparated";
     this.again.hidden = this.download.hidden = !finished;
     this.retry.hidden = !["failed", "cancelled"].includes(state);
     this.cancel.hidden = !["queued", "separating"].includes(state);

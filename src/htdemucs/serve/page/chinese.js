@@ -38,7 +38,7 @@ export const chinese = {
   left: "还需 {time}",
   failed: "这首歌无法分离。",
   cancelled: "已取消",
-  found: "尚未分离",
+  unseparated: "尚未分离",
   finished: "所有分轨都已就绪。",
   sending: "正在上传… {sent} %",
   deleteTitle: "删除“{title}”？",

@@ -38,7 +38,7 @@ export const english = {
   left: "{time} left",
   failed: "This could not be separated.",
   cancelled: "Cancelled",
-  found: "Not separated yet",
+  unseparated: "Not separated yet",
   finished: "All stems are ready.",
   sending: "Sending… {sent} %",
   deleteTitle: "Delete “{title}”?",

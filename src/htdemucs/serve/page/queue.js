@@ -20,8 +20,8 @@ export function detailOf(track) {
       return failure(track);
     case "cancelled":
       return text("cancelled");
-    case "found":
-      return [text("found"), length].filter(Boolean).join(" · ");
+    case "unseparated":
+      return [text("unseparated"), length].filter(Boolean).join(" · ");
     default:
       return [track.artist, length, track.model].filter(Boolean).join(" · ");
   }
@@ -180,7 +180,7 @@ class Row {
       failed: ["delete", "retry"],
       cancelled: ["delete", "retry"],
       finished: ["delete"],
-      found: ["delete"],
+      unseparated: ["delete"],
     }[track.state];
     const known = {
       first: ["first", "first", run("first")],

@@ -3,9 +3,9 @@
 import pytest
 
 from htdemucs.serve.auth import Access
-from htdemucs.serve.server import kept_token
+from htdemucs.serve.server import stored_token
 
-NEEDED = "open the address that it printed"
+NEEDED = "open the address that the server printed"
 
 
 def test_every_answer_has_the_headers(client):
@@ -90,7 +90,7 @@ def test_the_token_opens_once_and_the_cookie_from_then_on(guarded):
     assert answer.headers["location"] == "./?track=abc"
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie
-    assert "SameSite=Strict" in cookie
+    assert "samesite=strict" in cookie.lower()
     assert "secret" not in cookie
     headers = {"cookie": cookie.partition(";")[0]}
     assert guarded.get("/api/tracks", headers=headers).status_code == 200
@@ -110,8 +110,8 @@ def test_programs_send_the_token(guarded):
 
 
 def test_the_token_is_made_once_and_is_nobody_else_s(settings):
-    token = kept_token(settings)
-    assert kept_token(settings) == token
+    token = stored_token(settings)
+    assert stored_token(settings) == token
     assert len(token) >= 32
     assert (settings.data / "token").stat().st_mode & 0o077 == 0
 
@@ -134,11 +134,11 @@ def test_no_path_leads_out(client, path):
     assert client.get(path).status_code in (400, 404)
 
 
-def test_errors_are_sentences(client, service, monkeypatch):
+def test_errors_are_sentences(client, state, monkeypatch):
     def broken(*_):
         raise RuntimeError("secret of the machine")
 
-    monkeypatch.setattr(service.tracks, "row", broken)
+    monkeypatch.setattr(state.tracks, "row", broken)
     answer = client.get("/api/tracks/x/pcm")
     assert answer.status_code == 500
     assert answer.headers["x-content-type-options"] == "nosniff"

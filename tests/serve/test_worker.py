@@ -10,7 +10,8 @@ from sqlalchemy.exc import OperationalError
 from htdemucs import Library, OutputOptions, Separator, Track
 from htdemucs.audio import AudioFile
 from htdemucs.batch import read_manifest
-from htdemucs.serve.db import Jobs, WithdrawnError
+from htdemucs.serve import live_preview
+from htdemucs.serve.jobs import JobCancelledError, Jobs
 from htdemucs.serve.preview import COLUMN
 
 
@@ -33,19 +34,19 @@ def separated_alone(model, song, folder):
 
 
 @pytest.fixture
-def seeking(service, monkeypatch):
+def seeking(state, monkeypatch):
     """Return a function: when so many seconds are done, somebody wants to listen from there."""
 
     def seek(track, *wishes):
         waiting = list(wishes)
-        report = Jobs.report
+        report = Jobs.update
 
         def reporting(self, track_id, holder, /, **values):
             report(self, track_id, holder, **values)
             if waiting and values.get("ranges") and values["done"] >= waiting[0][0]:
-                service.jobs.seek(track_id, waiting.pop(0)[1])
+                state.jobs.request_seek(track_id, waiting.pop(0)[1])
 
-        monkeypatch.setattr(Jobs, "report", reporting)
+        monkeypatch.setattr(Jobs, "update", reporting)
 
     return seek
 
@@ -119,10 +120,10 @@ def test_peaks_are_those_of_the_samples(client, worker, write_song, tmp_path):
     assert part == peaks[3:5].tobytes()
 
 
-def test_a_spectrogram_shows_a_tone_where_it_is(client, service):
-    from htdemucs.serve.preview import BEFORE, frames_around, spectrogram
+def test_a_spectrogram_shows_a_tone_where_it_is(client, state):
+    from htdemucs.serve.spectrogram import MARGIN, frames_needed, spectrogram
 
-    time = np.arange(frames_around(8)) - BEFORE
+    time = np.arange(frames_needed(8)) - MARGIN
     tone = np.where(time < 4 * COLUMN, 0, np.sin(2 * np.pi * 1000 * time / 44_100))
     samples = np.rint(32767 * tone).astype(np.int16)[:, None]
     picture = spectrogram(samples, 44_100, 8)
@@ -139,7 +140,7 @@ def test_a_spectrogram_shows_a_tone_where_it_is(client, service):
 
 
 def test_wide_columns_of_a_spectrogram_are_as_loud_as_their_loudest(client):
-    from htdemucs.serve.preview import wide_spectrogram
+    from htdemucs.serve.spectrogram import wide_spectrogram
 
     noise = np.random.default_rng(0).integers(-9000, 9000, (400 * COLUMN, 2), dtype=np.int16)
 
@@ -161,7 +162,7 @@ def test_wide_columns_of_a_spectrogram_are_as_loud_as_their_loudest(client):
 def test_the_prefix_is_heard_before_the_end(client, worker, write_song, tmp_path, monkeypatch):
     track = client.upload(write_song(tmp_path / "song.flac"))["id"]
     heard = []
-    report = Jobs.report
+    report = Jobs.update
 
     def reporting(self, track_id, holder, /, **values):
         report(self, track_id, holder, **values)
@@ -171,8 +172,8 @@ def test_the_prefix_is_heard_before_the_end(client, worker, write_song, tmp_path
             assert len(samples) == shown["ranges"][0][1]
             heard.append((shown["state"], samples))
 
-    monkeypatch.setattr(Jobs, "report", reporting)
-    monkeypatch.setattr(worker, "EVERY", 0.0)
+    monkeypatch.setattr(Jobs, "update", reporting)
+    monkeypatch.setattr(live_preview, "INTERVAL", 0.0)
     worker.work()
     whole = pcm(client, track, frames=1 << 20)
     assert len(heard) > 2
@@ -186,18 +187,18 @@ def test_later_parts_first_change_no_bit(
     client, worker, write_song, model, tmp_path, seeking, monkeypatch, rate
 ):
     """Two wishes: the second comes while the first one's part is being made."""
-    monkeypatch.setattr(worker, "EVERY", 0.0)
+    monkeypatch.setattr(live_preview, "INTERVAL", 0.0)
     song = write_song(tmp_path / "song.flac", seconds=12, rate=rate)
     track = client.upload(song)["id"]
     seeking(track, (0.1, 9 * rate), (0.1, 5 * rate))
     ranges = []
-    report = Jobs.report
+    report = Jobs.update
 
     def reporting(self, track_id, holder, /, **values):
         report(self, track_id, holder, **values)
         ranges.append(values.get("ranges") or [])
 
-    monkeypatch.setattr(Jobs, "report", reporting)
+    monkeypatch.setattr(Jobs, "update", reporting)
     worker.work()
     begun = [first for held in ranges for first, _ in held]
     assert {0, 9 * rate, 5 * rate} <= set(begun)
@@ -257,21 +258,21 @@ def test_tags_are_read_by_the_worker(client, worker, write_song, tmp_path):
 
 
 def test_losing_the_database_is_no_fault_of_the_track(
-    client, service, worker, write_song, tmp_path, monkeypatch
+    client, state, worker, write_song, tmp_path, monkeypatch
 ):
     track = client.upload(write_song(tmp_path / "song.flac"))["id"]
-    report = Jobs.report
+    report = Jobs.update
 
     def failing(self, track_id, holder, /, **values):
         if values.get("ranges"):
             raise OperationalError("gone", {}, Exception("gone"))
         report(self, track_id, holder, **values)
 
-    monkeypatch.setattr(Jobs, "report", failing)
+    monkeypatch.setattr(Jobs, "update", failing)
     with pytest.raises(OperationalError):  # the process ends
         worker.work()
-    monkeypatch.setattr(Jobs, "report", report)
-    service.jobs.release("worker")
+    monkeypatch.setattr(Jobs, "update", report)
+    state.jobs.requeue("worker")
     worker.work()
     assert client.track(track)["state"] == "finished"
 
@@ -291,7 +292,7 @@ def test_the_command_finds_what_the_page_made(client, worker, write_song, model,
 
 
 def test_stems_that_were_lowered_sound_as_their_files(
-    client, service, worker, write_song, tmp_path, monkeypatch
+    client, state, worker, write_song, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(OutputOptions, "gain", lambda *_: 0.5)  # as if one had clipped
     song = write_song(tmp_path / "song.flac")
@@ -301,7 +302,7 @@ def test_stems_that_were_lowered_sound_as_their_files(
         shown = client.track(track)
         if is_known:  # there at once; the preview is made when somebody listens
             assert (shown["frames"], shown["ranges"]) == (32_000, [])
-            service.filler.fill(track)
+            state.preview_builder.build(track)
             shown = client.track(track)
         assert (shown["state"], shown["ranges"]) == ("finished", [[0, 32_000]])
         heard = pcm(client, track, frames=1 << 20)
@@ -368,9 +369,9 @@ def test_only_the_stems_that_are_wanted(client, worker, write_song, tmp_path):
     assert pcm(client, track, frames=100).shape == (100, 3, 2)
 
 
-def test_a_withdrawn_job_says_so(service):
-    with pytest.raises(WithdrawnError):
-        service.jobs.look("nobody's", "worker")
+def test_a_withdrawn_job_says_so(state):
+    with pytest.raises(JobCancelledError):
+        state.jobs.check("nobody's", "worker")
 
 
 def test_deleting_an_upload_leaves_stems_that_the_command_made(

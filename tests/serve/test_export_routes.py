@@ -132,17 +132,17 @@ def test_the_stem_file(export):
         ({"residual": 1, "to": 2}, "whole tracks"),
     ],
 )
-def test_impossible_wishes_get_a_sentence_and_leave_nothing(export, service, choices, words):
+def test_impossible_wishes_get_a_sentence_and_leave_nothing(export, state, choices, words):
     answer = export(**choices)
     assert answer.status_code == 400
     assert words in answer.json()["error"]
-    assert not list(service.exports.iterdir())
+    assert not list(state.exports.iterdir())
 
 
-def test_what_was_sent_leaves_nothing_behind(export, service):
+def test_what_was_sent_leaves_nothing_behind(export, state):
     for kind in ("zip", "mix", "stem-file"):
         assert export(kind=kind, format="mp3").status_code == 200
-    assert not list(service.exports.iterdir())
+    assert not list(state.exports.iterdir())
 
 
 def test_a_track_that_is_not_finished_has_nothing_to_download(client, write_song, tmp_path):

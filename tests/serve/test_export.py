@@ -7,7 +7,7 @@ import torch
 
 from htdemucs import AudioEncoding, AudioError, AudioFile, OutputOptions, SeparationError
 from htdemucs.audio import AudioWriter
-from htdemucs.serve.export import Mix, Song, export_mix, export_stems, zipped
+from htdemucs.serve.export import FinishedTrack, Mix, export_mix, export_stems, zip_stream
 
 RATE = 8000
 LENGTH = 150_001  # more than a block
@@ -39,7 +39,7 @@ def song(stems, tmp_path_factory):
     files = {name: write(folder / f"{name}.flac", stem) for name, stem in stems.items()}
     rest = torch.randint(-50, 50, (2, LENGTH), generator=torch.Generator().manual_seed(2))
     original = write(folder / "My song.flac", sum(stems.values()) + rest / 2**15)
-    return Song(files, original)
+    return FinishedTrack(files, original)
 
 
 def test_a_mix_is_the_sum_of_gains_and_balances(song, stems, tmp_path):
@@ -81,7 +81,7 @@ def test_exported_stems_and_residual_add_up_to_the_original_exactly(song, tmp_pa
 def test_the_gain_that_the_stems_have_is_heeded(stems, song, tmp_path):
     softer = {n: write(tmp_path / f"{n}.wav", 0.5 * s, FLOAT) for n, s in stems.items()}
     options = OutputOptions(FLOAT, residual="write")
-    quiet = Song(softer, song.original, 0.5)
+    quiet = FinishedTrack(softer, song.original, 0.5)
     files = export_stems(quiet, options, options.places(song.original, tmp_path / "out"))
     assert float(read(files["residual"]).abs().max()) <= 0.5 * 50 / 2**15
     torch.testing.assert_close(read(files["drums"]), 0.5 * stems["drums"])
@@ -98,7 +98,7 @@ def test_other_formats_two_stems_and_the_stem_file(song, stems, tmp_path):
 
 
 def test_without_the_original_only_what_needs_it_is_refused(song, tmp_path):
-    alone = Song(song.stems)
+    alone = FinishedTrack(song.stems)
     options = OutputOptions(FLAC)
     files = export_stems(alone, options, options.places(song.original, tmp_path))
     assert torch.equal(read(files["bass"]), read(song.stems["bass"]))
@@ -109,7 +109,7 @@ def test_without_the_original_only_what_needs_it_is_refused(song, tmp_path):
 
 def test_a_zip_holds_the_files_as_they_are(song):
     files = {f"My song/{name}.flac": path for name, path in song.stems.items()}
-    parts = list(zipped(files))
+    parts = list(zip_stream(files))
     assert max(map(len, parts)) < 2**19  # it is not held whole
     with zipfile.ZipFile(io.BytesIO(b"".join(parts))) as archive:
         assert archive.testzip() is None

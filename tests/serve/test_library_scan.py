@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from htdemucs import AudioEncoding, Library, OutputOptions, Separator, Track
-from htdemucs.serve.maintenance import Scanner
+from htdemucs.serve.library_scan import Scanner
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def library(settings):
 
 
 @pytest.fixture
-def scan(service):
-    return Scanner(service.settings, service.tracks).scan
+def scan(state):
+    return Scanner(state.settings, state.tracks).scan
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def pcm(client, track):
 
 
 def test_what_the_command_made_is_there_to_listen_to(
-    client, service, scan, separate, write_song, tmp_path
+    client, state, scan, separate, write_song, tmp_path
 ):
     outcome = separate(write_song(tmp_path / "music" / "song.flac"))
     scan()
@@ -54,7 +54,7 @@ def test_what_the_command_made_is_there_to_listen_to(
     assert track["stems"] == ["drums", "bass", "other", "vocals"]
     assert (track["sample_rate"], track["frames"], track["duration"]) == (8000, 32_000, 4.0)
     assert track["ranges"] == []
-    service.filler.fill(track["id"])
+    state.preview_builder.build(track["id"])
     assert client.track(track["id"])["ranges"] == [[0, 32_000]]
     assert pcm(client, track["id"]).shape == (32_000, 5, 2)
     answer = client.get(f"/api/tracks/{track['id']}/stems/bass")
@@ -64,37 +64,37 @@ def test_what_the_command_made_is_there_to_listen_to(
 
 
 def test_asking_for_sound_fills_the_preview(
-    client, service, scan, separate, write_song, tmp_path, in_background
+    client, state, scan, separate, write_song, tmp_path, in_background
 ):
     separate(write_song(tmp_path / "song.flac"), encoding=AudioEncoding("mp3"))
     scan()
     [track] = listed(client).values()
     assert client.get(f"/api/tracks/{track['id']}/pcm").status_code == 204
-    service.filler.stop()  # waits for it
+    state.preview_builder.stop()  # waits for it
     shown = client.track(track["id"])
     assert shown["ranges"] == [[0, shown["frames"]]]
 
 
 def test_without_its_file_the_original_is_the_stems_sum(
-    client, service, scan, separate, write_song, tmp_path
+    client, state, scan, separate, write_song, tmp_path
 ):
     song = write_song(tmp_path / "song.flac")
     separate(song)
     song.unlink()
     scan()
     [track] = listed(client).values()
-    service.filler.fill(track["id"])
+    state.preview_builder.build(track["id"])
     heard = pcm(client, track["id"]).astype(int)
     assert abs(heard[:, :4].sum(1) - heard[:, 4]).max() <= 1
     assert client.get(f"/api/tracks/{track['id']}/source").status_code == 404
 
 
-def test_scanning_again_changes_nothing(client, service, scan, separate, write_song, tmp_path):
+def test_scanning_again_changes_nothing(client, state, scan, separate, write_song, tmp_path):
     separate(write_song(tmp_path / "song.flac"))
     scan()
-    version = service.database.version()
+    version = state.database.version()
     scan()
-    assert service.database.version() == version
+    assert state.database.version() == version
 
 
 def test_songs_that_nobody_separated_are_found(client, worker, scan, library, write_song):
@@ -102,7 +102,7 @@ def test_songs_that_nobody_separated_are_found(client, worker, scan, library, wr
     write_song(library / ".hidden" / "no.flac")
     scan()
     [track] = listed(client).values()
-    assert (track["name"], track["state"], track["stems"]) == ("new.flac", "found", [])
+    assert (track["name"], track["state"], track["stems"]) == ("new.flac", "unseparated", [])
     answer = client.post("/api/tracks", json={"track": track["id"]}).json()
     assert (answer["id"], answer["state"]) == (track["id"], "queued")
     worker.work()
@@ -142,14 +142,12 @@ def test_a_found_song_that_the_command_separates_is_one_track(
     assert after["state"] == "finished"
 
 
-def test_what_was_separated_anew_is_shown_anew(
-    client, service, scan, separate, write_song, tmp_path
-):
+def test_what_was_separated_anew_is_shown_anew(client, state, scan, separate, write_song, tmp_path):
     song = write_song(tmp_path / "song.flac")
     separate(song)
     scan()
     [before] = listed(client).values()
-    service.filler.fill(before["id"])
+    state.preview_builder.build(before["id"])
     separate(song, two_stems="vocals")
     scan()
     [after] = listed(client).values()
@@ -240,7 +238,7 @@ def test_damaged_manifests_and_strange_names_stop_nothing(client, scan, library,
 
 
 def test_a_file_for_dj_programs_is_played_by_its_mixture(
-    client, service, scan, separate, write_song, tmp_path
+    client, state, scan, separate, write_song, tmp_path
 ):
     song = write_song(tmp_path / "song.flac")
     separate(song, stem_file=True)
@@ -248,20 +246,20 @@ def test_a_file_for_dj_programs_is_played_by_its_mixture(
     scan()
     [track] = listed(client).values()
     assert (track["stems"], list(track["files"])) == ([], ["stem file"])
-    service.filler.fill(track["id"])
+    state.preview_builder.build(track["id"])
     assert pcm(client, track["id"]).shape[1] == 1
 
 
-def test_previews_have_a_limit(client, service, scan, separate, write_song, tmp_path):
+def test_previews_have_a_limit(client, state, scan, separate, write_song, tmp_path):
     for name in "ab":
         separate(write_song(tmp_path / f"{name}.flac", seed=ord(name)))
     scan()
     tracks = listed(client)
     for name in ("a.flac", "b.flac"):
-        service.filler.fill(tracks[name]["id"])
-    os.utime(service.settings.previews / tracks["a.flac"]["id"], (1, 1))
-    object.__setattr__(service.settings.limits, "preview_bytes", 32_000 * 5 * 4)
-    service.filler.make_room("")
+        state.preview_builder.build(tracks[name]["id"])
+    os.utime(state.settings.previews / tracks["a.flac"]["id"], (1, 1))
+    object.__setattr__(state.settings.limits, "preview_bytes", 32_000 * 5 * 4)
+    state.preview_builder.evict()
     tracks = listed(client)
     assert (tracks["a.flac"]["ranges"], tracks["b.flac"]["ranges"]) == ([], [[0, 32_000]])
-    assert len(list(service.settings.previews.iterdir())) == 1
+    assert len(list(state.settings.previews.iterdir())) == 1

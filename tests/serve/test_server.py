@@ -14,7 +14,8 @@ from sqlalchemy import text
 
 from htdemucs import Library, Separator, Track
 from htdemucs.errors import ServerError
-from htdemucs.serve.db import Database, Jobs
+from htdemucs.serve.db import Database
+from htdemucs.serve.jobs import Jobs
 from htdemucs.serve.settings import Settings
 from htdemucs.serve.supervisor import Supervisor
 
@@ -166,7 +167,7 @@ class Process:
 
 
 @pytest.fixture
-def supervisor(service, monkeypatch):
+def supervisor(state, monkeypatch):
     """A supervisor whose processes are none, and the list of these."""
     started = []
 
@@ -175,41 +176,41 @@ def supervisor(service, monkeypatch):
         return started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", start)
-    supervisor = Supervisor(service.settings, service.jobs)
+    supervisor = Supervisor(state.settings, state.jobs)
     for worker in supervisor._workers:
         worker.start()
     return supervisor, started
 
 
-def test_a_worker_that_does_not_let_go_is_ended(supervisor, service, client, write_song, tmp_path):
+def test_a_worker_that_does_not_let_go_is_ended(supervisor, state, client, write_song, tmp_path):
     supervising, started = supervisor
     track = client.upload(write_song(tmp_path / "song.flac"))["id"]
     name = supervising._workers[0].name
-    service.jobs.claim(name)
+    state.jobs.claim(name)
     for _ in range(100):
-        supervising.look()
+        supervising.check()
     assert not started[0].killed  # as long as the job goes on
-    service.jobs.cancel(track)
+    state.jobs.cancel(track)
     while not started[0].killed:
-        supervising.look()
+        supervising.check()
     started[0].code = -9
-    supervising.look()
+    supervising.check()
     assert len(started) == 2
-    service.jobs.queue(track)
-    assert service.jobs.claim("next")["id"] == track
+    state.jobs.enqueue(track)
+    assert state.jobs.claim("next")["id"] == track
 
 
 def test_workers_that_keep_dying_are_started_less_and_less_often(supervisor):
     supervising, started = supervisor
     for _ in range(500):
         started[-1].code = 1
-        supervising.look()
+        supervising.check()
     assert 3 < len(started) < 15
     for _ in range(500):  # a while without deaths
-        supervising.look()
+        supervising.check()
     count = len(started)
     started[-1].code = 1
-    supervising.look()
+    supervising.check()
     assert len(started) == count + 1
 
 
