@@ -127,7 +127,7 @@ def test_the_stem_file(export):
         ({"kind": "mix", "gains": "vocals"}, "vocals:0.5"),
         ({"kind": "mix", "gains": "kazoo:1"}, "no stem kazoo"),
         ({"kind": "mix", "gains": "vocals:nan"}, "gains must be"),
-        ({"kind": "mix", "from": 3, "to": 2}, "behind its beginning"),
+        ({"kind": "mix", "from": 3, "to": 2}, "after its beginning"),
         ({"kind": "mix", "tempo": 9}, "tempo"),
         ({"residual": 1, "to": 2}, "whole tracks"),
     ],

@@ -193,9 +193,10 @@ def test_deletion_does_not_trust_a_row_read_before_its_transaction(
     assert remains(settings, row["id"]) == []
 
 
-def test_a_track_that_is_deleted_as_soon_as_it_is_claimed_ends_no_worker(
+def test_a_track_that_is_deleted_right_after_its_claim_ends_no_worker(
     client, worker, settings, songs, monkeypatch
 ):
+    """The claim's transaction is the last moment at which the row is sure to exist."""
     writing = Database.writing
 
     @contextmanager
@@ -208,6 +209,9 @@ def test_a_track_that_is_deleted_as_soon_as_it_is_claimed_ends_no_worker(
     monkeypatch.setattr(Database, "writing", deleting)
     assert worker.work()
     assert remains(settings, songs[0]) == []
+    assert client.get(f"/api/tracks/{songs[0]}").status_code == 404
+    assert worker.work()
+    assert client.track(songs[1])["state"] == "finished"
 
 
 def test_what_a_dead_worker_left_of_a_deleted_track_is_swept_up(client, state, settings, held):

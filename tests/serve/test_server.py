@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,10 +11,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import text
 
 from htdemucs import Library, Separator, Track
+from htdemucs.cli.main import cli
 from htdemucs.errors import ServerError
+from htdemucs.fsutil import file_lock
+from htdemucs.serve import supervisor as supervisor_module
 from htdemucs.serve.db import Database
 from htdemucs.serve.jobs import Jobs
 from htdemucs.serve.settings import Settings
@@ -133,24 +138,24 @@ def test_a_server_that_is_asked_to_end_does(server, write_song, tmp_path):
     assert not any(is_alive(pid) for pid in workers)
 
 
-def test_one_folder_one_server(server, tmp_path, model):
-    line = [sys.executable, "-m", "htdemucs", "serve", "--port", "0", "-n", model]
-    second = subprocess.run(
-        [*line, "--data", str(tmp_path / "data")], capture_output=True, text=True, check=False
-    )
-    assert second.returncode == 1
-    assert "another server uses" in second.stderr
-    assert "--data" in second.stderr
+def serve(*arguments):
+    """Run the command in this process, where it must fail."""
+    result = CliRunner().invoke(cli, ["serve", *map(str, arguments)])
+    assert result.exit_code == 1
+    return result.stderr
 
 
-def test_the_port_is_taken(server, tmp_path, model):
-    port = str(server.client.base_url.port)
-    line = [sys.executable, "-m", "htdemucs", "serve", "--port", port, "-n", model]
-    second = subprocess.run(
-        [*line, "--data", str(tmp_path / "other")], capture_output=True, text=True, check=False
-    )
-    assert second.returncode == 1
-    assert "choose another --port" in second.stderr
+def test_two_servers_cannot_use_the_same_folder(tmp_path):
+    with file_lock(tmp_path / "lock"):
+        message = serve("--port", 0, "--data", tmp_path)
+    assert "another server uses" in message
+    assert "choose another data folder" in message
+
+
+def test_a_port_that_is_in_use_is_refused(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        message = serve("--port", listener.getsockname()[1], "--data", tmp_path)
+    assert "choose another port" in message
 
 
 class Process:
@@ -168,7 +173,8 @@ class Process:
 
 @pytest.fixture
 def supervisor(state, monkeypatch):
-    """A supervisor whose processes are none, and the list of these."""
+    """A supervisor with fake processes, and the list of these. It checks them less often."""
+    monkeypatch.setattr(supervisor_module, "INTERVAL", 2.0)
     started = []
 
     def start(*_, **__):
@@ -187,9 +193,9 @@ def test_a_worker_that_does_not_let_go_is_ended(supervisor, state, client, write
     track = client.upload(write_song(tmp_path / "song.flac"))["id"]
     name = supervising._workers[0].name
     state.jobs.claim(name)
-    for _ in range(100):
+    for _ in range(40):
         supervising.check()
-    assert not started[0].killed  # as long as the job goes on
+    assert not started[0].killed  # as long as the job is not cancelled
     state.jobs.cancel(track)
     while not started[0].killed:
         supervising.check()
@@ -202,11 +208,11 @@ def test_a_worker_that_does_not_let_go_is_ended(supervisor, state, client, write
 
 def test_workers_that_keep_dying_are_started_less_and_less_often(supervisor):
     supervising, started = supervisor
-    for _ in range(500):
+    for _ in range(50):
         started[-1].code = 1
         supervising.check()
     assert 3 < len(started) < 15
-    for _ in range(500):  # a while without deaths
+    for _ in range(50):  # a while without deaths
         supervising.check()
     count = len(started)
     started[-1].code = 1

@@ -62,7 +62,7 @@ def test_an_empty_or_broken_file_is_refused(client, settings):
     assert post(client, b"").status_code == 400
     answer = post(client, b"abc", headers={"content-length": "9"})
     assert answer.status_code == 400
-    assert "whole" in answer.json()["error"]
+    assert "incomplete" in answer.json()["error"]
     assert leftovers(settings) == []
 
 
@@ -116,7 +116,7 @@ def test_the_queue_has_an_end(client, write_song, tmp_path):
     assert post(client, b"two").status_code == 201
     answer = post(client, b"three")
     assert answer.status_code == 429
-    assert "2 tracks wait" in answer.json()["error"]
+    assert "2 tracks are waiting" in answer.json()["error"]
     assert answer.json()["code"] == "too-many"
 
 
@@ -236,10 +236,10 @@ def test_closing_a_form_needs_no_line_end(client, state):
         (form(SONG), 'multipart/form-data; boundary=""', "boundary"),
         (b"sound", KIND, "boundary"),
         (b"", KIND, "boundary"),
-        (form(SONG, end=""), KIND, "whole"),
-        (form(SONG, end="-"), KIND, "whole"),
-        (form(SONG)[:-20], KIND, "whole"),
-        (form(SONG, end="x"), KIND, "whole"),
+        (form(SONG, end=""), KIND, "incomplete"),
+        (form(SONG, end="-"), KIND, "incomplete"),
+        (form(SONG)[:-20], KIND, "incomplete"),
+        (form(SONG, end="x"), KIND, "incomplete"),
     ],
 )  # fmt: skip
 def test_a_form_that_makes_no_sense_is_refused_and_leaves_nothing(
@@ -343,7 +343,10 @@ def test_a_source_that_is_deleted_meanwhile_is_said(client, state, settings, mon
 
     monkeypatch.setattr(state, "readable_file", deleting)
     answer = client.post("/api/tracks", json={"track": track})
-    assert (answer.status_code, answer.json()["error"]) == (404, "this file is not there any more")
+    assert (answer.status_code, answer.json()["error"]) == (
+        404,
+        "this file does not exist any more",
+    )
     assert leftovers(settings) == []
 
 
