@@ -81,7 +81,7 @@ def worker(state):
 
 
 class Client:
-    """Asks the application without a network: one request after another."""
+    """Sends requests to the application without a network."""
 
     def __init__(self, app):
         self._transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -105,12 +105,12 @@ class Client:
         return self.request("DELETE", path)
 
     def upload(self, path, **parameters):
-        answer = self.post(
+        response = self.post(
             "/api/tracks", params={"name": Path(path).name} | parameters,
             content=Path(path).read_bytes(),
         )  # fmt: skip
-        assert answer.status_code == 201, answer.text
-        return answer.json()
+        assert response.status_code == 201, response.text
+        return response.json()
 
     def track(self, track):
         return self.get(f"/api/tracks/{track}").json()

@@ -45,7 +45,7 @@ def add(state, name):
     return state.tracks.add(kind="upload", state="queued", name=name)
 
 
-def test_a_new_page_gets_everything_and_then_what_changes(state):
+def test_a_new_stream_gets_all_tracks_and_then_changes(state):
     one = add(state, "one")
     gone = add(state, "gone")
     state.deletion.delete(gone)
@@ -64,7 +64,7 @@ def test_a_new_page_gets_everything_and_then_what_changes(state):
     assert third["removed"] == [one]
 
 
-def test_a_page_that_comes_again_gets_what_it_missed(state):
+def test_a_stream_that_reconnects_gets_what_it_missed(state):
     one, two = add(state, "one"), add(state, "two")
     three = state.tracks.add(kind="library", state="unseparated", name="three")
     version = state.database.version()
@@ -77,14 +77,14 @@ def test_a_page_that_comes_again_gets_what_it_missed(state):
     assert three not in str(event)
 
 
-def test_a_page_of_another_database_gets_everything(state):
+def test_a_version_of_another_database_gets_all_tracks(state):
     add(state, "one")
     [event] = following(state, 1 << 40, [])
     assert event["whole"]
     assert len(event["tracks"]) == 1
 
 
-def test_the_page_s_last_event_is_understood(client, state, monkeypatch):
+def test_last_event_id_and_since_say_where_a_stream_continues(client, state, monkeypatch):
     asked = []
 
     async def subscribe(self, since):
@@ -98,7 +98,7 @@ def test_the_page_s_last_event_is_understood(client, state, monkeypatch):
     assert asked == [7, 3, None]
 
 
-def test_a_slow_page_is_told_to_come_again(state, monkeypatch):
+def test_the_stream_of_a_slow_client_ends(state, monkeypatch):
     monkeypatch.setattr(event_stream, "MAX_BACKLOG", 2)
 
     async def subscribe():
@@ -119,8 +119,8 @@ def test_a_slow_page_is_told_to_come_again(state, monkeypatch):
     assert len(asyncio.run(subscribe())) <= 2  # and then the stream ends
 
 
-def test_streams_have_an_end(client, state):
+def test_the_number_of_streams_is_limited(client, state):
     state.changes._subscribers.update(range(200))
-    answer = client.get("/api/events")
-    assert answer.status_code == 429
+    response = client.get("/api/events")
+    assert response.status_code == 429
     state.changes._subscribers.clear()

@@ -79,7 +79,7 @@ def test_exported_stems_and_residual_add_up_to_the_original_exactly(song, tmp_pa
     assert torch.equal(total, read(song.original).double())
 
 
-def test_the_gain_that_the_stems_have_is_heeded(stems, song, tmp_path):
+def test_the_gain_of_the_stems_is_respected(stems, song, tmp_path):
     softer = {n: write(tmp_path / f"{n}.wav", 0.5 * s, FLOAT) for n, s in stems.items()}
     options = OutputOptions(FLOAT, residual="write")
     quiet = FinishedTrack(softer, song.original, 0.5)

@@ -1,4 +1,4 @@
-"""The order of jobs, and what people and deaths do to them."""
+"""The queue: order, cancellation, deletion, and crashes of workers; on both databases."""
 
 import os
 from contextlib import contextmanager
@@ -56,10 +56,10 @@ def during(monkeypatch):
     return set_up
 
 
-def test_first_come_first_served_unless_somebody_says_first(client, state, songs):
+def test_the_queue_is_first_in_first_out_unless_a_track_is_prioritized(client, state, songs):
     assert states(client) == {"a": ("queued", 1), "b": ("queued", 2), "c": ("queued", 3)}
-    answer = client.post(f"/api/tracks/{songs[2]}/first")
-    assert answer.json()["position"] == 1
+    response = client.post(f"/api/tracks/{songs[2]}/first")
+    assert response.json()["position"] == 1
     assert state.jobs.claim("worker")["id"] == songs[2]
     assert states(client) == {"a": ("queued", 1), "b": ("queued", 2), "c": ("separating", None)}
     assert client.post(f"/api/tracks/{songs[2]}/first").status_code == 409
@@ -86,7 +86,7 @@ def test_a_queued_track_is_cancelled_and_queued_again(client, worker, songs):
     assert client.post(f"/api/tracks/{songs[0]}/retry").status_code == 409
 
 
-def test_a_cancelled_job_ends_at_once_and_resumes_later(client, worker, songs, during, tmp_path):
+def test_a_cancelled_job_stops_and_resumes_later(client, worker, songs, during, tmp_path):
     during(lambda: client.post(f"/api/tracks/{songs[0]}/cancel"))
     assert worker.work()
     shown = client.track(songs[0])
@@ -101,7 +101,7 @@ def test_a_cancelled_job_ends_at_once_and_resumes_later(client, worker, songs, d
     assert (shown["state"], shown["ranges"]) == ("finished", [[0, 32_000]])
 
 
-def test_a_job_waits_until_its_last_worker_has_let_go(state, songs):
+def test_a_job_waits_until_its_last_worker_has_released_it(state, songs):
     """Two workers must not write the same files."""
     assert state.jobs.claim("slow")["id"] == songs[0]
     state.jobs.cancel(songs[0])
@@ -125,7 +125,7 @@ def test_deleting_while_separating_leaves_nothing(client, worker, songs, during,
 
 @pytest.fixture
 def held(state, songs):
-    """A cancelled track that a worker has begun and not given up yet, and its unfinished file."""
+    """A cancelled track that its worker has not released yet, and its unfinished file."""
     row = state.jobs.claim("worker")
     manifest = state.settings.library / "tiny" / "a" / "htdemucs.json"
     assert state.jobs.reserve_output(row, "worker", str(manifest), 1)
@@ -144,7 +144,7 @@ def remains(settings, track):
 
 
 @pytest.mark.parametrize("first", ["the worker", "the page"])
-def test_deleting_while_a_worker_gives_a_track_up_leaves_nothing(
+def test_deleting_while_a_worker_releases_a_track_leaves_nothing(
     client, state, worker, settings, held, monkeypatch, first
 ):
     row, _ = held
@@ -176,7 +176,7 @@ def test_deleting_while_a_worker_gives_a_track_up_leaves_nothing(
 def test_deletion_does_not_trust_a_row_read_before_its_transaction(
     client, state, worker, settings, held, monkeypatch
 ):
-    """The worker gives the track up just after the request has read who has it."""
+    """The worker releases the track just after the request has read who holds it."""
     row, _ = held
     read = Tracks.row
 
@@ -214,7 +214,9 @@ def test_a_track_that_is_deleted_right_after_its_claim_ends_no_worker(
     assert client.track(songs[1])["state"] == "finished"
 
 
-def test_what_a_dead_worker_left_of_a_deleted_track_is_swept_up(client, state, settings, held):
+def test_files_that_a_dead_worker_left_of_a_deleted_track_are_removed(
+    client, state, settings, held
+):
     row, unfinished = held
     assert client.delete(f"/api/tracks/{row['id']}").status_code == 204
     assert unfinished.exists()  # the worker may be writing to it
@@ -245,7 +247,7 @@ def test_files_that_cannot_be_removed_are_tried_again(
     assert remains(settings, row["id"]) == []
 
 
-def test_stems_that_a_killed_worker_left_without_a_manifest_go_and_others_stay(
+def test_stems_without_a_manifest_are_removed_if_they_are_newer_than_the_track(
     client, state, settings, worker, held
 ):
     row, unfinished = held
@@ -267,14 +269,14 @@ def test_a_preview_that_was_begun_during_deletion_is_removed(client, state, sett
     assert [folder.name for folder in settings.previews.iterdir()] == [songs[1]]
 
 
-def test_a_withdrawn_job_reserves_no_place(state, held):
+def test_a_cancelled_job_reserves_no_output(state, held):
     row, unfinished = held
     with pytest.raises(JobCancelledError):
         state.jobs.reserve_output(row, "worker", str(unfinished.parent / "other.json"), 2)
 
 
 def test_a_track_that_was_queued_again_does_not_expire(client, state, songs, monkeypatch):
-    """Between the look at what is old and the deletion."""
+    """Between the query for old tracks and the deletion."""
     object.__setattr__(state.settings.limits, "keep_days", 1.0)
     client.post(f"/api/tracks/{songs[0]}/cancel")
     state.tracks.update(songs[0], ended=1.0)  # 1970
@@ -311,8 +313,8 @@ def test_a_cancelled_track_has_no_ranges_of_its_deleted_preview(
     assert client.get(f"/api/tracks/{songs[0]}/pcm").status_code == 204
 
 
-def test_a_deleted_track_never_comes_back(client, state, worker, songs, monkeypatch):
-    """Not if it is deleted just when its last file was written, either."""
+def test_a_deleted_track_does_not_reappear(client, state, worker, songs, monkeypatch):
+    """Not even if it is deleted just after its last file was written."""
     finish = Jobs.finish
 
     def deleting(self, track, *rest, **values):
@@ -352,7 +354,7 @@ def test_a_track_that_kills_its_workers_fails(state, songs):
     assert state.tracks.row(songs[0])["crash_count"] == 0
 
 
-def test_the_next_server_takes_up_what_the_last_one_left(state, songs, settings):
+def test_the_next_server_requeues_the_jobs_of_the_last_one(state, songs, settings):
     state.jobs.claim("gone")
     database = Database(settings.database)
     Jobs(database).requeue()
@@ -381,8 +383,8 @@ def test_changes_are_numbered_in_the_order_of_commits(state, songs, in_backgroun
 
 
 def test_seeking_needs_a_job_and_a_frame(client, state, worker, songs):
-    answer = client.post(f"/api/tracks/{songs[0]}/seek", json={"frame": 9})
-    assert answer.status_code == 200
+    response = client.post(f"/api/tracks/{songs[0]}/seek", json={"frame": 9})
+    assert response.status_code == 200
     assert state.tracks.row(songs[0])["seek_frame"] == 9
     for wrong in ({"frame": -1}, {"frame": "9"}, {"frame": True}, {}, [], {"frame": 1 << 60}):
         assert client.post(f"/api/tracks/{songs[0]}/seek", json=wrong).status_code == 400
@@ -398,9 +400,9 @@ def test_errors_name_the_track(state, songs):
         state.jobs.cancel(songs[0])
 
 
-def test_lists_are_searched_and_cut(client, songs):
+def test_lists_are_searched_and_paged(client, songs):
     client.post(f"/api/tracks/{songs[0]}/cancel")
-    names = lambda answer: [track["name"] for track in answer.json()["tracks"]]  # noqa: E731
+    names = lambda response: [track["name"] for track in response.json()["tracks"]]  # noqa: E731
     assert names(client.get("/api/tracks?search=B.FL")) == ["b.flac"]
     assert names(client.get("/api/tracks?search=%25")) == []  # no wildcard
     assert names(client.get("/api/tracks?state=cancelled")) == ["a.flac"]
@@ -409,17 +411,17 @@ def test_lists_are_searched_and_cut(client, songs):
 
 
 @pytest.mark.parametrize("field", ["name", "title", "artist", "album"])
-def test_searches_find_what_people_mean(client, state, field):
+def test_searches_ignore_case_accents_and_width(client, state, field):
     for text, search, found in SEARCHES:
         track = state.tracks.add(kind="library", state="unseparated", name="")
         state.tracks.update(track, **{field: text.replace("\0", "")})
-        answer = client.get("/api/tracks", params={"search": search}).json()
-        assert [shown["id"] for shown in answer["tracks"]] == [track] * found, (text, search)
-        assert answer["total"] == found
+        response = client.get("/api/tracks", params={"search": search}).json()
+        assert [shown["id"] for shown in response["tracks"]] == [track] * found, (text, search)
+        assert response["total"] == found
         state.tracks.mark_deleted(track)
 
 
-def test_words_may_be_in_different_fields_and_each_must_be_somewhere(client, state):
+def test_every_word_of_a_search_must_be_in_some_field(client, state):
     about = {"name": "01.flac", "title": "Jóga", "artist": "Björk", "album": "Homogenic"}
     state.tracks.add(kind="library", state="unseparated", **about)
     state.tracks.add_all([{"kind": "library", "state": "unseparated", **about}])
@@ -437,17 +439,19 @@ def test_an_id_with_a_nul_is_unknown(client):
 def test_an_unknown_state_is_refused(client, songs):
     client.post(f"/api/tracks/{songs[0]}/cancel")
     assert client.get("/api/tracks?state=cancelled, failed").json()["total"] == 1
-    answer = client.get("/api/tracks?state=Finished")
-    assert answer.status_code == 400
-    assert "unseparated, queued, separating, finished, failed, cancelled" in answer.json()["error"]
+    response = client.get("/api/tracks?state=Finished")
+    assert response.status_code == 400
+    assert (
+        "unseparated, queued, separating, finished, failed, cancelled" in response.json()["error"]
+    )
 
 
 def test_another_separation_of_a_known_track(client, worker, songs):
     for _ in songs:
         worker.work()
-    answer = client.post("/api/tracks", json={"track": songs[0], "stems": ["vocals"]})
-    assert answer.status_code == 201
-    other = answer.json()
+    response = client.post("/api/tracks", json={"track": songs[0], "stems": ["vocals"]})
+    assert response.status_code == 201
+    other = response.json()
     assert (other["state"], other["name"]) == ("queued", "a.flac")
     assert client.delete(f"/api/tracks/{songs[0]}").status_code == 204
     worker.work()
@@ -455,7 +459,7 @@ def test_another_separation_of_a_known_track(client, worker, songs):
     assert client.get(f"/api/tracks/{other['id']}/stems/vocals").status_code == 200
 
 
-def test_uploads_expire_when_told(client, state, worker, songs, tmp_path):
+def test_uploads_expire_if_there_is_a_limit(client, state, worker, songs, tmp_path):
     worker.work()
     keeping = Maintenance(state)
     keeping.expire()

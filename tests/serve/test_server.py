@@ -1,4 +1,4 @@
-"""Real processes: the server, its workers, and what remains when they are killed."""
+"""The server and its workers as processes: kills, restarts, and errors at the start."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def until(happened, what):
 
 
 class Server:
-    """The command in a process of its own."""
+    """`htdemucs serve` as a process."""
 
     def __init__(self, data, model, *options):
         self._line = [
@@ -61,8 +61,8 @@ class Server:
         self.process.stderr.close()
 
     def upload(self, song):
-        answer = self.client.post(f"/api/tracks?name={song.name}", content=song.read_bytes())
-        return answer.json()["id"]
+        response = self.client.post(f"/api/tracks?name={song.name}", content=song.read_bytes())
+        return response.json()["id"]
 
     def track(self, track):
         return self.client.get(f"/api/tracks/{track}").json()
@@ -125,11 +125,11 @@ def test_killed_workers_and_servers_lose_nothing(server, model, write_song, tmp_
     library = Library(tmp_path / "alone")
     alone = library.separate(library.place(Track(str(song))), Separator(model, shifts=1))
     for stem, path in alone.files.items():
-        answer = server.client.get(f"/api/tracks/{track}/stems/{stem}")
-        assert answer.content == Path(path).read_bytes()
+        response = server.client.get(f"/api/tracks/{track}/stems/{stem}")
+        assert response.content == Path(path).read_bytes()
 
 
-def test_a_server_that_is_asked_to_end_does(server, write_song, tmp_path):
+def test_sigterm_ends_the_server_and_its_workers(server, write_song, tmp_path):
     workers = server.workers()
     with server.client.stream("GET", "/api/events") as stream:
         assert next(stream.iter_lines()) == "event: tracks"
@@ -188,7 +188,9 @@ def supervisor(state, monkeypatch):
     return supervisor, started
 
 
-def test_a_worker_that_does_not_let_go_is_ended(supervisor, state, client, write_song, tmp_path):
+def test_a_worker_that_does_not_release_its_job_is_killed(
+    supervisor, state, client, write_song, tmp_path
+):
     supervising, started = supervisor
     track = client.upload(write_song(tmp_path / "song.flac"))["id"]
     name = supervising._workers[0].name
@@ -206,7 +208,7 @@ def test_a_worker_that_does_not_let_go_is_ended(supervisor, state, client, write
     assert state.jobs.claim("next")["id"] == track
 
 
-def test_workers_that_keep_dying_are_started_less_and_less_often(supervisor):
+def test_workers_that_keep_dying_are_restarted_after_growing_delays(supervisor):
     supervising, started = supervisor
     for _ in range(50):
         started[-1].code = 1
@@ -224,7 +226,7 @@ def test_settings_reach_the_worker_whole(tmp_path, settings):
     assert Settings.from_json(json.loads(json.dumps(settings.as_json()))) == settings
 
 
-def test_a_database_that_cannot_be_opened_is_said(tmp_path):
+def test_a_database_that_cannot_be_opened_is_refused(tmp_path):
     for url in ("nonsense", f"sqlite:///{tmp_path}/no/folder.db", "mysql://x/y", "oops://"):
         with pytest.raises(ServerError, match="the database cannot be opened"):
             Jobs(Database(url))

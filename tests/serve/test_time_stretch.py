@@ -33,7 +33,7 @@ def pitch(sound):
 
 
 @pytest.mark.parametrize(("tempo", "semitones"), [(0.5, 0), (0.8, -2), (1, 3), (1.5, 0), (2, 12)])
-def test_pieces_join_without_a_click_and_keep_the_pitch(tempo, semitones):
+def test_chunks_join_without_a_click_and_keep_the_pitch(tempo, semitones):
     stretched = Stretcher(reader(track()), RATE, tempo, semitones)
     start, parts = RATE, []
     for frames in (1000, 88_200, 7, 150_000, 88_200):
@@ -70,7 +70,7 @@ def test_unchanged_is_unchanged_and_silence_surrounds_the_track():
     assert not sound[:, 5 * RATE + 2000 :].any()
 
 
-def test_a_track_that_still_grows_is_read_as_far_as_it_goes():
+def test_a_track_that_is_being_separated_is_read_as_far_as_it_is_done():
     """What is not there yet is read again when it is."""
     samples, there = track(12), [0]
 

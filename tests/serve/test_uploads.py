@@ -1,4 +1,4 @@
-"""Files on their way in, and limits."""
+"""Adding tracks: bodies of requests, file names and limits."""
 
 import asyncio
 import tracemalloc
@@ -30,9 +30,9 @@ def leftovers(settings):
 
 
 def test_too_large_a_file_is_refused_before_it_arrives(client, settings):
-    answer = post(client, b"x" * 1001)
-    assert answer.status_code == 413
-    assert "0 MB" in answer.json()["error"]
+    response = post(client, b"x" * 1001)
+    assert response.status_code == 413
+    assert "0 MB" in response.json()["error"]
     assert leftovers(settings) == []
 
 
@@ -50,23 +50,23 @@ def test_too_large_a_stream_is_cut_off(client, settings, monkeypatch):
     assert leftovers(settings) == []
 
 
-def test_a_full_disk_is_said(client, settings, monkeypatch, state):
+def test_a_full_disk_is_reported(client, settings, monkeypatch, state):
     object.__setattr__(state.settings, "limits", replace(settings.limits, free_bytes=1 << 60))
-    answer = post(client, b"x")
-    assert answer.status_code == 413
-    assert "disk is full" in answer.json()["error"]
-    assert answer.json()["code"] == "disk-full"
+    response = post(client, b"x")
+    assert response.status_code == 413
+    assert "disk is full" in response.json()["error"]
+    assert response.json()["code"] == "disk-full"
 
 
 def test_an_empty_or_broken_file_is_refused(client, settings):
     assert post(client, b"").status_code == 400
-    answer = post(client, b"abc", headers={"content-length": "9"})
-    assert answer.status_code == 400
-    assert "incomplete" in answer.json()["error"]
+    response = post(client, b"abc", headers={"content-length": "9"})
+    assert response.status_code == 400
+    assert "incomplete" in response.json()["error"]
     assert leftovers(settings) == []
 
 
-def test_a_client_that_sends_nothing_is_left(client, settings, monkeypatch):
+def test_a_client_that_sends_nothing_times_out(client, settings, monkeypatch):
     monkeypatch.setattr(request_body, "TIMEOUT", 0.01)
 
     async def silent():
@@ -74,16 +74,16 @@ def test_a_client_that_sends_nothing_is_left(client, settings, monkeypatch):
         await asyncio.Event().wait()
 
     for kind in ("audio/mpeg", KIND, "application/json"):
-        answer = send(client, silent(), kind)
-        assert answer.status_code == 400
-        assert "for a while" in answer.json()["error"]
+        response = send(client, silent(), kind)
+        assert response.status_code == 400
+        assert "for a while" in response.json()["error"]
         assert leftovers(settings) == []
 
 
 @pytest.mark.parametrize(
     "kind", ["audio/mpeg", "multipart/form-data; boundary=b", "application/json"]
 )
-def test_a_client_that_goes_leaves_nothing(state, settings, caplog, kind):
+def test_a_client_that_disconnects_leaves_nothing(state, settings, caplog, kind):
     """In the middle of a file."""
 
     async def go():
@@ -111,13 +111,13 @@ def test_a_client_that_goes_leaves_nothing(state, settings, caplog, kind):
     assert caplog.text == ""
 
 
-def test_the_queue_has_an_end(client, write_song, tmp_path):
+def test_the_number_of_jobs_is_limited(client, write_song, tmp_path):
     assert post(client, b"one").status_code == 201
     assert post(client, b"two").status_code == 201
-    answer = post(client, b"three")
-    assert answer.status_code == 429
-    assert "2 tracks are waiting" in answer.json()["error"]
-    assert answer.json()["code"] == "too-many"
+    response = post(client, b"three")
+    assert response.status_code == 429
+    assert "2 tracks are waiting" in response.json()["error"]
+    assert response.json()["code"] == "too-many"
 
 
 def test_too_long_a_track_fails(client, worker, write_song, tmp_path, state):
@@ -133,12 +133,12 @@ def test_too_long_a_track_fails(client, worker, write_song, tmp_path, state):
     assert "the track lasts 0.1 minutes" in client.track(track)["error"]
 
 
-def stored(state, answer):
+def stored(state, response):
     """The name and contents of the file of a track that was added."""
-    assert answer.status_code == 201, answer.text
-    path = Path(state.tracks.row(answer.json()["id"])["path"])
+    assert response.status_code == 201, response.text
+    path = Path(state.tracks.row(response.json()["id"])["path"])
     assert [file.name for file in path.parent.iterdir()] == [path.name]
-    return answer.json()["name"], path.read_bytes()
+    return response.json()["name"], path.read_bytes()
 
 
 def form(*parts, boundary="limit", end="--\r\n"):
@@ -164,8 +164,8 @@ SONG = (field("file", '; filename="song.mp3"'), b"sound")
 
 def test_a_file_in_a_form_is_stored_as_it_is(client, state):
     data = bytes(range(256)) + b"\r\n--\r\n--limi\r\n\r\n"
-    answer = client.post("/api/tracks", files={"file": ("Ünï côdé.mp3", data)})
-    assert stored(state, answer) == ("Ünï côdé.mp3", data)
+    response = client.post("/api/tracks", files={"file": ("Ünï côdé.mp3", data)})
+    assert stored(state, response) == ("Ünï côdé.mp3", data)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 50])
@@ -185,9 +185,9 @@ def test_fields_of_a_form_are_the_parameters_before_and_after_the_file(client, s
         [(field("model"), b"mini"), SONG, *stems],
         [*stems, (field("model"), b"mini"), SONG],
     ):
-        answer = send(client, form(*parts), params={"name": "a.mp3", "model": "htdemucs"})
-        assert stored(state, answer) == ("a.mp3", b"sound")
-        assert (answer.json()["model"], answer.json()["stems"]) == ("mini", ["vocals", "bass"])
+        response = send(client, form(*parts), params={"name": "a.mp3", "model": "htdemucs"})
+        assert stored(state, response) == ("a.mp3", b"sound")
+        assert (response.json()["model"], response.json()["stems"]) == ("mini", ["vocals", "bass"])
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,8 @@ def test_names_in_forms(client, state, head, name):
 def test_closing_a_form_needs_no_line_end(client, state):
     assert stored(state, send(client, form(SONG, end="--"))) == ("song.mp3", b"sound")
     kind = 'Multipart/Form-Data; charset=utf-8; boundary="li mit"'
-    answer = send(client, form(SONG, boundary="li mit", end="--\r\nepilogue"), kind)
-    assert stored(state, answer) == ("song.mp3", b"sound")
+    response = send(client, form(SONG, boundary="li mit", end="--\r\nepilogue"), kind)
+    assert stored(state, response) == ("song.mp3", b"sound")
 
 
 @pytest.mark.parametrize(
@@ -242,11 +242,9 @@ def test_closing_a_form_needs_no_line_end(client, state):
         (form(SONG, end="x"), KIND, "incomplete"),
     ],
 )  # fmt: skip
-def test_a_form_that_makes_no_sense_is_refused_and_leaves_nothing(
-    client, state, settings, content, kind, words
-):
-    answer = send(client, content, kind)
-    assert (answer.status_code, words in answer.json()["error"]) == (400, True), answer.text
+def test_invalid_forms_are_refused_and_leave_nothing(client, state, settings, content, kind, words):
+    response = send(client, content, kind)
+    assert (response.status_code, words in response.json()["error"]) == (400, True), response.text
     assert leftovers(settings) == []
     assert state.uploading == state.tracks.count("queued") == 0
 
@@ -268,11 +266,9 @@ def test_a_form_that_makes_no_sense_is_refused_and_leaves_nothing(
         ),
     ],
 )
-def test_bodies_of_other_kinds_are_refused_with_the_right_call(
-    client, settings, kind, content, words
-):
-    answer = send(client, content, kind)
-    assert (answer.status_code, words in answer.json()["error"]) == (415, True), answer.text
+def test_other_content_types_are_refused_with_an_example(client, settings, kind, content, words):
+    response = send(client, content, kind)
+    assert (response.status_code, words in response.json()["error"]) == (415, True), response.text
     assert leftovers(settings) == []
 
 
@@ -286,16 +282,16 @@ def test_compressed_bodies_are_refused(client, settings, encoding):
         (KIND, form(SONG)),
         ("application/json", b"{}"),
     ]:
-        answer = send(client, body, kind, headers=headers)
-        assert (answer.status_code, "Content-Encoding" in answer.json()["error"]) == (415, True)
-    answer = client.post("/api/tracks/1/seek", content=b"{}", headers=headers)
-    assert answer.status_code == 415
+        response = send(client, body, kind, headers=headers)
+        assert (response.status_code, "Content-Encoding" in response.json()["error"]) == (415, True)
+    response = client.post("/api/tracks/1/seek", content=b"{}", headers=headers)
+    assert response.status_code == 415
     assert leftovers(settings) == []
 
 
-def test_a_body_that_says_that_it_is_not_encoded_is_taken(client, state):
-    answer = send(client, b"sound", "audio/mpeg", headers={"content-encoding": "Identity"})
-    assert stored(state, answer) == ("track", b"sound")
+def test_the_identity_encoding_is_accepted(client, state):
+    response = send(client, b"sound", "audio/mpeg", headers={"content-encoding": "Identity"})
+    assert stored(state, response) == ("track", b"sound")
 
 
 def test_a_form_has_the_limits_of_a_file(client, settings, state, monkeypatch):
@@ -318,32 +314,32 @@ def test_a_large_form_takes_no_memory(client, settings, state):
         yield b"\r\n--limit--\r\n"
 
     tracemalloc.start()
-    answer = send(client, large())
+    response = send(client, large())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert stored(state, answer)[1] == bytes(32 << 20)
+    assert stored(state, response)[1] == bytes(32 << 20)
     assert peak < 8 << 20
 
 
-def test_what_cannot_be_listed_is_not_kept(client, state, settings, monkeypatch):
+def test_a_file_whose_row_cannot_be_added_is_removed(client, state, settings, monkeypatch):
     monkeypatch.setattr(state.tracks, "add", lambda **_: 1 / 0)
     assert post(client, b"x").status_code == 500
     assert leftovers(settings) == []
 
 
-def test_a_source_that_is_deleted_meanwhile_is_said(client, state, settings, monkeypatch):
+def test_a_source_that_is_deleted_in_the_meantime_is_reported(client, state, settings, monkeypatch):
     track = post(client, b"x").json()["id"]
     state.tracks.update(track, state="finished")
-    at_hand = state.readable_file
+    readable_file = state.readable_file
 
     def deleting(path):
-        found = at_hand(path)
+        found = readable_file(path)
         client.delete(f"/api/tracks/{track}")
         return found
 
     monkeypatch.setattr(state, "readable_file", deleting)
-    answer = client.post("/api/tracks", json={"track": track})
-    assert (answer.status_code, answer.json()["error"]) == (
+    response = client.post("/api/tracks", json={"track": track})
+    assert (response.status_code, response.json()["error"]) == (
         404,
         "this file does not exist any more",
     )
@@ -367,7 +363,7 @@ def test_a_source_that_is_deleted_meanwhile_is_said(client, state, settings, mon
         ("\udc80.mp3", "_.mp3"),
     ],
 )
-def test_names_are_made_safe(given, safe):
+def test_unsafe_file_names_are_changed(given, safe):
     assert safe_name(given) == safe
 
 
@@ -381,10 +377,10 @@ def test_names_are_made_safe(given, safe):
         ({"model": "mini", "stems": "bass,bass"}, "each stem once"),
     ],
 )
-def test_what_cannot_be_separated_is_refused(client, parameters, words):
-    answer = client.post("/api/tracks", params={"name": "a.wav"} | parameters, content=b"x")
-    assert answer.status_code == 400
-    assert words in answer.json()["error"]
+def test_unknown_models_and_stems_are_refused(client, parameters, words):
+    response = client.post("/api/tracks", params={"name": "a.wav"} | parameters, content=b"x")
+    assert response.status_code == 400
+    assert words in response.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -395,12 +391,14 @@ def test_what_cannot_be_separated_is_refused(client, parameters, words):
         b'{"path": "a", "model": ["mini"]}', b'{"path": "a", "model": {"mini": 1}}', b"\xff",
     ],
 )  # fmt: skip
-def test_json_that_makes_no_sense_is_refused(client, body):
-    answer = client.post("/api/tracks", content=body, headers={"content-type": "application/json"})
-    assert answer.status_code == 400
+def test_invalid_json_is_refused(client, body):
+    response = client.post(
+        "/api/tracks", content=body, headers={"content-type": "application/json"}
+    )
+    assert response.status_code == 400
 
 
-def test_info_says_what_can_be_chosen(client, settings):
+def test_info_lists_models_formats_and_limits(client, settings):
     info = client.get("/api/info").json()
     assert info["default_model"] == settings.model
     assert {"mini", "htdemucs", "htdemucs_ft"} < {model["name"] for model in info["models"]}
@@ -409,11 +407,11 @@ def test_info_says_what_can_be_chosen(client, settings):
     assert set(info["formats"]) == {"wav", "flac", "mp3", "ogg", "opus", "m4a"}
 
 
-def test_the_document_of_the_api_is_there(client):
+def test_the_openapi_document_is_served(client):
     paths = client.get("/api/openapi.json").json()["paths"]
     assert "/api/tracks/{track}/pcm" in paths
     assert isinstance(client.get("/health").json()["version"], int)
     for path in ("/", "/health"):
-        answer = client.request("HEAD", path)
-        assert (answer.status_code, answer.content) == (200, b"")
+        response = client.request("HEAD", path)
+        assert (response.status_code, response.content) == (200, b"")
     assert httpx.Response(200).status_code == client.get("/").status_code

@@ -1,4 +1,4 @@
-"""From an upload to stems, and what can be heard meanwhile."""
+"""From an upload to its stems and its preview."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from htdemucs.serve.preview import COLUMN
 
 
 def pcm(client, track, **parameters):
-    answer = client.get(f"/api/tracks/{track}/pcm", params=parameters)
-    frames = int(answer.headers["x-frames"])
-    return np.frombuffer(answer.content, "<i2").reshape(frames, -1, 2) if frames else None
+    response = client.get(f"/api/tracks/{track}/pcm", params=parameters)
+    frames = int(response.headers["x-frames"])
+    return np.frombuffer(response.content, "<i2").reshape(frames, -1, 2) if frames else None
 
 
 def file_samples(path):
@@ -35,7 +35,7 @@ def separated_alone(model, song, folder):
 
 @pytest.fixture
 def seeking(state, monkeypatch):
-    """Return a function: when so many seconds are done, somebody wants to listen from there."""
+    """Return a function that requests frames when so many seconds are done."""
 
     def seek(track, *wishes):
         waiting = list(wishes)
@@ -67,19 +67,19 @@ def test_an_upload_becomes_stems(client, worker, write_song, model, tmp_path):
     assert not worker.work()
 
 
-def test_files_are_those_of_the_command(client, worker, write_song, model, tmp_path):
+def test_stems_are_identical_to_those_of_the_command(client, worker, write_song, model, tmp_path):
     song = write_song(tmp_path / "song.flac")
     track = client.upload(song)["id"]
     worker.work()
     for stem, data in separated_alone(model, song, tmp_path / "alone").items():
-        answer = client.get(f"/api/tracks/{track}/stems/{stem}")
-        assert answer.content == data
-        assert answer.headers["content-disposition"] == f'attachment; filename="{stem}.wav"'
+        response = client.get(f"/api/tracks/{track}/stems/{stem}")
+        assert response.content == data
+        assert response.headers["content-disposition"] == f'attachment; filename="{stem}.wav"'
     assert client.get(f"/api/tracks/{track}/source").content == song.read_bytes()
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025])
-def test_the_preview_is_what_the_files_hold(client, worker, write_song, tmp_path, rate):
+def test_the_preview_equals_the_files(client, worker, write_song, tmp_path, rate):
     song = write_song(tmp_path / "song.flac", rate=rate)
     track = client.upload(song)["id"]
     worker.work()
@@ -93,7 +93,7 @@ def test_the_preview_is_what_the_files_hold(client, worker, write_song, tmp_path
     np.testing.assert_array_equal(heard[:, 4], file_samples(song))
 
 
-def test_some_lanes_of_a_part(client, worker, write_song, tmp_path):
+def test_samples_of_some_lanes_from_a_frame_on(client, worker, write_song, tmp_path):
     track = client.upload(write_song(tmp_path / "song.flac"))["id"]
     worker.work()
     whole = pcm(client, track, frames=1 << 20)
@@ -107,9 +107,9 @@ def test_peaks_are_those_of_the_samples(client, worker, write_song, tmp_path):
     track = client.upload(write_song(tmp_path / "song.flac"))["id"]
     worker.work()
     heard = pcm(client, track, frames=1 << 20)
-    answer = client.get(f"/api/tracks/{track}/peaks")
-    peaks = np.frombuffer(answer.content, np.int8).reshape(-1, 5, 2)
-    assert len(peaks) == -(-32_000 // COLUMN) == int(answer.headers["x-columns"])
+    response = client.get(f"/api/tracks/{track}/peaks")
+    peaks = np.frombuffer(response.content, np.int8).reshape(-1, 5, 2)
+    assert len(peaks) == -(-32_000 // COLUMN) == int(response.headers["x-columns"])
     for column, lanes in enumerate(peaks):
         samples = heard[column * COLUMN : (column + 1) * COLUMN] >> 8
         silence = [0] if column == len(peaks) - 1 else []  # behind the track's end
@@ -120,46 +120,7 @@ def test_peaks_are_those_of_the_samples(client, worker, write_song, tmp_path):
     assert part == peaks[3:5].tobytes()
 
 
-def test_a_spectrogram_shows_a_tone_where_it_is(client, state):
-    from htdemucs.serve.spectrogram import MARGIN, frames_needed, spectrogram
-
-    time = np.arange(frames_needed(8)) - MARGIN
-    tone = np.where(time < 4 * COLUMN, 0, np.sin(2 * np.pi * 1000 * time / 44_100))
-    samples = np.rint(32767 * tone).astype(np.int16)[:, None]
-    picture = spectrogram(samples, 44_100, 8)
-    assert picture.shape == (8, 96)
-    assert not picture[0].any()
-    assert picture[7].max() >= 250
-    assert abs(int(picture[7].argmax()) - int(picture[6].argmax())) == 0
-    low = spectrogram(
-        np.rint(32767 * np.sin(2 * np.pi * 100 * time / 44_100)).astype(np.int16)[:, None],
-        44_100,
-        8,
-    )
-    assert low[3].argmax() < picture[7].argmax()
-
-
-def test_wide_columns_of_a_spectrogram_are_as_loud_as_their_loudest(client):
-    from htdemucs.serve.spectrogram import wide_spectrogram
-
-    noise = np.random.default_rng(0).integers(-9000, 9000, (400 * COLUMN, 2), dtype=np.int16)
-
-    def read(start, frames):
-        return np.pad(
-            noise[start : start + frames], ((0, max(0, start + frames - len(noise))), (0, 0))
-        )
-
-    narrow = wide_spectrogram(read, 44_100, 0, 160, 1)
-    joined = narrow.reshape(40, 4, 96).max(1)
-    np.testing.assert_array_equal(wide_spectrogram(read, 44_100, 0, 40, 4), joined)
-    np.testing.assert_array_equal(wide_spectrogram(read, 44_100, 7, 33, 4), joined[7:])
-    looked = narrow[::4].reshape(10, 4, 96).max(1)  # four places of each
-    np.testing.assert_array_equal(wide_spectrogram(read, 44_100, 0, 10, 16), looked)
-    answer = client.get("/api/tracks/x/spectrogram?stem=drums&step=3")
-    assert "power of two" in answer.json()["error"]
-
-
-def test_the_prefix_is_heard_before_the_end(client, worker, write_song, tmp_path, monkeypatch):
+def test_samples_are_available_before_the_end(client, worker, write_song, tmp_path, monkeypatch):
     track = client.upload(write_song(tmp_path / "song.flac"))["id"]
     heard = []
     report = Jobs.update
@@ -183,10 +144,10 @@ def test_the_prefix_is_heard_before_the_end(client, worker, write_song, tmp_path
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025])
-def test_later_parts_first_change_no_bit(
+def test_separating_later_parts_early_changes_no_bit(
     client, worker, write_song, model, tmp_path, seeking, monkeypatch, rate
 ):
-    """Two wishes: the second comes while the first one's part is being made."""
+    """Two seek requests: the second comes while the first one's part is being separated."""
     monkeypatch.setattr(live_preview, "INTERVAL", 0.0)
     song = write_song(tmp_path / "song.flac", seconds=12, rate=rate)
     track = client.upload(song)["id"]
@@ -220,7 +181,7 @@ def test_later_parts_first_change_no_bit(
     ]  # fmt: skip
 
 
-def test_nothing_is_computed_twice_for_a_later_part(
+def test_no_segment_of_an_early_part_is_computed_twice(
     client, worker, write_song, tmp_path, seeking, monkeypatch
 ):
     song = write_song(tmp_path / "song.flac", seconds=12)
@@ -243,7 +204,7 @@ def test_nothing_is_computed_twice_for_a_later_part(
 
 
 def test_tags_are_read_by_the_worker(client, worker, write_song, tmp_path):
-    """Not by the server: who knows what an upload holds."""
+    """Not by the server, because an upload may contain anything."""
     import mutagen.flac
 
     song = write_song(tmp_path / "song.flac")
@@ -257,7 +218,7 @@ def test_tags_are_read_by_the_worker(client, worker, write_song, tmp_path):
     assert (shown["title"], shown["artist"], shown["album"]) == ("<b>Title</b>", "Artist", "Album")
 
 
-def test_losing_the_database_is_no_fault_of_the_track(
+def test_a_lost_database_does_not_fail_the_track(
     client, state, worker, write_song, tmp_path, monkeypatch
 ):
     track = client.upload(write_song(tmp_path / "song.flac"))["id"]
@@ -277,7 +238,7 @@ def test_losing_the_database_is_no_fault_of_the_track(
     assert client.track(track)["state"] == "finished"
 
 
-def test_the_command_finds_what_the_page_made(client, worker, write_song, model, tmp_path):
+def test_the_command_skips_what_the_server_separated(client, worker, write_song, model, tmp_path):
     from click.testing import CliRunner
 
     from htdemucs.cli.main import cli
@@ -291,7 +252,7 @@ def test_the_command_finds_what_the_page_made(client, worker, write_song, model,
     assert "already there" in result.stderr
 
 
-def test_stems_that_were_lowered_sound_as_their_files(
+def test_previews_of_softened_stems_equal_their_files(
     client, state, worker, write_song, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(OutputOptions, "gain", lambda *_: 0.5)  # as if one had clipped
@@ -312,7 +273,7 @@ def test_stems_that_were_lowered_sound_as_their_files(
             np.testing.assert_array_equal(heard[:, lane], file_samples(folder / f"{stem}.wav"))
 
 
-def test_files_in_parts(client, worker, write_song, tmp_path):
+def test_range_and_conditional_requests(client, worker, write_song, tmp_path):
     track = client.upload(write_song(tmp_path / "song.flac"))["id"]
     worker.work()
     url = f"/api/tracks/{track}/stems/bass"
@@ -335,7 +296,7 @@ def test_files_in_parts(client, worker, write_song, tmp_path):
     assert client.get(f"/api/tracks/{track}/stems/piano").status_code == 404
 
 
-def test_a_file_that_is_no_audio_fails_with_a_sentence(client, worker, tmp_path):
+def test_a_file_that_is_not_audio_fails(client, worker, tmp_path):
     (tmp_path / "song.mp3").write_bytes(b"no audio at all" * 100)
     track = client.upload(tmp_path / "song.mp3")["id"]
     worker.work()
@@ -346,7 +307,7 @@ def test_a_file_that_is_no_audio_fails_with_a_sentence(client, worker, tmp_path)
     assert str(tmp_path) not in shown["error"]
 
 
-def test_tracks_of_the_same_name_get_places_of_their_own(client, worker, write_song, tmp_path):
+def test_tracks_of_the_same_name_get_different_folders(client, worker, write_song, tmp_path):
     one = client.upload(write_song(tmp_path / "a" / "song.flac"))["id"]
     two = client.upload(write_song(tmp_path / "b" / "song.flac", seed=1))["id"]
     same = client.upload(tmp_path / "a" / "song.flac")["id"]
@@ -361,7 +322,7 @@ def test_tracks_of_the_same_name_get_places_of_their_own(client, worker, write_s
     assert [p.name for p in (tmp_path / "data" / "separated" / "tiny").iterdir()] == ["song (2)"]
 
 
-def test_only_the_stems_that_are_wanted(client, worker, write_song, tmp_path):
+def test_only_the_requested_stems_are_written(client, worker, write_song, tmp_path):
     track = client.upload(write_song(tmp_path / "song.flac"), stems="vocals,bass")["id"]
     worker.work()
     shown = client.track(track)
@@ -369,12 +330,12 @@ def test_only_the_stems_that_are_wanted(client, worker, write_song, tmp_path):
     assert pcm(client, track, frames=100).shape == (100, 3, 2)
 
 
-def test_a_withdrawn_job_says_so(state):
+def test_an_unknown_job_counts_as_cancelled(state):
     with pytest.raises(JobCancelledError):
         state.jobs.check("nobody's", "worker")
 
 
-def test_deleting_an_upload_leaves_stems_that_the_command_made(
+def test_deleting_an_upload_keeps_stems_that_the_command_wrote(
     client, worker, write_song, model, tmp_path
 ):
     song = write_song(tmp_path / "song.flac")
