@@ -41,7 +41,7 @@ def training(text: str) -> str:
 
 def http_api(text: str) -> str:
     """Return the page with every request that the server's OpenAPI document describes."""
-    paths = create_app(service=None).openapi()["paths"]  # the service answers requests only
+    paths = create_app(state=None).openapi()["paths"]  # only requests use the state
     requests = [
         _request(method, path, about)
         for path, methods in paths.items()

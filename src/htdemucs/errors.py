@@ -2,7 +2,15 @@
 
 
 class HTDemucsError(Exception):
-    """Base of all errors of this package: catch it to catch them all."""
+    """Base of all errors of this package: catch it to catch them all.
+
+    Attributes:
+        status: HTTP status of the server's response.
+        code: short name by which clients of the server recognise the error; None if it has none.
+    """
+
+    status: int = 400
+    code: str | None = None
 
 
 class ConfigError(HTDemucsError):
@@ -12,13 +20,19 @@ class ConfigError(HTDemucsError):
 class CheckpointError(HTDemucsError):
     """A checkpoint is damaged or unsafe, is of another network, or cannot be written."""
 
+    code = "no-model"
+
 
 class ModelNotFoundError(HTDemucsError):
     """No model has this name or path."""
 
+    code = "no-model"
+
 
 class DownloadError(HTDemucsError):
     """Weights could not be downloaded, or arrived damaged."""
+
+    code = "no-model"
 
 
 class UploadError(HTDemucsError):
@@ -28,6 +42,8 @@ class UploadError(HTDemucsError):
 class AudioError(HTDemucsError):
     """An audio file cannot be read or written."""
 
+    code = "no-audio"
+
 
 class SeparationError(HTDemucsError):
     """Options or waveforms are impossible for the separation engine."""
@@ -35,6 +51,12 @@ class SeparationError(HTDemucsError):
 
 class SegmentTooLongError(SeparationError):
     """A segment is longer than the model's, or a track is longer than the segment."""
+
+
+class TrackTooLongError(SeparationError):
+    """A track is longer than the server accepts."""
+
+    code = "too-long"
 
 
 class EvaluationError(HTDemucsError):
@@ -58,31 +80,43 @@ class ServerError(HTDemucsError):
 
 
 class NotFoundError(ServerError):
-    """A request names what is not there."""
+    """A request names something that does not exist."""
+
+    status, code = 404, "not-found"
 
 
 class BadRequestError(ServerError):
-    """A request makes no sense."""
+    """A request is malformed or asks for something impossible."""
 
 
 class UnsupportedError(BadRequestError):
     """A request's body has a type or an encoding that the server does not support."""
 
+    status = 415
+
 
 class TooLargeError(ServerError):
-    """What a request brings is more than the server takes."""
+    """A request's body is larger than the server accepts."""
+
+    status, code = 413, "too-large"
 
 
 class DiskFullError(TooLargeError):
-    """What a request brings has no room on the disk."""
+    """The server's disk has no space for a request's body."""
+
+    code = "disk-full"
 
 
 class TooManyError(ServerError):
-    """There are more requests of a kind than the server takes."""
+    """The server has reached a limit on jobs or streams."""
+
+    status, code = 429, "too-many"
 
 
 class ConflictError(ServerError):
-    """A request does not fit the state of what it names."""
+    """A track's state does not allow what a request asks for."""
+
+    status, code = 409, "conflict"
 
 
 class ClusterError(HTDemucsError):

@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
 import htdemucs
-from htdemucs.serve.auth import Access, AuthMiddleware
+from htdemucs.serve.auth import Access, AuthMiddleware, SecurityHeadersMiddleware
 
 PAGE = Path(htdemucs.__file__).parent / "serve" / "page"
 STEMS = ("drums", "bass", "other", "vocals")
@@ -123,6 +123,7 @@ class FakeServer:
         self.numbers = itertools.count(1)
         self.app = FastAPI()
         self.app.add_middleware(AuthMiddleware, access=Access.to(token))
+        self.app.add_middleware(SecurityHeadersMiddleware)
         self._routes()
 
     def __enter__(self):

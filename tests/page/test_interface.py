@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from htdemucs.serve.error_codes import CODES, WORKER_DIED
+from htdemucs import errors
+from htdemucs.serve.jobs import WORKER_DIED
 from page.fake import PAGE, FakeServer
 
 pytestmark = pytest.mark.browser
@@ -305,7 +306,7 @@ def test_server_errors_are_shown_in_the_page_s_language(open_page, server):
 def test_every_error_code_is_translated():
     chinese = (PAGE / "i18n" / "zh.js").read_text(encoding="utf-8").partition("errors = {")[2]
     assert set(re.findall(r'^  "?([a-z-]+)"?:', chinese, re.MULTILINE)) == {
-        *CODES.values(),
+        *(error.code for error in vars(errors).values() if isinstance(error, type) and error.code),
         WORKER_DIED,
     }
 

@@ -1,4 +1,4 @@
-"""The mixer and the scheduler compute the mix to 16 bits, in an OfflineAudioContext."""
+"""The graph that is heard computes what the server's files say, to 16 bits."""
 
 import base64
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from page.fake import RATE, STEMS, music
+from serve.mixes import MIXES
 
 pytestmark = pytest.mark.browser
 
@@ -23,39 +24,22 @@ RENDER = """async ({ frames, stems, mix, original, samples }) => {
   return [0, 1].map((side) => [...sound.getChannelData(side)]);
 }"""
 
-MIXES = [
-    {},
-    {"drums": {"gain": 0.5}, "vocals": {"gain": 1.5}},
-    {"bass": {"pan": -0.3}, "other": {"pan": 1}},
-    {"vocals": {"mute": True}},
-    {"drums": {"solo": True, "gain": 0.7, "mute": True}, "bass": {"mute": True}},
-]
-
 
 def encode(sound):
     return base64.b64encode(np.ascontiguousarray(sound).tobytes()).decode()
 
 
-def expected(sound, mix):
-    """Return the sum of the stems after gain, pan, mute and solo."""
-    any_solo = any(settings.get("solo") for settings in mix.values())
-    total = np.zeros((len(sound), 2))
-    for i, stem in enumerate(STEMS):
-        settings = mix.get(stem, {})
-        audible = settings.get("solo", False) if any_solo else not settings.get("mute", False)
-        pan = settings.get("pan", 0)
-        sides = np.array([min(1, 1 - pan), min(1, 1 + pan)])
-        total += audible * settings.get("gain", 1) * sides * sound[:, i] / 32768
-    return total
+def mixed(sound, factors):
+    return (np.array(factors) * sound[:, :-1] / 32768).sum(axis=1)
 
 
 def test_the_mix_is_the_stems_sum_to_16_bits(open_page):
     page = open_page()
-    for mix in MIXES:
-        check_mix(page, mix)
+    for mix, factors in MIXES:
+        check_mix(page, mix, factors)
 
 
-def check_mix(page, mix):
+def check_mix(page, mix, factors):
     sound = music(4000, len(STEMS))
     arguments = {
         "frames": 4000,
@@ -64,12 +48,12 @@ def check_mix(page, mix):
         "original": None,
         "samples": encode(sound),
     }
-    rendered = np.array(page.evaluate(RENDER, arguments)).T
-    assert np.abs(rendered - expected(sound, mix)).max() < 0.5 / 32768
-    assert np.abs(rendered).max() > 0.05
+    heard = np.array(page.evaluate(RENDER, arguments)).T
+    assert np.abs(heard - mixed(sound, factors)).max() < 0.5 / 32768
+    assert np.abs(heard).max() > 0.05
 
 
-def test_the_original_replaces_the_mix(open_page):
+def test_the_original_is_heard_instead_of_the_mix(open_page):
     sound = music(4000, len(STEMS))
     arguments = {
         "frames": 4000,
@@ -78,57 +62,57 @@ def test_the_original_replaces_the_mix(open_page):
         "original": 0.5,
         "samples": encode(sound),
     }
-    rendered = np.array(open_page().evaluate(RENDER, arguments)).T
-    assert np.abs(rendered - 0.5 * sound[:, -1] / 32768).max() < 0.5 / 32768
+    heard = np.array(open_page().evaluate(RENDER, arguments)).T
+    assert np.abs(heard - 0.5 * sound[:, -1] / 32768).max() < 0.5 / 32768
 
 
-def test_chunks_join_without_a_gap_and_loops_fade_at_the_seam(open_page):
-    """The samples play in order, except in the fades and at the seam."""
+def test_pieces_join_without_a_gap_and_loops_fade_at_the_seam(open_page):
+    """What a run plays is the samples in order, but for its ramps and the faded seam."""
     sound = music(12_000, 1)
     script = """async ({ samples, channels, cuts }) => {
       const { Mixer } = await import("/page/mixer.js");
-      const { Scheduler } = await import("/page/scheduler.js");
+      const { Run } = await import("/page/run.js");
       const context = new OfflineAudioContext(2, 20000, 44100);
       const mixer = new Mixer(context, ["drums"]);
       mixer.set({}, { smooth: false });
-      const scheduler = new Scheduler(context, mixer, 44100, 0);
+      const run = new Run(context, mixer, 44100, 0);
       const bytes = Uint8Array.from(atob(samples), (c) => c.charCodeAt(0));
       const all = new Int16Array(bytes.buffer);
       cuts.forEach(([from, to, fadeIn, fadeOut]) => {
-        scheduler.schedule(all.subarray(from * channels, to * channels), channels,
-          { frame: from, fadeIn, fadeOut, onEnded() {} });
+        run.place(all.subarray(from * channels, to * channels), channels,
+                  { frame: from, fadeIn, fadeOut, ended() {} });
       });
-      const frames = [0.05, 0.1, 0.2].map((time) => scheduler.frameAt(time));
+      const heard = [0.05, 0.1, 0.2].map((time) => run.frameAt(time));
       const rendered = await context.startRendering();
-      return { sound: [...rendered.getChannelData(0)], frames };
+      return { sound: [...rendered.getChannelData(0)], heard };
     }"""
     cuts = [[0, 3001, False, False], [3001, 6007, False, True], [2000, 5000, True, False]]
     arguments = {"samples": encode(sound), "channels": 4, "cuts": cuts}
-    result = open_page().evaluate(script, arguments)
+    answer = open_page().evaluate(script, arguments)
     start, ramp, seam = 2205, 882, 176
     left = sound[:, 0, 0] / 32768
-    played = np.concatenate([left[:6007], left[2000:5000]])
-    rendered = np.array(result["sound"])[start : start + len(played)]
-    exact = np.r_[ramp + 1 : 6007 - seam, 6007 + seam : len(played) - ramp - 1]
-    assert np.abs(rendered[exact] - played[exact]).max() < 0.5 / 32768
-    assert np.abs(rendered[6005:6009]).max() < 0.02
-    assert not np.array(result["sound"])[start + len(played) + 1 :].any()
-    assert result["frames"] == [0, 2205, 2000 + 8820 - 2205 - 6007]
+    placed = np.concatenate([left[:6007], left[2000:5000]])
+    heard = np.array(answer["sound"])[start : start + len(placed)]
+    sure = np.r_[ramp + 1 : 6007 - seam, 6007 + seam : len(placed) - ramp - 1]
+    assert np.abs(heard[sure] - placed[sure]).max() < 0.5 / 32768
+    assert np.abs(heard[6005:6009]).max() < 0.02
+    assert not np.array(answer["sound"])[start + len(placed) + 1 :].any()
+    assert answer["heard"] == [0, 2205, 2000 + 8820 - 2205 - 6007]
 
 
-def test_the_original_s_gain_matches_the_loudness_of_any_mix(open_page):
+def test_the_original_is_made_as_loud_as_any_mix(open_page):
     """The gain follows from the products of channels, for a mix that was never played."""
     sound = music(RATE, len(STEMS))
-    mix = {"vocals": {"gain": 0.5, "pan": 0.4}, "bass": {"gain": 1.2}, "drums": {"mute": True}}
+    mix, factors = MIXES[-1]
     script = """async ({ samples, stems, mix }) => {
       const { Loudness } = await import("/page/loudness.js");
       const loudness = new Loudness();
       const bytes = Uint8Array.from(atob(samples), (c) => c.charCodeAt(0));
-      loudness.add(new Int16Array(bytes.buffer), 2 * (stems.length + 1));
-      return loudness.matchingGain(mix, stems);
+      loudness.hear(new Int16Array(bytes.buffer), 2 * (stems.length + 1));
+      return loudness.matching(mix, stems);
     }"""
     arguments = {"samples": encode(sound), "stems": STEMS, "mix": mix}
     gain = open_page().evaluate(script, arguments)
-    energy = np.square(expected(sound, mix)[::8]).sum()
+    energy = np.square(mixed(sound, factors)[::8]).sum()
     original = np.square(sound[::8, -1] / 32768).sum()
     assert gain == pytest.approx(np.sqrt(energy / original), rel=1e-4)

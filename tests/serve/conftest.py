@@ -10,7 +10,7 @@ from helpers import TINY, awake
 from htdemucs import AudioEncoding, HTDemucs, HTDemucsConfig
 from htdemucs.audio import AudioWriter
 from htdemucs.serve.app import create_app
-from htdemucs.serve.app_state import Service
+from htdemucs.serve.app_state import AppState
 from htdemucs.serve.auth import Access
 from htdemucs.serve.settings import Limits, Settings
 from htdemucs.serve.worker import Worker
@@ -63,25 +63,25 @@ def database_url():
 
 @pytest.fixture
 def settings(tmp_path, model, limits, database_url):
-    return Settings.of(tmp_path / "data", database=database_url, model=model, limits=limits)
+    return Settings.in_folder(tmp_path / "data", database=database_url, model=model, limits=limits)
 
 
 @pytest.fixture
-def service(settings):
-    service = Service(settings)
-    yield service
-    service.filler.stop()
-    service.database.close()
+def state(settings):
+    state = AppState(settings)
+    yield state
+    state.preview_builder.stop()
+    state.database.close()
 
 
 @pytest.fixture
-def worker(service):
+def worker(state):
     """A worker in this process."""
-    return Worker(service.settings, "worker", service.database)
+    return Worker(state.settings, "worker", state.database)
 
 
 class Client:
-    """Asks the application without a network: one request after another."""
+    """Sends requests to the application without a network."""
 
     def __init__(self, app):
         self._transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -105,26 +105,26 @@ class Client:
         return self.request("DELETE", path)
 
     def upload(self, path, **parameters):
-        answer = self.post(
+        response = self.post(
             "/api/tracks", params={"name": Path(path).name} | parameters,
             content=Path(path).read_bytes(),
         )  # fmt: skip
-        assert answer.status_code == 201, answer.text
-        return answer.json()
+        assert response.status_code == 201, response.text
+        return response.json()
 
     def track(self, track):
         return self.get(f"/api/tracks/{track}").json()
 
 
 @pytest.fixture
-def client(service):
-    return Client(create_app(service))
+def client(state):
+    return Client(create_app(state))
 
 
 @pytest.fixture
-def guarded(service):
+def guarded(state):
     """A client that needs the token."""
-    return Client(create_app(service, Access.to("secret", ["music.example"])))
+    return Client(create_app(state, Access.to("secret", ["music.example"])))
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture
-def address(service, worker):
+def address(state, worker):
     """A server in a thread, and a worker in another."""
     woken, ending = threading.Event(), threading.Event()
-    service.wake = woken.set
+    state.wake = woken.set
 
     def work():
         while not ending.is_set():
@@ -34,7 +34,7 @@ def address(service, worker):
             while worker.work():
                 pass
 
-    app = create_app(service, Access.to("long secret"))
+    app = create_app(state, Access.to("long secret"))
     config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
     server, listening = uvicorn.Server(config), threading.Event()
     startup = server.startup
@@ -61,7 +61,7 @@ def read(path):
     return torch.cat(list(AudioFile(path)), dim=1)
 
 
-def test_a_song_is_separated_elsewhere(address, write_song, tmp_path):
+def test_the_client_separates_a_song(address, write_song, tmp_path):
     client, seen = Client(address, "long secret", interval=0.01), []
     files = client.separate(write_song(tmp_path / "song.flac"), tmp_path / "out", seen.append)
     assert list(files) == ["drums", "bass", "other", "vocals"]
@@ -75,7 +75,7 @@ def test_a_song_is_separated_elsewhere(address, write_song, tmp_path):
     assert not list(tmp_path.glob("**/*.partial"))
 
 
-def test_a_download_that_breaks_off_leaves_what_was_there(tmp_path, monkeypatch):
+def test_an_interrupted_download_keeps_the_old_file(tmp_path, monkeypatch):
     class Broken(io.BytesIO):
         def read(self, *_):
             raise ConnectionResetError("reset")
@@ -90,7 +90,7 @@ def test_a_download_that_breaks_off_leaves_what_was_there(tmp_path, monkeypatch)
     assert contents == {"mix.wav": "before", "mix.wav.partial": "of another process"}
 
 
-def test_refusals_are_sentences(address, write_song, tmp_path):
+def test_the_client_raises_the_server_s_message(address, write_song, tmp_path):
     client = Client(address, "long secret", interval=0.01)
     with pytest.raises(ServerError, match="token"):
         Client(address).tracks()
@@ -110,7 +110,7 @@ def limits():
     return Limits(free_bytes=0, upload_bytes=1 << 20)
 
 
-def test_a_refusal_is_read_before_all_is_sent(address, tmp_path):
+def test_the_response_is_read_if_the_server_stops_reading(address, tmp_path):
     """The server closes the connection; what it said would be lost."""
     large = tmp_path / "large.wav"
     with large.open("wb") as file:
@@ -121,7 +121,7 @@ def test_a_refusal_is_read_before_all_is_sent(address, tmp_path):
         Client(address, "wrong").add(large)
 
 
-def test_a_server_that_ends_without_an_answer_is_an_error(in_background):
+def test_a_closed_connection_is_an_error(in_background):
     listener = socket.create_server(("127.0.0.1", 0))
 
     def hang_up():
@@ -134,7 +134,7 @@ def test_a_server_that_ends_without_an_answer_is_an_error(in_background):
     listener.close()
 
 
-def test_the_example_makes_karaoke_versions(service, address, write_song, tmp_path, monkeypatch):
+def test_the_example_makes_karaoke_versions(state, address, write_song, tmp_path, monkeypatch):
     song = write_song(tmp_path / "song.flac")
     monkeypatch.setenv("HTDEMUCS_TOKEN", "long secret")
     command = [sys.executable, EXAMPLES / "remote.py", address, song, tmp_path / "missing.mp3"]

@@ -1,4 +1,4 @@
-"""Files on their way in, and limits."""
+"""Adding tracks: bodies of requests, file names and limits."""
 
 import asyncio
 import tracemalloc
@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from htdemucs.formats import FORMATS
-from htdemucs.serve import uploads
+from htdemucs.serve import request_body
 from htdemucs.serve.app import create_app
+from htdemucs.serve.request_body import safe_name
 from htdemucs.serve.settings import Limits
-from htdemucs.serve.uploads import safe_name
 
 KIND = "multipart/form-data; boundary=limit"
 
@@ -31,14 +31,14 @@ def leftovers(settings):
 
 
 def test_too_large_a_file_is_refused_before_it_arrives(client, settings):
-    answer = post(client, b"x" * 1001)
-    assert answer.status_code == 413
-    assert "0 MB" in answer.json()["error"]
+    response = post(client, b"x" * 1001)
+    assert response.status_code == 413
+    assert "0 MB" in response.json()["error"]
     assert leftovers(settings) == []
 
 
 def test_too_large_a_stream_is_cut_off(client, settings, monkeypatch):
-    monkeypatch.setattr(uploads, "CHUNK", 100)
+    monkeypatch.setattr(request_body, "BLOCK", 100)
     taken = []
 
     async def endless():
@@ -51,40 +51,40 @@ def test_too_large_a_stream_is_cut_off(client, settings, monkeypatch):
     assert leftovers(settings) == []
 
 
-def test_a_full_disk_is_said(client, settings, monkeypatch, service):
-    object.__setattr__(service.settings, "limits", replace(settings.limits, free_bytes=1 << 60))
-    answer = post(client, b"x")
-    assert answer.status_code == 413
-    assert "disk is full" in answer.json()["error"]
-    assert answer.json()["code"] == "disk-full"
+def test_a_full_disk_is_reported(client, settings, monkeypatch, state):
+    object.__setattr__(state.settings, "limits", replace(settings.limits, free_bytes=1 << 60))
+    response = post(client, b"x")
+    assert response.status_code == 413
+    assert "disk is full" in response.json()["error"]
+    assert response.json()["code"] == "disk-full"
 
 
 def test_an_empty_or_broken_file_is_refused(client, settings):
     assert post(client, b"").status_code == 400
-    answer = post(client, b"abc", headers={"content-length": "9"})
-    assert answer.status_code == 400
-    assert "whole" in answer.json()["error"]
+    response = post(client, b"abc", headers={"content-length": "9"})
+    assert response.status_code == 400
+    assert "incomplete" in response.json()["error"]
     assert leftovers(settings) == []
 
 
-def test_a_client_that_sends_nothing_is_left(client, settings, monkeypatch):
-    monkeypatch.setattr(uploads, "PATIENCE", 0.01)
+def test_a_client_that_sends_nothing_times_out(client, settings, monkeypatch):
+    monkeypatch.setattr(request_body, "TIMEOUT", 0.01)
 
     async def silent():
         yield b"x"
         await asyncio.Event().wait()
 
     for kind in ("audio/mpeg", KIND, "application/json"):
-        answer = send(client, silent(), kind)
-        assert answer.status_code == 400
-        assert "for a while" in answer.json()["error"]
+        response = send(client, silent(), kind)
+        assert response.status_code == 400
+        assert "for a while" in response.json()["error"]
         assert leftovers(settings) == []
 
 
 @pytest.mark.parametrize(
     "kind", ["audio/mpeg", "multipart/form-data; boundary=b", "application/json"]
 )
-def test_a_client_that_goes_leaves_nothing(service, settings, caplog, kind):
+def test_a_client_that_disconnects_leaves_nothing(state, settings, caplog, kind):
     """In the middle of a file."""
 
     async def go():
@@ -103,26 +103,26 @@ def test_a_client_that_goes_leaves_nothing(service, settings, caplog, kind):
             "http_version": "1.1", "scheme": "http", "server": ("localhost", 80),
             "client": ("127.0.0.1", 1), "root_path": "",
         }  # fmt: skip
-        await create_app(service)(scope, receive, send)
+        await create_app(state)(scope, receive, send)
 
     asyncio.run(go())
     assert leftovers(settings) == []
-    assert service.uploading == 0
-    assert service.tracks.page()[0] == 0
+    assert state.uploading == 0
+    assert state.tracks.search()[0] == 0
     assert caplog.text == ""
 
 
-def test_the_queue_has_an_end(client, write_song, tmp_path):
+def test_the_number_of_jobs_is_limited(client, write_song, tmp_path):
     assert post(client, b"one").status_code == 201
     assert post(client, b"two").status_code == 201
-    answer = post(client, b"three")
-    assert answer.status_code == 429
-    assert "2 tracks wait" in answer.json()["error"]
-    assert answer.json()["code"] == "too-many"
+    response = post(client, b"three")
+    assert response.status_code == 429
+    assert "2 tracks are waiting" in response.json()["error"]
+    assert response.json()["code"] == "too-many"
 
 
-def test_too_long_a_track_fails(client, worker, write_song, tmp_path, service):
-    object.__setattr__(service.settings.limits, "upload_bytes", 1 << 20)
+def test_too_long_a_track_fails(client, worker, write_song, tmp_path, state):
+    object.__setattr__(state.settings.limits, "upload_bytes", 1 << 20)
     track = client.upload(write_song(tmp_path / "song.flac", seconds=3.1))["id"]
     worker.work()
     shown = client.track(track)
@@ -134,12 +134,12 @@ def test_too_long_a_track_fails(client, worker, write_song, tmp_path, service):
     assert "the track lasts 0.1 minutes" in client.track(track)["error"]
 
 
-def stored(service, answer):
+def stored(state, response):
     """The name and contents of the file of a track that was added."""
-    assert answer.status_code == 201, answer.text
-    path = Path(service.tracks.row(answer.json()["id"])["path"])
+    assert response.status_code == 201, response.text
+    path = Path(state.tracks.row(response.json()["id"])["path"])
     assert [file.name for file in path.parent.iterdir()] == [path.name]
-    return answer.json()["name"], path.read_bytes()
+    return response.json()["name"], path.read_bytes()
 
 
 def form(*parts, boundary="limit", end="--\r\n"):
@@ -163,32 +163,32 @@ def send(client, content, kind=KIND, **options):
 SONG = (field("file", '; filename="song.mp3"'), b"sound")
 
 
-def test_a_file_in_a_form_is_stored_as_it_is(client, service):
+def test_a_file_in_a_form_is_stored_as_it_is(client, state):
     data = bytes(range(256)) + b"\r\n--\r\n--limi\r\n\r\n"
-    answer = client.post("/api/tracks", files={"file": ("Ünï côdé.mp3", data)})
-    assert stored(service, answer) == ("Ünï côdé.mp3", data)
+    response = client.post("/api/tracks", files={"file": ("Ünï côdé.mp3", data)})
+    assert stored(state, response) == ("Ünï côdé.mp3", data)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 50])
-def test_a_form_may_arrive_in_pieces(client, service, size):
+def test_a_form_may_arrive_in_pieces(client, state, size):
     body = form(SONG, (field("name"), b"other.mp3"))
 
     async def pieces():
         for start in range(0, len(body), size):
             yield body[start : start + size]
 
-    assert stored(service, send(client, pieces())) == ("other.mp3", b"sound")
+    assert stored(state, send(client, pieces())) == ("other.mp3", b"sound")
 
 
-def test_fields_of_a_form_are_the_parameters_before_and_after_the_file(client, service):
+def test_fields_of_a_form_are_the_parameters_before_and_after_the_file(client, state):
     stems = [(field("stems"), b"vocals"), (field("stems"), b"bass")]
     for parts in (
         [(field("model"), b"mini"), SONG, *stems],
         [*stems, (field("model"), b"mini"), SONG],
     ):
-        answer = send(client, form(*parts), params={"name": "a.mp3", "model": "htdemucs"})
-        assert stored(service, answer) == ("a.mp3", b"sound")
-        assert (answer.json()["model"], answer.json()["stems"]) == ("mini", ["vocals", "bass"])
+        response = send(client, form(*parts), params={"name": "a.mp3", "model": "htdemucs"})
+        assert stored(state, response) == ("a.mp3", b"sound")
+        assert (response.json()["model"], response.json()["stems"]) == ("mini", ["vocals", "bass"])
 
 
 @pytest.mark.parametrize(
@@ -207,15 +207,15 @@ def test_fields_of_a_form_are_the_parameters_before_and_after_the_file(client, s
         ("x: y\r\nCONTENT-DISPOSITION: form-data; NAME=file; FileName=a.mp3", "a.mp3"),
     ],
 )  # fmt: skip
-def test_names_in_forms(client, service, head, name):
-    assert stored(service, send(client, form((head, b"sound")))) == (name, b"sound")
+def test_names_in_forms(client, state, head, name):
+    assert stored(state, send(client, form((head, b"sound")))) == (name, b"sound")
 
 
-def test_closing_a_form_needs_no_line_end(client, service):
-    assert stored(service, send(client, form(SONG, end="--"))) == ("song.mp3", b"sound")
+def test_closing_a_form_needs_no_line_end(client, state):
+    assert stored(state, send(client, form(SONG, end="--"))) == ("song.mp3", b"sound")
     kind = 'Multipart/Form-Data; charset=utf-8; boundary="li mit"'
-    answer = send(client, form(SONG, boundary="li mit", end="--\r\nepilogue"), kind)
-    assert stored(service, answer) == ("song.mp3", b"sound")
+    response = send(client, form(SONG, boundary="li mit", end="--\r\nepilogue"), kind)
+    assert stored(state, response) == ("song.mp3", b"sound")
 
 
 @pytest.mark.parametrize(
@@ -237,19 +237,17 @@ def test_closing_a_form_needs_no_line_end(client, service):
         (form(SONG), 'multipart/form-data; boundary=""', "boundary"),
         (b"sound", KIND, "boundary"),
         (b"", KIND, "boundary"),
-        (form(SONG, end=""), KIND, "whole"),
-        (form(SONG, end="-"), KIND, "whole"),
-        (form(SONG)[:-20], KIND, "whole"),
-        (form(SONG, end="x"), KIND, "whole"),
+        (form(SONG, end=""), KIND, "incomplete"),
+        (form(SONG, end="-"), KIND, "incomplete"),
+        (form(SONG)[:-20], KIND, "incomplete"),
+        (form(SONG, end="x"), KIND, "incomplete"),
     ],
 )  # fmt: skip
-def test_a_form_that_makes_no_sense_is_refused_and_leaves_nothing(
-    client, service, settings, content, kind, words
-):
-    answer = send(client, content, kind)
-    assert (answer.status_code, words in answer.json()["error"]) == (400, True), answer.text
+def test_invalid_forms_are_refused_and_leave_nothing(client, state, settings, content, kind, words):
+    response = send(client, content, kind)
+    assert (response.status_code, words in response.json()["error"]) == (400, True), response.text
     assert leftovers(settings) == []
-    assert service.uploading == service.tracks.count("queued") == 0
+    assert state.uploading == state.tracks.count("queued") == 0
 
 
 @pytest.mark.parametrize(
@@ -269,11 +267,9 @@ def test_a_form_that_makes_no_sense_is_refused_and_leaves_nothing(
         ),
     ],
 )
-def test_bodies_of_other_kinds_are_refused_with_the_right_call(
-    client, settings, kind, content, words
-):
-    answer = send(client, content, kind)
-    assert (answer.status_code, words in answer.json()["error"]) == (415, True), answer.text
+def test_other_content_types_are_refused_with_an_example(client, settings, kind, content, words):
+    response = send(client, content, kind)
+    assert (response.status_code, words in response.json()["error"]) == (415, True), response.text
     assert leftovers(settings) == []
 
 
@@ -287,30 +283,30 @@ def test_compressed_bodies_are_refused(client, settings, encoding):
         (KIND, form(SONG)),
         ("application/json", b"{}"),
     ]:
-        answer = send(client, body, kind, headers=headers)
-        assert (answer.status_code, "Content-Encoding" in answer.json()["error"]) == (415, True)
-    answer = client.post("/api/tracks/1/seek", content=b"{}", headers=headers)
-    assert answer.status_code == 415
+        response = send(client, body, kind, headers=headers)
+        assert (response.status_code, "Content-Encoding" in response.json()["error"]) == (415, True)
+    response = client.post("/api/tracks/1/seek", content=b"{}", headers=headers)
+    assert response.status_code == 415
     assert leftovers(settings) == []
 
 
-def test_a_body_that_says_that_it_is_not_encoded_is_taken(client, service):
-    answer = send(client, b"sound", "audio/mpeg", headers={"content-encoding": "Identity"})
-    assert stored(service, answer) == ("track", b"sound")
+def test_the_identity_encoding_is_accepted(client, state):
+    response = send(client, b"sound", "audio/mpeg", headers={"content-encoding": "Identity"})
+    assert stored(state, response) == ("track", b"sound")
 
 
-def test_a_form_has_the_limits_of_a_file(client, settings, service, monkeypatch):
+def test_a_form_has_the_limits_of_a_file(client, settings, state, monkeypatch):
     assert send(client, form((SONG[0], b"x" * 1001))).status_code == 413
     assert send(client, form((SONG[0], b"x" * 70_000))).status_code == 413  # before it arrives
-    object.__setattr__(service.settings, "limits", replace(settings.limits, free_bytes=1 << 60))
+    object.__setattr__(state.settings, "limits", replace(settings.limits, free_bytes=1 << 60))
     assert send(client, form(SONG)).json()["code"] == "disk-full"
-    object.__setattr__(service.settings, "limits", replace(settings.limits, free_bytes=0))
+    object.__setattr__(state.settings, "limits", replace(settings.limits, free_bytes=0))
     assert leftovers(settings) == []
-    assert stored(service, send(client, form((SONG[0], b"x" * 1000))))[1] == b"x" * 1000
+    assert stored(state, send(client, form((SONG[0], b"x" * 1000))))[1] == b"x" * 1000
 
 
-def test_a_large_form_takes_no_memory(client, settings, service):
-    object.__setattr__(service.settings, "limits", replace(settings.limits, upload_bytes=1 << 30))
+def test_a_large_form_takes_no_memory(client, settings, state):
+    object.__setattr__(state.settings, "limits", replace(settings.limits, upload_bytes=1 << 30))
 
     async def large():
         yield form(SONG, end="")[: -len("sound\r\n--limit")]
@@ -319,32 +315,35 @@ def test_a_large_form_takes_no_memory(client, settings, service):
         yield b"\r\n--limit--\r\n"
 
     tracemalloc.start()
-    answer = send(client, large())
+    response = send(client, large())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert stored(service, answer)[1] == bytes(32 << 20)
+    assert stored(state, response)[1] == bytes(32 << 20)
     assert peak < 8 << 20
 
 
-def test_what_cannot_be_listed_is_not_kept(client, service, settings, monkeypatch):
-    monkeypatch.setattr(service.tracks, "add", lambda **_: 1 / 0)
+def test_a_file_whose_row_cannot_be_added_is_removed(client, state, settings, monkeypatch):
+    monkeypatch.setattr(state.tracks, "add", lambda **_: 1 / 0)
     assert post(client, b"x").status_code == 500
     assert leftovers(settings) == []
 
 
-def test_a_source_that_is_deleted_meanwhile_is_said(client, service, settings, monkeypatch):
+def test_a_source_that_is_deleted_in_the_meantime_is_reported(client, state, settings, monkeypatch):
     track = post(client, b"x").json()["id"]
-    service.tracks.change(track, state="finished")
-    at_hand = service.file
+    state.tracks.update(track, state="finished")
+    readable_file = state.readable_file
 
     def deleting(path):
-        found = at_hand(path)
+        found = readable_file(path)
         client.delete(f"/api/tracks/{track}")
         return found
 
-    monkeypatch.setattr(service, "file", deleting)
-    answer = client.post("/api/tracks", json={"track": track})
-    assert (answer.status_code, answer.json()["error"]) == (404, "this file is not there any more")
+    monkeypatch.setattr(state, "readable_file", deleting)
+    response = client.post("/api/tracks", json={"track": track})
+    assert (response.status_code, response.json()["error"]) == (
+        404,
+        "this file does not exist any more",
+    )
     assert leftovers(settings) == []
 
 
@@ -365,7 +364,7 @@ def test_a_source_that_is_deleted_meanwhile_is_said(client, service, settings, m
         ("\udc80.mp3", "_.mp3"),
     ],
 )
-def test_names_are_made_safe(given, safe):
+def test_unsafe_file_names_are_changed(given, safe):
     assert safe_name(given) == safe
 
 
@@ -379,10 +378,10 @@ def test_names_are_made_safe(given, safe):
         ({"model": "mini", "stems": "bass,bass"}, "each stem once"),
     ],
 )
-def test_what_cannot_be_separated_is_refused(client, parameters, words):
-    answer = client.post("/api/tracks", params={"name": "a.wav"} | parameters, content=b"x")
-    assert answer.status_code == 400
-    assert words in answer.json()["error"]
+def test_unknown_models_and_stems_are_refused(client, parameters, words):
+    response = client.post("/api/tracks", params={"name": "a.wav"} | parameters, content=b"x")
+    assert response.status_code == 400
+    assert words in response.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -393,12 +392,14 @@ def test_what_cannot_be_separated_is_refused(client, parameters, words):
         b'{"path": "a", "model": ["mini"]}', b'{"path": "a", "model": {"mini": 1}}', b"\xff",
     ],
 )  # fmt: skip
-def test_json_that_makes_no_sense_is_refused(client, body):
-    answer = client.post("/api/tracks", content=body, headers={"content-type": "application/json"})
-    assert answer.status_code == 400
+def test_invalid_json_is_refused(client, body):
+    response = client.post(
+        "/api/tracks", content=body, headers={"content-type": "application/json"}
+    )
+    assert response.status_code == 400
 
 
-def test_info_says_what_can_be_chosen(client, settings):
+def test_info_lists_models_formats_and_limits(client, settings):
     info = client.get("/api/info").json()
     assert info["default_model"] == settings.model
     assert {"mini", "htdemucs", "htdemucs_ft"} < {model["name"] for model in info["models"]}
@@ -408,11 +409,11 @@ def test_info_says_what_can_be_chosen(client, settings):
     assert info["formats"]["flac"]["bit_depths"] == [16, 24]
 
 
-def test_the_document_of_the_api_is_there(client):
+def test_the_openapi_document_is_served(client):
     paths = client.get("/api/openapi.json").json()["paths"]
     assert "/api/tracks/{track}/pcm" in paths
     assert isinstance(client.get("/health").json()["version"], int)
     for path in ("/", "/health"):
-        answer = client.request("HEAD", path)
-        assert (answer.status_code, answer.content) == (200, b"")
+        response = client.request("HEAD", path)
+        assert (response.status_code, response.content) == (200, b"")
     assert httpx.Response(200).status_code == client.get("/").status_code

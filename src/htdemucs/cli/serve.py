@@ -1,4 +1,4 @@
-"""`htdemucs serve`: a page to separate songs, and to listen meanwhile."""
+"""`htdemucs serve`: a web page that separates songs and plays the stems while it works."""
 
 import webbrowser
 from pathlib import Path
@@ -10,9 +10,7 @@ from htdemucs.cli.console import print_status, set_verbosity
 from htdemucs.errors import ServerError
 from htdemucs.fsutil import user_data
 
-SHORTEST_TOKEN = 8
-
-
+MIN_TOKEN_LENGTH = 8  # characters
 SERVER, LIMITS = "Server", "Limits"  # headings of the help
 EXAMPLES = """
 htdemucs serve --open
@@ -27,7 +25,7 @@ htdemucs serve --host 0.0.0.0 --library /music/stems
     default="127.0.0.1",
     heading=SERVER,
     metavar="ADDRESS",
-    help="0.0.0.0: all addresses; every client then needs the token.",
+    help="0.0.0.0: all addresses; clients then need the token.",
 )
 @opt.option(
     "--port",
@@ -43,14 +41,14 @@ htdemucs serve --host 0.0.0.0 --library /music/stems
     envvar="HTDEMUCS_TOKEN",
     heading=SERVER,
     metavar="TOKEN",
-    help="Require this token; by default one is made unless HOST is this machine alone.",
+    help="Require this token; by default one is generated unless HOST is a loopback address.",
 )
 @opt.option(
     "--allow-host",
     multiple=True,
     heading=SERVER,
     metavar="NAME",
-    help="A name of this server, needed behind a proxy; may be repeated.",
+    help="A host name of this server, needed behind a proxy; may be repeated.",
 )
 @opt.option(
     "--data",
@@ -166,8 +164,8 @@ def serve(
         raise ServerError(
             f"the server needs {error.name}; install it with: pip install 'htdemucs[server]'"
         ) from None
-    if token is not None and len(token) < SHORTEST_TOKEN:
-        raise ServerError(f"--token must have at least {SHORTEST_TOKEN} characters")
+    if token is not None and len(token) < MIN_TOKEN_LENGTH:
+        raise ServerError(f"--token must have at least {MIN_TOKEN_LENGTH} characters")
     set_verbosity(verbose=verbose)
     limits = Limits(
         upload_bytes=max_upload << 20,
@@ -178,21 +176,20 @@ def serve(
         keep_days=keep_days,
     )
     folder = (data or user_data() / "htdemucs").absolute()
-    settings = Settings.of(
+    settings = Settings.in_folder(
         folder, library and library.absolute(), database, model=name, workers=workers, limits=limits
     )
     if token is None and host not in server.LOOPBACK:
-        token = server.kept_token(settings)
-    listener = server.bound_socket(host, port)
-    shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, host)
-    shown = f"[{shown}]" if ":" in shown else shown
-    address = f"http://{shown}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")
+        token = server.stored_token(settings)
+    listener = server.listening_socket(host, port)
+    host_name = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, host)
+    host_name = f"[{host_name}]" if ":" in host_name else host_name
+    query = f"?token={token}" if token else ""
+    address = f"http://{host_name}:{listener.getsockname()[1]}/{query}"
 
-    def ready() -> None:
-        print_status(
-            f"{address}  (Ctrl-C ends the server; what is being separated goes on next time)"
-        )
+    def on_ready() -> None:
+        print_status(f"{address}  (Ctrl-C stops the server; the next start resumes its work)")
         if open_page:
             webbrowser.open(address)
 
-    server.serve(settings, Access.to(token, allow_host), listener, ready)
+    server.serve(settings, Access.to(token, allow_host), listener, on_ready)

@@ -1,15 +1,12 @@
-"""What went wrong, as a code beside the sentence: pages say it in their own language.
+"""The web application: its routes, middleware, error responses and lifespan."""
 
-MERGED: Numbers for Prometheus, in its text format.
-MERGED: The web application: routes, errors, the page.
-"""
-
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from anyio import to_thread
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -21,69 +18,28 @@ from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from htdemucs.errors import (
-    BadRequestError,
-    ConflictError,
-    HTDemucsError,
-    NotFoundError,
-    TooLargeError,
-    TooManyError,
-    UnsupportedError,
-)
+from htdemucs.errors import HTDemucsError
 from htdemucs.formats import FORMATS
-from htdemucs.serve import audio_routes, export_routes, track_routes
-from htdemucs.serve.app_state import Here, Service
-from htdemucs.serve.auth import Access, AuthMiddleware
-from htdemucs.serve.db import LIVE, TRACKS
-from htdemucs.serve.error_codes import code_of
+from htdemucs.serve import audio_routes, export_routes, track_routes, upload_routes
+from htdemucs.serve.app_state import AppState, StateDep
+from htdemucs.serve.auth import (
+    SECURITY_HEADERS,
+    Access,
+    AuthMiddleware,
+    SecurityHeadersMiddleware,
+)
+from htdemucs.serve.db import STATES, TRACKS
 from htdemucs.serve.maintenance import Maintenance
 from htdemucs.serve.supervisor import Supervisor
 from htdemucs.version import __version__
 from htdemucs.weights.registry import named_models
 
-T = TRACKS.c
-
-
-router = APIRouter(tags=["server"])
-
-
-@router.get("/metrics", response_class=Response)
-def metrics(here: Here) -> Response:
-    """Return the numbers of tracks by state, uploads and streams, for Prometheus."""
-    counts = dict.fromkeys(LIVE, 0)
-    with here.database.reading() as connection:
-        for state, count in connection.execute(select(T.state, func.count()).group_by(T.state)):
-            if state in counts:
-                counts[state] = count
-        done = connection.scalar(select(func.sum(T.done)).where(T.state == "finished"))
-    states = [(f'{{state="{state}"}}', count) for state, count in counts.items()]
-    families = [
-        ("info", "The version.", [(f'{{version="{__version__}"}}', 1)]),
-        ("tracks", "Tracks by state.", states),
-        ("finished_audio_seconds", "Audio of the finished tracks.", [("", done or 0)]),
-        ("uploads", "Files that are arriving.", [("", here.uploading)]),
-        ("event_streams", "Open streams of events.", [("", here.changes.streams)]),
-    ]
-    lines = []
-    for name, about, samples in families:
-        lines += [f"# HELP htdemucs_{name} {about}", f"# TYPE htdemucs_{name} gauge"]
-        lines += [f"htdemucs_{name}{labels} {value:g}" for labels, value in samples]
-    return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
-
-
+LOG = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
-STATUS: dict[type[HTDemucsError], int] = {
-    NotFoundError: 404,
-    ConflictError: 409,
-    TooLargeError: 413,
-    TooManyError: 429,
-    UnsupportedError: 415,
-    BadRequestError: 400,
-}
 
 
 class Problem(BaseModel):
-    """What every refusal says: an English sentence, and a code if it is a common one."""
+    """The body of every error response: an English sentence, and a code if it is a common error."""
 
     error: str
     code: str | None = None
@@ -96,66 +52,90 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 def create_app(
-    service: Service, access: Access | None = None, supervisor: Supervisor | None = None
+    state: AppState, access: Access | None = None, supervisor: Supervisor | None = None
 ) -> FastAPI:
     """Return the application.
 
     Args:
-        service: its parts.
-        access: who is let in.
+        state: the database and everything else that requests share.
+        access: who may use the server.
         supervisor: of the workers; started and stopped with the application.
     """
 
     @asynccontextmanager
-    async def life(_app: FastAPI) -> AsyncIterator[None]:
-        housekeeping = Maintenance(service)
-        await to_thread.run_sync(housekeeping.start)
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        maintenance = Maintenance(state)
+        await to_thread.run_sync(maintenance.start)
         if supervisor:
             await to_thread.run_sync(supervisor.start)
-        await service.changes.start()
-        await to_thread.run_sync(named_models)  # the first time it takes a second
+        await state.changes.start()
+        await to_thread.run_sync(named_models)  # the first call takes a second
         yield
-        await service.changes.stop()
-        await to_thread.run_sync(service.filler.stop)
-        await to_thread.run_sync(housekeeping.stop)
+        await state.changes.stop()
+        await to_thread.run_sync(state.preview_builder.stop)
+        await to_thread.run_sync(maintenance.stop)
         if supervisor:
             await to_thread.run_sync(supervisor.stop)
 
     app = FastAPI(
-        title="htdemucs", version=__version__, lifespan=life, openapi_url="/api/openapi.json",
-        docs_url=None, redoc_url=None, responses=PROBLEMS,
-    )  # fmt: skip
-    app.state.service = service
+        title="htdemucs",
+        version=__version__,
+        lifespan=lifespan,
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        responses=PROBLEMS,
+    )
+    app.state.htdemucs = state
     app.add_middleware(AuthMiddleware, access=access or Access())
-    app.include_router(track_routes.router)
-    app.include_router(audio_routes.router)
-    app.include_router(export_routes.router)
+    app.add_middleware(SecurityHeadersMiddleware)  # the outer one: errors get the headers too
+    for routes in (track_routes, upload_routes, audio_routes, export_routes):
+        app.include_router(routes.router)
     app.include_router(router)
-    app.add_api_route("/api/info", _info, tags=["server"])
-    app.add_api_route("/health", _health, tags=["server"])
-    app.add_api_route("/health", _health, methods=["HEAD"], include_in_schema=False)
-    app.add_api_route("/", _page, methods=["GET", "HEAD"], include_in_schema=False)
     app.mount("/page", StaticFiles(directory=PAGE))
-    app.add_exception_handler(HTDemucsError, _expected)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(DataError, _unstorable)
+    app.add_exception_handler(HTDemucsError, _on_expected_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(DataError, _on_unstorable_value)
+    app.add_exception_handler(Exception, _on_unexpected_error)
     return app
 
 
-def _page() -> FileResponse:
-    """Return the page."""
-    return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
+# Routes of the server itself
+
+router = APIRouter(tags=["server"])
 
 
-def _health(here: Here) -> dict[str, Any]:
-    """Return `{"status": "ok"}` if the server and its database work."""
-    return {"status": "ok", "version": here.database.version()}
+@router.get("/metrics", response_class=Response)
+def metrics(state: StateDep) -> Response:
+    """Return the numbers of tracks by state, uploads and streams, for Prometheus."""
+    counts = dict.fromkeys(STATES, 0)
+    columns = TRACKS.c
+    with state.database.reading() as connection:
+        by_state = select(columns.state, func.count()).group_by(columns.state)
+        for name, count in connection.execute(by_state):
+            if name in counts:
+                counts[name] = count
+        done = connection.scalar(select(func.sum(columns.done)).where(columns.state == "finished"))
+    states = [(f'{{state="{name}"}}', count) for name, count in counts.items()]
+    families = [
+        ("info", "The version.", [(f'{{version="{__version__}"}}', 1)]),
+        ("tracks", "Tracks by state.", states),
+        ("finished_audio_seconds", "Audio of the finished tracks.", [("", done or 0)]),
+        ("uploads", "Files that are arriving.", [("", state.uploading)]),
+        ("event_streams", "Open streams of events.", [("", state.changes.streams)]),
+    ]
+    lines = []
+    for name, about, samples in families:
+        lines += [f"# HELP htdemucs_{name} {about}", f"# TYPE htdemucs_{name} gauge"]
+        lines += [f"htdemucs_{name}{labels} {value:g}" for labels, value in samples]
+    return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
 
 
-def _info(here: Here) -> dict[str, Any]:
+@router.get("/api/info")
+def info(state: StateDep) -> dict[str, Any]:
     """Return the version, the models, the formats and the limits."""
-    limits = here.settings.limits
+    settings, limits = state.settings, state.settings.limits
     models = [
         {
             "name": model["name"],
@@ -167,13 +147,13 @@ def _info(here: Here) -> dict[str, Any]:
         }
         for model in named_models()
     ]
-    if here.settings.model not in [model["name"] for model in models]:
-        own = {"name": here.settings.model, "stems": [], "ready": True, "bytes": 0}
+    if settings.model not in [model["name"] for model in models]:
+        own = {"name": settings.model, "stems": [], "ready": True, "bytes": 0}
         models.insert(0, own | {"about": "", "licence": None})
     return {
         "version": __version__,
         "models": models,
-        "default_model": here.settings.model,
+        "default_model": settings.model,
         "formats": {
             name: {
                 "label": row.label,
@@ -184,31 +164,51 @@ def _info(here: Here) -> dict[str, Any]:
             }
             for name, row in FORMATS.items()
         },
-        "limits": {
-            "bytes": limits.upload_bytes, "seconds": limits.seconds, "jobs": limits.jobs,
-        },
+        "limits": {"bytes": limits.upload_bytes, "seconds": limits.seconds, "jobs": limits.jobs},
         "stretch": find_spec("python_stretch") is not None,
-    }  # fmt: skip
+    }
 
 
-async def _expected(_request: Request, error: Exception) -> JSONResponse:
-    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
-    return JSONResponse({"error": str(error), "code": code_of(error)}, status)
+@router.head("/health", include_in_schema=False)
+@router.get("/health")
+def health(state: StateDep) -> dict[str, Any]:
+    """Return `{"status": "ok"}` if the server and its database work."""
+    return {"status": "ok", "version": state.database.version()}
 
 
-async def _invalid(_request: Request, error: Exception) -> JSONResponse:
-    problems = error.errors() if isinstance(error, RequestValidationError) else []
-    words = [f"{problem['loc'][-1]}: {problem['msg']}" for problem in problems[:3]]
-    return JSONResponse({"error": "; ".join(words) or "the request makes no sense"}, 400)
+@router.head("/", include_in_schema=False)
+@router.get("/", include_in_schema=False)
+def page() -> FileResponse:
+    """Return the page."""
+    return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
 
 
-async def _unstorable(_request: Request, _error: Exception) -> JSONResponse:
+# Error responses
+
+
+async def _on_expected_error(_request: Request, error: Exception) -> JSONResponse:
+    known = cast(HTDemucsError, error)
+    return JSONResponse({"error": str(known), "code": known.code}, known.status)
+
+
+async def _on_invalid_request(_request: Request, error: Exception) -> JSONResponse:
+    problems = cast(RequestValidationError, error).errors()[:3]
+    text = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in problems)
+    return JSONResponse({"error": text or "the request is invalid"}, 400)
+
+
+async def _on_http_exception(_request: Request, error: Exception) -> JSONResponse:
+    known = cast(HTTPException, error)
+    return JSONResponse({"error": str(known.detail)}, known.status_code, known.headers)
+
+
+async def _on_unstorable_value(_request: Request, _error: Exception) -> JSONResponse:
     """Refuse what the database cannot store, such as a NUL character in PostgreSQL."""
     return JSONResponse({"error": "the database cannot store a value of this request"}, 400)
 
 
-async def _refused(_request: Request, error: Exception) -> JSONResponse:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    detail = error.detail if isinstance(error, HTTPException) else ""
-    headers = error.headers if isinstance(error, HTTPException) else None
-    return JSONResponse({"error": str(detail)}, status, headers)
+async def _on_unexpected_error(request: Request, _error: Exception) -> JSONResponse:
+    """Hide the error from clients. Starlette raises it again afterwards, and uvicorn logs it."""
+    LOG.error("%s %s failed", request.method, request.url.path)
+    text = "something went wrong in the server; see its log"
+    return JSONResponse({"error": text}, 500, SECURITY_HEADERS)

@@ -1,4 +1,4 @@
-"""What the requests' functions share, and what they do together with the disk."""
+"""What all requests share: the settings, the database, and the objects that work with them."""
 
 import os
 from collections.abc import Callable
@@ -9,31 +9,32 @@ from fastapi import Depends, Request
 
 from htdemucs.errors import NotFoundError, TooManyError
 from htdemucs.fsutil import fresh_folder
-from htdemucs.serve.db import Database, Deletion, Jobs, Tracks, Values
+from htdemucs.serve.db import Database, Row
+from htdemucs.serve.deletion import Deletion
 from htdemucs.serve.event_stream import Changes
-from htdemucs.serve.preview import Preview, PreviewBuilder, Stretchers
+from htdemucs.serve.jobs import Jobs
+from htdemucs.serve.preview import Preview, PreviewBuilder
 from htdemucs.serve.settings import Settings
+from htdemucs.serve.time_stretch import StretcherCache
+from htdemucs.serve.tracks import Tracks
 
-ORIGINAL = "original"  # the lane of the track itself
-
-
-def _nothing() -> None:
-    """Wake nobody."""
+ORIGINAL = "original"  # name of the lane with the track itself
 
 
-class Service:
-    """The server's parts.
+class AppState:
+    """The application's state.
 
     Args:
-        settings: where things are.
-        wake: lets idle workers look at the queue.
+        settings: of the server.
+        database: by default the one that the settings name.
+        wake: called when there is a new job, to wake idle workers.
     """
 
     def __init__(
         self,
         settings: Settings,
         database: Database | None = None,
-        wake: Callable[[], None] = _nothing,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings, self.wake = settings, wake
         for folder in (settings.uploads, settings.previews, settings.library):
@@ -42,64 +43,59 @@ class Service:
         self.database = database or Database(settings.database)
         self.tracks, self.jobs = Tracks(self.database), Jobs(self.database)
         self.changes = Changes(self.tracks)
-        self.filler = PreviewBuilder(settings, self.tracks)
+        self.preview_builder = PreviewBuilder(settings, self.tracks)
         self.deletion = Deletion(settings, self.tracks)
-        self.stretchers = Stretchers()
-        self.uploading = 0  # files on their way
+        self.stretchers = StretcherCache()
+        self.uploading = 0  # number of files that are arriving
 
-    def check_room(self) -> None:
-        """Refuse another job if there are as many as there may be.
-
-        Raises:
-            TooManyError: there are.
-        """
+    def check_job_limit(self) -> None:
+        """Raise TooManyError if the server does not accept another job."""
         jobs = self.tracks.count("queued", "separating") + self.uploading
         if jobs >= self.settings.limits.jobs:
-            raise TooManyError(f"{jobs} tracks wait already; try again when some are done")
+            raise TooManyError(f"{jobs} tracks are waiting; try again when some are finished")
 
-    def preview(self, row: Values) -> Preview:
+    def readable_file(self, path: str) -> Path:
+        """Return the real path of a file that clients may read.
+
+        Raises:
+            NotFoundError: it does not exist, or is outside the library and the uploads.
+        """
+        real = Path(os.path.realpath(path))
+        folders = (self.settings.library, self.settings.uploads)
+        if not any(real.is_relative_to(os.path.realpath(folder)) for folder in folders):
+            raise NotFoundError("this file is outside the library")
+        if not real.is_file():
+            raise NotFoundError("this file does not exist any more")
+        return real
+
+    def preview(self, row: Row) -> Preview:
         """Return the preview of a track."""
         folder = self.settings.previews / row["id"]
         return Preview(folder, len(row["stems"]) + 1, row["channels"])
 
-    def file(self, path: str) -> Path:
-        """Return the path of a file that the server may give away.
-
-        Raises:
-            NotFoundError: it is not there, or leads out of the folders of the server.
-        """
-        real = Path(os.path.realpath(path))
-        tops = (self.settings.library, self.settings.uploads)
-        if not any(real.is_relative_to(os.path.realpath(top)) for top in tops):
-            raise NotFoundError("this file lies outside the library")
-        if not real.is_file():
-            raise NotFoundError("this file is not there any more")
-        return real
-
-    def lanes(self, row: Values, names: str | None) -> list[int]:
-        """Return the numbers of the lanes in a comma-separated list; of all without one.
+    def lane_numbers(self, row: Row, names: str | None) -> list[int]:
+        """Return the numbers of the lanes in a comma-separated list; None: all lanes.
 
         Raises:
             NotFoundError: the track has no such lane.
         """
         known = [*row["stems"], ORIGINAL]
-        wanted = known if names is None else [name.strip() for name in names.split(",")]
-        unknown = [name for name in wanted if name not in known]
-        if unknown or not wanted:
+        requested = known if names is None else [name.strip() for name in names.split(",")]
+        if unknown := [name for name in requested if name not in known]:
             raise NotFoundError(
                 f"this track has no {', '.join(unknown)}; it has {', '.join(known)}"
             )
-        return [known.index(name) for name in wanted]
+        return [known.index(name) for name in requested]
 
-    def listen(self, row: Values) -> None:
-        """Have the preview of a finished track filled, if it is not."""
-        if row["state"] in ("finished", "found"):
-            self.filler.ask(row)
-
-
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
+    def request_preview(self, row: Row) -> None:
+        """Build the preview of a track that has its files, unless it is complete."""
+        if row["state"] in ("finished", "unseparated"):
+            self.preview_builder.enqueue(row)
 
 
-Here = Annotated[Service, Depends(_service)]
+def _app_state(request: Request) -> AppState:
+    state: AppState = request.app.state.htdemucs
+    return state
+
+
+StateDep = Annotated[AppState, Depends(_app_state)]

@@ -1,4 +1,4 @@
-"""The API of sound: what can be heard of a track, and pictures of it."""
+"""Routes for sound and pictures of a track: samples, peaks and spectrograms of its lanes."""
 
 from typing import Annotated
 
@@ -7,14 +7,15 @@ from fastapi import APIRouter, Path, Query, Response
 from numpy.typing import NDArray
 
 from htdemucs.errors import BadRequestError
-from htdemucs.serve.app_state import Here, Service
-from htdemucs.serve.db import Values
-from htdemucs.serve.preview import BEYOND, COLUMN, Stretched, wide_spectrogram
-from htdemucs.serve.worker import end_of
+from htdemucs.serve.app_state import AppState, StateDep
+from htdemucs.serve.db import Row
+from htdemucs.serve.preview import COLUMN, range_end
+from htdemucs.serve.spectrogram import wide_spectrogram
+from htdemucs.serve.time_stretch import LOOKAHEAD, Stretcher
 
 router = APIRouter(prefix="/api/tracks/{track}", tags=["sound"])
-MOST_BYTES = 8 << 20  # of samples in one answer
-Id = Annotated[str, Path(max_length=100)]
+MAX_BYTES = 8 << 20  # of samples in one response
+TrackId = Annotated[str, Path(max_length=100)]
 From = Annotated[int, Query(alias="from", ge=0, le=1 << 40)]
 Frames = Annotated[int, Query(ge=1, le=1 << 24)]
 Columns = Annotated[int, Query(ge=1, le=1 << 16)]
@@ -25,8 +26,8 @@ Lanes = Annotated[
 
 @router.get("/pcm", response_class=Response)
 def pcm(
-    here: Here,
-    track: Id,
+    state: StateDep,
+    track: TrackId,
     start: From = 0,
     frames: Frames = 1 << 16,
     stems: Lanes = None,
@@ -39,69 +40,76 @@ def pcm(
     frames; the status is 204 if there are none yet. At another tempo `from` and `frames` count in
     the stretched track, whose frame n is the track's frame n * tempo.
     """
-    row = here.tracks.row(track)
-    preview, lanes = here.preview(row), here.lanes(row, stems)
-    most = MOST_BYTES // (2 * preview.channels * len(lanes))
-    here.listen(row)
+    row = state.tracks.row(track)
+    preview, lanes = state.preview(row), state.lane_numbers(row, stems)
+    frame_bytes = 2 * preview.channels * len(lanes)
+    frames = min(frames, MAX_BYTES // frame_bytes)
+    state.request_preview(row)
     if tempo != 1 or pitch != 0:
-        data = stretched(here, row, lanes, start, min(frames, most), tempo, pitch)
+        data = _stretched(state, row, lanes, start, frames, tempo, pitch)
     else:
-        count = min(end_of(row["ranges"], start) - start, frames, most)
-        data = preview.read(lanes, start, max(0, count)).tobytes()
-    count = len(data) // (2 * preview.channels * len(lanes))
+        available = range_end(row["ranges"], start) - start
+        data = preview.read(lanes, start, min(available, frames)).tobytes()
+    count = len(data) // frame_bytes
     if not count:
         return Response(status_code=204, headers={"x-frames": "0"})
     return Response(data, media_type="application/octet-stream", headers={"x-frames": str(count)})
 
 
-def stretched(
-    here: Service,
-    row: Values,
+def _stretched(
+    state: AppState,
+    row: Row,
     lanes: list[int],
     start: int,
     frames: int,
     tempo: float,
     semitones: float,
 ) -> bytes:
-    """Return samples of a stretched track, as far as it can be heard."""
-    preview, rate, whole = here.preview(row), row["sample_rate"], row["frames"]
-    end = end_of(row["ranges"], round(start * tempo))
-    is_all = whole is not None and end >= whole
-    last = round(end / tempo) if is_all else int(end / tempo - BEYOND * rate) - 1 if rate else 0
-    if last <= start:
+    """Return samples of the stretched track, as far as the track is separated."""
+    preview, rate, whole = state.preview(row), row["sample_rate"], row["frames"]
+    separated = range_end(row["ranges"], round(start * tempo))
+    if whole is not None and separated >= whole:
+        end = round(separated / tempo)
+    else:
+        end = int(separated / tempo - LOOKAHEAD * rate) - 1 if rate else 0
+    if end <= start:
         return b""
 
     def read(first: int, count: int) -> NDArray[np.float32]:
-        before = max(0, min(-first, count))
-        found = preview.read(lanes, max(0, first), count - before).reshape(count - before, -1).T
-        return np.pad(found.astype(np.float32) / 2**15, ((0, 0), (before, 0)))
+        before = max(0, min(-first, count))  # frames before the track's first
+        samples = preview.read(lanes, max(0, first), count - before)
+        channels = samples.reshape(count - before, -1).T
+        return np.pad(channels.astype(np.float32) / 2**15, ((0, 0), (before, 0)))
 
-    key = (row["id"], tuple(lanes), tempo, semitones)
-    sound = here.stretchers.read(
-        key, lambda: Stretched(read, rate, tempo, semitones), start, frames, last
+    samples = state.stretchers.read(
+        (row["id"], tuple(lanes), tempo, semitones),
+        lambda: Stretcher(read, rate, tempo, semitones),
+        start,
+        frames,
+        end,
     )
-    return (sound.T * 2**15).round().clip(-(2**15), 2**15 - 1).astype("<i2").tobytes()
+    return (samples.T * 2**15).round().clip(-(2**15), 2**15 - 1).astype("<i2").tobytes()
 
 
 @router.get("/peaks", response_class=Response)
-def peaks(here: Here, track: Id, start: From = 0, columns: Columns = 4096) -> Response:
+def peaks(state: StateDep, track: TrackId, start: From = 0, columns: Columns = 4096) -> Response:
     """Return the peaks of columns of 1024 frames.
 
     int8, as `[column][lane][minimum, maximum]`; the lanes are the stems and the original. The
     header `X-Columns` has the number of columns. Parts that are not separated yet are 0.
     """
-    row = here.tracks.row(track)
-    here.listen(row)
+    row = state.tracks.row(track)
+    state.request_preview(row)
     end = row["frames"] or max((stop for _, stop in row["ranges"]), default=0)
     count = max(0, min(columns, -(-end // COLUMN) - start))
-    data = here.preview(row).peaks(start, count)
+    data = state.preview(row).peaks(start, count)
     return Response(data, media_type="application/octet-stream", headers={"x-columns": str(count)})
 
 
 @router.get("/spectrogram", response_class=Response)
-def picture(
-    here: Here,
-    track: Id,
+def spectrogram(
+    state: StateDep,
+    track: TrackId,
     stem: Annotated[str, Query(max_length=200)],
     start: From = 0,
     columns: Annotated[int, Query(ge=1, le=4096)] = 512,
@@ -114,16 +122,16 @@ def picture(
     """
     if step & (step - 1):
         raise BadRequestError("step must be a power of two")
-    row = here.tracks.row(track)
-    here.listen(row)
+    row = state.tracks.row(track)
+    state.request_preview(row)
     rate, end = row["sample_rate"], row["frames"] or 0
     count = max(0, min(columns, -(-end // (step * COLUMN)) - start))
     if "," in stem:
-        raise BadRequestError("one stem at a time, please")
-    lanes = here.lanes(row, stem)
+        raise BadRequestError("a spectrogram shows one stem; request one at a time")
+    lanes = state.lane_numbers(row, stem)
     if not count or not rate:
         return Response(b"", media_type="application/octet-stream", headers={"x-columns": "0"})
-    preview = here.preview(row)
+    preview = state.preview(row)
 
     def read(first: int, frames: int) -> NDArray[np.int16]:
         return preview.read(lanes, first, frames)[:, 0]

@@ -1,107 +1,109 @@
-"""One look at the database for all streams of events."""
+"""Server-sent events: every open stream gets the changes of all tracks.
+
+One thread polls the database for all streams. Events are complete, ordered and never repeated.
+"""
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any
 
 from anyio import to_thread
 
-from htdemucs.serve.db import Tracks
+from htdemucs.serve.periodic import PeriodicThread
+from htdemucs.serve.tracks import Tracks
 
-LOG = logging.getLogger(__name__)
-EVERY = 0.2  # seconds
-MOST_WAITING = 100  # messages for a slow client; then it has to come again
-PING = 15.0  # seconds; proxies end silent connections
+INTERVAL = 0.2  # seconds between polls
+MAX_BACKLOG = 100  # events waiting for a slow client; then its stream ends and it must reconnect
+PING_INTERVAL = 15.0  # seconds; proxies close silent connections
+Event = tuple[int, str]  # version and text
+Subscriber = asyncio.Queue[Event | None]  # None ends the stream
 
 
 class Changes:
-    """Tells every stream what has changed, in order, nothing twice and nothing torn."""
+    """Sends every change of the database to all subscribers."""
 
     def __init__(self, tracks: Tracks) -> None:
         self._tracks = tracks
-        self._version = 0
-        self._streams: set[asyncio.Queue[tuple[int, str] | None]] = set()
-        self._task: asyncio.Task[None] | None = None
+        self._version = 0  # of the latest event
+        self._subscribers: set[Subscriber] = set()
+        self._thread: PeriodicThread | None = None
 
     @property
     def streams(self) -> int:
         """Number of open streams."""
-        return len(self._streams)
+        return len(self._subscribers)
 
     async def start(self) -> None:
-        """Begin to look."""
+        """Start to poll the database."""
+        self._loop = asyncio.get_running_loop()
         self._version = await to_thread.run_sync(self._tracks.database.version)
-        self._task = asyncio.create_task(self._look())
+        self._thread = PeriodicThread("events", INTERVAL, self.poll)
+        self._thread.start()
 
     async def stop(self) -> None:
-        """End all streams."""
-        if self._task:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-        for queue in self._streams:
-            self._end(queue)
+        """Stop polling and end all streams."""
+        if self._thread:
+            await to_thread.run_sync(self._thread.stop)
+        for subscriber in self._subscribers:
+            _end(subscriber)
 
-    async def follow(self, since: int | None) -> AsyncIterator[str]:
-        """Yield events as text: first what changed after `since` (None: everything), then news."""
-        queue: asyncio.Queue[tuple[int, str] | None] = asyncio.Queue(MOST_WAITING)
-        self._streams.add(queue)
+    async def subscribe(self, since: int | None) -> AsyncIterator[str]:
+        """Yield events as text: first what changed after `since` (None: all tracks), then news."""
+        subscriber: Subscriber = asyncio.Queue(MAX_BACKLOG)
+        self._subscribers.add(subscriber)
         try:
             known, text = await to_thread.run_sync(self._snapshot, since)
             yield text
             while True:
                 try:
-                    item = await asyncio.wait_for(queue.get(), PING)
+                    event = await asyncio.wait_for(subscriber.get(), PING_INTERVAL)
                 except TimeoutError:
-                    yield ": still here\n\n"
+                    yield ": ping\n\n"
                     continue
-                if item is None:
+                if event is None:
                     return
-                version, text = item
-                if version > known:
+                version, text = event
+                if version > known:  # the snapshot may contain the first events
                     yield text
         finally:
-            self._streams.discard(queue)
+            self._subscribers.discard(subscriber)
 
-    async def _look(self) -> None:
-        while True:
-            await asyncio.sleep(EVERY)
-            try:
-                news = await to_thread.run_sync(self._news)
-            except Exception:  # the database may be away for a while
-                LOG.exception("the database does not answer")
-                continue
-            for queue in list(self._streams) if news else ():
-                try:
-                    queue.put_nowait(news)
-                except asyncio.QueueFull:
-                    self._end(queue)
+    def poll(self) -> None:
+        """Send what has changed since the last poll, if anything has."""
+        if event := self.delta():
+            self._loop.call_soon_threadsafe(self._broadcast, event)
 
-    def _end(self, queue: "asyncio.Queue[tuple[int, str] | None]") -> None:
-        while not queue.empty():
-            queue.get_nowait()
-        queue.put_nowait(None)
-
-    def _news(self) -> tuple[int, str] | None:
-        """Return the event of what has changed since the last look; None if nothing has."""
+    def delta(self) -> Event | None:
+        """Return an event with the changes since the last call; None if there are none."""
         if self._tracks.database.version() == self._version:
             return None
         version, changed, removed = self._tracks.changes(self._version)
         self._version = version
-        return version, _event(version, changed, removed)
+        return version, _format(version, changed, removed)
 
-    def _snapshot(self, since: int | None) -> tuple[int, str]:
+    def _broadcast(self, event: Event) -> None:
+        for subscriber in self._subscribers:
+            try:
+                subscriber.put_nowait(event)
+            except asyncio.QueueFull:
+                _end(subscriber)
+
+    def _snapshot(self, since: int | None) -> Event:
         version, changed, removed = self._tracks.changes(since)
-        if since is not None and since > version:  # of another database
+        if since is not None and since > version:  # a version of another database
             since = None
             version, changed, removed = self._tracks.changes(None)
-        return version, _event(version, changed, removed, whole=since is None)
+        return version, _format(version, changed, removed, whole=since is None)
 
 
-def _event(
+def _end(subscriber: Subscriber) -> None:
+    while not subscriber.empty():
+        subscriber.get_nowait()
+    subscriber.put_nowait(None)
+
+
+def _format(
     version: int, changed: list[dict[str, Any]], removed: list[str], whole: bool = False
 ) -> str:
     data = {"version": version, "tracks": changed, "removed": removed, "whole": whole}

@@ -1,4 +1,4 @@
-"""Finished stems in other formats, mixed, or in one file: what can be downloaded."""
+"""Downloads made from a finished track: its stems in other formats, a mix, or a zip file."""
 
 import dataclasses
 import zipfile
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from htdemucs.audio import Align, AudioEncoding, AudioFile, AudioWriter, zip_blocks
 from htdemucs.errors import AudioError, SeparationError
-from htdemucs.serve.preview import Samples, Stretched
+from htdemucs.serve.time_stretch import Samples, Stretcher
 from htdemucs.stems.output_options import HEADROOM, OutputOptions
 from htdemucs.stems.paths import OutputPaths
 from htdemucs.stems.writer import OutputFiles, StemWriter
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 BLOCK = 1 << 17  # frames read at a time
-CHUNK = 1 << 18  # bytes of a zip file sent at a time
+ZIP_BLOCK = 1 << 18  # bytes of a zip file sent at a time
 
 
 @dataclass(frozen=True)
-class Song:
-    """A finished track.
+class FinishedTrack:
+    """The files of a finished track.
 
     Attributes:
-        stems: the file of each stem.
+        stems: the file of each stem; all have the same rate, channels and length.
         original: the track's own file; None if it is gone.
-        gain: by which the stems were made softer than the network gave them.
-        align: as they were aligned.
+        gain: factor that the stems were multiplied with so that none clips.
+        align: how the stems were aligned.
     """
 
     stems: Mapping[str, Path]
@@ -41,23 +41,76 @@ class Song:
     gain: float = 1.0
     align: Align = "start"
 
+    def first(self) -> AudioFile:
+        """Return the first stem."""
+        return AudioFile(next(iter(self.stems.values())))
+
     def blocks(self) -> Iterator[Tensor]:
-        """Return blocks (S, C, L) at the files' own rate, which all of them share."""
-        first = AudioFile(next(iter(self.stems.values())))
-        rate, channels = first.sample_rate, first.channels
-        paths = self.stems.values()
-        files = [AudioFile(path, sample_rate=rate, channels=channels) for path in paths]
+        """Yield blocks (S, C, L)."""
+        first = self.first()
+        files = [
+            AudioFile(path, sample_rate=first.sample_rate, channels=first.channels)
+            for path in self.stems.values()
+        ]
         return zip_blocks(files, BLOCK)
+
+
+# Stems
+
+
+def export_stems(
+    track: FinishedTrack, options: OutputOptions, paths: OutputPaths
+) -> dict[str, Path]:
+    """Write the stems as `options` says; return the files.
+
+    Raises:
+        AudioError: a file cannot be read, or the original is needed and gone.
+        SeparationError: the options do not fit the stems.
+    """
+    stems = tuple(track.stems)
+    options.needed_stems(stems)
+    options = dataclasses.replace(options, align=track.align)
+    if track.original is None:
+        if options.needs_mixture:
+            raise AudioError("the track's own file does not exist any more; export without it")
+        options = dataclasses.replace(options, copy_tags=False)
+    first = track.first()
+    source = AudioFile(
+        track.original or first.path,
+        sample_rate=first.sample_rate,
+        channels=first.channels,
+        align=track.align,
+    )
+    for _ in source:  # decodes it to its end, where its length becomes known
+        pass
+    files = OutputFiles(stems, source, paths, options, exclusive=True)
+
+    def write(gain: float) -> dict[str, float]:
+        with StemWriter(files, gain) as writer:
+            for block in track.blocks():
+                writer.write(block / track.gain)
+            peaks = writer.finish()
+            writer.close()
+        return peaks
+
+    peaks = write(track.gain)
+    gain = options.gain(max(peaks.values()), files.encoding)
+    if gain != 1:  # sums of stems may clip where the stems did not
+        write(track.gain * gain)
+    return files.paths
+
+
+# Mixes
 
 
 @dataclass(frozen=True)
 class Mix:
-    """What a mixer is set to.
+    """The settings of the page's mixer.
 
     Attributes:
-        gains: factor for each stem that is not at 1; 0 mutes it.
-        balances: -1 (left only) to 1 (right only) for each stem that is not in the middle.
-        first, last: seconds of the track; None: its end.
+        gains: factor of each stem; stems that are missing have 1, and 0 mutes a stem.
+        balances: from -1 (left only) to 1 (right only); stems that are missing have 0.
+        first, last: the region in seconds; last None: to the end.
         tempo: 2 is twice as fast.
         semitones: of pitch.
     """
@@ -73,108 +126,70 @@ class Mix:
         if not (0.5 <= self.tempo <= 2 and abs(self.semitones) <= 12):
             raise SeparationError("tempo must be 0.5 to 2, and pitch -12 to 12 semitones")
         if self.first < 0 or (self.last is not None and self.last <= self.first):
-            raise SeparationError("the region's end must lie behind its beginning")
+            raise SeparationError("the region's end must be after its beginning")
         if not all(0 <= gain <= 8 for gain in self.gains.values()):
             raise SeparationError("gains must be 0 to 8")
         if not all(abs(balance) <= 1 for balance in self.balances.values()):
             raise SeparationError("balances must be -1 to 1")
 
     def matrix(self, stems: tuple[str, ...], channels: int) -> Tensor:
-        """Return the factor of each stem's channel, (S, C, 1).
+        """Return the factor of each channel of each stem, (S, C, 1), or (S, 1, 1) unless stereo.
 
         Raises:
-            SeparationError: it names a stem that is not there.
+            SeparationError: the mix names a stem that the track does not have.
         """
         if unknown := (self.gains.keys() | self.balances.keys()) - set(stems):
             raise SeparationError(f"no stem {min(unknown)}; there are {', '.join(stems)}")
-        factors = torch.tensor([self.gains.get(stem, 1.0) for stem in stems])[:, None, None]
+        gains = torch.tensor([self.gains.get(stem, 1.0) for stem in stems])[:, None, None]
         if channels != 2:
-            return factors
-        p = torch.tensor([self.balances.get(stem, 0.0) for stem in stems])
-        sides = torch.stack([(1 - p).clamp(max=1), (1 + p).clamp(max=1)], dim=1)
-        return factors * sides[..., None]
+            return gains
+        balance = torch.tensor([self.balances.get(stem, 0.0) for stem in stems])
+        sides = torch.stack([(1 - balance).clamp(max=1), (1 + balance).clamp(max=1)], dim=1)
+        return gains * sides[..., None]
 
 
-def export_stems(song: Song, options: OutputOptions, paths: OutputPaths) -> dict[str, Path]:
-    """Write the stems as `options` says; return the files.
-
-    Raises:
-        AudioError: a file cannot be read, or the original is wanted and gone.
-        SeparationError: the options do not fit the stems.
-    """
-    stems = tuple(song.stems)
-    options.needed_stems(stems)
-    options = dataclasses.replace(options, align=song.align)
-    if song.original is None:
-        if options.needs_mixture:
-            raise AudioError("the track's own file is not there any more; export without it")
-        options = dataclasses.replace(options, copy_tags=False)
-    first = AudioFile(next(iter(song.stems.values())))
-    path = song.original or first.path
-    source = AudioFile(
-        path, sample_rate=first.sample_rate, channels=first.channels, align=song.align
-    )
-    for _ in source:  # its length is known at its end
-        pass
-    files = OutputFiles(stems, source, paths, options, exclusive=True)
-    peaks = _write(song, files, song.gain)
-    gain = options.gain(max(peaks.values()), files.encoding)
-    if gain != 1:  # sums may clip where the stems did not
-        _write(song, files, song.gain * gain)
-    return files.paths
-
-
-def _write(song: Song, files: OutputFiles, gain: float) -> dict[str, float]:
-    with StemWriter(files, gain) as writer:
-        for block in song.blocks():
-            writer.write(block / song.gain)
-        peaks = writer.finish()
-        writer.close()
-    return peaks
-
-
-def export_mix(song: Song, mix: Mix, encoding: AudioEncoding, path: Path) -> None:
-    """Write the mixer's sound; softer where it would clip.
+def export_mix(track: FinishedTrack, mix: Mix, encoding: AudioEncoding, path: Path) -> None:
+    """Write a mix, softer if it would clip.
 
     Raises:
         AudioError: a file cannot be read or written.
-        SeparationError: the mix names a stem that is not there.
+        SeparationError: the mix names a stem that the track does not have.
     """
-    first = AudioFile(next(iter(song.stems.values())))
+    first = track.first()
     rate, channels = first.sample_rate, first.channels
-    peak = max((float(block.abs().max()) for block in _mixed(song, mix, rate, channels)), default=0)
+    blocks = _mix_blocks(track, mix, rate, channels)
+    peak = max((float(block.abs().max()) for block in blocks), default=0)
     gain = 1.0 if encoding.is_float else 1 / max(1.0, HEADROOM * peak)
     with AudioWriter(path, rate, channels, encoding) as writer:
-        for block in _mixed(song, mix, rate, channels):
+        for block in _mix_blocks(track, mix, rate, channels):
             writer.write(gain * block)
 
 
-def _mixed(song: Song, mix: Mix, rate: int, channels: int) -> Iterator[Tensor]:
-    """Yield (C, L), L above 0, of the mix's region at its tempo and pitch."""
-    matrix = mix.matrix(tuple(song.stems), channels)
+def _mix_blocks(track: FinishedTrack, mix: Mix, rate: int, channels: int) -> Iterator[Tensor]:
+    """Yield non-empty blocks (C, L) of the mix's region at its tempo and pitch."""
+    matrix = mix.matrix(tuple(track.stems), channels)
     first = round(mix.first * rate)
     last = None if mix.last is None else round(mix.last * rate)
-    blocks = _region(((matrix * block).sum(0) for block in song.blocks()), first, last)
+    blocks = _cut(((matrix * block).sum(0) for block in track.blocks()), first, last)
     if mix.tempo == 1 and mix.semitones == 0:
         yield from blocks
         return
-    reader = _Forward(blocks, channels)
-    stretched = Stretched(reader.read, rate, mix.tempo, mix.semitones)
+    reader = _ForwardReader(blocks, channels)
+    stretcher = Stretcher(reader.read, rate, mix.tempo, mix.semitones)
     start = 0
-    while (end := _end(reader, mix.tempo)) is None or start < end:
-        sound = stretched.read(start, BLOCK, start + BLOCK)
-        if (end := _end(reader, mix.tempo)) is not None:
-            sound = sound[:, : max(0, end - start)]
+    end: int | None = None
+    while end is None or start < end:
+        samples = stretcher.read(start, BLOCK, start + BLOCK)
+        if reader.end is not None:
+            end = round(reader.end / mix.tempo)
+            samples = samples[:, : max(0, end - start)]
         start += BLOCK
-        if sound.shape[1]:
-            yield torch.from_numpy(np.ascontiguousarray(sound))
+        if samples.shape[1]:
+            yield torch.from_numpy(np.ascontiguousarray(samples))
 
 
-def _end(reader: "_Forward", tempo: float) -> int | None:
-    return None if reader.end is None else round(reader.end / tempo)
-
-
-def _region(blocks: Iterator[Tensor], first: int, last: int | None) -> Iterator[Tensor]:
+def _cut(blocks: Iterator[Tensor], first: int, last: int | None) -> Iterator[Tensor]:
+    """Yield the parts of the blocks that are in [first, last)."""
     start = 0
     for block in blocks:
         end = start + block.shape[-1]
@@ -186,67 +201,71 @@ def _region(blocks: Iterator[Tensor], first: int, last: int | None) -> Iterator[
         start = end
 
 
-class _Forward:
-    """Blocks as samples at positions that go forward, a little backward too.
+class _ForwardReader:
+    """Reads blocks by position; each read starts at or after the start of the previous one.
 
     Attributes:
-        end: how many frames there are in all; None until it has been reached.
+        end: total number of frames; None until a read has reached it.
     """
 
     def __init__(self, blocks: Iterator[Tensor], channels: int) -> None:
         self._blocks = blocks
-        self._held: Samples = np.zeros((channels, 0), np.float32)
-        self._start = 0
+        self._buffer: Samples = np.zeros((channels, 0), np.float32)
+        self._start = 0  # position of the buffer
         self.end: int | None = None
 
     def read(self, start: int, frames: int) -> Samples:
-        """Return so many frames; silent before the first and after the last."""
-        while self.end is None and self._start + self._held.shape[1] < start + frames:
+        """Return this many frames; silent before the first and after the last."""
+        while self.end is None and self._start + self._buffer.shape[1] < start + frames:
             block = next(self._blocks, None)
             if block is None:
-                self.end = self._start + self._held.shape[1]
+                self.end = self._start + self._buffer.shape[1]
             else:
-                self._held = np.concatenate([self._held, block.numpy()], axis=1)
+                self._buffer = np.concatenate([self._buffer, block.numpy()], axis=1)
         before = max(0, min(-start, frames))
-        inside = self._held[:, max(0, start - self._start) : max(0, start + frames - self._start)]
-        sound = np.pad(inside, ((0, 0), (before, 0)))[:, :frames]
-        sound = np.pad(sound, ((0, 0), (0, frames - sound.shape[1])))
-        forget = max(0, start - self._start)
-        self._held, self._start = self._held[:, forget:], self._start + forget
-        return sound
+        first = max(0, start - self._start)
+        inside = self._buffer[:, first : max(0, start + frames - self._start)]
+        samples = np.pad(inside, ((0, 0), (before, 0)))[:, :frames]
+        samples = np.pad(samples, ((0, 0), (0, frames - samples.shape[1])))
+        self._buffer, self._start = self._buffer[:, first:], self._start + first
+        return samples
 
 
-def zipped(files: Mapping[str, Path]) -> Iterator[bytes]:
-    """Yield a zip file of files by the names they get in it, stored, while they are read."""
-    sink = _Sink()
+# Zip files
+
+
+def zip_stream(files: Mapping[str, Path]) -> Iterator[bytes]:
+    """Yield a zip file block by block while its entries, given by their names, are read."""
+    sink = _ZipSink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for name, path in files.items():
             entry = zipfile.ZipInfo.from_file(path, name, strict_timestamps=False)
             with path.open("rb") as file, archive.open(entry, "w", force_zip64=True) as target:
-                while chunk := file.read(CHUNK):
-                    target.write(chunk)
+                while block := file.read(ZIP_BLOCK):
+                    target.write(block)
                     yield sink.take()
             yield sink.take()
     yield sink.take()
 
 
-class _Sink:
-    """What a zip file is written to: it cannot go back."""
+class _ZipSink:
+    """A file that cannot seek, for zipfile to write to."""
 
     def __init__(self) -> None:
-        self._held = bytearray()
+        self._buffer = bytearray()
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        self._held += data
+        self._buffer += data
         return memoryview(data).nbytes
 
     def flush(self) -> None:
-        """Do nothing: `take` has all."""
+        pass
 
     def close(self) -> None:
-        """Do nothing."""
+        pass
 
     def take(self) -> bytes:
-        taken = bytes(self._held)
-        self._held.clear()
-        return taken
+        """Return what was written since the last call."""
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        return data

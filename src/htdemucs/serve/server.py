@@ -1,4 +1,4 @@
-"""The server: one process for requests, its workers, and one lock on its folder."""
+"""The server process: uvicorn, the workers, and the lock on the data folder."""
 
 import secrets
 import socket
@@ -10,18 +10,19 @@ import uvicorn
 from htdemucs.errors import ServerError
 from htdemucs.fsutil import file_lock
 from htdemucs.serve.app import create_app
-from htdemucs.serve.app_state import Service
+from htdemucs.serve.app_state import AppState
 from htdemucs.serve.auth import Access
-from htdemucs.serve.db import Database, Jobs
+from htdemucs.serve.db import Database
+from htdemucs.serve.jobs import Jobs
 from htdemucs.serve.settings import Settings
 from htdemucs.serve.supervisor import Supervisor
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-BACKLOG = 128
+BACKLOG = 128  # connections that wait to be accepted
 
 
-def kept_token(settings: Settings) -> str:
-    """Return the token in the server's folder; the first time it is made."""
+def stored_token(settings: Settings) -> str:
+    """Return the token in the data folder, which the first call writes."""
     path = settings.data / "token"
     settings.data.mkdir(parents=True, exist_ok=True)
     try:
@@ -33,11 +34,11 @@ def kept_token(settings: Settings) -> str:
     return path.read_text(encoding="ascii").strip()
 
 
-def bound_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that listens there; with port 0 the system chooses one.
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on an address; with port 0 the system chooses one.
 
     Raises:
-        ServerError: somebody else listens there, or it is no address of this machine.
+        ServerError: the port is in use, or the address is not one of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -54,9 +55,9 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    settings: Settings, access: Access, listener: socket.socket, ready: Callable[[], None]
+    settings: Settings, access: Access, listener: socket.socket, on_ready: Callable[[], None]
 ) -> None:
-    """Answer requests until a signal; `ready` is called when the first can come.
+    """Serve until a signal; call `on_ready` when requests are accepted.
 
     Raises:
         ServerError: another server uses the folder, or the database cannot be opened.
@@ -67,32 +68,31 @@ def serve(
         database = Database(settings.database)
         stack.callback(database.close)
         supervisor = Supervisor(settings, Jobs(database))
-        service = Service(settings, database, supervisor.wake)
+        state = AppState(settings, database, supervisor.wake)
         config = uvicorn.Config(
-            create_app(service, access, supervisor),
+            create_app(state, access, supervisor),
             log_level="warning",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=3,
         )
-        server = _Server(config, service, ready)
-        server.run(sockets=[listener])
+        _Server(config, state, on_ready).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """Says when it is ready, and waits for no stream at its end."""
+    """Calls `on_ready`, and ends event streams before uvicorn waits for open connections."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, state: AppState, on_ready: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self._service, self._ready = service, ready
+        self._app_state, self._on_ready = state, on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
         await super().startup(sockets)
         if not self.should_exit:
-            self._ready()
+            self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the streams, then everything else."""
-        await self._service.changes.stop()
+        await self._app_state.changes.stop()
         await super().shutdown(sockets)

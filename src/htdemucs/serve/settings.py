@@ -1,4 +1,4 @@
-"""What the server and its workers are told at their start."""
+"""The settings of the server, which its workers get as JSON."""
 
 import os
 from dataclasses import asdict, dataclass, field
@@ -8,16 +8,16 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Limits:
-    """What the server takes, and how much it keeps.
+    """What the server accepts and keeps.
 
     Attributes:
-        upload_bytes: of one uploaded file.
-        seconds: of one track.
-        jobs: tracks that wait or are separated at the same time, and uploads on their way.
-        free_bytes: that stay free on the disk; uploads beyond are refused.
-        preview_bytes: of all previews together; those listened to least recently go first.
-        keep_days: uploaded tracks are deleted so many days after they ended; None: never.
-        streams: open streams of events.
+        upload_bytes: maximum size of an uploaded file.
+        seconds: maximum length of a track.
+        jobs: maximum number of tracks that are queued, separating or being uploaded.
+        free_bytes: minimum free space on the disk; uploads that would leave less are refused.
+        preview_bytes: maximum size of all previews; the least recently played are deleted first.
+        keep_days: days after which uploaded tracks are deleted when they have ended; None: never.
+        streams: maximum number of open event streams.
     """
 
     upload_bytes: int = 2 << 30
@@ -31,14 +31,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """Where things are, and how many.
+    """The folders, the database, the model and the limits.
 
     Attributes:
-        data: folder of the database, uploads and previews.
-        library: folder of tracks and stems, laid out as `htdemucs separate` does.
-        database: URL for SQLAlchemy; by default a file in `data`.
-        model: the model of tracks that name no other.
-        workers: processes that separate.
+        data: folder for uploads, previews, exports and the default database.
+        library: folder with tracks and stems, laid out as by `htdemucs separate`.
+        database: SQLAlchemy URL.
+        model: for tracks that do not name another.
+        workers: number of worker processes.
     """
 
     data: Path
@@ -49,10 +49,10 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
     @classmethod
-    def of(
+    def in_folder(
         cls, data: Path, library: Path | None = None, database: str | None = None, **others: Any
     ) -> Self:
-        """Return settings with the default places below `data`."""
+        """Return settings whose library and database are in `data` by default."""
         return cls(
             data=data,
             library=library or data / "separated",
@@ -70,18 +70,18 @@ class Settings:
         """Folder with a folder for each preview."""
         return self.data / "previews"
 
-    def without_folders(self, reason: str) -> str:
-        """Return a sentence for clients, without the folders of this machine."""
+    def without_folders(self, message: str) -> str:
+        """Return an error message for clients, without the folders of this machine."""
         for folder in (self.library, self.uploads, self.data):
-            reason = reason.replace(f"{folder}{os.sep}", "")
-        return reason
+            message = message.replace(f"{folder}{os.sep}", "")
+        return message
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `from_json` takes."""
+        """Return the settings as `from_json` takes them."""
         return asdict(self) | {"data": str(self.data), "library": str(self.library)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Return the settings that `as_json` gave."""
+        """Return the settings that `as_json` returned."""
         paths = {name: Path(values[name]) for name in ("data", "library")}
         return cls(**values | paths | {"limits": Limits(**values["limits"])})

@@ -1,35 +1,33 @@
-"""Keeps the workers alive, and the queue free of the dead."""
+"""Worker processes: starting, waking and restarting them, and requeueing the jobs of dead ones."""
 
 import json
-import logging
 import os
 import secrets
 import subprocess
 import sys
-import threading
 from contextlib import suppress
 
-from htdemucs.serve.db import Jobs
+from htdemucs.serve.jobs import Jobs
+from htdemucs.serve.periodic import PeriodicThread
 from htdemucs.serve.settings import Settings
 
-LOG = logging.getLogger(__name__)
-EVERY = 0.2  # seconds between looks at the workers
-PATIENCE = 60.0  # seconds that a worker may take to let go of a withdrawn job
-LONGEST_REST = 30.0  # seconds before a worker that keeps dying is started again
+INTERVAL = 0.2  # seconds between checks of the workers
+RELEASE_TIMEOUT = 60.0  # seconds in which a worker must release a cancelled job
+MAX_RESTART_DELAY = 30.0  # seconds before a worker that keeps dying is started again
+STOP_TIMEOUT = 5.0  # seconds between the end of a worker's standard input and its SIGKILL
 
 
 class Supervisor:
-    """Starts workers, wakes them, and starts them again when they die."""
+    """Starts workers, wakes them, and restarts them when they die."""
 
     def __init__(self, settings: Settings, jobs: Jobs) -> None:
-        self._settings, self._jobs = settings, jobs
-        self._workers = [_Process(settings) for _ in range(settings.workers)]
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+        self._jobs = jobs
+        self._workers = [_WorkerProcess(settings) for _ in range(settings.workers)]
+        self._thread = PeriodicThread("supervisor", INTERVAL, self.check)
 
     def start(self) -> None:
-        """Take up what an earlier server left, and begin."""
-        self._jobs.release(None)
+        """Queue the jobs that an earlier server left, and start the workers."""
+        self._jobs.requeue()
         for worker in self._workers:
             worker.start()
         self._thread.start()
@@ -40,94 +38,84 @@ class Supervisor:
             worker.wake()
 
     def stop(self) -> None:
-        """End the workers; their jobs are resumed at the next start."""
-        self._stopping.set()
-        self._thread.join()
+        """Stop the workers; their jobs are resumed at the next start."""
+        self._thread.stop()
         for worker in self._workers:
             worker.stop()
-        self._jobs.release(None)
+        self._jobs.requeue()
 
-    @property
-    def processes(self) -> list[int]:
-        """Numbers of the workers' processes."""
-        return [worker.process.pid for worker in self._workers]
-
-    def _watch(self) -> None:
-        while not self._stopping.wait(EVERY):
-            try:
-                self.look()
-            except Exception:  # the database may be away for a while
-                LOG.exception("workers cannot be watched")
-
-    def look(self) -> None:
-        """Replace dead workers, and end those that do not let go of what was withdrawn."""
-        withdrawn = self._jobs.withdrawn()
+    def check(self) -> None:
+        """Restart dead workers, and kill those that do not release a cancelled job in time."""
+        overdue = self._jobs.workers_to_release()
         for worker in self._workers:
             if worker.is_dead():
-                self._jobs.release(worker.name)
-                worker.start_later()
-            elif worker.name in withdrawn:
-                worker.lose_patience()
+                self._jobs.requeue(worker.name)
+                worker.restart_after_delay()
+            elif worker.name in overdue:
+                worker.count_down_to_kill()
             else:
-                worker.is_well()
+                worker.note_health()
 
 
-class _Process:
-    """One worker's process, and its successors."""
+class _WorkerProcess:
+    """A worker's process; when it has died, its successor."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._rest, self._resting = 0.0, 0.0  # seconds
-        self.patience = PATIENCE
+        self._restart_delay, self._waited = 0.0, 0.0  # seconds
+        self._time_to_release = RELEASE_TIMEOUT
 
     def start(self) -> None:
-        self.patience = PATIENCE
+        self._time_to_release = RELEASE_TIMEOUT
         self.name = secrets.token_hex(8)
-        line = [sys.executable, "-m", "htdemucs.serve.worker"]
-        # Several that watch for their threads awake would take the cores from each other.
+        # With several workers, OpenMP threads that spin while they wait would slow others down.
         wait = {"OMP_WAIT_POLICY": "PASSIVE"} if self._settings.workers > 1 else {}
         self.process = subprocess.Popen(
-            line, stdin=subprocess.PIPE, text=True, env=wait | os.environ
+            [sys.executable, "-m", "htdemucs.serve.worker"],
+            stdin=subprocess.PIPE,
+            text=True,
+            env=wait | os.environ,
         )
-        self._say(json.dumps({"name": self.name, "settings": self._settings.as_json()}))
+        self._send(json.dumps({"name": self.name, "settings": self._settings.as_json()}))
 
     def is_dead(self) -> bool:
         return self.process.poll() is not None
 
-    def start_later(self) -> None:
-        """Start the successor of a dead process: the first one at once, others after a rest."""
-        if self._resting < self._rest:
-            self._resting += EVERY
+    def restart_after_delay(self) -> None:
+        """Start a successor: the first one immediately, later ones after a growing delay."""
+        if self._waited < self._restart_delay:
+            self._waited += INTERVAL
             return
-        self._rest, self._resting = min(2 * self._rest + EVERY, LONGEST_REST), 0.0
+        self._restart_delay = min(2 * self._restart_delay + INTERVAL, MAX_RESTART_DELAY)
+        self._waited = 0.0
         self.start()
 
-    def is_well(self) -> None:
-        """Forget a little of what went wrong."""
-        self.patience = PATIENCE
-        self._rest = max(0.0, self._rest - EVERY)
+    def note_health(self) -> None:
+        """Shorten the delay before the next restart, because the process is running."""
+        self._time_to_release = RELEASE_TIMEOUT
+        self._restart_delay = max(0.0, self._restart_delay - INTERVAL)
 
-    def lose_patience(self) -> None:
-        """End the process when it has taken too long; it may be caught in a strange file."""
-        self.patience -= EVERY
-        if self.patience <= 0:
+    def count_down_to_kill(self) -> None:
+        """Kill the process when its time is over; the decoder may hang in a damaged file."""
+        self._time_to_release -= INTERVAL
+        if self._time_to_release <= 0:
             self.process.kill()
 
     def wake(self) -> None:
-        self._say("")
+        self._send("")
 
     def stop(self) -> None:
         with suppress(OSError):
             if self.process.stdin:
                 self.process.stdin.close()
         try:
-            self.process.wait(5)
+            self.process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
 
-    def _say(self, line: str) -> None:
-        with suppress(OSError, ValueError):  # it died
+    def _send(self, line: str) -> None:
+        with suppress(OSError, ValueError):  # the process died
             if self.process.stdin:
                 self.process.stdin.write(f"{line}\n")
                 self.process.stdin.flush()

@@ -1,4 +1,4 @@
-"""From an upload to stems, and what can be heard meanwhile."""
+"""From an upload to its stems and its preview."""
 
 from pathlib import Path
 
@@ -10,14 +10,15 @@ from sqlalchemy.exc import OperationalError
 from htdemucs import Library, OutputOptions, Separator, Track
 from htdemucs.audio import AudioFile
 from htdemucs.batch import read_manifest
-from htdemucs.serve.db import Jobs, WithdrawnError
+from htdemucs.serve import live_preview
+from htdemucs.serve.jobs import JobCancelledError, Jobs
 from htdemucs.serve.preview import COLUMN
 
 
 def pcm(client, track, **parameters):
-    answer = client.get(f"/api/tracks/{track}/pcm", params=parameters)
-    frames = int(answer.headers["x-frames"])
-    return np.frombuffer(answer.content, "<i2").reshape(frames, -1, 2) if frames else None
+    response = client.get(f"/api/tracks/{track}/pcm", params=parameters)
+    frames = int(response.headers["x-frames"])
+    return np.frombuffer(response.content, "<i2").reshape(frames, -1, 2) if frames else None
 
 
 def file_samples(path):
@@ -33,19 +34,19 @@ def separated_alone(model, song, folder):
 
 
 @pytest.fixture
-def seeking(service, monkeypatch):
-    """Return a function: when so many seconds are done, somebody wants to listen from there."""
+def seeking(state, monkeypatch):
+    """Return a function that requests frames when so many seconds are done."""
 
     def seek(track, *wishes):
         waiting = list(wishes)
-        report = Jobs.report
+        report = Jobs.update
 
-        def audio_errors(self, track_id, holder, /, **values):
+        def reporting(self, track_id, holder, /, **values):
             report(self, track_id, holder, **values)
             if waiting and values.get("ranges") and values["done"] >= waiting[0][0]:
-                service.jobs.seek(track_id, waiting.pop(0)[1])
+                state.jobs.request_seek(track_id, waiting.pop(0)[1])
 
-        monkeypatch.setattr(Jobs, "report", audio_errors)
+        monkeypatch.setattr(Jobs, "update", reporting)
 
     return seek
 
@@ -66,19 +67,19 @@ def test_an_upload_becomes_stems(client, worker, write_song, model, tmp_path):
     assert not worker.work()
 
 
-def test_files_are_those_of_the_command(client, worker, write_song, model, tmp_path):
+def test_stems_are_identical_to_those_of_the_command(client, worker, write_song, model, tmp_path):
     song = write_song(tmp_path / "song.flac")
     track = client.upload(song)["id"]
     worker.work()
     for stem, data in separated_alone(model, song, tmp_path / "alone").items():
-        answer = client.get(f"/api/tracks/{track}/stems/{stem}")
-        assert answer.content == data
-        assert answer.headers["content-disposition"] == f'attachment; filename="{stem}.wav"'
+        response = client.get(f"/api/tracks/{track}/stems/{stem}")
+        assert response.content == data
+        assert response.headers["content-disposition"] == f'attachment; filename="{stem}.wav"'
     assert client.get(f"/api/tracks/{track}/source").content == song.read_bytes()
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025])
-def test_the_preview_is_what_the_files_hold(client, worker, write_song, tmp_path, rate):
+def test_the_preview_equals_the_files(client, worker, write_song, tmp_path, rate):
     song = write_song(tmp_path / "song.flac", rate=rate)
     track = client.upload(song)["id"]
     worker.work()
@@ -92,7 +93,7 @@ def test_the_preview_is_what_the_files_hold(client, worker, write_song, tmp_path
     np.testing.assert_array_equal(heard[:, 4], file_samples(song))
 
 
-def test_some_lanes_of_a_part(client, worker, write_song, tmp_path):
+def test_samples_of_some_lanes_from_a_frame_on(client, worker, write_song, tmp_path):
     track = client.upload(write_song(tmp_path / "song.flac"))["id"]
     worker.work()
     whole = pcm(client, track, frames=1 << 20)
@@ -106,9 +107,9 @@ def test_peaks_are_those_of_the_samples(client, worker, write_song, tmp_path):
     track = client.upload(write_song(tmp_path / "song.flac"))["id"]
     worker.work()
     heard = pcm(client, track, frames=1 << 20)
-    answer = client.get(f"/api/tracks/{track}/peaks")
-    peaks = np.frombuffer(answer.content, np.int8).reshape(-1, 5, 2)
-    assert len(peaks) == -(-32_000 // COLUMN) == int(answer.headers["x-columns"])
+    response = client.get(f"/api/tracks/{track}/peaks")
+    peaks = np.frombuffer(response.content, np.int8).reshape(-1, 5, 2)
+    assert len(peaks) == -(-32_000 // COLUMN) == int(response.headers["x-columns"])
     for column, lanes in enumerate(peaks):
         samples = heard[column * COLUMN : (column + 1) * COLUMN] >> 8
         silence = [0] if column == len(peaks) - 1 else []  # behind the track's end
@@ -119,51 +120,12 @@ def test_peaks_are_those_of_the_samples(client, worker, write_song, tmp_path):
     assert part == peaks[3:5].tobytes()
 
 
-def test_a_spectrogram_shows_a_tone_where_it_is(client, service):
-    from htdemucs.serve.preview import BEFORE, frames_around, spectrogram
-
-    time = np.arange(frames_around(8)) - BEFORE
-    tone = np.where(time < 4 * COLUMN, 0, np.sin(2 * np.pi * 1000 * time / 44_100))
-    samples = np.rint(32767 * tone).astype(np.int16)[:, None]
-    picture = spectrogram(samples, 44_100, 8)
-    assert picture.shape == (8, 96)
-    assert not picture[0].any()
-    assert picture[7].max() >= 250
-    assert abs(int(picture[7].argmax()) - int(picture[6].argmax())) == 0
-    low = spectrogram(
-        np.rint(32767 * np.sin(2 * np.pi * 100 * time / 44_100)).astype(np.int16)[:, None],
-        44_100,
-        8,
-    )
-    assert low[3].argmax() < picture[7].argmax()
-
-
-def test_wide_columns_of_a_spectrogram_are_as_loud_as_their_loudest(client):
-    from htdemucs.serve.preview import wide_spectrogram
-
-    noise = np.random.default_rng(0).integers(-9000, 9000, (400 * COLUMN, 2), dtype=np.int16)
-
-    def read(start, frames):
-        return np.pad(
-            noise[start : start + frames], ((0, max(0, start + frames - len(noise))), (0, 0))
-        )
-
-    narrow = wide_spectrogram(read, 44_100, 0, 160, 1)
-    joined = narrow.reshape(40, 4, 96).max(1)
-    np.testing.assert_array_equal(wide_spectrogram(read, 44_100, 0, 40, 4), joined)
-    np.testing.assert_array_equal(wide_spectrogram(read, 44_100, 7, 33, 4), joined[7:])
-    looked = narrow[::4].reshape(10, 4, 96).max(1)  # four places of each
-    np.testing.assert_array_equal(wide_spectrogram(read, 44_100, 0, 10, 16), looked)
-    answer = client.get("/api/tracks/x/spectrogram?stem=drums&step=3")
-    assert "power of two" in answer.json()["error"]
-
-
-def test_the_prefix_is_heard_before_the_end(client, worker, write_song, tmp_path, monkeypatch):
+def test_samples_are_available_before_the_end(client, worker, write_song, tmp_path, monkeypatch):
     track = client.upload(write_song(tmp_path / "song.flac"))["id"]
     heard = []
-    report = Jobs.report
+    report = Jobs.update
 
-    def audio_errors(self, track_id, holder, /, **values):
+    def reporting(self, track_id, holder, /, **values):
         report(self, track_id, holder, **values)
         if values.get("ranges"):
             shown = client.track(track)
@@ -171,8 +133,8 @@ def test_the_prefix_is_heard_before_the_end(client, worker, write_song, tmp_path
             assert len(samples) == shown["ranges"][0][1]
             heard.append((shown["state"], samples))
 
-    monkeypatch.setattr(Jobs, "report", audio_errors)
-    monkeypatch.setattr(worker, "EVERY", 0.0)
+    monkeypatch.setattr(Jobs, "update", reporting)
+    monkeypatch.setattr(live_preview, "INTERVAL", 0.0)
     worker.work()
     whole = pcm(client, track, frames=1 << 20)
     assert len(heard) > 2
@@ -182,22 +144,22 @@ def test_the_prefix_is_heard_before_the_end(client, worker, write_song, tmp_path
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025])
-def test_later_parts_first_change_no_bit(
+def test_separating_later_parts_early_changes_no_bit(
     client, worker, write_song, model, tmp_path, seeking, monkeypatch, rate
 ):
-    """Two wishes: the second comes while the first one's part is being made."""
-    monkeypatch.setattr(worker, "EVERY", 0.0)
+    """Two seek requests: the second comes while the first one's part is being separated."""
+    monkeypatch.setattr(live_preview, "INTERVAL", 0.0)
     song = write_song(tmp_path / "song.flac", seconds=12, rate=rate)
     track = client.upload(song)["id"]
     seeking(track, (0.1, 9 * rate), (0.1, 5 * rate))
     ranges = []
-    report = Jobs.report
+    report = Jobs.update
 
-    def audio_errors(self, track_id, holder, /, **values):
+    def reporting(self, track_id, holder, /, **values):
         report(self, track_id, holder, **values)
         ranges.append(values.get("ranges") or [])
 
-    monkeypatch.setattr(Jobs, "report", audio_errors)
+    monkeypatch.setattr(Jobs, "update", reporting)
     worker.work()
     begun = [first for held in ranges for first, _ in held]
     assert {0, 9 * rate, 5 * rate} <= set(begun)
@@ -219,7 +181,7 @@ def test_later_parts_first_change_no_bit(
     ]  # fmt: skip
 
 
-def test_nothing_is_computed_twice_for_a_later_part(
+def test_no_segment_of_an_early_part_is_computed_twice(
     client, worker, write_song, tmp_path, seeking, monkeypatch
 ):
     song = write_song(tmp_path / "song.flac", seconds=12)
@@ -242,7 +204,7 @@ def test_nothing_is_computed_twice_for_a_later_part(
 
 
 def test_tags_are_read_by_the_worker(client, worker, write_song, tmp_path):
-    """Not by the server: who knows what an upload holds."""
+    """Not by the server, because an upload may contain anything."""
     import mutagen.flac
 
     song = write_song(tmp_path / "song.flac")
@@ -256,27 +218,27 @@ def test_tags_are_read_by_the_worker(client, worker, write_song, tmp_path):
     assert (shown["title"], shown["artist"], shown["album"]) == ("<b>Title</b>", "Artist", "Album")
 
 
-def test_losing_the_database_is_no_fault_of_the_track(
-    client, service, worker, write_song, tmp_path, monkeypatch
+def test_a_lost_database_does_not_fail_the_track(
+    client, state, worker, write_song, tmp_path, monkeypatch
 ):
     track = client.upload(write_song(tmp_path / "song.flac"))["id"]
-    report = Jobs.report
+    report = Jobs.update
 
     def failing(self, track_id, holder, /, **values):
         if values.get("ranges"):
             raise OperationalError("gone", {}, Exception("gone"))
         report(self, track_id, holder, **values)
 
-    monkeypatch.setattr(Jobs, "report", failing)
+    monkeypatch.setattr(Jobs, "update", failing)
     with pytest.raises(OperationalError):  # the process ends
         worker.work()
-    monkeypatch.setattr(Jobs, "report", report)
-    service.jobs.release("worker")
+    monkeypatch.setattr(Jobs, "update", report)
+    state.jobs.requeue("worker")
     worker.work()
     assert client.track(track)["state"] == "finished"
 
 
-def test_the_command_finds_what_the_page_made(client, worker, write_song, model, tmp_path):
+def test_the_command_skips_what_the_server_separated(client, worker, write_song, model, tmp_path):
     from click.testing import CliRunner
 
     from htdemucs.cli.main import cli
@@ -290,8 +252,8 @@ def test_the_command_finds_what_the_page_made(client, worker, write_song, model,
     assert "already there" in result.stderr
 
 
-def test_stems_that_were_lowered_sound_as_their_files(
-    client, service, worker, write_song, tmp_path, monkeypatch
+def test_previews_of_softened_stems_equal_their_files(
+    client, state, worker, write_song, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(OutputOptions, "gain", lambda *_: 0.5)  # as if one had clipped
     song = write_song(tmp_path / "song.flac")
@@ -301,17 +263,17 @@ def test_stems_that_were_lowered_sound_as_their_files(
         shown = client.track(track)
         if is_known:  # there at once; the preview is made when somebody listens
             assert (shown["frames"], shown["ranges"]) == (32_000, [])
-            service.filler.fill(track)
+            state.preview_builder.build(track)
             shown = client.track(track)
         assert (shown["state"], shown["ranges"]) == ("finished", [[0, 32_000]])
         heard = pcm(client, track, frames=1 << 20)
         folder = tmp_path / "data" / "separated" / "tiny" / "song"
-        assert read_manifest(folder / "htdemucs.json")["gain"] == 0.5
+        assert read_manifest(folder / "htdemucs.json")["levels"]["gain"] == 0.5
         for lane, stem in enumerate(shown["stems"]):
             np.testing.assert_array_equal(heard[:, lane], file_samples(folder / f"{stem}.wav"))
 
 
-def test_files_in_parts(client, worker, write_song, tmp_path):
+def test_range_and_conditional_requests(client, worker, write_song, tmp_path):
     track = client.upload(write_song(tmp_path / "song.flac"))["id"]
     worker.work()
     url = f"/api/tracks/{track}/stems/bass"
@@ -334,7 +296,7 @@ def test_files_in_parts(client, worker, write_song, tmp_path):
     assert client.get(f"/api/tracks/{track}/stems/piano").status_code == 404
 
 
-def test_a_file_that_is_no_audio_fails_with_a_sentence(client, worker, tmp_path):
+def test_a_file_that_is_not_audio_fails(client, worker, tmp_path):
     (tmp_path / "song.mp3").write_bytes(b"no audio at all" * 100)
     track = client.upload(tmp_path / "song.mp3")["id"]
     worker.work()
@@ -345,7 +307,7 @@ def test_a_file_that_is_no_audio_fails_with_a_sentence(client, worker, tmp_path)
     assert str(tmp_path) not in shown["error"]
 
 
-def test_tracks_of_the_same_name_get_places_of_their_own(client, worker, write_song, tmp_path):
+def test_tracks_of_the_same_name_get_different_folders(client, worker, write_song, tmp_path):
     one = client.upload(write_song(tmp_path / "a" / "song.flac"))["id"]
     two = client.upload(write_song(tmp_path / "b" / "song.flac", seed=1))["id"]
     same = client.upload(tmp_path / "a" / "song.flac")["id"]
@@ -360,7 +322,7 @@ def test_tracks_of_the_same_name_get_places_of_their_own(client, worker, write_s
     assert [p.name for p in (tmp_path / "data" / "separated" / "tiny").iterdir()] == ["song (2)"]
 
 
-def test_only_the_stems_that_are_wanted(client, worker, write_song, tmp_path):
+def test_only_the_requested_stems_are_written(client, worker, write_song, tmp_path):
     track = client.upload(write_song(tmp_path / "song.flac"), stems="vocals,bass")["id"]
     worker.work()
     shown = client.track(track)
@@ -368,12 +330,12 @@ def test_only_the_stems_that_are_wanted(client, worker, write_song, tmp_path):
     assert pcm(client, track, frames=100).shape == (100, 3, 2)
 
 
-def test_a_withdrawn_job_says_so(service):
-    with pytest.raises(WithdrawnError):
-        service.jobs.look("nobody's", "worker")
+def test_an_unknown_job_counts_as_cancelled(state):
+    with pytest.raises(JobCancelledError):
+        state.jobs.check("nobody's", "worker")
 
 
-def test_deleting_an_upload_leaves_stems_that_the_command_made(
+def test_deleting_an_upload_keeps_stems_that_the_command_wrote(
     client, worker, write_song, model, tmp_path
 ):
     song = write_song(tmp_path / "song.flac")

@@ -1,14 +1,14 @@
-"""Who is let in, and what answers say."""
+"""Hosts, origins, the token, and the headers and errors of responses."""
 
 import pytest
 
 from htdemucs.serve.auth import Access
-from htdemucs.serve.server import kept_token
+from htdemucs.serve.server import stored_token
 
-NEEDED = "open the address that it printed"
+NEEDED = "open the address that the server printed"
 
 
-def test_every_answer_has_the_headers(client):
+def test_every_response_has_the_security_headers(client):
     for path in ("/", "/api/tracks", "/api/nothing", "/page/index.html", "/health"):
         headers = client.get(path).headers
         assert "default-src 'self'" in headers["content-security-policy"]
@@ -20,13 +20,13 @@ def test_every_answer_has_the_headers(client):
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:8000", "", "[::1", "a b"])
-def test_other_names_of_the_server_are_refused(client, host):
+def test_unknown_host_names_are_refused(client, host):
     """DNS rebinding: a page of evil.example makes its name an address of ours."""
     assert client.get("/api/tracks", headers={"host": host}).status_code == 403
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "[::1]:8000", "192.168.1.7", "LOCALHOST"])
-def test_addresses_and_own_names_are_let_in(client, host):
+def test_ip_addresses_and_own_names_are_allowed(client, host):
     assert client.get("/api/tracks", headers={"host": host}).status_code == 200
 
 
@@ -40,12 +40,12 @@ def test_addresses_and_own_names_are_let_in(client, host):
         {"sec-fetch-site": "same-site"},
     ],
 )
-def test_pages_of_other_sites_change_nothing(client, headers):
+def test_pages_of_other_sites_cannot_change_anything(client, headers):
     assert client.delete("/api/tracks/x").status_code == 404
     assert client.post("/api/tracks/x/cancel", headers=headers).status_code == 403
 
 
-def test_pages_of_other_sites_read_nothing(client):
+def test_pages_of_other_sites_cannot_read_anything(client):
     other = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
     assert client.get("/api/tracks", headers=other).status_code == 403
     link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
@@ -54,19 +54,19 @@ def test_pages_of_other_sites_read_nothing(client):
     assert client.post("/api/tracks/x/cancel", headers=own).status_code == 404
 
 
-def test_without_the_token_there_is_nothing(guarded):
+def test_requests_without_the_token_are_refused(guarded):
     assert guarded.get("/health").status_code == 200  # for supervisors
     for path in ("/", "/api/tracks", "/page/index.html", "/api/openapi.json"):
-        answer = guarded.get(path)
-        assert answer.status_code == 401
-        assert NEEDED in answer.json()["error"]
+        response = guarded.get(path)
+        assert response.status_code == 401
+        assert NEEDED in response.json()["error"]
     wrong = {"authorization": "Bearer wrong"}
     assert guarded.get("/api/tracks", headers=wrong).status_code == 401
     assert guarded.get("/?token=wrong").status_code == 401
     assert guarded.get("/?token=sécret").status_code == 401
 
 
-def test_a_person_is_asked_for_the_token_in_a_language_of_theirs(guarded):
+def test_the_login_page_is_in_the_browser_s_language(guarded):
     person = {"accept": "text/html,*/*", "accept-language": "de, zh-CN;q=0.8, en;q=0.5"}
     asked = guarded.get("/", headers=person)
     assert asked.status_code == 401
@@ -84,34 +84,34 @@ def test_a_person_is_asked_for_the_token_in_a_language_of_theirs(guarded):
     assert guarded.get("/api/tracks", headers=person).json()["error"]
 
 
-def test_the_token_opens_once_and_the_cookie_from_then_on(guarded):
-    answer = guarded.get("/?token=secret&track=abc")
-    assert answer.status_code == 303
-    assert answer.headers["location"] == "./?track=abc"
-    cookie = answer.headers["set-cookie"]
+def test_the_token_in_the_address_is_exchanged_for_a_cookie(guarded):
+    response = guarded.get("/?token=secret&track=abc")
+    assert response.status_code == 303
+    assert response.headers["location"] == "./?track=abc"
+    cookie = response.headers["set-cookie"]
     assert "HttpOnly" in cookie
-    assert "SameSite=Strict" in cookie
+    assert "samesite=strict" in cookie.lower()
     assert "secret" not in cookie
     headers = {"cookie": cookie.partition(";")[0]}
     assert guarded.get("/api/tracks", headers=headers).status_code == 200
     assert guarded.get("/api/tracks", headers={"cookie": "htdemucs-8000=x"}).status_code == 401
 
 
-def test_the_redirect_stays_here(guarded):
-    answer = guarded.get("http://localhost:8000//evil.example?token=secret")
-    assert answer.headers["location"] == "./evil.example"
+def test_the_redirect_stays_on_this_server(guarded):
+    response = guarded.get("http://localhost:8000//evil.example?token=secret")
+    assert response.headers["location"] == "./evil.example"
 
 
-def test_programs_send_the_token(guarded):
+def test_programs_send_the_token_as_bearer(guarded):
     bearer = {"authorization": "Bearer secret"}
     assert guarded.get("/api/tracks", headers=bearer).status_code == 200
     named = bearer | {"host": "music.example"}
     assert guarded.get("/api/tracks", headers=named).status_code == 200
 
 
-def test_the_token_is_made_once_and_is_nobody_else_s(settings):
-    token = kept_token(settings)
-    assert kept_token(settings) == token
+def test_the_token_is_generated_once_and_private(settings):
+    token = stored_token(settings)
+    assert stored_token(settings) == token
     assert len(token) >= 32
     assert (settings.data / "token").stat().st_mode & 0o077 == 0
 
@@ -130,19 +130,19 @@ def test_the_cookie_depends_on_the_token():
         "/api/tracks/..%2f..%2fetc/source",
     ],
 )
-def test_no_path_leads_out(client, path):
+def test_paths_cannot_leave_the_page_or_the_library(client, path):
     assert client.get(path).status_code in (400, 404)
 
 
-def test_errors_are_sentences(client, service, monkeypatch):
+def test_errors_are_json_without_details_of_the_machine(client, state, monkeypatch):
     def broken(*_):
         raise RuntimeError("secret of the machine")
 
-    monkeypatch.setattr(service.tracks, "row", broken)
-    answer = client.get("/api/tracks/x/pcm")
-    assert answer.status_code == 500
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.json() == {"error": "something went wrong in the server; see its log"}
+    monkeypatch.setattr(state.tracks, "row", broken)
+    response = client.get("/api/tracks/x/pcm")
+    assert response.status_code == 500
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.json() == {"error": "something went wrong in the server; see its log"}
     for wrong in ("/api/tracks/x/pcm?from=-1", "/api/tracks?limit=a", "/api/nothing"):
         error = client.get(wrong).json()["error"]
         assert isinstance(error, str)

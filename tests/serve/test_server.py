@@ -1,8 +1,9 @@
-"""Real processes: the server, its workers, and what remains when they are killed."""
+"""The server and its workers as processes: kills, restarts, and errors at the start."""
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,11 +11,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import text
 
 from htdemucs import Library, Separator, Track
+from htdemucs.cli.main import cli
 from htdemucs.errors import ServerError
-from htdemucs.serve.db import Database, Jobs
+from htdemucs.fsutil import file_lock
+from htdemucs.serve import supervisor as supervisor_module
+from htdemucs.serve.db import Database
+from htdemucs.serve.jobs import Jobs
 from htdemucs.serve.settings import Settings
 from htdemucs.serve.supervisor import Supervisor
 
@@ -32,7 +38,7 @@ def until(happened, what):
 
 
 class Server:
-    """The command in a process of its own."""
+    """`htdemucs serve` as a process."""
 
     def __init__(self, data, model, *options):
         self._line = [
@@ -55,8 +61,8 @@ class Server:
         self.process.stderr.close()
 
     def upload(self, song):
-        answer = self.client.post(f"/api/tracks?name={song.name}", content=song.read_bytes())
-        return answer.json()["id"]
+        response = self.client.post(f"/api/tracks?name={song.name}", content=song.read_bytes())
+        return response.json()["id"]
 
     def track(self, track):
         return self.client.get(f"/api/tracks/{track}").json()
@@ -119,11 +125,11 @@ def test_killed_workers_and_servers_lose_nothing(server, model, write_song, tmp_
     library = Library(tmp_path / "alone")
     alone = library.separate(library.assign_output(Track(str(song))), Separator(model, shifts=1))
     for stem, path in alone.files.items():
-        answer = server.client.get(f"/api/tracks/{track}/stems/{stem}")
-        assert answer.content == Path(path).read_bytes()
+        response = server.client.get(f"/api/tracks/{track}/stems/{stem}")
+        assert response.content == Path(path).read_bytes()
 
 
-def test_a_server_that_is_asked_to_end_does(server, write_song, tmp_path):
+def test_sigterm_ends_the_server_and_its_workers(server, write_song, tmp_path):
     workers = server.workers()
     with server.client.stream("GET", "/api/events") as stream:
         assert next(stream.iter_lines()) == "event: tracks"
@@ -132,24 +138,24 @@ def test_a_server_that_is_asked_to_end_does(server, write_song, tmp_path):
     assert not any(is_alive(pid) for pid in workers)
 
 
-def test_one_folder_one_server(server, tmp_path, model):
-    line = [sys.executable, "-m", "htdemucs", "serve", "--port", "0", "-n", model]
-    second = subprocess.run(
-        [*line, "--data", str(tmp_path / "data")], capture_output=True, text=True, check=False
-    )
-    assert second.returncode == 1
-    assert "another server uses" in second.stderr
-    assert "choose another data folder" in second.stderr
+def serve(*arguments):
+    """Run the command in this process, where it must fail."""
+    result = CliRunner().invoke(cli, ["serve", *map(str, arguments)])
+    assert result.exit_code == 1
+    return result.stderr
 
 
-def test_the_port_is_taken(server, tmp_path, model):
-    port = str(server.client.base_url.port)
-    line = [sys.executable, "-m", "htdemucs", "serve", "--port", port, "-n", model]
-    second = subprocess.run(
-        [*line, "--data", str(tmp_path / "other")], capture_output=True, text=True, check=False
-    )
-    assert second.returncode == 1
-    assert "choose another port" in second.stderr
+def test_two_servers_cannot_use_the_same_folder(tmp_path):
+    with file_lock(tmp_path / "lock"):
+        message = serve("--port", 0, "--data", tmp_path)
+    assert "another server uses" in message
+    assert "choose another data folder" in message
+
+
+def test_a_port_that_is_in_use_is_refused(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        message = serve("--port", listener.getsockname()[1], "--data", tmp_path)
+    assert "choose another port" in message
 
 
 class Process:
@@ -166,8 +172,9 @@ class Process:
 
 
 @pytest.fixture
-def supervisor(service, monkeypatch):
-    """A supervisor whose processes are none, and the list of these."""
+def supervisor(state, monkeypatch):
+    """A supervisor with fake processes, and the list of these. It checks them less often."""
+    monkeypatch.setattr(supervisor_module, "INTERVAL", 2.0)
     started = []
 
     def start(*_, **__):
@@ -175,41 +182,43 @@ def supervisor(service, monkeypatch):
         return started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", start)
-    supervisor = Supervisor(service.settings, service.jobs)
+    supervisor = Supervisor(state.settings, state.jobs)
     for worker in supervisor._workers:
         worker.start()
     return supervisor, started
 
 
-def test_a_worker_that_does_not_let_go_is_ended(supervisor, service, client, write_song, tmp_path):
+def test_a_worker_that_does_not_release_its_job_is_killed(
+    supervisor, state, client, write_song, tmp_path
+):
     supervising, started = supervisor
     track = client.upload(write_song(tmp_path / "song.flac"))["id"]
     name = supervising._workers[0].name
-    service.jobs.claim(name)
-    for _ in range(100):
-        supervising.look()
-    assert not started[0].killed  # as long as the job goes on
-    service.jobs.cancel(track)
+    state.jobs.claim(name)
+    for _ in range(40):
+        supervising.check()
+    assert not started[0].killed  # as long as the job is not cancelled
+    state.jobs.cancel(track)
     while not started[0].killed:
-        supervising.look()
+        supervising.check()
     started[0].code = -9
-    supervising.look()
+    supervising.check()
     assert len(started) == 2
-    service.jobs.queue(track)
-    assert service.jobs.claim("next")["id"] == track
+    state.jobs.enqueue(track)
+    assert state.jobs.claim("next")["id"] == track
 
 
-def test_workers_that_keep_dying_are_started_less_and_less_often(supervisor):
+def test_workers_that_keep_dying_are_restarted_after_growing_delays(supervisor):
     supervising, started = supervisor
-    for _ in range(500):
+    for _ in range(50):
         started[-1].code = 1
-        supervising.look()
+        supervising.check()
     assert 3 < len(started) < 15
-    for _ in range(500):  # a while without deaths
-        supervising.look()
+    for _ in range(50):  # a while without deaths
+        supervising.check()
     count = len(started)
     started[-1].code = 1
-    supervising.look()
+    supervising.check()
     assert len(started) == count + 1
 
 
@@ -217,7 +226,7 @@ def test_settings_reach_the_worker_whole(tmp_path, settings):
     assert Settings.from_json(json.loads(json.dumps(settings.as_json()))) == settings
 
 
-def test_a_database_that_cannot_be_opened_is_said(tmp_path):
+def test_a_database_that_cannot_be_opened_is_refused(tmp_path):
     for url in ("nonsense", f"sqlite:///{tmp_path}/no/folder.db", "mysql://x/y", "oops://"):
         with pytest.raises(ServerError, match="the database cannot be opened"):
             Jobs(Database(url))

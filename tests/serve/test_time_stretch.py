@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from htdemucs.serve.preview import BEYOND, Stretched
+from htdemucs.serve.time_stretch import LOOKAHEAD, Stretcher
 
 RATE = 44_100
 
@@ -33,8 +33,8 @@ def pitch(sound):
 
 
 @pytest.mark.parametrize(("tempo", "semitones"), [(0.5, 0), (0.8, -2), (1, 3), (1.5, 0), (2, 12)])
-def test_pieces_join_without_a_click_and_keep_the_pitch(tempo, semitones):
-    stretched = Stretched(reader(track()), RATE, tempo, semitones)
+def test_chunks_join_without_a_click_and_keep_the_pitch(tempo, semitones):
+    stretched = Stretcher(reader(track()), RATE, tempo, semitones)
     start, parts = RATE, []
     for frames in (1000, 88_200, 7, 150_000, 88_200):
         parts.append(stretched.read(start, frames, 1 << 30))
@@ -53,7 +53,7 @@ def test_pieces_join_without_a_click_and_keep_the_pitch(tempo, semitones):
 def test_events_are_where_the_tempo_puts_them(tempo):
     samples = np.zeros((2, 30 * RATE), np.float32)
     samples[:, :: 2 * RATE] = 1
-    stretched = Stretched(reader(samples), RATE, tempo, 0)
+    stretched = Stretcher(reader(samples), RATE, tempo, 0)
     sound = stretched.read(0, round(12 * RATE / tempo), 1 << 30)
     for i in range(1, 6):
         place = 2 * i * RATE / tempo
@@ -63,14 +63,14 @@ def test_events_are_where_the_tempo_puts_them(tempo):
 
 def test_unchanged_is_unchanged_and_silence_surrounds_the_track():
     samples = track(5)
-    stretched = Stretched(reader(samples), RATE, 1, 0)
+    stretched = Stretcher(reader(samples), RATE, 1, 0)
     sound = stretched.read(0, 6 * RATE, 6 * RATE)
     assert stretched.read(6 * RATE, 100, 6 * RATE).shape == (2, 0)
     assert np.allclose(sound[:, : 5 * RATE], samples, atol=1e-6)
     assert not sound[:, 5 * RATE + 2000 :].any()
 
 
-def test_a_track_that_still_grows_is_read_as_far_as_it_goes():
+def test_a_track_that_is_being_separated_is_read_as_far_as_it_is_done():
     """What is not there yet is read again when it is."""
     samples, there = track(12), [0]
 
@@ -79,9 +79,9 @@ def test_a_track_that_still_grows_is_read_as_far_as_it_goes():
         return reader(samples)(start, frames)
 
     tempo = 0.8
-    stretched, parts, start = Stretched(read, RATE, tempo, 0), [], 0
+    stretched, parts, start = Stretcher(read, RATE, tempo, 0), [], 0
     for there[0] in (2 * RATE, 5 * RATE, 5 * RATE + 300, 11 * RATE):
-        end = int(there[0] / tempo - BEYOND * RATE) - 1
+        end = int(there[0] / tempo - LOOKAHEAD * RATE) - 1
         part = stretched.read(start, 100 * RATE, end)
         assert part.shape[1] == end - start
         parts.append(part)

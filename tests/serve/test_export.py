@@ -7,11 +7,12 @@ import torch
 
 from htdemucs import AudioEncoding, AudioError, AudioFile, OutputOptions, SeparationError
 from htdemucs.audio import AudioWriter
-from htdemucs.serve.export import Mix, Song, export_mix, export_stems, zipped
+from htdemucs.serve.export import FinishedTrack, Mix, export_mix, export_stems, zip_stream
+from htdemucs.stems.mixer import Mixer
+from serve.mixes import MIXES, STEMS
 
 RATE = 8000
 LENGTH = 150_001  # more than a block
-NAMES = ("drums", "bass", "other", "vocals")
 FLOAT = AudioEncoding("wav", 32)
 FLAC = AudioEncoding("flac", 16)
 
@@ -30,7 +31,7 @@ def read(path):
 def stems():
     generator = torch.Generator().manual_seed(1)
     steps = torch.randint(-4000, 4000, (4, 2, LENGTH), generator=generator)
-    return dict(zip(NAMES, steps / 2**15, strict=True))
+    return dict(zip(STEMS, steps / 2**15, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def song(stems, tmp_path_factory):
     files = {name: write(folder / f"{name}.flac", stem) for name, stem in stems.items()}
     rest = torch.randint(-50, 50, (2, LENGTH), generator=torch.Generator().manual_seed(2))
     original = write(folder / "My song.flac", sum(stems.values()) + rest / 2**15)
-    return Song(files, original)
+    return FinishedTrack(files, original)
 
 
 def test_a_mix_is_the_sum_of_gains_and_balances(song, stems, tmp_path):
@@ -51,7 +52,7 @@ def test_a_mix_is_the_sum_of_gains_and_balances(song, stems, tmp_path):
 
 
 def test_a_mix_that_would_clip_is_softer(song, stems, tmp_path):
-    export_mix(song, Mix(dict.fromkeys(NAMES, 4.0)), FLAC, tmp_path / "mix.flac")
+    export_mix(song, Mix(dict.fromkeys(STEMS, 4.0)), FLAC, tmp_path / "mix.flac")
     loud = 4 * sum(stems.values())
     mixed = read(tmp_path / "mix.flac")
     assert float(mixed.abs().max()) == pytest.approx(1 / 1.01, abs=1e-3)
@@ -72,16 +73,16 @@ def test_exported_stems_and_residual_add_up_to_the_original_exactly(song, tmp_pa
     options = OutputOptions(FLAC, residual="write")
     files = export_stems(song, options, options.output_paths(song.original, tmp_path))
     assert {name: path.name for name, path in files.items()} == {
-        name: f"{name}.flac" for name in (*NAMES, "residual")
+        name: f"{name}.flac" for name in (*STEMS, "residual")
     }
     total = sum(read(path).double() for path in files.values())
     assert torch.equal(total, read(song.original).double())
 
 
-def test_the_gain_that_the_stems_have_is_heeded(stems, song, tmp_path):
+def test_the_gain_of_the_stems_is_respected(stems, song, tmp_path):
     softer = {n: write(tmp_path / f"{n}.wav", 0.5 * s, FLOAT) for n, s in stems.items()}
     options = OutputOptions(FLOAT, residual="write")
-    quiet = Song(softer, song.original, 0.5)
+    quiet = FinishedTrack(softer, song.original, 0.5)
     files = export_stems(quiet, options, options.output_paths(song.original, tmp_path / "out"))
     assert float(read(files["residual"]).abs().max()) <= 0.5 * 50 / 2**15
     torch.testing.assert_close(read(files["drums"]), 0.5 * stems["drums"])
@@ -98,18 +99,18 @@ def test_other_formats_two_stems_and_the_stem_file(song, stems, tmp_path):
 
 
 def test_without_the_original_only_what_needs_it_is_refused(song, tmp_path):
-    alone = Song(song.stems)
+    alone = FinishedTrack(song.stems)
     options = OutputOptions(FLAC)
     files = export_stems(alone, options, options.output_paths(song.original, tmp_path))
     assert torch.equal(read(files["bass"]), read(song.stems["bass"]))
     options = OutputOptions(residual="write")
-    with pytest.raises(AudioError, match="not there any more"):
+    with pytest.raises(AudioError, match="does not exist any more"):
         export_stems(alone, options, options.output_paths(song.original, tmp_path))
 
 
 def test_a_zip_holds_the_files_as_they_are(song):
     files = {f"My song/{name}.flac": path for name, path in song.stems.items()}
-    parts = list(zipped(files))
+    parts = list(zip_stream(files))
     assert max(map(len, parts)) < 2**19  # it is not held whole
     with zipfile.ZipFile(io.BytesIO(b"".join(parts))) as archive:
         assert archive.testzip() is None
@@ -117,6 +118,23 @@ def test_a_zip_holds_the_files_as_they_are(song):
         assert {n: archive.read(n) for n in archive.namelist()} == {
             name: path.read_bytes() for name, path in files.items()
         }
+
+
+@pytest.mark.parametrize(("settings", "factors"), MIXES)
+def test_all_mixers_have_the_same_factors(settings, factors):
+    """The page resolves mute and solo before it asks for a mix; the live mixer has no balance."""
+    live = Mixer(STEMS, {stem: one["gain"] for stem, one in settings.items() if "gain" in one})
+    for i, stem in enumerate(STEMS):
+        for switch in ("mute", "solo"):
+            if settings.get(stem, {}).get(switch):
+                getattr(live, switch)(i)
+    assert live.gains() == [
+        0 if pair == [0, 0] else settings.get(stem, {}).get("gain", 1)
+        for stem, pair in zip(STEMS, factors, strict=True)
+    ]
+    balances = {stem: one["pan"] for stem, one in settings.items() if "pan" in one}
+    mix = Mix(dict(zip(STEMS, live.gains(), strict=True)), balances)
+    torch.testing.assert_close(mix.matrix(STEMS, 2)[..., 0], torch.tensor(factors).float())
 
 
 @pytest.mark.parametrize(

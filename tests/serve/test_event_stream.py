@@ -11,7 +11,7 @@ from htdemucs.serve.event_stream import Changes
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(event_stream, "EVERY", 0.001)
+    monkeypatch.setattr(event_stream, "INTERVAL", 0.001)
 
 
 def parsed(text):
@@ -22,13 +22,13 @@ def parsed(text):
     return data
 
 
-def following(service, since, steps):
+def following(state, since, steps):
     """The events of a stream; before each one after the first, the next step is made."""
 
-    async def follow():
-        news = Changes(service.tracks)
+    async def subscribe():
+        news = Changes(state.tracks)
         await news.start()
-        stream = news.follow(since)
+        stream = news.subscribe(since)
         events = [parsed(await anext(stream))]
         for step in steps:
             await asyncio.to_thread(step)
@@ -38,21 +38,21 @@ def following(service, since, steps):
         await news.stop()
         return events
 
-    return asyncio.run(follow())
+    return asyncio.run(subscribe())
 
 
-def add(service, name):
-    return service.tracks.add(kind="upload", state="queued", name=name)
+def add(state, name):
+    return state.tracks.add(kind="upload", state="queued", name=name)
 
 
-def test_a_new_page_gets_everything_and_then_what_changes(service):
-    one = add(service, "one")
-    gone = add(service, "gone")
-    service.deletion.delete(gone)
+def test_a_new_stream_gets_all_tracks_and_then_changes(state):
+    one = add(state, "one")
+    gone = add(state, "gone")
+    state.deletion.delete(gone)
     first, second, third = following(
-        service,
+        state,
         None,
-        [lambda: service.tracks.change(one, title="x"), lambda: service.deletion.delete(one)],
+        [lambda: state.tracks.update(one, title="x"), lambda: state.deletion.delete(one)],
     )
     assert first["whole"]
     assert [track["name"] for track in first["tracks"]] == ["one"]
@@ -64,51 +64,51 @@ def test_a_new_page_gets_everything_and_then_what_changes(service):
     assert third["removed"] == [one]
 
 
-def test_a_page_that_comes_again_gets_what_it_missed(service):
-    one, two = add(service, "one"), add(service, "two")
-    three = service.tracks.add(kind="library", state="found", name="three")
-    version = service.database.version()
-    service.tracks.change(one, title="x")
-    service.deletion.delete(two)
-    [event] = following(service, version, [])
+def test_a_stream_that_reconnects_gets_what_it_missed(state):
+    one, two = add(state, "one"), add(state, "two")
+    three = state.tracks.add(kind="library", state="unseparated", name="three")
+    version = state.database.version()
+    state.tracks.update(one, title="x")
+    state.deletion.delete(two)
+    [event] = following(state, version, [])
     assert [track["id"] for track in event["tracks"]] == [one]
     assert event["removed"] == [two]
     assert not event["whole"]
     assert three not in str(event)
 
 
-def test_a_page_of_another_database_gets_everything(service):
-    add(service, "one")
-    [event] = following(service, 1 << 40, [])
+def test_a_version_of_another_database_gets_all_tracks(state):
+    add(state, "one")
+    [event] = following(state, 1 << 40, [])
     assert event["whole"]
     assert len(event["tracks"]) == 1
 
 
-def test_the_page_s_last_event_is_understood(client, service, monkeypatch):
+def test_last_event_id_and_since_say_where_a_stream_continues(client, state, monkeypatch):
     asked = []
 
-    async def follow(self, since):
+    async def subscribe(self, since):
         asked.append(since)
         yield "event: tracks\n\n"
 
-    monkeypatch.setattr(Changes, "follow", follow)
+    monkeypatch.setattr(Changes, "subscribe", subscribe)
     assert client.get("/api/events", headers={"last-event-id": "7"}).text == "event: tracks\n\n"
     client.get("/api/events?since=3")
     client.get("/api/events", headers={"last-event-id": "nonsense"})
     assert asked == [7, 3, None]
 
 
-def test_a_slow_page_is_told_to_come_again(service, monkeypatch):
-    monkeypatch.setattr(event_stream, "MOST_WAITING", 2)
+def test_the_stream_of_a_slow_client_ends(state, monkeypatch):
+    monkeypatch.setattr(event_stream, "MAX_BACKLOG", 2)
 
-    async def follow():
-        news = Changes(service.tracks)
+    async def subscribe():
+        news = Changes(state.tracks)
         await news.start()
-        stream = news.follow(None)
+        stream = news.subscribe(None)
         await anext(stream)
         for number in range(4):
             before = news._version
-            await asyncio.to_thread(add, service, str(number))
+            await asyncio.to_thread(add, state, str(number))
             while news._version == before:
                 await asyncio.sleep(0)
         await asyncio.sleep(0.05)
@@ -116,11 +116,11 @@ def test_a_slow_page_is_told_to_come_again(service, monkeypatch):
         await news.stop()
         return events
 
-    assert len(asyncio.run(follow())) <= 2  # and then the stream ends
+    assert len(asyncio.run(subscribe())) <= 2  # and then the stream ends
 
 
-def test_streams_have_an_end(client, service):
-    service.changes._streams.update(range(200))
-    answer = client.get("/api/events")
-    assert answer.status_code == 429
-    service.changes._streams.clear()
+def test_the_number_of_streams_is_limited(client, state):
+    state.changes._subscribers.update(range(200))
+    response = client.get("/api/events")
+    assert response.status_code == 429
+    state.changes._subscribers.clear()

@@ -1,4 +1,4 @@
-"""What can be downloaded of a finished track, and the track at another tempo."""
+"""Downloads of a finished track, and its samples at another tempo."""
 
 import io
 import zipfile
@@ -27,22 +27,22 @@ def export(client, track):
     return get
 
 
-def name_of(answer):
-    return unquote(answer.headers["content-disposition"].partition("utf-8''")[2])
+def name_of(response):
+    return unquote(response.headers["content-disposition"].partition("utf-8''")[2])
 
 
-def samples(answer, tmp_path, suffix):
-    assert answer.status_code == 200, answer.text
+def samples(response, tmp_path, suffix):
+    assert response.status_code == 200, response.text
     path = tmp_path / f"answer.{suffix}"
-    path.write_bytes(answer.content)
+    path.write_bytes(response.content)
     return torch.cat(list(AudioFile(path)), dim=1)
 
 
-def test_a_stem_is_given_as_it_is_on_disk_or_in_another_format(client, track, export, tmp_path):
+def test_a_stem_as_it_is_on_disk_or_in_another_format(client, track, export, tmp_path):
     stored = client.get(track["files"]["vocals"]["url"])
-    answer = export(kind="stem", stem="vocals")
-    assert answer.content == stored.content
-    assert name_of(answer) == "Früh & spät - vocals.wav"
+    response = export(kind="stem", stem="vocals")
+    assert response.content == stored.content
+    assert name_of(response) == "Früh & spät - vocals.wav"
     flac = export(kind="stem", stem="vocals", format="flac")
     assert torch.equal(samples(flac, tmp_path, "flac"), samples(stored, tmp_path, "wav"))
     assert samples(
@@ -63,21 +63,21 @@ def qualities():
 
 def test_every_format_and_quality_of_the_command_line(export, tmp_path):
     for quality in qualities():
-        answer = export(kind="stem", stem="vocals", to=0.5, **quality)
-        assert answer.status_code == 200, (quality, answer.text)
-        assert name_of(answer).endswith(f".{AudioEncoding(quality['format']).extension}")
+        response = export(kind="stem", stem="vocals", to=0.5, **quality)
+        assert response.status_code == 200, (quality, response.text)
+        assert name_of(response).endswith(f".{AudioEncoding(quality['format']).extension}")
         path = tmp_path / f"answer.{quality['format']}"
-        path.write_bytes(answer.content)
+        path.write_bytes(response.content)
         file = AudioFile(path)
         assert file.duration == pytest.approx(0.5, abs=0.1)
         assert file.bit_depth == quality.get("bit_depth")
 
 
 def test_the_zip_with_the_residual_adds_up(client, track, export, tmp_path):
-    answer = export(residual=1, format="flac")
-    assert name_of(answer) == "Früh & spät.zip"
+    response = export(residual=1, format="flac")
+    assert name_of(response) == "Früh & spät.zip"
     total = 0
-    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
         assert archive.namelist() == [
             f"Früh & spät/{stem}.flac" for stem in (*track["stems"], "residual")
         ]
@@ -89,17 +89,17 @@ def test_the_zip_with_the_residual_adds_up(client, track, export, tmp_path):
 
 
 def test_the_mix_is_what_the_mixer_says(client, track, export, tmp_path):
-    answer = export(
+    response = export(
         kind="mix", format="wav", bit_depth=32, gains="drums:0,bass:0.5,other:0", pans="vocals:-1",
         **{"from": 1, "to": 2.5},
     )  # fmt: skip
-    assert name_of(answer) == "Früh & spät (mix).wav"
+    assert name_of(response) == "Früh & spät (mix).wav"
     stems = {
         stem: samples(client.get(track["files"][stem]["url"]), tmp_path, "wav")[:, 8000:20_000]
         for stem in ("bass", "vocals")
     }
     expected = 0.5 * stems["bass"] + torch.tensor([[1.0], [0.0]]) * stems["vocals"]
-    torch.testing.assert_close(samples(answer, tmp_path, "wav"), expected)
+    torch.testing.assert_close(samples(response, tmp_path, "wav"), expected)
 
 
 def test_parts_at_another_tempo(export, tmp_path):
@@ -111,9 +111,9 @@ def test_parts_at_another_tempo(export, tmp_path):
 
 
 def test_the_stem_file(export):
-    answer = export(kind="stem-file")
-    assert name_of(answer) == "Früh & spät.stem.mp4"
-    assert answer.content[4:8] == b"ftyp"
+    response = export(kind="stem-file")
+    assert name_of(response) == "Früh & spät.stem.mp4"
+    assert response.content[4:8] == b"ftyp"
 
 
 @pytest.mark.parametrize(
@@ -127,36 +127,36 @@ def test_the_stem_file(export):
         ({"kind": "mix", "gains": "vocals"}, "vocals:0.5"),
         ({"kind": "mix", "gains": "kazoo:1"}, "no stem kazoo"),
         ({"kind": "mix", "gains": "vocals:nan"}, "gains must be"),
-        ({"kind": "mix", "from": 3, "to": 2}, "behind its beginning"),
+        ({"kind": "mix", "from": 3, "to": 2}, "after its beginning"),
         ({"kind": "mix", "tempo": 9}, "tempo"),
         ({"residual": 1, "to": 2}, "whole tracks"),
     ],
 )
-def test_impossible_wishes_get_a_sentence_and_leave_nothing(export, service, choices, words):
-    answer = export(**choices)
-    assert answer.status_code == 400
-    assert words in answer.json()["error"]
-    assert not list(service.exports.iterdir())
+def test_impossible_exports_are_refused_and_leave_no_files(export, state, choices, words):
+    response = export(**choices)
+    assert response.status_code == 400
+    assert words in response.json()["error"]
+    assert not list(state.exports.iterdir())
 
 
-def test_what_was_sent_leaves_nothing_behind(export, service):
+def test_exports_leave_no_files(export, state):
     for kind in ("zip", "mix", "stem-file"):
         assert export(kind=kind, format="mp3").status_code == 200
-    assert not list(service.exports.iterdir())
+    assert not list(state.exports.iterdir())
 
 
 def test_a_track_that_is_not_finished_has_nothing_to_download(client, write_song, tmp_path):
     track = client.upload(write_song(tmp_path / "song.flac"))
-    answer = client.get(f"/api/tracks/{track['id']}/export")
-    assert (answer.status_code, "not finished" in answer.json()["error"]) == (409, True)
+    response = client.get(f"/api/tracks/{track['id']}/export")
+    assert (response.status_code, "not finished" in response.json()["error"]) == (409, True)
 
 
 @pytest.mark.parametrize("tempo", [0.5, 1.25])
-def test_the_track_is_heard_at_another_tempo_in_pieces(client, track, tempo):
+def test_samples_at_another_tempo_are_read_in_chunks(client, track, tempo):
     def pcm(start, frames):
         query = {"from": start, "frames": frames, "stems": "bass,original", "tempo": tempo}
-        answer = client.get(f"/api/tracks/{track['id']}/pcm", params=query)
-        return np.frombuffer(answer.content, "<i2").reshape(-1, 2, 2)
+        response = client.get(f"/api/tracks/{track['id']}/pcm", params=query)
+        return np.frombuffer(response.content, "<i2").reshape(-1, 2, 2)
 
     whole = round(32_000 / tempo)
     parts = [pcm(start, 9000) for start in range(0, whole, 9000)]

@@ -1,4 +1,4 @@
-"""What is in the library folder is on the page."""
+"""Tracks and stems in the library folder are listed."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from htdemucs import AudioEncoding, Library, OutputOptions, Separator, Track
-from htdemucs.serve.maintenance import Scanner
+from htdemucs.serve.library_scan import Scanner
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def library(settings):
 
 
 @pytest.fixture
-def scan(service):
-    return Scanner(service.settings, service.tracks).scan
+def scan(state):
+    return Scanner(state.settings, state.tracks).scan
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def listed(client):
 
 
 def pcm(client, track):
-    answer = client.get(f"/api/tracks/{track}/pcm?frames=1000000")
-    return np.frombuffer(answer.content, "<i2").reshape(int(answer.headers["x-frames"]), -1, 2)
+    response = client.get(f"/api/tracks/{track}/pcm?frames=1000000")
+    return np.frombuffer(response.content, "<i2").reshape(int(response.headers["x-frames"]), -1, 2)
 
 
-def test_what_the_command_made_is_there_to_listen_to(
-    client, service, scan, separate, write_song, tmp_path
+def test_tracks_that_the_command_separated_can_be_played(
+    client, state, scan, separate, write_song, tmp_path
 ):
     outcome = separate(write_song(tmp_path / "music" / "song.flac"))
     scan()
@@ -54,57 +54,57 @@ def test_what_the_command_made_is_there_to_listen_to(
     assert track["stems"] == ["drums", "bass", "other", "vocals"]
     assert (track["sample_rate"], track["frames"], track["duration"]) == (8000, 32_000, 4.0)
     assert track["ranges"] == []
-    service.filler.fill(track["id"])
+    state.preview_builder.build(track["id"])
     assert client.track(track["id"])["ranges"] == [[0, 32_000]]
     assert pcm(client, track["id"]).shape == (32_000, 5, 2)
-    answer = client.get(f"/api/tracks/{track['id']}/stems/bass")
-    assert answer.content == Path(outcome.files["bass"]).read_bytes()
+    response = client.get(f"/api/tracks/{track['id']}/stems/bass")
+    assert response.content == Path(outcome.files["bass"]).read_bytes()
     peaks = client.get(f"/api/tracks/{track['id']}/peaks").content
     assert len(peaks) == 32 * 5 * 2
 
 
-def test_asking_for_sound_fills_the_preview(
-    client, service, scan, separate, write_song, tmp_path, in_background
+def test_a_request_for_samples_builds_the_preview(
+    client, state, scan, separate, write_song, tmp_path, in_background
 ):
     separate(write_song(tmp_path / "song.flac"), encoding=AudioEncoding("mp3"))
     scan()
     [track] = listed(client).values()
     assert client.get(f"/api/tracks/{track['id']}/pcm").status_code == 204
-    service.filler.stop()  # waits for it
+    state.preview_builder.stop()  # waits for it
     shown = client.track(track["id"])
     assert shown["ranges"] == [[0, shown["frames"]]]
 
 
 def test_without_its_file_the_original_is_the_stems_sum(
-    client, service, scan, separate, write_song, tmp_path
+    client, state, scan, separate, write_song, tmp_path
 ):
     song = write_song(tmp_path / "song.flac")
     separate(song)
     song.unlink()
     scan()
     [track] = listed(client).values()
-    service.filler.fill(track["id"])
+    state.preview_builder.build(track["id"])
     heard = pcm(client, track["id"]).astype(int)
     assert abs(heard[:, :4].sum(1) - heard[:, 4]).max() <= 1
     assert client.get(f"/api/tracks/{track['id']}/source").status_code == 404
 
 
-def test_scanning_again_changes_nothing(client, service, scan, separate, write_song, tmp_path):
+def test_scanning_again_changes_nothing(client, state, scan, separate, write_song, tmp_path):
     separate(write_song(tmp_path / "song.flac"))
     scan()
-    version = service.database.version()
+    version = state.database.version()
     scan()
-    assert service.database.version() == version
+    assert state.database.version() == version
 
 
-def test_songs_that_nobody_separated_are_found(client, worker, scan, library, write_song):
+def test_unseparated_songs_are_listed(client, worker, scan, library, write_song):
     write_song(library / "album" / "new.flac")
     write_song(library / ".hidden" / "no.flac")
     scan()
     [track] = listed(client).values()
-    assert (track["name"], track["state"], track["stems"]) == ("new.flac", "found", [])
-    answer = client.post("/api/tracks", json={"track": track["id"]}).json()
-    assert (answer["id"], answer["state"]) == (track["id"], "queued")
+    assert (track["name"], track["state"], track["stems"]) == ("new.flac", "unseparated", [])
+    response = client.post("/api/tracks", json={"track": track["id"]}).json()
+    assert (response["id"], response["state"]) == (track["id"], "queued")
     worker.work()
     shown = client.track(track["id"])
     assert shown["state"] == "finished"
@@ -120,16 +120,16 @@ def test_songs_that_nobody_separated_are_found(client, worker, scan, library, wr
 
 def test_a_path_below_the_library_is_queued(client, scan, library, write_song, tmp_path):
     write_song(library / "album" / "new.flac")
-    answer = client.post("/api/tracks", json={"path": "album/new.flac", "stems": "bass"})
-    assert answer.status_code == 201
+    response = client.post("/api/tracks", json={"path": "album/new.flac", "stems": "bass"})
+    assert response.status_code == 201
     again = client.post("/api/tracks", json={"path": "album/new.flac"}).json()
-    assert again["id"] != answer.json()["id"]
+    assert again["id"] != response.json()["id"]
     write_song(tmp_path / "secret.flac")
     for path in ("../../secret.flac", str(tmp_path / "secret.flac"), "a\0b", "nothing", ""):
         assert client.post("/api/tracks", json={"path": path}).status_code == 404
 
 
-def test_a_found_song_that_the_command_separates_is_one_track(
+def test_an_unseparated_song_that_the_command_separates_stays_one_track(
     client, scan, separate, library, write_song
 ):
     song = write_song(library / "song.flac")
@@ -142,14 +142,14 @@ def test_a_found_song_that_the_command_separates_is_one_track(
     assert after["state"] == "finished"
 
 
-def test_what_was_separated_anew_is_shown_anew(
-    client, service, scan, separate, write_song, tmp_path
+def test_a_track_that_was_separated_again_is_updated(
+    client, state, scan, separate, write_song, tmp_path
 ):
     song = write_song(tmp_path / "song.flac")
     separate(song)
     scan()
     [before] = listed(client).values()
-    service.filler.fill(before["id"])
+    state.preview_builder.build(before["id"])
     separate(song, two_stems="vocals")
     scan()
     [after] = listed(client).values()
@@ -158,7 +158,7 @@ def test_what_was_separated_anew_is_shown_anew(
     assert after["ranges"] == []
 
 
-def test_what_is_gone_is_taken_off_and_comes_back_with_its_files(
+def test_tracks_whose_files_are_moved_away_and_back_reappear(
     client, scan, separate, library, write_song, tmp_path
 ):
     separate(write_song(tmp_path / "song.flac"))
@@ -175,7 +175,7 @@ def test_what_is_gone_is_taken_off_and_comes_back_with_its_files(
     assert set(listed(client)) == {"song.flac", "new.flac"}
 
 
-def test_a_deleted_track_of_the_library_stays_away(
+def test_a_deleted_track_of_the_library_does_not_reappear(
     client, scan, separate, library, write_song, tmp_path
 ):
     song = write_song(tmp_path / "song.flac")
@@ -189,7 +189,7 @@ def test_a_deleted_track_of_the_library_stays_away(
     assert Path(outcome.manifest).exists()
 
 
-def test_files_outside_the_library_are_nobody_s(
+def test_files_outside_the_library_are_not_served(
     client, scan, separate, library, write_song, tmp_path
 ):
     """A manifest with a path that leads out; links that lead out."""
@@ -209,14 +209,12 @@ def test_files_outside_the_library_are_nobody_s(
     bass = manifest.parent / "bass.wav"  # later, it becomes a link
     bass.unlink()
     bass.symlink_to(tmp_path / "secret" / "vocals.wav")
-    answer = client.get(f"/api/tracks/{track['id']}/stems/bass")
-    assert answer.status_code == 404
-    assert str(tmp_path) not in answer.text
+    response = client.get(f"/api/tracks/{track['id']}/stems/bass")
+    assert response.status_code == 404
+    assert str(tmp_path) not in response.text
 
 
-def test_names_in_manifests_are_made_fit_for_the_database(
-    client, scan, separate, write_song, tmp_path
-):
+def test_texts_in_manifests_are_made_storable(client, scan, separate, write_song, tmp_path):
     manifest = Path(separate(write_song(tmp_path / "song.flac")).manifest)
     document = json.loads(manifest.read_text())
     document["source"]["path"] = "/music/so\0ng\ud800.flac"
@@ -228,7 +226,7 @@ def test_names_in_manifests_are_made_fit_for_the_database(
     assert (track["name"], track["warnings"], track["model"]) == ("song?.flac", [" ?", "3"], None)
 
 
-def test_damaged_manifests_and_strange_names_stop_nothing(client, scan, library, write_song):
+def test_damaged_manifests_and_invalid_names_are_skipped(client, scan, library, write_song):
     write_song(library / "fine.flac")
     for name, text in [("a", "{"), ("b", '{"format": "htdemucs-track"}'), ("c", "[]")]:
         (library / name).mkdir()
@@ -239,29 +237,27 @@ def test_damaged_manifests_and_strange_names_stop_nothing(client, scan, library,
     assert list(listed(client)) == ["fine.flac"]
 
 
-def test_a_file_for_dj_programs_is_played_by_its_mixture(
-    client, service, scan, separate, write_song, tmp_path
-):
+def test_a_stem_mp4_is_played_as_its_mixture(client, state, scan, separate, write_song, tmp_path):
     song = write_song(tmp_path / "song.flac")
     separate(song, stem_file=True)
     song.unlink()
     scan()
     [track] = listed(client).values()
     assert (track["stems"], list(track["files"])) == ([], ["stem file"])
-    service.filler.fill(track["id"])
+    state.preview_builder.build(track["id"])
     assert pcm(client, track["id"]).shape[1] == 1
 
 
-def test_previews_have_a_limit(client, service, scan, separate, write_song, tmp_path):
+def test_previews_have_a_limit(client, state, scan, separate, write_song, tmp_path):
     for name in "ab":
         separate(write_song(tmp_path / f"{name}.flac", seed=ord(name)))
     scan()
     tracks = listed(client)
     for name in ("a.flac", "b.flac"):
-        service.filler.fill(tracks[name]["id"])
-    os.utime(service.settings.previews / tracks["a.flac"]["id"], (1, 1))
-    object.__setattr__(service.settings.limits, "preview_bytes", 32_000 * 5 * 4)
-    service.filler.make_room("")
+        state.preview_builder.build(tracks[name]["id"])
+    os.utime(state.settings.previews / tracks["a.flac"]["id"], (1, 1))
+    object.__setattr__(state.settings.limits, "preview_bytes", 32_000 * 5 * 4)
+    state.preview_builder.evict()
     tracks = listed(client)
     assert (tracks["a.flac"]["ranges"], tracks["b.flac"]["ranges"]) == ([], [[0, 32_000]])
-    assert len(list(service.settings.previews.iterdir())) == 1
+    assert len(list(state.settings.previews.iterdir())) == 1

@@ -1,0 +1,292 @@
+"""The route that adds a track: an upload, a file of the library, or another separation."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request
+
+from htdemucs.errors import BadRequestError, NotFoundError, UnsupportedError
+from htdemucs.serve.app_state import AppState, StateDep
+from htdemucs.serve.db import DELETED, TRACKS
+from htdemucs.serve.request_body import (
+    FORM_OVERHEAD,
+    INCOMPLETE,
+    USAGE,
+    Form,
+    check_size,
+    read_all,
+    read_body,
+    read_json,
+    receive,
+    removed_on_error,
+    safe_name,
+)
+from htdemucs.serve.tracks import Document, new_id, read_tags
+from htdemucs.weights.load import named_models
+
+T = TRACKS.c
+MAX_FIELD = 1000  # characters of a form's field
+FORM = "multipart/form-data"
+Options = dict[str, str | None]  # of a separation: name, model, stems
+ModelRow = dict[str, Any]  # of `named_models`
+
+router = APIRouter(prefix="/api", tags=["tracks"])
+Name = Annotated[str | None, Query(max_length=1000, description="The file's name.")]
+Model = Annotated[str | None, Query(max_length=200, description="By default the server's.")]
+Stems = Annotated[
+    str | None, Query(max_length=200, description="Stems, separated by commas; by default all.")
+]
+FILE = {"type": "string", "format": "binary"}
+TEXT = {"type": "string", "maxLength": MAX_FIELD}
+BODY = {
+    "required": True,
+    "content": {
+        "application/octet-stream": {"schema": FILE},
+        FORM: {
+            "schema": {
+                "type": "object",
+                "properties": {"file": FILE, "name": TEXT, "model": TEXT, "stems": TEXT},
+                "required": ["file"],
+            }
+        },
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "path": {"type": "string", "description": "Below the library."},
+                    "track": {"type": "string", "description": "The id of a known track."},
+                    "model": {"type": "string"},
+                    "stems": {"type": "array", "items": {"type": "string"}},
+                },
+            }
+        },
+    },
+}
+
+
+@router.post("/tracks", status_code=201, openapi_extra={"requestBody": BODY})
+async def add_track(
+    state: StateDep, request: Request, name: Name = None, model: Model = None, stems: Stems = None
+) -> Document:
+    """Add a track.
+
+    The body is its file, or a form with the file, whose other fields replace the parameters, or
+    JSON that names a track or a file of the library.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        body = await read_json(request)
+        return await to_thread.run_sync(_add_known, state, body)
+    if kind.startswith(("multipart/", "application/x-www-form-urlencoded")) and kind != FORM:
+        raise UnsupportedError(f"{kind} is not supported; {USAGE}")
+    await to_thread.run_sync(state.check_job_limit)
+    options: Options = {"name": name, "model": model, "stems": stems}
+    track = new_id()
+    folder = state.settings.uploads / track
+    state.uploading += 1
+    try:
+        with removed_on_error(folder):
+            folder.mkdir(parents=True)
+            store = _receive_form if kind == FORM else _receive_file
+            path, chosen, requested = await store(state, request, folder, options)
+        await to_thread.run_sync(_add_upload, state, track, path, chosen, requested)
+    finally:
+        state.uploading -= 1
+    state.wake()
+    return await to_thread.run_sync(state.tracks.get, track)
+
+
+def _add_upload(
+    state: AppState, track: str, path: Path, model: ModelRow, requested: list[str] | None
+) -> None:
+    with removed_on_error(path.parent):
+        state.tracks.add(
+            id=track,
+            kind="upload",
+            state="queued",
+            path=str(path),
+            name=path.name,
+            model=model["name"],
+            stems=requested or list(model["sources"]),  # the page's lanes until a worker starts
+            requested_stems=requested,
+        )
+
+
+async def _receive_file(
+    state: AppState, request: Request, folder: Path, options: Options
+) -> tuple[Path, ModelRow, list[str] | None]:
+    """Write the body to a file; return its path, the model and the requested stems."""
+    model, requested = await to_thread.run_sync(_check_options, state, options)
+    size, limits = _content_length(request), state.settings.limits
+    check_size(size or 0, folder, limits)
+    path = folder / safe_name(options["name"] or "track")
+    if await receive(read_body(request), path, limits) != size and size is not None:
+        raise BadRequestError(INCOMPLETE)
+    return path, model, requested
+
+
+async def _receive_form(
+    state: AppState, request: Request, folder: Path, options: Options
+) -> tuple[Path, ModelRow, list[str] | None]:
+    """Write the file in a form to disk; return its path, the model and the requested stems."""
+    size, limits = _content_length(request), state.settings.limits
+    check_size(max(0, (size or 0) - FORM_OVERHEAD), folder, limits)
+    path, filename = folder / "file", None
+    fields: dict[str, str] = {}
+    async for part in Form(request.headers["content-type"], read_body(request)).parts():
+        if part.filename is not None or part.field == "file":
+            if filename is not None:
+                raise BadRequestError("the form has two files; send each in its own request")
+            known = {**options, **fields}  # later fields are checked after the file
+            await to_thread.run_sync(_check_options, state, known)
+            filename = part.filename or "track"
+            await receive(part.contents, path, limits)
+        elif part.field in options:
+            too_long = f"`{part.field}` is too long"
+            data = await read_all(part.contents, 4 * MAX_FIELD, too_long)
+            values = [fields[part.field]] if part.field in fields else []  # several checkboxes
+            fields[part.field] = ",".join([*values, data.decode("utf-8", "replace")])
+            if len(fields[part.field]) > MAX_FIELD:
+                raise BadRequestError(too_long)
+        else:
+            raise BadRequestError("a form may have the fields file, name, model and stems")
+    if filename is None:
+        raise BadRequestError("the form has no file")
+    options = {**options, **fields}
+    model, requested = await to_thread.run_sync(_check_options, state, options)
+    return path.rename(folder / safe_name(options["name"] or filename)), model, requested
+
+
+def _content_length(request: Request) -> int | None:
+    size = request.headers.get("content-length", "")
+    return int(size) if size.isdecimal() else None
+
+
+def _add_known(state: AppState, body: dict[str, Any]) -> Document:
+    """Queue a file of the library, or another separation of a known track."""
+    state.check_job_limit()
+    model = _check_model(state, body.get("model"))
+    stems = body.get("stems")
+    requested = _check_stems(stems.split(",") if isinstance(stems, str) else stems, model)
+    if isinstance(body.get("track"), str):
+        track = _separate_again(state, body["track"], model["name"], requested)
+    elif isinstance(body.get("path"), str):
+        track = _add_from_library(state, body["path"], model["name"], requested)
+    else:
+        raise BadRequestError("the JSON must have a track or a path")
+    state.wake()
+    return state.tracks.get(track)
+
+
+def _separate_again(state: AppState, track: str, model: str, requested: list[str] | None) -> str:
+    """Queue an unseparated track, or a copy of another one; return its id.
+
+    Raises:
+        NotFoundError: the track does not exist, or its file is gone.
+    """
+    row = state.tracks.row(track)
+    if row["state"] == "unseparated":
+        state.jobs.enqueue(track, model=model, requested_stems=requested)
+        return track
+    source, copy = state.readable_file(row["path"] or ""), new_id()
+    values = {name: row[name] for name in ("kind", "path", "name", "title", "artist", "album")}
+    values |= {"model": model, "requested_stems": requested}
+    folder = state.settings.uploads / copy
+    with removed_on_error(folder):
+        if row["kind"] == "upload":  # each upload has its own file, which its deletion removes
+            values["path"] = str(folder / source.name)
+            _link(source, folder / source.name)
+        return state.tracks.add(id=copy, state="queued", **values)
+
+
+def _link(source: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    try:
+        os.link(source, path)
+    except FileNotFoundError:  # deleted in the meantime
+        raise NotFoundError("this file does not exist any more") from None
+    except OSError:  # a file system without links
+        shutil.copyfile(source, path)
+
+
+def _add_from_library(state: AppState, path: str, model: str, requested: list[str] | None) -> str:
+    """Queue a file of the library folder; return the track's id.
+
+    Raises:
+        NotFoundError: the library has no such file.
+    """
+    library = state.settings.library
+    try:
+        file = library / path
+        real = Path(os.path.realpath(file))
+        is_inside = real.is_relative_to(os.path.realpath(library)) and real.is_file()
+    except ValueError:  # a NUL
+        is_inside = False
+    if not is_inside:
+        raise NotFoundError("the library has no such file")
+    file = Path(os.path.normpath(file))
+    for row in state.tracks.rows(T.path == str(file), T.state != DELETED):
+        return _separate_again(state, row["id"], model, requested)
+    return state.tracks.add(
+        kind="library",
+        state="queued",
+        path=str(file),
+        name=file.name,
+        model=model,
+        requested_stems=requested,
+        **read_tags(file),
+    )
+
+
+# Checking the options
+
+
+def _check_options(state: AppState, options: Options) -> tuple[ModelRow, list[str] | None]:
+    """Return the model and the requested stems (None: all).
+
+    Raises:
+        BadRequestError: the server has no such model, or the model has no such stem.
+    """
+    model = _check_model(state, options["model"])
+    return model, _check_stems(options["stems"].split(",") if options["stems"] else None, model)
+
+
+def _check_model(state: AppState, name: Any) -> ModelRow:
+    """Return the row of a model; without a name, of the server's default model.
+
+    Raises:
+        BadRequestError: the server has no such model. Paths are refused, except the server's own.
+    """
+    if not isinstance(name, str | None):
+        raise BadRequestError("model must be a name")
+    name = name or state.settings.model
+    models = {row["name"]: row for row in named_models()}
+    if name in models:
+        return models[name]
+    if name == state.settings.model:
+        return {"name": name, "sources": []}
+    raise BadRequestError(f"there is no model of that name; choose from {', '.join(models)}")
+
+
+def _check_stems(names: Any, model: ModelRow) -> list[str] | None:
+    """Return the requested stems; None: all of the model's.
+
+    Raises:
+        BadRequestError: the model has no such stem.
+    """
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BadRequestError("stems must be a list of names")
+    requested = [name.strip() for name in names if name.strip()]
+    known = model["sources"]
+    if known and (unknown := [name for name in requested if name not in known]):
+        raise BadRequestError(
+            f"{model['name']} has no stem {unknown[0]}; it has {', '.join(known)}"
+        )
+    if len(set(requested)) != len(requested):
+        raise BadRequestError("stems must name each stem once")
+    return requested or None
