@@ -123,12 +123,12 @@ class FastHybrid(nn.Module):
         if self._bottleneck is not None:
             x, y = self._bottleneck(x, y)
 
-        for spectral_layer, time_layer in zip(
+        for spectral_decoder, time_decoder in zip(
             self._spectral_decoder, self._time_decoder, strict=True
         ):
             bins, length = bins * STRIDE, lengths.pop()
-            x = spectral_layer(x, spectral_skips.pop())[:, :, MARGIN : MARGIN + bins]
-            y = time_layer(y, time_skips.pop())[:, :, MARGIN : MARGIN + length]
+            x = spectral_decoder(x, spectral_skips.pop())[:, :, MARGIN : MARGIN + bins]
+            y = time_decoder(y, time_skips.pop())[:, :, MARGIN : MARGIN + length]
 
         frames = self._inverse_fft(x, spectral_levels)
         waveforms = kernels.overlap_add(frames, self._window, y[:, 0].contiguous(), time_levels)

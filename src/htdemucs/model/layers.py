@@ -101,7 +101,7 @@ class SpectralDConv(DConv):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, F, T) -> (B, C, F, T)"""
-        y = super().forward(rearrange(x, "b c f t -> (b f) c t"))
+        y = super().forward(rearrange(x, "b c f t -> (b f) c t"))  # type: ignore[no-untyped-call]
         return rearrange(y, "(b f) c t -> b c f t", f=x.shape[2])
 
 

@@ -25,7 +25,7 @@ from htdemucs.serve.request_body import (
     safe_name,
 )
 from htdemucs.serve.tracks import Document, new_id, read_tags
-from htdemucs.weights.load import named_models
+from htdemucs.weights.registry import named_models
 
 T = TRACKS.c
 MAX_FIELD = 1000  # characters of a form's field
