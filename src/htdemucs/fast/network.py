@@ -109,13 +109,13 @@ class FastHybrid(nn.Module):
 
         spectral_skips, time_skips, lengths = [], [], []
         bins = self.config.bins
-        for i, (spectral_layer, time_layer) in enumerate(
+        for i, (spectral_encoder, time_encoder) in enumerate(
             zip(self._spectral_encoder, self._time_encoder, strict=True)
         ):
             lengths.append(length)
             bins, length = bins // STRIDE, -(-length // STRIDE)
-            x = spectral_layer(x, self._embedding if i == 0 else None)
-            y = time_layer(y)
+            x = spectral_encoder(x, self._embedding if i == 0 else None)
+            y = time_encoder(y)
             spectral_skips.append(x[:, :, MARGIN : MARGIN + bins])
             time_skips.append(y[:, :, MARGIN : MARGIN + length])
 
@@ -123,12 +123,12 @@ class FastHybrid(nn.Module):
         if self._bottleneck is not None:
             x, y = self._bottleneck(x, y)
 
-        for spectral_layer, time_layer in zip(
+        for spectral_decoder, time_decoder in zip(
             self._spectral_decoder, self._time_decoder, strict=True
         ):
             bins, length = bins * STRIDE, lengths.pop()
-            x = spectral_layer(x, spectral_skips.pop())[:, :, MARGIN : MARGIN + bins]
-            y = time_layer(y, time_skips.pop())[:, :, MARGIN : MARGIN + length]
+            x = spectral_decoder(x, spectral_skips.pop())[:, :, MARGIN : MARGIN + bins]
+            y = time_decoder(y, time_skips.pop())[:, :, MARGIN : MARGIN + length]
 
         frames = self._inverse_fft(x, spectral_levels)
         waveforms = kernels.overlap_add(frames, self._window, y[:, 0].contiguous(), time_levels)
