@@ -109,13 +109,13 @@ class FastHybrid(nn.Module):
 
         spectral_skips, time_skips, lengths = [], [], []
         bins = self.config.bins
-        for i, (spectral_layer, time_layer) in enumerate(
+        for i, (spectral_encoder, time_encoder) in enumerate(
             zip(self._spectral_encoder, self._time_encoder, strict=True)
         ):
             lengths.append(length)
             bins, length = bins // STRIDE, -(-length // STRIDE)
-            x = spectral_layer(x, self._embedding if i == 0 else None)
-            y = time_layer(y)
+            x = spectral_encoder(x, self._embedding if i == 0 else None)
+            y = time_encoder(y)
             spectral_skips.append(x[:, :, MARGIN : MARGIN + bins])
             time_skips.append(y[:, :, MARGIN : MARGIN + length])
 

@@ -101,8 +101,10 @@ class SpectralDConv(DConv):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, F, T) -> (B, C, F, T)"""
-        y = super().forward(rearrange(x, "b c f t -> (b f) c t"))  # type: ignore[no-untyped-call]
-        return rearrange(y, "(b f) c t -> b c f t", f=x.shape[2])
+        rows = rearrange(x, "b c f t -> (b f) c t")
+        for layer in self:
+            rows = layer(rows)
+        return rearrange(rows, "(b f) c t -> b c f t", f=x.shape[2])
 
 
 class SpectralEncoderLayer(nn.Module):
