@@ -74,7 +74,7 @@ def test_a_device_that_stands_still_is_named_and_closed(portaudio, monkeypatch, 
         player.start()
         wait_for(player, lambda: player.heard > 0)
         portaudio.stopped = {silent}
-        while player._card.awaited != silent:
+        while player._card.pending_device != silent:
             threading.Event().wait(0.01)
         monkeypatch.setattr(stems_live, "SILENT", 0.01)
         with pytest.raises(AudioError, match=line):
