@@ -1,4 +1,4 @@
-"""A client of `htdemucs serve`, with Python's standard library only.
+"""A client of `htdemucs serve` that needs only Python's standard library.
 
 from htdemucs.client import Client
 
@@ -28,19 +28,19 @@ DONE = ("finished", "failed", "cancelled")
 
 
 class Client:
-    """Speaks with a server.
+    """A client of one server.
 
     Args:
-        address: of the server.
-        token: if it asks for one.
-        interval: seconds between looks at a track that is being separated.
+        address: the server's URL.
+        token: the access token, if the server requires one.
+        interval: seconds between requests for the state of a track.
 
-    Every call raises ServerError, with the server's sentence, if it is refused.
+    Every method raises ServerError, with the server's message, if the request is refused.
     """
 
     def __init__(
         self,
-        address: str = "http://127.0.0.1:8000",
+        address: str = LOCAL,
         token: str | None = None,
         interval: float = 0.5,
     ) -> None:
@@ -49,9 +49,9 @@ class Client:
         self._opener = build_opener(_Handler)
 
     def tracks(self, search: str = "") -> list[Track]:
-        """Return the newest tracks, or those that a search finds."""
-        found: list[Track] = self._json("GET", "tracks", search=search)["tracks"]
-        return found
+        """Return the newest tracks, or those that match a search."""
+        tracks: list[Track] = self._json("GET", "tracks", search=search)["tracks"]
+        return tracks
 
     def track(self, track: str) -> Track:
         """Return one track by its id."""
@@ -60,14 +60,14 @@ class Client:
     def add(self, path: str | PathLike[str], **options: str) -> Track:
         """Upload a file; options are `model`, and `stems` separated by commas."""
         with Path(path).open("rb") as file:
-            about = {
+            headers = {
                 "content-length": str(Path(path).stat().st_size),
                 "content-type": "application/octet-stream",
             }
-            return self._json("POST", "tracks", file, about, name=Path(path).name, **options)
+            return self._json("POST", "tracks", file, headers, name=Path(path).name, **options)
 
     def act(self, track: str, action: str) -> Track:
-        """Cancel, retry, or bring a track first."""
+        """Run an action of the API on a track: `cancel`, `retry` or `first`."""
         return self._json("POST", f"tracks/{track}/{action}")
 
     def delete(self, track: str) -> None:
@@ -77,18 +77,18 @@ class Client:
     def wait(self, track: str, on_progress: Callable[[Track], None] | None = None) -> Track:
         """Return the track when its separation has ended."""
         while True:
-            now = self.track(track)
+            current = self.track(track)
             if on_progress:
-                on_progress(now)
-            if now["state"] in DONE:
-                return now
+                on_progress(current)
+            if current["state"] in DONE:
+                return current
             time.sleep(self._interval)
 
-    def download(self, track: str, path: str | PathLike[str], **choices: Any) -> Path:
-        """Save a stem, zip, stem file or mix; choices are those of the API's `export`."""
-        answer = self._open("GET", f"tracks/{track}/export", **choices)
-        with answer, atomic_write(Path(path)) as partial, partial.open("wb") as file:
-            shutil.copyfileobj(answer, file)
+    def download(self, track: str, path: str | PathLike[str], **options: Any) -> Path:
+        """Save a stem, zip, stem file or mix; options are those of the API's `export`."""
+        response = self._open("GET", f"tracks/{track}/export", **options)
+        with response, atomic_write(Path(path)) as partial, partial.open("wb") as file:
+            shutil.copyfileobj(response, file)
         return Path(path)
 
     def separate(
@@ -105,8 +105,8 @@ class Client:
         Path(out).mkdir(parents=True, exist_ok=True)
         files = {}
         for stem, file in track["files"].items():
-            place = Path(out) / Path(file["name"]).name
-            files[stem] = self.download(track["id"], place, kind="stem", stem=stem)
+            target = Path(out) / Path(file["name"]).name
+            files[stem] = self.download(track["id"], target, kind="stem", stem=stem)
         return files
 
     def _json(
@@ -117,9 +117,9 @@ class Client:
         headers: dict[str, str] | None = None,
         **query: Any,
     ) -> dict[str, Any]:
-        with self._open(method, path, body, headers, **query) as answer:
-            found: dict[str, Any] = json.load(answer)
-            return found
+        with self._open(method, path, body, headers, **query) as response:
+            content: dict[str, Any] = json.load(response)
+            return content
 
     def _open(
         self,
@@ -129,8 +129,8 @@ class Client:
         headers: dict[str, str] | None = None,
         **query: Any,
     ) -> Any:
-        given = {name: value for name, value in query.items() if value is not None}
-        url = f"{self.address}/api/{quote(path)}?{urlencode(given)}"
+        parameters = {name: value for name, value in query.items() if value is not None}
+        url = f"{self.address}/api/{quote(path)}?{urlencode(parameters)}"
         try:
             request = Request(url, body, self._headers | (headers or {}), method=method)
             return self._opener.open(request)
@@ -138,15 +138,15 @@ class Client:
             try:
                 reason = json.load(error)["error"]
             except (ValueError, KeyError, TypeError):
-                reason = f"the server answered {error.code}"
+                reason = f"the server responded with status {error.code}"
             raise ServerError(reason) from error
-        except (OSError, HTTPException, ValueError) as error:  # ValueError: no such address
+        except (OSError, HTTPException, ValueError) as error:  # ValueError: invalid URL
             reason = getattr(error, "reason", error)
             raise ServerError(f"{self.address} cannot be reached ({reason})") from error
 
 
 class _Connection(HTTPConnection):
-    """A connection that reads the response also if the server stops reading the request.
+    """A connection that reads the response even if the server stops reading the request.
 
     A server that refuses an upload responds immediately and closes the connection.
     """

@@ -1,4 +1,4 @@
-"""Fixtures of the weights' tests: small models, empty caches, and a stand-in for the internet."""
+"""Fixtures of the weights' tests: small models, empty caches, and a fake hub."""
 
 import copy
 import os
@@ -16,8 +16,8 @@ from huggingface_hub import constants as hub_settings
 
 from htdemucs import CheckpointError, HTDemucs
 from htdemucs.weights import demucs_format
-from weights.makers import package, save_safetensors, save_th, tiny
-from weights.stand_in import StandIn, running
+from weights.checkpoints import package, save_safetensors, save_th, tiny
+from weights.fake_hub import FakeHub, running
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +90,7 @@ def caches(tmp_path, monkeypatch) -> dict[str, Path]:
     monkeypatch.setattr(hub_settings, "HF_HUB_CACHE", str(folders["HF_HOME"] / "hub"))
     monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub_settings, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-    monkeypatch.setattr(hub_settings, "HF_HUB_DISABLE_XET", True)  # the stand-in has no such store
+    monkeypatch.setattr(hub_settings, "HF_HUB_DISABLE_XET", True)  # the fake hub has no such store
     monkeypatch.setattr(hub_settings, "HF_TOKEN_PATH", str(folders["HF_HOME"] / "token"))
     return folders
 
@@ -107,8 +107,8 @@ def hub_client() -> Iterator[None]:
 
 
 @pytest.fixture
-def internet(caches, hub_client, monkeypatch) -> Iterator[StandIn]:
-    """Yield a stand-in for the hub and the legacy root; the hub's client retries without pause."""
+def internet(caches, hub_client, monkeypatch) -> Iterator[FakeHub]:
+    """Yield a fake hub and legacy root; the hub's client retries without pause."""
     with running() as server:
         address = server.address
         monkeypatch.setattr(hub_settings, "ENDPOINT", address)

@@ -8,7 +8,7 @@ from huggingface_hub import constants as hub_settings
 from htdemucs import AudioEncoding
 from htdemucs.audio import AudioWriter
 from htdemucs.cli.main import cli
-from weights.makers import save_safetensors, tiny
+from weights.checkpoints import save_safetensors, tiny
 
 FT = {"drums": "f7e0c4bc", "bass": "d12395a8", "other": "92cfc3b6", "vocals": "04573f0d"}
 
@@ -23,7 +23,7 @@ def song(tmp_path):
 
 @pytest.fixture
 def hub(internet, tmp_path):
-    """Return the stand-in with htdemucs_ft on the hub."""
+    """Return the fake hub with htdemucs_ft on the hub."""
     for signature in FT.values():
         member = tiny(depth=1, t_layers=0, bottom_channels=0)
         content = save_safetensors(member, tmp_path / "member.safetensors").read_bytes()

@@ -24,8 +24,8 @@ from htdemucs import (
 from htdemucs.audio import AudioWriter
 from htdemucs.evaluation import EvaluationOptions, evaluate
 from htdemucs.evaluation.json_report import write_document
-from weights.makers import assert_same, one_line, save_safetensors, tiny, write_bag
-from weights.stand_in import TOKEN
+from weights.checkpoints import assert_same, one_line, save_safetensors, tiny, write_bag
+from weights.fake_hub import TOKEN
 
 # The client's own, on its way to a store of large files.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")

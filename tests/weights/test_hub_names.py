@@ -1,10 +1,10 @@
-"""`hf://` names, from a stand-in for the hub: both layouts, offline, and what is refused."""
+"""`hf://` names, from a fake hub: both layouts, offline, and what is refused."""
 
 import pytest
 from huggingface_hub import constants as hub_settings
 
 from htdemucs import Bag, CheckpointError, DownloadError, ModelNotFoundError, load_model, save_model
-from weights.makers import assert_same, one_line, save_safetensors, write_bag
+from weights.checkpoints import assert_same, one_line, save_safetensors, write_bag
 
 
 @pytest.mark.parametrize(("name", "repository"), [("htdemucs", "HTDemucs"), ("mix", "Demucs-mix")])

@@ -21,7 +21,7 @@ from htdemucs import (
 from htdemucs.devices import choose_device
 from htdemucs.weights import download, registry
 from htdemucs.weights.load import known_config
-from weights.makers import assert_same, save_safetensors, tiny, write_bag
+from weights.checkpoints import assert_same, save_safetensors, tiny, write_bag
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ import torch
 
 from htdemucs import CheckpointError, HTDemucs
 from htdemucs.weights import demucs_format
-from weights.makers import (
+from weights.checkpoints import (
     CLASS_NAME,
     as_json,
     assert_same,

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -10,9 +9,6 @@ from htdemucs.cli import options as opt
 from htdemucs.cli.console import print_status, print_table
 from htdemucs.cli.progress import ConsoleReporter
 from htdemucs.errors import CheckpointError, ExportError
-
-if TYPE_CHECKING:
-    from rich.console import JustifyMethod
 
 
 @opt.command("models", examples="htdemucs models\nhtdemucs models --json")
@@ -32,26 +28,27 @@ def print_models(as_json: bool) -> None:
         return
     from rich.table import Table
 
-    table = Table(caption="\n".join(dict.fromkeys(filter(None, (r["license_note"] for r in rows)))))
-    for header in (
-        "name",
-        "sources",
-        "members",
-        "download",
-        "here",
-        "licence of the weights",
-        "about",
-    ):
-        justify: JustifyMethod = "right" if header == "download" else "left"
-        table.add_column(header, justify=justify, max_width=17 if header == "members" else None)
+    notes = dict.fromkeys(row["license_note"] for row in rows if row["license_note"])
+    table = Table(caption="\n".join(notes))
+    for header in ("name", "sources"):
+        table.add_column(header)
+    table.add_column("members", max_width=17)
+    table.add_column("size", justify="right")
+    for header in ("downloaded", "licence of the weights", "about"):
+        table.add_column(header)
     for row in rows:
-        size = f"{row['bytes'] / 1e6:.0f} MB" if row["bytes"] else ""
-        here = "yes" if row["cached"] else "no"
         licence = row["license"] or "not stated"
         if row["license_read"]:
-            licence += f" (read {row['license_read']})"
-        sources, members = ", ".join(row["sources"]), " ".join(row["members"])
-        table.add_row(row["name"], sources, members, size, here, licence, row["about"])
+            licence += f" (checked {row['license_read']})"
+        table.add_row(
+            row["name"],
+            ", ".join(row["sources"]),
+            " ".join(row["members"]),
+            f"{row['bytes'] / 1e6:.0f} MB" if row["bytes"] else "",
+            "yes" if row["cached"] else "no",
+            licence,
+            row["about"],
+        )
     print_table(table)
 
 

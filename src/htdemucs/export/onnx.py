@@ -2,7 +2,7 @@
 
 The file has the inputs `mixture` (B, C, L) and `spectrogram` (B, 2C, F, T) and the outputs `time`
 (B, S, C, L) and `spectral` (B, S, 2C, F, T), all float32. B is free; the other sizes are those of
-one segment. Its metadata hold everything a program needs to use it: `sources`, `sample_rate`,
+one segment. Its metadata holds everything a program needs to use it: `sources`, `sample_rate`,
 `audio_channels`, `segment_length` and `n_fft`. `examples/onnx_separate.py` uses it without torch.
 """
 
@@ -39,24 +39,31 @@ class Core(nn.Module):
 
     def forward(self, mixture: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, L), (B, 2C, F, T) -> (B, S, C, L), (B, S, 2C, F, T)"""
-        answers = [member.core(mixture, spectrogram) for member in self._members]
+        outputs = [member.core(mixture, spectrogram) for member in self._members]
         if not isinstance(self._model, Bag):
-            return answers[0]
+            return outputs[0]
         mean = self._model.weighted_mean
-        return mean([time for time, _ in answers]), mean([spectral for _, spectral in answers])
+        return mean([time for time, _ in outputs]), mean([spectral for _, spectral in outputs])
 
 
 def export_onnx(model: Model, path: Path) -> float:
     """Write a model to a file, check it with ONNX Runtime, and return the agreement with torch.
 
     The agreement is the ratio, in dB, of the outputs to their difference from torch's. The input is
-    noise, in a batch of one and in a batch of two; the smaller ratio counts.
+    noise, in a batch of one and in a batch of two; the lower agreement is returned.
 
     Raises:
         ExportError: `htdemucs[export]` is not installed, the file cannot be written, or its outputs
             differ from torch's; then no file is written.
     """
-    _require_packages()
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ExportError(
+            f"exporting needs {error.name}; install with: pip install 'htdemucs[export]'"
+        ) from error
     model = model.cpu().eval()
     network = _exportable(model)[0]
     length = seconds_to_samples(model.segment, model.sample_rate)
@@ -67,7 +74,7 @@ def export_onnx(model: Model, path: Path) -> float:
         return mixture, network.spectrogram(mixture)
 
     core = Core(model)
-    about = {
+    metadata = {
         "sources": json.dumps(model.sources),
         "sample_rate": str(model.sample_rate),
         "audio_channels": str(model.audio_channels),
@@ -76,7 +83,7 @@ def export_onnx(model: Model, path: Path) -> float:
     }
     try:
         with atomic_write(path) as partial:
-            _write(core, example(2), about, partial)
+            _write(core, example(2), metadata, partial)
             agreement = min(_agreement(core, partial, example(batch)) for batch in (1, 2))
             if not agreement >= AGREEMENT:
                 raise ExportError(
@@ -89,7 +96,9 @@ def export_onnx(model: Model, path: Path) -> float:
 
 
 @torch.no_grad()
-def _write(core: Core, example: tuple[Tensor, Tensor], about: dict[str, str], path: Path) -> None:
+def _write(
+    core: Core, example: tuple[Tensor, Tensor], metadata: dict[str, str], path: Path
+) -> None:
     import onnx
 
     batch = {0: torch.export.Dim("batch", min=1)}
@@ -100,26 +109,27 @@ def _write(core: Core, example: tuple[Tensor, Tensor], about: dict[str, str], pa
         )  # fmt: skip
     assert program is not None
     proto = program.model_proto
-    onnx.helper.set_model_props(proto, about)
+    onnx.helper.set_model_props(proto, metadata)
     onnx.save(proto, path)
 
 
 @torch.no_grad()
 def _agreement(core: Core, path: Path, example: tuple[Tensor, Tensor]) -> float:
+    """Return the agreement of ONNX Runtime's outputs with torch's, in dB: that of the worse one."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     inputs = {name: x.numpy() for name, x in zip(INPUTS, example, strict=True)}
-    answers = session.run(OUTPUTS, inputs)
+    outputs = session.run(OUTPUTS, inputs)
     worst = math.inf
-    for expected, answer in zip(core(*example), answers, strict=True):
-        noise = (expected - torch.from_numpy(answer)).double().norm()
+    for expected, actual in zip(core(*example), outputs, strict=True):
+        noise = (expected - torch.from_numpy(actual)).double().norm()
         worst = min(worst, float(20 * torch.log10(expected.double().norm() / noise)))
     return worst
 
 
 def _exportable(model: Model) -> list[HTDemucs]:
-    """Return a model's networks, all of them such that can be exported."""
+    """Return a model's networks; raise ExportError if one of them cannot be exported."""
     members = []
     for member in networks(model):
         if not isinstance(member, HTDemucs):
@@ -131,20 +141,9 @@ def _exportable(model: Model) -> list[HTDemucs]:
     return members
 
 
-def _require_packages() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ExportError(
-            f"exporting needs {error.name}; install with: pip install 'htdemucs[export]'"
-        ) from error
-
-
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep the exporter's progress and advice, which are for its authors, off the console."""
+    """Hide the exporter's progress and warnings, which are for its authors."""
     level = logging.root.manager.disable
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

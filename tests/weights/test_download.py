@@ -1,4 +1,4 @@
-"""Downloads of models, from a stand-in for the hub and the legacy root."""
+"""Downloads of models, from a fake hub and the legacy root."""
 
 import contextlib
 import hashlib
@@ -14,7 +14,7 @@ from huggingface_hub import constants as hub_settings
 from htdemucs import Bag, CheckpointError, DownloadError, HTDemucs, load_model
 from htdemucs.events import Downloading, Loaded, Loading
 from htdemucs.weights import registry
-from weights.makers import assert_same, one_line, save_safetensors, tiny
+from weights.checkpoints import assert_same, one_line, save_safetensors, tiny
 
 SIGNATURE = "955717e8"
 FT = ["f7e0c4bc", "d12395a8", "92cfc3b6", "04573f0d"]
@@ -26,7 +26,7 @@ def load(name: str = "htdemucs", **options):
 
 @pytest.fixture
 def hub(internet, originals):
-    """Return the stand-in with htdemucs on the hub."""
+    """Return the fake hub with htdemucs on the hub."""
     content = originals["safetensors"].read_bytes()
     internet.on_hub("adefossez/HTDemucs", {f"{SIGNATURE}.safetensors": content})
     return internet
@@ -34,7 +34,7 @@ def hub(internet, originals):
 
 @pytest.fixture
 def legacy(internet, originals, monkeypatch):
-    """Return the stand-in with htdemucs on the legacy root only."""
+    """Return the fake hub with htdemucs on the legacy root only."""
     publish_legacy(internet, SIGNATURE, originals["th"].read_bytes(), monkeypatch)
     return internet
 

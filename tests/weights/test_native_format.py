@@ -13,7 +13,7 @@ from htdemucs import Bag, CheckpointError, HTDemucs, HTDemucsConfig, load_model,
 from htdemucs.fsutil import atomic_write
 from htdemucs.model import build
 from htdemucs.weights import demucs_format, native_format
-from weights.makers import assert_same, tiny
+from weights.checkpoints import assert_same, tiny
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 

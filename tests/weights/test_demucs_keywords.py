@@ -7,7 +7,7 @@ from htdemucs import CheckpointError, HTDemucsConfig
 from htdemucs.model.registry import CONFIGS
 from htdemucs.weights import build, demucs_format
 from htdemucs.weights.demucs_format import KEYWORDS, config_from_arguments, keywords_from_config
-from weights.makers import as_json, assert_same, keywords, rewrite, save_th
+from weights.checkpoints import as_json, assert_same, keywords, rewrite, save_th
 
 
 def nested_twins(levels: int) -> list:

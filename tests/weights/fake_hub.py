@@ -1,4 +1,4 @@
-"""A small HTTP server that stands in for the hub and the legacy root, with faults on demand."""
+"""A fake hub and legacy root: a small HTTP server, with faults on demand."""
 
 import base64
 import contextlib
@@ -13,7 +13,7 @@ HUB = re.compile(r"/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<
 TOKEN = "hf_writer"
 
 
-class StandIn(ThreadingHTTPServer):
+class FakeHub(ThreadingHTTPServer):
     """Serves `files` by path: `/NAMESPACE/REPO/resolve/main/FILE` or `/legacy/FOLDER/FILE`.
 
     `faults` maps a part of a path to a fault: a status (404, 500), "cut" (the connection breaks in
@@ -53,7 +53,7 @@ class StandIn(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: StandIn
+    server: FakeHub
 
     def do_HEAD(self) -> None:
         self.answer(with_body=False)
@@ -226,8 +226,8 @@ REPLIES = {
 
 @contextlib.contextmanager
 def running():
-    """Run a stand-in at a free address."""
-    with StandIn() as server:
+    """Run a fake hub at a free address."""
+    with FakeHub() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield server

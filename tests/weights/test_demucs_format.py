@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from htdemucs import CheckpointError, HTDemucs, HTDemucsConfig
 from htdemucs.weights import demucs_format
 from htdemucs.weights.demucs_format import KEYWORDS
-from weights.makers import (
+from weights.checkpoints import (
     as_json,
     assert_same,
     keywords,

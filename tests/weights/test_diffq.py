@@ -13,7 +13,7 @@ from htdemucs import CheckpointError
 from htdemucs.weights import demucs_format
 from htdemucs.weights.demucs_format import key_mapping
 from htdemucs.weights.diffq import DIFFERENTIABLE, UNIFORM, Quantised, published_order, unpack
-from weights.makers import (
+from weights.checkpoints import (
     CLASS_NAME,
     as_json,
     keywords,
