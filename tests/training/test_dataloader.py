@@ -164,10 +164,10 @@ def test_sources_of_other_lengths_are_padded(tracks, tmp_path):
     wave[-700:] = 0
     soundfile.write(whole / "bass.wav", wave, RATE, "PCM_16")
     first, second = (
-        examples([Recording(read_multitrack(folder), len(wave), 1.0)], length=300, **OFF)
+        examples([Recording(read_multitrack(folder), len(wave), 1.0)], length=3000, **OFF)
         for folder in (whole, cut)
     )
-    assert all(torch.equal(first[n], second[n]) for n in range(200))
+    assert all(torch.equal(first[n], second[n]) for n in range(40))
 
 
 def test_reading_by_position(tmp_path):

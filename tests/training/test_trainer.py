@@ -86,7 +86,7 @@ def test_a_published_style_run_learns(make_config):
         steps=40,
         valid_every=20,
         log_every=20,
-        batch_size=8,
+        batch_size=4,
         augment={"shift": 0.1},
         optim={"lr": 2e-2, "ema": [0.8]},
         tensorboard=True,
@@ -331,7 +331,7 @@ def test_one_copy_a_source_ends_as_a_bag(make_config, start):
     whole = outputs(finish(config), x)
     for source in SOURCES:
         assert torch.equal(outputs(config.out / source / "best", x)[source], whole[source])
-    with pytest.raises(ConfigError, match="is a bag; start from one of its members"):
+    with pytest.raises(ConfigError, match="is a bag; set init_from to one of its members"):
         prepare(make_config("again", model={}, init_from=str(finish(config))))
 
 
