@@ -7,7 +7,7 @@
 Files and tensors:
     Separator           separate a tensor, or a stream of blocks
     Normalization       the level of a mixture, for streams
-    separate_file       separate one file and write its stems; returns a SeparatedFile
+    separate_file       separate one file and write its stems; returns a TrackResult
     OutputOptions       which stems to write, and how
     AudioFile           read any audio file in blocks
     AudioEncoding       the format of a written file
@@ -16,7 +16,7 @@ Files and tensors:
 Many files:
     find_tracks         find the audio files in folders and playlists
     Library             separate many tracks; skip finished ones, resume others
-    Track, Outcome      one of these tracks, and its result
+    Track, TrackResult  one of these tracks, and its result
 
 Models:
     load_model          load a model by its name or path

@@ -245,8 +245,8 @@ def test_a_full_disk_ends_in_one_line_and_loses_nothing(separator, song, tmp_pat
     write = SampleCache.write
 
     def full(self, block):
-        if self._head and self.length > 6000:
-            with self._reporting():
+        if self._header_bytes and self.length > 6000:
+            with self._audio_errors():
                 raise OSError(28, "No space left on device")
         write(self, block)
 

@@ -199,13 +199,13 @@ def test_the_manifest_is_written_last(plan, bucket, monkeypatch, tmp_path):
 def test_another_worker_resumes_the_track_of_a_killed_one(
     plan, bucket, expected, monkeypatch, tmp_path
 ):
-    """It finds the scratch folder and the spool in it."""
+    """It finds the scratch folder and the cache in it."""
 
     write = SampleCache.write
 
     def die(self, block):
         write(self, block)
-        if self._head:
+        if self._header_bytes:  # the cache of stems
             raise KeyboardInterrupt
 
     monkeypatch.setattr(SampleCache, "write", die)

@@ -99,7 +99,7 @@ def test_arguments_that_cannot_be_read_are_one_line_of_text(run, arguments, reas
 
 
 def test_warnings_are_events(run, words, song, monkeypatch):
-    quiet = runner.Runner.__call__
+    quiet = runner.Runner._run
 
     def noisy(self, *arguments):
         with warnings.catch_warnings():
@@ -107,7 +107,7 @@ def test_warnings_are_events(run, words, song, monkeypatch):
             warnings.warn("something is odd", stacklevel=1)
         return quiet(self, *arguments)
 
-    monkeypatch.setattr(runner.Runner, "__call__", noisy)
+    monkeypatch.setattr(runner.Runner, "_run", noisy)
     told = events(run("separate", song, *words).stderr)
     assert {"event": "warned", "track": None, "text": "something is odd"} in told
     assert told[-1] == {"event": "ended", "exit_code": 0}

@@ -111,7 +111,7 @@ def test_a_damaged_file_beside_the_stems_does_no_harm(data, model_folder):
     (data / "one" / "voice memo.m4a").write_bytes(b"nothing")
     document = run(data, model=str(model_folder), oracle=False)
     assert not document["failures"]
-    assert notes(document) == "left out: voice memo.m4a (no source of the model)"
+    assert notes(document) == "left out: voice memo.m4a (not a source of the model)"
 
 
 def test_capital_letters_in_the_names_of_files_make_no_difference(data, model_folder, estimates):

@@ -121,7 +121,7 @@ def test_killed_workers_and_servers_lose_nothing(server, model, write_song, tmp_
     manifest = json.loads(
         (tmp_path / "data" / "separated" / "tiny" / "song" / "htdemucs.json").read_text()
     )
-    assert manifest["run"]["resumed"] > 2
+    assert manifest["resumed"] > 2
     library = Library(tmp_path / "alone")
     alone = library.separate(library.assign_output(Track(str(song))), Separator(model, shifts=1))
     for stem, path in alone.files.items():

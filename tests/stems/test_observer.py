@@ -65,10 +65,8 @@ def test_seeking_changes_no_bit_and_computes_nothing_twice(
 ):
     separator = Separator(tiny_model, shifts=shifts)
     runs = []
-    run = separator._run.__call__
-    monkeypatch.setattr(
-        type(separator._run), "__call__", lambda _, x, n: runs.append(n) or run(x, n)
-    )
+    run = separator._runner._run
+    monkeypatch.setattr(separator._runner, "_run", lambda x, n: runs.append(n) or run(x, n))
     expected = separate(separator, "plain")
     count = len(runs)
     observer = Seeking(seek)

@@ -383,20 +383,17 @@ class Stop(BaseException):
 
 
 class Counting:
-    """Calls a network and counts the calls; raises Stop after `most` of them."""
+    """Calls a function and counts the calls; raises Stop after `most` of them."""
 
-    def __init__(self, network, most):
-        self.network, self.left, self.asked = network, most, 0
+    def __init__(self, function, most):
+        self.function, self.left, self.asked = function, most, 0
 
-    def __getattr__(self, name):
-        return getattr(self.network, name)
-
-    def __call__(self, mixture, length):
+    def __call__(self, windows, length):
         if self.left == 0:
             raise Stop
         self.left -= 1
         self.asked += 1
-        return self.network(mixture, length)
+        return self.function(windows, length)
 
 
 @pytest.mark.parametrize(
@@ -412,8 +409,8 @@ def test_a_stopped_separation_resumes_and_ends_the_same(
 
     def separate(out, asked):
         separator = Separator(tiny_model, shifts=shifts, batch_size=batch_size)
-        counting = Counting(separator._run, asked)
-        separator._run = counting
+        counting = Counting(separator._runner._run, asked)
+        separator._runner._run = counting
         paths = options.output_paths(track, tmp_path / out)
         resume = ResumeKey(paths.cache_file, "key")
         try:

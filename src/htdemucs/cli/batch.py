@@ -12,7 +12,7 @@ import click
 
 from htdemucs.cli import options as opt
 from htdemucs.cli.console import SignalHandler, print_error, print_status, status_console
-from htdemucs.cli.progress import ConsoleReporter, audio_errors
+from htdemucs.cli.progress import ConsoleReporter, event_reporter
 from htdemucs.events import (
     Downloading,
     Event,
@@ -125,7 +125,7 @@ def batch(
     URLs; or a URL such as s3://bucket/prefix. OUT is a folder or its URL: stems go to
     OUT/MODEL/TRACK/STEM.EXT.
     """
-    with audio_errors(progress, quiet=quiet, console=_BriefReporter()) as on_event:
+    with event_reporter(progress, quiet=quiet, console=_BriefReporter()) as on_event:
         stems, options = opt.wanted_stems(**output), opt.output_settings(**output)
         from htdemucs.batch.ray_cluster import Plan
 

@@ -11,7 +11,7 @@ import click
 from htdemucs.cli import options as opt
 from htdemucs.cli.console import print_status, print_table, status_console
 from htdemucs.cli.keyboard import Keyboard
-from htdemucs.cli.progress import ConsoleReporter, audio_errors
+from htdemucs.cli.progress import ConsoleReporter, event_reporter
 from htdemucs.cli.stdio_options import (
     exit_on_signals,
     pipe_depth_option,
@@ -121,7 +121,7 @@ def live(
     """Separate what is playing, while it plays: from one device to another, or in pipes."""
     pipes = not (input_device or output_device or sys.stdin.isatty())
     with (
-        audio_errors(progress, quiet=quiet, console=ConsoleReporter(bars=pipes)) as on_event,
+        event_reporter(progress, quiet=quiet, console=ConsoleReporter(bars=pipes)) as on_event,
         exit_on_signals(),
     ):
         from htdemucs.audio import SoundCard

@@ -32,7 +32,7 @@ from htdemucs.results import TrackResult
 
 
 @contextmanager
-def audio_errors(
+def event_reporter(
     progress: str = "bar",
     *,
     quiet: bool = False,

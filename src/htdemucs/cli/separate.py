@@ -13,7 +13,7 @@ import click
 
 from htdemucs.cli import options as opt
 from htdemucs.cli.console import SignalHandler, print_error, print_status
-from htdemucs.cli.progress import ConsoleReporter, audio_errors
+from htdemucs.cli.progress import ConsoleReporter, event_reporter
 from htdemucs.errors import HTDemucsError, SeparationError
 from htdemucs.events import Event, EventCallback, Failed, Finished, Found, Written
 from htdemucs.fsutil import model_folder
@@ -112,7 +112,7 @@ def separate(
     """
     console = ConsoleReporter(bars="," not in (device or ""))
     with (
-        audio_errors(progress, quiet=quiet, verbose=verbose, console=console) as on_event,
+        event_reporter(progress, quiet=quiet, verbose=verbose, console=console) as on_event,
         ExitStack() as stack,
     ):
         if list_models:

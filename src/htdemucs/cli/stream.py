@@ -7,7 +7,7 @@ import click
 
 from htdemucs.cli import options as opt
 from htdemucs.cli.console import print_status
-from htdemucs.cli.progress import audio_errors
+from htdemucs.cli.progress import event_reporter
 from htdemucs.cli.stdio_options import (
     exit_on_signals,
     pipe_depth_option,
@@ -69,7 +69,7 @@ def stream(
     quiet: bool,
 ) -> None:
     """Separate standard input to standard output while it arrives."""
-    with audio_errors(progress, quiet=quiet) as on_event, exit_on_signals():
+    with event_reporter(progress, quiet=quiet) as on_event, exit_on_signals():
         from htdemucs.audio import AudioPipe
         from htdemucs.fast import keep_freed_memory
         from htdemucs.separation import Separator

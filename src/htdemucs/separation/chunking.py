@@ -83,7 +83,7 @@ class SegmentGrid:
 
     def flush(self) -> Iterator[Segment]:
         """End the stream and yield the remaining segments, which its end may shorten."""
-        while self._next < self._received:
+        while self._next < self._received and self._received > 0:
             yield self._cut(min(self._options.length, self._received - self._next))
 
     def _cut(self, length: int) -> Segment:

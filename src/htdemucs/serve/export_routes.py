@@ -137,7 +137,7 @@ def _finished_track(state: AppState, row: Row) -> FinishedTrack:
     return FinishedTrack(
         {stem: state.readable_file(row["files"][stem]["path"]) for stem in row["stems"]},
         original if original.is_file() else None,
-        manifest.get("levels", {}).get("gain") or 1.0,
+        manifest.get("gain") or 1.0,
         manifest.get("output", {}).get("align") or "start",
     )
 

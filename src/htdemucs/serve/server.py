@@ -57,13 +57,16 @@ def listening_socket(host: str, port: int) -> socket.socket:
 def serve(
     settings: Settings, access: Access, listener: socket.socket, on_ready: Callable[[], None]
 ) -> None:
-    """Serve until a signal; call `on_ready` when requests are accepted.
+    """Serve on `listener` until a signal, then close it.
+
+    `on_ready` is called when requests are accepted.
 
     Raises:
         ServerError: another server uses the folder, or the database cannot be opened.
     """
-    settings.data.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        stack.enter_context(listener)
+        settings.data.mkdir(parents=True, exist_ok=True)
         stack.enter_context(file_lock(settings.data / "lock"))
         database = Database(settings.database)
         stack.callback(database.close)
