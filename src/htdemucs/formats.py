@@ -1,7 +1,8 @@
 """The audio formats that can be written, one row each, and the file extensions that are read.
 
 To add a format, add a row to `_ROWS`; the encoder, the command line, the server and the page read
-this table. A codec with a limit that has no column here also needs a line in `audio/write.py`.
+this table. A format whose tags need another scheme also needs a writer in
+`audio/tags.py`; a limit that no column describes is checked in `audio/encoding.py`.
 """
 
 from collections.abc import Mapping

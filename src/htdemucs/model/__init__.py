@@ -5,7 +5,7 @@ Start with `hybrid.py`, the forward pass in the order of the paper's figure, the
 and on the modules at the package's root only: it reads no files and chooses no devices.
 
 To add an architecture: write its configuration (a `NetworkConfig`) and its network (a `Network`),
-and name both in `registry.py`.
+name both in `registry.py` under the name of the network's class, and name its stages in `trace.py`.
 """
 
 from htdemucs.model.bag import Bag, Model

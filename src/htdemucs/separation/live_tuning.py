@@ -54,7 +54,7 @@ class LiveOption:
 
     @property
     def loss(self) -> float:
-        """DB that are lost to the best separation, interpolated from `LOSSES`."""
+        """The loss in dB against the best separation, interpolated from `LOSSES`."""
         losses = LOSSES[self.share]
         look_ahead = min(self.timing.look_ahead, max(losses))
         for (low, low_loss), (high, high_loss) in pairwise(losses.items()):

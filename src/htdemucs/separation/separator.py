@@ -267,7 +267,7 @@ class Separator:
     ) -> Iterator[Stems]:
         """Yield blocks of stems from the track's start on; those before `skip` may be zeros."""
         running = normalization == "running"
-        track = Normalization(0.0, 1.0) if normalization == "running" else normalization
+        level = Normalization(0.0, 1.0) if normalization == "running" else normalization
         max_in_flight = 1 if running else self._runner.max_in_flight  # a live track must not wait
         windows = self._runner.windows
         grid = GridOptions(self.segment_length, self.stride, windows.longest, windows.margin)
@@ -277,18 +277,18 @@ class Separator:
         ]
 
         in_flight: deque[Batch] = deque()
-        segments = segments_of((track.apply(block.cpu()) for block in blocks), passes)
+        segments = segments_of((level.apply(block.cpu()) for block in blocks), passes)
         for batch in self._runner.batches(segments):
             in_flight.append(self._submit(batch, skip, cache))
             if len(in_flight) == max_in_flight:
                 in_flight.popleft().add_to(passes)
-                yield from self._finished_stems(passes, track)
+                yield from self._finished_stems(passes, level)
         while in_flight:
             in_flight.popleft().add_to(passes)
-            yield from self._finished_stems(passes, track)
+            yield from self._finished_stems(passes, level)
         for shift_pass in passes:
             shift_pass.finish()
-        yield from self._finished_stems(passes, track)
+        yield from self._finished_stems(passes, level)
 
     def _finished_stems(
         self, passes: Sequence[ShiftPass], normalization: Normalization

@@ -162,7 +162,7 @@ def _build_network(config: TrainConfig) -> Network:
         if len(model.members) > 1:
             raise ConfigError(f"{config.init_from} is a bag; set init_from to one of its members")
         model = model.members[0]
-    seed_torch(config.seed, "surgery")
+    seed_torch(config.seed, "head transfer")
     if config.sources and config.sources != model.sources:
         return replace_sources(model, config.sources, config.renamed)
     return model

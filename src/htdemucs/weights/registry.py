@@ -209,7 +209,7 @@ def find_files(
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]}?" if close else f"known names: {', '.join(names)}"
     raise ModelNotFoundError(
-        f"no model {printable(name)}; {hint} A path or hf://namespace/name works too."
+        f"no model {printable(name)}; {hint} (a path or hf://namespace/name works, too)"
     )
 
 
