@@ -73,7 +73,7 @@ htdemucs batch table.parquet out --column file --workers 8 --address auto
     default=1,
     heading=opt.MANY,
     metavar="N",
-    help="Workers on each GPU; with 2 the GPU is busy during transfers.",
+    help="Workers on each GPU; with 2, one computes while the other copies files.",
 )
 @opt.option(
     "--address",

@@ -77,18 +77,18 @@ htdemucs live -n mini --input BlackHole --output Headphones --latency 0.5
     default="auto",
     heading=DELAY,
     metavar="SECONDS|auto",
-    help="The delay; auto: the best for this machine. The machine is measured in both cases.",
+    help="The delay; auto chooses one for this machine, which is measured in both cases.",
 )
 @opt.option(
     "--timing",
     heading=DELAY,
     metavar="SEGMENT,HOP,LOOK_AHEAD,CROSSFADE,COMPUTE",
-    help="The parts of the delay in seconds; the machine is not measured.",
+    help="Segment and parts of the delay, in seconds; the machine is not measured.",
 )
 @opt.flag(
     "--fresh",
     heading=PIPES,
-    help="Discard the input until the network is ready; for recorders.",
+    help="Discard input that arrives before the network is ready, as from a recorder.",
 )
 @raw_option
 @pipe_format_option

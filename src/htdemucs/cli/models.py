@@ -14,7 +14,7 @@ from htdemucs.errors import CheckpointError, ExportError
 @opt.command("models", examples="htdemucs models\nhtdemucs models --json")
 @opt.flag("--json", "as_json", help="Print a JSON list.")
 def models(as_json: bool) -> None:
-    """List the models with names: sources, size, licence, and whether they are downloaded."""
+    """List the named models: sources, size, licence, and whether they are downloaded."""
     print_models(as_json)
 
 
@@ -66,8 +66,8 @@ def convert(model: str, target: Path, repo: Path | None) -> None:
     """Convert a model to another format.
 
     MODEL is a name, a signature, hf://namespace/name or a path. TARGET is a folder for config.json
-    and model.safetensors; or, for a single network, a file ending in .safetensors in the published
-    package's format.
+    and model.safetensors; or, for a single network, a file ending in .safetensors in the format of
+    the demucs package.
     """
     from htdemucs.model import Bag
     from htdemucs.weights import demucs_format, load_model, save_model

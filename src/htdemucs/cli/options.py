@@ -154,7 +154,7 @@ device_option = option(
     "--device",
     heading=MODEL,
     metavar="DEVICE",
-    help="Such as cuda, mps or cpu; by default the first of these that this machine has.",
+    help="cuda, mps, cpu or another; by default the first of these that this machine has.",
 )
 compile_option = flag(
     "--compile",
@@ -166,7 +166,7 @@ skip_existing_option = option(
     "--skip-existing/--no-skip-existing",
     default=True,
     heading=MANY,
-    help="Skip tracks whose htdemucs.json records the same work.",
+    help="Skip tracks that are finished, according to their htdemucs.json.",
 )
 json_option = flag(
     "--json", "as_json", heading=SCRIPTS, help="Print a summary as JSON on standard output."
@@ -189,7 +189,7 @@ def precision_option(default: str) -> Decorator[Any]:
         type=choice("auto", "fp32", "bf16", "fp16"),
         default=default,
         heading=QUALITY,
-        help="Precision of the network's products; auto: the fastest that the device supports.",
+        help="Precision of the network's matrix products; auto: by the device's capabilities.",
     )
 
 
@@ -335,7 +335,7 @@ output_options = _all(
         type=choice("rescale", "clamp", "none"),
         default="rescale",
         heading=OUTPUT,
-        help="If a stem clips: lower all stems, cut its peaks, or do nothing.",
+        help="If a stem would clip: lower all stems, cut off its peaks, or do nothing.",
     ),
     option(
         "--align",

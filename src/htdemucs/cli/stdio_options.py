@@ -21,7 +21,7 @@ raw_option = opt.option(
     "--raw",
     metavar="SAMPLES,HZ,CHANNELS",
     heading=opt.OUTPUT,
-    help="Standard input has no header, as in s16le,44100,2.",
+    help="Read samples without a header from standard input, such as s16le,44100,2.",
 )
 pipe_format_option = opt.option(
     "--format",

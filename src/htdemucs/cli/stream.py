@@ -68,7 +68,7 @@ def stream(
     progress: str,
     quiet: bool,
 ) -> None:
-    """Separate standard input to standard output while it arrives."""
+    """Separate audio from standard input as it arrives; write stems to standard output."""
     with event_reporter(progress, quiet=quiet) as on_event, exit_on_signals():
         from htdemucs.audio import AudioPipe
         from htdemucs.fast import keep_freed_memory

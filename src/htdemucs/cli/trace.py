@@ -23,7 +23,7 @@ from htdemucs.cli.console import print_table
 )
 @opt.flag("--json", "as_json", help="Print a JSON list.")
 def trace(name: str, samples: int | None, language: Literal["en", "zh"], as_json: bool) -> None:
-    """Show the size of the data at every stage of the network. Needs no weights."""
+    """Show the shape of the data after every stage of the network. Needs no weights."""
     from htdemucs.model.trace import trace as trace_stages
     from htdemucs.weights.load import known_config
 

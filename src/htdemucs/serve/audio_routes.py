@@ -34,7 +34,7 @@ def pcm(
     tempo: Annotated[float, Query(ge=0.5, le=2)] = 1.0,
     pitch: Annotated[float, Query(ge=-12, le=12, description="Semitones.")] = 0.0,
 ) -> Response:
-    """Return samples after a frame, up to the first part that is not separated yet.
+    """Return samples from a frame on, up to the first part that is not separated yet.
 
     int16, little-endian, as `[frame][lane][channel]`. The header `X-Frames` has the number of
     frames; the status is 204 if there are none yet. At another tempo `from` and `frames` count in

@@ -96,7 +96,8 @@ def _stem_values(text: str) -> dict[str, float]:
 def export(state: StateDep, track: TrackId, choices: Annotated[Choices, Query()]) -> Response:
     """Return a finished track's stem, all stems as zip, a .stem.mp4 for DJ programs, or a mix.
 
-    `from`, `to`, `tempo` and `pitch` do not apply to the .stem.mp4, and exclude `residual`.
+    `from`, `to`, `tempo` and `pitch` do not apply to the .stem.mp4, and cannot be combined with
+    `residual`.
     """
     row = state.tracks.row(track)
     name = str(row["name"]).rpartition(".")[0] or str(row["name"])

@@ -30,7 +30,7 @@ def tracks(
     offset: Offset = 0,
     limit: Limit = MAX_PAGE_SIZE,
 ) -> Document:
-    """List tracks: jobs first, then the newest."""
+    """List tracks: those being separated or queued first, then the newest."""
     names = [name.strip() for name in states.split(",") if name.strip()]
     if not set(names) <= set(STATES):
         raise BadRequestError(f"there is no such state; choose from {', '.join(STATES)}")
@@ -65,7 +65,7 @@ async def events(
 
 @router.post("/tracks/{track}/cancel")
 def cancel(state: StateDep, track: str) -> Document:
-    """Stop a job. What is finished is kept, so that a retry resumes."""
+    """Cancel a track's separation. The finished part is kept, so that a retry resumes."""
     state.jobs.cancel(track)
     return state.tracks.get(track)
 
@@ -89,7 +89,7 @@ def first(state: StateDep, track: str) -> Document:
 
 @router.post("/tracks/{track}/seek")
 async def seek(state: StateDep, request: Request, track: str) -> Document:
-    """Separate the part after a frame next. The body is `{"frame": 123}`."""
+    """Next, separate the part that begins at a frame. The body is `{"frame": 123}`."""
     frame = (await read_json(request)).get("frame")
     if not isinstance(frame, int) or isinstance(frame, bool) or not 0 <= frame < 1 << 40:
         raise BadRequestError("frame must be an integer from 0 on")

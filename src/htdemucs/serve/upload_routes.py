@@ -73,8 +73,8 @@ async def add_track(
 ) -> Document:
     """Add a track.
 
-    The body is its file, or a form with the file, whose other fields replace the parameters, or
-    JSON that names a track or a file of the library.
+    The body is the track's file; or a form with the file, whose other fields replace the
+    parameters; or JSON that names a known track or a file of the library.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":

@@ -76,7 +76,7 @@ class AugmentConfig:
         tilt: greatest tilt of a source's spectrum in decibels per octave.
         saturate: probability that a source is softly clipped.
         effects: probability that a source goes through a random chain of equaliser, compressor,
-            distortion, chorus or phaser or flanger, echo, width and reverb.
+            distortion, modulation (chorus, phaser or flanger), echo, width and reverb.
         pan: greatest distance by which a source is panned to one side; 1 is hard left or right.
         width: greatest change of a source's stereo width as a fraction.
         lowpass: probability that mixture and sources are low-passed at 10 kHz or more, as in lossy
@@ -178,13 +178,13 @@ class TrainConfig:
 
     Attributes:
         out: folder of the run, for the checkpoint, the log, and the best and last model.
-        model: `kind` (HTDemucs, the default, HDemucs or Demucs) and fields of its configuration, to
+        model: `kind` (HDemucs, Demucs or, by default, HTDemucs) and fields of its configuration, to
             train from scratch.
         init_from: a model to start from instead, by any name or path that `load_model` takes.
         sources: names of the stems to separate; by default those of the model. Sources that
             `init_from` has keep their weights; the last layers of the others start with random
             weights.
-        renamed: new name of a source to the source of `init_from` whose last layers it gets.
+        renamed: maps a new source to the source of `init_from` whose last layers it gets.
         per_source: train one copy for each source, whose loss is that source's, and collect the
             copies in a bag, like `htdemucs_ft`.
         data: the music, and how it is cut.
