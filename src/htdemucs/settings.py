@@ -16,8 +16,8 @@ class EngineSettings:
         batch_size: segments in a batch; by default 1 on a CPU and as many as should fit on a GPU.
             When a GPU's memory is full, batches become smaller; if it is too small for one segment,
             the CPU takes over, with a warning.
-        precision: precision of the network's products: fp32, bf16, fp16, or auto for the fastest
-            one that the device supports well.
+        precision: precision of the network's matrix products: fp32, bf16, fp16, or auto for the
+            fastest one that the device supports well.
         compiled: use torch.compile, for GPUs. The start is slow, the first one most.
         seed: seed of the random lead-ins. The same seed gives the same result.
         split: False refuses tracks longer than one segment instead of cutting them.

@@ -2,10 +2,11 @@
 
 import os
 import shutil
+from dataclasses import fields
 
 import pytest
 
-from htdemucs.batch import remote
+from htdemucs.batch import ray_cluster, remote
 from htdemucs.batch.ray_cluster import ResultTable, WorkerInfo
 from htdemucs.results import TrackResult
 
@@ -36,3 +37,11 @@ def test_the_table_keeps_the_order_and_any_name(tmp_path):
     shutil.rmtree(tmp_path / "new")
     ResultTable().write(str(tmp_path / "empty.parquet"))
     assert parquet.read_table(tmp_path / "empty.parquet").num_rows == 0
+
+
+def test_the_table_has_a_column_for_every_field_of_a_result():
+    pytest.importorskip("pyarrow")
+    columns = set(ray_cluster._schema().names)
+    assert columns == {field.name for field in fields(TrackResult)} | {
+        "position", "worker", "device", "crash_count",
+    }  # fmt: skip

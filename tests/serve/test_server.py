@@ -222,6 +222,16 @@ def test_workers_that_keep_dying_are_restarted_after_growing_delays(supervisor):
     assert len(started) == count + 1
 
 
+def test_nothing_is_queued_again_while_a_restart_waits(supervisor, state):
+    supervising, started = supervisor
+    for _ in range(10):  # until a restart has to wait
+        started[-1].code = 1
+        supervising.check()
+    count, version = len(started), state.database.version()
+    supervising.check()
+    assert (len(started), state.database.version()) == (count, version)
+
+
 def test_settings_reach_the_worker_whole(tmp_path, settings):
     assert Settings.from_json(json.loads(json.dumps(settings.as_json()))) == settings
 

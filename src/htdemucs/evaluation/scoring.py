@@ -20,6 +20,7 @@ from htdemucs.evaluation.estimates import Estimates, Estimator
 from htdemucs.evaluation.metrics import SILENCE, ScoreMeter, StemScores
 from htdemucs.evaluation.oracle import ideal_ratio_masks
 from htdemucs.fast.runtime import threads
+from htdemucs.settings import EngineSettings
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class EvaluationOptions:
     estimates: Path | None = None
     stems: tuple[str, ...] | None = None
     device: str | None = None
-    shifts: int = 1
-    overlap: float = 0.25
+    shifts: int = EngineSettings.shifts
+    overlap: float = EngineSettings.overlap
     segment: float | None = None
     batch_size: int | None = None
     precision: str = "fp32"

@@ -128,7 +128,7 @@ class Separator:
 
     @property
     def precision(self) -> str:
-        """Precision of the network's products: fp32, bf16 or fp16."""
+        """Precision of the network's matrix products: fp32, bf16 or fp16."""
         return self._runner.precision
 
     @property

@@ -49,7 +49,9 @@ class Supervisor:
         overdue = self._jobs.workers_to_release()
         for worker in self._workers:
             if worker.is_dead():
-                self._jobs.requeue(worker.name)
+                if not worker.is_requeued:
+                    self._jobs.requeue(worker.name)
+                    worker.is_requeued = True
                 worker.restart_after_delay()
             elif worker.name in overdue:
                 worker.count_down_to_kill()
@@ -67,6 +69,7 @@ class _WorkerProcess:
 
     def start(self) -> None:
         self._time_to_release = RELEASE_TIMEOUT
+        self.is_requeued = False  # whether the job of the dead process is in the queue again
         self.name = secrets.token_hex(8)
         # With several workers, OpenMP threads that spin while they wait would slow others down.
         wait = {"OMP_WAIT_POLICY": "PASSIVE"} if self._settings.workers > 1 else {}

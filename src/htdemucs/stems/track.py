@@ -35,7 +35,7 @@ def separate_file(
 ) -> TrackResult:
     """Separate a file into `out_dir`.
 
-    Stems have the track's own sample rate and, in lossless formats, exactly its length. See
+    Stems have the track's own sample rate, if the format allows it, and exactly its length. See
     `OutputOptions` for names, formats and levels. `on_progress` is called with the events of the
     track (`htdemucs.events`): Started, Progress, Warned, Written, Finished.
 

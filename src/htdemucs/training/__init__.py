@@ -4,7 +4,8 @@ Start reading at `trainer.py` (the loop), then `run.py` (builds the loop from a 
 `dataloader.py` (the examples). This package imports evaluation and everything below it; only the
 command line imports this package. To add an augmentation: a documented field in `AugmentConfig`
 (config.py) and a block with its own random generator in augment.py. To add a loss: a function in
-`ERRORS` (losses.py). To add an optimiser: `build_optimizer` (optim.py).
+`ERRORS` (losses.py) and its name in `OptimConfig.loss` (config.py). To add an optimiser:
+`build_optimizer` (optim.py).
 """
 
 from htdemucs.training.config import TrainConfig, read_config
