@@ -3,6 +3,7 @@
 # make page   tests the page in Chromium
 # make docs   builds the site of the documents in build/docs
 # make sanitize  tests the kernels with AddressSanitizer and UndefinedBehaviorSanitizer
+# make lowest    runs every command with the lowest versions of its dependencies
 # make bench  compares with the published package (SONG=... for a song of your own): half an hour
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DIFFQ := $(VENV)/.diffq
 
-.PHONY: demo test page docs lint slow sanitize bench clean
+.PHONY: demo test page docs lint slow sanitize lowest bench clean
 SONG ?= examples/song.flac
 
 demo: $(READY)
@@ -64,6 +65,15 @@ sanitize: $(READY) $(SANITIZED)/run_kernels $(foreach b,$(OWN) avx512 avx512bf16
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 \
 		$(BIN)/pytest tests/fast --kernels $(SANITIZED) --hypothesis-profile=thorough
+
+# torch stays as in constraints.txt, because old CPU builds are not on PyPI.
+LOWEST := build/lowest
+lowest:
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(PYTHON) tests/lowest/versions.py > $(LOWEST)/constraints.txt
+	grep '^torch==' constraints.txt >> $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt '.[train,batch,server,live,export]'
+	$(LOWEST)/bin/python tests/lowest/smoke.py
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

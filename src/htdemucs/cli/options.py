@@ -96,7 +96,7 @@ def number(low: float, high: float = math.inf) -> Callable[..., Any]:
     return check
 
 
-def choice(*values: str) -> click.Choice[str]:
+def choice(*values: str) -> "click.Choice[str]":  # generic since click 8.2
     """Return the type of an option that takes one of these values, in upper or lower case."""
     return click.Choice(values, case_sensitive=False)
 

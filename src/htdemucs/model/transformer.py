@@ -29,7 +29,7 @@ def spectral_positions(bins: int, frames: int, channels: int, device: torch.devi
     and cosines alternate.
     """
     half = channels // 2
-    rate = torch.exp(torch.arange(0, half, 2, device=device) * (-math.log(MAX_PERIOD) / half))
+    rate = torch.exp(torch.arange(0.0, half, 2, device=device) * (-math.log(MAX_PERIOD) / half))
 
     def waves(count: int) -> Tensor:
         phase = torch.arange(count, device=device)[:, None] * rate
