@@ -57,7 +57,7 @@ def test_models_states_licences_and_guesses_none(run):
         assert row["license"] == ("mit" if ours else None)
         assert (row["license_read"] is None) == ours
     table = run("models").stdout
-    assert table.count("not stated (checked 2026-") == len(rows) - 1
+    assert table.count("not stated (checked") == len(rows) - 1
     assert table.count("MIT tag") == 1
 
 
