@@ -136,12 +136,11 @@ def test_a_signal_ends_a_stream_that_nobody_reads(model_folder):
     ],
     ids=" ".join,
 )
-def test_impossible_requests_end_with_one_line(model_folder, words, match):
-    process = start(model_folder, *words)
-    output, messages = process.communicate(b"")
-    assert (process.returncode, output) == (1 if "s16,44100,2" in words else 2, b"")
-    assert match in messages.decode()
-    assert len(messages.splitlines()) == 1
+def test_impossible_requests_end_with_one_line(run, model_folder, words, match):
+    result = run("stream", "-d", "cpu", "-n", model_folder, *words)
+    assert (result.exit_code, result.stdout) == (1 if "s16,44100,2" in words else 2, "")
+    [line] = result.stderr.splitlines()
+    assert match in line
 
 
 def test_silence_and_nothing(model_folder):
