@@ -92,6 +92,12 @@ def test_help_and_version_name_every_command(run):
     assert run("--version").stdout.startswith("htdemucs ")
 
 
+def test_without_a_command_the_help_is_printed(run):
+    result = run()
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == run("--help").stdout
+
+
 def test_help_and_the_package_import_no_torch():
     program = (
         "import sys, htdemucs, htdemucs.cli.main\n"

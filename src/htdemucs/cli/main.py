@@ -61,10 +61,20 @@ class CommandGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group("htdemucs", cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    "htdemucs",
+    cls=CommandGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    subcommand_metavar="COMMAND [ARGS]...",
+    invoke_without_command=True,  # what click does without a command depends on its version
+)
 @click.version_option(__version__, message="htdemucs %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Split songs into drums, bass, other and vocals with Hybrid Transformer Demucs."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(2)
 
 
 for commands in SECTIONS.values():
