@@ -8,7 +8,6 @@ unreachable, progress events, and errors of one line.
 import contextlib
 import hashlib
 import http.client
-import inspect
 import logging
 import os
 import re
@@ -155,11 +154,8 @@ def _call_hub_client(repository: str, filename: str, options: HubOptions) -> Pat
 
     online = not options.local_files_only
     with hub_errors(f"{repository}/{filename}", DownloadError, online=online):
-        known = inspect.signature(hf_hub_download).parameters
-        bar: dict[str, Any] = {}
-        if "tqdm_class" in known:  # clients before 1.0 lack it
-            bar["tqdm_class"] = _progress_bar_class(filename)
-        return Path(hf_hub_download(repository, filename, **vars(options), **bar))
+        bar = _progress_bar_class(filename)
+        return Path(hf_hub_download(repository, filename, **vars(options), tqdm_class=bar))
 
 
 @contextmanager
