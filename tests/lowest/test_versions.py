@@ -1,25 +1,48 @@
-"""The lower bounds of pyproject.toml, as `make lowest` reads them."""
+"""The lowest versions, which `make lowest` installs, are those of pyproject.toml."""
+
+import tomllib
 
 import pytest
 
-from lowest.versions import PYPROJECT, lowest_versions
+from lowest.versions import ROOT, lowest_versions
 
-PROJECT = "[project]\ndependencies = [{}]\n[project.optional-dependencies]\nserver = [{}]\n"
-
-
-def test_every_dependency_has_a_plain_lower_bound():
-    versions = lowest_versions(PYPROJECT.read_text(encoding="utf-8"))
-    assert {"numpy", "av", "click", "fastapi", "ray", "onnx"} <= set(versions)
-    assert "torch" not in versions
+TORCH = "torch==2.13.0\n"
 
 
-@pytest.mark.parametrize("line", ['"click"', '"click==8.1"', '"click>=8.1,<9"'])
-def test_other_requirements_are_refused(line):
-    assert lowest_versions(PROJECT.format('"a>=1"', '"b>=2"')) == {"a": "1", "b": "2"}
-    with pytest.raises(ValueError, match="not of the form"):
-        lowest_versions(PROJECT.format(line, '"b>=2"'))
+def of(*dependencies, train=()):
+    """Return what a pyproject.toml with these dependencies gives."""
+    extras = f"train = {list(train)}\ndev = ['pytest']\ndocs = ['sphinx<9']"
+    text = (
+        f"[project]\ndependencies = {list(dependencies)}\n[project.optional-dependencies]\n{extras}"
+    )
+    return lowest_versions(text, TORCH)
 
 
-def test_two_bounds_of_one_package_must_agree():
-    with pytest.raises(ValueError, match="two lower bounds"):
-        lowest_versions(PROJECT.format('"a>=1"', '"a>=2"'))
+def test_every_dependency_of_a_user_is_there():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lines = lowest_versions(text, (ROOT / "constraints.txt").read_text(encoding="utf-8"))
+    project = tomllib.loads(text)["project"]
+    extras = project["optional-dependencies"]
+    assert {"docs", "dev"} < set(extras)
+    groups = [extras[name] for name in extras if name not in ("docs", "dev")]
+    wanted = {line for group in [project["dependencies"], *groups] for line in group}
+    assert len(lines) == len(wanted)
+    assert {line.replace("==", ">=") for line in lines[1:]} < wanted  # the first is torch
+
+
+def test_versions_and_extras_are_kept_and_torch_is_pinned():
+    found = of("torch>=2.6", "ray[data]>=2.40", train=["a-b.c>=2026.1", "ray[data]>=2.40"])
+    assert found == ["torch==2.13.0", "ray[data]==2.40", "a-b.c==2026.1"]
+
+
+@pytest.mark.parametrize(
+    "line", ["a", "a==1", "a~=1.0", "a>1", "a>=1,<2", "a >= 1", "a>=1; python_version<'3.12'"]
+)
+def test_a_line_that_is_not_a_plain_bound_is_an_error(line):
+    with pytest.raises(ValueError, match="must be like 'name>=version'"):
+        of("torch>=2.6", train=[line])
+
+
+def test_two_bounds_of_a_package_are_an_error():
+    with pytest.raises(ValueError, match="numpy has two"):
+        of("torch>=2.6", "numpy>=1", train=["numpy>=2"])

@@ -1,34 +1,38 @@
-"""Print, as constraints for pip, the lowest version of each package that pyproject.toml allows."""
+"""Print, as requirements for pip, the lowest version of each package that pyproject.toml allows.
+
+torch is the exception: its older builds for CPUs are not on PyPI, so constraints.txt says which.
+"""
 
 import re
 import tomllib
 from pathlib import Path
 
-PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
-PINNED = {"torch"}  # by constraints.txt: old CPU builds are not on PyPI
-DEVELOPERS_ONLY = {"dev", "docs"}  # extras
-REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[\w,-]+\])?>=([\w.]+)")
+ROOT = Path(__file__).parents[2]
+OF_DEVELOPERS = {"docs", "dev"}  # what these bring is pinned by constraints.txt, and no command
+BOUND = re.compile(r"(?P<name>[\w.-]+)(?P<extras>\[[\w,-]+\])?>=(?P<version>\d[\w.]*)")
 
 
-def lowest_versions(pyproject: str) -> dict[str, str]:
-    """Return the lowest version by package, of what a user of any extra installs.
+def lowest_versions(pyproject: str, constraints: str) -> list[str]:
+    """Return a line `name[extras]==version` for each package that a user of any extra installs.
 
     Raises:
-        ValueError: a requirement is not a plain lower bound.
+        ValueError: a dependency is not written as `name>=version`, or has two lowest versions.
     """
     project = tomllib.loads(pyproject)["project"]
     extras = project["optional-dependencies"]
-    groups = [project["dependencies"], *(extras[e] for e in extras if e not in DEVELOPERS_ONLY)]
-    versions: dict[str, str] = {}
-    for line in (line for group in groups for line in group):
-        bound = REQUIREMENT.fullmatch(line.strip())
+    groups = [extras[name] for name in extras if name not in OF_DEVELOPERS]
+    lowest: dict[str, str] = {}
+    for line in [*project["dependencies"], *(line for group in groups for line in group)]:
+        bound = BOUND.fullmatch(line)
         if bound is None:
-            raise ValueError(f"{line!r} is not of the form package>=version")
-        if versions.setdefault(bound[1], bound[2]) != bound[2]:
-            raise ValueError(f"{bound[1]} has two lower bounds")
-    return {name: version for name, version in versions.items() if name not in PINNED}
+            raise ValueError(f"pyproject.toml: {line!r} must be like 'name>=version'")
+        requirement = f"{bound['name']}{bound['extras'] or ''}=={bound['version']}"
+        if lowest.setdefault(bound["name"], requirement) != requirement:
+            raise ValueError(f"pyproject.toml: {bound['name']} has two lowest versions")
+    [lowest["torch"]] = re.findall(r"^torch==.*$", constraints, re.M)
+    return list(lowest.values())
 
 
 if __name__ == "__main__":
-    for name, version in lowest_versions(PYPROJECT.read_text(encoding="utf-8")).items():
-        print(f"{name}=={version}")
+    files = (ROOT / "pyproject.toml", ROOT / "constraints.txt")
+    print(*lowest_versions(*(file.read_text(encoding="utf-8") for file in files)), sep="\n")
