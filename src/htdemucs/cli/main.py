@@ -4,7 +4,6 @@ import shlex
 import signal
 import sys
 import warnings
-from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -20,6 +19,7 @@ from htdemucs.cli.models import convert, export, models
 from htdemucs.cli.progress import exit_code, one_line
 from htdemucs.cli.separate import separate
 from htdemucs.cli.serve import serve
+from htdemucs.cli.standard_streams import prepare_standard_streams
 from htdemucs.cli.stream import stream
 from htdemucs.cli.trace import trace
 from htdemucs.cli.train import train
@@ -40,7 +40,10 @@ class CommandGroup(click.Group):
         """Run a command line and exit."""
         try:
             code = super().main(*args, **settings | {"standalone_mode": False})
-        except (click.ClickException, HTDemucsError) as error:
+            sys.stdout.flush()
+        except click.exceptions.Exit as ending:  # while standard output was flushed
+            code = ending.exit_code
+        except (click.ClickException, HTDemucsError, OSError) as error:
             print_error(one_line(error))
             code = exit_code(error)
         sys.exit(code or 0)
@@ -90,7 +93,6 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
 def main() -> NoReturn:
     """Run the command line of this process, and exit."""
     signal.signal(signal.SIGINT, _stop)
-    if isinstance(sys.stdout, TextIOWrapper):  # a terminal cannot show every file name
-        sys.stdout.reconfigure(errors="backslashreplace")
+    prepare_standard_streams()
     warnings.showwarning = print_warning
     cli.main()

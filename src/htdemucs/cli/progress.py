@@ -162,7 +162,7 @@ def _json_lines() -> Iterator[JsonReporter]:
     except SystemExit as ending:
         code = ending.code if isinstance(ending.code, int) else 1
         raise
-    except (HTDemucsError, click.ClickException) as error:
+    except (HTDemucsError, click.ClickException, OSError) as error:
         reporter(Failed(None, one_line(error)))
         code = exit_code(error)
         sys.exit(code)
@@ -185,6 +185,8 @@ def exit_code(error: Exception) -> int:
 
 def one_line(error: Exception) -> str:
     """Return an error's message; for invalid arguments, with the command that prints help."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if not isinstance(error, click.UsageError):
         return str(error)
     path = error.ctx.command_path if error.ctx else "htdemucs"

@@ -10,12 +10,11 @@ import click
 
 from htdemucs.cli import options as opt
 from htdemucs.cli.console import SignalHandler
+from htdemucs.cli.standard_streams import StandardOutput
 from htdemucs.errors import SeparationError
 
 if TYPE_CHECKING:
     from htdemucs.audio import PipeWriter, RawFormat
-
-BROKEN_PIPE = 141  # the usual exit code of a process ended by SIGPIPE
 
 raw_option = opt.option(
     "--raw",
@@ -62,15 +61,13 @@ def refuse_terminals() -> None:
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """End the command with the usual exit code on a signal or a closed pipe."""
+    """End the command with the usual exit code on a signal."""
     signals = SignalHandler()
     with signals:
         try:
             yield
         except KeyboardInterrupt:
             raise click.exceptions.Exit(signals.exit_code) from None
-        except BrokenPipeError:
-            raise click.exceptions.Exit(BROKEN_PIPE) from None
 
 
 def standard_input() -> BinaryIO:
@@ -93,7 +90,7 @@ def standard_output(
 
     raw, depth = file_format == "raw", int(bit_depth)
     with (
-        open(sys.stdout.fileno(), "wb", 0, closefd=False) as file,
+        StandardOutput() as file,
         PipeWriter(file, rate, channels, depth, raw=raw) as writer,
     ):
         yield writer
