@@ -64,7 +64,7 @@ def prepare_standard_streams() -> None:
         if getattr(sys, name) is None:  # closed: it becomes the null device
             descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest number, that of the stream
             os.set_inheritable(descriptor, True)
-            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
     sys.stdout = _text(StandardOutput())  # a terminal cannot show every file name
     sys.stderr = _text(_ErrorOutput(sys.stderr.fileno(), "wb", closefd=False))
 

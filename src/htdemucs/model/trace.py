@@ -15,7 +15,7 @@ from htdemucs.model.hdemucs import HDemucs
 from htdemucs.model.htdemucs import HTDemucs
 from htdemucs.model.hybrid import HybridNetwork
 from htdemucs.model.network import Network
-from htdemucs.model.registry import build
+from htdemucs.model.registry import network_class
 from htdemucs.model.transformer import CrossDomainTransformer
 
 Language = Literal["en", "zh"]
@@ -91,9 +91,8 @@ def trace(config: NetworkConfig, samples: int, language: Language = "en") -> lis
     """
     if samples < 1:
         raise ConfigError(f"samples must be at least 1, not {samples}")
-    with torch.device("meta"):
-        model = build(config).eval()
-        mixture = torch.empty(1, config.audio_channels, samples)
+    model = network_class(config).empty(config).eval().to("meta")
+    mixture = torch.empty(1, config.audio_channels, samples, device="meta")
     labels = _LABELS[language]
     with torch.no_grad():
         if isinstance(model, HybridNetwork):

@@ -148,8 +148,7 @@ def _nested(node: Any, tensors: dict[str, Tensor]) -> Any:
 
 def _published_shapes(config: NetworkConfig, available: int) -> dict[str, torch.Size]:
     """Return the shapes of the published network's parameters; the file holds so many values."""
-    with torch.device("meta"):
-        state = empty_network(config, available).state_dict()
+    state = empty_network(config, available).state_dict()
     published_name = key_mapping(config)
     names = {published_name(ours): value for ours, value in state.items()}
     return {name: _as_convolution(name, value).shape for name, value in names.items()}

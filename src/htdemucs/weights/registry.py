@@ -17,15 +17,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from htdemucs.errors import CheckpointError, DownloadError, ModelNotFoundError
 from htdemucs.fsutil import user_cache
-from htdemucs.model import NetworkConfig, build
+from htdemucs.model import NetworkConfig
 from htdemucs.model.bag import needed_members
 from htdemucs.model.config import Seconds, exact_seconds
-from htdemucs.model.registry import CONFIGS
+from htdemucs.model.registry import CONFIGS, network_class
 from htdemucs.weights import native_format
 from htdemucs.weights.build import is_weight_table, printable
 from htdemucs.weights.download import (
@@ -140,8 +139,8 @@ def named_models() -> list[dict[str, Any]]:
 @cache
 def _network_bytes(signature: str) -> int:
     """Return the bytes of an official network in float16, as far as its sizes are known."""
-    with torch.device("meta"):
-        return 2 * sum(p.numel() for p in build(official_config(signature)).parameters())
+    config = official_config(signature)
+    return 2 * sum(p.numel() for p in network_class(config).empty(config).parameters())
 
 
 def _license_fields(license: License) -> dict[str, str | None]:
