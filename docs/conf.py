@@ -24,19 +24,25 @@ include_patterns = [
     "src/htdemucs/weights/mini/README.md",
 ]
 exclude_patterns = [".*", "build", "dist", "separated", "recipes/mini/data*", "recipes/mini/run*"]
+# In the order in which a newcomer needs them. A line with a colon is the caption of what follows.
 NAVIGATION = [
+    "Use:",
     "docs/getting-started",
-    "docs/command-line",
-    "docs/many-files",
-    "docs/pipes-and-live",
     "docs/models",
+    "docs/many-files",
     "docs/page",
-    "docs/http-api",
+    "docs/pipes-and-live",
+    "docs/troubleshooting",
+    "docs/speed",
+    "docs/command-line",
+    "Programs:",
     "docs/python-api",
+    "docs/http-api",
+    "docs/migrating",
+    "Networks:",
     "docs/training",
     "docs/evaluation",
-    "docs/migrating",
-    "docs/speed",
+    "Project:",
     "docs/architecture",
     "CONTRIBUTING",
     "CHANGELOG",
@@ -56,7 +62,13 @@ html_title = f"htdemucs {version}"
 def add_navigation(_app: Sphinx, document: str, source: list[str]) -> None:
     """Append the navigation to README.md, where the code host would show it as text."""
     if document == root_doc:
-        source[0] += "\n".join(["", "```{toctree}", ":hidden:", "", *NAVIGATION, "```", ""])
+        for entry in NAVIGATION:
+            if entry.endswith(":"):
+                closing = "" if entry == NAVIGATION[0] else "\n```\n"
+                source[0] += f"{closing}\n```{{toctree}}\n:hidden:\n:caption: {entry[:-1]}\n"
+            else:
+                source[0] += f"\n{entry}"
+        source[0] += "\n```\n"
 
 
 def setup(app: Sphinx) -> None:
