@@ -78,7 +78,8 @@ def fresh_folder(path: Path) -> Path:
 def model_folder(name: str) -> str:
     """Return the name of the output folder for a model: the model's name as part of a path."""
     if not name.startswith("hf://") and Path(name).exists():
-        return Path(name).resolve().stem or "model"
+        path = Path(name).resolve()
+        return (path.name if path.is_dir() else path.stem) or "model"
     return name.removeprefix("hf://").replace("/", "_").lstrip(".") or "model"
 
 

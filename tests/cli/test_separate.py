@@ -160,10 +160,16 @@ def test_no_split_refuses_a_long_track(run, model_folder, song, tmp_path):
 
 def test_list_models_prints_names(run, tmp_path):
     assert "htdemucs_6s" in run("separate", "--list-models").stdout
-    (tmp_path / "abc123-ffffffff.th").touch()
-    (tmp_path / "mine.yaml").touch()
+    for name in ("abc123-ffffffff.th", "plain.th", "two-parts-ffffffff.th", "a.yaml", "b.yml"):
+        (tmp_path / name).touch()
     result = run("separate", "--list-models", "--repo", tmp_path)
-    assert result.stdout.split() == ["abc123", "mine"]
+    assert result.stdout.split() == ["a", "abc123", "b", "plain", "two-parts"]
+
+
+def test_each_version_of_a_model_has_its_own_output_folder(run, model_folder, song, tmp_path):
+    version = model_folder.rename(tmp_path / "v1.1")
+    assert run("separate", song, "-n", version, "-o", tmp_path / "out").exit_code == 0
+    assert len(list(tmp_path.glob("out/v1.1/A song/*.wav"))) == 4
 
 
 def test_quiet_prints_nothing_but_each_error_once(run, model_folder, song, tmp_path):

@@ -127,8 +127,10 @@ def test_standard_output_takes_one_stem_of_one_track(run, model_folder, album):
     result = run("separate", album / "one.flac", "-n", model_folder, "-o", "-")
     assert "one stem" in result.stderr
     words = ("--stems", "bass", "-n", model_folder, "-o", "-")
-    result = run("separate", album, *words)
-    assert "one track" in result.stderr
+    for several in (album, album / "*"):
+        result = run("separate", several, *words)
+        assert "standard output takes one track, not" in result.stderr
+        assert result.exit_code == 2
     result = run("separate", album / "missing.wav", *words)
     assert result.exit_code == 1
     assert result.stdout == ""

@@ -345,9 +345,10 @@ def test_a_dead_worker_s_track_is_next_again(state, songs):
 def test_a_track_that_kills_its_workers_fails(state, songs):
     for _ in range(MAX_CRASHES):
         assert state.jobs.claim("dead")["id"] == songs[0]
+        state.jobs.request_seek(songs[0], 9)
         state.jobs.requeue("dead")
     row = state.tracks.row(songs[0])
-    assert row["state"] == "failed"
+    assert (row["state"], row["seek_frame"]) == ("failed", None)
     assert "ended several times" in row["error"]
     assert state.jobs.claim("worker")["id"] == songs[1]
     state.jobs.enqueue(songs[0])

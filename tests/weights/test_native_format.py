@@ -115,6 +115,12 @@ def test_stored_as_float16_where_that_loses_nothing(model, saved, tmp_path):
     assert_same(finer, load_model(tmp_path / "finer", device="cpu"))
 
 
+def test_stems_select_the_networks_of_a_bag_in_a_folder(bag, tmp_path):
+    save_model(bag, tmp_path / "bag")
+    stem = bag.sources[-1]
+    assert load_model(tmp_path / "bag", device="cpu", stems=[stem]).sources == (stem,)
+
+
 def test_a_network_that_a_bag_holds_twice_is_stored_once(model, tmp_path):
     finer = HTDemucs(model.config)
     save_model(Bag([finer, finer]), tmp_path / "twice")

@@ -137,7 +137,7 @@ def separate(
         }
         separators = _load(name, repo, device, stems, options, settings, on_event)
         if to_stdout:
-            _check_one_output(options, separators[0], tracks)
+            _check_one_output(options, separators[0], found)
         from htdemucs.batch import Library
 
         library = Library(library_folder, options, skip_existing=skip_existing)
@@ -241,15 +241,15 @@ def _load(
 
 
 def _check_one_output(
-    options: "OutputOptions", separator: "Separator", tracks: tuple[Path, ...]
+    options: "OutputOptions", separator: "Separator", tracks: "list[Track | HTDemucsError]"
 ) -> None:
     """Refuse several tracks and several stems: standard output is a single file."""
     if not options.stem_file and len(options.output_names(separator.stems)) != 1:
         raise click.UsageError(
             "standard output takes one stem: add --stems or --two-stems STEM --other-method none"
         )
-    if len(tracks) != 1 or tracks[0].is_dir():
-        raise click.UsageError("standard output takes one track; name one file")
+    if len(tracks) != 1:
+        raise click.UsageError(f"standard output takes one track, not {len(tracks)}")
 
 
 def _print_dry_run(
@@ -327,5 +327,6 @@ def _list_models(repo: Path | None) -> None:
     if not repo.is_dir():
         raise SeparationError(f"--repo {repo} is not a folder")
     for path in sorted(repo.iterdir()):
-        if path.suffix in (".th", ".safetensors", ".yaml"):
-            print(path.stem.partition("-")[0] if path.suffix == ".th" else path.stem)
+        if path.suffix in (".th", ".safetensors", ".yaml", ".yml"):
+            name, _, checksum = path.stem.rpartition("-")
+            print(name if path.suffix == ".th" and name and checksum else path.stem)

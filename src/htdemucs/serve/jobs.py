@@ -187,7 +187,7 @@ class Jobs:
             JobCancelledError: the job is not this worker's any more.
         """
         ended: Row = {"state": "failed", "worker": None, "ended": time.time()}
-        self.update(track, worker, **ended, error=error, code=code)
+        self.update(track, worker, **ended, error=error, code=code, seek_frame=None)
 
     def release_cancelled(self, track: str, worker: str) -> bool:
         """Give up a cancelled job whose preview is removed, so that other workers can claim it.
@@ -228,6 +228,7 @@ class Jobs:
                     state="failed",
                     worker=None,
                     ended=time.time(),
+                    seek_frame=None,
                     crash_count=T.crash_count + 1,
                     code=WORKER_DIED,
                     error="the process that separated this track ended several times; the file "

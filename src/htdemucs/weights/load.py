@@ -78,7 +78,9 @@ def read_model(
     # built without initial values, and the tensors are copied into it.
     paths, weights = list(files.members), files.weights
     first = read_checkpoint(paths[0], name)
-    if isinstance(first, Bag) or (len(paths) == 1 and weights is None and files.segment is None):
+    if isinstance(first, Bag):
+        return first.select_sources(stems) if stems and set(stems) <= set(first.sources) else first
+    if len(paths) == 1 and weights is None and files.segment is None:
         return first
 
     # From networks to a bag, of those that the stems need. The caller refuses unknown stems.

@@ -269,8 +269,11 @@ export class Player extends EventTarget {
     const atRangeEnd = this.track.ranges.some(([, to]) => Math.abs(to - frame) < SEAM);
     const delay = atRangeEnd ? SEEK_DELAY : 0;
     if (this.#seekRequest.sent || performance.now() - this.#seekRequest.since < delay) return;
-    this.#seekRequest.sent = true;
-    this.#api.seek(this.track.id, frame).catch(() => {});
+    const request = this.#seekRequest;
+    request.sent = true;
+    this.#api.seek(this.track.id, frame).catch((error) => {
+      if (error.status === 0) request.sent = false; // the server did not receive it
+    });
   }
 
   /** Schedule a chunk, cut where the loop ends. */
