@@ -6,9 +6,10 @@ track = Client().separate("song.mp3", "stems", lambda t: print(t["state"], t["do
 """
 
 import json
+import select
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from os import PathLike
@@ -25,6 +26,7 @@ from htdemucs.fsutil import atomic_write
 Track = dict[str, Any]  # see docs/http-api.md
 LOCAL = "http://127.0.0.1:8000"
 DONE = ("finished", "failed", "cancelled")
+BLOCK = 1 << 16  # bytes of a file sent at a time
 
 
 class Client:
@@ -146,15 +148,20 @@ class Client:
 
 
 class _Connection(HTTPConnection):
-    """A connection that reads the response even if the server stops reading the request.
+    """A connection that stops sending a file when the response arrives early: it is a refusal."""
 
-    A server that refuses an upload responds immediately and closes the connection.
-    """
-
-    def request(self, *arguments: Any, **options: Any) -> None:
+    def request(  # type: ignore[override]
+        self, method: str, url: str, body: Any, headers: Any, **options: Any
+    ) -> None:
         self.connect()
-        with suppress(ConnectionError, SSLError):
-            super().request(*arguments, **options)
+        if body is not None:
+            body = self._blocks(body)
+        with suppress(ConnectionError, SSLError):  # the response may have arrived nevertheless
+            super().request(method, url, body, headers, **options)
+
+    def _blocks(self, file: IO[bytes]) -> Iterator[bytes]:
+        while not select.select([self.sock], [], [], 0)[0] and (block := file.read(BLOCK)):
+            yield block
 
 
 class _SecureConnection(_Connection, HTTPSConnection):

@@ -84,14 +84,16 @@ class Client:
     """Sends requests to the application without a network."""
 
     def __init__(self, app):
-        self._transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        self.app = app
+
+    def session(self):
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        return httpx.AsyncClient(transport=transport, base_url="http://localhost:8000")
 
     def request(self, method, path, **options):
         async def ask():
-            async with httpx.AsyncClient(
-                transport=self._transport, base_url="http://localhost:8000"
-            ) as client:
-                return await client.request(method, path, **options)
+            async with self.session() as session:
+                return await session.request(method, path, **options)
 
         return asyncio.run(ask())
 

@@ -45,6 +45,12 @@ def test_pages_of_other_sites_cannot_change_anything(client, headers):
     assert client.post("/api/tracks/x/cancel", headers=headers).status_code == 403
 
 
+def test_a_proxy_that_changes_the_host_header_may_keep_the_page_working(client):
+    """The browser knows that the page and the server have the same origin; nginx drops the port."""
+    headers = {"origin": "https://music.example:8443", "sec-fetch-site": "same-origin"}
+    assert client.post("/api/tracks/x/cancel", headers=headers).status_code == 404
+
+
 def test_pages_of_other_sites_cannot_read_anything(client):
     other = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
     assert client.get("/api/tracks", headers=other).status_code == 403

@@ -1,10 +1,13 @@
 """The client of a real server, and the script that uses it."""
 
 import io
+import json
 import socket
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -119,6 +122,27 @@ def test_the_response_is_read_if_the_server_stops_reading(address, tmp_path):
         Client(address, "long secret").add(large)
     with pytest.raises(ServerError, match="token"):
         Client(address, "wrong").add(large)
+
+
+@pytest.mark.parametrize("size", [1_000_000, 30_000_000])
+def test_programs_that_send_all_before_they_read_get_the_refusal(address, size):
+    """Closing the connection while data arrives would reset it."""
+    for _ in range(3):
+        body, headers = io.BytesIO(bytes(size)), {"Content-Length": str(size)}
+        request = urllib.request.Request(f"{address}/api/tracks", body, headers)  # without token
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request)
+        assert caught.value.code == 401
+        assert "a token is required" in json.load(caught.value)["error"]
+
+
+def test_the_client_stops_sending_when_it_is_refused(address, tmp_path, monkeypatch):
+    monkeypatch.setattr("htdemucs.serve.request_body.MAX_DRAINED", 0)
+    path = tmp_path / "long.wav"
+    with path.open("wb") as file:
+        file.truncate(10 << 30)
+    with pytest.raises(ServerError, match="a token is required"):
+        Client(address).add(path)
 
 
 def test_a_closed_connection_is_an_error(in_background):

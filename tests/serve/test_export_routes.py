@@ -1,7 +1,10 @@
 """Downloads of a finished track, and its samples at another tempo."""
 
+import asyncio
 import io
+import threading
 import zipfile
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 import torch
 
 from htdemucs.audio import AudioEncoding, AudioFile
+from htdemucs.errors import AudioError
 from htdemucs.formats import FORMATS
 
 
@@ -100,6 +104,80 @@ def test_the_mix_is_what_the_mixer_says(client, track, export, tmp_path):
     }
     expected = 0.5 * stems["bass"] + torch.tensor([[1.0], [0.0]]) * stems["vocals"]
     torch.testing.assert_close(samples(response, tmp_path, "wav"), expected)
+
+
+def test_a_download_has_a_name_for_every_program(export):
+    """curl -OJ reads only `filename`."""
+    header = export(kind="mix", format="wav").headers["content-disposition"]
+    assert header.startswith('attachment; filename="Fr_h & sp_t (mix).wav"; filename*=utf-8')
+
+
+@pytest.fixture
+def slow_exports(monkeypatch):
+    """Let exports wait for `go`, and count them."""
+    go, begun = threading.Event(), []
+
+    def make_files(track, *_):
+        begun.append(track)
+        go.wait()
+        list(track.blocks())
+        raise AudioError("made")
+
+    monkeypatch.setattr("htdemucs.serve.export_routes._make_files", make_files)
+    monkeypatch.setattr("htdemucs.serve.export_routes.POLL_INTERVAL", 0.01)
+    return SimpleNamespace(go=go, begun=begun)
+
+
+def test_downloads_that_wait_hold_no_thread(client, track, slow_exports):
+    path = f"/api/tracks/{track['id']}/export"
+
+    async def responses():
+        async with client.session() as session:
+            waiting = [asyncio.create_task(session.get(path)) for _ in range(60)]
+            while len(slow_exports.begun) < 2:
+                await asyncio.sleep(0.01)
+            health = await session.get("/health")
+            slow_exports.go.set()
+            return health, await asyncio.gather(*waiting)
+
+    health, downloads = asyncio.run(responses())
+    assert health.status_code == 200
+    assert {response.json()["error"] for response in downloads} == {"made"}
+    assert len(slow_exports.begun) == 60
+
+
+def test_a_client_that_leaves_frees_its_place(client, track, state, slow_exports):
+    async def download(*, leaves):
+        """Send a request as a server would, whose client leaves when asked."""
+        sent, messages = [], asyncio.Queue()
+        await messages.put({"type": "http.request", "body": b"", "more_body": False})
+        scope = {
+            "type": "http", "method": "GET", "path": f"/api/tracks/{track['id']}/export",
+            "headers": [(b"host", b"localhost")], "query_string": b"", "http_version": "1.1",
+            "scheme": "http", "root_path": "", "server": ("localhost", 80), "client": None,
+        }  # fmt: skip
+
+        async def send(message):
+            sent.append(message)
+
+        task = asyncio.create_task(client.app(scope, messages.get, send))
+        if leaves:
+            await messages.put({"type": "http.disconnect"})
+        return task, sent
+
+    async def leave():
+        first = [await download(leaves=False) for _ in range(2)]
+        while len(slow_exports.begun) < 2:
+            await asyncio.sleep(0.01)
+        waiting, sent = await download(leaves=True)
+        await waiting
+        assert sent[0]["status"] == 499
+        slow_exports.go.set()
+        await asyncio.gather(*(task for task, _ in first))
+
+    asyncio.run(leave())
+    assert len(slow_exports.begun) == 2  # the third was never made
+    assert list(state.exports.iterdir()) == []
 
 
 def test_parts_at_another_tempo(export, tmp_path):

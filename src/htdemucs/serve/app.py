@@ -30,6 +30,7 @@ from htdemucs.serve.auth import (
 )
 from htdemucs.serve.db import STATES, TRACKS
 from htdemucs.serve.maintenance import Maintenance
+from htdemucs.serve.request_body import DrainMiddleware
 from htdemucs.serve.supervisor import Supervisor
 from htdemucs.version import __version__
 from htdemucs.weights.registry import named_models
@@ -88,7 +89,8 @@ def create_app(
     )
     app.state.htdemucs = state
     app.add_middleware(AuthMiddleware, access=access or Access())
-    app.add_middleware(SecurityHeadersMiddleware)  # the outer one: errors get the headers too
+    app.add_middleware(SecurityHeadersMiddleware)  # outside: errors get the headers too
+    app.add_middleware(DrainMiddleware)
     for routes in (track_routes, upload_routes, audio_routes, export_routes):
         app.include_router(routes.router)
     app.include_router(router)

@@ -1,5 +1,6 @@
 """What all requests share: the settings, the database, and the objects that work with them."""
 
+import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,7 @@ class AppState:
         self.preview_builder = PreviewBuilder(settings, self.tracks)
         self.deletion = Deletion(settings, self.tracks)
         self.stretchers = StretcherCache()
+        self.export_slots = asyncio.Semaphore(2)  # exports at the same time; others wait
         self.uploading = 0  # number of files that are arriving
 
     def check_job_limit(self) -> None:

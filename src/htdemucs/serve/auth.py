@@ -106,7 +106,9 @@ class AuthMiddleware:
         if request.method in SAFE_METHODS:
             if is_from_other_site and request.headers.get("sec-fetch-mode") != "navigate":
                 return _error(403, "pages of other sites may not read from this server")
-        elif is_from_other_site or (origin is not None and urlsplit(origin).netloc != host):
+        elif is_from_other_site or (
+            site is None and origin is not None and urlsplit(origin).netloc != host
+        ):  # the browser compares sites better than we: a proxy may have changed the Host header
             return _error(403, "pages of other sites may not change anything on this server")
         if self.access.token is None or request.scope["path"] in WITHOUT_TOKEN:
             return None

@@ -2,7 +2,7 @@
 
 import dataclasses
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from htdemucs.audio import Align, AudioEncoding, AudioFile, AudioWriter, zip_blocks
 from htdemucs.errors import AudioError, SeparationError
+from htdemucs.serve.jobs import JobCancelledError
 from htdemucs.serve.time_stretch import Samples, Stretcher
 from htdemucs.stems.output_options import HEADROOM, OutputOptions
 from htdemucs.stems.paths import OutputPaths
@@ -34,25 +35,34 @@ class FinishedTrack:
         original: the track's own file; None if it is gone.
         gain: factor that the stems were multiplied with so that none clips.
         align: how the stems were aligned.
+        is_cancelled: whether the files are not needed any more.
     """
 
     stems: Mapping[str, Path]
     original: Path | None = None
     gain: float = 1.0
     align: Align = "start"
+    is_cancelled: Callable[[], bool] = lambda: False
 
     def first(self) -> AudioFile:
         """Return the first stem."""
         return AudioFile(next(iter(self.stems.values())))
 
     def blocks(self) -> Iterator[Tensor]:
-        """Yield blocks (S, C, L)."""
+        """Yield blocks (S, C, L).
+
+        Raises:
+            JobCancelledError: the files are not needed any more.
+        """
         first = self.first()
         files = [
             AudioFile(path, sample_rate=first.sample_rate, channels=first.channels)
             for path in self.stems.values()
         ]
-        return zip_blocks(files, BLOCK)
+        for block in zip_blocks(files, BLOCK):
+            if self.is_cancelled():
+                raise JobCancelledError("the client has left")
+            yield block
 
 
 # Stems

@@ -1,18 +1,21 @@
 """The route for downloads: stems, zip files, .stem.mp4 files and mixes of a finished track."""
 
+import asyncio
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from threading import BoundedSemaphore
+from threading import Event
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Response
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
 
 from htdemucs.audio import AudioEncoding, AudioFile
 from htdemucs.batch import read_manifest
@@ -27,7 +30,7 @@ from htdemucs.stems import OutputOptions
 from htdemucs.stems.output_options import Residual
 
 router = APIRouter(prefix="/api/tracks/{track}", tags=["downloads"])
-_SLOTS = BoundedSemaphore(2)  # exports at the same time; others wait
+POLL_INTERVAL = 0.5  # seconds between looks whether the client is still connected
 StemValues = Annotated[str, Field(max_length=1000)]  # such as vocals:0.5,drums:0
 Seconds = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
@@ -93,24 +96,34 @@ def _stem_values(text: str) -> dict[str, float]:
 
 
 @router.get("/export", response_class=FileResponse)
-def export(state: StateDep, track: TrackId, choices: Annotated[Choices, Query()]) -> Response:
+async def export(
+    state: StateDep, request: Request, track: TrackId, choices: Annotated[Choices, Query()]
+) -> Response:
     """Return a finished track's stem, all stems as zip, a .stem.mp4 for DJ programs, or a mix.
 
     `from`, `to`, `tempo` and `pitch` do not apply to the .stem.mp4, and cannot be combined with
     `residual`.
     """
-    row = state.tracks.row(track)
+    row = await to_thread.run_sync(state.tracks.row, track)
     name = str(row["name"]).rpartition(".")[0] or str(row["name"])
-    finished = _finished_track(state, row)
+    left = Event()
+    finished = await to_thread.run_sync(_finished_track, state, row, left.is_set)
     if choices.residual and choices.is_region:
         raise BadRequestError("the residual is available for whole tracks only")
     if choices.kind == "stem" and choices.stem not in finished.stems:
         raise BadRequestError(f"this track has the stems {', '.join(finished.stems)}")
     folder = Path(tempfile.mkdtemp(dir=state.exports))
+
+    def make_files() -> dict[str, Path]:
+        use_this_thread_only()
+        return _make_files(finished, choices, name, folder)
+
+    async def make_files_in_turn() -> dict[str, Path]:
+        async with state.export_slots:  # waiting takes no thread
+            return await to_thread.run_sync(make_files)
+
     try:
-        with _SLOTS:
-            use_this_thread_only()
-            files = _make_files(finished, choices, name, folder)
+        files = await _unless_disconnected(request, make_files_in_turn(), left)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -118,7 +131,8 @@ def export(state: StateDep, track: TrackId, choices: Annotated[Choices, Query()]
         [(stem, path)] = files.items()
         filename = f"{name} - {stem}{path.suffix}" if choices.kind == "stem" else path.name
         remove = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
-        return FileResponse(path, filename=filename, background=remove)
+        headers = {"content-disposition": _attachment(filename)}
+        return FileResponse(path, headers=headers, background=remove)
 
     def stream() -> Iterator[bytes]:
         try:
@@ -126,11 +140,39 @@ def export(state: StateDep, track: TrackId, choices: Annotated[Choices, Query()]
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    headers = {"content-disposition": f"attachment; filename*=utf-8''{quote(name, '')}.zip"}
+    headers = {"content-disposition": _attachment(f"{name}.zip")}
     return StreamingResponse(stream(), media_type="application/zip", headers=headers)
 
 
-def _finished_track(state: AppState, row: Row) -> FinishedTrack:
+def _attachment(filename: str) -> str:
+    """Return the header for a download: curl and others read `filename`, browsers `filename*`."""
+    plain = "".join(c if " " <= c <= "~" and c not in '"\\%' else "_" for c in filename)
+    return f"attachment; filename=\"{plain}\"; filename*=utf-8''{quote(filename, '')}"
+
+
+async def _unless_disconnected(
+    request: Request, work: Coroutine[None, None, dict[str, Path]], left: Event
+) -> dict[str, Path]:
+    """Return the result of `work`; cancel it, and set `left`, when the client disconnects."""
+    task = asyncio.create_task(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=POLL_INTERVAL))[0]:
+            if await request.is_disconnected():
+                raise HTTPException(499, "the client has left")
+        return task.result()
+    finally:
+        left.set()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _finished_track(state: AppState, row: Row, is_cancelled: Callable[[], bool]) -> FinishedTrack:
+    """Return the files of a track.
+
+    Raises:
+        ConflictError: the track is not finished.
+        NotFoundError: a file is gone.
+    """
     if row["state"] != "finished" or not row["stems"]:
         raise ConflictError("this track is not finished; wait for it, or separate it")
     manifest: Mapping[str, Any] = read_manifest(Path(row["manifest"] or "")) or {}
@@ -140,6 +182,7 @@ def _finished_track(state: AppState, row: Row) -> FinishedTrack:
         original if original.is_file() else None,
         manifest.get("gain") or 1.0,
         manifest.get("output", {}).get("align") or "start",
+        is_cancelled,
     )
 
 
@@ -159,7 +202,7 @@ def _make_files(track: FinishedTrack, choices: Choices, name: str, folder: Path)
     if choices.is_region:
         files = {stem: folder / f"{stem}.{encoding.extension}" for stem in track.stems}
         for stem, path in files.items():
-            one = FinishedTrack({stem: track.stems[stem]})
+            one = replace(track, stems={stem: track.stems[stem]})
             export_mix(one, choices.region, encoding, path)
         return files
     if not choices.residual and all(_fits(path, choices) for path in track.stems.values()):

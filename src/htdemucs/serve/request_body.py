@@ -10,15 +10,17 @@ import os
 import re
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from email.message import Message
+from contextlib import contextmanager, suppress
+from email.message import Message as EmailMessage
 from email.parser import HeaderParser
 from email.utils import collapse_rfc2231_value
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from anyio import to_thread
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from htdemucs.errors import BadRequestError, DiskFullError, TooLargeError, UnsupportedError
 from htdemucs.serve.settings import Limits
@@ -26,6 +28,8 @@ from htdemucs.stems.paths import LONGEST, file_name
 
 BLOCK = 1 << 20  # bytes written at a time
 TIMEOUT = 60.0  # seconds in which a client sends nothing
+MAX_DRAINED = 1 << 28  # bytes of a refused request's body that are still read
+DRAIN_TIMEOUT = 30.0  # seconds
 MAX_JSON = 1 << 16  # bytes
 MAX_PART_HEADERS = 1 << 13  # bytes of the headers of a form's part
 FORM_OVERHEAD = 1 << 16  # bytes of a form around its file
@@ -58,6 +62,51 @@ async def read_body(request: Request) -> AsyncIterator[bytes]:
             raise BadRequestError(INCOMPLETE) from None
         except TimeoutError:
             raise BadRequestError("nothing has arrived for a while; send the file again") from None
+
+
+class DrainMiddleware:
+    """Reads the rest of a refused request's body before the connection is closed.
+
+    A connection that is closed while data arrives is reset: many clients, and proxies, then lose
+    the response. The response is sent first, so that clients that watch for it can stop.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and delay the end of its response until the body has arrived."""
+        if scope["type"] != "http" or not _has_body(scope):
+            await self.app(scope, receive, send)
+            return
+        is_complete = False
+
+        async def receive_counting() -> Message:
+            nonlocal is_complete
+            message = await receive()
+            is_complete = not message.get("more_body", False)
+            return message
+
+        async def send_draining(message: Message) -> None:
+            is_end = message["type"] == "http.response.body" and not message.get("more_body")
+            if is_end and not is_complete:
+                await send({**message, "more_body": True})
+                message = {"type": "http.response.body", "body": b""}
+                drained = 0
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(DRAIN_TIMEOUT):
+                        while not is_complete and drained < MAX_DRAINED:
+                            drained += len((await receive_counting()).get("body", b""))
+            await send(message)
+
+        await self.app(scope, receive_counting, send_draining)
+
+
+def _has_body(scope: Scope) -> bool:
+    """Return whether a body follows the request, without waiting for a `100 Continue`."""
+    headers = Headers(scope=scope)
+    is_sent = "content-length" in headers or "transfer-encoding" in headers
+    return is_sent and "expect" not in headers
 
 
 async def read_all(chunks: AsyncIterator[bytes], limit: int, problem: str) -> bytes:
@@ -264,11 +313,11 @@ class Form:
         return data
 
 
-def _parse_headers(text: str) -> Message:
+def _parse_headers(text: str) -> EmailMessage:
     return HeaderParser().parsestr(text)
 
 
-def _disposition_parameter(headers: Message, name: str) -> str | None:
+def _disposition_parameter(headers: EmailMessage, name: str) -> str | None:
     """Return a parameter of Content-Disposition; `name*` (RFC 5987) takes precedence."""
     try:
         parameters = headers.get_params([], header="content-disposition")
