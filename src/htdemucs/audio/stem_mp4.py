@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from htdemucs.audio.encoding import AudioEncoding
-from htdemucs.audio.ffmpeg import audio_errors, printable
+from htdemucs.audio.ffmpeg import audio_errors, display_path
 from htdemucs.audio.read import check_regular_file
 from htdemucs.audio.write import MediaWriter
 from htdemucs.errors import AudioError
@@ -78,7 +78,7 @@ class StemFileWriter(MediaWriter):
         self.stems = tuple(stems)
         if len(set(self.stems)) != len(_COLORS) or len(self.stems) != len(_COLORS):
             raise AudioError(
-                f"{printable(Path(path))} takes exactly {len(_COLORS)} different stems, not "
+                f"{display_path(Path(path))} takes exactly {len(_COLORS)} different stems, not "
                 f"{', '.join(self.stems) or 'none'}; choose a model with four, or another format"
             )
         super().__init__(
@@ -98,7 +98,7 @@ class StemFileWriter(MediaWriter):
         """
         if set(stems) != set(self.stems):
             raise AudioError(
-                f"{printable(self.path)} takes the stems {', '.join(self.stems)}, "
+                f"{display_path(self.path)} takes the stems {', '.join(self.stems)}, "
                 f"not {', '.join(stems) or 'none'}"
             )
         blocks = [mixture, *(stems[name] for name in self.stems)]
@@ -106,8 +106,8 @@ class StemFileWriter(MediaWriter):
             fits = block.ndim == 2 and block.shape[0] in (1, 2)
             if not fits or block.shape[1] != mixture.shape[1]:
                 raise AudioError(
-                    f"{printable(self.path)} takes blocks of shape (2, L) or (1, L) with the same "
-                    f"L, not {', '.join(str(tuple(block.shape)) for block in blocks)}"
+                    f"{display_path(self.path)} takes blocks of shape (2, L) or (1, L) with the "
+                    f"same L, not {', '.join(str(tuple(block.shape)) for block in blocks)}"
                 )
         self._append(torch.cat([block.detach().to("cpu").expand(2, -1) for block in blocks]))
 
@@ -137,7 +137,9 @@ def read_stem_metadata(path: str | PathLike[str]) -> dict[str, Any]:
         with path.open("rb") as file:
             box = find_box(file, b"moov", b"udta", b"stem")
             if box is None:
-                raise AudioError(f"{printable(path)} has no stem metadata; it is not a Stems file")
+                raise AudioError(
+                    f"{display_path(path)} has no stem metadata; it is not a Stems file"
+                )
             if box.end - box.content > _MAX_METADATA:
                 raise ValueError("its stem metadata is too long")
             file.seek(box.content)

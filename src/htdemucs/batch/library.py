@@ -16,7 +16,7 @@ from queue import Queue
 from typing import Any, Literal
 
 from htdemucs.audio import AudioFile
-from htdemucs.audio.ffmpeg import printable, reason
+from htdemucs.audio.ffmpeg import display_path, reason
 from htdemucs.batch import remote
 from htdemucs.batch.inputs import Track
 from htdemucs.batch.output_paths import OutputAssignment, is_same_track
@@ -107,7 +107,7 @@ class Library:
             result = TrackResult(track.location, "failed", str(error))
         except Exception as error:  # does not stop the other tracks
             LOG.debug("%s", track.location, exc_info=True)
-            name, kind = printable(Path(track.location)), type(error).__name__
+            name, kind = display_path(Path(track.location)), type(error).__name__
             message = f"{name}: unexpected {kind} ({reason(error)}); please report it"
             result = TrackResult(track.location, "failed", message)
         result = replace(result, seconds=time.monotonic() - started)
@@ -143,8 +143,8 @@ class Library:
             source = {**source, "path": track.absolute, **version}
 
             def publish(result: TrackResult) -> None:
-                if not manifest.is_unchanged(path, source):
-                    message = f"{printable(path)} changed while it was read; separate it again"
+                if not manifest.matches_fingerprint(path, source):
+                    message = f"{display_path(path)} changed while it was read; separate it again"
                     raise AudioError(message)
                 result = replace(result, seconds=time.monotonic() - started)
                 latest = self._read_manifest(track, paths)  # another process may have written it

@@ -1,7 +1,7 @@
 """`htdemucs batch` on Ray: many tracks, shared among workers that each have a model.
 
-`separate_all` distributes tracks with Ray Data; `ResultTable` collects their results in a Parquet
-file.
+`separate_on_cluster` distributes tracks with Ray Data; `ResultTable` collects their results in a
+Parquet file.
 """
 
 import json
@@ -218,7 +218,7 @@ def divide_cluster(workers: int | None, device: str | None, gpu_sharing: int = 1
     return Workers(count, math.floor(share) if share >= 1 else share, 0)
 
 
-def separate_all(
+def separate_on_cluster(
     tracks: Mapping[int, Track], plan: Plan, workers: Workers
 ) -> Generator[tuple[int, TrackResult, WorkerInfo]]:
     """Separate tracks with assigned outputs; yield each one's position and result when it ends.

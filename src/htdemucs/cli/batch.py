@@ -196,7 +196,7 @@ class _Run:
 
     def separate(self, address: str | None, workers: int | None, gpu_sharing: int) -> None:
         """Separate all tracks, until a signal; then write the table."""
-        from htdemucs.batch.ray_cluster import divide_cluster, separate_all, session
+        from htdemucs.batch.ray_cluster import divide_cluster, separate_on_cluster, session
 
         # Ray also prints its log on standard output, which is for results.
         with (
@@ -210,7 +210,7 @@ class _Run:
                 print_status(f"{self.plan.name}: {len(self.tracks)} tracks, {_describe(shares)}")
                 with (
                     self._bar() as advance,
-                    closing(separate_all(self.tracks, self.plan, shares)) as results,
+                    closing(separate_on_cluster(self.tracks, self.plan, shares)) as results,
                 ):
                     for position, result, worker_info in results:
                         self._add(position, result, worker_info)

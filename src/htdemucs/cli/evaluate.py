@@ -87,7 +87,7 @@ def evaluate(
     set_verbosity(quiet=quiet)
     if data is None:
         if estimates is None:
-            raise click.UsageError("name a folder of tracks after the model")
+            raise click.UsageError("specify a folder of tracks after the model")
         model, data = estimates.resolve().name, Path(model)
     for path in (json_path, report):
         _check_target(path)
@@ -131,7 +131,7 @@ def _check_target(path: Path | None) -> None:
     if path is None:
         return
     if path.is_dir():
-        raise EvaluationError(f"{path} is a folder; name a file in it")
+        raise EvaluationError(f"{path} is a folder; specify a file in it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

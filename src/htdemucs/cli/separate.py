@@ -119,7 +119,7 @@ def separate(
             _list_models(repo)
             return
         if not tracks:
-            raise click.UsageError("no tracks given; name one or more audio files")
+            raise click.UsageError("no tracks given; specify one or more audio files")
         to_stdout = out == STANDARD_STREAM
         if as_json and to_stdout:
             raise click.UsageError("standard output takes the stem or the summary, not both")
@@ -249,7 +249,7 @@ def _check_one_output(
             "standard output takes one stem: add --stems or --two-stems STEM --other-method none"
         )
     if len(tracks) != 1 or tracks[0].is_dir():
-        raise click.UsageError("standard output takes one track; name one file")
+        raise click.UsageError("standard output takes one track; specify one file")
 
 
 def _print_dry_run(

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from htdemucs.errors import SeparationError
-from htdemucs.separation.levels import Normalization, RunningStats
+from htdemucs.separation.normalization import Normalization, RunningStats
 from htdemucs.separation.separator import Separator, Stems
 
 FADE_STEPS = 1 << 20  # of a fade's values, so that a fade in and a fade out add up to 1 exactly

@@ -13,7 +13,7 @@ from htdemucs.errors import CheckpointError
 from htdemucs.fast import choose_precision, prepare_bag
 from htdemucs.model import Bag, Model
 from htdemucs.model.bag import as_bag, networks
-from htdemucs.separation.chunking import Segment, Windows
+from htdemucs.separation.chunking import MemberWindows, Segment
 from htdemucs.weights.load import reload_networks
 
 ACTIVATIONS = 16  # float32 tensors of the outermost layer's output: the memory of a segment
@@ -49,7 +49,7 @@ class Runner:
     ) -> None:
         self._bag = as_bag(model)
         self._lock = threading.RLock()
-        self.windows = Windows(self._bag, segment_length)
+        self.windows = MemberWindows(self._bag, segment_length)
         self._prepare(precision, compiled)
         self._output_device = self.device  # also after a change to the CPU
         self.max_in_flight = 1 if self._stream is None else 2
@@ -101,7 +101,7 @@ class Runner:
     def _result(self, pending: "Pending") -> Tensor:
         """Return the outputs of a batch.
 
-        When the device's memory is full, the batch is split in halves until it fits. If it is too
+        When the device's memory is full, the batch is halved until it fits. If it is too
         small for one segment, the CPU takes over. If that fails too, the error is raised.
         """
         outputs: list[Tensor] = []

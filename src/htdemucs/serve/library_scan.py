@@ -9,7 +9,7 @@ from htdemucs.batch import read_manifest
 from htdemucs.batch.inputs import EXTENSIONS, manifest_paths, walk
 from htdemucs.serve.db import DELETED, TRACKS, Row
 from htdemucs.serve.settings import Settings
-from htdemucs.serve.tracks import Tracks, read_tags, storable_text
+from htdemucs.serve.tracks import Tracks, storable_text, tag_columns
 from htdemucs.stems.manifest import written_files
 
 T = TRACKS.c
@@ -219,6 +219,6 @@ def _check_unicode(path: Path) -> None:
 def _tags(row: Row) -> dict[str, str | None]:
     """Return the tags of a track; if its own file is gone, artist and album of a stem."""
     if row.get("path"):
-        return read_tags(Path(row["path"]))
+        return tag_columns(Path(row["path"]))
     first = next(iter(row["files"].values()))["path"]
-    return read_tags(Path(first)) | {"title": None}
+    return tag_columns(Path(first)) | {"title": None}

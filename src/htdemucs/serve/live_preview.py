@@ -27,7 +27,7 @@ from htdemucs.serve.preview import Preview, Ranges, add_range, range_end
 from htdemucs.stems.observer import Observer, StreamFrom
 from htdemucs.stems.writer import BackgroundThread
 
-INTERVAL = 0.25  # seconds between reports of the progress
+REPORT_INTERVAL = 0.25  # seconds between reports of the progress
 RESAMPLER_MARGIN = 0.1  # seconds after which a resampler's output does not depend on its start
 
 
@@ -172,7 +172,7 @@ class LivePreview(Observer):
         is_new_range = start < stop and not any(a <= start < b for a, b in self._ranges)
         self._ranges = add_range(self._ranges, start, stop)
         now = time.monotonic()
-        if is_new_range or is_last or now - self._reported >= INTERVAL:
+        if is_new_range or is_last or now - self._reported >= REPORT_INTERVAL:
             self._reported = now
             elapsed = now - self._started
             speed = self._separated / self._source.sample_rate / elapsed if elapsed else None

@@ -30,10 +30,10 @@ from htdemucs.serve.jobs import JobCancelledError, Jobs
 from htdemucs.serve.live_preview import LivePreview, too_long
 from htdemucs.serve.preview import Preview, decode_files
 from htdemucs.serve.settings import Settings
-from htdemucs.serve.tracks import Tracks, read_tags
+from htdemucs.serve.tracks import Tracks, tag_columns
 
 LOG = logging.getLogger(__name__)
-INTERVAL = 1.0  # seconds between polls of the queue, unless woken
+QUEUE_INTERVAL = 1.0  # seconds between polls of the queue, unless woken
 MAX_DUPLICATES = 1000  # of one name
 
 
@@ -89,7 +89,7 @@ class Worker:
         stems = tuple(row["requested_stems"]) if row["requested_stems"] else None
         separator = self._separator(row["model"], stems)
         # Tags are read here and not by the server, because an upload may contain anything.
-        tags = read_tags(path)
+        tags = tag_columns(path)
         self._jobs.update(row["id"], self._name, stems=list(separator.stems), **tags)
         seconds = AudioFile(path).duration or 0.0
         if seconds > 1.1 * max_seconds:  # the header's duration may be an estimate
@@ -183,7 +183,7 @@ def main() -> None:
         woken.clear()
         while worker.work():
             pass
-        woken.wait(INTERVAL)
+        woken.wait(QUEUE_INTERVAL)
 
 
 if __name__ == "__main__":

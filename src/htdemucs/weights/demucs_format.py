@@ -21,15 +21,15 @@ from torch import Tensor
 from htdemucs.errors import CheckpointError
 from htdemucs.fsutil import atomic_write
 from htdemucs.model import DemucsConfig, HDemucsConfig, Network, NetworkConfig
+from htdemucs.model.architectures import CONFIGS, architecture
 from htdemucs.model.config import ContextConfig
-from htdemucs.model.registry import CONFIGS, architecture
 from htdemucs.weights import safe_pickle
 from htdemucs.weights.build import (
     build_network,
     checked_config,
     empty_network,
     exact_fraction,
-    printable,
+    short_repr,
 )
 from htdemucs.weights.diffq import Quantised
 from htdemucs.weights.safe_pickle import ARCHITECTURES, Contents, damaged, unknown_class
@@ -109,7 +109,7 @@ def _read_safetensors(path: Path) -> Contents:
         if not {"klass", "args", "kwargs"} <= set(metadata):
             raise CheckpointError("not an official checkpoint: its metadata lacks klass or kwargs")
         if metadata["klass"] not in ARCHITECTURES:
-            raise CheckpointError(unknown_class(printable(metadata["klass"])))
+            raise CheckpointError(unknown_class(short_repr(metadata["klass"])))
         args = json.loads(metadata["args"], object_hook=_decode_fraction)
         kwargs = json.loads(metadata["kwargs"], object_hook=_decode_fraction)
         if not isinstance(args, list) or not isinstance(kwargs, dict):
@@ -164,7 +164,7 @@ def _from_convolution(name: str, value: Any) -> Any:
     if not isinstance(value, Tensor) or not name.startswith("channel_") or value.dim() != 3:
         return value
     if value.shape[-1] != 1:
-        raise CheckpointError(f"its {printable(name)} is not a 1x1 convolution")
+        raise CheckpointError(f"its {short_repr(name)} is not a 1x1 convolution")
     return value[..., 0]
 
 
@@ -404,7 +404,7 @@ def config_from_arguments(
     for name in arguments:
         if not _is_supported(keywords, name, values):
             raise CheckpointError(
-                f"the checkpoint sets {printable(name)}={printable(values[name])}, which "
+                f"the checkpoint sets {short_repr(name)}={short_repr(values[name])}, which "
                 f"no released {architecture} has and this package cannot run"
             )
     fields = {field: _whole(values[name]) for name, field in keywords.fields.items()}
@@ -504,13 +504,13 @@ def _hdemucs_keys(config: HDemucsConfig) -> Rules:
     """The published encoders and decoders include merge and split; their norms have numbers."""
     outer, inner = config.outer_depth, config.depth - config.outer_depth - 1
     return (
-        (r"^merge\.time_conv\.", f"tencoder.{outer}.conv."),
-        (r"^split\.time_conv_transpose\.", "tdecoder.0.conv_tr."),
-        (r"^split\.time_norm\.", "tdecoder.0.norm2."),
+        (r"^merge_layer\.time_conv\.", f"tencoder.{outer}.conv."),
+        (r"^split_layer\.time_conv_transpose\.", "tdecoder.0.conv_tr."),
+        (r"^split_layer\.time_norm\.", "tdecoder.0.norm2."),
         *((rf"^joint_encoder\.{i}\.", f"encoder.{outer + 1 + i}.") for i in range(inner)),
         *((rf"^joint_decoder\.{i}\.", f"decoder.{i}.") for i in range(inner)),
-        (r"^merge\.", f"encoder.{outer}."),
-        (r"^split\.", f"decoder.{inner}."),
+        (r"^merge_layer\.", f"encoder.{outer}."),
+        (r"^split_layer\.", f"decoder.{inner}."),
         *((rf"^time_decoder\.{i}\.", f"tdecoder.{i + 1}.") for i in range(outer)),
         *((rf"^spectral_decoder\.{i}\.", f"decoder.{inner + 1 + i}.") for i in range(outer)),
         (r"^spectral_encoder\.", "encoder."),
