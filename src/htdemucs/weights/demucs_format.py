@@ -7,9 +7,10 @@ a file is ever executed; for pickles, `safe_pickle` sees to that.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -452,7 +453,8 @@ def _whole(value: Any) -> Any:
 
 # Names of parameters
 
-Rules = tuple[tuple[str, str], ...]  # our names -> the published ones, applied in order
+# Regular expressions for our names -> the published names, applied one after another
+Rules = Iterable[tuple[str, str]]
 
 # Layers of the transformer alternate: even ones attend to their own branch, odd ones to the other.
 _HTDEMUCS_KEYS: Rules = (
@@ -485,19 +487,22 @@ _HTDEMUCS_KEYS: Rules = (
 
 def key_mapping(config: NetworkConfig) -> Callable[[str], str]:
     """Return the function that maps a parameter's name to its published name."""
-    rules = _HTDEMUCS_KEYS
     if isinstance(config, HDemucsConfig):
         rules = _hdemucs_keys(config)
-    if isinstance(config, DemucsConfig):
+    elif isinstance(config, DemucsConfig):
         rules = _demucs_keys(config)
-    compiled = [(re.compile(ours), theirs) for ours, theirs in (*rules, *_dconv_keys(config))]
+    else:
+        rules = _HTDEMUCS_KEYS
+    # Last, because the rules for DConvs need the published numbers of the layers around them.
+    rules = (*rules, *_dconv_keys(config))
+    compiled = [(re.compile(ours), theirs) for ours, theirs in rules]
 
-    def rename(name: str) -> str:
+    def published_name(name: str) -> str:
         for ours, theirs in compiled:
             name = ours.sub(theirs, name)
         return name
 
-    return rename
+    return published_name
 
 
 def _hdemucs_keys(config: HDemucsConfig) -> Rules:
@@ -524,37 +529,37 @@ def _hdemucs_keys(config: HDemucsConfig) -> Rules:
     )
 
 
-def _demucs_keys(config: DemucsConfig) -> Rules:
-    """The published layers are sequences, which also number their activation functions."""
-    after = 4 if config.dconv_mode == 3 else 3
-    encoder = {"conv": 0, "norm": 1, "dconv": 3, "rewrite": 4, "rewrite_norm": 5}
-    decoder = {
-        "rewrite": 0, "rewrite_norm": 1, "dconv": 3, "conv_transpose": after, "norm": after + 1,
-    }  # fmt: skip
-    return tuple(
-        (rf"^({side}\.\d+)\.{ours}\.", rf"\1.{theirs}{'.' if ours != 'dconv' else '.dconv.'}")
-        for side, numbers in (("encoder", encoder), ("decoder", decoder))
-        for ours, theirs in numbers.items()
-    )
+def _demucs_keys(config: DemucsConfig) -> Iterator[tuple[str, str]]:
+    """The published layers are sequences, whose modules have numbers instead of names."""
+    decoder_dconv = ["dconv"] if config.dconv_mode == 3 else []
+    layers = {
+        "encoder": ["conv", "norm", "gelu", "dconv", "rewrite", "rewrite_norm", "glu"],
+        "decoder": ["rewrite", "rewrite_norm", "glu", *decoder_dconv, "conv_transpose", "norm"],
+    }
+    for side, modules in layers.items():
+        for i, ours in enumerate(modules):
+            theirs = f"{i}.dconv" if ours == "dconv" else i
+            yield rf"^({side}\.\d+)\.{ours}\.", rf"\1.{theirs}."
 
 
 def _dconv_keys(config: NetworkConfig) -> Iterator[tuple[str, str]]:
     """The published DConvs are sequences, longer by an LSTM and attention in inner layers."""
-    innermost = {"encoder": 0, "tencoder": 0, "decoder": config.depth - 1}
-    innermost["tdecoder"] = config.outer_depth if isinstance(config, HDemucsConfig) else 0
-    prefix = "" if isinstance(config, DemucsConfig) else "dconv."
-    for side, last in innermost.items():
-        for number in range(config.depth):
-            layer = abs(last - number)
-            lstm = isinstance(config, ContextConfig) and layer >= config.dconv_lstm
-            attention = isinstance(config, ContextConfig) and layer >= config.dconv_attn
-            after = 3 + lstm + attention
-            positions = {
-                "squeeze": 0, "squeeze_norm": 1, "context.lstm": 3, "context.attention": 3 + lstm,
-                "expand": after, "expand_norm": after + 1, "layer_scale": after + 3,
-            }  # fmt: skip
-            for ours, theirs in positions.items():
-                pattern = rf"^({side}\.{number}\..*?)dconv\.(\d+)\.{re.escape(ours)}\."
-                yield pattern, rf"\1{prefix}layers.\2.{theirs}."
+    # The number of the outermost layer; decoders begin with the innermost one.
+    outermost = {"encoder": 0, "tencoder": 0, "decoder": config.depth - 1}
+    outermost["tdecoder"] = config.outer_depth if isinstance(config, HDemucsConfig) else 0
+    dconv = "" if isinstance(config, DemucsConfig) else "dconv."
+    for side, number in product(outermost, range(config.depth)):
+        depth = abs(outermost[side] - number)
+        context = []
+        if isinstance(config, ContextConfig):
+            context += ["context.lstm"] if depth >= config.dconv_lstm else []
+            context += ["context.attention"] if depth >= config.dconv_attn else []
+        modules = [
+            "squeeze", "squeeze_norm", "gelu", *context,
+            "expand", "expand_norm", "glu", "layer_scale",
+        ]  # fmt: skip
+        for i, module in enumerate(modules):
+            ours = rf"^({side}\.{number}\..*?)dconv\.(\d+)\.{re.escape(module)}\."
+            yield ours, rf"\1{dconv}layers.\2.{i}."
     yield r"\.fading\.", ".query_decay."
     yield r"\.(\d)\.output\.", r".\1.proj."
