@@ -63,7 +63,11 @@ class Worker:
             LOG.warning("%s", error)
 
     def work(self) -> bool:
-        """Separate the next track; return False if the queue is empty."""
+        """Separate the next track; return False if the queue is empty.
+
+        Raises:
+            SQLAlchemyError: the database failed. The process has to end; the job is then resumed.
+        """
         row = self._jobs.claim(self._name)
         if row is None:
             return False
@@ -104,12 +108,10 @@ class Worker:
             result = library.separate(track, separator, observer=live)
         finally:
             live.close()
-        if live.database_error:
-            raise live.database_error  # ends this process; the job is resumed
-        self._jobs.check(row["id"], self._name)
+        if live.error:
+            raise live.error
         if result.status == "failed":
-            code = live.too_long.code if live.too_long else None
-            self._fail(row, result.error or "", code)
+            self._fail(row, result.error or "", None)
         else:
             self._finish(row | {"stems": list(separator.stems)}, result, preview)
 
