@@ -5,7 +5,7 @@ import base64
 import numpy as np
 import pytest
 
-from page.fake import RATE, STEMS, music
+from page.server import RATE, STEMS, music
 from serve.mixes import MIXES
 
 pytestmark = pytest.mark.browser
