@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from helpers import TINY, awake
 from htdemucs import HTDemucs, HTDemucsConfig, OutputOptions, save_model
 from htdemucs.batch import Track, ray_cluster
-from htdemucs.batch.ray_cluster import Plan
+from htdemucs.batch.plan import Plan
 from htdemucs.cli.main import cli
 from htdemucs.errors import ClusterError, SeparationError
 

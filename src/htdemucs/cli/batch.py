@@ -27,7 +27,8 @@ from htdemucs.results import STATUSES, TrackResult
 
 if TYPE_CHECKING:
     from htdemucs.batch import Track
-    from htdemucs.batch.ray_cluster import Plan, WorkerInfo, Workers
+    from htdemucs.batch.plan import Plan
+    from htdemucs.batch.ray_cluster import WorkerInfo, Workers
 
 TABLE = "results.parquet"
 MAX_PRINTED = 20  # failures that are printed one by one
@@ -127,7 +128,7 @@ def batch(
     """
     with event_reporter(progress, quiet=quiet, console=_BriefReporter()) as on_event:
         stems, options = opt.wanted_stems(**output), opt.output_settings(**output)
-        from htdemucs.batch.ray_cluster import Plan
+        from htdemucs.batch.plan import Plan
 
         plan = Plan(
             name=name,
