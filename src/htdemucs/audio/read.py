@@ -20,7 +20,6 @@ import av
 import numpy as np
 import torch
 from av.audio.codeccontext import AudioCodecContext
-from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.codec.context import Flags2
 from av.container import InputContainer
@@ -377,13 +376,15 @@ def decode_frames(
     end: float | None = None
     for packet in _packets(container, stream, report):
         try:
-            frames = [frame for frame in decoder.decode(packet) if _is_usable(frame)]
+            decoded_frames = decoder.decode(packet)
         except (av.FFmpegError, ValueError):
             report.skipped_packets += 1
             continue
         if packet.pts is not None and packet.duration and packet.time_base is not None:
             end = float((packet.pts + packet.duration) * packet.time_base)
-        for frame in frames:
+        for frame in decoded_frames:
+            if not frame.samples or not _is_possible_rate(frame.sample_rate):
+                continue
             decoded = to_decoded_frame(frame, channel_names)
             if decoded is None:
                 report.unsupported_format = frame.format.name
@@ -403,10 +404,6 @@ def _packets(
     except av.InvalidDataError:
         # A truncated or damaged file: what was read before is kept.
         report.skipped_packets += 1
-
-
-def _is_usable(frame: AudioFrame) -> bool:
-    return frame.samples > 0 and _is_possible_rate(frame.sample_rate)
 
 
 # Step 3: conversion

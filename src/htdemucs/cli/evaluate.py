@@ -13,7 +13,7 @@ from htdemucs.cli.progress import ConsoleReporter
 from htdemucs.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from htdemucs.evaluation import Evaluation, EvaluationOptions
+    from htdemucs.evaluation import Evaluation
 
 
 EXAMPLES = """
@@ -91,7 +91,13 @@ def evaluate(
         model, data = estimates.resolve().name, Path(model)
     for path in (json_path, report):
         _check_target(path)
-    from htdemucs.evaluation import EvaluationOptions, write_document, write_report
+    from htdemucs.evaluation import (
+        EvaluationOptions,
+        find_multitracks,
+        write_document,
+        write_report,
+    )
+    from htdemucs.evaluation import evaluate as evaluate_tracks
 
     del engine["compiled"], engine["split"]
     options = EvaluationOptions(
@@ -105,7 +111,10 @@ def evaluate(
         spectra=report is not None,
         workers=workers,
     )
-    evaluation = _evaluate(data, options)
+    find_multitracks(data)  # reject a wrong path before a model is downloaded
+    label = f"{options.model} on {data.name or data.resolve().name}"
+    with ConsoleReporter(label) as reporter:
+        evaluation = evaluate_tracks(data, options, on_progress=reporter)
     if evaluation.results:
         if json_path:
             write_document(evaluation, json_path)
@@ -114,16 +123,6 @@ def evaluate(
         if not quiet:
             _print_scores(evaluation)
     _print_notes_and_failures(evaluation)
-
-
-def _evaluate(data: Path, options: "EvaluationOptions") -> "Evaluation":
-    from htdemucs.evaluation import evaluate as evaluate_tracks
-    from htdemucs.evaluation import find_multitracks
-
-    find_multitracks(data)  # reject a wrong path before a model is downloaded
-    label = f"{options.model} on {data.name or data.resolve().name}"
-    with ConsoleReporter(label) as reporter:
-        return evaluate_tracks(data, options, on_progress=reporter)
 
 
 def _check_target(path: Path | None) -> None:

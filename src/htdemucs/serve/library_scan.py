@@ -177,7 +177,7 @@ def _columns(path: Path, document: dict[str, Any], library: str) -> Row | None:
     model = document.get("model")
     return {
         "name": storable_text(source.name) or path.parent.name,
-        "path": str(source) if _is_unchanged(source, document["source"]) else None,
+        "path": str(source) if _is_as_recorded(source, document["source"]) else None,
         "files": files,
         "stems": [stem for stem in files if stem != STEM_FILE],
         "model": storable_text(str(model.get("name"))) if isinstance(model, dict) else None,
@@ -188,7 +188,7 @@ def _columns(path: Path, document: dict[str, Any], library: str) -> Row | None:
     }
 
 
-def _is_unchanged(source: Path, recorded: dict[str, Any]) -> bool:
+def _is_as_recorded(source: Path, recorded: dict[str, Any]) -> bool:
     """Return whether a track is as its manifest recorded it.
 
     This also protects other files: a forged manifest would have to know their size and time.

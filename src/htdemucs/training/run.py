@@ -58,7 +58,9 @@ class Run:
             yield from self.trainer.run()
             return
         delete_partials(self.config.out)
-        _write_config(self.config)
+        with atomic_write(self.config.out / "config.yaml") as partial:
+            text = yaml.safe_dump(_plain(self.config), sort_keys=False)
+            partial.write_text(text, encoding="utf-8")
         log = TrainingLog(self.config.out, self.trainer.step, self.config.tensorboard)
         try:
             for entry in self.trainer.run():
@@ -208,11 +210,6 @@ def _build_dataset(
         batch_size=config.batch_size,
         seed=config.seed,
     )
-
-
-def _write_config(config: TrainConfig) -> None:
-    with atomic_write(config.out / "config.yaml") as partial:
-        partial.write_text(yaml.safe_dump(_plain(config), sort_keys=False), encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:
