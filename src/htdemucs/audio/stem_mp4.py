@@ -10,14 +10,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
 
 from htdemucs.audio.encoding import AudioEncoding
-from htdemucs.audio.ffmpeg import audio_errors, display_path
-from htdemucs.audio.read import check_regular_file
+from htdemucs.audio.ffmpeg import display_path
 from htdemucs.audio.write import MediaWriter
 from htdemucs.errors import AudioError
 
@@ -39,7 +38,6 @@ _MASTERING = {
     },
     "limiter": {"enabled": False, "release": 0.05, "threshold": 0.0, "ceiling": -0.35},
 }
-_MAX_METADATA = 2**20  # bytes; about 500 are usual
 
 
 class StemFileWriter(MediaWriter):
@@ -126,33 +124,6 @@ class StemFileWriter(MediaWriter):
             self._user_finish(temporary)
 
 
-def read_stem_metadata(path: str | PathLike[str]) -> dict[str, Any]:
-    """Return the JSON object in the box `moov/udta/stem` of a Stems file.
-
-    Raises AudioError if the file is missing, unreadable or damaged, or has no such box.
-    """
-    path = Path(path)
-    check_regular_file(path)
-    with audio_errors(path, "cannot be read", "check that it is an undamaged .stem.mp4 file"):
-        with path.open("rb") as file:
-            box = find_box(file, b"moov", b"udta", b"stem")
-            if box is None:
-                raise AudioError(
-                    f"{display_path(path)} has no stem metadata; it is not a Stems file"
-                )
-            if box.end - box.content > _MAX_METADATA:
-                raise ValueError("its stem metadata is too long")
-            file.seek(box.content)
-            content = file.read(box.end - box.content)
-        try:
-            metadata = json.loads(content.rstrip(b"\0"))  # some writers end it as in C
-        except RecursionError:
-            metadata = None
-        if not isinstance(metadata, dict):
-            raise ValueError("its stem metadata is not a JSON object")
-    return metadata
-
-
 _HEADER = 8  # bytes: size and kind, 4 each
 _LONG_HEADER = 16  # bytes: followed by a size of 8 bytes
 
@@ -212,9 +183,7 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[_Box]:
         size = int.from_bytes(file.read(4), "big")
         kind = file.read(4)
         content = start + _HEADER
-        if size == 0:
-            size = end - start
-        elif size == 1:
+        if size == 1:
             size = int.from_bytes(file.read(8), "big")
             content = start + _LONG_HEADER
         if not content - start <= size <= end - start:
