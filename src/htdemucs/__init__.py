@@ -6,7 +6,7 @@
 
 Files and tensors:
     Separator           separate a tensor, or a stream of blocks
-    Normalization       the level of a mixture, for streams
+    Normalization       the mean and deviation of a mixture, for streams
     separate_file       separate one file and write its stems; returns a TrackResult
     OutputOptions       which stems to write, and how
     AudioFile           read any audio file in blocks

@@ -164,6 +164,8 @@ _ROWS = (
     ),
 )
 FORMATS: dict[str, AudioFormat] = {row.name: row for row in _ROWS}
+BIT_DEPTHS = sorted({depth for row in _ROWS for depth in row.bit_depths})
+MP3_PRESETS = FORMATS["mp3"].presets
 
 _AUDIO = (
     "aac ac3 aif aifc aiff alac amr ape au bwf caf dff dsf dts eac3 flac m4a m4b m4r mka mp2 mp3 "

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from helpers import TINY, awake
 from htdemucs import HTDemucs, HTDemucsConfig, OutputOptions, save_model
 from htdemucs.batch import Track, ray_cluster
-from htdemucs.batch.ray_cluster import Plan
+from htdemucs.batch.plan import Plan
 from htdemucs.cli.main import cli
 from htdemucs.errors import ClusterError, SeparationError
 
@@ -228,7 +228,7 @@ def test_workers_that_cannot_start_end_the_run_with_a_reason(ray, model_folder, 
     tracks, failures = ray_cluster.assign_outputs([Track(str(album / "one.flac"))], plan)
     assert failures == {}
     with pytest.raises(ClusterError, match=r"cannot separate: .*fp16"):
-        list(ray_cluster.separate_all(tracks, plan, ray_cluster.Workers(1, 1, 0)))
+        list(ray_cluster.separate_on_cluster(tracks, plan, ray_cluster.Workers(1, 1, 0)))
 
 
 def test_the_ledger_blames_a_track_only_for_workers_it_had():

@@ -10,7 +10,7 @@ from htdemucs import AudioEncoding, OutputOptions, Separator, save_model
 from htdemucs.audio import SampleCache
 from htdemucs.batch import Library, Track, remote
 from htdemucs.batch.inputs import find_batch_tracks
-from htdemucs.batch.ray_cluster import Plan
+from htdemucs.batch.plan import Plan
 from htdemucs.errors import StorageError
 from htdemucs.events import Progress
 from htdemucs.stems import manifest

@@ -109,7 +109,7 @@ def test_installing_gives_the_modules_themselves(modules):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "name a program"),
+        ([], "specify a program"),
         (["program.py"], "pass --replace"),
         (["--replace", "-m", "demucs", "--nonsense"], "unrecognized arguments"),
         (["--replace", "-m", "demucs.separate"], "no tracks given"),

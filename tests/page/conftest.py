@@ -4,11 +4,12 @@ The browser does not outlive the file, because Playwright's event loop, which ru
 browser, would be in the way of other tests' loops.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from page.fake import FakeServer
+from page.server import PageServer
 
 CHROMIUM = [
     Path("/usr/bin/chromium"),
@@ -31,10 +32,24 @@ def browser():
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory):
+    """The folder of the files that servers share."""
+    return tmp_path_factory.mktemp("recordings")
+
+
 @pytest.fixture
-def server():
-    with FakeServer() as server:
-        yield server
+def start_server(tmp_path_factory, recordings):
+    """Return a function that starts a server, which the test's end stops."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(
+            PageServer(tmp_path_factory.mktemp("data"), recordings, **options)
+        )
+
+
+@pytest.fixture
+def server(start_server):
+    return start_server()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from page.fake import RATE, music
+from page.server import RATE, music
 
 pytestmark = pytest.mark.browser
 

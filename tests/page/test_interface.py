@@ -6,7 +6,7 @@ import pytest
 
 from htdemucs import errors
 from htdemucs.serve.jobs import WORKER_DIED
-from page.fake import PAGE, FakeServer
+from page.server import PAGE
 
 pytestmark = pytest.mark.browser
 
@@ -23,7 +23,7 @@ def fill(server):
     song = server.add("Solar.flac", 20, artist="Miles Davis", album="Walkin'")
     working = server.add("Oleo.mp3", 20, state="queued")
     server.separate(working, 6.0)
-    server.add("Airegin.mp3", 20, state="queued", position=2)
+    server.add("Airegin.mp3", 20, state="queued")
     server.add("Noise.bin", 2, state="failed", error="This file holds no sound.")
     return song
 
@@ -217,23 +217,23 @@ def test_space_plays_after_a_dialog_that_was_opened_by_mouse(open_page, server):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_login_page_works_without_scripts(browser, scheme):
+def test_the_login_page_works_without_scripts(browser, start_server, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
-    with FakeServer(token="open sesame") as server:
-        page = browser.new_page(color_scheme=scheme, locale="en-GB")
-        page.goto(server.url)
-        assert axe.Axe().run(page).response["violations"] == []
-        page.close()
-        page = browser.new_page(java_script_enabled=False, locale="en-GB")
-        page.goto(f"{server.url}#t1")
-        page.get_by_label("Token").fill("simsalabim")
-        page.get_by_role("button", name="Open").click()
-        page.get_by_text("This is not the server's token").wait_for()
-        page.get_by_label("Token").fill("open sesame")
-        page.get_by_role("button", name="Open").click()
-        page.locator("#welcome").wait_for(state="attached")
-        assert page.url == f"{server.url}#t1"  # without the token
-        page.close()
+    server = start_server(token="open sesame")
+    page = browser.new_page(color_scheme=scheme, locale="en-GB")
+    page.goto(server.url)
+    assert axe.Axe().run(page).response["violations"] == []
+    page.close()
+    page = browser.new_page(java_script_enabled=False, locale="en-GB")
+    page.goto(f"{server.url}#t1")
+    page.get_by_label("Token").fill("simsalabim")
+    page.get_by_role("button", name="Open").click()
+    page.get_by_text("This is not the server's token").wait_for()
+    page.get_by_label("Token").fill("open sesame")
+    page.get_by_role("button", name="Open").click()
+    page.locator("#welcome").wait_for(state="attached")
+    assert page.url == f"{server.url}#t1"  # without the token
+    page.close()
 
 
 def test_typing_in_the_search_runs_no_shortcuts(open_page, server):
@@ -296,7 +296,7 @@ def test_server_errors_are_shown_in_the_page_s_language(open_page, server):
     page.locator(".row", has_text="这首歌分离失败。 Something strange.").wait_for()
     server.remove(song)
     server.remove(other)
-    server.refuse = (413, "The file is larger than 500 MB.", "too-large")
+    server.limit_uploads(0)
     page.set_input_files(
         "#files-input", {"name": "Long.mp3", "mimeType": "audio/mpeg", "buffer": b"x"}
     )

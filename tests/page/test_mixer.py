@@ -5,7 +5,7 @@ import base64
 import numpy as np
 import pytest
 
-from page.fake import RATE, STEMS, music
+from page.server import RATE, STEMS, music
 from serve.mixes import MIXES
 
 pytestmark = pytest.mark.browser
@@ -66,23 +66,23 @@ def test_the_original_is_heard_instead_of_the_mix(open_page):
     assert np.abs(heard - 0.5 * sound[:, -1] / 32768).max() < 0.5 / 32768
 
 
-def test_pieces_join_without_a_gap_and_loops_fade_at_the_seam(open_page):
-    """What a run plays is the samples in order, but for its ramps and the faded seam."""
+def test_chunks_join_without_a_gap_and_loops_fade_at_the_seam(open_page):
+    """What the scheduler plays is the samples in order, but for its ramps and the faded seam."""
     sound = music(12_000, 1)
     script = """async ({ samples, channels, cuts }) => {
       const { Mixer } = await import("/page/mixer.js");
-      const { Run } = await import("/page/run.js");
+      const { Scheduler } = await import("/page/scheduler.js");
       const context = new OfflineAudioContext(2, 20000, 44100);
       const mixer = new Mixer(context, ["drums"]);
       mixer.set({}, { smooth: false });
-      const run = new Run(context, mixer, 44100, 0);
+      const scheduler = new Scheduler(context, mixer, 44100, 0);
       const bytes = Uint8Array.from(atob(samples), (c) => c.charCodeAt(0));
       const all = new Int16Array(bytes.buffer);
       cuts.forEach(([from, to, fadeIn, fadeOut]) => {
-        run.place(all.subarray(from * channels, to * channels), channels,
-                  { frame: from, fadeIn, fadeOut, ended() {} });
+        scheduler.schedule(all.subarray(from * channels, to * channels), channels,
+                           { frame: from, fadeIn, fadeOut, onEnded() {} });
       });
-      const heard = [0.05, 0.1, 0.2].map((time) => run.frameAt(time));
+      const heard = [0.05, 0.1, 0.2].map((time) => scheduler.frameAt(time));
       const rendered = await context.startRendering();
       return { sound: [...rendered.getChannelData(0)], heard };
     }"""
@@ -108,8 +108,8 @@ def test_the_original_is_made_as_loud_as_any_mix(open_page):
       const { Loudness } = await import("/page/loudness.js");
       const loudness = new Loudness();
       const bytes = Uint8Array.from(atob(samples), (c) => c.charCodeAt(0));
-      loudness.hear(new Int16Array(bytes.buffer), 2 * (stems.length + 1));
-      return loudness.matching(mix, stems);
+      loudness.add(new Int16Array(bytes.buffer), 2 * (stems.length + 1));
+      return loudness.matchingGain(mix, stems);
     }"""
     arguments = {"samples": encode(sound), "stems": STEMS, "mix": mix}
     gain = open_page().evaluate(script, arguments)

@@ -14,7 +14,7 @@ from demucs.hf import load_safetensors_model
 from demucs.pretrained import _parse_remote_files
 
 from htdemucs import Separator, load_model
-from htdemucs.model.registry import architecture
+from htdemucs.model.architectures import architecture
 from htdemucs.weights.registry import legacy_url, official_config, official_models
 
 from .conftest import SMALL, SMALL_DEMUCS, SMALL_HDEMUCS, PublishedHTDemucs, build, save_safetensors

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from helpers import snr
 from htdemucs import LiveSeparator, SeparationError, Separator, Timing
-from htdemucs.separation.levels import RunningStats
+from htdemucs.separation.normalization import RunningStats
 
 relaxed = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -19,7 +19,7 @@ from htdemucs import (
     load_model,
     save_model,
 )
-from htdemucs.model.registry import build
+from htdemucs.model.architectures import build
 
 SMALL = {"channels": 16, "n_fft": 256, "segment": 1, "sample_rate": 8000}
 CONFIGS = {

@@ -12,7 +12,7 @@ from htdemucs import (
     save_model,
 )
 from htdemucs.fast.network import supports
-from htdemucs.model.registry import build
+from htdemucs.model.architectures import build
 from htdemucs.separation import runner
 from htdemucs.separation.runner import Pending, Runner, _Output, default_batch_size
 

@@ -154,7 +154,7 @@ def test_a_generator_needs_its_normalization(identity):
 
 @pytest.mark.parametrize("shifts", [0, 2])
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.7])
-def test_the_running_level_depends_on_the_samples_only(tiny_model, shifts, overlap):
+def test_the_running_normalization_depends_on_the_samples_only(tiny_model, shifts, overlap):
     """It depends neither on the blocks nor, for finished samples, on later ones."""
     waveform = torch.randn(2, 30_000) + 0.1
     separator = Separator(tiny_model, shifts=shifts, overlap=overlap)
@@ -170,7 +170,7 @@ def test_the_running_level_depends_on_the_samples_only(tiny_model, shifts, overl
         assert torch.equal(stem, whole[name][:, 20_000:])
 
 
-def test_the_running_level_is_soon_the_level_of_the_whole(tiny_model, identity):
+def test_the_running_normalization_is_soon_that_of_the_whole(tiny_model, identity):
     waveform = 0.1 * torch.randn(2, 60_000)
     separator = Separator(tiny_model)
     whole, running = (joined(separator.stream([waveform], level)) for level in (None, "running"))

@@ -11,7 +11,7 @@ from htdemucs.serve.event_stream import Changes
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(event_stream, "INTERVAL", 0.001)
+    monkeypatch.setattr(event_stream, "POLL_INTERVAL", 0.001)
 
 
 def parsed(text):

@@ -174,7 +174,7 @@ class Process:
 @pytest.fixture
 def supervisor(state, monkeypatch):
     """A supervisor with fake processes, and the list of these. It checks them less often."""
-    monkeypatch.setattr(supervisor_module, "INTERVAL", 2.0)
+    monkeypatch.setattr(supervisor_module, "CHECK_INTERVAL", 2.0)
     started = []
 
     def start(*_, **__):

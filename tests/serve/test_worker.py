@@ -135,7 +135,7 @@ def test_samples_are_available_before_the_end(client, worker, write_song, tmp_pa
             heard.append((shown["state"], samples))
 
     monkeypatch.setattr(Jobs, "update", reporting)
-    monkeypatch.setattr(live_preview, "INTERVAL", 0.0)
+    monkeypatch.setattr(live_preview, "REPORT_INTERVAL", 0.0)
     worker.work()
     whole = pcm(client, track, frames=1 << 20)
     assert len(heard) > 2
@@ -149,7 +149,7 @@ def test_separating_later_parts_early_changes_no_bit(
     client, worker, write_song, model, tmp_path, seeking, monkeypatch, rate
 ):
     """Two seek requests: the second comes while the first one's part is being separated."""
-    monkeypatch.setattr(live_preview, "INTERVAL", 0.0)
+    monkeypatch.setattr(live_preview, "REPORT_INTERVAL", 0.0)
     song = write_song(tmp_path / "song.flac", seconds=12, rate=rate)
     track = client.upload(song)["id"]
     seeking(track, (0.1, 9 * rate), (0.1, 5 * rate))

@@ -1,7 +1,10 @@
+from typing import get_args, get_type_hints
+
 import pytest
 import torch
 
-from htdemucs.training.losses import SourceLoss
+from htdemucs.training.config import OptimConfig
+from htdemucs.training.losses import ERRORS, SourceLoss
 
 
 def test_the_loss_is_the_mean_absolute_error():
@@ -11,6 +14,10 @@ def test_the_loss_is_the_mean_absolute_error():
     weighed = SourceLoss(4, source_weights=(0, 0, 1, 0))(estimates, sources)
     third = (estimates[:, 2] - sources[:, 2]).abs().mean()
     assert weighed == pytest.approx(float(third), rel=1e-5)
+
+
+def test_every_loss_of_the_configuration_has_an_error():
+    assert get_args(get_type_hints(OptimConfig)["loss"]) == tuple(ERRORS)
 
 
 @pytest.mark.parametrize("kind", ["mse", "rms"])

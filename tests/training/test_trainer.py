@@ -61,7 +61,7 @@ def same(ours, theirs):
 
 @pytest.mark.parametrize("kind", OLDER)
 def test_older_networks_learn_and_resume_to_the_bit(make_config, kind):
-    fields = OLDER[kind].to_dict() | {"kind": kind, "channels": 4, "dconv_comp": 1}
+    fields = OLDER[kind].to_dict() | {"architecture": kind, "channels": 4, "dconv_comp": 1}
     options = {"batch_size": 4, "valid_every": 3, "log_every": 3, "save_every": 3}
     options |= {"model": fields, "optim": {"lr": 1e-2}, "words": ["data.segment=0.5"]}
     config = make_config(steps=6, **options)
@@ -77,8 +77,10 @@ def test_older_networks_learn_and_resume_to_the_bit(make_config, kind):
 
 
 def test_an_unknown_kind_of_network_is_refused(make_config):
-    with pytest.raises(ConfigError, match=r"model\.kind must be one of HTDemucs, HDemucs, Demucs"):
-        prepare(make_config(model={"kind": "TasNet"}))
+    with pytest.raises(
+        ConfigError, match=r"model\.architecture must be one of HTDemucs, HDemucs, Demucs"
+    ):
+        prepare(make_config(model={"architecture": "TasNet"}))
 
 
 def test_a_published_style_run_learns(make_config):
@@ -252,7 +254,11 @@ def test_what_a_run_cannot_do(make_config):
     with pytest.raises(ConfigError, match=r"loss_region must have 4096 samples or more"):
         prepare(make_config(words=["optim.loss_region=[0.4, 0.1]", "optim.stft_weight=1"]))
     with pytest.raises(ConfigError, match="compiled needs HTDemucs or HDemucs"):
-        prepare(make_config(model={"kind": "Demucs", "sample_rate": 8000}, words=["compiled=true"]))
+        prepare(
+            make_config(
+                model={"architecture": "Demucs", "sample_rate": 8000}, words=["compiled=true"]
+            )
+        )
     with pytest.raises(HTDemucsError, match="no model nonsense"):
         prepare(make_config(model={}, init_from="nonsense"))
     with pytest.raises(TrainingError, match="has no model yet"):

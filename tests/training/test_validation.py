@@ -57,5 +57,5 @@ def test_sources_of_other_lengths_are_padded(scored, tmp_path):
 
 
 def test_silence_everywhere_is_refused(scored, tmp_path):
-    with pytest.raises(TrainingError, match=r"silent; name other tracks in data\.valid"):
+    with pytest.raises(TrainingError, match=r"silent; specify other tracks in data\.valid"):
         scored(track(tmp_path / "silent", SOURCES))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from htdemucs import CheckpointError, HTDemucsConfig
-from htdemucs.model.registry import CONFIGS
+from htdemucs.model.architectures import CONFIGS
 from htdemucs.weights import build, demucs_format
 from htdemucs.weights.demucs_format import KEYWORDS, config_from_arguments, keywords_from_config
 from weights.checkpoints import as_json, assert_same, keywords, rewrite, save_th

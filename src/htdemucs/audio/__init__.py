@@ -12,7 +12,7 @@ from htdemucs.audio.gaps import Align
 from htdemucs.audio.read import AudioFile, reblock, zip_blocks
 from htdemucs.audio.sample_cache import SampleCache
 from htdemucs.audio.soundcard import SoundCard, list_devices
-from htdemucs.audio.stem_mp4 import StemFileWriter, read_stem_metadata
+from htdemucs.audio.stem_mp4 import StemFileWriter
 from htdemucs.audio.streams import AudioPipe, PipeWriter, RawFormat
 from htdemucs.audio.tags import Tags, read_tags, write_tags
 from htdemucs.audio.write import AudioWriter
@@ -32,7 +32,6 @@ __all__ = [
     "Tags",
     "list_devices",
     "pad_or_trim",
-    "read_stem_metadata",
     "read_tags",
     "reblock",
     "resampled_length",

@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 
 from htdemucs.audio.convert import interleaved
 from htdemucs.errors import AudioError
-from htdemucs.formats import FORMATS, AudioFormat, Codec
-
-MP3_PRESETS = FORMATS["mp3"].presets
+from htdemucs.formats import FORMATS, MP3_PRESETS, AudioFormat, Codec
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,10 @@ class AudioEncoding:
                 f"choose {bitrates.start} to {bitrates.stop - 1}"
             )
         if self.mp3_preset not in MP3_PRESETS:
-            raise AudioError(f"there is no mp3 preset {self.mp3_preset}; choose 2 to 7")
+            raise AudioError(
+                f"there is no mp3 preset {self.mp3_preset}; "
+                f"choose {MP3_PRESETS[0]} to {MP3_PRESETS[-1]}"
+            )
 
     @property
     def audio_format(self) -> AudioFormat:

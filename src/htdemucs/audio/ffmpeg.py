@@ -17,7 +17,7 @@ from htdemucs.audio.convert import UNKNOWN_CHANNEL
 from htdemucs.errors import AudioError
 
 
-def printable(path: Path) -> str:
+def display_path(path: Path) -> str:
     """Return a path for a one-line message, whatever bytes its name holds."""
     text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(character if character.isprintable() else "?" for character in text)
@@ -38,7 +38,7 @@ def audio_errors(path: Path, problem: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise AudioError(f"{printable(path)} {problem} ({reason(error)}); {remedy}") from error
+        raise AudioError(f"{display_path(path)} {problem} ({reason(error)}); {remedy}") from error
 
 
 class SourceFormat(NamedTuple):

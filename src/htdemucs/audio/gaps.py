@@ -49,8 +49,8 @@ def fill_gaps(
 class GapDetector:
     """Compares the timestamps of frames with the number of samples before them.
 
-    Time 0 is where the pictures or the audio begin, whichever is first; in a file without pictures,
-    where the audio begins. Encoder delay that the file declares is not counted.
+    Time 0 is where the video or the audio begins, whichever is first; without video, where the
+    audio begins. Encoder delay that the file declares is not counted.
     """
 
     def __init__(
@@ -105,13 +105,13 @@ class GapDetector:
 
 
 def _first_timestamp(container: InputContainer, stream: AudioStream) -> float | None:
-    """Return when the pictures or the audio begin, in seconds; None without pictures."""
-    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not pictures:
+    """Return when the video or the audio begins, in seconds; None without video."""
+    videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not videos:
         return None
     starts = [
         float(s.start_time * s.time_base)
-        for s in (pictures[0], stream)
+        for s in (videos[0], stream)
         if s.start_time is not None and s.time_base is not None
     ]
     return min(starts, default=None)

@@ -20,7 +20,6 @@ import av
 import numpy as np
 import torch
 from av.audio.codeccontext import AudioCodecContext
-from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.codec.context import Flags2
 from av.container import InputContainer
@@ -44,8 +43,8 @@ from htdemucs.audio.ffmpeg import (
     DecodedFrame,
     SourceFormat,
     audio_errors,
+    display_path,
     keep_channel_order,
-    printable,
     reason,
     to_decoded_frame,
 )
@@ -82,8 +81,8 @@ class AudioFile:
         path: the file.
         sample_rate, channels: of the blocks.
         align: "start" begins with the first sample of the file. "video" inserts silence before it
-            if the audio starts later than the pictures, and into gaps of the audio, so that
-            it stays in sync with them; without pictures only gaps are filled.
+            if the audio starts later than the video, and into gaps of the audio, so that it
+            stays in sync; without a video stream only gaps are filled.
         source_sample_rate, source_channels: what the file starts with. Rates above those of
             `SAMPLE_RATES`, which DSD has, are halved until they are not.
         codec: FFmpeg's name of the codec, such as "flac" or "pcm_s16le".
@@ -124,7 +123,7 @@ class AudioFile:
         self._report = DecodeReport()
 
     def __repr__(self) -> str:
-        return f"AudioFile({printable(self.path)!r}, {self.sample_rate} Hz, {self.channels} ch)"
+        return f"AudioFile({display_path(self.path)!r}, {self.sample_rate} Hz, {self.channels} ch)"
 
     def at_rate(self, sample_rate: int) -> "AudioFile":
         """Return the same audio, mixed and aligned alike, at another sample rate."""
@@ -162,7 +161,7 @@ class AudioFile:
         """Sentences for the user about the latest iteration.
 
         They say what was damaged and replaced, what was assumed about channels without a known
-        position, and that the audio is not in sync with the pictures.
+        position, and that the audio is not in sync with the video.
         """
         return self._report.warnings(gaps_filled=self.align == "video")
 
@@ -182,7 +181,7 @@ class AudioFile:
 
 def check_regular_file(path: Path) -> None:
     """Raise AudioError if there is no regular file that can be read (a pipe would block)."""
-    name = printable(path)
+    name = display_path(path)
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -190,7 +189,7 @@ def check_regular_file(path: Path) -> None:
     except (OSError, ValueError) as error:
         raise AudioError(f"{name} cannot be opened: {reason(error)}") from error
     if stat.S_ISDIR(status.st_mode):
-        raise AudioError(f"{name} is a folder; name an audio file inside it")
+        raise AudioError(f"{name} is a folder; specify an audio file inside it")
     if not stat.S_ISREG(status.st_mode):
         raise AudioError(f"{name} is not a regular file; save the audio to one first")
     if status.st_size == 0:
@@ -220,9 +219,9 @@ def open_audio(
 
 def choose_stream(container: InputContainer, path: Path) -> AudioStream:
     """Return the default (else first) audio stream. Raises AudioError if there is none to read."""
-    name = printable(path)
+    name = display_path(path)
     if container.format.name in _PLAYLISTS:
-        raise AudioError(f"{name} is a playlist; name the audio files themselves")
+        raise AudioError(f"{name} is a playlist; specify the audio files themselves")
     streams = container.streams.audio
     if not streams:
         raise AudioError(f"{name} has no audio stream; choose a file with sound")
@@ -319,7 +318,7 @@ def _probe_part(
 
 def _nothing_decoded(path: Path, report: DecodeReport) -> AudioError:
     """Return the error for a file without a single sample."""
-    name = printable(path)
+    name = display_path(path)
     if report.unsupported_format:
         return AudioError(
             f"{name} has samples of the kind {report.unsupported_format}, which cannot be read "
@@ -377,13 +376,15 @@ def decode_frames(
     end: float | None = None
     for packet in _packets(container, stream, report):
         try:
-            frames = [frame for frame in decoder.decode(packet) if _is_usable(frame)]
+            decoded_frames = decoder.decode(packet)
         except (av.FFmpegError, ValueError):
             report.skipped_packets += 1
             continue
         if packet.pts is not None and packet.duration and packet.time_base is not None:
             end = float((packet.pts + packet.duration) * packet.time_base)
-        for frame in frames:
+        for frame in decoded_frames:
+            if not frame.samples or not _is_possible_rate(frame.sample_rate):
+                continue
             decoded = to_decoded_frame(frame, channel_names)
             if decoded is None:
                 report.unsupported_format = frame.format.name
@@ -403,10 +404,6 @@ def _packets(
     except av.InvalidDataError:
         # A truncated or damaged file: what was read before is kept.
         report.skipped_packets += 1
-
-
-def _is_usable(frame: AudioFrame) -> bool:
-    return frame.samples > 0 and _is_possible_rate(frame.sample_rate)
 
 
 # Step 3: conversion

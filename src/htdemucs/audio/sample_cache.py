@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from htdemucs.audio.ffmpeg import audio_errors, printable
+from htdemucs.audio.ffmpeg import audio_errors, display_path
 from htdemucs.errors import AudioError
 from htdemucs.fsutil import delete_locked, open_locked
 
@@ -58,7 +58,7 @@ class SampleCache:
             file = open_locked(path)
             if file is None:
                 raise AudioError(
-                    f"{printable(path.parent)} is being written by another htdemucs; wait for it"
+                    f"{display_path(path.parent)} is being written by another htdemucs; wait for it"
                 )
             cache._file = file
             try:

@@ -10,14 +10,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
 
 from htdemucs.audio.encoding import AudioEncoding
-from htdemucs.audio.ffmpeg import audio_errors, printable
-from htdemucs.audio.read import check_regular_file
+from htdemucs.audio.ffmpeg import display_path
 from htdemucs.audio.write import MediaWriter
 from htdemucs.errors import AudioError
 
@@ -39,7 +38,6 @@ _MASTERING = {
     },
     "limiter": {"enabled": False, "release": 0.05, "threshold": 0.0, "ceiling": -0.35},
 }
-_MAX_METADATA = 2**20  # bytes; about 500 are usual
 
 
 class StemFileWriter(MediaWriter):
@@ -78,7 +76,7 @@ class StemFileWriter(MediaWriter):
         self.stems = tuple(stems)
         if len(set(self.stems)) != len(_COLORS) or len(self.stems) != len(_COLORS):
             raise AudioError(
-                f"{printable(Path(path))} takes exactly {len(_COLORS)} different stems, not "
+                f"{display_path(Path(path))} takes exactly {len(_COLORS)} different stems, not "
                 f"{', '.join(self.stems) or 'none'}; choose a model with four, or another format"
             )
         super().__init__(
@@ -98,7 +96,7 @@ class StemFileWriter(MediaWriter):
         """
         if set(stems) != set(self.stems):
             raise AudioError(
-                f"{printable(self.path)} takes the stems {', '.join(self.stems)}, "
+                f"{display_path(self.path)} takes the stems {', '.join(self.stems)}, "
                 f"not {', '.join(stems) or 'none'}"
             )
         blocks = [mixture, *(stems[name] for name in self.stems)]
@@ -106,8 +104,8 @@ class StemFileWriter(MediaWriter):
             fits = block.ndim == 2 and block.shape[0] in (1, 2)
             if not fits or block.shape[1] != mixture.shape[1]:
                 raise AudioError(
-                    f"{printable(self.path)} takes blocks of shape (2, L) or (1, L) with the same "
-                    f"L, not {', '.join(str(tuple(block.shape)) for block in blocks)}"
+                    f"{display_path(self.path)} takes blocks of shape (2, L) or (1, L) with the "
+                    f"same L, not {', '.join(str(tuple(block.shape)) for block in blocks)}"
                 )
         self._append(torch.cat([block.detach().to("cpu").expand(2, -1) for block in blocks]))
 
@@ -124,31 +122,6 @@ class StemFileWriter(MediaWriter):
             add_user_data(temporary, b"stem", json.dumps(metadata).encode("ascii"))
         if self._user_finish is not None:
             self._user_finish(temporary)
-
-
-def read_stem_metadata(path: str | PathLike[str]) -> dict[str, Any]:
-    """Return the JSON object in the box `moov/udta/stem` of a Stems file.
-
-    Raises AudioError if the file is missing, unreadable or damaged, or has no such box.
-    """
-    path = Path(path)
-    check_regular_file(path)
-    with audio_errors(path, "cannot be read", "check that it is an undamaged .stem.mp4 file"):
-        with path.open("rb") as file:
-            box = find_box(file, b"moov", b"udta", b"stem")
-            if box is None:
-                raise AudioError(f"{printable(path)} has no stem metadata; it is not a Stems file")
-            if box.end - box.content > _MAX_METADATA:
-                raise ValueError("its stem metadata is too long")
-            file.seek(box.content)
-            content = file.read(box.end - box.content)
-        try:
-            metadata = json.loads(content.rstrip(b"\0"))  # some writers end it as in C
-        except RecursionError:
-            metadata = None
-        if not isinstance(metadata, dict):
-            raise ValueError("its stem metadata is not a JSON object")
-    return metadata
 
 
 _HEADER = 8  # bytes: size and kind, 4 each
@@ -210,9 +183,7 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[_Box]:
         size = int.from_bytes(file.read(4), "big")
         kind = file.read(4)
         content = start + _HEADER
-        if size == 0:
-            size = end - start
-        elif size == 1:
+        if size == 1:
             size = int.from_bytes(file.read(8), "big")
             content = start + _LONG_HEADER
         if not content - start <= size <= end - start:

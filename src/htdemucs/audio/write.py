@@ -16,7 +16,7 @@ from torch import Tensor
 
 from htdemucs.audio.convert import SAMPLE_RATES, Resampler
 from htdemucs.audio.encoding import AudioEncoding, to_sample_format
-from htdemucs.audio.ffmpeg import audio_errors, printable
+from htdemucs.audio.ffmpeg import audio_errors, display_path
 from htdemucs.errors import AudioError
 from htdemucs.fsutil import AtomicFile
 
@@ -48,7 +48,7 @@ class MediaWriter:
         self.sample_rate = sample_rate
         self.channels = channels
         self.encoding = encoding
-        name = printable(self.path)
+        name = display_path(self.path)
         if channels not in LAYOUTS:
             raise AudioError(f"{name} cannot get {channels} channels; write 1 or 2")
         if sample_rate not in SAMPLE_RATES:
@@ -86,7 +86,7 @@ class MediaWriter:
             with self._audio_errors():
                 self._encode(self._resampler.flush())
                 if not self._encoded:
-                    raise AudioError(f"{printable(self.path)} got no samples; nothing was saved")
+                    raise AudioError(f"{display_path(self.path)} got no samples; nothing was saved")
                 for stream in self._streams:
                     for packet in self._last_packets(stream):
                         self._container.mux(packet)
@@ -146,7 +146,7 @@ class MediaWriter:
 
     def _encode(self, block: Tensor) -> None:
         if self._container is None:
-            raise AudioError(f"{printable(self.path)} is closed; open a new writer for more")
+            raise AudioError(f"{display_path(self.path)} is closed; open a new writer for more")
         for start in range(0, block.shape[1], _FRAME_LENGTH):
             samples = block[:, start : start + _FRAME_LENGTH]
             for stream, part in zip(self._streams, samples.split(self.channels), strict=True):
@@ -211,7 +211,7 @@ class AudioWriter(MediaWriter):
         """Append a block (C, L) of any length, also 0."""
         if block.ndim != 2 or block.shape[0] != self.channels:
             raise AudioError(
-                f"{printable(self.path)} takes blocks of shape ({self.channels}, L), "
+                f"{display_path(self.path)} takes blocks of shape ({self.channels}, L), "
                 f"not {tuple(block.shape)}"
             )
         self._append(block)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from htdemucs.audio.ffmpeg import audio_errors, printable
+from htdemucs.audio.ffmpeg import audio_errors, display_path
 from htdemucs.batch import remote
 from htdemucs.errors import AudioError, HTDemucsError, StorageError
 from htdemucs.formats import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
@@ -101,13 +101,15 @@ def _resolve(path: Path, excluded: list[Path]) -> Iterator[Track | AudioError]:
         elif os.path.lexists(path):
             yield Track(str(path))
         elif _URL.match(str(path)):
-            yield AudioError(f"{printable(path)} is a URL; download the file and name that")
+            yield AudioError(f"{display_path(path)} is a URL; download the file and specify that")
         elif glob.has_magic(str(path)):
             yield from _matching(path, excluded)
         else:
-            yield AudioError(f"{printable(path)} does not exist; check the path")
+            yield AudioError(f"{display_path(path)} does not exist; check the path")
     except (OSError, ValueError) as error:
-        yield AudioError(f"{printable(path)} cannot be read: {getattr(error, 'strerror', error)}")
+        yield AudioError(
+            f"{display_path(path)} cannot be read: {getattr(error, 'strerror', error)}"
+        )
 
 
 # Folders
@@ -126,10 +128,10 @@ def _in_folder(top: Path, excluded: list[Path]) -> Iterator[Track | AudioError]:
     songs = _without_stems(found, folders)
     yield from (Track(str(path), str(path.parent.relative_to(top))) for path in songs)
     for error in errors:
-        yield AudioError(f"{printable(Path(error.filename))} cannot be read: {error.strerror}")
+        yield AudioError(f"{display_path(Path(error.filename))} cannot be read: {error.strerror}")
     if not songs and not errors:
         content = "only stems that htdemucs wrote" if found else "no audio files"
-        yield AudioError(f"{printable(top)} holds {content}; name another folder")
+        yield AudioError(f"{display_path(top)} holds {content}; specify another folder")
 
 
 def walk(
@@ -165,9 +167,9 @@ def _matching(pattern: Path, excluded: list[Path]) -> Iterator[Track | AudioErro
     songs = _without_stems(outside, [(f, [p.name for p in f.iterdir()]) for f in folders])
     yield from (Track(str(path)) for path in songs)
     if not found:
-        yield AudioError(f"{printable(pattern)} matches no file; check the pattern")
+        yield AudioError(f"{display_path(pattern)} matches no file; check the pattern")
     elif not songs:
-        yield AudioError(f"{printable(pattern)} matches only stems; name songs elsewhere")
+        yield AudioError(f"{display_path(pattern)} matches only stems; specify songs elsewhere")
 
 
 def _glob(pattern: Path) -> tuple[Path, list[Path]]:
@@ -232,14 +234,14 @@ def _is_inside(path: PurePath, folders: list[Path]) -> bool:
 def _in_playlist(path: Path, excluded: list[Path]) -> Iterator[Track | AudioError]:
     entries = list(_read_playlist(path))
     if not entries:
-        yield AudioError(f"{printable(path)} lists no tracks; check the playlist")
+        yield AudioError(f"{display_path(path)} lists no tracks; check the playlist")
         return
     excluded = _below(excluded, path.parent)
     songs = [e for e in entries if isinstance(e, AudioError) or not _is_inside(e, excluded)]
     yield from (e if isinstance(e, AudioError) else Track(str(e)) for e in songs)
     if not songs:
         yield AudioError(
-            f"{printable(path)} lists only files in the output folder; name songs elsewhere"
+            f"{display_path(path)} lists only files in the output folder; specify songs elsewhere"
         )
 
 
@@ -250,12 +252,13 @@ def _read_playlist(path: Path) -> Iterator[Path | AudioError]:
         if not entry or (entry.startswith("#") and not (path.parent / entry).is_file()):
             continue
         if "://" in entry and not entry.lower().startswith("file://"):
-            yield AudioError(f"{printable(Path(entry))} is not a file; download it first")
+            yield AudioError(f"{display_path(Path(entry))} is not a file; download it first")
             continue
         listed = _find_entry(entry, path.parent)
         if listed.suffix.lower() in PLAYLISTS or listed.is_dir():
             yield AudioError(
-                f"{printable(listed)}, in {printable(path)}, is not a track; name it directly"
+                f"{display_path(listed)}, in {display_path(path)}, is not a track; specify it "
+                "directly"
             )
         else:
             yield listed
@@ -423,5 +426,5 @@ def _read_table(source: str, column: str) -> Iterator[str | None]:
     except (ArrowException, OSError) as error:
         message = " ".join(str(error).split())
         raise StorageError(
-            f"{printable(Path(source))} cannot be read as Parquet; check the file ({message})"
+            f"{display_path(Path(source))} cannot be read as Parquet; check the file ({message})"
         ) from error

@@ -16,7 +16,7 @@ from queue import Queue
 from typing import Any, Literal
 
 from htdemucs.audio import AudioFile
-from htdemucs.audio.ffmpeg import printable, reason
+from htdemucs.audio.ffmpeg import display_path, reason
 from htdemucs.batch import remote
 from htdemucs.batch.inputs import Track
 from htdemucs.batch.output_paths import OutputAssignment, is_same_track
@@ -103,11 +103,14 @@ class Library:
         on_event(Started(track.location))
         try:
             result = self._skip_or_separate(track, separator, on_event, observer)
+            if result.status == "skipped" and self._store.is_local:
+                # A process that died after it had written the manifest left the cache.
+                delete_unused(self.output_paths_for(track).cache_file)
         except HTDemucsError as error:
             result = TrackResult(track.location, "failed", str(error))
         except Exception as error:  # does not stop the other tracks
             LOG.debug("%s", track.location, exc_info=True)
-            name, kind = printable(Path(track.location)), type(error).__name__
+            name, kind = display_path(Path(track.location)), type(error).__name__
             message = f"{name}: unexpected {kind} ({reason(error)}); please report it"
             result = TrackResult(track.location, "failed", message)
         result = replace(result, seconds=time.monotonic() - started)
@@ -122,35 +125,41 @@ class Library:
         on_event: EventCallback,
         observer: Observer | None,
     ) -> TrackResult:
+        """Return the result of a finished track; separate any other and publish its files.
+
+        A remote track is copied to this machine only if it has to be separated, or if its manifest
+        does not say which contents this version of it has.
+        """
         started = time.monotonic()
         if not track.is_local and track.remote_file is None:
             track = replace(track, remote_file=remote.stat(track.location))
         paths = self.output_paths_for(track)
         known = self._read_manifest(track, paths)
-        source = _fingerprint(track, known)
-        if source and (done := self.already_done(track, separator, source, known)):
-            self._delete_cache(paths)
+        fingerprint = _fingerprint_without_copy(track, known)
+        if fingerprint and (done := self.already_done(track, separator, fingerprint, known)):
             return done
 
         with self._local_copy(track, paths) as (path, local_paths):
-            if source is None:  # a remote file that the manifest does not list
-                source = manifest.file_fingerprint(path)
-                if done := self.already_done(track, separator, source, known):
-                    self._delete_cache(paths)
+            if fingerprint is None:
+                fingerprint = manifest.file_fingerprint(path)
+                if done := self.already_done(track, separator, fingerprint, known):
                     return done
+            source = {**fingerprint, "path": track.absolute}
+            if track.remote_file is not None:
+                source["version"] = track.remote_file.version
             run = manifest.RunFingerprint.of(separator, self.options)
-            version = {"version": track.remote_file.version} if track.remote_file else {}
-            source = {**source, "path": track.absolute, **version}
+            stems = self.options.stem_paths(paths, separator.stems)
+            local_stems = self.options.stem_paths(local_paths, separator.stems)
 
             def publish(result: TrackResult) -> None:
-                if not manifest.is_unchanged(path, source):
-                    message = f"{printable(path)} changed while it was read; separate it again"
+                """Write the manifest; upload the stems, and last the manifest that lists them."""
+                if not manifest.matches_fingerprint(path, source):
+                    message = f"{display_path(path)} changed while it was read; separate it again"
                     raise AudioError(message)
                 result = replace(result, seconds=time.monotonic() - started)
                 latest = self._read_manifest(track, paths)  # another process may have written it
                 manifest.write_manifest(result, source, run, local_paths, latest)
-                local_stems = self.options.stem_paths(local_paths, separator.stems)
-                for name, stem in self.options.stem_paths(paths, separator.stems).items():
+                for name, stem in stems.items():
                     self._store.upload(local_stems[name], stem)
                 self._store.upload(local_paths.manifest, paths.manifest)
 
@@ -241,10 +250,6 @@ class Library:
 
     def _output_paths(self, track: Track, folder: Path) -> OutputPaths:
         return self.options.output_paths(track.path, folder / track.folder, track.duplicate_index)
-
-    def _delete_cache(self, paths: OutputPaths) -> None:
-        if self._store.is_local:
-            delete_unused(paths.cache_file)
 
     def _read_manifest(self, track: Track, paths: OutputPaths) -> manifest.Document | None:
         """Return a track's manifest; None if it does not exist.
@@ -346,13 +351,16 @@ class Library:
                 pool.shutdown(cancel_futures=True)
 
 
-def _fingerprint(track: Track, known: manifest.Document | None) -> Mapping[str, Any] | None:
+def _fingerprint_without_copy(
+    track: Track, known: manifest.Document | None
+) -> Mapping[str, Any] | None:
     """Return the track's fingerprint; None for a remote file that the manifest does not list."""
     if track.remote_file is None:
         return manifest.track_fingerprint(track.path, known)
-    source = known["source"] if known else {}
-    listed = (source.get("bytes"), source.get("version"))
-    if listed != (track.remote_file.bytes, track.remote_file.version):
-        return None
-    is_complete = track.remote_file.version and isinstance(source.get("sha256"), str)
-    return source if is_complete else None
+    listed, current = known["source"] if known else {}, track.remote_file
+    is_listed = (
+        bool(current.version)
+        and (current.bytes, current.version) == (listed.get("bytes"), listed.get("version"))
+        and isinstance(listed.get("sha256"), str)
+    )
+    return listed if is_listed else None

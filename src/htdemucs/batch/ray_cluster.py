@@ -1,7 +1,7 @@
 """`htdemucs batch` on Ray: many tracks, shared among workers that each have a model.
 
-`separate_all` distributes tracks with Ray Data; `ResultTable` collects their results in a Parquet
-file.
+`separate_on_cluster` distributes tracks with Ray Data; `ResultTable` collects their results in a
+Parquet file.
 """
 
 import json
@@ -17,24 +17,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import torch
 
 from htdemucs.audio.ffmpeg import audio_errors
 from htdemucs.batch import remote
 from htdemucs.batch.inputs import Track
-from htdemucs.batch.library import Library
+from htdemucs.batch.plan import Plan
 from htdemucs.batch.remote import RemoteFile
 from htdemucs.errors import ClusterError, HTDemucsError, SeparationError
-from htdemucs.events import EventCallback
 from htdemucs.fast import keep_freed_memory
 from htdemucs.fsutil import atomic_write
-from htdemucs.results import TrackResult
-from htdemucs.separation import Separator
-from htdemucs.stems import OutputOptions
+from htdemucs.results import Status, TrackResult
 from htdemucs.stems.paths import TAGS, template_fields
-from htdemucs.weights import load_model
 
 MAX_CRASHES = 3  # workers that may die on a track before it fails
 OBJECT_STORE = 512 << 20  # bytes; it holds only lists and results
@@ -47,57 +43,6 @@ ENVIRONMENT = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # fatal errors are raised; all others are in Ray's log files
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # avoids a warning
 }
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The settings of a run, which are sent to each worker.
-
-    Attributes:
-        name, repo: the model, as for `load_model`.
-        options: the files to write.
-        stems: compute only these stems.
-        settings: arguments of the `Separator`.
-        out: path or URL of the output folder.
-        device: the device of each worker; by default the best that it has.
-        skip_existing, scratch: as for `Library`.
-    """
-
-    name: str
-    repo: Path | None
-    options: OutputOptions
-    stems: tuple[str, ...] | None
-    settings: Mapping[str, Any]
-    out: str
-    device: str | None = None
-    skip_existing: bool = True
-    scratch: Path | None = None
-
-    def separator(
-        self, device: str | None, on_event: EventCallback | None = None, **changes: Any
-    ) -> Separator:
-        """Load the model and return its separator, with `changes` to the settings.
-
-        Raises:
-            ModelNotFoundError, DownloadError, CheckpointError: the model cannot be loaded.
-            ConfigError, SeparationError: the model cannot run with these settings.
-        """
-        stems = self.stems or self.options.only_stem
-        model = load_model(
-            self.name, repo=self.repo, device=device, stems=stems, on_progress=on_event
-        )
-        needed = self.stems or self.options.needed_stems(model.sources)
-        return Separator(model, stems=needed, **{**self.settings, **changes})
-
-    def library(self) -> Library:
-        """Return the library that receives the stems."""
-        return Library(
-            self.out, self.options, skip_existing=self.skip_existing, scratch=self.scratch
-        )
-
-    def check(self, on_event: EventCallback | None = None) -> None:
-        """Raise the errors that every worker would raise."""
-        self.separator("cpu", on_event, precision="fp32")
 
 
 @dataclass(frozen=True)
@@ -218,7 +163,7 @@ def divide_cluster(workers: int | None, device: str | None, gpu_sharing: int = 1
     return Workers(count, math.floor(share) if share >= 1 else share, 0)
 
 
-def separate_all(
+def separate_on_cluster(
     tracks: Mapping[int, Track], plan: Plan, workers: Workers
 ) -> Generator[tuple[int, TrackResult, WorkerInfo]]:
     """Separate tracks with assigned outputs; yield each one's position and result when it ends.
@@ -393,31 +338,21 @@ class ResultTable:
 
 
 def _schema() -> Any:
+    """Return the columns of the table: position, the fields of a TrackResult, and the worker."""
     import pyarrow as pa
 
     text, real, count = pa.string(), pa.float64(), pa.int64()
-    kinds: dict[str, Any] = {
-        "position": count,
-        "track": text,
-        "status": text,
-        "error": text,
-        "files": pa.map_(text, text),
-        "manifest": text,
-        "duration": real,
-        "seconds": real,
-        "resumed": real,
-        "sample_rate": count,
-        "length": count,
-        "source_length": count,
-        "bit_depth": count,
-        "gain": real,
-        "peaks": pa.map_(text, real),
-        "warnings": pa.list_(text),
-        "worker": text,
-        "device": text,
-        "crash_count": count,
-    }
-    return pa.schema(list(kinds.items()))
+    types: dict[Any, Any] = {
+        str: text, Status: text, float: real, int: count, tuple[str, ...]: pa.list_(text),
+        Mapping[str, str]: pa.map_(text, text), Mapping[str, float]: pa.map_(text, real),
+    }  # fmt: skip
+    columns = {"position": count}
+    for row in (TrackResult, WorkerInfo):
+        for name, hint in get_type_hints(row).items():
+            columns[name] = next(
+                kind for type_, kind in types.items() if hint in (type_, type_ | None)
+            )
+    return pa.schema(list(columns.items()))
 
 
 def _parquet_value(value: Any) -> Any:

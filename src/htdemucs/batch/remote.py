@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 from htdemucs.audio.ffmpeg import audio_errors, reason
 from htdemucs.errors import AudioError, HTDemucsError, StorageError
 from htdemucs.fsutil import atomic_write, delete_locked, open_locked
-from htdemucs.stems.manifest import MAX_SIZE, is_unchanged, parse_manifest, read_manifest
+from htdemucs.stems.manifest import MAX_SIZE, matches_fingerprint, parse_manifest, read_manifest
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # The packages that fsspec needs for some schemes; users install them.
@@ -205,7 +205,7 @@ def _reporting(url: str, problem: str) -> Iterator[None]:
 
 def _remote_file(url: str, info: Mapping[str, Any]) -> RemoteFile:
     if info.get("type") == "directory":
-        raise StorageError(f"{url} is a folder; name an audio file inside it")
+        raise StorageError(f"{url} is a folder; specify an audio file inside it")
     tag = info.get("ETag") or info.get("etag") or info.get("md5Hash")
     modified = info.get("LastModified") or info.get("mtime") or info.get("created")
     if isinstance(modified, datetime):  # some methods of a store return a date, others seconds
@@ -265,7 +265,9 @@ def _scratch_parent(folder: Path | None) -> Path:
     except OSError as error:
         raise StorageError(f"{folder} cannot hold temporary files ({error.strerror})") from error
     if owner != user and hasattr(os, "getuid"):
-        raise StorageError(f"{folder} is another user's; name a folder of yours for scratch files")
+        raise StorageError(
+            f"{folder} is another user's; specify a folder of yours for scratch files"
+        )
     return folder
 
 
@@ -292,7 +294,7 @@ class Store:
 
     def contains(self, files: Mapping[Path, Any]) -> bool:
         """Whether every file exists and matches its entry in a manifest."""
-        return all(is_unchanged(path, entry) for path, entry in files.items())
+        return all(matches_fingerprint(path, entry) for path, entry in files.items())
 
     def upload(self, local_path: Path, path: Path) -> None:
         """Copy a file of this machine to its output path, unless it is the same file."""

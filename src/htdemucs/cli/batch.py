@@ -27,7 +27,8 @@ from htdemucs.results import STATUSES, TrackResult
 
 if TYPE_CHECKING:
     from htdemucs.batch import Track
-    from htdemucs.batch.ray_cluster import Plan, WorkerInfo, Workers
+    from htdemucs.batch.plan import Plan
+    from htdemucs.batch.ray_cluster import WorkerInfo, Workers
 
 TABLE = "results.parquet"
 MAX_PRINTED = 20  # failures that are printed one by one
@@ -127,7 +128,7 @@ def batch(
     """
     with event_reporter(progress, quiet=quiet, console=_BriefReporter()) as on_event:
         stems, options = opt.wanted_stems(**output), opt.output_settings(**output)
-        from htdemucs.batch.ray_cluster import Plan
+        from htdemucs.batch.plan import Plan
 
         plan = Plan(
             name=name,
@@ -196,7 +197,7 @@ class _Run:
 
     def separate(self, address: str | None, workers: int | None, gpu_sharing: int) -> None:
         """Separate all tracks, until a signal; then write the table."""
-        from htdemucs.batch.ray_cluster import divide_cluster, separate_all, session
+        from htdemucs.batch.ray_cluster import divide_cluster, separate_on_cluster, session
 
         # Ray also prints its log on standard output, which is for results.
         with (
@@ -210,7 +211,7 @@ class _Run:
                 print_status(f"{self.plan.name}: {len(self.tracks)} tracks, {_describe(shares)}")
                 with (
                     self._bar() as advance,
-                    closing(separate_all(self.tracks, self.plan, shares)) as results,
+                    closing(separate_on_cluster(self.tracks, self.plan, shares)) as results,
                 ):
                     for position, result, worker_info in results:
                         self._add(position, result, worker_info)

@@ -13,7 +13,7 @@ from htdemucs.cli.progress import ConsoleReporter
 from htdemucs.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from htdemucs.evaluation import Evaluation, EvaluationOptions
+    from htdemucs.evaluation import Evaluation
 
 
 EXAMPLES = """
@@ -87,11 +87,17 @@ def evaluate(
     set_verbosity(quiet=quiet)
     if data is None:
         if estimates is None:
-            raise click.UsageError("name a folder of tracks after the model")
+            raise click.UsageError("specify a folder of tracks after the model")
         model, data = estimates.resolve().name, Path(model)
     for path in (json_path, report):
         _check_target(path)
-    from htdemucs.evaluation import EvaluationOptions, write_document, write_report
+    from htdemucs.evaluation import (
+        EvaluationOptions,
+        find_multitracks,
+        write_document,
+        write_report,
+    )
+    from htdemucs.evaluation import evaluate as evaluate_tracks
 
     del engine["compiled"], engine["split"]
     options = EvaluationOptions(
@@ -105,7 +111,10 @@ def evaluate(
         spectra=report is not None,
         workers=workers,
     )
-    evaluation = _evaluate(data, options)
+    find_multitracks(data)  # reject a wrong path before a model is downloaded
+    label = f"{options.model} on {data.name or data.resolve().name}"
+    with ConsoleReporter(label) as reporter:
+        evaluation = evaluate_tracks(data, options, on_progress=reporter)
     if evaluation.results:
         if json_path:
             write_document(evaluation, json_path)
@@ -116,22 +125,12 @@ def evaluate(
     _print_notes_and_failures(evaluation)
 
 
-def _evaluate(data: Path, options: "EvaluationOptions") -> "Evaluation":
-    from htdemucs.evaluation import evaluate as evaluate_tracks
-    from htdemucs.evaluation import find_multitracks
-
-    find_multitracks(data)  # reject a wrong path before a model is downloaded
-    label = f"{options.model} on {data.name or data.resolve().name}"
-    with ConsoleReporter(label) as reporter:
-        return evaluate_tracks(data, options, on_progress=reporter)
-
-
 def _check_target(path: Path | None) -> None:
     """Raise EvaluationError if a file cannot be written, before hours of work."""
     if path is None:
         return
     if path.is_dir():
-        raise EvaluationError(f"{path} is a folder; name a file in it")
+        raise EvaluationError(f"{path} is a folder; specify a file in it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -75,7 +75,7 @@ def convert(model: str, target: Path, repo: Path | None) -> None:
     loaded = load_model(model, repo=repo, device="cpu")
     if target.suffix == ".safetensors":
         if isinstance(loaded, Bag):
-            raise CheckpointError("a bag cannot be a single file; name a folder as TARGET")
+            raise CheckpointError("a bag cannot be a single file; specify a folder as TARGET")
         demucs_format.write(loaded, target)
     else:
         save_model(loaded, target)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from htdemucs.formats import FORMATS
+from htdemucs.formats import BIT_DEPTHS, FORMATS, MP3_PRESETS
 from htdemucs.settings import EngineSettings
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ Decorator = Callable[[F], F]
 KEEP = "keep"
 SAMPLE_RATES = range(8_000, 384_001)  # Hz
 DEFAULTS = EngineSettings()
-BIT_DEPTHS = sorted({depth for row in FORMATS.values() for depth in row.bit_depths})
-PRESETS = FORMATS["mp3"].presets
 
 # Headings of the help, in the order in which a command uses them.
 OUTPUT = "What to write"
@@ -311,7 +309,7 @@ output_options = _all(
     option(
         "--mp3-preset",
         type=int,
-        callback=number(PRESETS[0], PRESETS[-1]),
+        callback=number(MP3_PRESETS[0], MP3_PRESETS[-1]),
         default=2,
         heading=OUTPUT,
         metavar="N",

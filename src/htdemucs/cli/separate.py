@@ -119,7 +119,7 @@ def separate(
             _list_models(repo)
             return
         if not tracks:
-            raise click.UsageError("no tracks given; name one or more audio files")
+            raise click.UsageError("no tracks given; specify one or more audio files")
         to_stdout = out == STANDARD_STREAM
         if as_json and to_stdout:
             raise click.UsageError("standard output takes the stem or the summary, not both")
@@ -135,12 +135,26 @@ def separate(
             "compiled": compiled,
             "batch_size": engine["batch_size"] or jobs or None,
         }
-        separators = _load(name, repo, device, stems, options, settings, on_event)
+        from htdemucs.batch.plan import Plan
+        from htdemucs.fast import keep_freed_memory
+
+        plan = Plan(
+            name=name,
+            repo=repo,
+            options=options,
+            stems=stems,
+            settings=settings,
+            out=str(library_folder),
+            skip_existing=skip_existing,
+        )
+        separators = []
+        for one in device.split(",") if device else [None]:
+            separators.append(plan.separator(one, on_event))
+            print_status(f"{name} on {separators[-1].device}, {separators[-1].precision}")
+        keep_freed_memory()
         if to_stdout:
             _check_one_output(options, separators[0], found)
-        from htdemucs.batch import Library
-
-        library = Library(library_folder, options, skip_existing=skip_existing)
+        library = plan.library()
         if dry_run:
             _print_dry_run(library, found, separators[0], on_event)
             return
@@ -212,32 +226,6 @@ def _find_tracks(
     for failure in failures:
         on_event(failure)
     raise click.exceptions.Exit(1)
-
-
-def _load(
-    name: str,
-    repo: Path | None,
-    device: str | None,
-    stems: tuple[str, ...] | None,
-    options: "OutputOptions",
-    settings: dict[str, Any],
-    on_event: EventCallback,
-) -> "list[Separator]":
-    """Return a separator for each device, with only the networks that the files need."""
-    from htdemucs.fast import keep_freed_memory
-    from htdemucs.separation import Separator
-    from htdemucs.weights import load_model
-
-    separators = []
-    for one in device.split(",") if device else [None]:
-        only = stems or options.only_stem
-        model = load_model(name, repo=repo, device=one, stems=only, on_progress=on_event)
-        needed = stems or options.needed_stems(model.sources)
-        separator = Separator(model, stems=needed, **settings)
-        separators.append(separator)
-        print_status(f"{name} on {separator.device}, {separator.precision}")
-    keep_freed_memory()
-    return separators
 
 
 def _check_one_output(

@@ -21,7 +21,7 @@ from htdemucs.cli.stdio_options import (
 
 if TYPE_CHECKING:
     from htdemucs.separation import Normalization
-    from htdemucs.separation.levels import Running
+    from htdemucs.separation.normalization import Running
 
 EXAMPLES = """
 ffmpeg -v error -i song.mp3 -f wav - | htdemucs stream --stems vocals > vocals.wav
@@ -47,7 +47,7 @@ sox song.wav -t wav - | htdemucs stream -n mini --stems drums,bass | play -
     default="running",
     heading=opt.QUALITY,
     metavar="running|MEAN,STD",
-    help="Level of the input: measured on all that has arrived so far, or given.",
+    help="Mean and deviation of the input: measured on all that has arrived so far, or given.",
 )
 @opt.engine_options()
 @opt.compile_option
@@ -76,7 +76,8 @@ def stream(
         from htdemucs.stems.pipe import separate_pipe
         from htdemucs.weights import load_model
 
-        level, input_format = _parse_normalization(normalization), raw_format(raw)
+        input_format = raw_format(raw)
+        parsed_normalization = _parse_normalization(normalization)
         selected = opt.split_list(stems)
         refuse_terminals()
         settings = engine | {"compiled": compiled, "batch_size": engine["batch_size"] or 1}
@@ -93,7 +94,7 @@ def stream(
         rate, channels = pipe.source_sample_rate, len(separator.stems) * pipe.channels
         print_status(f"{', '.join(separator.stems)}: {channels} channels in all, {rate} Hz")
         with standard_output(rate, channels, file_format, bit_depth) as writer:
-            separate_pipe(separator, pipe, writer, level, on_progress=on_event)
+            separate_pipe(separator, pipe, writer, parsed_normalization, on_progress=on_event)
 
 
 def _parse_normalization(text: str) -> "Normalization | Running":

@@ -22,7 +22,7 @@ def main() -> None:
     as_module = arguments[:1] == ["-m"]
     arguments = arguments[as_module:]
     if not arguments:
-        sys.exit("error: name a program, or -m and a module")
+        sys.exit("error: specify a program, or -m and a module")
     try:
         install(replace)
     except ConfigError as error:

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from htdemucs.compat.engine import padded_length
 from htdemucs.model import Bag, Model
+from htdemucs.model.architectures import build
 from htdemucs.model.config import Seconds
-from htdemucs.model.registry import build
 from htdemucs.weights.demucs_format import config_from_arguments, network_from_state
 
 

@@ -199,7 +199,9 @@ def find_multitracks(data: Path) -> list[Path]:
     """
     try:
         if not data.is_dir():
-            raise EvaluationError(f"{data} is not a folder; name one with a folder for each track")
+            raise EvaluationError(
+                f"{data} is not a folder; specify one with a folder for each track"
+            )
         folders = multitrack_folders(data / SUBSET) or multitrack_folders(data)
         if not folders and audio_paths(data):
             folders = [data.resolve()]

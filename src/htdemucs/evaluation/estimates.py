@@ -166,7 +166,9 @@ def estimated_stems(folder: Path, data: Sequence[Path]) -> tuple[str, ...]:
         EvaluationError: there are none.
     """
     if not folder.is_dir():
-        raise EvaluationError(f"{folder} is not a folder; name one with estimates TRACK/STEM.wav")
+        raise EvaluationError(
+            f"{folder} is not a folder; specify one with estimates TRACK/STEM.wav"
+        )
     stems = _stems_with_estimates(folder, data)
     if stems:
         has_parts = bool(stems - {VOCALS, ACCOMPANIMENT})

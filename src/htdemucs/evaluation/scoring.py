@@ -155,7 +155,11 @@ def score_track(
         mixture_match=accumulator.mixture_match(),
         nonfinite_samples=estimates.nonfinite_samples,
         notes=(*reader.notes(), *estimates.notes, *_notes(accumulator, padded, reader, silent)),
-        sha256=_hashes({"stems": reader.files, "estimates": estimates.files}),
+        sha256={
+            f"{kind}/{path.name}": sha256(path)
+            for kind, files in (("stems", reader.files), ("estimates", estimates.files))
+            for path in files.values()
+        },
         peak_memory=peak_memory(),
         peak_device_memory=peak_device_memory(),
         spectra=accumulator.spectra(estimator.stems),
@@ -274,11 +278,3 @@ def _notes(
     if silent:
         undefined = "; museval_sdr is undefined for every stem" * accumulator.museval_undefined()
         yield f"{', '.join(silent)} silent throughout: left out of the means{undefined}"
-
-
-def _hashes(kinds: dict[str, dict[str, Path]]) -> dict[str, str]:
-    return {
-        f"{kind}/{path.name}": sha256(path)
-        for kind, files in kinds.items()
-        for path in files.values()
-    }

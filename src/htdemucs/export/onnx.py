@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from htdemucs.errors import ExportError
 from htdemucs.fsutil import atomic_write
 from htdemucs.model import Bag, HTDemucs, Model
+from htdemucs.model.architectures import architecture
 from htdemucs.model.bag import networks
 from htdemucs.model.config import seconds_to_samples
-from htdemucs.model.registry import architecture
 
 AGREEMENT = 60.0  # dB by which ONNX Runtime's outputs must exceed their difference to torch's
 INPUTS, OUTPUTS = ("mixture", "spectrogram"), ("time", "spectral")

@@ -217,31 +217,31 @@ def add_and_norm(x: Tensor, y: Tensor, gain: Tensor, offset: Tensor) -> None:
 
 
 def pack_spectrum(spectrum: Tensor, margin: int, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
-    """Complex (B, C, T, F + 1) -> (B, T, margin + F + margin, 2C) and each item's level.
+    """Complex (B, C, T, F + 1) -> (B, T, margin + F + margin, 2C) and each item's moments.
 
-    Every item is normalised to zero mean and unit deviation; its level is the mean and deviation
+    Every item is normalised to zero mean and unit deviation; its moments are the mean and deviation
     before that. The last bin is dropped. The margins are zeros.
     """
     batch, channels, frames, bins = spectrum.shape
     y = torch.empty(batch, frames, bins - 1 + 2 * margin, 2 * channels, dtype=dtype)
     moments = torch.empty(batch, 2)
-    for item, level, out in zip(spectrum.contiguous(), moments, y, strict=True):
+    for item, item_moments, out in zip(spectrum.contiguous(), moments, y, strict=True):
         _call(
-            "pack_spectrum", y, item.data_ptr(), channels, frames, bins - 1, level.data_ptr(),
-            out.data_ptr(), margin,
+            "pack_spectrum", y, item.data_ptr(), channels, frames, bins - 1,
+            item_moments.data_ptr(), out.data_ptr(), margin,
         )  # fmt: skip
     return y, list(moments)
 
 
-def unpack_spectrum(x: Tensor, levels: list[Tensor]) -> Tensor:
-    """(B, T, F, 2S), with any stride of T -> complex (B, S, T, F + 1) at its level.
+def unpack_spectrum(x: Tensor, moments: list[Tensor]) -> Tensor:
+    """(B, T, F, 2S), with any stride of T -> complex (B, S, T, F + 1) with these moments.
 
     The last bin is 0.
     """
     batch, frames, bins, width = x.shape
     y = torch.empty(batch, width // 2, frames, bins + 1, dtype=torch.complex64)
-    for item, level, out in zip(x, levels, y, strict=True):
-        mean, deviation = level.tolist()
+    for item, item_moments, out in zip(x, moments, y, strict=True):
+        mean, deviation = item_moments.tolist()
         _call(
             "unpack_spectrum", x, item.data_ptr(), x.stride(1), width // 2, frames, bins,
             deviation, mean, out.data_ptr(),
@@ -249,13 +249,16 @@ def unpack_spectrum(x: Tensor, levels: list[Tensor]) -> Tensor:
     return y
 
 
-def overlap_add(frames: Tensor, window: Tensor, time: Tensor, levels: list[Tensor]) -> Tensor:
-    """(B, S, T, 4H), (B, L, S) -> (B, S, L): windowed frames added up, plus `time` at its level."""
+def overlap_add(frames: Tensor, window: Tensor, time: Tensor, moments: list[Tensor]) -> Tensor:
+    """(B, S, T, 4H), (B, L, S) -> (B, S, L): windowed frames added up, plus `time`
+
+    `time` gets these moments.
+    """
     batch, signals, count, size = frames.shape
     length = time.shape[1]
     y = torch.empty(batch, signals, length)
-    for item, samples, level, out in zip(frames, time, levels, y, strict=True):
-        mean, deviation = level.tolist()
+    for item, samples, item_moments, out in zip(frames, time, moments, y, strict=True):
+        mean, deviation = item_moments.tolist()
         _call(
             "overlap_add", time, item.data_ptr(), window.data_ptr(), signals, count, size // 4,
             samples.data_ptr(), deviation, mean, out.data_ptr(), length,

@@ -102,10 +102,10 @@ class FastHybrid(nn.Module):
                 f"not {tuple(mixture.shape)} in {mixture.dtype}"
             )
         length = mixture.shape[-1]
-        x, spectral_levels = kernels.pack_spectrum(
+        x, spectral_moments = kernels.pack_spectrum(
             self._spectrogram.analyse(mixture), MARGIN, self.dtype
         )
-        y, time_levels = _pack_waveform(mixture, self.dtype)
+        y, time_moments = _pack_waveform(mixture, self.dtype)
 
         spectral_skips, time_skips, lengths = [], [], []
         bins = self.config.bins
@@ -130,18 +130,18 @@ class FastHybrid(nn.Module):
             x = spectral_decoder(x, spectral_skips.pop())[:, :, MARGIN : MARGIN + bins]
             y = time_decoder(y, time_skips.pop())[:, :, MARGIN : MARGIN + length]
 
-        frames = self._inverse_fft(x, spectral_levels)
-        waveforms = kernels.overlap_add(frames, self._window, y[:, 0].contiguous(), time_levels)
+        frames = self._inverse_fft(x, spectral_moments)
+        waveforms = kernels.overlap_add(frames, self._window, y[:, 0].contiguous(), time_moments)
         return waveforms.unflatten(1, (len(self.sources), self.audio_channels))
 
-    def _inverse_fft(self, x: Tensor, levels: list[Tensor]) -> Tensor:
+    def _inverse_fft(self, x: Tensor, moments: list[Tensor]) -> Tensor:
         """(B, T, F, 2SC) -> (B, SC, T, N): each frame's samples, before the overlap-add"""
         signals = len(self.sources) * self.audio_channels
         frames = torch.empty(len(x), signals, x.shape[1], self.config.n_fft)
         for part, out in zip(
             x.split(FRAMES_PER_FFT, 1), frames.split(FRAMES_PER_FFT, 2), strict=True
         ):
-            spectrum = kernels.unpack_spectrum(part, levels)
+            spectrum = kernels.unpack_spectrum(part, moments)
             out[:] = torch.fft.irfft(spectrum, self.config.n_fft, norm="ortho")
         return frames
 
@@ -153,7 +153,7 @@ class _HDemucsBottleneck(nn.Module):
         super().__init__()
         self._dtype, self._bottleneck = dtype, model.bottleneck
         self._layers = nn.ModuleList(
-            [model.merge, model.joint_encoder, model.joint_decoder, model.split]
+            [model.merge_layer, model.joint_encoder, model.joint_decoder, model.split_layer]
         )
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,7 +201,7 @@ def _sizes(model: HTDemucs | HDemucs) -> tuple[list[Size], list[Size]]:
 
 
 def _pack_waveform(mixture: Tensor, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
-    """(B, C, L) -> (B, 1, MARGIN + a multiple of 4 + MARGIN, C) and each item's level."""
+    """(B, C, L) -> (B, 1, MARGIN + a multiple of 4 + MARGIN, C) and each item's moments."""
     correction = int(mixture[0].numel() > 1)
     std, mean = torch.std_mean(mixture, dim=(1, 2), keepdim=True, correction=correction)
     x = ((mixture - mean) / (EPSILON + std)).mT.to(dtype)

@@ -26,7 +26,13 @@ TF32_SETTINGS = (  # torch 2.9 replaced allow_tf32, and refuses to read it after
 )
 NARROW = 32  # outermost channels; below this a CPU spends little time in products
 PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
-SPECTRAL = ("spectral_encoder", "spectral_decoder", "frequency_embedding", "merge", "split")
+SPECTRAL = (
+    "spectral_encoder",
+    "spectral_decoder",
+    "frequency_embedding",
+    "merge_layer",
+    "split_layer",
+)
 TIME = ("time_encoder", "time_decoder")
 N = TypeVar("N", bound=Network)
 

@@ -5,9 +5,11 @@ Start with `hybrid.py`, the forward pass in the order of the paper's figure, the
 and on the modules at the package's root only: it reads no files and chooses no devices.
 
 To add an architecture: write its configuration (a `NetworkConfig`) and its network (a `Network`),
-name both in `registry.py` under the name of the network's class, and name its stages in `trace.py`.
+add both to `architectures.py` under the name of the network's class, and name its stages in
+`trace.py`.
 """
 
+from htdemucs.model.architectures import build
 from htdemucs.model.bag import Bag, Model
 from htdemucs.model.config import HTDemucsConfig, NetworkConfig
 from htdemucs.model.demucs import Demucs, DemucsConfig
@@ -15,7 +17,6 @@ from htdemucs.model.hdemucs import HDemucs, HDemucsConfig
 from htdemucs.model.htdemucs import HTDemucs
 from htdemucs.model.hybrid import HybridNetwork
 from htdemucs.model.network import Network
-from htdemucs.model.registry import build
 
 __all__ = [
     "Bag",

@@ -81,7 +81,7 @@ class HDemucsConfig(HybridConfig, ContextConfig):
             )
         for i in range(self.multi_freqs_depth):
             bins = self.bins // STRIDE**i
-            rows = [split(bins, self.multi_freqs) for split in (encoder_rows, decoder_rows)]
+            rows = [rows_of(bins, self.multi_freqs) for rows_of in (encoder_rows, decoder_rows)]
             if any(first >= last for bounds in rows for first, last in pairwise(bounds)):
                 raise ConfigError(
                     "multi_freqs must rise from 0 to 1 and leave each band a bin in each layer, "
@@ -104,7 +104,7 @@ class HDemucsConfig(HybridConfig, ContextConfig):
 class HDemucs(HybridNetwork):
     """A `HybridNetwork` whose bottleneck is a U-Net on the sum of both branches.
 
-    The spectral encoder leaves as many bins as a kernel has. `merge` reduces them to one; its
+    The spectral encoder leaves as many bins as a kernel has. `merge_layer` reduces them to one; its
     frames are then as far apart as the steps of the time branch, and the two are added.
 
     Args:
@@ -118,7 +118,7 @@ class HDemucs(HybridNetwork):
         super().__init__(config)
         self.spectrogram = (Spectrogram2021 if config.hybrid_old else Spectrogram)(config.n_fft)
         self.spectral_encoder, self.time_encoder = _outer_encoders(config)
-        self.merge, self.split = _merge_and_split(config)
+        self.merge_layer, self.split_layer = _merge_and_split(config)
         self.joint_encoder, self.joint_decoder = _joint_layers(config)
         self.spectral_decoder, self.time_decoder = _outer_decoders(config)
         rescale_convolutions(self, config.rescale)
@@ -137,7 +137,7 @@ class HDemucs(HybridNetwork):
         The decoder begins with zeros: its input comes through the skip connections only.
         """
         length = y.shape[-1]
-        z = self.merge(x, y)
+        z = self.merge_layer(x, y)
         skips, lengths = [z], []
         for layer in self.joint_encoder:
             lengths.append(z.shape[-1])
@@ -146,7 +146,7 @@ class HDemucs(HybridNetwork):
         z = torch.zeros_like(z)
         for layer in self.joint_decoder:
             z = layer(z, skips.pop(), lengths.pop())
-        return self.split(z + skips.pop(), length)
+        return self.split_layer(z + skips.pop(), length)
 
 
 def magnitude(spectrogram: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from htdemucs.errors import ConfigError
+from htdemucs.model.architectures import network_class
 from htdemucs.model.config import NetworkConfig
 from htdemucs.model.hdemucs import HDemucs
 from htdemucs.model.htdemucs import HTDemucs
 from htdemucs.model.hybrid import HybridNetwork
 from htdemucs.model.network import Network
-from htdemucs.model.registry import network_class
 from htdemucs.model.transformer import CrossDomainTransformer
 
 Language = Literal["en", "zh"]
@@ -148,10 +148,10 @@ def _rows(model: Network) -> Iterator[_Row]:
     elif isinstance(model, HDemucs):
         outer, inner = model.config.outer_depth, len(model.joint_encoder)
         yield from _layers(model, "time_encoder", "spectral_encoder")
-        yield _Row("merge", model.merge, outer + 1)
+        yield _Row("merge", model.merge_layer, outer + 1)
         yield from _layers(model, "joint_encoder", after=outer + 1)
         yield from _layers(model, "joint_decoder")
-        split = model.split
+        split = model.split_layer
         time = (split.time_conv_transpose, split.time_norm)
         spectral = tuple(m for m in split.children() if m not in time)
         yield _Row("spectral_split", split, inner + 1, 0, spectral)

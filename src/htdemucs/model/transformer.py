@@ -55,7 +55,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """(B, N, C) attending to (B, M, C) -> (B, N, C)"""
-        query, key, value = (self._split_heads(y) for y in self._project(x, context))
+        query, key, value = (
+            rearrange(y, "b n (h c) -> b h n c", h=self.heads) for y in self._project(x, context)
+        )
         y = F.scaled_dot_product_attention(
             query, key, value, dropout_p=self.dropout if self.training else 0.0
         )
@@ -68,9 +70,6 @@ class Attention(nn.Module):
         weight, bias = self.projection.weight, self.projection.bias
         query = F.linear(x, weight[:channels], bias[:channels])
         return query, *F.linear(context, weight[channels:], bias[channels:]).chunk(2, dim=-1)
-
-    def _split_heads(self, x: Tensor) -> Tensor:
-        return rearrange(x, "b n (h c) -> b h n c", h=self.heads)
 
 
 class FeedForward(nn.Module):

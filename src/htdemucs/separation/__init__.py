@@ -10,8 +10,8 @@ To add a setting: give it a default in `settings.py` and read it in `Separator._
 depend on it, add it to `Separator.settings`.
 """
 
-from htdemucs.separation.levels import Normalization, measure
 from htdemucs.separation.live import LiveSeparator, Timing
+from htdemucs.separation.normalization import Normalization, measure
 from htdemucs.separation.realtime import RealTimeSeparator
 from htdemucs.separation.separator import OutputCache, Separator
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from htdemucs.model import Bag
-from htdemucs.separation.levels import Normalization, RunningStats
+from htdemucs.separation.normalization import Normalization, RunningStats
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def segments_of(blocks: Iterable[Tensor], passes: Iterable[ShiftPass]) -> Iterat
         yield from shift_pass.flush()
 
 
-class Windows:
+class MemberWindows:
     """The windows of a bag's members, which differ in length and lie around the same segment.
 
     Args:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from htdemucs.errors import SeparationError
-from htdemucs.separation.levels import Normalization, RunningStats
+from htdemucs.separation.normalization import Normalization, RunningStats
 from htdemucs.separation.separator import Separator, Stems
 
 FADE_STEPS = 1 << 20  # of a fade's values, so that a fade in and a fade out add up to 1 exactly
@@ -178,27 +178,23 @@ class LiveSeparator:
 
         A late output fades in at the current position instead.
         """
-        due, last = self._end - self._crossfade, request.now - self._look_ahead
-        first = max(due, self._position, request.now - output.shape[-1])
-        if first < last:
-            weight = torch.ones(last - first)
-            fade_in = self._fade_in[: last - first]
-            weight[: len(fade_in)] = fade_in
-            fade_out = weight[len(weight) - len(fade_in) :]
-            fade_out.copy_(fade_out.minimum(1 - self._fade_in[self._crossfade - len(fade_in) :]))
-            end = output.shape[-1] - self._look_ahead
-            self._add(first, weight, output[..., end - (last - first) : end])
+        output_start = request.now - output.shape[-1]
+        previous_fade_out = self._end - self._crossfade
+        first = max(previous_fade_out, self._position, output_start)
+        last = request.now - self._look_ahead
         self._end = max(self._end, last)
-        return first == due
-
-    def _add(self, first: int, weight: Tensor, output: Tensor) -> None:
-        before_track = max(0, -first)
-        weight, output = weight[before_track:], output[..., before_track:]
-        start = first + before_track - self._position
-        here = slice(start, start + len(weight))
-        self._extend(here.stop)
-        self._sum[..., here] += weight * output
-        self._weight[here] += weight
+        length = last - first
+        if length > 0:
+            # If the output is shorter than two fades, its weight is the lower one of both.
+            fade_in = F.pad(self._fade_in, (0, length), value=1.0)[:length]
+            fade_out = F.pad(1 - self._fade_in, (length, 0), value=1.0)[-length:]
+            start = max(first, 0)  # there is no output before the track
+            weight = fade_in.minimum(fade_out)[start - first :]
+            self._extend(last - self._position)
+            here = slice(start - self._position, last - self._position)
+            self._sum[..., here] += weight * output[..., start - output_start : last - output_start]
+            self._weight[here] += weight
+        return first == previous_fade_out
 
     def _extend(self, length: int) -> None:
         """Extend the sums with zeros to a length in samples, if they are shorter."""
@@ -227,13 +223,16 @@ class LiveSeparator:
 
         The output then repeats part of the track, after a crossfade.
         """
-        delay, position = self.delay, self._position
-        before = torch.stack(list(self.pop_output(self._crossfade).values()))
+        position, delay = self._position, self.delay
+        # What would have been returned next fades out over the repeated part.
+        fading_out = torch.stack(list(self.pop_output(self._crossfade).values()))
+        self._fading_out = fading_out * (1 - self._fade_in)
         self._set_timing(replace(self.timing, hop=hop, compute=compute))
+        # Go back by the increase. Of the outputs nothing is left there, so the next one begins at
+        # `_position`, as if a previous one faded out from there on.
         self._position = position - (self.delay - delay)
-        self._sum, self._weight = self._sum[..., :0], self._weight[:0]
         self._end = self._position + self._crossfade
-        self._fading_out = before * (1 - self._fade_in)
+        self._sum, self._weight = self._sum[..., :0], self._weight[:0]
 
     def _crossfaded(self, stems: Tensor) -> Tensor:
         """Fade from the stems of before `increase_delay` to these."""

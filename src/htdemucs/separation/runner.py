@@ -13,7 +13,7 @@ from htdemucs.errors import CheckpointError
 from htdemucs.fast import choose_precision, prepare_bag
 from htdemucs.model import Bag, Model
 from htdemucs.model.bag import as_bag, networks
-from htdemucs.separation.chunking import Segment, Windows
+from htdemucs.separation.chunking import MemberWindows, Segment
 from htdemucs.weights.load import reload_networks
 
 ACTIVATIONS = 16  # float32 tensors of the outermost layer's output: the memory of a segment
@@ -49,7 +49,7 @@ class Runner:
     ) -> None:
         self._bag = as_bag(model)
         self._lock = threading.RLock()
-        self.windows = Windows(self._bag, segment_length)
+        self.windows = MemberWindows(self._bag, segment_length)
         self._prepare(precision, compiled)
         self._output_device = self.device  # also after a change to the CPU
         self.max_in_flight = 1 if self._stream is None else 2
@@ -101,33 +101,30 @@ class Runner:
     def _result(self, pending: "Pending") -> Tensor:
         """Return the outputs of a batch.
 
-        When the device's memory is full, the batch is split in halves until it fits. If it is too
-        small for one segment, the CPU takes over. If that fails too, the error is raised.
+        When the device's memory is full, the batch is halved until it fits. If it is too small for
+        one segment, the CPU takes over. If that fails too, the error is raised.
         """
-        outputs: list[Tensor] = []
-        rest, output = pending.windows, pending.output
-        while len(rest):
-            windows = rest if output is not None else rest[: self.batch_size]
-            try:
-                if output is None:
-                    output = self._run(windows, pending.length)
-                finite = self._finite(output, windows, pending.length)
-                outputs.append(finite.to(self._output_device))
-                rest, output = rest[len(windows) :], None
-                continue
-            except RuntimeError as error:
-                reason = _oom_reason(error)
-                if reason is None or (len(windows) == 1 and self.device.type == "cpu"):
-                    raise
-            # Only here, after `except`, are the tensors of the failed attempt free.
-            pending.output = output = None
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            if len(windows) > 1:
-                self._reduce_batch_size(len(windows))
-            else:
-                self._move_to_cpu(reason)
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        windows, output = pending.windows, pending.output
+        if output is None and len(windows) > self.batch_size:
+            parts = [Pending(self, part, pending.length) for part in windows.split(self.batch_size)]
+            return torch.cat([self._result(part) for part in parts])
+        try:
+            if output is None:
+                output = self._run(windows, pending.length)
+            return self._finite(output, windows, pending.length).to(self._output_device)
+        except RuntimeError as error:
+            reason = _oom_reason(error)
+            if reason is None or (len(windows) == 1 and self.device.type == "cpu"):
+                raise
+        # Only here, after `except`, are the tensors of the failed attempt free.
+        pending.output = output = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(windows) > 1:
+            self._reduce_batch_size(len(windows))
+        else:
+            self._move_to_cpu(reason)
+        return self._result(pending)
 
     def _reduce_batch_size(self, too_large: int) -> None:
         self.batch_size = min(self.batch_size, max(1, too_large // 2))

@@ -21,7 +21,7 @@ from htdemucs.model import Bag, Model
 from htdemucs.model.bag import as_bag, networks
 from htdemucs.model.config import Seconds, exact_seconds, seconds_to_samples
 from htdemucs.separation.chunking import GridOptions, Segment, ShiftPass, middle, segments_of
-from htdemucs.separation.levels import Normalization, Running, measure
+from htdemucs.separation.normalization import Normalization, Running, measure
 from htdemucs.separation.runner import Pending, Runner
 from htdemucs.settings import EngineSettings
 from htdemucs.weights import load_model
@@ -267,7 +267,7 @@ class Separator:
     ) -> Iterator[Stems]:
         """Yield blocks of stems from the track's start on; those before `skip` may be zeros."""
         running = normalization == "running"
-        level = Normalization(0.0, 1.0) if normalization == "running" else normalization
+        whole_track = Normalization(0.0, 1.0) if normalization == "running" else normalization
         max_in_flight = 1 if running else self._runner.max_in_flight  # a live track must not wait
         windows = self._runner.windows
         grid = GridOptions(self.segment_length, self.stride, windows.longest, windows.margin)
@@ -277,18 +277,18 @@ class Separator:
         ]
 
         in_flight: deque[Batch] = deque()
-        segments = segments_of((level.apply(block.cpu()) for block in blocks), passes)
+        segments = segments_of((whole_track.apply(block.cpu()) for block in blocks), passes)
         for batch in self._runner.batches(segments):
             in_flight.append(self._submit(batch, skip, cache))
             if len(in_flight) == max_in_flight:
                 in_flight.popleft().add_to(passes)
-                yield from self._finished_stems(passes, level)
+                yield from self._finished_stems(passes, whole_track)
         while in_flight:
             in_flight.popleft().add_to(passes)
-            yield from self._finished_stems(passes, level)
+            yield from self._finished_stems(passes, whole_track)
         for shift_pass in passes:
             shift_pass.finish()
-        yield from self._finished_stems(passes, level)
+        yield from self._finished_stems(passes, whole_track)
 
     def _finished_stems(
         self, passes: Sequence[ShiftPass], normalization: Normalization

@@ -1,4 +1,4 @@
-"""Routes for sound and pictures of a track: samples, peaks and spectrograms of its lanes."""
+"""Routes for a track's lanes: samples, peaks and spectrograms."""
 
 from typing import Annotated
 

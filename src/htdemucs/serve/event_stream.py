@@ -13,7 +13,7 @@ from anyio import to_thread
 from htdemucs.serve.periodic import PeriodicThread
 from htdemucs.serve.tracks import Tracks
 
-INTERVAL = 0.2  # seconds between polls
+POLL_INTERVAL = 0.2  # seconds between polls
 MAX_BACKLOG = 100  # events waiting for a slow client; then its stream ends and it must reconnect
 PING_INTERVAL = 15.0  # seconds; proxies close silent connections
 Event = tuple[int, str]  # version and text
@@ -38,7 +38,7 @@ class Changes:
         """Start to poll the database."""
         self._loop = asyncio.get_running_loop()
         self._version = await to_thread.run_sync(self._tracks.database.version)
-        self._thread = PeriodicThread("events", INTERVAL, self.poll)
+        self._thread = PeriodicThread("events", POLL_INTERVAL, self.poll)
         self._thread.start()
 
     async def stop(self) -> None:

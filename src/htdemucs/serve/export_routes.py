@@ -21,7 +21,7 @@ from htdemucs.audio import AudioEncoding, AudioFile
 from htdemucs.batch import read_manifest
 from htdemucs.errors import BadRequestError, ConflictError
 from htdemucs.fast import use_this_thread_only
-from htdemucs.formats import FORMATS
+from htdemucs.formats import FORMATS, MP3_PRESETS
 from htdemucs.serve.app_state import AppState, StateDep
 from htdemucs.serve.audio_routes import TrackId
 from htdemucs.serve.db import Row
@@ -31,6 +31,11 @@ from htdemucs.stems.output_options import Residual
 
 router = APIRouter(prefix="/api/tracks/{track}", tags=["downloads"])
 POLL_INTERVAL = 0.5  # seconds between looks whether the client is still connected
+_BIT_DEPTHS = "; ".join(
+    f"{row.name}: {', '.join(map(str, row.bit_depths))}"
+    for row in FORMATS.values()
+    if row.is_lossless
+)
 StemValues = Annotated[str, Field(max_length=1000)]  # such as vocals:0.5,drums:0
 Seconds = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
@@ -45,9 +50,14 @@ class Choices(BaseModel):
     kind: Literal["stem", "zip", "stem-file", "mix"] = "zip"
     stem: str | None = Field(None, max_length=200)
     format: str | None = Field(None, max_length=10, description="By default that of the stems.")
-    bit_depth: Literal["16", "24", "32"] = "16"
+    bit_depth: int = Field(16, description=f"{_BIT_DEPTHS}.")
     bitrate: int | None = Field(None, ge=1, le=1000, description="kbit/s")
-    mp3_preset: int = Field(2, ge=2, le=7, description="2 is the best quality, 7 the fastest.")
+    mp3_preset: int = Field(
+        2,
+        ge=MP3_PRESETS[0],
+        le=MP3_PRESETS[-1],
+        description="2 is the best quality, 7 the fastest.",
+    )
     gains: StemValues = Field("", description="For a mix, such as vocals:0.5,drums:0.")
     pans: StemValues = Field("", description="For a mix, from -1 (left) to 1 (right).")
     first: Seconds = Field(0.0, alias="from", description="Seconds.")
@@ -61,7 +71,7 @@ class Choices(BaseModel):
         """The encoding of the files."""
         name = self.format or "flac"
         if name in FORMATS and FORMATS[name].is_lossless:
-            return AudioEncoding(name, int(self.bit_depth))
+            return AudioEncoding(name, self.bit_depth)
         return AudioEncoding(name, bitrate=self.bitrate, mp3_preset=self.mp3_preset)
 
     @property

@@ -9,7 +9,7 @@ from htdemucs.batch import read_manifest
 from htdemucs.batch.inputs import EXTENSIONS, manifest_paths, walk
 from htdemucs.serve.db import DELETED, TRACKS, Row
 from htdemucs.serve.settings import Settings
-from htdemucs.serve.tracks import Tracks, read_tags, storable_text
+from htdemucs.serve.tracks import Tracks, storable_text, tag_columns
 from htdemucs.stems.manifest import written_files
 
 T = TRACKS.c
@@ -177,7 +177,7 @@ def _columns(path: Path, document: dict[str, Any], library: str) -> Row | None:
     model = document.get("model")
     return {
         "name": storable_text(source.name) or path.parent.name,
-        "path": str(source) if _is_unchanged(source, document["source"]) else None,
+        "path": str(source) if _is_as_recorded(source, document["source"]) else None,
         "files": files,
         "stems": [stem for stem in files if stem != STEM_FILE],
         "model": storable_text(str(model.get("name"))) if isinstance(model, dict) else None,
@@ -188,7 +188,7 @@ def _columns(path: Path, document: dict[str, Any], library: str) -> Row | None:
     }
 
 
-def _is_unchanged(source: Path, recorded: dict[str, Any]) -> bool:
+def _is_as_recorded(source: Path, recorded: dict[str, Any]) -> bool:
     """Return whether a track is as its manifest recorded it.
 
     This also protects other files: a forged manifest would have to know their size and time.
@@ -219,6 +219,6 @@ def _check_unicode(path: Path) -> None:
 def _tags(row: Row) -> dict[str, str | None]:
     """Return the tags of a track; if its own file is gone, artist and album of a stem."""
     if row.get("path"):
-        return read_tags(Path(row["path"]))
+        return tag_columns(Path(row["path"]))
     first = next(iter(row["files"].values()))["path"]
-    return read_tags(Path(first)) | {"title": None}
+    return tag_columns(Path(first)) | {"title": None}

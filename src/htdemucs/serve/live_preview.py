@@ -7,7 +7,7 @@ are cached on disk until the files of the stems need them, so these files do not
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import gcd
 from pathlib import Path
@@ -22,12 +22,12 @@ from htdemucs.audio import AudioFile, Resampler, pad_or_trim
 from htdemucs.errors import TrackTooLongError
 from htdemucs.fsutil import fresh_folder
 from htdemucs.serve.db import Row
-from htdemucs.serve.jobs import Jobs
+from htdemucs.serve.jobs import JobCancelledError, Jobs
 from htdemucs.serve.preview import Preview, Ranges, add_range, range_end
 from htdemucs.stems.observer import Observer, StreamFrom
 from htdemucs.stems.writer import BackgroundThread
 
-INTERVAL = 0.25  # seconds between reports of the progress
+REPORT_INTERVAL = 0.25  # seconds between reports of the progress
 RESAMPLER_MARGIN = 0.1  # seconds after which a resampler's output does not depend on its start
 
 
@@ -43,17 +43,15 @@ class DiskOutputCache:
 
     Args:
         folder: of the cache; emptied first.
-        check: called before every segment; it may raise.
     """
 
-    def __init__(self, folder: Path, check: Callable[[], None]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.is_early = False  # whether a part is being separated early
-        self._folder, self._check = folder, check
+        self._folder = folder
         fresh_folder(folder)
 
     def get(self, start: int) -> Tensor | None:
         """Return the output for the segment that starts at this sample."""
-        self._check()
         path = self._folder / f"{start}.npy"
         if not path.exists():
             return None
@@ -79,8 +77,9 @@ class LivePreview(Observer):
         preview: to write.
 
     Attributes:
-        database_error: why the job ended, if the database failed: the track is not to blame.
-        too_long: why the job ended, if the track is too long.
+        error: the exception by which this observer ended the job, because the track is too long,
+            the job was cancelled or the database failed. `Library.separate` returns a failed result
+            instead; the worker raises the error again.
     """
 
     def __init__(
@@ -90,12 +89,11 @@ class LivePreview(Observer):
         self._max_seconds, self._preview = max_seconds, preview
         self._ranges: Ranges = []
         self._seek_request: int | None = None  # frame
-        self.database_error: SQLAlchemyError | None = None
-        self.too_long: TrackTooLongError | None = None
+        self.error: Exception | None = None
         self._started = self._reported = time.monotonic()
         self._separated = 0  # samples, in any order
         preview.clear()
-        self.outputs = self._cache = DiskOutputCache(preview.folder / "outputs", self._check)
+        self.outputs = self._cache = DiskOutputCache(preview.folder / "outputs")
 
     def on_start(self, source: AudioFile, length: int, stream_from: StreamFrom) -> None:
         """Report the track's length before its first block.
@@ -105,20 +103,21 @@ class LivePreview(Observer):
             JobCancelledError: the job is not this worker's any more.
         """
         if length / source.sample_rate > self._max_seconds:
-            self.too_long = too_long(length / source.sample_rate, self._max_seconds)
-            raise self.too_long
+            self.error = too_long(length / source.sample_rate, self._max_seconds)
+            raise self.error
         self._source, self._length, self._stream_from = source, length, stream_from
         self._frames = source.source_length
         self._started = time.monotonic()
         self._original = _OriginalLane(source, self._preview)
         self._main_run = self._run_from(0)
-        self._jobs.update(
-            self._track,
-            self._worker,
-            sample_rate=source.source_sample_rate,
-            channels=source.channels,
-            frames=self._frames,
-        )
+        with self._recording_errors():
+            self._jobs.update(
+                self._track,
+                self._worker,
+                sample_rate=source.source_sample_rate,
+                channels=source.channels,
+                frames=self._frames,
+            )
 
     def on_block(self, start: int, block: Tensor) -> None:
         """Write the next block to the preview, then separate later parts that a client waits for.
@@ -138,8 +137,8 @@ class LivePreview(Observer):
         shutil.rmtree(self._preview.folder / "outputs", ignore_errors=True)
 
     def _check(self) -> None:
-        """Raise if the job was cancelled; get the current seek request."""
-        with self._noting_database_errors():
+        """Get the current seek request; raise JobCancelledError if the job was cancelled."""
+        with self._recording_errors():
             self._seek_request = self._jobs.check(self._track, self._worker)
 
     def _separate_early(self, frame: int) -> None:
@@ -159,7 +158,8 @@ class LivePreview(Observer):
                     if has_met or stop == self._frames or self._seek_request != frame:
                         break
             self._cache.is_early = False
-        self._jobs.clear_seek(self._track, self._worker, frame)
+        with self._recording_errors():
+            self._jobs.clear_seek(self._track, self._worker, frame)
         self._check()
 
     def _run_from(self, first: int) -> "_Run":
@@ -172,22 +172,22 @@ class LivePreview(Observer):
         is_new_range = start < stop and not any(a <= start < b for a, b in self._ranges)
         self._ranges = add_range(self._ranges, start, stop)
         now = time.monotonic()
-        if is_new_range or is_last or now - self._reported >= INTERVAL:
+        if is_new_range or is_last or now - self._reported >= REPORT_INTERVAL:
             self._reported = now
             elapsed = now - self._started
             speed = self._separated / self._source.sample_rate / elapsed if elapsed else None
             done = range_end(self._ranges, 0) / self._source.source_sample_rate
-            with self._noting_database_errors():
+            with self._recording_errors():
                 self._jobs.update(
                     self._track, self._worker, ranges=self._ranges, done=done, speed=speed
                 )
 
     @contextmanager
-    def _noting_database_errors(self) -> Iterator[None]:
+    def _recording_errors(self) -> Iterator[None]:
         try:
             yield
-        except SQLAlchemyError as error:
-            self.database_error = error
+        except (JobCancelledError, SQLAlchemyError) as error:
+            self.error = error
             raise
 
 

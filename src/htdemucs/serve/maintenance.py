@@ -12,7 +12,7 @@ from htdemucs.serve.library_scan import Scanner
 from htdemucs.serve.periodic import PeriodicThread
 
 T = TRACKS.c
-INTERVAL = 20.0  # seconds
+MAINTENANCE_INTERVAL = 20.0  # seconds
 STOP_TIMEOUT = 10.0  # seconds
 DAY = 24 * 3600.0  # seconds
 
@@ -23,7 +23,7 @@ class Maintenance:
     def __init__(self, state: AppState) -> None:
         self._state = state
         self._scanner = Scanner(state.settings, state.tracks)
-        self._thread = PeriodicThread("maintenance", INTERVAL, self.run)
+        self._thread = PeriodicThread("maintenance", MAINTENANCE_INTERVAL, self.run)
 
     def start(self) -> None:
         """Start the thread. The server must not accept uploads before this."""

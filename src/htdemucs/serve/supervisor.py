@@ -11,7 +11,7 @@ from htdemucs.serve.jobs import Jobs
 from htdemucs.serve.periodic import PeriodicThread
 from htdemucs.serve.settings import Settings
 
-INTERVAL = 0.2  # seconds between checks of the workers
+CHECK_INTERVAL = 0.2  # seconds between checks of the workers
 RELEASE_TIMEOUT = 60.0  # seconds in which a worker must release a cancelled job
 MAX_RESTART_DELAY = 30.0  # seconds before a worker that keeps dying is started again
 STOP_TIMEOUT = 5.0  # seconds between the end of a worker's standard input and its SIGKILL
@@ -23,7 +23,7 @@ class Supervisor:
     def __init__(self, settings: Settings, jobs: Jobs) -> None:
         self._jobs = jobs
         self._workers = [_WorkerProcess(settings) for _ in range(settings.workers)]
-        self._thread = PeriodicThread("supervisor", INTERVAL, self.check)
+        self._thread = PeriodicThread("supervisor", CHECK_INTERVAL, self.check)
 
     def start(self) -> None:
         """Queue the jobs that an earlier server left, and start the workers."""
@@ -56,7 +56,7 @@ class Supervisor:
             elif worker.name in overdue:
                 worker.count_down_to_kill()
             else:
-                worker.note_health()
+                worker.reduce_restart_delay()
 
 
 class _WorkerProcess:
@@ -87,20 +87,20 @@ class _WorkerProcess:
     def restart_after_delay(self) -> None:
         """Start a successor: the first one immediately, later ones after a growing delay."""
         if self._waited < self._restart_delay:
-            self._waited += INTERVAL
+            self._waited += CHECK_INTERVAL
             return
-        self._restart_delay = min(2 * self._restart_delay + INTERVAL, MAX_RESTART_DELAY)
+        self._restart_delay = min(2 * self._restart_delay + CHECK_INTERVAL, MAX_RESTART_DELAY)
         self._waited = 0.0
         self.start()
 
-    def note_health(self) -> None:
+    def reduce_restart_delay(self) -> None:
         """Shorten the delay before the next restart, because the process is running."""
         self._time_to_release = RELEASE_TIMEOUT
-        self._restart_delay = max(0.0, self._restart_delay - INTERVAL)
+        self._restart_delay = max(0.0, self._restart_delay - CHECK_INTERVAL)
 
     def count_down_to_kill(self) -> None:
         """Kill the process when its time is over; the decoder may hang in a damaged file."""
-        self._time_to_release -= INTERVAL
+        self._time_to_release -= CHECK_INTERVAL
         if self._time_to_release <= 0:
             self.process.kill()
 

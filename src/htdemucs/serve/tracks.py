@@ -242,7 +242,7 @@ def _iso(seconds: float | None) -> str | None:
 # Texts from files
 
 
-def read_tags(path: Path) -> dict[str, str | None]:
+def tag_columns(path: Path) -> dict[str, str | None]:
     """Return title, artist and album of a file, as texts that the database can store."""
     fields = read_fields(path)
     names = ("title", "artist", "album")

@@ -24,7 +24,7 @@ from htdemucs.serve.request_body import (
     removed_on_error,
     safe_name,
 )
-from htdemucs.serve.tracks import Document, new_id, read_tags
+from htdemucs.serve.tracks import Document, new_id, tag_columns
 from htdemucs.weights.registry import named_models
 
 T = TRACKS.c
@@ -237,7 +237,7 @@ def _add_from_library(state: AppState, path: str, model: str, requested: list[st
         name=file.name,
         model=model,
         requested_stems=requested,
-        **read_tags(file),
+        **tag_columns(file),
     )
 
 

@@ -30,10 +30,10 @@ from htdemucs.serve.jobs import JobCancelledError, Jobs
 from htdemucs.serve.live_preview import LivePreview, too_long
 from htdemucs.serve.preview import Preview, decode_files
 from htdemucs.serve.settings import Settings
-from htdemucs.serve.tracks import Tracks, read_tags
+from htdemucs.serve.tracks import Tracks, tag_columns
 
 LOG = logging.getLogger(__name__)
-INTERVAL = 1.0  # seconds between polls of the queue, unless woken
+QUEUE_INTERVAL = 1.0  # seconds between polls of the queue, unless woken
 MAX_DUPLICATES = 1000  # of one name
 
 
@@ -63,7 +63,11 @@ class Worker:
             LOG.warning("%s", error)
 
     def work(self) -> bool:
-        """Separate the next track; return False if the queue is empty."""
+        """Separate the next track; return False if the queue is empty.
+
+        Raises:
+            SQLAlchemyError: the database failed. The process has to end; the job is then resumed.
+        """
         row = self._jobs.claim(self._name)
         if row is None:
             return False
@@ -89,7 +93,7 @@ class Worker:
         stems = tuple(row["requested_stems"]) if row["requested_stems"] else None
         separator = self._separator(row["model"], stems)
         # Tags are read here and not by the server, because an upload may contain anything.
-        tags = read_tags(path)
+        tags = tag_columns(path)
         self._jobs.update(row["id"], self._name, stems=list(separator.stems), **tags)
         seconds = AudioFile(path).duration or 0.0
         if seconds > 1.1 * max_seconds:  # the header's duration may be an estimate
@@ -104,12 +108,10 @@ class Worker:
             result = library.separate(track, separator, observer=live)
         finally:
             live.close()
-        if live.database_error:
-            raise live.database_error  # ends this process; the job is resumed
-        self._jobs.check(row["id"], self._name)
+        if live.error:
+            raise live.error
         if result.status == "failed":
-            code = live.too_long.code if live.too_long else None
-            self._fail(row, result.error or "", code)
+            self._fail(row, result.error or "", None)
         else:
             self._finish(row | {"stems": list(separator.stems)}, result, preview)
 
@@ -183,7 +185,7 @@ def main() -> None:
         woken.clear()
         while worker.work():
             pass
-        woken.wait(INTERVAL)
+        woken.wait(QUEUE_INTERVAL)
 
 
 if __name__ == "__main__":

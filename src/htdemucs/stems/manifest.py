@@ -71,7 +71,7 @@ def file_fingerprint(path: Path) -> dict[str, Any]:
     return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256(path)}
 
 
-def is_unchanged(path: Path, fingerprint: Any) -> bool:
+def matches_fingerprint(path: Path, fingerprint: Any) -> bool:
     """Whether a file matches its `file_fingerprint`. The hash is computed only if times differ."""
     if not isinstance(fingerprint, dict):
         return False

@@ -41,7 +41,7 @@ class OutputOptions:
         keep_bit_depth: in wav and flac, write as many bits as a lossless track has.
         stem_file: write one .stem.mp4 for DJ programs, with the mixture and its four stems.
         align: "start" begins the stems with the track's first sample. "video" inserts silence
-            where the sound of a video starts late or has gaps, so that stems match the pictures.
+            where the sound of a video starts late or has gaps, so that stems match the video.
         copy_tags: copy the track's tags and cover art to the stems.
         keep_times: give the files the track's modification time.
     """

@@ -12,7 +12,7 @@ from htdemucs.audio import AudioPipe, PipeWriter, Resampler, pad_or_trim
 from htdemucs.events import EventCallback, ProgressTracker, Started, ignore_events, result_events
 from htdemucs.results import TrackResult
 from htdemucs.separation import Normalization, Separator
-from htdemucs.separation.levels import Running
+from htdemucs.separation.normalization import Running
 
 NAME = "-"  # of the track and of its files, in events
 MAX_PENDING = 128  # blocks that are read while the network computes: 16 seconds

@@ -101,7 +101,7 @@ def separate_track(
     source = AudioFile(path, sample_rate=rate, channels=channels, align=options.align)
 
     with ExitStack() as stack:
-        # Decode the track once: its level is needed before its first segment.
+        # Decode the track once: its normalisation is needed before its first segment.
         mixture = stack.enter_context(SampleCache(paths.folder, channels=1))
         normalization = measure(_tee_to_cache(source, mixture))
         LOG.debug(

@@ -178,8 +178,8 @@ class TrainConfig:
 
     Attributes:
         out: folder of the run, for the checkpoint, the log, and the best and last model.
-        model: `kind` (HDemucs, Demucs or, by default, HTDemucs) and fields of its configuration, to
-            train from scratch.
+        model: `architecture` (HDemucs, Demucs or, by default, HTDemucs) and fields of its
+            configuration, to train from scratch.
         init_from: a model to start from instead, by any name or path that `load_model` takes.
         sources: names of the stems to separate; by default those of the model. Sources that
             `init_from` has keep their weights; the last layers of the others start with random

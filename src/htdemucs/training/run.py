@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from htdemucs.errors import ConfigError, TrainingError
 from htdemucs.fsutil import atomic_write, delete_partials
 from htdemucs.model import Bag, Network, build
+from htdemucs.model.architectures import CONFIGS
 from htdemucs.model.config import seconds_to_samples
-from htdemucs.model.registry import CONFIGS
 from htdemucs.training.config import TrainConfig
 from htdemucs.training.dataloader import ExcerptSampler, StemDataset
 from htdemucs.training.dataset import Corpus, Recording, read_corpus
@@ -58,7 +58,9 @@ class Run:
             yield from self.trainer.run()
             return
         delete_partials(self.config.out)
-        _write_config(self.config)
+        with atomic_write(self.config.out / "config.yaml") as partial:
+            text = yaml.safe_dump(_plain(self.config), sort_keys=False)
+            partial.write_text(text, encoding="utf-8")
         log = TrainingLog(self.config.out, self.trainer.step, self.config.tensorboard)
         try:
             for entry in self.trainer.run():
@@ -151,12 +153,14 @@ def _build_network(config: TrainConfig) -> Network:
         fields = dict(config.model)
         if config.sources:
             fields["sources"] = config.sources
-        kind = fields.pop("kind", "HTDemucs")
-        if kind not in CONFIGS:
-            raise ConfigError(f"model.kind must be one of {', '.join(CONFIGS)}, not {kind!r}")
-        if config.data.segment is not None and kind == "HTDemucs":
+        architecture = fields.pop("architecture", "HTDemucs")
+        if architecture not in CONFIGS:
+            raise ConfigError(
+                f"model.architecture must be one of {', '.join(CONFIGS)}, not {architecture!r}"
+            )
+        if config.data.segment is not None and architecture == "HTDemucs":
             fields.setdefault("segment", config.data.segment)
-        return build(CONFIGS[kind].from_dict(fields))
+        return build(CONFIGS[architecture].from_dict(fields))
     model = load_model(config.init_from, device="cpu")
     if isinstance(model, Bag):
         if len(model.members) > 1:
@@ -206,11 +210,6 @@ def _build_dataset(
         batch_size=config.batch_size,
         seed=config.seed,
     )
-
-
-def _write_config(config: TrainConfig) -> None:
-    with atomic_write(config.out / "config.yaml") as partial:
-        partial.write_text(yaml.safe_dump(_plain(config), sort_keys=False), encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

@@ -60,7 +60,9 @@ class Validation:
         loss, score = table[:, 0].mean(0), table[:, 1].nanmean(0)
         scored = self._weights * score.isfinite()
         if not scored.any():
-            raise TrainingError("the validation tracks are silent; name other tracks in data.valid")
+            raise TrainingError(
+                "the validation tracks are silent; specify other tracks in data.valid"
+            )
         named = zip(model.sources, score.tolist(), scored.tolist(), strict=True)
         return {
             "loss": float((loss * self._weights).sum() / self._weights.sum()),

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from htdemucs.errors import CheckpointError, ConfigError
 from htdemucs.model import HTDemucsConfig, Network, NetworkConfig
+from htdemucs.model.architectures import CONFIGS, network_class
 from htdemucs.model.config import HybridConfig
-from htdemucs.model.registry import CONFIGS, network_class
 
 MAX_DEPTH = 10
 MAX_NUMBER = 1 << 20  # no setting of a genuine network is larger; sample rates come closest
@@ -32,13 +32,13 @@ def checked_config(architecture: object, fields: Mapping[str, Any]) -> NetworkCo
     """
     if not isinstance(architecture, str) or architecture not in CONFIGS:
         raise CheckpointError(
-            f"its architecture is {printable(architecture)}; known are {', '.join(CONFIGS)}"
+            f"its architecture is {short_repr(architecture)}; known are {', '.join(CONFIGS)}"
         )
     known = CONFIGS[architecture].__dataclass_fields__
     for name, value in fields.items():
         default = known[name].default if name in known else None
         if not _has_type_of(default, value):
-            raise CheckpointError(f"its {printable(name)} cannot be {printable(value)}")
+            raise CheckpointError(f"its {short_repr(name)} cannot be {short_repr(value)}")
     if fields.get("depth", 0) > MAX_DEPTH:  # the sizes would be too large even to compute
         raise CheckpointError(f"its depth is {fields['depth']}; {MAX_DEPTH} is the most")
     try:
@@ -66,7 +66,7 @@ def build_network(
     unknown = sorted(state.keys() - parameters.keys())
     for problem, names in (("lacks", missing), ("has unknown", unknown)):
         if names:
-            examples = ", ".join(printable(name) for name in names[:3])
+            examples = ", ".join(short_repr(name) for name in names[:3])
             raise CheckpointError(f"it {problem} parameters ({len(names)}): {examples}")
     for name, parameter in parameters.items():
         value = state[name]
@@ -96,7 +96,7 @@ def empty_network(config: NetworkConfig, available: int) -> Network:
     try:
         return network_class(config).empty(config)
     except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"it describes an impossible network: {printable(error)}") from error
+        raise CheckpointError(f"it describes an impossible network: {short_repr(error)}") from error
 
 
 def _fewest_values(config: NetworkConfig) -> float:
@@ -144,7 +144,7 @@ def exact_fraction(*parts: object) -> Fraction:
     numbers = [part for part in parts if isinstance(part, int)]
     if len(numbers) == len(parts) and 1 <= len(numbers) <= 2 and numbers[-1]:
         return Fraction(*numbers)
-    raise CheckpointError(f"it holds a damaged fraction: {printable(parts)}")
+    raise CheckpointError(f"it holds a damaged fraction: {short_repr(parts)}")
 
 
 def is_weight_table(rows: object) -> bool:
@@ -154,7 +154,7 @@ def is_weight_table(rows: object) -> bool:
     )
 
 
-def printable(value: object) -> str:
+def short_repr(value: object) -> str:
     """Return a short, printable form of any value that a file may hold."""
     if isinstance(value, str) and value.isprintable() and len(value) <= 80:
         return value

@@ -7,9 +7,10 @@ a file is ever executed; for pickles, `safe_pickle` sees to that.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,15 @@ from torch import Tensor
 from htdemucs.errors import CheckpointError
 from htdemucs.fsutil import atomic_write
 from htdemucs.model import DemucsConfig, HDemucsConfig, Network, NetworkConfig
+from htdemucs.model.architectures import CONFIGS, architecture
 from htdemucs.model.config import ContextConfig
-from htdemucs.model.registry import CONFIGS, architecture
 from htdemucs.weights import safe_pickle
 from htdemucs.weights.build import (
     build_network,
     checked_config,
     empty_network,
     exact_fraction,
-    printable,
+    short_repr,
 )
 from htdemucs.weights.diffq import Quantised
 from htdemucs.weights.safe_pickle import ARCHITECTURES, Contents, damaged, unknown_class
@@ -109,7 +110,7 @@ def _read_safetensors(path: Path) -> Contents:
         if not {"klass", "args", "kwargs"} <= set(metadata):
             raise CheckpointError("not an official checkpoint: its metadata lacks klass or kwargs")
         if metadata["klass"] not in ARCHITECTURES:
-            raise CheckpointError(unknown_class(printable(metadata["klass"])))
+            raise CheckpointError(unknown_class(short_repr(metadata["klass"])))
         args = json.loads(metadata["args"], object_hook=_decode_fraction)
         kwargs = json.loads(metadata["kwargs"], object_hook=_decode_fraction)
         if not isinstance(args, list) or not isinstance(kwargs, dict):
@@ -163,7 +164,7 @@ def _from_convolution(name: str, value: Any) -> Any:
     if not isinstance(value, Tensor) or not name.startswith("channel_") or value.dim() != 3:
         return value
     if value.shape[-1] != 1:
-        raise CheckpointError(f"its {printable(name)} is not a 1x1 convolution")
+        raise CheckpointError(f"its {short_repr(name)} is not a 1x1 convolution")
     return value[..., 0]
 
 
@@ -403,7 +404,7 @@ def config_from_arguments(
     for name in arguments:
         if not _is_supported(keywords, name, values):
             raise CheckpointError(
-                f"the checkpoint sets {printable(name)}={printable(values[name])}, which "
+                f"the checkpoint sets {short_repr(name)}={short_repr(values[name])}, which "
                 f"no released {architecture} has and this package cannot run"
             )
     fields = {field: _whole(values[name]) for name, field in keywords.fields.items()}
@@ -451,7 +452,8 @@ def _whole(value: Any) -> Any:
 
 # Names of parameters
 
-Rules = tuple[tuple[str, str], ...]  # our names -> the published ones, applied in order
+# Regular expressions for our names -> the published names, applied one after another
+Rules = Iterable[tuple[str, str]]
 
 # Layers of the transformer alternate: even ones attend to their own branch, odd ones to the other.
 _HTDEMUCS_KEYS: Rules = (
@@ -484,32 +486,35 @@ _HTDEMUCS_KEYS: Rules = (
 
 def key_mapping(config: NetworkConfig) -> Callable[[str], str]:
     """Return the function that maps a parameter's name to its published name."""
-    rules = _HTDEMUCS_KEYS
     if isinstance(config, HDemucsConfig):
         rules = _hdemucs_keys(config)
-    if isinstance(config, DemucsConfig):
+    elif isinstance(config, DemucsConfig):
         rules = _demucs_keys(config)
-    compiled = [(re.compile(ours), theirs) for ours, theirs in (*rules, *_dconv_keys(config))]
+    else:
+        rules = _HTDEMUCS_KEYS
+    # Last, because the rules for DConvs need the published numbers of the layers around them.
+    rules = (*rules, *_dconv_keys(config))
+    compiled = [(re.compile(ours), theirs) for ours, theirs in rules]
 
-    def rename(name: str) -> str:
+    def published_name(name: str) -> str:
         for ours, theirs in compiled:
             name = ours.sub(theirs, name)
         return name
 
-    return rename
+    return published_name
 
 
 def _hdemucs_keys(config: HDemucsConfig) -> Rules:
     """The published encoders and decoders include merge and split; their norms have numbers."""
     outer, inner = config.outer_depth, config.depth - config.outer_depth - 1
     return (
-        (r"^merge\.time_conv\.", f"tencoder.{outer}.conv."),
-        (r"^split\.time_conv_transpose\.", "tdecoder.0.conv_tr."),
-        (r"^split\.time_norm\.", "tdecoder.0.norm2."),
+        (r"^merge_layer\.time_conv\.", f"tencoder.{outer}.conv."),
+        (r"^split_layer\.time_conv_transpose\.", "tdecoder.0.conv_tr."),
+        (r"^split_layer\.time_norm\.", "tdecoder.0.norm2."),
         *((rf"^joint_encoder\.{i}\.", f"encoder.{outer + 1 + i}.") for i in range(inner)),
         *((rf"^joint_decoder\.{i}\.", f"decoder.{i}.") for i in range(inner)),
-        (r"^merge\.", f"encoder.{outer}."),
-        (r"^split\.", f"decoder.{inner}."),
+        (r"^merge_layer\.", f"encoder.{outer}."),
+        (r"^split_layer\.", f"decoder.{inner}."),
         *((rf"^time_decoder\.{i}\.", f"tdecoder.{i + 1}.") for i in range(outer)),
         *((rf"^spectral_decoder\.{i}\.", f"decoder.{inner + 1 + i}.") for i in range(outer)),
         (r"^spectral_encoder\.", "encoder."),
@@ -523,37 +528,37 @@ def _hdemucs_keys(config: HDemucsConfig) -> Rules:
     )
 
 
-def _demucs_keys(config: DemucsConfig) -> Rules:
-    """The published layers are sequences, which also number their activation functions."""
-    after = 4 if config.dconv_mode == 3 else 3
-    encoder = {"conv": 0, "norm": 1, "dconv": 3, "rewrite": 4, "rewrite_norm": 5}
-    decoder = {
-        "rewrite": 0, "rewrite_norm": 1, "dconv": 3, "conv_transpose": after, "norm": after + 1,
-    }  # fmt: skip
-    return tuple(
-        (rf"^({side}\.\d+)\.{ours}\.", rf"\1.{theirs}{'.' if ours != 'dconv' else '.dconv.'}")
-        for side, numbers in (("encoder", encoder), ("decoder", decoder))
-        for ours, theirs in numbers.items()
-    )
+def _demucs_keys(config: DemucsConfig) -> Iterator[tuple[str, str]]:
+    """The published layers are sequences, whose modules have numbers instead of names."""
+    decoder_dconv = ["dconv"] if config.dconv_mode == 3 else []
+    layers = {
+        "encoder": ["conv", "norm", "gelu", "dconv", "rewrite", "rewrite_norm", "glu"],
+        "decoder": ["rewrite", "rewrite_norm", "glu", *decoder_dconv, "conv_transpose", "norm"],
+    }
+    for side, modules in layers.items():
+        for i, ours in enumerate(modules):
+            theirs = f"{i}.dconv" if ours == "dconv" else i
+            yield rf"^({side}\.\d+)\.{ours}\.", rf"\1.{theirs}."
 
 
 def _dconv_keys(config: NetworkConfig) -> Iterator[tuple[str, str]]:
     """The published DConvs are sequences, longer by an LSTM and attention in inner layers."""
-    innermost = {"encoder": 0, "tencoder": 0, "decoder": config.depth - 1}
-    innermost["tdecoder"] = config.outer_depth if isinstance(config, HDemucsConfig) else 0
-    prefix = "" if isinstance(config, DemucsConfig) else "dconv."
-    for side, last in innermost.items():
-        for number in range(config.depth):
-            layer = abs(last - number)
-            lstm = isinstance(config, ContextConfig) and layer >= config.dconv_lstm
-            attention = isinstance(config, ContextConfig) and layer >= config.dconv_attn
-            after = 3 + lstm + attention
-            positions = {
-                "squeeze": 0, "squeeze_norm": 1, "context.lstm": 3, "context.attention": 3 + lstm,
-                "expand": after, "expand_norm": after + 1, "layer_scale": after + 3,
-            }  # fmt: skip
-            for ours, theirs in positions.items():
-                pattern = rf"^({side}\.{number}\..*?)dconv\.(\d+)\.{re.escape(ours)}\."
-                yield pattern, rf"\1{prefix}layers.\2.{theirs}."
+    # The number of the outermost layer; decoders begin with the innermost one.
+    outermost = {"encoder": 0, "tencoder": 0, "decoder": config.depth - 1}
+    outermost["tdecoder"] = config.outer_depth if isinstance(config, HDemucsConfig) else 0
+    dconv = "" if isinstance(config, DemucsConfig) else "dconv."
+    for side, number in product(outermost, range(config.depth)):
+        depth = abs(outermost[side] - number)
+        context = []
+        if isinstance(config, ContextConfig):
+            context += ["context.lstm"] if depth >= config.dconv_lstm else []
+            context += ["context.attention"] if depth >= config.dconv_attn else []
+        modules = [
+            "squeeze", "squeeze_norm", "gelu", *context,
+            "expand", "expand_norm", "glu", "layer_scale",
+        ]  # fmt: skip
+        for i, module in enumerate(modules):
+            ours = rf"^({side}\.{number}\..*?)dconv\.(\d+)\.{re.escape(module)}\."
+            yield ours, rf"\1{dconv}layers.\2.{i}."
     yield r"\.fading\.", ".query_decay."
     yield r"\.(\d)\.output\.", r".\1.proj."

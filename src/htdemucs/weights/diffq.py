@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from htdemucs.errors import CheckpointError
-from htdemucs.weights.build import count_values, plain_tensor, printable
+from htdemucs.weights.build import count_values, plain_tensor, short_repr
 
 UNIFORM, DIFFERENTIABLE = "diffq.uniform.UniformQuantizer", "diffq.diffq.DiffQuantizer"
 WORD = 64  # bits of the integers that levels are packed into
@@ -69,7 +69,7 @@ class Quantised:
         meta: Any = dict.get(state, "meta")
         settings = dict.get(meta, "init_kwargs") if isinstance(meta, dict) else None
         if quantiser not in (UNIFORM, DIFFERENTIABLE) or not isinstance(settings, dict):
-            raise CheckpointError(f"its quantiser {printable(quantiser)} is unknown or damaged")
+            raise CheckpointError(f"its quantiser {short_repr(quantiser)} is unknown or damaged")
         if dict.get(meta, "packed") is not True or dict.get(meta, "torch_pack"):
             raise CheckpointError("its codes are packed in a way that no official file uses")
         self._uniform = quantiser == UNIFORM
@@ -81,7 +81,7 @@ class Quantised:
                 low, high = _RANGES[name]
                 possible = type(value) in (type(low), int) and low <= value <= high
             if not possible:
-                raise CheckpointError(f"its quantiser's {name} cannot be {printable(value)}")
+                raise CheckpointError(f"its quantiser's {name} cannot be {short_repr(value)}")
         self._codes, self._halves, self._others = (
             _as_list(dict.get(state, name)) for name in ("quantized", "float16", "others")
         )

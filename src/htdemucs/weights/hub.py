@@ -19,7 +19,7 @@ from htdemucs.model import Bag, Model
 from htdemucs.model.bag import networks
 from htdemucs.model.hub_mixin import CardFields
 from htdemucs.version import __version__
-from htdemucs.weights.build import printable
+from htdemucs.weights.build import short_repr
 from htdemucs.weights.download import HubOptions, download_from_hub, hub_errors
 from htdemucs.weights.load import read_model
 from htdemucs.weights.native_format import CARD_FILE, save_model, stated_license
@@ -159,7 +159,7 @@ def card_text(model: Model, location: str, fields: CardFields, *, on_hub: bool) 
     if licence is not None:
         if not isinstance(licence, str) or not licence.strip() or not licence.isprintable():
             raise CheckpointError(
-                f"the license must be a name such as mit, not {printable(licence)}"
+                f"the license must be a name such as mit, not {short_repr(licence)}"
             )
         licence = licence.strip()
     metadata: dict[str, Any] = {}

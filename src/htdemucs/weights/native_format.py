@@ -18,15 +18,15 @@ from torch import Tensor
 from htdemucs.errors import CheckpointError, ConfigError
 from htdemucs.fsutil import atomic_write
 from htdemucs.model import Bag, Model, NetworkConfig
+from htdemucs.model.architectures import architecture
 from htdemucs.model.bag import networks
 from htdemucs.model.config import Seconds, exact_seconds, json_seconds
-from htdemucs.model.registry import architecture
 from htdemucs.weights.build import (
     build_network,
     checked_config,
     exact_fraction,
     is_weight_table,
-    printable,
+    short_repr,
 )
 
 CONFIG_FILE = "config.json"
@@ -116,7 +116,7 @@ def read(folder: Path) -> Model:
         for name, value in state.items():
             member = re.match(r"members\.(\d{1,6})\.", name, re.ASCII)
             if not member or int(member[1]) >= len(parameters):
-                raise CheckpointError(f"it has an unknown parameter: {printable(name)}")
+                raise CheckpointError(f"it has an unknown parameter: {short_repr(name)}")
             parameters[int(member[1])][name] = value
         members = [
             build_network(member, parameters[i], f"members.{i}.{{}}".format)
@@ -161,7 +161,7 @@ def read_config(folder: Path) -> ModelConfig:
 
 def _member_config(fields: Any) -> NetworkConfig:
     if not isinstance(fields, dict):
-        raise CheckpointError(f"each member must be a JSON object, not {printable(fields)}")
+        raise CheckpointError(f"each member must be a JSON object, not {short_repr(fields)}")
     fields = dict(fields)
     if "segment" in fields:
         fields["segment"] = _seconds(fields["segment"])

@@ -22,11 +22,11 @@ import yaml
 from htdemucs.errors import CheckpointError, DownloadError, ModelNotFoundError
 from htdemucs.fsutil import user_cache
 from htdemucs.model import NetworkConfig
+from htdemucs.model.architectures import CONFIGS, network_class
 from htdemucs.model.bag import needed_members
 from htdemucs.model.config import Seconds, exact_seconds
-from htdemucs.model.registry import CONFIGS, network_class
 from htdemucs.weights import native_format
-from htdemucs.weights.build import is_weight_table, printable
+from htdemucs.weights.build import is_weight_table, short_repr
 from htdemucs.weights.download import (
     HubOptions,
     cached_from_hub,
@@ -202,13 +202,13 @@ def find_files(
             return _at_path(path)
     except OSError as error:
         raise ModelNotFoundError(
-            f"cannot look for {printable(name)}: {error.strerror or error}"
+            f"cannot look for {short_repr(name)}: {error.strerror or error}"
         ) from error
     names = [*official_models(), BUNDLED_MODEL]
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]}?" if close else f"known names: {', '.join(names)}"
     raise ModelNotFoundError(
-        f"no model {printable(name)}; {hint} (a path or hf://namespace/name works, too)"
+        f"no model {short_repr(name)}; {hint} (a path or hf://namespace/name works, too)"
     )
 
 
@@ -288,7 +288,7 @@ def _read_bag(path: Path) -> tuple[list[str], list[list[float]] | None, Seconds 
         if type(value) is int and 0 <= value < 1 << 53:  # digits only: yaml reads a number
             signatures[i] = str(value)
         elif not isinstance(value, str) or not _SAFE_NAME.fullmatch(value):
-            raise CheckpointError(f"{path} names {printable(value)}, which is not a signature")
+            raise CheckpointError(f"{path} names {short_repr(value)}, which is not a signature")
     if segment is not None:
         if type(segment) not in (int, float) or not 0.001 <= segment <= 86400:
             raise CheckpointError(f"{path}: segment must be a number of seconds")

@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 import torch
 
 from htdemucs.errors import CheckpointError
-from htdemucs.weights.build import exact_fraction, plain_tensor, printable
+from htdemucs.weights.build import exact_fraction, plain_tensor, short_repr
 from htdemucs.weights.diffq import DIFFERENTIABLE, UNIFORM, Quantised
 
 # Published class -> our architecture.
@@ -151,7 +151,7 @@ def _vet_pickle(file: IO[bytes]) -> None:
             name = str(argument).replace(" ", ".")
             if name not in _ALLOWED_NAMES:
                 raise CheckpointError(
-                    f"refused: it wants to run or create {printable(name)}, "
+                    f"refused: it wants to run or create {short_repr(name)}, "
                     "which no genuine checkpoint does"
                 )
         if opcode.name.endswith("BINPUT"):

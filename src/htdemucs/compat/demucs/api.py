@@ -113,15 +113,15 @@ class Separator:
         """
         if sr is not None and sr != self.samplerate:
             wav = convert_audio(wav, sr, self.samplerate, self.audio_channels)
-        level = measure([wav])
+        normalization = measure([wav])
         parameters: dict[str, Any] = {name: getattr(self, f"_{name}") for name in _PARAMETERS}
         items = {**(parameters.pop("callback_arg") or {}), "audio_length": wav.shape[-1]}
         workers = parameters.pop("jobs")
-        mix = level.apply(wav)[None]
+        mix = normalization.apply(wav)[None]
         [stems] = apply_model(
             self._model, mix, num_workers=workers, callback_arg=items, **parameters
         )
-        return wav, dict(zip(self._model.sources, level.undo(stems), strict=True))
+        return wav, dict(zip(self._model.sources, normalization.undo(stems), strict=True))
 
     def separate_audio_file(self, file: str | Path) -> tuple[Tensor, dict[str, Tensor]]:
         """Return a file's waveform (C, L) at the model's rate, and its stems by their names.

@@ -51,7 +51,7 @@ def apply_model(
 
     Args:
         model: a model from `get_model`, or a model of this package.
-        mix: at the level that the model expects; nothing is normalised.
+        mix: normalised as the model expects; nothing is normalised here.
         shifts: average this many runs, each with a random lead-in of up to half a second.
         split: False refuses mixtures that are longer than a transformer's segment.
         overlap: shared fraction of neighbouring segments.
@@ -116,7 +116,7 @@ def _separate_with_network(
 
     engine = Engine(network.network, network.padded_length, on_segment, **settings)
     length, max_shift = mix.shape[-1], int(MAX_SHIFT * engine.sample_rate)
-    level = Normalization(0.0, 1.0, length)
+    normalization = Normalization(0.0, 1.0, length)
     total = torch.zeros(())
     for shift in range(shifts or 1):  # noqa: B007  on_segment reports it
         if shifts:
@@ -130,7 +130,9 @@ def _separate_with_network(
                 seconds = round(engine.stride / engine.sample_rate, 2)
                 bar = iter(tqdm.tqdm(offsets, unit_scale=seconds, ncols=120, unit="seconds"))
             blocks = waveform.float().split(engine.segment_length, dim=-1)
-            pieces = [torch.stack(list(stems.values())) for stems in engine.stream(blocks, level)]
+            pieces = [
+                torch.stack(list(stems.values())) for stems in engine.stream(blocks, normalization)
+            ]
             next(bar, None)  # ends the bar
             outputs.append(torch.cat(pieces, dim=-1).to(mix.device))
         total = total + torch.stack(outputs)

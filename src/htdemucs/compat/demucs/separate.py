@@ -17,6 +17,7 @@ from htdemucs.compat.demucs.audio import AudioFile
 from htdemucs.compat.demucs.pretrained import add_model_flags
 from htdemucs.compat.engine import Engine, padded_length
 from htdemucs.errors import HTDemucsError
+from htdemucs.formats import MP3_PRESETS
 from htdemucs.stems import OutputOptions, separate_file
 from htdemucs.weights import load_model
 
@@ -70,7 +71,7 @@ def get_parser() -> ArgumentParser:
     formats.add_argument("--flac", action="store_true")
     formats.add_argument("--mp3", action="store_true")
     parser.add_argument("--mp3-bitrate", type=int, default=320)
-    parser.add_argument("--mp3-preset", type=int, choices=range(2, 8), default=2)
+    parser.add_argument("--mp3-preset", type=int, choices=MP3_PRESETS, default=2)
     parser.add_argument("-j", "--jobs", type=int, default=0)
     return parser
 

@@ -28,11 +28,11 @@ class Normalization:
     length: int = 0
 
     def apply(self, waveform: Tensor) -> Tensor:
-        """(..., L) -> (..., L), from the track's level to the model's."""
+        """(..., L) -> (..., L), from a track's mean and deviation to 0 and 1."""
         return (waveform - self.mean) / self.std
 
     def undo(self, waveform: Tensor) -> Tensor:
-        """(..., L) -> (..., L), from the model's level back to the track's."""
+        """(..., L) -> (..., L), from 0 and 1 back to the track's mean and deviation."""
         return waveform * self.std + self.mean
 
 

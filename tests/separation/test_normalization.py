@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htdemucs.separation.levels import CHUNK, measure
+from htdemucs.separation.normalization import CHUNK, measure
 
 
 @given(cuts=st.integers(1, 5 * CHUNK), length=st.integers(1, 3 * CHUNK))
