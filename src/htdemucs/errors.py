@@ -1,5 +1,7 @@
 """The errors that this package raises. A message is one line: what is wrong, and what to do."""
 
+DISK_FULL = "disk-full"  # code of errors because a disk has no space
+
 
 class HTDemucsError(Exception):
     """Base of all errors of this package: catch it to catch them all.
@@ -89,6 +91,12 @@ class BadRequestError(ServerError):
     """A request is malformed or asks for something impossible."""
 
 
+class InvalidValueError(BadRequestError):
+    """A parameter or a field of a request has an impossible value."""
+
+    status = 422
+
+
 class UnsupportedError(BadRequestError):
     """A request's body has a type or an encoding that the server does not support."""
 
@@ -104,7 +112,7 @@ class TooLargeError(ServerError):
 class DiskFullError(TooLargeError):
     """The server's disk has no space for a request's body."""
 
-    code = "disk-full"
+    code = DISK_FULL
 
 
 class TooManyError(ServerError):

@@ -1,5 +1,6 @@
 """Files: atomic writes, locks, and the user's folders."""
 
+import errno
 import os
 import secrets
 import shutil
@@ -12,6 +13,17 @@ from typing import BinaryIO
 from htdemucs.errors import ServerError
 
 _LOCKED_BYTE = 1 << 40  # beyond all contents: Windows denies reading of locked bytes
+
+
+def error_line(error: OSError) -> str:
+    """Return the file and the reason of a system's error, without its number."""
+    text = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {text}" if error.filename else text
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether the system raised an error because a disk or quota has no space."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
 
 
 class AtomicFile:

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from htdemucs.errors import HTDemucsError
 
 Status = Literal["separated", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = ("separated", "skipped", "failed")
@@ -16,6 +18,7 @@ class TrackResult:
         track: path or URL; "-" is standard input, "" an argument that is not a track.
         status: separated now, skipped because it was finished before, or failed.
         error: the reason for a failure, in one line.
+        code: short name of this kind of failure, for programs; None if it has none.
         files: path or URL of each file by the name of its stem.
         manifest: path or URL of the track's manifest.
         duration: seconds of audio; None if unknown.
@@ -33,6 +36,7 @@ class TrackResult:
     track: str
     status: Status
     error: str | None = None
+    code: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     manifest: str | None = None
     duration: float | None = None
@@ -45,6 +49,11 @@ class TrackResult:
     gain: float | None = None
     peaks: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of_error(cls, track: str, error: HTDemucsError) -> Self:
+        """Return the result of a track that failed."""
+        return cls(track, "failed", str(error), error.code)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields, as JSON can hold them."""

@@ -30,6 +30,18 @@ def _user():
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
+def restart(url):
+    """Stop the server at once, as a crash would, and start it again."""
+    folder = Path(url.partition("host=")[2])
+    _run(folder, "pg_ctl", "-D", folder / "data", "-w", "-m", "immediate", "restart")
+
+
+def _run(folder, name, *arguments):
+    line = [str(programs() / name), *map(str, arguments)]
+    with folder.with_suffix(".log").open("ab") as file:
+        subprocess.run(line, check=True, cwd=folder, stdout=file, stderr=file, **_user())
+
+
 @contextmanager
 def running():
     """Run a server and yield the URL of its database."""
@@ -37,21 +49,15 @@ def running():
     if user:
         os.chown(folder, user["user"], user["group"])
 
-    def call(name, *arguments):
-        line = [str(programs() / name), *map(str, arguments)]
-        log = folder.with_suffix(".log")
-        with log.open("ab") as file:
-            subprocess.run(line, check=True, cwd=folder, stdout=file, stderr=file, **user)
-
     data = folder / "data"
     options = f"-k {folder} -c listen_addresses='' -c fsync=off"
     try:
-        call("initdb", "-D", data, "-U", "test", "-A", "trust", "--no-sync", "-E", "UTF8")
-        call("pg_ctl", "-D", data, "-w", "-o", options, "start")
+        _run(folder, "initdb", "-D", data, "-U", "test", "-A", "trust", "--no-sync", "-E", "UTF8")
+        _run(folder, "pg_ctl", "-D", data, "-w", "-o", options, "start")
         try:
             yield f"postgresql://test@/postgres?host={folder}"
         finally:
-            call("pg_ctl", "-D", data, "-m", "immediate", "stop")
+            _run(folder, "pg_ctl", "-D", data, "-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         folder.with_suffix(".log").unlink(missing_ok=True)

@@ -148,7 +148,10 @@ def test_errors_are_json_without_details_of_the_machine(client, state, monkeypat
     response = client.get("/api/tracks/x/pcm")
     assert response.status_code == 500
     assert response.headers["x-content-type-options"] == "nosniff"
-    assert response.json() == {"error": "something went wrong in the server; see its log"}
+    assert response.json() == {
+        "error": "something went wrong in the server; see its log",
+        "code": None,
+    }
     for wrong in ("/api/tracks/x/pcm?from=-1", "/api/tracks?limit=a", "/api/nothing"):
         error = client.get(wrong).json()["error"]
         assert isinstance(error, str)

@@ -346,7 +346,7 @@ def test_a_track_that_kills_its_workers_fails(state, songs):
     for _ in range(MAX_CRASHES):
         assert state.jobs.claim("dead")["id"] == songs[0]
         state.jobs.request_seek(songs[0], 9)
-        state.jobs.requeue("dead")
+        state.jobs.requeue("dead", crashed=True)
     row = state.tracks.row(songs[0])
     assert (row["state"], row["seek_frame"]) == ("failed", None)
     assert "ended several times" in row["error"]
@@ -388,7 +388,7 @@ def test_seeking_needs_a_job_and_a_frame(client, state, worker, songs):
     assert response.status_code == 200
     assert state.tracks.row(songs[0])["seek_frame"] == 9
     for wrong in ({"frame": -1}, {"frame": "9"}, {"frame": True}, {}, [], {"frame": 1 << 60}):
-        assert client.post(f"/api/tracks/{songs[0]}/seek", json=wrong).status_code == 400
+        assert client.post(f"/api/tracks/{songs[0]}/seek", json=wrong).status_code == 422
     worker.work()
     assert client.post(f"/api/tracks/{songs[0]}/seek", json={"frame": 9}).status_code == 409
 
@@ -441,7 +441,7 @@ def test_an_unknown_state_is_refused(client, songs):
     client.post(f"/api/tracks/{songs[0]}/cancel")
     assert client.get("/api/tracks?state=cancelled, failed").json()["total"] == 1
     response = client.get("/api/tracks?state=Finished")
-    assert response.status_code == 400
+    assert response.status_code == 422
     assert (
         "unseparated, queued, separating, finished, failed, cancelled" in response.json()["error"]
     )

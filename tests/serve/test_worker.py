@@ -1,6 +1,9 @@
 """From an upload to its stems and its preview."""
 
+import errno
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import torch
 from sqlalchemy.exc import OperationalError
 
 from htdemucs import Library, OutputOptions, Separator, Track
-from htdemucs.audio import AudioFile
+from htdemucs.audio import AudioFile, AudioWriter
 from htdemucs.batch import read_manifest
 from htdemucs.separation.runner import Runner
 from htdemucs.serve import live_preview
@@ -230,12 +233,56 @@ def test_a_lost_database_does_not_fail_the_track(
         report(self, track_id, holder, **values)
 
     monkeypatch.setattr(Jobs, "update", failing)
-    with pytest.raises(OperationalError):  # the process ends
+    with pytest.raises(OperationalError) as failure:
         worker.work()
     monkeypatch.setattr(Jobs, "update", report)
-    state.jobs.requeue("worker")
+    worker.wait_for_database(failure.value)
     worker.work()
     assert client.track(track)["state"] == "finished"
+    assert state.tracks.row(track)["crash_count"] == 0
+
+
+def test_a_full_disk_pauses_the_queue(client, worker, write_song, tmp_path, state, monkeypatch):
+    tracks = [client.upload(write_song(tmp_path / f"{n}.flac", n))["id"] for n in range(2)]
+    write = AudioWriter.write
+
+    def full(self, block):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "data" / "x"))
+
+    monkeypatch.setattr(AudioWriter, "write", full)
+    free = SimpleNamespace(free=0)
+    monkeypatch.setattr("htdemucs.serve.worker.shutil.disk_usage", lambda _: free)
+    assert worker.work()
+    shown = client.track(tracks[0])
+    assert (shown["state"], shown["code"]) == ("queued", "disk-full")
+    assert "disk is full" in shown["error"]
+    assert not worker.work()
+    monkeypatch.setattr(AudioWriter, "write", write)
+    free.free = 1 << 30
+    while worker.work():
+        pass
+    for track in tracks:
+        assert (client.track(track)["state"], client.track(track)["error"]) == ("finished", None)
+
+
+def test_tracks_share_no_folder_though_an_earlier_one_is_free(client, worker, write_song, tmp_path):
+    """The folder of a deleted track is free, and a cancelled track has reserved it."""
+    songs = [write_song(tmp_path / f"{n}" / "song.wav", n) for n in range(4)]
+    first, _ = (client.upload(song)["id"] for song in songs[:2])
+    while worker.work():
+        pass
+    client.delete(f"/api/tracks/{first}")
+    cancelled = client.upload(songs[2])["id"]
+    row = worker._jobs.claim("another")
+    library = Library(tmp_path / "data" / "separated" / "tiny")
+    manifest = library.output_paths_for(Track(row["path"])).manifest
+    assert worker._jobs.reserve_output(row, "another", str(manifest), 1)
+    client.post(f"/api/tracks/{cancelled}/cancel")
+    worker._jobs.release_cancelled(cancelled, "another")
+    last = client.upload(songs[3])["id"]
+    assert worker.work()
+    assert client.track(last)["error"] is None
+    assert client.track(last)["state"] == "finished"
 
 
 def test_the_command_skips_what_the_server_separated(client, worker, write_song, model, tmp_path):
@@ -286,7 +333,10 @@ def test_range_and_conditional_requests(client, worker, write_song, tmp_path):
     changed = client.get(url, headers={"range": "bytes=0-9", "if-range": '"other"'})
     assert changed.status_code == 200
     beyond = client.get(url, headers={"range": "bytes=999999999-"})
-    assert (beyond.status_code, beyond.json()) == (416, {"error": "Cannot satisfy request range"})
+    assert (beyond.status_code, beyond.json()) == (
+        416,
+        {"error": "Cannot satisfy request range", "code": None},
+    )
     assert beyond.headers["content-range"].startswith("bytes */")
     assert client.get(url, headers={"range": "words=1-2"}).json()["error"]
     many = "bytes=" + ",".join(f"{2 * i}-{2 * i}" for i in range(1000))

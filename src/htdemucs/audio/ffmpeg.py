@@ -14,7 +14,8 @@ from av.audio.stream import AudioStream
 from numpy.typing import NDArray
 
 from htdemucs.audio.convert import UNKNOWN_CHANNEL
-from htdemucs.errors import AudioError
+from htdemucs.errors import DISK_FULL, AudioError
+from htdemucs.fsutil import is_disk_full
 
 
 def display_path(path: Path) -> str:
@@ -38,7 +39,10 @@ def audio_errors(path: Path, problem: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise AudioError(f"{display_path(path)} {problem} ({reason(error)}); {remedy}") from error
+        raised = AudioError(f"{display_path(path)} {problem} ({reason(error)}); {remedy}")
+        if is_disk_full(error):
+            raised.code = DISK_FULL
+        raise raised from error
 
 
 class SourceFormat(NamedTuple):

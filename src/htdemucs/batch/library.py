@@ -20,7 +20,7 @@ from htdemucs.audio.ffmpeg import display_path, reason
 from htdemucs.batch import remote
 from htdemucs.batch.inputs import Track
 from htdemucs.batch.output_paths import OutputAssignment, is_same_track
-from htdemucs.errors import AudioError, HTDemucsError, SeparationError
+from htdemucs.errors import DISK_FULL, AudioError, HTDemucsError, SeparationError
 from htdemucs.events import (
     Event,
     EventCallback,
@@ -29,7 +29,7 @@ from htdemucs.events import (
     ignore_events,
     result_events,
 )
-from htdemucs.fsutil import delete_unused
+from htdemucs.fsutil import delete_unused, error_line, is_disk_full
 from htdemucs.results import TrackResult
 from htdemucs.separation import Separator
 from htdemucs.stems import manifest
@@ -107,7 +107,11 @@ class Library:
                 # A process that died after it had written the manifest left the cache.
                 delete_unused(self.output_paths_for(track).cache_file)
         except HTDemucsError as error:
-            result = TrackResult(track.location, "failed", str(error))
+            result = TrackResult.of_error(track.location, error)
+        except OSError as error:
+            message = f"{display_path(Path(track.location))}: {error_line(error)}"
+            code = DISK_FULL if is_disk_full(error) else None
+            result = TrackResult(track.location, "failed", message, code)
         except Exception as error:  # does not stop the other tracks
             LOG.debug("%s", track.location, exc_info=True)
             name, kind = display_path(Path(track.location)), type(error).__name__
@@ -239,6 +243,11 @@ class Library:
         """
         return self._assignment.assign(track)
 
+    def has_other_track(self, track: Track) -> bool:
+        """Return whether there is a manifest of another track where this one would be written."""
+        document = self._store.read_manifest(self.output_paths_for(track).manifest)
+        return document is not None and not is_same_track(track, document["source"])
+
     def output_paths_for(self, track: Track) -> OutputPaths:
         """Return the output paths of a track. Those of a URL are relative to it."""
         return self._output_paths(track, self._store.folder)
@@ -305,7 +314,7 @@ class Library:
                 yield self.assign_output(track)
             except HTDemucsError as error:
                 location = "" if isinstance(track, HTDemucsError) else track.location
-                result = TrackResult(location, "failed", str(error))
+                result = TrackResult.of_error(location, error)
                 for event in result_events(result):
                     on_event(event)
                 yield result

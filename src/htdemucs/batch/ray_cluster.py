@@ -98,7 +98,7 @@ def assign_outputs(
             assigned[position] = library.assign_output(track)
         except HTDemucsError as error:
             location = "" if isinstance(track, HTDemucsError) else track.location
-            failures[position] = TrackResult(location, "failed", str(error))
+            failures[position] = TrackResult.of_error(location, error)
     if not assigned and len(tracks) == 1 and isinstance(tracks[0], HTDemucsError):
         raise tracks[0]
     return assigned, failures

@@ -28,6 +28,7 @@ from htdemucs.events import (
     Progress,
     Warned,
 )
+from htdemucs.fsutil import error_line
 from htdemucs.results import TrackResult
 
 
@@ -185,8 +186,8 @@ def exit_code(error: Exception) -> int:
 
 def one_line(error: Exception) -> str:
     """Return an error's message; for invalid arguments, with the command that prints help."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, OSError):
+        return error_line(error)
     if not isinstance(error, click.UsageError):
         return str(error)
     path = error.ctx.command_path if error.ctx else "htdemucs"

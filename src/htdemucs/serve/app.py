@@ -27,8 +27,9 @@ from htdemucs.serve.auth import (
     Access,
     AuthMiddleware,
     SecurityHeadersMiddleware,
+    error_response,
 )
-from htdemucs.serve.db import STATES, TRACKS
+from htdemucs.serve.db import STATES, TRACKS, UNAVAILABLE
 from htdemucs.serve.maintenance import Maintenance
 from htdemucs.serve.request_body import DrainMiddleware
 from htdemucs.serve.supervisor import Supervisor
@@ -48,7 +49,7 @@ class Problem(BaseModel):
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": HTTPStatus(status).phrase}
-    for status in (400, 401, 403, 404, 405, 409, 413, 415, 416, 422, 429)
+    for status in (400, 401, 403, 404, 405, 409, 413, 415, 416, 422, 429, 503)
 }
 
 
@@ -99,6 +100,8 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(DataError, _on_unstorable_value)
+    for unavailable in UNAVAILABLE:
+        app.add_exception_handler(unavailable, _on_unavailable_database)
     app.add_exception_handler(Exception, _on_unexpected_error)
     return app
 
@@ -188,29 +191,35 @@ def page() -> FileResponse:
 # Error responses
 
 
-async def _on_expected_error(_request: Request, error: Exception) -> JSONResponse:
+async def _on_expected_error(request: Request, error: Exception) -> JSONResponse:
     known = cast(HTDemucsError, error)
-    return JSONResponse({"error": str(known), "code": known.code}, known.status)
+    text = request.app.state.htdemucs.settings.without_folders(str(known))
+    return error_response(known.status, text, code=known.code)
 
 
 async def _on_invalid_request(_request: Request, error: Exception) -> JSONResponse:
     problems = cast(RequestValidationError, error).errors()[:3]
     text = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in problems)
-    return JSONResponse({"error": text or "the request is invalid"}, 400)
+    return error_response(422, text or "the request is invalid")
 
 
 async def _on_http_exception(_request: Request, error: Exception) -> JSONResponse:
     known = cast(HTTPException, error)
-    return JSONResponse({"error": str(known.detail)}, known.status_code, known.headers)
+    return error_response(known.status_code, str(known.detail), known.headers)
 
 
 async def _on_unstorable_value(_request: Request, _error: Exception) -> JSONResponse:
     """Refuse what the database cannot store, such as a NUL character in PostgreSQL."""
-    return JSONResponse({"error": "the database cannot store a value of this request"}, 400)
+    return error_response(400, "the database cannot store a value of this request")
+
+
+async def _on_unavailable_database(_request: Request, _error: Exception) -> JSONResponse:
+    text = "the database does not answer; try again in a moment"
+    return error_response(503, text, {"retry-after": "5"}, "database")
 
 
 async def _on_unexpected_error(request: Request, _error: Exception) -> JSONResponse:
     """Hide the error from clients. Starlette raises it again afterwards, and uvicorn logs it."""
     LOG.error("%s %s failed", request.method, request.url.path)
     text = "something went wrong in the server; see its log"
-    return JSONResponse({"error": text}, 500, SECURITY_HEADERS)
+    return error_response(500, text, SECURITY_HEADERS)

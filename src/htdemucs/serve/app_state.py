@@ -40,7 +40,7 @@ class AppState:
         self.settings, self.wake = settings, wake
         for folder in (settings.uploads, settings.previews, settings.library):
             folder.mkdir(parents=True, exist_ok=True)
-        self.exports = fresh_folder(settings.data / "exports")
+        fresh_folder(settings.exports)
         self.database = database or Database(settings.database)
         self.tracks, self.jobs = Tracks(self.database), Jobs(self.database)
         self.changes = Changes(self.tracks)

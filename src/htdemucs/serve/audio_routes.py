@@ -6,7 +6,7 @@ import numpy as np
 from fastapi import APIRouter, Path, Query, Response
 from numpy.typing import NDArray
 
-from htdemucs.errors import BadRequestError
+from htdemucs.errors import InvalidValueError
 from htdemucs.serve.app_state import AppState, StateDep
 from htdemucs.serve.db import Row
 from htdemucs.serve.preview import COLUMN, range_end
@@ -121,13 +121,13 @@ def spectrogram(
     is the maximum of that many columns. The header `X-Columns` has the number of columns.
     """
     if step & (step - 1):
-        raise BadRequestError("step must be a power of two")
+        raise InvalidValueError("step must be a power of two")
     row = state.tracks.row(track)
     state.request_preview(row)
     rate, end = row["sample_rate"], row["frames"] or 0
     count = max(0, min(columns, -(-end // (step * COLUMN)) - start))
     if "," in stem:
-        raise BadRequestError("a spectrogram shows one stem; request one at a time")
+        raise InvalidValueError("a spectrogram shows one stem; request one at a time")
     lanes = state.lane_numbers(row, stem)
     if not count or not rate:
         return Response(b"", media_type="application/octet-stream", headers={"x-columns": "0"})

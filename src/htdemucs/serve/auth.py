@@ -4,7 +4,7 @@ import hashlib
 import ipaddress
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from http import HTTPStatus
@@ -100,16 +100,16 @@ class AuthMiddleware:
         """Return the response to a request that is not passed on; None if it is."""
         host = request.headers.get("host", "")
         if not self.access.is_allowed_host(host):
-            return _error(403, "unknown host name; allow it with --allow-host")
+            return error_response(403, "unknown host name; allow it with --allow-host")
         origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
         is_from_other_site = site in ("cross-site", "same-site")
         if request.method in SAFE_METHODS:
             if is_from_other_site and request.headers.get("sec-fetch-mode") != "navigate":
-                return _error(403, "pages of other sites may not read from this server")
+                return error_response(403, "pages of other sites may not read anything here")
         elif is_from_other_site or (
             site is None and origin is not None and urlsplit(origin).netloc != host
         ):  # the browser compares sites better than we: a proxy may have changed the Host header
-            return _error(403, "pages of other sites may not change anything on this server")
+            return error_response(403, "pages of other sites may not change anything here")
         if self.access.token is None or request.scope["path"] in WITHOUT_TOKEN:
             return None
         return None if self._is_logged_in(request) else self._log_in(request)
@@ -144,7 +144,7 @@ class AuthMiddleware:
         message = "wrong token; use the one that the server printed last"
         if token is None:
             message = "a token is required; open the address that the server printed"
-        return _error(401, message, UNAUTHORIZED)
+        return error_response(401, message, UNAUTHORIZED)
 
 
 def _cookie_name(request: Request) -> str:
@@ -157,8 +157,11 @@ def _is_equal(text: str, secret: str) -> bool:
     return secrets.compare_digest(text.encode("utf-8", "replace"), secret.encode())
 
 
-def _error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": message}, status, headers)
+def error_response(
+    status: int, message: str, headers: Mapping[str, str] | None = None, code: str | None = None
+) -> JSONResponse:
+    """Return the response to a request that failed; every error has this form."""
+    return JSONResponse({"error": message, "code": code}, status, headers)
 
 
 class SecurityHeadersMiddleware:
@@ -184,7 +187,7 @@ class SecurityHeadersMiddleware:
                 if message["status"] >= 400 and is_plain:
                     status = HTTPStatus(message["status"])
                     content_range = {k: v for k, v in headers.items() if k == "content-range"}
-                    response = _error(status, status.description, content_range)
+                    response = error_response(status, status.description, content_range)
                     await response(scope, receive, send_changed)
                     is_replaced = True
                     return

@@ -26,7 +26,8 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from htdemucs.errors import ServerError
 
@@ -34,6 +35,9 @@ STATES = ("unseparated", "queued", "separating", "finished", "failed", "cancelle
 DELETED = "deleted"  # state of a tombstone: clients must learn that the track was deleted
 SERVER = "server"  # as `worker` of a deleted track: the server has to remove its files
 BUSY_TIMEOUT = 30.0  # seconds that a writer waits for another one
+
+# The database does not answer, or its disk is full: it may work again after a while.
+UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeoutError)
 
 METADATA = MetaData()
 COUNTER = Table("counter", METADATA, Column("value", BigInteger, nullable=False))
@@ -92,10 +96,10 @@ class Database:
             with self.engine.begin() as connection:
                 if connection.scalar(select(COUNTER.c.value)) is None:
                     connection.execute(insert(COUNTER).values(value=0))
+                _check_sqlite(connection)
         except (SQLAlchemyError, ImportError) as error:
-            text = " ".join(str(getattr(error, "orig", None) or error).split())
             raise ServerError(
-                f"the database cannot be opened ({text}); check the database's URL"
+                f"the database cannot be opened ({reason(error)}); check its file or URL"
             ) from error
         try:
             with self.reading() as connection:
@@ -133,6 +137,22 @@ class Database:
         """Return the number of the latest change."""
         with self.reading() as connection:
             return int(connection.scalar(select(COUNTER.c.value)) or 0)
+
+
+def reason(error: Exception) -> str:
+    """Return why the database failed, in one line."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())
+
+
+def _check_sqlite(connection: Connection) -> None:
+    """Raise ServerError if the file of a database is damaged."""
+    if connection.dialect.name == "sqlite":
+        result = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        if result != "ok":
+            raise ServerError(
+                f"{connection.engine.url.database} is damaged; restore a copy of it, or move it "
+                "away: the library is then read anew"
+            )
 
 
 def _create_engine(url: str) -> Engine:

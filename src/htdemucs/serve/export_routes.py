@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 
 from htdemucs.audio import AudioEncoding, AudioFile
 from htdemucs.batch import read_manifest
-from htdemucs.errors import BadRequestError, ConflictError
+from htdemucs.errors import ConflictError, InvalidValueError
 from htdemucs.fast import use_this_thread_only
 from htdemucs.formats import FORMATS, MP3_PRESETS
 from htdemucs.serve.app_state import AppState, StateDep
@@ -101,7 +101,7 @@ def _stem_values(text: str) -> dict[str, float]:
         except ValueError:
             colon = ""
         if not colon:
-            raise BadRequestError(f"{item!r} must be like vocals:0.5")
+            raise InvalidValueError(f"{item!r} must be like vocals:0.5")
     return values
 
 
@@ -119,10 +119,10 @@ async def export(
     left = Event()
     finished = await to_thread.run_sync(_finished_track, state, row, left.is_set)
     if choices.residual and choices.is_region:
-        raise BadRequestError("the residual is available for whole tracks only")
+        raise InvalidValueError("the residual is available for whole tracks only")
     if choices.kind == "stem" and choices.stem not in finished.stems:
-        raise BadRequestError(f"this track has the stems {', '.join(finished.stems)}")
-    folder = Path(tempfile.mkdtemp(dir=state.exports))
+        raise InvalidValueError(f"this track has the stems {', '.join(finished.stems)}")
+    folder = Path(tempfile.mkdtemp(dir=state.settings.exports))
 
     def make_files() -> dict[str, Path]:
         use_this_thread_only()

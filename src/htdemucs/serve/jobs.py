@@ -189,6 +189,14 @@ class Jobs:
         ended: Row = {"state": "failed", "worker": None, "ended": time.time()}
         self.update(track, worker, **ended, error=error, code=code, seek_frame=None)
 
+    def put_back(self, track: str, worker: str, error: str, code: str | None) -> None:
+        """Queue a job again, at its old position, and say why it has to wait.
+
+        Raises:
+            JobCancelledError: the job is not this worker's any more.
+        """
+        self.update(track, worker, state="queued", worker=None, error=error, code=code)
+
     def release_cancelled(self, track: str, worker: str) -> bool:
         """Give up a cancelled job whose preview is removed, so that other workers can claim it.
 
@@ -210,37 +218,33 @@ class Jobs:
         with self.database.reading() as connection:
             return {str(worker) for worker in connection.scalars(query)}
 
-    def requeue(self, worker: str | None = None) -> None:
-        """Queue the job of a dead worker again, at its old position.
+    def requeue(self, worker: str | None = None, *, crashed: bool = False) -> None:
+        """Queue the job of a worker again, at its old position.
 
-        A track with which several workers died has failed. If the worker's track was deleted, the
-        server has to remove its files now. Without a name this does the same for all workers,
-        and counts no crash: an earlier server ended.
+        If the worker's track was deleted, the server has to remove its files now.
+
+        Args:
+            worker: the worker; None: all workers, because an earlier server ended.
+            crashed: the worker's process died. A track with which several processes died fails.
         """
         with self.database.writing() as (connection, version):
             held_by = [] if worker is None else [T.worker == worker]
-            jobs, crashes = [T.state == "separating", *held_by], 0 if worker is None else 1
-            connection.execute(
-                update(TRACKS)
-                .where(*jobs, T.crash_count + crashes >= MAX_CRASHES)
-                .values(
-                    version=version,
-                    state="failed",
-                    worker=None,
-                    ended=time.time(),
-                    seek_frame=None,
-                    crash_count=T.crash_count + 1,
-                    code=WORKER_DIED,
-                    error="the process that separated this track ended several times; the file "
+            jobs = [T.state == "separating", *held_by]
+            count = T.crash_count + int(crashed)
+            values: Row = {"version": version, "worker": None, "crash_count": count}
+            if crashed:
+                failure: Row = {
+                    "state": "failed",
+                    "ended": time.time(),
+                    "seek_frame": None,
+                    "code": WORKER_DIED,
+                    "error": "the process that separated this track ended several times; the file "
                     "may need more memory than there is",
+                }
+                connection.execute(
+                    update(TRACKS).where(*jobs, count >= MAX_CRASHES).values(values | failure)
                 )
-            )
-            crash_count = T.crash_count + crashes
-            connection.execute(
-                update(TRACKS)
-                .where(*jobs)
-                .values(version=version, state="queued", worker=None, crash_count=crash_count)
-            )
+            connection.execute(update(TRACKS).where(*jobs).values(values | {"state": "queued"}))
             touch_queued(connection, version)
             remover = case((T.state == DELETED, SERVER), else_=None)
             connection.execute(

@@ -4,14 +4,19 @@ import logging
 import threading
 from collections.abc import Callable
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from htdemucs.serve.db import reason
+
 LOG = logging.getLogger(__name__)
+MAX_INTERVAL = 5.0  # seconds between attempts while a call fails
 
 
 class PeriodicThread:
     """Calls a function every `interval` seconds, for the first time immediately.
 
-    An exception is logged, and the function is called again: the disk or the database may be
-    unavailable for a while.
+    If it raises an exception, it is called again after a growing delay: the disk or the database
+    may be unavailable for a while. Only the first failure is logged, and the recovery.
     """
 
     def __init__(self, name: str, interval: float, call: Callable[[], object]) -> None:
@@ -30,9 +35,18 @@ class PeriodicThread:
             self._thread.join(timeout)
 
     def _run(self) -> None:
+        delay, failed = self._interval, False
         while not self._stopping.is_set():
             try:
                 self._call()
-            except Exception:
-                LOG.exception("%s failed; it is tried again in %g s", self._name, self._interval)
-            self._stopping.wait(self._interval)
+            except Exception as error:
+                if not failed:
+                    expected = isinstance(error, SQLAlchemyError | OSError)
+                    text = reason(error) if expected else "unexpected error"
+                    LOG.warning("%s: %s; trying again", self._name, text, exc_info=not expected)
+                failed, delay = True, max(self._interval, min(2 * delay, MAX_INTERVAL))
+            else:
+                if failed:
+                    LOG.warning("%s: works again", self._name)
+                failed, delay = False, self._interval
+            self._stopping.wait(delay)

@@ -22,7 +22,13 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from htdemucs.errors import BadRequestError, DiskFullError, TooLargeError, UnsupportedError
+from htdemucs.errors import (
+    BadRequestError,
+    DiskFullError,
+    InvalidValueError,
+    TooLargeError,
+    UnsupportedError,
+)
 from htdemucs.serve.settings import Limits
 from htdemucs.stems.paths import LONGEST, file_name
 
@@ -48,7 +54,8 @@ async def read_body(request: Request) -> AsyncIterator[bytes]:
         UnsupportedError: the body is compressed.
         BadRequestError: the body is incomplete, or nothing arrives for a while.
     """
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+    encodings = ",".join(request.headers.getlist("content-encoding")).split(",")
+    if not {encoding.strip().lower() for encoding in encodings} <= {"identity", ""}:
         raise UnsupportedError(
             "compressed bodies are not supported; send the file without Content-Encoding"
         )
@@ -127,7 +134,8 @@ async def read_json(request: Request) -> dict[str, Any]:
     """Return the JSON object in a request's body.
 
     Raises:
-        BadRequestError: the body is not a JSON object, or is too long.
+        BadRequestError: the body is too long.
+        InvalidValueError: it is not a JSON object.
     """
     data = await read_all(read_body(request), MAX_JSON, "the JSON is too long")
     try:
@@ -136,7 +144,7 @@ async def read_json(request: Request) -> dict[str, Any]:
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
-        raise BadRequestError("the body must be a JSON object")
+        raise InvalidValueError("the body must be a JSON object")
     return body
 
 

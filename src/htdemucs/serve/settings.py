@@ -1,6 +1,7 @@
 """The settings of the server, which its workers get as JSON."""
 
 import os
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -70,9 +71,18 @@ class Settings:
         """Folder with a folder for each preview."""
         return self.data / "previews"
 
+    @property
+    def exports(self) -> Path:
+        """Folder with a folder for each download that is being made."""
+        return self.data / "exports"
+
     def without_folders(self, message: str) -> str:
         """Return an error message for clients, without the folders of this machine."""
-        for folder in (self.library, self.uploads, self.data):
+        separator = re.escape(os.sep)
+        for folder in (self.uploads, self.previews, self.exports):  # each file in its own folder
+            pattern = f"{re.escape(str(folder))}{separator}[^{separator}]+{separator}"
+            message = re.sub(pattern, "", message)
+        for folder in (self.library, self.data):
             message = message.replace(f"{folder}{os.sep}", "")
         return message
 

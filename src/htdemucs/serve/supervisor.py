@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import suppress
 
+from htdemucs.serve.db import UNAVAILABLE
 from htdemucs.serve.jobs import Jobs
 from htdemucs.serve.periodic import PeriodicThread
 from htdemucs.serve.settings import Settings
@@ -42,7 +43,8 @@ class Supervisor:
         self._thread.stop()
         for worker in self._workers:
             worker.stop()
-        self._jobs.requeue()
+        with suppress(*UNAVAILABLE):  # the next start does it, too
+            self._jobs.requeue()
 
     def check(self) -> None:
         """Restart dead workers, and kill those that do not release a cancelled job in time."""
@@ -50,7 +52,7 @@ class Supervisor:
         for worker in self._workers:
             if worker.is_dead():
                 if not worker.is_requeued:
-                    self._jobs.requeue(worker.name)
+                    self._jobs.requeue(worker.name, crashed=True)
                     worker.is_requeued = True
                 worker.restart_after_delay()
             elif worker.name in overdue:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
-from htdemucs.errors import BadRequestError, NotFoundError, TooManyError
+from htdemucs.errors import BadRequestError, InvalidValueError, NotFoundError, TooManyError
 from htdemucs.serve.app_state import AppState, StateDep
 from htdemucs.serve.db import STATES
 from htdemucs.serve.request_body import read_json
@@ -33,7 +33,7 @@ def tracks(
     """List tracks: those being separated or queued first, then the newest."""
     names = [name.strip() for name in states.split(",") if name.strip()]
     if not set(names) <= set(STATES):
-        raise BadRequestError(f"there is no such state; choose from {', '.join(STATES)}")
+        raise InvalidValueError(f"there is no such state; choose from {', '.join(STATES)}")
     version = state.database.version()
     total, found = state.tracks.search(search, names, offset, limit)
     return {"version": version, "total": total, "tracks": found}
@@ -56,6 +56,7 @@ async def events(
         raise TooManyError("too many pages are open; close some")
     if last_event_id is not None and last_event_id.isdecimal():
         since = int(last_event_id)
+    await to_thread.run_sync(state.database.version)  # raises before the stream begins
     return StreamingResponse(
         state.changes.subscribe(since),
         media_type="text/event-stream",
@@ -92,7 +93,7 @@ async def seek(state: StateDep, request: Request, track: str) -> Document:
     """Next, separate the part that begins at a frame. The body is `{"frame": 123}`."""
     frame = (await read_json(request)).get("frame")
     if not isinstance(frame, int) or isinstance(frame, bool) or not 0 <= frame < 1 << 40:
-        raise BadRequestError("frame must be an integer from 0 on")
+        raise InvalidValueError("frame must be an integer from 0 on")
     await to_thread.run_sync(state.jobs.request_seek, track, frame)
     return await to_thread.run_sync(state.tracks.get, track)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 
-from htdemucs.errors import BadRequestError, NotFoundError, UnsupportedError
+from htdemucs.errors import BadRequestError, InvalidValueError, NotFoundError, UnsupportedError
 from htdemucs.serve.app_state import AppState, StateDep
 from htdemucs.serve.db import DELETED, TRACKS
 from htdemucs.serve.request_body import (
@@ -176,7 +176,7 @@ def _add_known(state: AppState, body: dict[str, Any]) -> Document:
     elif isinstance(body.get("path"), str):
         track = _add_from_library(state, body["path"], model["name"], requested)
     else:
-        raise BadRequestError("the JSON must have a track or a path")
+        raise InvalidValueError("the JSON must have a track or a path")
     state.wake()
     return state.tracks.get(track)
 
@@ -223,7 +223,7 @@ def _add_from_library(state: AppState, path: str, model: str, requested: list[st
         file = library / path
         real = Path(os.path.realpath(file))
         is_inside = real.is_relative_to(os.path.realpath(library)) and real.is_file()
-    except ValueError:  # a NUL
+    except (OSError, ValueError):  # too long, or with a NUL
         is_inside = False
     if not is_inside:
         raise NotFoundError("the library has no such file")
@@ -248,7 +248,7 @@ def _check_options(state: AppState, options: Options) -> tuple[ModelRow, list[st
     """Return the model and the requested stems (None: all).
 
     Raises:
-        BadRequestError: the server has no such model, or the model has no such stem.
+        InvalidValueError: the server has no such model, or the model has no such stem.
     """
     model = _check_model(state, options["model"])
     return model, _check_stems(options["stems"].split(",") if options["stems"] else None, model)
@@ -258,35 +258,35 @@ def _check_model(state: AppState, name: Any) -> ModelRow:
     """Return the row of a model; without a name, of the server's default model.
 
     Raises:
-        BadRequestError: the server has no such model. Paths are refused, except the server's own.
+        InvalidValueError: the server has no such model. Paths are refused, except the server's own.
     """
     if not isinstance(name, str | None):
-        raise BadRequestError("model must be a name")
+        raise InvalidValueError("model must be a name")
     name = name or state.settings.model
     models = {row["name"]: row for row in named_models()}
     if name in models:
         return models[name]
     if name == state.settings.model:
         return {"name": name, "sources": []}
-    raise BadRequestError(f"there is no model of that name; choose from {', '.join(models)}")
+    raise InvalidValueError(f"there is no model of that name; choose from {', '.join(models)}")
 
 
 def _check_stems(names: Any, model: ModelRow) -> list[str] | None:
     """Return the requested stems; None: all of the model's.
 
     Raises:
-        BadRequestError: the model has no such stem.
+        InvalidValueError: the model has no such stem.
     """
     if names is None:
         return None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise BadRequestError("stems must be a list of names")
+        raise InvalidValueError("stems must be a list of names")
     requested = [name.strip() for name in names if name.strip()]
     known = model["sources"]
     if known and (unknown := [name for name in requested if name not in known]):
-        raise BadRequestError(
+        raise InvalidValueError(
             f"{model['name']} has no stem {unknown[0]}; it has {', '.join(known)}"
         )
     if len(set(requested)) != len(requested):
-        raise BadRequestError("stems must name each stem once")
+        raise InvalidValueError("stems must name each stem once")
     return requested or None

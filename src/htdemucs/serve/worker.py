@@ -12,6 +12,8 @@ import shutil
 import signal
 import sys
 import threading
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +21,12 @@ import torch
 
 from htdemucs.audio import AudioFile
 from htdemucs.batch import Library, Track, read_manifest
-from htdemucs.errors import HTDemucsError, SeparationError
+from htdemucs.errors import DISK_FULL, HTDemucsError, SeparationError
 from htdemucs.fast import keep_freed_memory
 from htdemucs.fsutil import model_folder
 from htdemucs.results import TrackResult
 from htdemucs.separation import Separator
-from htdemucs.serve.db import Database, Row
+from htdemucs.serve.db import UNAVAILABLE, Database, Row, reason
 from htdemucs.serve.deletion import Deletion
 from htdemucs.serve.jobs import JobCancelledError, Jobs
 from htdemucs.serve.live_preview import LivePreview, too_long
@@ -34,6 +36,8 @@ from htdemucs.serve.tracks import Tracks, tag_columns
 
 LOG = logging.getLogger(__name__)
 QUEUE_INTERVAL = 1.0  # seconds between polls of the queue, unless woken
+MAX_DATABASE_INTERVAL = 5.0  # seconds between attempts to reach the database
+MIN_FREE = 1 << 28  # bytes that must be free before work goes on after the disk was full
 MAX_DUPLICATES = 1000  # of one name
 
 
@@ -52,6 +56,7 @@ class Worker:
         self._jobs = Jobs(database)
         self._deletion = Deletion(settings, Tracks(database), name)
         self._separators: dict[tuple[str, tuple[str, ...] | None], Separator] = {}
+        self._was_disk_full = False
 
     def warm_up(self) -> None:
         """Load the default model and run it once; tracks that need it report a failure."""
@@ -63,11 +68,14 @@ class Worker:
             LOG.warning("%s", error)
 
     def work(self) -> bool:
-        """Separate the next track; return False if the queue is empty.
+        """Separate the next track; return False if the queue is empty, or the disk is full.
 
         Raises:
-            SQLAlchemyError: the database failed. The process has to end; the job is then resumed.
+            SQLAlchemyError: the database failed; see `wait_for_database`.
         """
+        if self._was_disk_full and self._free_space() < MIN_FREE:
+            return False
+        self._was_disk_full = False
         row = self._jobs.claim(self._name)
         if row is None:
             return False
@@ -81,6 +89,22 @@ class Worker:
         except JobCancelledError:
             self.release(row)
         return True
+
+    def _free_space(self) -> int:
+        """Return the bytes that are free for stems and previews."""
+        folders = self._settings.library, self._settings.data
+        return min(shutil.disk_usage(folder).free for folder in folders)
+
+    def wait_for_database(self, error: Exception) -> None:
+        """Wait until the database works again, and queue the interrupted job: it then resumes."""
+        LOG.warning("the database failed (%s); waiting for it", reason(error))
+        delay = QUEUE_INTERVAL
+        while True:
+            time.sleep(delay)
+            delay = min(2 * delay, MAX_DATABASE_INTERVAL)
+            with suppress(*UNAVAILABLE):
+                self._jobs.requeue(self._name)
+                return
 
     def release(self, row: Row) -> None:
         """Give up a cancelled job. Cached samples stay for a retry, unless it was deleted."""
@@ -110,8 +134,12 @@ class Worker:
             live.close()
         if live.error:
             raise live.error
-        if result.status == "failed":
-            self._fail(row, result.error or "", None)
+        if result.code == DISK_FULL:
+            self._was_disk_full = True
+            message = "the server's disk is full; this track is separated when there is space"
+            self._jobs.put_back(row["id"], self._name, message, DISK_FULL)
+        elif result.status == "failed":
+            self._fail(row, result.error or "", result.code)
         else:
             self._finish(row | {"stems": list(separator.stems)}, result, preview)
 
@@ -161,6 +189,8 @@ class Worker:
         first = library.assign_output(track).duplicate_index
         for index in [*earlier, *range(first, first + MAX_DUPLICATES)]:
             track = replace(track, duplicate_index=index)
+            if library.has_other_track(track):
+                continue
             manifest = library.output_paths_for(track).manifest
             if self._jobs.reserve_output(row, self._name, str(manifest), index):
                 return track
@@ -183,8 +213,11 @@ def main() -> None:
     worker.warm_up()
     while True:
         woken.clear()
-        while worker.work():
-            pass
+        try:
+            while worker.work():
+                pass
+        except UNAVAILABLE as error:
+            worker.wait_for_database(error)
         woken.wait(QUEUE_INTERVAL)
 
 
