@@ -1,12 +1,14 @@
 """Fixtures of every test."""
 
 import logging
+import subprocess
 import sys
 
 import pytest
 import torch
 from hypothesis import settings
 
+from forked import Forked
 from helpers import TINY, FakeCard, Identity, awake
 from htdemucs import HTDemucs, HTDemucsConfig
 from htdemucs.audio import pulseaudio
@@ -53,3 +55,19 @@ def portaudio(monkeypatch) -> FakeCard:
     monkeypatch.setitem(sys.modules, "sounddevice", fake)
     monkeypatch.setattr(pulseaudio, "connections", lambda: None)
     return fake
+
+
+@pytest.fixture(scope="session")
+def _forks():
+    if sys.platform.startswith("linux"):
+        Forked.prepare()
+        yield Forked
+        Forked.end()
+    else:
+        yield subprocess.Popen
+
+
+@pytest.fixture
+def forked(_forks, monkeypatch):
+    """Let processes start at once. For many of a kind; the first is better started as by users."""
+    monkeypatch.setattr(subprocess, "Popen", _forks)
