@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import sys
 import threading
 import traceback
@@ -132,9 +133,13 @@ class JsonReporter:
     def __call__(self, event: Event) -> None:
         """Write an event."""
         line = json.dumps(event.as_json()) + "\n"
-        with self._lock, suppress(OSError):
-            self._file.write(line)
-            self._file.flush()
+        with self._lock:
+            try:
+                self._file.write(line)
+                self._file.flush()
+            except OSError:  # the reader has left; Python would fail to write the rest at its end
+                with suppress(OSError), Path(os.devnull).open("w", encoding="utf-8") as null:
+                    os.dup2(null.fileno(), self._file.fileno())
 
 
 @contextmanager
