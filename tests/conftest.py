@@ -1,6 +1,7 @@
 """Fixtures of every test."""
 
 import logging
+import multiprocessing
 import subprocess
 import sys
 
@@ -58,7 +59,8 @@ def portaudio(monkeypatch) -> FakeCard:
 
 
 @pytest.fixture(scope="session")
-def _forks():
+def forks():
+    """The class of processes that start at once."""
     if sys.platform.startswith("linux"):
         Forked.prepare()
         yield Forked
@@ -68,6 +70,16 @@ def _forks():
 
 
 @pytest.fixture
-def forked(_forks, monkeypatch):
-    """Let processes start at once. For many of a kind; the first is better started as by users."""
-    monkeypatch.setattr(subprocess, "Popen", _forks)
+def forked(forks, monkeypatch):
+    """Let `subprocess` start processes of Python at once."""
+    monkeypatch.setattr(subprocess, "Popen", forks)
+
+
+@pytest.fixture
+def forkserver(monkeypatch):
+    """Let processes that `multiprocessing` would spawn be forks of one that has imported torch."""
+    if sys.platform.startswith("linux"):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["htdemucs.separation.separator", "htdemucs.batch.library"])
+        ways = {"spawn": context}
+        monkeypatch.setattr(multiprocessing, "get_context", lambda method: ways[method])

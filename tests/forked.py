@@ -1,4 +1,4 @@
-"""Processes of Python that start at once: forks of one that has imported torch, which takes seconds.
+"""Processes of Python that start at once, as forks of one that has imported torch.
 
 As a program, that one: its standard input is a socket, from which it takes what to run.
 """
@@ -47,7 +47,8 @@ class Forked(subprocess.Popen):
         given = inspect.signature(super()._execute_child).bind(*arguments).arguments
         python, *words = map(os.fsdecode, given["args"])
         if python != sys.executable or (words[0].startswith("-") and words[0] != "-m"):
-            return super()._execute_child(*arguments)
+            super()._execute_child(*arguments)
+            return
         import torch
 
         pipes = [given[name] for name in ("p2cread", "c2pwrite", "errwrite")]
