@@ -16,7 +16,7 @@ CONFIGURATIONS = {
     "bottom as wide as the innermost layer": {"bottom_channels": 64},
     "mono, depth 3": {"audio_channels": 1, "depth": 3, "growth": 3, "nfft": 1024, "t_heads": 2},
     "no transformer": {"t_layers": 0, "bottom_channels": 0, "depth": 2},
-    "no frequency embedding": {"freq_emb": 0, "depth": 1, "bottom_channels": 16, "nfft": 1024},
+    "no frequency embedding": {"freq_emb": 0, "depth": 1, "bottom_channels": 16},
 }
 
 
@@ -26,7 +26,7 @@ def test_outputs_agree(name, tmp_path):
     published = build(keyword)
     published.use_train_segment = False  # else it pads to its training length
     ours = load_model(save_th(published, keyword, tmp_path / "model.th"), device="cpu")
-    for length in (2, 1024, 10_001):
+    for length in (2, 1024, 5_001):
         mixture = 0.1 * torch.randn(2, keyword["audio_channels"], length)
         with torch.no_grad():
             assert snr(published(mixture), ours(mixture)) >= 100, length
