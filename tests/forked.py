@@ -20,7 +20,7 @@ NO_PIPE = -1
 
 
 class Forked(subprocess.Popen):
-    """`python -m MODULE` and `python FILE` as forks, everything else as ever.
+    """`python -m MODULE`, `-c CODE` and `FILE` as forks, everything else as ever.
 
     What Python and libraries read at their start is that of the test's process: Python's options,
     OMP_NUM_THREADS, and so on.
@@ -46,7 +46,7 @@ class Forked(subprocess.Popen):
     def _execute_child(self, *arguments):
         given = inspect.signature(super()._execute_child).bind(*arguments).arguments
         python, *words = map(os.fsdecode, given["args"])
-        if python != sys.executable or (words[0].startswith("-") and words[0] != "-m"):
+        if python != sys.executable or (words[0][0] == "-" and words[0] not in ("-m", "-c")):
             super()._execute_child(*arguments)
             return
         import torch
@@ -111,6 +111,9 @@ def run(words, folder, environment, threads):
     if words[0] == "-m":
         sys.argv, sys.path[0] = words[1:], folder
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        sys.argv, sys.path[0] = ["-c", *words[2:]], ""
+        exec(words[1], {"__name__": "__main__"})
     else:
         sys.argv, sys.path[0] = words, str(Path(words[0]).resolve().parent)
         runpy.run_path(words[0], run_name="__main__")

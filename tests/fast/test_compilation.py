@@ -69,7 +69,7 @@ def test_a_failure_to_compile_is_one_line(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_compiled_networks_are_kept_in_the_user_s_cache(tmp_path):
+def test_compiled_networks_are_kept_in_the_user_s_cache(tmp_path, forked):
     """In a process of its own: torch's compiler sets the folder when it is imported."""
     environment = {k: v for k, v in os.environ.items() if k != "TORCHINDUCTOR_CACHE_DIR"}
     code = (
