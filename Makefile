@@ -19,7 +19,7 @@ demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: lint $(DIFFQ)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 page: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m browser -n auto --dist loadfile

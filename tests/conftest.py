@@ -1,12 +1,15 @@
 """Fixtures of every test."""
 
 import logging
+import multiprocessing
+import subprocess
 import sys
 
 import pytest
 import torch
 from hypothesis import settings
 
+from forked import Forked
 from helpers import TINY, FakeCard, Identity, awake
 from htdemucs import HTDemucs, HTDemucsConfig
 from htdemucs.audio import pulseaudio
@@ -53,3 +56,30 @@ def portaudio(monkeypatch) -> FakeCard:
     monkeypatch.setitem(sys.modules, "sounddevice", fake)
     monkeypatch.setattr(pulseaudio, "connections", lambda: None)
     return fake
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """The class of processes that start at once."""
+    if sys.platform.startswith("linux"):
+        Forked.prepare()
+        yield Forked
+        Forked.end()
+    else:
+        yield subprocess.Popen
+
+
+@pytest.fixture
+def forked(forks, monkeypatch):
+    """Let `subprocess` start processes of Python at once."""
+    monkeypatch.setattr(subprocess, "Popen", forks)
+
+
+@pytest.fixture
+def forkserver(monkeypatch):
+    """Let processes that `multiprocessing` would spawn be forks of one that has imported torch."""
+    if sys.platform.startswith("linux"):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["htdemucs.separation.separator", "htdemucs.batch.library"])
+        ways = {"spawn": context}
+        monkeypatch.setattr(multiprocessing, "get_context", lambda method: ways[method])

@@ -102,7 +102,7 @@ def test_channels_that_are_not_mixed_need_no_word(tmp_path, noise):
     assert audio.warnings == ()
 
 
-def test_other_orders_of_channels_are_followed(tmp_path, noise, make_media):
+def test_other_orders_of_channels_are_followed(tmp_path, noise, make_media, forked):
     """As Logic and Pro Tools write them; they made PyAV 18 free memory twice."""
     orders = {0x7B0006: "FL FC FR SL SR LFE", 0x7C0006: "FC FL FR SL SR LFE"}  # MPEG 5.1 C and D
     waveform = noise(4_000, channels=6)

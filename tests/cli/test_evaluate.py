@@ -60,7 +60,7 @@ def test_estimates_are_scored_with_and_without_a_name(run, data, tmp_path):
     assert document["stems"] == ["vocals", "bass"]
 
 
-def test_names_that_are_not_utf8(data, tmp_path):
+def test_names_that_are_not_utf8(data, tmp_path, forked):
     """A process of its own runs the command, because it sets up its standard output."""
     name = os.fsdecode(b"caf\xe9")
     try:

@@ -15,6 +15,7 @@ from htdemucs.audio import AudioPipe, AudioWriter
 from htdemucs.cli.live import press
 from htdemucs.stems.mixer import Mixer
 
+pytestmark = pytest.mark.usefixtures("forked")
 RUN = [sys.executable, "-m", "htdemucs", "live", "-d", "cpu"]
 RAW = ["--raw", "f32le,8000,2", "--format", "raw", "--bit-depth", "32"]
 TIMING = "1,0.2,0.1,0.03,0.1"

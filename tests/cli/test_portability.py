@@ -13,15 +13,20 @@ for name in ("getuid", "geteuid", "getgid", "sched_getaffinity", "mkfifo", "getp
     delattr(os, name)
 sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2, locking=lambda *_: None)
 from htdemucs.cli.main import main
-main()
+for _ in range(2):
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code:
+            raise
 """
 
 
 def test_separate_runs_without_what_only_posix_has(model_folder, song, tmp_path):
     words = ["separate", song, "-n", model_folder, "-d", "cpu", "-o", tmp_path, "-v"]
     command = [sys.executable, "-X", "warn_default_encoding", "-c", WITHOUT, *map(str, words)]
-    for ending in ("  drums, bass, other, vocals -> ", "already there: drums, bass"):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert ending in done.stderr
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "  drums, bass, other, vocals -> " in done.stderr
+    assert "already there: drums, bass" in done.stderr  # the second time
     assert len(list(tmp_path.rglob("*.wav"))) == 4

@@ -15,6 +15,7 @@ from htdemucs import AudioEncoding
 from htdemucs.audio import AudioWriter
 from htdemucs.separation import runner
 
+pytestmark = pytest.mark.usefixtures("forked")
 RUN = [sys.executable, "-m", "htdemucs"]
 
 

@@ -14,6 +14,7 @@ import torch
 from htdemucs import AudioEncoding, Normalization, Separator, load_model
 from htdemucs.audio import AudioPipe, AudioWriter
 
+pytestmark = pytest.mark.usefixtures("forked")
 RUN = [sys.executable, "-m", "htdemucs", "stream", "-d", "cpu"]
 RAW = ["--raw", "f32le,8000,2", "--format", "raw", "--bit-depth", "32"]
 STEMS = ["drums", "bass", "other", "vocals"]

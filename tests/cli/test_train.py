@@ -20,7 +20,7 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
+def _one_thread(forked):
     """Use one thread, as the started processes do: the last bits depend on the number."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -39,7 +39,7 @@ def config(tmp_path, data):
 
 def start(*words):
     """Start the command in a process of its own."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # for the processes that it starts
     return subprocess.Popen(
         [sys.executable, "-m", *map(str, words)],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -163,17 +163,19 @@ def test_after_kill_9_the_same_command_resumes_to_the_same_model(config, tmp_pat
     assert not list((tmp_path / "cut").glob(".*.partial"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_with_a_checkpoint(config, tmp_path, number):
+def test_a_signal_ends_a_run_with_a_checkpoint(config, tmp_path):
     path = config(steps=100_000, log_every=1, save_every=100_000, valid_every=100_000)
-    process = start("htdemucs", "train", path, "data.workers=1")
-    wait_for_step(tmp_path / "run", 2)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 128 + number
-    assert "run the same command to resume" in errors
-    assert "Traceback" not in errors
-    assert load(tmp_path / "run")["step"] >= 2
+    reached = 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = start("htdemucs", "train", path, "data.workers=1")
+        wait_for_step(tmp_path / "run", reached + 2)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 128 + number
+        assert "run the same command to resume" in errors
+        assert "Traceback" not in errors
+        before, reached = reached, load(tmp_path / "run")["step"]
+        assert reached >= before + 2
 
 
 def test_two_processes_train_the_same_model_as_one(config, tmp_path, run):

@@ -1,12 +1,16 @@
 """Programs as people write them for `demucs` write the same files with this package."""
 
+import io
 import json
 import random
 import runpy
 import subprocess
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
+from types import SimpleNamespace
 
+import demucs.separate as published_separate
 import pytest
 import torch
 
@@ -43,6 +47,14 @@ def run(program, words, monkeypatch):
         runpy.run_path(str(program), run_name="__main__")
 
 
+def without_a_process(words, **_):
+    """Run the published command, `python -m demucs` with words."""
+    shown = io.StringIO()
+    with redirect_stderr(shown):
+        published_separate.main(words[3:])
+    return SimpleNamespace(stderr=shown.getvalue())
+
+
 def assert_same_files(expected, actual):
     names = sorted(path.relative_to(expected) for path in expected.rglob("*.*"))
     assert names
@@ -66,13 +78,12 @@ def assert_same_files(expected, actual):
 def test_programs_write_the_same_files(program, song, repo, tmp_path, modules, monkeypatch):
     for name in ("theirs", "ours"):
         (tmp_path / name).mkdir()
-    if program.stem == "subprocesses":  # processes, in which no module can be exchanged
+    if program.stem == "subprocesses":  # in which no module can be exchanged; theirs need none
         with monkeypatch.context() as patch:
-            patch.syspath_prepend(Path(__file__).parent)
-            words = [str(program), str(song)]
-            subprocess.run([sys.executable, *words, str(tmp_path / "theirs")], check=True)
-            ours = [sys.executable, "-m", "htdemucs.compat", "--replace", *words]
-            subprocess.run([*ours, str(tmp_path / "ours")], check=True)
+            patch.setattr(subprocess, "run", without_a_process)
+            run(program, [song, tmp_path / "theirs"], monkeypatch)
+        ours = [sys.executable, "-m", "htdemucs.compat", "--replace", program, song]
+        subprocess.run([*ours, tmp_path / "ours"], check=True)
     else:
         run(program, [song, tmp_path / "theirs", repo], monkeypatch)
         install(replace=True)
@@ -115,7 +126,7 @@ def test_installing_gives_the_modules_themselves(modules):
         (["--replace", "-m", "demucs.separate"], "no tracks given"),
     ],
 )
-def test_what_cannot_be_run_says_why(words, message):
+def test_what_cannot_be_run_says_why(words, message, forked):
     command = [sys.executable, "-m", "htdemucs.compat", *words]
     ended = subprocess.run(command, check=False, capture_output=True, text=True)
     assert ended.returncode

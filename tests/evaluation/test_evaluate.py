@@ -134,7 +134,7 @@ def _frames(folder):
     return MultitrackReader(read_multitrack(folder)).frames()
 
 
-def test_any_number_of_workers_gives_the_same(data, model_folder):
+def test_any_number_of_workers_gives_the_same(data, model_folder, forkserver):
     """To the bit, with a network; and progress reaches the end."""
     events = []
     alone = run(data, model=str(model_folder))
@@ -147,7 +147,7 @@ def test_any_number_of_workers_gives_the_same(data, model_folder):
     assert all(0 <= p.done <= p.total for p in events[2:])
 
 
-def test_a_process_that_dies_takes_only_its_track_with_it(data, estimates):
+def test_a_process_that_dies_takes_only_its_track_with_it(data, estimates, forkserver):
     scoring = CrashingJob(EvaluationOptions("x", estimates=estimates), STEMS, "cpu")
     deadly_first = find_multitracks(data)[::-1]
     results = dict(workers.score_in_parallel(scoring, deadly_first))

@@ -13,6 +13,7 @@ import demo
 from htdemucs import AudioEncoding, AudioFile, Separator
 from htdemucs.audio import AudioWriter
 
+pytestmark = pytest.mark.usefixtures("forked")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LENGTH = 3 * 44_100 + 1000
 

@@ -16,7 +16,7 @@ from htdemucs.model.trace import trace
 
 
 @pytest.mark.parametrize(
-    "config", [HDemucsConfig(), DemucsConfig()], ids=lambda c: type(c).__name__
+    "config", [HDemucsConfig(channels=8), DemucsConfig(channels=8)], ids=lambda c: type(c).__name__
 )
 def test_every_parameter_belongs_to_one_stage(config):
     stages = trace(config, 3000)

@@ -21,15 +21,15 @@ CONFIGURATIONS = {
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-@pytest.mark.parametrize("length", [2, 1024, 10_001])
-def test_outputs_agree(name, length, tmp_path):
+def test_outputs_agree(name, tmp_path):
     keyword = SMALL | CONFIGURATIONS[name]
     published = build(keyword)
     published.use_train_segment = False  # else it pads to its training length
     ours = load_model(save_th(published, keyword, tmp_path / "model.th"), device="cpu")
-    mixture = 0.1 * torch.randn(2, keyword["audio_channels"], length)
-    with torch.no_grad():
-        assert snr(published(mixture), ours(mixture)) >= 100
+    for length in (2, 1024, 5_001):
+        mixture = 0.1 * torch.randn(2, keyword["audio_channels"], length)
+        with torch.no_grad():
+            assert snr(published(mixture), ours(mixture)) >= 100, length
 
 
 @pytest.mark.parametrize("save", [save_th, save_safetensors])
@@ -56,7 +56,7 @@ def test_the_published_package_reads_what_we_write(tmp_path):
     published = load_safetensors_model(tmp_path / "model.safetensors").eval()
     published.use_train_segment = False
     ours = demucs_format.read(tmp_path / "model.safetensors")
-    mixture = torch.randn(1, 2, 30_000)
+    mixture = torch.randn(1, 2, 10_001)
     with torch.no_grad():
         assert snr(published(mixture), ours(mixture)) >= 100
 

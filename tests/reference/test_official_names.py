@@ -21,7 +21,7 @@ from .conftest import SMALL, SMALL_DEMUCS, SMALL_HDEMUCS, PublishedHTDemucs, bui
 from .test_older_engine import agree, by_the_published_engine, replay, track
 
 REMOTE = Path(demucs.__file__).parent / "remote"
-RATE = 1000  # Hz: a segment of 44 s is small then
+RATE = 250  # Hz: a segment of 44 s is small then
 STAND_INS = {
     "HTDemucs": (PublishedHTDemucs, SMALL | {"nfft": 512, "depth": 2, "segment": Fraction(39, 5)}),
     "HDemucs": (PublishedHDemucs, SMALL_HDEMUCS | {"channels": 4, "dconv_comp": 1}),

@@ -14,7 +14,7 @@ from htdemucs import Bag, SegmentTooLongError, Separator, load_model
 
 from .conftest import SMALL, SMALL_DEMUCS, SMALL_HDEMUCS, build, save_th
 
-RATE = 8000  # Hz
+RATE = 2000  # Hz
 KEYWORDS = {
     "HDemucs": SMALL_HDEMUCS | {"samplerate": RATE},
     "Demucs": SMALL_DEMUCS | {"samplerate": RATE, "normalize": True},
@@ -68,7 +68,7 @@ def replay(monkeypatch, offsets):
 
 
 @pytest.mark.parametrize("number", [0, 2], ids=["Demucs", "HDemucs"])
-@pytest.mark.parametrize("segments", [0.0003, 0.07, 1, 1.01, 3.4])
+@pytest.mark.parametrize("segments", [0.001, 0.07, 1, 1.01, 3.4])
 @pytest.mark.parametrize("shifts", [0, 2])
 def test_tracks_of_any_length_agree(folder, number, segments, shifts, monkeypatch):
     separator = Separator(*ours(folder, number), shifts=shifts, seed=11, precision="fp32")
@@ -88,14 +88,13 @@ def test_segments_may_be_shorter_and_longer(folder, number, segment, overlap):
     agree(separator, expected, waveform)
 
 
-@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize(("weights", "batch_size"), [(None, 3), (WEIGHTS, 1)])
 @pytest.mark.parametrize("segment", [None, 0.5, 2])
-@pytest.mark.parametrize("batch_size", [1, 3])
 def test_bags_of_both_kinds_agree(folder, weights, segment, batch_size, monkeypatch):
     bag = Bag(ours(folder, 0, 1, 2, 3), weights, segment and Fraction(segment))
     separator = Separator(bag, shifts=1, seed=4, batch_size=batch_size, precision="fp32")
     replay(monkeypatch, separator.shift_offsets() * 4)
-    waveform = track(int(4.3 * RATE))
+    waveform = track(int(2.6 * RATE))
     expected = BagOfModels(published(folder, 0, 1, 2, 3), weights, segment)
     agree(separator, by_the_published_engine(expected, waveform, 1), waveform)
 
@@ -143,7 +142,7 @@ def test_streaming_equals_separating_the_whole_to_the_bit(folder, numbers, shift
     separator = Separator(Bag(ours(folder, *numbers)), shifts=shifts, seed=3)
     waveform = track(int(3.3 * RATE))
     whole = separator.separate(waveform, RATE)
-    for size, skip in ((1777, 0), (30_000, 12_345)):
+    for size, skip in ((444, 0), (7_500, 3_086)):
         pieces = list(separator.stream(list(waveform.split(size, dim=-1)), skip=skip))
         for name, stem in whole.items():
             assert torch.equal(torch.cat([p[name] for p in pieces], dim=-1), stem[:, skip:])

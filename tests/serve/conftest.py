@@ -118,15 +118,25 @@ class Client:
         return self.get(f"/api/tracks/{track}").json()
 
 
-@pytest.fixture
-def client(state):
-    return Client(create_app(state))
+@pytest.fixture(scope="session")
+def apps():
+    """The application without a token and with one. Each test puts its own state into them."""
+    return create_app(None), create_app(None, Access.to("secret", ["music.example"]))
 
 
 @pytest.fixture
-def guarded(state):
+def client(apps, state):
+    app, _ = apps
+    app.state.htdemucs = state
+    return Client(app)
+
+
+@pytest.fixture
+def guarded(apps, state):
     """A client that needs the token."""
-    return Client(create_app(state, Access.to("secret", ["music.example"])))
+    _, app = apps
+    app.state.htdemucs = state
+    return Client(app)
 
 
 @pytest.fixture

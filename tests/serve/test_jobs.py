@@ -2,6 +2,7 @@
 
 import os
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -411,9 +412,10 @@ def test_lists_are_searched_and_paged(client, songs):
     assert (page.json()["total"], names(page)) == (3, ["c.flac"])
 
 
-@pytest.mark.parametrize("field", ["name", "title", "artist", "album"])
-def test_searches_ignore_case_accents_and_width(client, state, field):
-    for text, search, found in SEARCHES:
+def test_searches_ignore_case_accents_and_width(client, state):
+    """Whichever field it is: the texts are in one after the other."""
+    fields = cycle(["name", "title", "artist", "album"])
+    for (text, search, found), field in zip(SEARCHES, fields, strict=False):
         track = state.tracks.add(kind="library", state="unseparated", name="")
         state.tracks.update(track, **{field: text.replace("\0", "")})
         response = client.get("/api/tracks", params={"search": search}).json()

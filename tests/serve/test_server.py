@@ -40,7 +40,8 @@ def until(happened, what):
 class Server:
     """`htdemucs serve` as a process."""
 
-    def __init__(self, data, model, *options):
+    def __init__(self, popen, data, model, *options):
+        self._popen, self.data = popen, data
         self._line = [
             sys.executable, "-m", "htdemucs", "serve", "--port", "0", "--data", str(data),
             "-n", model, "--keep-free", "0", *options,
@@ -48,7 +49,7 @@ class Server:
         self.process = None
 
     def start(self):
-        self.process = subprocess.Popen(self._line, stderr=subprocess.PIPE, text=True)
+        self.process = self._popen(self._line, stderr=subprocess.PIPE, text=True)
         line = self.process.stderr.readline()
         assert line.startswith("http://127.0.0.1:"), line + self.process.stderr.read()
         self.client = httpx.Client(base_url=line.split()[0], timeout=60, trust_env=False)
@@ -80,9 +81,10 @@ class Server:
         return [int(pid) for pid, words in lines if "htdemucs.serve.worker" in words]
 
 
-@pytest.fixture
-def server(tmp_path, model):
-    server = Server(tmp_path / "data", model).start()
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, model, forks):
+    """A server that a test kills and starts again, and another one ends."""
+    server = Server(forks, tmp_path_factory.mktemp("server") / "data", model).start()
     yield server
     if server.process.poll() is None:
         server.process.send_signal(signal.SIGTERM)
@@ -101,7 +103,7 @@ def is_alive(pid):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc and ps")
 def test_killed_workers_and_servers_lose_nothing(server, model, write_song, tmp_path):
     """A worker and then the server are killed in the midst of a track; its files are the same."""
-    song = write_song(tmp_path / "song.flac", seconds=150)
+    song = write_song(tmp_path / "song.flac", seconds=90)
     other = write_song(tmp_path / "other.flac", seed=1)
     track, second = server.upload(song), server.upload(other)
     until(lambda: server.track(track)["done"] > 2, "the first seconds")
@@ -117,9 +119,9 @@ def test_killed_workers_and_servers_lose_nothing(server, model, write_song, tmp_
     until(lambda: server.state(second) == "finished", "the end of both")
     shown = server.track(track)
     assert shown["state"] == "finished"
-    assert shown["ranges"] == [[0, 150 * 8000]]
+    assert shown["ranges"] == [[0, 90 * 8000]]
     manifest = json.loads(
-        (tmp_path / "data" / "separated" / "tiny" / "song" / "htdemucs.json").read_text()
+        (server.data / "separated" / "tiny" / "song" / "htdemucs.json").read_text()
     )
     assert manifest["resumed"] > 2
     library = Library(tmp_path / "alone")
@@ -129,7 +131,7 @@ def test_killed_workers_and_servers_lose_nothing(server, model, write_song, tmp_
         assert response.content == Path(path).read_bytes()
 
 
-def test_sigterm_ends_the_server_and_its_workers(server, write_song, tmp_path):
+def test_sigterm_ends_the_server_and_its_workers(server):
     workers = server.workers()
     with server.client.stream("GET", "/api/events") as stream:
         assert next(stream.iter_lines()) == "event: tracks"

@@ -24,6 +24,6 @@ class Bar:
 
 demucs.apply.tqdm.tqdm = Bar
 stems = demucs.apply.apply_model(
-    get_model("htdemucs_ft"), torch.zeros(1, 2, 100_000), progress=True, shifts=1
+    get_model("htdemucs_ft"), torch.zeros(1, 2, 25_000), progress=True, shifts=1
 )
 (Path(sys.argv[2]) / "shown.json").write_text(json.dumps([*shown, list(stems.shape)]))

@@ -15,6 +15,7 @@ keywords = package["kwargs"]
 model = HTDemucs(
     sources=list(keywords["sources"]),
     channels=keywords["channels"],
+    samplerate=keywords["samplerate"],
     dconv_mode=3,
     bottom_channels=32,
     t_layers=3,
@@ -24,8 +25,9 @@ model = HTDemucs(
 model.load_state_dict(package["state"])
 bag = BagOfModels([model, load_model(package)])
 generator = torch.Generator().manual_seed(2)
-noise = 0.1 * torch.randn(1, 2, 60_000, generator=generator)
+noise = 0.1 * torch.randn(1, 2, 15_000, generator=generator)
 with torch.no_grad():
     stems = apply_model(bag, noise, shifts=0)[0]
 sf.write(out / "drums.wav", stems[0].numpy().T, bag.samplerate, subtype="FLOAT")
-sf.write(out / "whole.wav", model(noise[..., :30_000])[0, 1].detach().numpy().T, 44_100, "FLOAT")
+whole = model(noise[..., :7_500])[0, 1].detach().numpy().T
+sf.write(out / "whole.wav", whole, model.samplerate, "FLOAT")
