@@ -1,8 +1,8 @@
 """Separate music into stems with Hybrid Transformer Demucs (HTDemucs).
 
-    from htdemucs import Separator, separate_file
+    from htdemucs import separate_file
 
-    separate_file(Separator("htdemucs"), "song.mp3", "stems")
+    separate_file("htdemucs", "song.mp3", two_stems="vocals", format="mp3")
 
 Files and tensors:
     Separator           separate a tensor, or a stream of blocks
@@ -12,6 +12,7 @@ Files and tensors:
     AudioFile           read any audio file in blocks
     AudioEncoding       the format of a written file
     Progress            the event that reports how much of a track is done
+    ProgressBar         a callback that shows these events as a bar
 
 Many files:
     find_tracks         find the audio files in folders and playlists
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
         SeparationError,
         UploadError,
     )
-    from htdemucs.events import Progress
+    from htdemucs.events import Progress, ProgressBar
     from htdemucs.model import (
         Bag,
         Demucs,
@@ -100,6 +101,7 @@ _MODULES = {
     "Normalization": "separation",
     "OutputOptions": "stems",
     "Progress": "events",
+    "ProgressBar": "events",
     "RealTimeSeparator": "separation",
     "SegmentTooLongError": "errors",
     "SeparationError": "errors",
@@ -136,6 +138,7 @@ __all__ = [
     "Normalization",
     "OutputOptions",
     "Progress",
+    "ProgressBar",
     "RealTimeSeparator",
     "SegmentTooLongError",
     "SeparationError",

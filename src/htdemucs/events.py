@@ -3,6 +3,7 @@
 Programs read the JSON: kinds and fields may be added, but not renamed or removed.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -192,3 +193,39 @@ class ProgressTracker:
         speed = done_now / seconds if done_now > 0 and seconds > 0 else None
         total = None if self._total is None else max(self._total, done)
         return Progress(self._track, done, total, speed)
+
+
+class ProgressBar:
+    """A callback that shows progress as a bar, in a terminal or a notebook.
+
+    It is for one track at a time: `separate_file("mini", "song.mp3", on_progress=ProgressBar())`.
+    """
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._name: str | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        match event:
+            case Downloading(file, done, total):
+                self._show(file, done / 1e6, total and total / 1e6, "MB")
+            case Progress(track, done, total):
+                self._show(os.path.basename(track or ""), done, total, "s")  # noqa: PTH119
+            case Loaded() | Finished() | Failed():
+                self._close()
+
+    def _show(self, name: str, done: float, total: float | None, unit: str) -> None:
+        from tqdm.auto import tqdm
+
+        if self._bar is None or name != self._name:
+            self._close()
+            form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} {unit}, {remaining} left"
+            self._bar = tqdm(desc=name, total=total, unit=unit, bar_format=total and form)
+            self._name = name
+        self._bar.update(done - self._bar.n)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -128,7 +128,7 @@ def test_fresh_sound_of_nothing_is_said(run, model_folder):
         (["--timing", "1,0.9,0.2,0.03,0"], "longer than the segment of 1 s"),
         (["--timing", "2,0.1,0.1,0.03,0"], "lower the segment"),
         (["--stems", "vocals=loud"], "--stems must be like"),
-        (["--stems", "guitar=0"], "no stem 'guitar'; the model has drums, bass, other, vocals"),
+        (["--stems", "guitar=0"], "no stem guitar; this model has drums, bass, other, vocals"),
         (["--stems", "bass=9"], "the gain of bass must be from 0 to 3.98"),
         (["--latency", "0.0001"], "a latency of 0.0001 s is too short"),
     ],

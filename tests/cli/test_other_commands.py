@@ -57,8 +57,18 @@ def test_models_states_licences_and_guesses_none(run):
         assert row["license"] == ("mit" if ours else None)
         assert (row["license_read"] is None) == ours
     table = run("models").stdout
-    assert table.count("not stated (checked") == len(rows) - 1
-    assert table.count("MIT tag") == 1
+    assert table.count("not stated") == len(rows) - 1
+    assert " ".join(table.split()).count("The MIT tag of the HTDemucs cards") == 1
+    assert "checked on 20" in table
+
+
+def test_a_narrow_terminal_shows_whole_names(run, monkeypatch):
+    """They are what one types after -n."""
+    monkeypatch.setenv("COLUMNS", "80")
+    table = run("models").stdout
+    for row in json.loads(run("models", "--json").stdout):
+        assert f" {row['name']} " in table
+    assert max(map(len, table.splitlines())) <= 80
 
 
 def test_convert_writes_both_formats(run, model_folder, tmp_path):

@@ -152,6 +152,42 @@ def test_requests_that_the_model_cannot_fulfil_are_refused(
     assert match in result.stderr
 
 
+@pytest.mark.parametrize("words", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("stem", "hint"),
+    [
+        ("vocls", "no stem vocls; did you mean vocals?"),
+        ("kazoo", "no stem kazoo; this model has drums, bass, other, vocals"),
+        ("Instrumental", "choose vocals as one of two stems: no_vocals is then the instrumental"),
+    ],
+)
+def test_stems_are_checked_before_a_download(run, song, monkeypatch, words, stem, hint):
+    monkeypatch.setattr("htdemucs.batch.plan.load_model", None)
+    for option in ("--stems", "--two-stems"):
+        result = run("separate", song, option, stem, *words)  # of htdemucs, the default
+        assert result.exit_code == 2
+        assert hint in result.stderr
+        assert "fetching" not in result.stderr
+
+
+def test_a_dry_run_needs_no_download(run, song, tmp_path, monkeypatch):
+    monkeypatch.setattr("htdemucs.batch.plan.load_model", None)
+    monkeypatch.setattr("htdemucs.weights.registry.is_cached", lambda _: False)
+    result = run("separate", song, "--dry-run", "-o", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "separate" in result.stdout
+    assert str(tmp_path / "htdemucs" / "A song" / "vocals.wav") in result.stdout
+    assert "must be downloaded first" in result.stderr
+
+
+def test_stems_and_formats_in_any_case(run, model_folder, song, tmp_path):
+    words = ("-n", model_folder, "-d", "cpu", "-o", tmp_path / "out", "--format", "FLAC")
+    assert run("separate", song, *words, "--two-stems", "VOCALS").exit_code == 0
+    assert run("separate", song, *words, "--stems", "Bass").exit_code == 0
+    names = {path.name for path in tmp_path.glob("out/tiny/A song/*.flac")}
+    assert names == {"vocals.flac", "no_vocals.flac", "bass.flac"}
+
+
 def test_no_split_refuses_a_long_track(run, model_folder, song, tmp_path):
     result = run("separate", song, "-n", model_folder, "-o", tmp_path, "--no-split")
     assert result.exit_code == 1

@@ -1,6 +1,7 @@
 """The copy of the model in a separator: changes to either do not affect the other."""
 
 import copy
+import os
 import pickle
 import threading
 
@@ -180,10 +181,35 @@ def test_other_objects_than_models_are_named(model, match):
         Separator(model)
 
 
-@pytest.mark.parametrize("copying", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_a_separator_is_not_copied(copying, tiny_model):
-    with pytest.raises(SeparationError, match="make one in each process"):
-        copying(Separator(tiny_model))
+def pickled(separator):
+    return pickle.loads(pickle.dumps(separator))
+
+
+@pytest.mark.parametrize("copying", [copy.copy, copy.deepcopy, pickled])
+def test_a_copy_of_a_separator_separates_the_same(copying, folder, waveform):
+    separator = Separator(folder, shifts=1, seed=3, overlap=0.1, stems="vocals")
+    other = copying(separator)
+    assert other.origin == separator.origin
+    assert other.settings() == separator.settings()
+    assert torch.equal(separated(separator, waveform), separated(other, waveform))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_separator_says_what_to_do(tiny_model):
+    """OpenMP's threads do not exist in a forked process: the network would wait for ever."""
+    separator = Separator(tiny_model)
+    reading, writing = os.pipe()
+    if not os.fork():
+        try:
+            separator.separate(torch.zeros(2, 100), 8000)
+        except SeparationError as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.wait()
+    os.close(writing)
+    assert b"forked process" in os.read(reading, 1000)
+    os.close(reading)
 
 
 def test_threads_share_a_separator(folder, waveform):

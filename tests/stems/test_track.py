@@ -1,3 +1,5 @@
+import contextlib
+import io
 import os
 from itertools import product
 from pathlib import Path
@@ -16,7 +18,7 @@ from htdemucs import (
 )
 from htdemucs.audio import AudioWriter, SampleCache, resampled_length
 from htdemucs.audio import read as reading
-from htdemucs.events import Progress, Started, Warned, Written
+from htdemucs.events import Progress, ProgressBar, Started, Warned, Written
 from htdemucs.stems import separate_file
 from htdemucs.stems.track import ResumeKey, separate_track
 
@@ -53,6 +55,23 @@ def test_writes_each_stem_as_separate_gives_it(identity, tmp_path):
     assert paths == {name: tmp_path / "out" / "song" / f"{name}.wav" for name in ("once", "twice")}
     for name, stem in separator.separate(waveform, 1000).items():
         torch.testing.assert_close(read(paths[name]), stem, rtol=0, atol=1e-6)
+
+
+def test_a_name_and_options_are_enough(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "song.wav", sine(4410, 44_100), 44_100)
+    shown = io.StringIO()
+    with contextlib.redirect_stderr(shown):
+        bar = ProgressBar()
+        result = separate_file(
+            "mini", "song.wav", two_stems="vocals", format="mp3", on_progress=bar
+        )
+    assert {Path(p).as_posix() for p in result.files.values()} == {
+        "separated/song/vocals.mp3",
+        "separated/song/no_vocals.mp3",
+    }
+    assert "song.wav" in shown.getvalue()
+    assert "100%" in shown.getvalue()
 
 
 @pytest.mark.parametrize("sample_rate", [1000, 8000, 11025, 44100, 48000])

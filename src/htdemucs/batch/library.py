@@ -180,7 +180,7 @@ class Library:
             )
         return replace(
             result,
-            files=self.output_files(track, separator),
+            files=self.output_files(track, separator.stems),
             manifest=self._store.location(paths.manifest),
         )
 
@@ -212,7 +212,7 @@ class Library:
         return TrackResult(
             track=track.location,
             status="skipped",
-            files=self.output_files(track, separator),
+            files=self.output_files(track, separator.stems),
             manifest=self._store.location(paths.manifest),
             duration=run["duration"],
             sample_rate=run.get("sample_rate"),
@@ -252,10 +252,10 @@ class Library:
         """Return the output paths of a track. Those of a URL are relative to it."""
         return self._output_paths(track, self._store.folder)
 
-    def output_files(self, track: Track, separator: Separator) -> dict[str, str]:
+    def output_files(self, track: Track, stems: tuple[str, ...]) -> dict[str, str]:
         """Return path or URL of each of a track's files, by the name of its stem."""
-        stems = self.options.stem_paths(self.output_paths_for(track), separator.stems)
-        return {name: self._store.location(path) for name, path in stems.items()}
+        paths = self.options.stem_paths(self.output_paths_for(track), stems)
+        return {name: self._store.location(path) for name, path in paths.items()}
 
     def _output_paths(self, track: Track, folder: Path) -> OutputPaths:
         return self.options.output_paths(track.path, folder / track.folder, track.duplicate_index)

@@ -1,15 +1,17 @@
 """`Plan`: everything that a run of `separate` or `batch` needs, except the tracks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from htdemucs.batch.library import Library
 from htdemucs.events import EventCallback
+from htdemucs.model.bag import find_sources
 from htdemucs.separation import Separator
 from htdemucs.stems import OutputOptions
 from htdemucs.weights import load_model
+from htdemucs.weights.registry import known_sources
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,21 @@ class Plan:
     device: str | None = None
     skip_existing: bool = True
     scratch: Path | None = None
+
+    def checked(self) -> "Plan":
+        """Return the plan with its stems as the model names them, before it is downloaded.
+
+        Raises:
+            ConfigError: the model has no such stem.
+        """
+        sources = None if self.repo else known_sources(self.name)
+        if sources is None:
+            return self
+        stems = self.stems and find_sources(self.stems, sources)
+        two_stems = self.options.two_stems
+        if two_stems:
+            [two_stems] = find_sources([two_stems], sources)
+        return replace(self, stems=stems, options=replace(self.options, two_stems=two_stems))
 
     def separator(
         self, device: str | None, on_event: EventCallback | None = None, **changes: Any

@@ -140,7 +140,7 @@ def batch(
             device=device,
             skip_existing=skip_existing,
             scratch=scratch,
-        )
+        ).checked()
         run = _Run(plan, table or _join(out, TABLE), on_event)
         run.prepare(source, [out, plan.out], column)
         run.separate(address, workers, gpu_sharing)

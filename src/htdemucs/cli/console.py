@@ -1,6 +1,7 @@
 """What the commands print: messages on standard error, tables on standard output."""
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -42,11 +43,14 @@ def print_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def print_table(table: "Table", title: str = "") -> None:
-    """Print a title and a table below it on standard output; a file gets 160 columns."""
+    """Print a title and a table below it on standard output; a file gets 160 columns.
+
+    The environment variable COLUMNS replaces both widths.
+    """
     from rich.console import Console
 
     output = Console()
-    if not output.is_terminal:
+    if not output.is_terminal and "COLUMNS" not in os.environ:
         output = Console(width=160)
     if title:  # rich would break its own titles at the table's width
         print(title)
@@ -69,24 +73,42 @@ def set_verbosity(*, quiet: bool = False, verbose: bool = False) -> None:
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Any]:
-    """Show a progress bar on standard error; yield the function that updates it."""
+    """Show a progress bar on standard error while a block runs; yield the function that updates it.
+
+    A long label is shortened in the middle, so that the numbers stay visible. Without a terminal
+    there is no bar.
+    """
     from rich import progress
     from rich.text import Text
 
+    console = status_console()
     columns = (
         progress.TextColumn("{task.fields[label]}", markup=False),
-        progress.BarColumn(),
+        progress.BarColumn(bar_width=None),
         progress.TaskProgressColumn(),
         progress.TextColumn("{task.fields[speed]}"),
-        progress.TimeRemainingColumn(),
+        progress.TimeRemainingColumn(compact=True),
+        progress.TextColumn("left"),
     )
-    with progress.Progress(*columns, console=status_console()) as bars:
-        task = bars.add_task("", label=Text(label).plain, speed="", total=None)
+    settings: dict[str, Any] = {"transient": True, "expand": True}
+    with progress.Progress(
+        *columns, console=console, disable=not console.is_terminal, **settings
+    ) as bars:
+        short = _shorten(Text(label).plain, max(10, console.width // 2))
+        task = bars.add_task("", label=short, speed="", total=None)
 
         def update(done: float, total: float | None, speed: str) -> None:
             bars.update(task, completed=done, total=total, speed=speed)
 
         yield update
+
+
+def _shorten(text: str, width: int) -> str:
+    """Return a text with at most `width` characters, without those in its middle."""
+    if len(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return f"{text[: width - 1 - end]}…{text[-end:]}"
 
 
 class SignalHandler:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from textwrap import fill
 
 import click
 
@@ -26,30 +27,27 @@ def print_models(as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    notes = dict.fromkeys(row["license_note"] for row in rows if row["license_note"])
-    table = Table(caption="\n".join(notes))
-    for header in ("name", "sources"):
-        table.add_column(header)
-    table.add_column("members", max_width=17)
-    table.add_column("size", justify="right")
-    for header in ("downloaded", "licence of the weights", "about"):
+    table = Table(box=SIMPLE_HEAD, padding=(0, 2, 0, 0))
+    table.add_column("name", no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
+    for header in ("here", "licence", "about"):
         table.add_column(header)
     for row in rows:
-        licence = row["license"] or "not stated"
-        if row["license_read"]:
-            licence += f" (checked {row['license_read']})"
         table.add_row(
             row["name"],
-            ", ".join(row["sources"]),
-            " ".join(row["members"]),
             f"{row['bytes'] / 1e6:.0f} MB" if row["bytes"] else "",
             "yes" if row["cached"] else "no",
-            licence,
+            row["license"] or "not stated",
             row["about"],
         )
     print_table(table)
+    notes = {row["license_note"]: row["license_read"] for row in rows if row["license_note"]}
+    for note, read in notes.items():
+        print(fill(f"Licences, checked on {read}: {note}", 78))
+    print("With --json also the stems, and the signatures of the networks in each model.")
 
 
 @opt.command(

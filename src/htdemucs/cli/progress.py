@@ -23,9 +23,11 @@ from htdemucs.events import (
     EventCallback,
     Failed,
     Finished,
+    Found,
     Loaded,
     Noted,
     Progress,
+    Started,
     Warned,
 )
 from htdemucs.fsutil import error_line
@@ -70,6 +72,7 @@ class ConsoleReporter:
 
     def __init__(self, label: str = "", bars: bool = True) -> None:
         self._label, self._bars = label, bars
+        self._tracks = self._started = 0
         self._shown: str | None = None
         self._bar = ExitStack()
         self._update: Any = None
@@ -83,10 +86,16 @@ class ConsoleReporter:
     def __call__(self, event: Event) -> None:
         """Show an event."""
         match event:
+            case Found(tracks):
+                self._tracks = tracks
+            case Started():
+                self._started += 1
             case Downloading(file, done, total):
                 self._show(file, done, total, f"{done / 1e6:.1f} MB")
             case Progress(track, done, total, speed) if self._bars:
                 label = Path(track).name if track else self._label
+                if self._tracks > 1:
+                    label = f"{self._started} of {self._tracks}  {label}"
                 self._show(label, done, total, f"{speed:.1f}x" if speed else "")
             case Loaded():
                 self._close()
@@ -117,10 +126,20 @@ def _print_result(result: TrackResult) -> None:
         {"standard output" if p == "-" else str(Path(p).parent) for p in result.files.values()}
     )
     prefix = "  already there: " if result.status == "skipped" else "  "
-    print_status(f"{prefix}{', '.join(result.files)} -> {', '.join(folders)}")
+    text = f"{prefix}{', '.join(result.files)} -> {', '.join(folders)}"
+    if result.status == "separated" and result.duration:
+        text += f"  ({_time(result.seconds)}, {result.duration / result.seconds:.1f}x)"
+    print_status(text)
     if result.gain not in (None, 1.0):
         decibels = -20 * math.log10(result.gain or 1.0)
         print_status(f"  all stems lowered by {decibels:.1f} dB to avoid clipping")
+
+
+def _time(seconds: float) -> str:
+    """Return a duration, as in 8.2 s or 3:05 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02} min"
 
 
 class JsonReporter:

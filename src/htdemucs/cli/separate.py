@@ -119,7 +119,9 @@ def separate(
             _list_models(repo)
             return
         if not tracks:
-            raise click.UsageError("no tracks given; specify one or more audio files")
+            raise click.UsageError(
+                "no tracks given; try: htdemucs separate song.mp3, or a folder of songs"
+            )
         to_stdout = out == STANDARD_STREAM
         if as_json and to_stdout:
             raise click.UsageError("standard output takes the stem or the summary, not both")
@@ -137,6 +139,7 @@ def separate(
         }
         from htdemucs.batch.plan import Plan
         from htdemucs.fast import keep_freed_memory
+        from htdemucs.weights.registry import is_downloaded, known_sources
 
         plan = Plan(
             name=name,
@@ -146,17 +149,22 @@ def separate(
             settings=settings,
             out=str(library_folder),
             skip_existing=skip_existing,
-        )
+        ).checked()
+        library = plan.library()
+        if dry_run and repo is None and not is_downloaded(name):
+            print_status(f"{name} must be downloaded first; nothing can be finished with it")
+            stems = plan.stems or known_sources(name) or ()
+            _print_dry_run(library, found, stems, None, on_event)
+            return
         separators = []
         for one in device.split(",") if device else [None]:
             separators.append(plan.separator(one, on_event))
             print_status(f"{name} on {separators[-1].device}, {separators[-1].precision}")
         keep_freed_memory()
         if to_stdout:
-            _check_one_output(options, separators[0], found)
-        library = plan.library()
+            _check_one_output(plan.options, separators[0], found)
         if dry_run:
-            _print_dry_run(library, found, separators[0], on_event)
+            _print_dry_run(library, found, separators[0].stems, separators[0], on_event)
             return
         signals = SignalHandler()
         results: list[TrackResult] = []
@@ -243,18 +251,19 @@ def _check_one_output(
 def _print_dry_run(
     library: "Library",
     tracks: "list[Track | HTDemucsError]",
-    separator: "Separator",
+    stems: tuple[str, ...],
+    separator: "Separator | None",
     on_event: EventCallback,
 ) -> None:
-    """Print what would be done with each track."""
+    """Print what would be done with each track; without a separator, none is finished."""
     failed = False
     for track in tracks:
         try:
             if isinstance(track, HTDemucsError):
                 raise track
             assigned = library.assign_output(track)
-            step = library.dry_run(assigned, separator)
-            files = ", ".join(library.output_files(assigned, separator).values())
+            step = library.dry_run(assigned, separator) if separator else "separate"
+            files = ", ".join(library.output_files(assigned, stems).values())
             print(f"{step:8}  {assigned.location}  ->  {files}")
         except HTDemucsError as error:
             failed = True

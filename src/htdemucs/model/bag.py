@@ -1,6 +1,7 @@
 """A bag: several networks that behave as one model, the weighted mean of their outputs."""
 
 import copy
+import difflib
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
@@ -12,6 +13,8 @@ from htdemucs.errors import ConfigError
 from htdemucs.model.config import Seconds, exact_seconds
 from htdemucs.model.hub_mixin import Pretrained
 from htdemucs.model.network import Network
+
+INSTRUMENTAL = ("instrumental", "instrumentals", "karaoke", "accompaniment", "no_vocals")
 
 
 class Bag(Pretrained, nn.Module):
@@ -45,8 +48,9 @@ class Bag(Pretrained, nn.Module):
         self._networks = nn.ModuleList(unique)
         self.audio_channels = members[0].audio_channels
         self.sample_rate = members[0].sample_rate
-        self.sources = members[0].sources if sources is None else tuple(sources)
-        self._columns = _columns(self.sources, members[0].sources)
+        available = members[0].sources
+        self.sources = available if sources is None else find_sources(sources, available)
+        self._columns = [available.index(source) for source in self.sources]
         limits = [m.max_segment for m in members if m.max_segment is not None]
         segments = [m.segment for m in members] if segment is None else [exact_seconds(segment)]
         self.segment = min([*segments, *limits])
@@ -73,12 +77,13 @@ class Bag(Pretrained, nn.Module):
 
     def select_sources(self, sources: Sequence[str]) -> "Bag":
         """Return a bag with these sources, in this order, and the members that they need."""
-        columns = _columns(sources, self.sources)
+        sources = find_sources(sources, self.sources)
+        columns = [self.sources.index(source) for source in sources]
         weights = self.weights[:, columns]
         needed = needed_members(self.weights.tolist(), columns)
         bag = Bag([self.members[i] for i in needed], segment=self.segment)
         bag.weights = weights[needed]
-        bag.sources = tuple(sources)
+        bag.sources = sources
         bag._columns = [self._columns[i] for i in columns]
         return bag
 
@@ -128,14 +133,26 @@ def needed_members(weights: Sequence[Sequence[float]], columns: Sequence[int]) -
     return [i for i, row in enumerate(weights) if any(row[column] for column in columns)]
 
 
-def _columns(names: Sequence[str], sources: Sequence[str]) -> list[int]:
-    """Return the index of each name among the sources."""
-    unknown = [name for name in names if name not in sources]
-    if unknown or not names:
-        raise ConfigError(
-            f"no source {', '.join(unknown) or 'was named'}; this model has {', '.join(sources)}"
-        )
-    return [sources.index(name) for name in names]
+def find_sources(names: Sequence[str], sources: Sequence[str]) -> tuple[str, ...]:
+    """Return the sources that the names mean; case does not matter.
+
+    Raises:
+        ConfigError: a name means none of them, or there are no names.
+    """
+    if not names:
+        raise ConfigError(f"no stem is requested; this model has {', '.join(sources)}")
+    exact = {source.casefold(): source for source in sources} | {s: s for s in sources}
+    found = [exact.get(name, exact.get(name.strip().casefold())) for name in names]
+    for name, source in zip(names, found, strict=True):
+        if source is None:
+            known = f"this model has {', '.join(sources)}"
+            close = difflib.get_close_matches(name.casefold(), sources, n=1)
+            if name.casefold() in INSTRUMENTAL and "vocals" in sources:
+                known = "choose vocals as one of two stems: no_vocals is then the instrumental"
+            elif close:
+                known = f"did you mean {close[0]}?"
+            raise ConfigError(f"no stem {name}; {known}")
+    return tuple(source for source in found if source)
 
 
 def _check_members(members: Sequence[Network]) -> None:

@@ -2,12 +2,13 @@
 
 import copy
 import hashlib
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from numpy.typing import NDArray
@@ -23,12 +24,13 @@ from htdemucs.model.config import Seconds, exact_seconds, seconds_to_samples
 from htdemucs.separation.chunking import GridOptions, Segment, ShiftPass, middle, segments_of
 from htdemucs.separation.normalization import Normalization, Running, measure
 from htdemucs.separation.runner import Pending, Runner
-from htdemucs.settings import EngineSettings
+from htdemucs.settings import EngineSettings, whole_number
 from htdemucs.weights import load_model
 from htdemucs.weights.load import is_unchanged
 
 MAX_SHIFT = 0.5  # seconds; no random lead-in is longer
 Stems = dict[str, Tensor]
+Waveform = TypeVar("Waveform", Tensor, NDArray[Any])
 
 
 class OutputCache(Protocol):
@@ -74,7 +76,7 @@ class Batch:
 class Separator:
     """Separates waveforms with one model.
 
-    Several threads may use one separator; they take turns.
+    Several threads may use one separator; they take turns. Pickle sends one to another process.
 
     Args:
         model: a network or a bag, or any name or path that `load_model` takes. A network or bag is
@@ -97,19 +99,16 @@ class Separator:
         model: Model | str | Path,
         settings: EngineSettings | None = None,
         *,
-        stems: Sequence[str] | None = None,
+        stems: str | Sequence[str] | None = None,
         device: str | torch.device | None = None,
         **changes: Any,
     ) -> None:
         settings = replace(settings or EngineSettings(), **changes)
-        self.shifts = _whole_number("shifts", settings.shifts, 0)
-        self.seed, self.split, self.compiled = int(settings.seed), settings.split, settings.compiled
-        batch_size, overlap = settings.batch_size, settings.overlap
-        if batch_size is not None:
-            batch_size = _whole_number("batch_size", batch_size, 1)
-        if not 0 <= overlap < 1:
-            raise SeparationError(f"overlap must be at least 0 and below 1, not {overlap}")
-
+        self._settings, self._process = settings, os.getpid()
+        self.shifts, self.seed = settings.shifts, int(settings.seed)
+        self.split, self.compiled = settings.split, settings.compiled
+        if isinstance(stems, str):
+            stems = (stems,)
         if isinstance(model, str | Path):
             model = load_model(model, device=device, stems=stems)
         self._model = _private_copy(model, stems, device)
@@ -119,9 +118,13 @@ class Separator:
         self.sources = networks(self._model)[0].sources
         self.stems = self._model.sources
         self.segment_length = _segment_length(self._model, settings.segment)
-        self.stride = max(1, int((1 - overlap) * self.segment_length))
+        self.stride = max(1, int((1 - settings.overlap) * self.segment_length))
         self._runner = Runner(
-            self._model, settings.precision, batch_size, self.segment_length, self.compiled
+            self._model,
+            settings.precision,
+            settings.batch_size,
+            self.segment_length,
+            self.compiled,
         )
         for parameter in self._model.parameters():
             parameter.data = parameter.data.clone()  # until here the caller's memory
@@ -166,10 +169,12 @@ class Separator:
             digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
         return {"parameters": digest.hexdigest()}
 
-    def __reduce__(self) -> NoReturn:
-        raise SeparationError(
-            "a separator cannot be copied or pickled; make one in each process, from a name or path"
-        )
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Separator, (self.model, self._settings)
+
+    def __repr__(self) -> str:
+        name = f"{self.origin.name} " if self.origin else ""
+        return f"<Separator {name}on {self.device}, {self.precision}: {', '.join(self.stems)}>"
 
     def settings(self) -> dict[str, Any]:
         """Return everything that stems depend on, except the track, the model and the device."""
@@ -185,19 +190,20 @@ class Separator:
         }
 
     @torch.no_grad()
-    def separate(self, waveform: Tensor | NDArray[Any], sample_rate: float) -> Stems:
+    def separate(self, waveform: Waveform, sample_rate: float) -> dict[str, Waveform]:
         """(C, L) or (L,) at any sample rate -> the stems, each (C, L) at the same rate.
 
-        A mono waveform is copied to all of the model's channels; stems have the model's channels.
+        Stems are tensors or, for a NumPy array, NumPy arrays. A mono waveform is copied to all of
+        the model's channels; stems have the model's channels.
 
         Raises:
             SeparationError: the waveform is empty, is not finite or has too many channels, or the
                 sample rate is not a whole number of Hz.
         """
-        waveform = self._checked_waveform(waveform)
-        sample_rate = _whole_number("sample_rate", sample_rate, 1)
+        samples = self._checked_waveform(waveform)
+        sample_rate = whole_number("sample_rate", sample_rate, 1)
         resample = Resampler(sample_rate, self.sample_rate, self.audio_channels)
-        blocks = [resample.push(waveform.cpu()), resample.flush()]
+        blocks = [resample.push(samples.cpu()), resample.flush()]
         pieces: dict[str, list[Tensor]] = {name: [] for name in self.stems}
         resample_back = {
             name: Resampler(self.sample_rate, sample_rate, self.audio_channels) for name in pieces
@@ -207,10 +213,13 @@ class Separator:
                 pieces[name].append(resample_back[name].push(stem.cpu()))
         for name in pieces:
             pieces[name].append(resample_back[name].flush())
-        return {
-            name: pad_or_trim(torch.cat(stem, dim=-1), waveform.shape[-1]).to(waveform.device)
+        result = {
+            name: pad_or_trim(torch.cat(stem, dim=-1), samples.shape[-1]).to(samples.device)
             for name, stem in pieces.items()
         }
+        if isinstance(waveform, Tensor):
+            return cast("dict[str, Waveform]", result)
+        return cast("dict[str, Waveform]", {name: stem.numpy() for name, stem in result.items()})
 
     @torch.no_grad()
     def stream(
@@ -241,6 +250,11 @@ class Separator:
             SeparationError: the blocks can be read only once, and there is no `normalization`.
             SegmentTooLongError: the track is longer than a segment, and `split` is False.
         """
+        if os.getpid() != self._process:
+            raise SeparationError(
+                "a separator does not work in a forked process, whose parent has its threads; make "
+                'one there, or start processes by multiprocessing\'s "spawn"'
+            )
         if normalization is None:
             if iter(blocks) is blocks:
                 raise SeparationError(
@@ -350,8 +364,11 @@ class Separator:
             waveform = waveform[None]
         if waveform.dim() != 2 or not waveform.shape[-1]:
             raise SeparationError(f"a waveform must be (C, L), not {list(waveform.shape)}")
-        if not waveform.is_floating_point() or not waveform.isfinite().all():
-            raise SeparationError("a waveform must hold finite floating-point samples")
+        if not waveform.is_floating_point():
+            hint = "; divide by 32768" if waveform.dtype == torch.int16 else ""
+            raise SeparationError(f"a waveform must hold floats, not {waveform.dtype}{hint}")
+        if not waveform.isfinite().all():
+            raise SeparationError("a waveform must hold finite samples, not NaN or infinity")
         waveform = waveform.float()
         if waveform.shape[0] == 1:
             return waveform.expand(self.audio_channels, -1)
@@ -409,16 +426,3 @@ def _segment_length(model: Model, segment: Seconds | None) -> int:
     if length < 1:
         raise SeparationError(f"a segment of {float(seconds):g} s is shorter than one sample")
     return length
-
-
-def _whole_number(name: str, value: Any, minimum: int) -> int:
-    """Return an int for a whole number of any type, such as 2.0 or one of NumPy's."""
-    try:
-        whole = int(value)
-    except (TypeError, ValueError, OverflowError):
-        raise SeparationError(f"{name} must be a whole number, not {value!r}") from None
-    if whole != value or isinstance(value, str):
-        raise SeparationError(f"{name} must be a whole number, not {value!r}")
-    if whole < minimum:
-        raise SeparationError(f"{name} must be at least {minimum}, not {whole}")
-    return whole

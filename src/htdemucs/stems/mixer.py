@@ -25,7 +25,7 @@ class Mixer:
     def __init__(self, stems: Sequence[str], gains: Mapping[str, float] | None = None) -> None:
         for name, gain in (gains or {}).items():
             if name not in stems:
-                raise SeparationError(f"no stem {name!r}; the model has {', '.join(stems)}")
+                raise SeparationError(f"no stem {name}; this model has {', '.join(stems)}")
             if not 0 <= gain <= 10 ** (LOUDEST / 20):
                 raise SeparationError(f"the gain of {name} must be from 0 to 3.98, not {gain:g}")
         self.stems = list(stems)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from htdemucs.audio import Align, AudioEncoding
-from htdemucs.errors import SeparationError
+from htdemucs.errors import ConfigError, SeparationError
+from htdemucs.model.bag import find_sources
 from htdemucs.stems.paths import OutputPaths, output_paths, template_fields
 
 ClipMode = Literal["rescale", "clamp", "none"]
@@ -90,10 +91,12 @@ class OutputOptions:
         """
         if self.two_stems is None:
             return sources
-        if self.two_stems not in sources:
-            raise SeparationError(
-                f"no stem {self.two_stems} in this model; it has {', '.join(sources)}"
-            )
+        try:
+            [source] = find_sources([self.two_stems], sources)
+        except ConfigError as error:
+            raise SeparationError(str(error)) from None
+        if source != self.two_stems:
+            raise SeparationError(f"no stem {self.two_stems}; did you mean {source}?")
         if self.other_method != "add":
             return (self.two_stems,)
         if len(sources) == 1:

@@ -1,13 +1,15 @@
 """Separating one track into files: `separate_track`, from decoding to the finished stems."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,30 +22,47 @@ from htdemucs.stems.observer import Observer, stream_beside
 from htdemucs.stems.output_options import OutputOptions
 from htdemucs.stems.paths import OutputPaths
 from htdemucs.stems.writer import MAX_PENDING, OutputFiles, StemWriter, read_ahead
+from htdemucs.weights import load_model
 
 LOG = logging.getLogger(__name__)
 BLOCK_LENGTH = 1 << 18  # samples that are read from the stem cache at a time
 
 
 def separate_file(
-    separator: Separator,
+    separator: Separator | str | PathLike[str],
     path: str | PathLike[str],
-    out_dir: str | PathLike[str],
+    out_dir: str | PathLike[str] = "separated",
     *,
     options: OutputOptions | None = None,
     on_progress: EventCallback | None = None,
+    format: str | None = None,
+    **changes: Any,
 ) -> TrackResult:
-    """Separate a file into `out_dir`.
+    """Separate a file into `out_dir`/TRACK.
 
-    Stems have the track's own sample rate, if the format allows it, and exactly its length. See
-    `OutputOptions` for names, formats and levels. `on_progress` is called with the events of the
-    track (`htdemucs.events`): Started, Progress, Warned, Written, Finished.
+    Stems have the track's own sample rate, if the format allows it, and exactly its length.
+
+    Args:
+        separator: a separator, or the name or path of a model.
+        path: the audio file.
+        out_dir: the folder for a folder with the stems.
+        options: names, formats and levels of the files.
+        on_progress: called with the events of the track (`htdemucs.events`): Started, Progress,
+            Warned, Written, Finished. `ProgressBar()` shows them as a bar.
+        format: replaces the format of the options; see `AudioEncoding`.
+        **changes: replace other fields of the options, as in `two_stems="vocals"`.
 
     Raises:
         AudioError: the file cannot be read, or a stem cannot be written.
         SeparationError: the options do not fit the model.
+        ModelNotFoundError, DownloadError, CheckpointError: the model cannot be loaded.
     """
-    path, options, on_event = Path(path), options or OutputOptions(), on_progress or ignore_events
+    path, on_event = Path(path), on_progress or ignore_events
+    options = replace(options or OutputOptions(), **changes)
+    if format is not None:
+        options = replace(options, encoding=replace(options.encoding, format=format))
+    if not isinstance(separator, Separator):
+        separator = Separator(load_model(os.fspath(separator), on_progress=on_progress))
     paths = options.output_paths(path, Path(out_dir))
     on_event(Started(str(path)))
     result = separate_track(separator, path, paths, options, on_event=on_event)

@@ -153,6 +153,27 @@ def is_cached(model: OfficialModel) -> bool:
     return all(any(_cached_files(model, member, HubOptions())) for member in model.members)
 
 
+def known_sources(name: str) -> tuple[str, ...] | None:
+    """Return the sources of a model that is official or in a folder; None for others.
+
+    Raises:
+        CheckpointError: the folder's configuration is damaged.
+    """
+    for model in official_models().values():
+        if name == model.name or name in model.members:
+            return model.sources
+    folder = bundled_folder() if name == BUNDLED_MODEL else Path(name)
+    if not native_format.is_model_folder(folder):
+        return None
+    return native_format.read_config(folder).members[0].sources
+
+
+def is_downloaded(name: str) -> bool:
+    """Return whether a model with a name needs no download. Nothing is known about other models."""
+    model = official_models().get(name)
+    return model is None or is_cached(model)
+
+
 @dataclass(frozen=True)
 class ModelFiles:
     """A model's files: one for each member, or a single folder in our own format."""
