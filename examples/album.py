@@ -5,7 +5,7 @@ Finished songs are skipped and unfinished ones resumed, so run it as often as yo
 
 import sys
 
-from htdemucs import Library, Separator, find_tracks
+from htdemucs import HTDemucsError, Library, Separator, find_tracks
 from htdemucs.events import Event, Progress
 
 
@@ -26,4 +26,9 @@ def main(folder: str, out: str = "separated") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    try:
+        sys.exit(main(*sys.argv[1:]))
+    except HTDemucsError as error:
+        sys.exit(f"error: {error}")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from htdemucs import AudioFile, Separator
+from htdemucs import AudioFile, HTDemucsError, Separator
 
 QUIET = -40  # dB below full scale
 
@@ -45,4 +45,9 @@ def decibels(waveform: NDArray[np.float32]) -> float:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except HTDemucsError as error:
+        sys.exit(f"error: {error}")

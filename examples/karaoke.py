@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from htdemucs import AudioEncoding, OutputOptions, Separator, separate_file
+from htdemucs import AudioEncoding, HTDemucsError, OutputOptions, Separator, separate_file
 
 
 def main(song: str, out: str = "karaoke") -> Path:
@@ -19,4 +19,9 @@ def main(song: str, out: str = "karaoke") -> Path:
 
 
 if __name__ == "__main__":
-    print(main(*sys.argv[1:]))
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    try:
+        print(main(*sys.argv[1:]))
+    except HTDemucsError as error:
+        sys.exit(f"error: {error}")

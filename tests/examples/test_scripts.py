@@ -74,3 +74,19 @@ def test_analysis_sees_every_second_of_the_stems(song, tmp_path):
     expected = [20 * torch.log10(stem.square().mean().sqrt()) for stem in second]
     shown = [float(value) for value in lines[1].split()[1:5]]
     torch.testing.assert_close(torch.tensor(shown), torch.stack(expected), atol=0.06, rtol=0)
+
+
+@pytest.mark.parametrize("script", ["album", "karaoke", "analysis", "remote", "onnx_separate"])
+def test_wrong_arguments_print_the_usage(script, tmp_path):
+    done = run(f"{script}.py", folder=tmp_path)
+    assert done.returncode == 1
+    assert f"{script}.py" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("script", ["karaoke", "analysis"])
+def test_a_missing_song_is_one_line(script, tmp_path):
+    done = run(f"{script}.py", "nosong.mp3", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: nosong.mp3")
+    assert "Traceback" not in done.stderr

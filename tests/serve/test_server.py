@@ -252,3 +252,23 @@ def test_a_database_of_another_version_is_refused_in_one_line(tmp_path):
     database.close()
     with pytest.raises(ServerError, match=r"htdemucs.db was made by another version .*move it"):
         Database(url)
+
+
+@pytest.mark.parametrize("option", ["--data", "--library"])
+@pytest.mark.parametrize("place", ["file", "file/folder", "/proc/nowhere"])
+def test_a_folder_that_cannot_be_used_is_refused_in_one_line(tmp_path, option, place):
+    (tmp_path / "file").write_text("not a folder")
+    words = [
+        "serve",
+        "--port",
+        "0",
+        "--data",
+        str(tmp_path / "data"),
+        option,
+        str(tmp_path / place),
+    ]
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 1
+    [line] = result.stderr.splitlines()
+    assert "cannot be used" in line
+    assert str(tmp_path / place) in line

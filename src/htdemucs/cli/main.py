@@ -69,6 +69,8 @@ class CommandGroup(click.Group):
     cls=CommandGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     subcommand_metavar="COMMAND [ARGS]...",
+    epilog='Completion in bash: eval "$(_HTDEMUCS_COMPLETE=bash_source htdemucs)"; likewise '
+    "zsh_source and fish_source.",
     invoke_without_command=True,  # what click does without a command depends on its version
 )
 @click.version_option(__version__, message="htdemucs %(version)s")

@@ -27,6 +27,7 @@ MODEL = "Model"
 QUALITY = "Quality and speed"
 MANY = "Many files"
 SCRIPTS = "For scripts"
+DEMUCS = "As in the demucs command"
 
 
 class Option(click.Option):
@@ -52,7 +53,9 @@ class Command(click.Command):
             if record and isinstance(parameter, click.Option):
                 heading = getattr(parameter, "heading", "Options")
                 groups.setdefault(heading, []).append(record)
-        groups["Options"] = groups.pop("Options", [])  # --help comes last
+        for last in (DEMUCS, "Options"):  # --help is the very last
+            if last in groups:
+                groups[last] = groups.pop(last)
         for heading, records in groups.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
@@ -138,7 +141,7 @@ name_option = option(
     default="htdemucs",
     heading=MODEL,
     metavar="MODEL",
-    help="An official name or signature, hf://namespace/name, or a path; see `htdemucs models`.",
+    help="A name (see `htdemucs models`), a signature, hf://namespace/name, or a path.",
 )
 repo_option = option(
     "--repo",
@@ -187,7 +190,8 @@ def precision_option(default: str) -> Decorator[Any]:
         type=choice("auto", "fp32", "bf16", "fp16"),
         default=default,
         heading=QUALITY,
-        help="Precision of the network's matrix products; auto: by the device's capabilities.",
+        help="auto takes the one that suits this device; leave it as it is. fp32 gives the same "
+        "stems on all devices, to within rounding.",
     )
 
 
@@ -203,22 +207,24 @@ def engine_options(precision: str = DEFAULTS.precision) -> Decorator[Any]:
             default=DEFAULTS.shifts,
             heading=QUALITY,
             metavar="N",
-            help="Average N runs with random lead-ins: N times the time, a little better. 0: one "
-            "run without a lead-in.",
+            help="Average N runs with random lead-ins: N times the time for a little quality; 1 "
+            "is usual. 0: one run without a lead-in.",
         ),
         option(
             "--overlap",
             default=DEFAULTS.overlap,
             heading=QUALITY,
             metavar="FRACTION",
-            help="Overlap of neighbouring segments, from 0 to below 1; more takes longer.",
+            help="Overlap of neighbouring segments, from 0 to below 1. More takes longer and gains "
+            "little; leave it as it is.",
         ),
         option(
             "--segment",
             type=float,
             heading=QUALITY,
             metavar="SECONDS",
-            help="Length of a segment; shorter ones need less memory and separate worse.",
+            help="Length of a segment. Leave it as it is, unless memory is short: shorter segments "
+            "separate worse.",
         ),
         option(
             "--batch-size",
@@ -267,30 +273,16 @@ def engine_options(precision: str = DEFAULTS.precision) -> Decorator[Any]:
 
 output_options = _all(
     option(
+        "--two-stems",
+        heading=OUTPUT,
+        metavar="STEM",
+        help="Write STEM and the rest: with vocals, an a cappella and a karaoke version.",
+    ),
+    option(
         "--stems",
         heading=OUTPUT,
         metavar="STEM,...",
         help="Write only these stems, such as vocals,drums.",
-    ),
-    option(
-        "--two-stems",
-        heading=OUTPUT,
-        metavar="STEM",
-        help="Write STEM and the rest: with vocals, an acapella and a karaoke version.",
-    ),
-    option(
-        "--other-method",
-        type=choice("add", "minus", "none"),
-        default="add",
-        heading=OUTPUT,
-        help="The rest is the sum of the other stems, the mixture minus STEM, or not written.",
-    ),
-    option(
-        "--residual",
-        type=choice("none", "spread", "write"),
-        default="none",
-        heading=OUTPUT,
-        help="The mixture minus all stems: drop it, spread it over the stems, or write it too.",
     ),
     option(
         "--format",
@@ -307,15 +299,6 @@ output_options = _all(
         help=_bitrate_help(),
     ),
     option(
-        "--mp3-preset",
-        type=int,
-        callback=number(MP3_PRESETS[0], MP3_PRESETS[-1]),
-        default=2,
-        heading=OUTPUT,
-        metavar="N",
-        help="2 is the best quality, 7 the fastest.",
-    ),
-    option(
         "--bit-depth",
         heading=OUTPUT,
         metavar="BITS|keep",
@@ -327,6 +310,32 @@ output_options = _all(
         heading=OUTPUT,
         metavar="HZ|keep",
         help="Sample rate of the stems, or keep the track's.",
+    ),
+    option(
+        "--filename",
+        default="{track}/{stem}.{ext}",
+        heading=OUTPUT,
+        metavar="TEMPLATE",
+        help="Path below OUT/MODEL; also {trackext}, {artist}, {title} and {album}.",
+    ),
+    flag(
+        "--stem-file",
+        heading=OUTPUT,
+        help="Write one .stem.mp4 for DJ programs instead of four files.",
+    ),
+    option(
+        "--other-method",
+        type=choice("add", "minus", "none"),
+        default="add",
+        heading=OUTPUT,
+        help="The rest is the sum of the other stems, the mixture minus STEM, or not written.",
+    ),
+    option(
+        "--residual",
+        type=choice("none", "spread", "write"),
+        default="none",
+        heading=OUTPUT,
+        help="The mixture minus all stems: drop it, spread it over the stems, or write it too.",
     ),
     option(
         "--clip-mode",
@@ -342,17 +351,14 @@ output_options = _all(
         heading=OUTPUT,
         help="video: insert silence where a video's sound starts late or has gaps.",
     ),
-    flag(
-        "--stem-file",
-        heading=OUTPUT,
-        help="Write one .stem.mp4 for DJ programs instead of four files.",
-    ),
     option(
-        "--filename",
-        default="{track}/{stem}.{ext}",
+        "--mp3-preset",
+        type=int,
+        callback=number(MP3_PRESETS[0], MP3_PRESETS[-1]),
+        default=2,
         heading=OUTPUT,
-        metavar="TEMPLATE",
-        help="Path below OUT/MODEL; also {trackext}, {artist}, {title} and {album}.",
+        metavar="N",
+        help="2 is the best quality, 7 the fastest.",
     ),
 )
 

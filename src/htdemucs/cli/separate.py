@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 STANDARD_STREAM = Path("-")
 EXAMPLES = """
 htdemucs separate song.mp3
-htdemucs separate song.mp3 --two-stems vocals --mp3     # karaoke and acapella
+htdemucs separate song.mp3 --two-stems vocals --mp3     # karaoke, a cappella
 htdemucs separate album/ --format flac -o stems         # a folder
 htdemucs separate song.mp3 -n mini                      # small, offline, fast
 """
@@ -46,18 +46,18 @@ htdemucs separate song.mp3 -n mini                      # small, offline, fast
     help="Stems go to FOLDER/MODEL/TRACK/STEM.EXT. With - a single stem goes to standard output.",
 )
 @opt.output_options
-@opt.flag("--int24", heading=opt.OUTPUT, help="Same as --bit-depth 24.")
-@opt.flag("--float32", heading=opt.OUTPUT, help="Same as --bit-depth 32; 24 bits in flac.")
-@opt.flag("--flac", heading=opt.OUTPUT, help="Same as --format flac.")
-@opt.flag("--mp3", heading=opt.OUTPUT, help="Same as --format mp3.")
-@opt.option("--mp3-bitrate", default=320, heading=opt.OUTPUT, metavar="KBPS", help="Of mp3.")
+@opt.flag("--int24", heading=opt.DEMUCS, help="Same as --bit-depth 24.")
+@opt.flag("--float32", heading=opt.DEMUCS, help="Same as --bit-depth 32; 24 bits in flac.")
+@opt.flag("--flac", heading=opt.DEMUCS, help="Same as --format flac.")
+@opt.flag("--mp3", heading=opt.DEMUCS, help="Same as --format mp3.")
+@opt.option("--mp3-bitrate", default=320, heading=opt.DEMUCS, metavar="KBPS", help="Of mp3.")
 @opt.flag("--keep-times", heading=opt.OUTPUT, help="Copy the track's modification time to stems.")
 @opt.name_option
 @opt.option(
-    "-s", "--sig", heading=opt.MODEL, metavar="SIG", help="A network by its signature; same as -n."
+    "-s", "--sig", heading=opt.DEMUCS, metavar="SIG", help="A network by its signature; same as -n."
 )
 @opt.repo_option
-@opt.flag("--list-models", heading=opt.MODEL, help="List the models for -n, and exit.")
+@opt.flag("--list-models", heading=opt.DEMUCS, help="List the models for -n, and exit.")
 @opt.option(
     "-d",
     "--device",
@@ -72,11 +72,11 @@ htdemucs separate song.mp3 -n mini                      # small, offline, fast
     type=int,
     callback=opt.number(0),
     default=0,
-    heading=opt.QUALITY,
+    heading=opt.DEMUCS,
     metavar="N",
     help="Same as --batch-size, on a CPU.",
 )
-@opt.flag("--no-split", heading=opt.QUALITY, help="Refuse tracks longer than one segment.")
+@opt.flag("--no-split", heading=opt.DEMUCS, help="Refuse tracks longer than one segment.")
 @opt.compile_option
 @opt.skip_existing_option
 @opt.flag("--dry-run", heading=opt.MANY, help="Only print what would be done with each track.")

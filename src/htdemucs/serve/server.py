@@ -2,6 +2,7 @@
 
 import secrets
 import socket
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -21,10 +22,27 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 BACKLOG = 128  # connections that wait to be accepted
 
 
+def make_folders(settings: Settings) -> None:
+    """Create the folders of the server.
+
+    Raises:
+        ServerError: one cannot be created, or cannot be written.
+    """
+    for name, folder in {"data": settings.data, "library": settings.library}.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            reason = "it is a file" if folder.is_file() else error.strerror
+            raise ServerError(
+                f"the {name} folder {folder} cannot be used ({reason}); choose another one"
+            ) from error
+
+
 def stored_token(settings: Settings) -> str:
     """Return the token in the data folder, which the first call writes."""
+    make_folders(settings)
     path = settings.data / "token"
-    settings.data.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="ascii") as file:
             path.chmod(0o600)
@@ -66,7 +84,7 @@ def serve(
     """
     with ExitStack() as stack:
         stack.enter_context(listener)
-        settings.data.mkdir(parents=True, exist_ok=True)
+        make_folders(settings)
         stack.enter_context(file_lock(settings.data / "lock"))
         database = Database(settings.database)
         stack.callback(database.close)
