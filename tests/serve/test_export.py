@@ -45,14 +45,14 @@ def song(stems, tmp_path_factory):
 
 def test_a_mix_is_the_sum_of_gains_and_balances(song, stems, tmp_path):
     mix = Mix({"drums": 0, "bass": 0.5}, {"vocals": -0.25, "other": 1}, 1.0, 5.5)
-    export_mix(song, mix, FLOAT, tmp_path / "mix.wav")
+    export_mix(song, mix, FLOAT, tmp_path / "mix.wav", "mix")
     sides = torch.tensor([[1.0], [0.75]]) * stems["vocals"]
     expected = 0.5 * stems["bass"] + torch.tensor([[0.0], [1.0]]) * stems["other"] + sides
     torch.testing.assert_close(read(tmp_path / "mix.wav"), expected[:, RATE : 5 * RATE + 4000])
 
 
 def test_a_mix_that_would_clip_is_softer(song, stems, tmp_path):
-    export_mix(song, Mix(dict.fromkeys(STEMS, 4.0)), FLAC, tmp_path / "mix.flac")
+    export_mix(song, Mix(dict.fromkeys(STEMS, 4.0)), FLAC, tmp_path / "mix.flac", "mix")
     loud = 4 * sum(stems.values())
     mixed = read(tmp_path / "mix.flac")
     assert float(mixed.abs().max()) == pytest.approx(1 / 1.01, abs=1e-3)
@@ -62,7 +62,7 @@ def test_a_mix_that_would_clip_is_softer(song, stems, tmp_path):
 @pytest.mark.parametrize(("tempo", "semitones"), [(0.5, 0), (1.25, 3), (2, -12), (1, 2)])
 def test_a_mix_at_another_tempo_is_as_long_as_the_tempo_says(song, tmp_path, tempo, semitones):
     mix = Mix(first=2, last=17.5, tempo=tempo, semitones=semitones)
-    export_mix(song, mix, FLAC, tmp_path / "mix.flac")
+    export_mix(song, mix, FLAC, tmp_path / "mix.flac", "mix")
     mixed = read(tmp_path / "mix.flac")
     assert mixed.shape[-1] == round(15.5 * RATE / tempo)
     level = mixed.unfold(-1, 4000, 4000).square().mean(-1).sqrt()
@@ -149,5 +149,5 @@ def test_impossible_mixes_are_refused(settings):
 
 def test_a_mix_of_unknown_stems_is_refused(song, tmp_path):
     with pytest.raises(SeparationError, match="no stem kazoo"):
-        export_mix(song, Mix({"kazoo": 0}), FLAC, tmp_path / "mix.flac")
+        export_mix(song, Mix({"kazoo": 0}), FLAC, tmp_path / "mix.flac", "mix")
     assert not list(tmp_path.iterdir())

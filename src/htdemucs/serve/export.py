@@ -11,7 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from htdemucs.audio import Align, AudioEncoding, AudioFile, AudioWriter, zip_blocks
+from htdemucs.audio import (
+    Align,
+    AudioEncoding,
+    AudioFile,
+    AudioWriter,
+    read_tags,
+    write_tags,
+    zip_blocks,
+)
 from htdemucs.errors import AudioError, SeparationError
 from htdemucs.serve.jobs import JobCancelledError
 from htdemucs.serve.time_stretch import Samples, Stretcher
@@ -158,8 +166,12 @@ class Mix:
         return gains * sides[..., None]
 
 
-def export_mix(track: FinishedTrack, mix: Mix, encoding: AudioEncoding, path: Path) -> None:
-    """Write a mix, softer if it would clip.
+def export_mix(
+    track: FinishedTrack, mix: Mix, encoding: AudioEncoding, path: Path, title_suffix: str
+) -> None:
+    """Write a mix, softer if it would clip, with the tags of the track.
+
+    A title "Song" becomes "Song (title_suffix)".
 
     Raises:
         AudioError: a file cannot be read or written.
@@ -173,6 +185,9 @@ def export_mix(track: FinishedTrack, mix: Mix, encoding: AudioEncoding, path: Pa
     with AudioWriter(path, rate, channels, encoding) as writer:
         for block in _mix_blocks(track, mix, rate, channels):
             writer.write(gain * block)
+    if track.original is not None:
+        tags = read_tags(track.original)
+        write_tags(tags, path, format=encoding.format, title_suffix=title_suffix)
 
 
 def _mix_blocks(track: FinishedTrack, mix: Mix, rate: int, channels: int) -> Iterator[Tensor]:

@@ -201,7 +201,7 @@ def _make_files(track: FinishedTrack, choices: Choices, name: str, folder: Path)
     encoding = choices.encoding
     if choices.kind == "mix":
         path = folder / f"{name} (mix).{encoding.extension}"
-        export_mix(track, choices.mix, encoding, path)
+        export_mix(track, choices.mix, encoding, path, "mix")
         return {"mix": path}
     if choices.kind == "stem-file":
         options = OutputOptions(AudioEncoding(bitrate=choices.bitrate), stem_file=True)
@@ -213,7 +213,7 @@ def _make_files(track: FinishedTrack, choices: Choices, name: str, folder: Path)
         files = {stem: folder / f"{stem}.{encoding.extension}" for stem in track.stems}
         for stem, path in files.items():
             one = replace(track, stems={stem: track.stems[stem]})
-            export_mix(one, choices.region, encoding, path)
+            export_mix(one, choices.region, encoding, path, stem)
         return files
     if not choices.residual and all(_fits(path, choices) for path in track.stems.values()):
         return dict(track.stems)
