@@ -20,6 +20,7 @@ from htdemucs.fast import kernels, onednn
 from htdemucs.fast.layers import MARGIN, Decoder, Encoder
 from htdemucs.fast.transformer import Transformer
 from htdemucs.model import HDemucs, HTDemucs, Network
+from htdemucs.model.architectures import matches_config
 from htdemucs.model.config import STRIDE
 from htdemucs.model.layers import FrequencyEmbedding
 from htdemucs.model.network import EPSILON
@@ -32,10 +33,11 @@ Size = tuple[int, int]  # (T, F)
 def supports(model: Network) -> TypeGuard[HTDemucs | HDemucs]:
     """Whether kernels exist for this network and this CPU.
 
-    Sizes are checked only here: the kernels compute in whole vectors and do not check their
-    arguments. They take any batch, length and number of sources.
+    The kernels compute what the configuration describes: a network with other layers, methods or
+    hooks is left to the reference. Sizes are checked only here: the kernels compute in whole
+    vectors and do not check their arguments. They take any batch, length and number of sources.
     """
-    if isinstance(model, HTDemucs):
+    if type(model) is HTDemucs:
         widths = [*model.config.layer_channels]
         if model.config.t_layers:
             width = model.config.transformer_channels
@@ -44,7 +46,7 @@ def supports(model: Network) -> TypeGuard[HTDemucs | HDemucs]:
                 int(width * model.config.t_hidden_scale) < 1
             ):  # oneDNN does not multiply empty matrices
                 return False
-    elif isinstance(model, HDemucs):
+    elif type(model) is HDemucs:
         outer = model.config.outer_depth
         widths = [*model.config.layer_channels[:outer]]
         if not model.config.cac or model.config.hybrid_old or model.config.multi_freqs:
@@ -60,6 +62,7 @@ def supports(model: Network) -> TypeGuard[HTDemucs | HDemucs]:
         and model.config.dconv_depth <= MAX_DCONV_DEPTH
         and model.config.dconv_comp >= 1  # memory grows with the square of the hidden channels
         and all(size % kernels.LANES == 0 for size in widths)
+        and matches_config(model)
     )
 
 
