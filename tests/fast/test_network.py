@@ -329,6 +329,11 @@ def test_a_network_that_its_config_does_not_describe_is_left_to_the_reference(ch
         assert torch.equal(separator.run_network(mixture), separator.model(mixture[None])[0])
 
 
+def test_a_network_in_float64_is_left_to_the_reference():
+    model = network().double()
+    assert prepare(model, "fp32") is model
+
+
 @pytest.mark.parametrize("kind", [HTDemucs, HDemucs])
 def test_other_attributes_values_and_copies_keep_the_kernels(kind):
     model = network() if kind is HTDemucs else HDemucs(HDemucsConfig(**OLDER))

@@ -33,9 +33,10 @@ Size = tuple[int, int]  # (T, F)
 def supports(model: Network) -> TypeGuard[HTDemucs | HDemucs]:
     """Whether kernels exist for this network and this CPU.
 
-    The kernels compute what the configuration describes: a network with other layers, methods or
-    hooks is left to the reference. Sizes are checked only here: the kernels compute in whole
-    vectors and do not check their arguments. They take any batch, length and number of sources.
+    The kernels compute what the configuration describes, from parameters in float32: networks with
+    other layers, methods or hooks are left to the reference. Sizes are checked only here: the
+    kernels compute in whole vectors and do not check their arguments. They take any batch, length
+    and number of sources.
     """
     if type(model) is HTDemucs:
         widths = [*model.config.layer_channels]
@@ -62,6 +63,7 @@ def supports(model: Network) -> TypeGuard[HTDemucs | HDemucs]:
         and model.config.dconv_depth <= MAX_DCONV_DEPTH
         and model.config.dconv_comp >= 1  # memory grows with the square of the hidden channels
         and all(size % kernels.LANES == 0 for size in widths)
+        and all(x.dtype == torch.float32 for x in (*model.parameters(), *model.buffers()))
         and matches_config(model)
     )
 
@@ -140,7 +142,8 @@ class FastHybrid(nn.Module):
     def _inverse_fft(self, x: Tensor, moments: list[Tensor]) -> Tensor:
         """(B, T, F, 2SC) -> (B, SC, T, N): each frame's samples, before the overlap-add"""
         signals = len(self.sources) * self.audio_channels
-        frames = torch.empty(len(x), signals, x.shape[1], self.config.n_fft)
+        size = (len(x), signals, x.shape[1], self.config.n_fft)
+        frames = torch.empty(size, dtype=torch.float32)
         for part, out in zip(
             x.split(FRAMES_PER_FFT, 1), frames.split(FRAMES_PER_FFT, 2), strict=True
         ):

@@ -3,6 +3,7 @@
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby, islice
 
@@ -135,12 +136,20 @@ class Runner:
 
     def _run(self, windows: Tensor, length: int) -> "_Output":
         if self._stream is None:
-            return _Output(self.windows.run(self._prepared, windows.to(self.device), length))
+            return _Output(self._compute(self._prepared, windows.to(self.device), length))
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._stream):
             windows = windows.pin_memory().to(self.device, non_blocking=True)
-            output = self.windows.run(self._prepared, windows, length)
+            output = self._compute(self._prepared, windows, length)
             return _Output(output, self._stream.record_event())
+
+    def _compute(self, bag: Bag, windows: Tensor, length: int) -> Tensor:
+        """Run a bag in its own precision, even inside a caller's autocast."""
+        autocast = self.device.type in ("cpu", "cuda") and torch.autocast(
+            self.device.type, enabled=False
+        )
+        with autocast or nullcontext():
+            return self.windows.run(bag, windows, length)
 
     def _finite(self, output: "_Output", windows: Tensor, length: int) -> Tensor:
         """Return the output or, if it is not finite, that of the reference in float32."""
@@ -153,7 +162,7 @@ class Runner:
         )
         with torch.no_grad():
             self._bag = self.complete_model().to(self.device)
-            tensor = self.windows.run(self._bag, windows.to(self.device), length)
+            tensor = self._compute(self._bag, windows.to(self.device), length)
         if _is_finite(tensor):
             return tensor
         raise CheckpointError(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from htdemucs.audio import Resampler, pad_or_trim
-from htdemucs.devices import choose_device
+from htdemucs.devices import check_torch_defaults, choose_device
 from htdemucs.environment import CheckpointFiles
 from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
 from htdemucs.model import Bag, Model
@@ -93,7 +93,8 @@ class Separator:
     Raises:
         SeparationError: a setting is out of range, a stem is unknown, or `model` is not a model.
         ModelNotFoundError, DownloadError, CheckpointError: the named model cannot be loaded.
-        ConfigError: this machine lacks the device, or the device lacks the precision.
+        ConfigError: this machine lacks the device, the device lacks the precision, or torch's
+            default dtype or device is not float32 or the CPU.
         SegmentTooLongError: the segment is longer than the model's own.
     """
 
@@ -106,6 +107,7 @@ class Separator:
         device: str | torch.device | None = None,
         **changes: Any,
     ) -> None:
+        check_torch_defaults()
         settings = replace(settings or EngineSettings(), **changes)
         self.shifts = _whole_number("shifts", settings.shifts, 0)
         self.seed, self.split, self.compiled = int(settings.seed), settings.split, settings.compiled
@@ -209,6 +211,7 @@ class Separator:
             SeparationError: the waveform is empty, is not finite or has too many channels, or the
                 sample rate is not a whole number of Hz.
         """
+        check_torch_defaults()
         waveform = self._checked_waveform(waveform)
         sample_rate = _whole_number("sample_rate", sample_rate, 1)
         resample = Resampler(sample_rate, self.sample_rate, self.audio_channels)
@@ -256,6 +259,7 @@ class Separator:
             SeparationError: the blocks can be read only once, and there is no `normalization`.
             SegmentTooLongError: the track is longer than a segment, and `split` is False.
         """
+        check_torch_defaults()
         if normalization is None:
             if iter(blocks) is blocks:
                 raise SeparationError(
@@ -343,6 +347,7 @@ class Separator:
     @torch.no_grad()
     def run_network(self, window: Tensor) -> Tensor:
         """(C, window_length) -> (S, C, segment_length), without normalisation or overlap-add"""
+        check_torch_defaults()
         outputs = self._runner.submit(window[None], self.segment_length).result()
         output = outputs[0].to(window.device)
         return middle(output, self.segment_length, self.segment_length)
