@@ -61,7 +61,7 @@ def checksum(network: nn.Module) -> tuple[object, ...]:
     """Return the configuration, and a CRC-32 of each parameter and buffer in float32."""
     tensors = (*network.parameters(), *network.buffers())
     return network.config, *(
-        zlib.crc32(x.detach().float().cpu().contiguous().numpy()) for x in tensors
+        zlib.crc32(x.detach().float().cpu().contiguous().numpy().data) for x in tensors
     )
 
 
