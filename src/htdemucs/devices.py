@@ -1,4 +1,4 @@
-"""Choose the device that computes."""
+"""Choose the device that computes, and check what torch creates by default."""
 
 import torch
 
@@ -21,3 +21,18 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         raise ConfigError(f"this machine has no device {device}; try cpu") from None
     return chosen
+
+
+def check_torch_defaults() -> None:
+    """Check that torch creates float32 tensors on the CPU unless told otherwise.
+
+    Raises:
+        ConfigError: the process has set another default.
+    """
+    default = torch.empty(0)
+    if default.dtype != torch.float32 or default.device.type != "cpu":
+        raise ConfigError(
+            f"torch creates {default.dtype} tensors on {default.device} by default, and separation "
+            "needs float32 on the CPU; call torch.set_default_dtype(torch.float32) and "
+            'torch.set_default_device("cpu"), and pass device to choose where the network runs'
+        )

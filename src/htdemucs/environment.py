@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import sys
+import zlib
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -31,7 +32,7 @@ class CheckpointFiles:
     name: str
     files: tuple[Path, ...]
     member: int = 0
-    checksum: tuple[int, ...] = ()
+    checksum: tuple[object, ...] = ()
 
     @cached_property
     def sha256(self) -> dict[str, str]:
@@ -56,10 +57,12 @@ def _sha256_of(path: Path, _status: tuple[int, ...]) -> str:
     return sha256(path)
 
 
-def checksum(module: nn.Module) -> tuple[int, ...]:
-    """Return a number for each parameter and buffer that changes if a float32 bit changes."""
-    tensors = (tensor.detach().float() for tensor in (*module.parameters(), *module.buffers()))
-    return tuple(int(tensor.contiguous().view(torch.int32).sum()) for tensor in tensors)
+def checksum(network: nn.Module) -> tuple[object, ...]:
+    """Return the configuration, and a CRC-32 of each parameter and buffer in float32."""
+    tensors = (*network.parameters(), *network.buffers())
+    return network.config, *(
+        zlib.crc32(x.detach().float().cpu().contiguous().numpy().data) for x in tensors
+    )
 
 
 def combined_sha256(hashes: dict[str, str]) -> str:

@@ -1,3 +1,4 @@
+import copy
 import math
 import shutil
 import sys
@@ -93,6 +94,16 @@ def test_attention_is_exact_when_all_scores_are_far_from_zero(each_build, keys, 
     assert snr(expected, kernels.attention(q, k, v, 1)) > 60
 
 
+@pytest.mark.parametrize("level", [1e3, 3e4, 1e5, 3e5, 1e6])
+def test_attention_is_exact_when_scores_are_large(each_build, level):
+    torch.manual_seed(0)
+    for dtype in types(each_build):
+        q, k = ((level * torch.randn(1, 200, 32)).to(dtype) for _ in range(2))
+        v = torch.randn(1, 200, 32).to(dtype)
+        expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+        assert torch.allclose(kernels.attention(q, k, v, 1).double(), expected, atol=1e-6)
+
+
 COMPRESSIONS = st.sampled_from([1, 1.1, 2, 3, 5.5, 8, 16])  # odd hidden channels among them
 
 
@@ -132,6 +143,22 @@ def test_time_dconv_equals_the_reference(
         expected = dconv(y[:, 0].mT).mT[:, None]
         packed = PackedDConv(dconv, channels, rows=False, dtype=dtype)
         assert snr(expected, packed(x, glu=glu)) > least
+
+
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize("part", ["squeeze", "expand"])
+@pytest.mark.parametrize("mean", [100, 1000])
+def test_dconv_is_exact_when_its_norms_have_a_large_mean(each_build, part, rows, mean):
+    torch.manual_seed(0)
+    dconv = awake((SpectralDConv if rows else DConv)(48, 8, 2, 1e-3)).requires_grad_(False)
+    for layer in dconv:
+        getattr(layer, part).bias += mean
+    x = torch.randn(1, 40, 4, 48) if rows else torch.randn(1, 1, 1500, 48)
+    exact = copy.deepcopy(dconv).double()
+    y = x.double()
+    expected = exact(y.permute(0, 3, 2, 1)).permute(0, 3, 2, 1) if rows else exact(y[0].mT).mT[None]
+    packed = PackedDConv(dconv, 48, rows=rows, dtype=torch.float32)
+    assert snr(expected, packed(x)) > (95 if mean == 100 else 75)
 
 
 def test_the_number_of_threads_changes_nothing(each_build):
@@ -251,3 +278,14 @@ def test_norms_equal_the_reference(each_build, batch, tokens, channels):
         assert torch.allclose(total, x + y)
         kernels.add_and_norm(total, y, gain, offset)
         assert snr(norm((x + 2 * y.float()).mT).mT.detach(), total) > 95
+
+
+@pytest.mark.parametrize(("mean", "least"), [(100, 95), (1000, 78)])
+def test_norms_are_exact_when_the_mean_is_large(each_build, mean, least):
+    torch.manual_seed(0)
+    x, ones, zeros = mean + torch.randn(1, 150, 64), torch.ones(64), torch.zeros(64)
+    expected = F.layer_norm(x.double(), (64,))
+    assert snr(expected, kernels.layer_norm(x, ones, zeros, torch.float32)) > least
+    total = x.clone()
+    kernels.add_and_norm(total, torch.zeros_like(x), ones, zeros)
+    assert snr(F.layer_norm(x.double(), x.shape[1:]), total) > least

@@ -1,7 +1,11 @@
+import copy
+import pickle
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from helpers import awake, snr
 from htdemucs import (
@@ -18,6 +22,7 @@ from htdemucs import (
 )
 from htdemucs.fast import kernels, prepare
 from htdemucs.fast.network import FastHybrid, supports
+from htdemucs.model.architectures import matches_config
 
 SMALL = {
     "channels": 16,
@@ -264,6 +269,79 @@ def test_the_engine_reports_a_damaged_weight():
     model.spectral_encoder[0].rewrite.weight.data[0, 0] = torch.nan
     with pytest.raises(CheckpointError, match="its weights are damaged"):
         Separator(model, precision="fp32").separate(torch.randn(2, 4000), 8000)
+
+
+class OwnBottleneck(HTDemucs):
+    def bottleneck(self, x, y):
+        return x, y
+
+
+class Adapter(nn.Module):
+    """Wraps a layer, as adapters for fine-tuning do."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return 1.5 * self.layer(x)
+
+
+def replace_method(model):
+    forward = model.forward
+    model.forward = lambda mixture: 0.5 * forward(mixture)
+
+
+def halved(_module, _inputs, output):
+    return 0.5 * output
+
+
+CHANGES = {
+    "class": lambda model: setattr(model, "__class__", OwnBottleneck),
+    "method": replace_method,
+    "method of a layer": lambda model: setattr(model.time_encoder[0].dconv, "forward", lambda x: x),
+    "hook": lambda model: model.register_forward_hook(halved),
+    "hook of a layer": lambda model: model.spectral_encoder[0].register_forward_hook(halved),
+    "hook before a layer": lambda model: model.time_decoder[0].dconv.register_forward_pre_hook(
+        lambda _module, inputs: (2 * inputs[0],)
+    ),
+    "adapter": lambda model: setattr(
+        model.time_encoder[0], "conv", Adapter(model.time_encoder[0].conv)
+    ),
+    "activation": lambda model: setattr(model.time_decoder[0], "activation", nn.ReLU()),
+    "no transformer": lambda model: setattr(model, "transformer", None),
+    "a layer less": lambda model: model.time_encoder[0].dconv.pop(1),
+    "heads": lambda model: setattr(model.transformer.time_layers[0].attention, "heads", 1),
+    "gain": lambda model: setattr(model.frequency_embedding, "gain", 7.0),
+    "epsilon": lambda model: setattr(model.transformer.time_norm, "eps", 0.1),
+    "no bias": lambda model: setattr(model.time_encoder[0].conv, "bias", None),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_network_that_its_config_does_not_describe_is_left_to_the_reference(change):
+    model = network()
+    CHANGES[change](model)
+    mixture = torch.randn(2, 8000)
+    assert not supports(model)
+    with torch.no_grad():
+        separator = Separator(model, shifts=0)
+        assert torch.equal(separator.run_network(mixture), separator.model(mixture[None])[0])
+
+
+def test_a_network_in_float64_is_left_to_the_reference():
+    model = network().double()
+    assert prepare(model, "fp32") is model
+
+
+@pytest.mark.parametrize("kind", [HTDemucs, HDemucs])
+def test_other_attributes_values_and_copies_keep_the_kernels(kind):
+    model = network() if kind is HTDemucs else HDemucs(HDemucsConfig(**OLDER))
+    model.note = "fine-tuned"
+    model.train().requires_grad_(False)
+    model.spectrogram.window.mul_(0.5)
+    for same in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model.double()):
+        assert matches_config(same)
 
 
 def test_without_kernels_nothing_is_supported(monkeypatch):

@@ -1,8 +1,11 @@
+import dataclasses
+import json
 from fractions import Fraction
 
 import pytest
+import torch
 
-from htdemucs import ConfigError, HTDemucsConfig
+from htdemucs import ConfigError, HTDemucs, HTDemucsConfig
 
 
 def test_defaults_are_the_released_htdemucs():
@@ -64,3 +67,15 @@ def test_from_dict_is_the_inverse_of_to_dict():
 def test_unknown_fields_are_refused_by_name():
     with pytest.raises(ConfigError, match="chanels"):
         HTDemucsConfig.from_dict({"chanels": 48})
+
+
+def test_whole_numbers_and_fractions_become_floats_where_a_field_is_one():
+    config = HTDemucsConfig(
+        dconv_init=1, rescale=Fraction(1, 10), emb_scale=Fraction(21, 2), freq_emb=1, dconv_comp=4
+    )
+    assert config == HTDemucsConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert type(config.dconv_init) is type(config.rescale) is type(config.dconv_comp) is float
+    small = dataclasses.replace(
+        config, channels=8, depth=2, n_fft=512, t_layers=0, bottom_channels=0
+    )
+    assert all(parameter.dtype == torch.float32 for parameter in HTDemucs(small).parameters())

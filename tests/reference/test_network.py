@@ -17,6 +17,11 @@ CONFIGURATIONS = {
     "mono, depth 3": {"audio_channels": 1, "depth": 3, "growth": 3, "nfft": 1024, "t_heads": 2},
     "no transformer": {"t_layers": 0, "bottom_channels": 0, "depth": 2},
     "no frequency embedding": {"freq_emb": 0, "depth": 1, "bottom_channels": 16},
+    "features that are off": {"freq_emb": None, "rescale": None, "bottom_channels": None},
+    "features that are False": {"freq_emb": False, "rescale": False, "multi_freqs": False},
+    "projections without a transformer": {"t_layers": 0, "bottom_channels": 32},
+    "whole numbers": {"dconv_init": 1.0, "freq_emb": 1, "emb_scale": 2.0, "dconv_comp": 4.0},
+    "zero": {"dconv_init": 0, "t_hidden_scale": 2, "t_dropout": 0},
 }
 
 

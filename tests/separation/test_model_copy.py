@@ -1,6 +1,7 @@
 """The copy of the model in a separator: changes to either do not affect the other."""
 
 import copy
+import dataclasses
 import os
 import pickle
 import threading
@@ -124,6 +125,17 @@ def test_a_separator_changes_nothing_of_the_model_that_it_is_given(folder):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_the_model_is_copied_to_its_first_device_after_a_change_to_the_cpu(folder, waveform):
+    model = load_model(folder, device="cpu")
+    model.origin = None
+    separator = Separator(model, precision="fp32")
+    expected = separated(separator, waveform)
+    separator.device = torch.device("meta")  # any that is not the CPU
+    assert next(separator.model.parameters()).is_meta
+    separator.device = torch.device("cpu")
+    assert torch.equal(separated(separator, waveform), expected)
+
+
 def test_other_precisions_are_brought_to_float32(folder, waveform):
     model = load_model(folder, device="cpu")
     expected = separated(Separator(model, precision="fp32"), waveform)
@@ -165,6 +177,80 @@ def test_a_model_that_was_changed_is_from_no_file(folder):
     separator = Separator(model)
     assert separator.origin is None
     assert list(separator.weights_sha256) == ["parameters"]
+
+
+def add_to_first_conv(model):
+    convs = [x for x in model.modules() if isinstance(x, nn.Conv1d)]
+    convs[0].register_forward_hook(lambda module, inputs, output: output + 1)
+
+
+def rename_sources(model):
+    model.config = dataclasses.replace(model.config, sources=("a", "b", "c", "d"))
+
+
+def reverse_places(model):
+    parameter = next(model.parameters())
+    parameter.data = parameter.data.flip(0)
+
+
+def double(model):
+    next(model.parameters()).data.mul_(2)
+
+
+def no_last_activation(model):
+    layers = model.decoder if hasattr(model, "decoder") else model.time_decoder
+    layers[0].activation = nn.Identity()
+
+
+def other_dilation(model):
+    convs = [x for x in model.modules() if isinstance(x, nn.Conv1d) and x.dilation == (2,)]
+    convs[0].dilation = convs[0].padding = (1,)
+
+
+EDITS = [
+    add_to_first_conv,
+    rename_sources,
+    reverse_places,
+    double,
+    no_last_activation,
+    other_dilation,
+]
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_any_edit_of_a_model_changes_its_origin_and_hash(folder, edit, waveform):
+    model = load_model(folder, device="cpu")
+    edit(model)
+    separator = Separator(model, shifts=0)
+    assert separator.origin is None
+    assert separator.weights_sha256 == Separator(model, shifts=0).weights_sha256
+    again = Separator(separator.model, shifts=0)
+    assert torch.equal(separated(separator, waveform), separated(again, waveform))
+    others = [Separator(folder, device="cpu")]
+    for other_edit in EDITS:
+        if other_edit is not edit:
+            other = load_model(folder, device="cpu")
+            other_edit(other)
+            others.append(Separator(other))
+    hashes = [str(one.weights_sha256) for one in (separator, *others)]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_the_weights_of_a_bag_are_in_its_hash(tmp_path):
+    config = CONFIGS["kernels"]
+    save_model(Bag([build(config), build(config)], [[1, 1, 0, 0], [0, 0, 1, 1]]), tmp_path / "bag")
+    bag = load_model(tmp_path / "bag", device="cpu")
+    before = Separator(bag).weights_sha256
+    assert before == Separator(tmp_path / "bag", device="cpu").weights_sha256
+    bag.weights.copy_(bag.weights.flip(0))
+    assert Separator(bag).weights_sha256 != before
+
+
+def test_a_bag_of_a_file_and_a_network_has_a_hash(folder):
+    bag = Bag([load_model(folder, device="cpu"), load_model(folder, device="cpu")])
+    with torch.no_grad():
+        next(bag.members[1].parameters()).mul_(2)
+    assert list(Separator(bag).weights_sha256) == ["parameters"]
 
 
 @pytest.mark.parametrize(

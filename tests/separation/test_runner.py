@@ -90,6 +90,28 @@ def test_the_cpu_takes_over_from_a_device_that_cannot_run_the_network(
     assert len(made) == 1
 
 
+def test_after_a_change_to_the_cpu_the_settings_stay_the_same(monkeypatch, tiny_model):
+    separator = Separator(tiny_model, precision="bf16", shifts=0)
+    before, run = separator.settings(), separator._runner
+    run.device = torch.device("meta")  # any that is not the CPU
+    refusing = Refusing(torch.OutOfMemoryError("full"))
+    run._prepared = run._prepared.map_members(lambda _: refusing)
+    with pytest.warns(UserWarning, match="continuing on the CPU"):
+        separator.separate(torch.randn(2, 3000), 8000)
+    assert run.precision == "fp32"
+    assert separator.settings() == before
+
+
+def test_segments_of_a_running_track_do_not_wait_for_a_batch(monkeypatch, tiny_model):
+    """As on a GPU, whose batches are larger by default."""
+    monkeypatch.setattr(runner, "default_batch_size", lambda *_: 16)
+    separator, read = Separator(tiny_model, shifts=0), []
+    blocks = (read.append(1) or torch.randn(2, 1000) for _ in range(60))
+    next(separator.stream(blocks, "running"))
+    assert len(read) < 12  # a segment has 8
+    assert separator.batch_size == 16
+
+
 class Overflowing(nn.Module):
     """Returns values that are not finite for loud items."""
 

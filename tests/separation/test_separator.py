@@ -4,9 +4,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers import TINY, awake, snr
+from helpers import OLDER, TINY, awake, snr
 from htdemucs import Bag, HTDemucs, HTDemucsConfig, ModelNotFoundError, Separator, save_model
 from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
+from htdemucs.model.architectures import build
 from htdemucs.separation import Normalization, measure
 
 relaxed = settings(
@@ -319,3 +320,57 @@ def test_an_endless_track_is_separated_while_it_comes(identity):
     stream.close()
     expected = torch.arange(1, len(read) + 1.0).repeat_interleave(50)[:length]
     torch.testing.assert_close(torch.cat(pieces, dim=-1)[0], 2 * expected)
+
+
+@pytest.fixture
+def torch_defaults():
+    """Restore the defaults of torch after the test."""
+    yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+
+
+DEFAULTS = {
+    "float64": lambda: torch.set_default_dtype(torch.float64),
+    "bfloat16": lambda: torch.set_default_dtype(torch.bfloat16),
+    "meta": lambda: torch.set_default_device("meta"),
+}
+
+
+@pytest.mark.usefixtures("torch_defaults")
+@pytest.mark.parametrize("default", DEFAULTS)
+def test_other_defaults_of_torch_are_one_clear_error(tiny_model, default):
+    separator, waveform = Separator(tiny_model), torch.randn(2, 3000)
+    window = torch.randn(2, separator.window_length)
+    DEFAULTS[default]()
+    for call in (
+        lambda: Separator(tiny_model),
+        lambda: separator.separate(waveform, 8000),
+        lambda: next(separator.stream([waveform])),
+        lambda: separator.run_network(window),
+    ):
+        with pytest.raises(ConfigError, match=f"{default}.*by default.*call torch.set_default"):
+            call()
+
+
+@pytest.mark.parametrize("kind", ["HTDemucs", "HDemucs", "Demucs"])
+def test_modes_of_torch_around_a_separation_change_nothing(tiny_model, kind):
+    model = tiny_model if kind == "HTDemucs" else build(OLDER[kind]).eval()
+    waveform = torch.randn(2, 3000)
+
+    def separated():
+        return joined([Separator(model, precision="fp32").separate(waveform, 8000)])
+
+    expected = separated()
+    modes = [torch.inference_mode(), torch.enable_grad(), torch.autocast("cpu", torch.bfloat16)]
+    for mode in modes:
+        with mode:
+            stems = separated()
+        assert all(torch.equal(stem, expected[name]) for name, stem in stems.items()), mode
+        assert not any(stem.requires_grad for stem in stems.values())
+    torch.use_deterministic_algorithms(True)
+    try:
+        stems = separated()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(stem, expected[name]) for name, stem in stems.items())

@@ -95,7 +95,7 @@ def evaluate(
         job = ScoringJob(options, model.stems, device)
         estimator = model
         if model.separator.origin:
-            weights = model.separator.origin.sha256
+            weights = model.separator.weights_sha256
     if in_parallel:
         scored = score_in_parallel(job, folders, on_event)
     else:

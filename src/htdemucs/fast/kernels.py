@@ -224,7 +224,7 @@ def pack_spectrum(spectrum: Tensor, margin: int, dtype: torch.dtype) -> tuple[Te
     """
     batch, channels, frames, bins = spectrum.shape
     y = torch.empty(batch, frames, bins - 1 + 2 * margin, 2 * channels, dtype=dtype)
-    moments = torch.empty(batch, 2)
+    moments = torch.empty(batch, 2, dtype=torch.float32)
     for item, item_moments, out in zip(spectrum.contiguous(), moments, y, strict=True):
         _call(
             "pack_spectrum", y, item.data_ptr(), channels, frames, bins - 1,
@@ -256,7 +256,7 @@ def overlap_add(frames: Tensor, window: Tensor, time: Tensor, moments: list[Tens
     """
     batch, signals, count, size = frames.shape
     length = time.shape[1]
-    y = torch.empty(batch, signals, length)
+    y = torch.empty(batch, signals, length, dtype=torch.float32)
     for item, samples, item_moments, out in zip(frames, time, moments, y, strict=True):
         mean, deviation = item_moments.tolist()
         _call(

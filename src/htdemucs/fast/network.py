@@ -20,6 +20,7 @@ from htdemucs.fast import kernels, onednn
 from htdemucs.fast.layers import MARGIN, Decoder, Encoder
 from htdemucs.fast.transformer import Transformer
 from htdemucs.model import HDemucs, HTDemucs, Network
+from htdemucs.model.architectures import matches_config
 from htdemucs.model.config import STRIDE
 from htdemucs.model.layers import FrequencyEmbedding
 from htdemucs.model.network import EPSILON
@@ -32,10 +33,12 @@ Size = tuple[int, int]  # (T, F)
 def supports(model: Network) -> TypeGuard[HTDemucs | HDemucs]:
     """Whether kernels exist for this network and this CPU.
 
-    Sizes are checked only here: the kernels compute in whole vectors and do not check their
-    arguments. They take any batch, length and number of sources.
+    The kernels compute what the configuration describes, from parameters in float32: networks with
+    other layers, methods or hooks are left to the reference. Sizes are checked only here: the
+    kernels compute in whole vectors and do not check their arguments. They take any batch, length
+    and number of sources.
     """
-    if isinstance(model, HTDemucs):
+    if type(model) is HTDemucs:
         widths = [*model.config.layer_channels]
         if model.config.t_layers:
             width = model.config.transformer_channels
@@ -44,7 +47,7 @@ def supports(model: Network) -> TypeGuard[HTDemucs | HDemucs]:
                 int(width * model.config.t_hidden_scale) < 1
             ):  # oneDNN does not multiply empty matrices
                 return False
-    elif isinstance(model, HDemucs):
+    elif type(model) is HDemucs:
         outer = model.config.outer_depth
         widths = [*model.config.layer_channels[:outer]]
         if not model.config.cac or model.config.hybrid_old or model.config.multi_freqs:
@@ -60,6 +63,8 @@ def supports(model: Network) -> TypeGuard[HTDemucs | HDemucs]:
         and model.config.dconv_depth <= MAX_DCONV_DEPTH
         and model.config.dconv_comp >= 1  # memory grows with the square of the hidden channels
         and all(size % kernels.LANES == 0 for size in widths)
+        and all(x.dtype == torch.float32 for x in (*model.parameters(), *model.buffers()))
+        and matches_config(model)
     )
 
 
@@ -137,7 +142,8 @@ class FastHybrid(nn.Module):
     def _inverse_fft(self, x: Tensor, moments: list[Tensor]) -> Tensor:
         """(B, T, F, 2SC) -> (B, SC, T, N): each frame's samples, before the overlap-add"""
         signals = len(self.sources) * self.audio_channels
-        frames = torch.empty(len(x), signals, x.shape[1], self.config.n_fft)
+        size = (len(x), signals, x.shape[1], self.config.n_fft)
+        frames = torch.empty(size, dtype=torch.float32)
         for part, out in zip(
             x.split(FRAMES_PER_FFT, 1), frames.split(FRAMES_PER_FFT, 2), strict=True
         ):

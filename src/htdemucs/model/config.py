@@ -54,7 +54,7 @@ class NetworkConfig:
     """Base of the configurations of all networks.
 
     A field that the released checkpoints have too has the name that it has there. Impossible values
-    raise `ConfigError`.
+    raise `ConfigError`; whole numbers and fractions become floats where the field is one.
 
     Attributes:
         sources: names of the model's outputs, in order.
@@ -128,6 +128,8 @@ class NetworkConfig:
             raise ConfigError(f"{name} must be at least {minimum}, not {value}")
         if above is not None and number <= above:
             raise ConfigError(f"{name} must be more than {above}, not {value}")
+        if number_type is Real:
+            object.__setattr__(self, name, number)
 
     @property
     def segment_length(self) -> int:

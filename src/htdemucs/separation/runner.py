@@ -3,6 +3,7 @@
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby, islice
 
@@ -65,20 +66,24 @@ class Runner:
             if member.origin is not None:
                 _free_parameters(member, keep=self._prepared)
 
-    def complete_model(self, device: torch.device) -> Bag:
-        """Return the model on a device with all its parameters; those freed are read again.
+    def complete_model(self) -> Bag:
+        """Return the model with all its parameters; those freed are read again, on the CPU.
+
+        The other members are those that the runner uses.
 
         Raises:
             CheckpointError: a file is gone or damaged, or has changed since it was first read.
         """
         partial = [m for m in self._bag.members if any(p.is_meta for p in m.parameters())]
         again = dict(zip(partial, reload_networks(partial), strict=True))
-        return self._bag.map_members(lambda member: again.get(member, member)).to(device)
+        return self._bag.map_members(lambda member: again.get(member, member))
 
-    def batches(self, segments: Iterable[Segment]) -> Iterator[list[Segment]]:
-        """Yield segments in batches, in order."""
+    def batches(
+        self, segments: Iterable[Segment], most: int | None = None
+    ) -> Iterator[list[Segment]]:
+        """Yield segments in batches, in order, of at most `most` segments."""
         for _, similar in groupby(segments, lambda one: self.windows.batch_key(one.length)):
-            while batch := list(islice(similar, self.batch_size)):
+            while batch := list(islice(similar, most or self.batch_size)):
                 yield batch
 
     def submit(self, windows: Tensor, length: int) -> "Pending":
@@ -131,12 +136,20 @@ class Runner:
 
     def _run(self, windows: Tensor, length: int) -> "_Output":
         if self._stream is None:
-            return _Output(self.windows.run(self._prepared, windows.to(self.device), length))
+            return _Output(self._compute(self._prepared, windows.to(self.device), length))
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._stream):
             windows = windows.pin_memory().to(self.device, non_blocking=True)
-            output = self.windows.run(self._prepared, windows, length)
+            output = self._compute(self._prepared, windows, length)
             return _Output(output, self._stream.record_event())
+
+    def _compute(self, bag: Bag, windows: Tensor, length: int) -> Tensor:
+        """Run a bag in its own precision, even inside a caller's autocast."""
+        autocast = self.device.type in ("cpu", "cuda") and torch.autocast(
+            self.device.type, enabled=False
+        )
+        with autocast or nullcontext():
+            return self.windows.run(bag, windows, length)
 
     def _finite(self, output: "_Output", windows: Tensor, length: int) -> Tensor:
         """Return the output or, if it is not finite, that of the reference in float32."""
@@ -148,8 +161,8 @@ class Runner:
             stacklevel=2,
         )
         with torch.no_grad():
-            self._bag = self.complete_model(self.device)
-            tensor = self.windows.run(self._bag, windows.to(self.device), length)
+            self._bag = self.complete_model().to(self.device)
+            tensor = self._compute(self._bag, windows.to(self.device), length)
         if _is_finite(tensor):
             return tensor
         raise CheckpointError(
@@ -161,7 +174,7 @@ class Runner:
         warnings.warn(
             f"{self.device} {reason}: continuing on the CPU, which is slower", stacklevel=2
         )
-        self._bag = self.complete_model(torch.device("cpu"))
+        self._bag = self.complete_model().to("cpu")
         self.batch_size = 1
         self._prepare("fp32" if self.precision == "fp32" else "auto")
 

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from htdemucs.audio import Resampler, pad_or_trim
-from htdemucs.devices import choose_device
+from htdemucs.devices import check_torch_defaults, choose_device
 from htdemucs.environment import CheckpointFiles
 from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
 from htdemucs.model import Bag, Model
+from htdemucs.model.architectures import describe_module
 from htdemucs.model.bag import as_bag, networks
 from htdemucs.model.config import Seconds, exact_seconds, seconds_to_samples
 from htdemucs.separation.chunking import GridOptions, Segment, ShiftPass, middle, segments_of
@@ -87,10 +88,15 @@ class Separator:
             path, a GPU if there is one, else the CPU.
         **changes: replace fields of the settings, as in `Separator("mini", shifts=0)`.
 
+    Attributes:
+        precision: of the network's matrix products: fp32, bf16 or fp16. If the device lacks the
+            memory and the CPU takes over, the CPU may use another one; a warning tells.
+
     Raises:
         SeparationError: a setting is out of range, a stem is unknown, or `model` is not a model.
         ModelNotFoundError, DownloadError, CheckpointError: the named model cannot be loaded.
-        ConfigError: this machine lacks the device, or the device lacks the precision.
+        ConfigError: this machine lacks the device, the device lacks the precision, or torch's
+            default dtype or device is not float32 or the CPU.
         SegmentTooLongError: the segment is longer than the model's own.
     """
 
@@ -103,6 +109,7 @@ class Separator:
         device: str | torch.device | None = None,
         **changes: Any,
     ) -> None:
+        check_torch_defaults()
         settings = replace(settings or EngineSettings(), **changes)
         self._settings, self._process = settings, os.getpid()
         self.shifts, self.seed = settings.shifts, int(settings.seed)
@@ -126,13 +133,10 @@ class Separator:
             self.segment_length,
             self.compiled,
         )
+        self.precision = self._runner.precision
+        self._live_batch_size = settings.batch_size or 1
         for parameter in self._model.parameters():
             parameter.data = parameter.data.clone()  # until here the caller's memory
-
-    @property
-    def precision(self) -> str:
-        """Precision of the network's matrix products: fp32, bf16 or fp16."""
-        return self._runner.precision
 
     @property
     def batch_size(self) -> int:
@@ -146,7 +150,11 @@ class Separator:
 
     @cached_property
     def origin(self) -> CheckpointFiles | None:
-        """The files that the model was read from; None if it is from no file, or was changed."""
+        """The files that the networks were read from; None if one is from no file, or was changed.
+
+        Changes are those of parameters, buffers, configuration, layers and their attributes and
+        methods, and hooks; see `weights_sha256` for a bag's weights.
+        """
         return self._model.origin
 
     @cached_property
@@ -156,17 +164,26 @@ class Separator:
         Raises:
             CheckpointError: it must be read again, and its file is gone or has changed.
         """
-        bag = copy.deepcopy(self._runner.complete_model(self.device))
+        bag = copy.deepcopy(self._runner.complete_model()).to(self.device)
         return bag if isinstance(self._model, Bag) else bag.members[0]
 
     @cached_property
     def weights_sha256(self) -> dict[str, str]:
-        """Hash of each file that the model was read from or, without files, of its parameters."""
+        """Hashes of everything in the model that stems depend on.
+
+        Those of the files that it was read from and, for a bag, of its weights; without an `origin`
+        one of all tensors, and of classes, attributes and hooks of all modules.
+        """
         if self.origin is not None:
-            return self.origin.sha256
-        digest = hashlib.sha256()
-        for name, value in sorted(self._model.state_dict().items()):
-            digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+            if not isinstance(self._model, Bag) or len(self._model.members) == 1:
+                return self.origin.sha256
+            weights = hashlib.sha256(_bytes_of(self._model.weights)).hexdigest()
+            return self.origin.sha256 | {"weights": weights}
+        digest, bag = hashlib.sha256(), self._runner.complete_model()
+        for name, module in bag.named_modules():
+            digest.update(f"{name}: {describe_module(module)}".encode())
+        for tensor in (*bag.parameters(), *bag.buffers()):
+            digest.update(_bytes_of(tensor))
         return {"parameters": digest.hexdigest()}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -200,6 +217,7 @@ class Separator:
             SeparationError: the waveform is empty, is not finite or has too many channels, or the
                 sample rate is not a whole number of Hz.
         """
+        check_torch_defaults()
         samples = self._checked_waveform(waveform)
         sample_rate = whole_number("sample_rate", sample_rate, 1)
         resample = Resampler(sample_rate, self.sample_rate, self.audio_channels)
@@ -240,7 +258,7 @@ class Separator:
                 track: pass a list, an `AudioFile`, or another iterable that can be read twice. With
                 a normalization they may come from a generator, and may be endless.
             normalization: of the track; "running" normalises each segment by the statistics of the
-                track up to its end.
+                track up to its end, in batches of one unless the settings have a batch size.
             skip: leave out this many samples at the start, and do not compute segments that only
                 they need. The other samples are the same to the bit (on a GPU, as long as its
                 memory suffices).
@@ -250,6 +268,7 @@ class Separator:
             SeparationError: the blocks can be read only once, and there is no `normalization`.
             SegmentTooLongError: the track is longer than a segment, and `split` is False.
         """
+        check_torch_defaults()
         if os.getpid() != self._process:
             raise SeparationError(
                 "a separator does not work in a forked process, whose parent has its threads; make "
@@ -292,7 +311,7 @@ class Separator:
 
         in_flight: deque[Batch] = deque()
         segments = segments_of((whole_track.apply(block.cpu()) for block in blocks), passes)
-        for batch in self._runner.batches(segments):
+        for batch in self._runner.batches(segments, self._live_batch_size if running else None):
             in_flight.append(self._submit(batch, skip, cache))
             if len(in_flight) == max_in_flight:
                 in_flight.popleft().add_to(passes)
@@ -342,6 +361,7 @@ class Separator:
     @torch.no_grad()
     def run_network(self, window: Tensor) -> Tensor:
         """(C, window_length) -> (S, C, segment_length), without normalisation or overlap-add"""
+        check_torch_defaults()
         outputs = self._runner.submit(window[None], self.segment_length).result()
         output = outputs[0].to(window.device)
         return middle(output, self.segment_length, self.segment_length)
@@ -380,6 +400,10 @@ class Separator:
                 f"a waveform must have 1 or 2 channels, not {waveform.shape[0]}{hint}"
             )
         return waveform
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().numpy().tobytes()
 
 
 def _private_copy(

@@ -32,7 +32,7 @@ class RunFingerprint:
     """Everything that a track's files depend on, except the track.
 
     Attributes:
-        model: its name and the hash of each of its files.
+        model: its name and its hashes.
         separation: the settings of the separator.
         output: the fields of the `OutputOptions`.
     """

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from htdemucs.errors import CheckpointError
 from htdemucs.fsutil import atomic_write
-from htdemucs.model import DemucsConfig, HDemucsConfig, Network, NetworkConfig
+from htdemucs.model import DemucsConfig, HDemucsConfig, HTDemucsConfig, Network, NetworkConfig
 from htdemucs.model.architectures import CONFIGS, architecture
 from htdemucs.model.config import ContextConfig
 from htdemucs.weights import safe_pickle
@@ -61,10 +61,17 @@ def read(path: Path) -> Network:
 def network_from_state(config: NetworkConfig, state: Mapping[str, Any]) -> Network:
     """Return a network in evaluation mode with parameters under their published names.
 
+    Without a transformer, published networks have unused projections to and from its width.
+
     Raises:
         CheckpointError: a parameter is missing, unknown, of the wrong shape, or not finite.
     """
-    parameters = {name: _from_convolution(name, value) for name, value in state.items()}
+    unused = "channel_" if isinstance(config, HTDemucsConfig) and not config.t_layers else ()
+    parameters = {
+        name: _from_convolution(name, value)
+        for name, value in state.items()
+        if not name.startswith(unused)
+    }
     return build_network(config, parameters, key_mapping(config))
 
 
@@ -193,6 +200,8 @@ class Keywords:
     harmless: Mapping[str, Callable[[Any, Mapping[str, Any]], bool]]
 
 
+# Our values for features that are off. The published package takes any false value, such as None.
+_OFF = {"multi_freqs": (), "freq_emb": 0, "rescale": 0, "bottom_channels": 0, "t_layers": 0}
 _OUR_NAMES = {"nfft": "n_fft", "samplerate": "sample_rate"}
 _SCALARS = (type(None), bool, int, float, str, Fraction)
 SAME = object()  # stands for the default of the field in our configuration
@@ -408,8 +417,11 @@ def config_from_arguments(
                 f"no released {architecture} has and this package cannot run"
             )
     fields = {field: _whole(values[name]) for name, field in keywords.fields.items()}
-    if "multi_freqs" in fields:
-        fields["multi_freqs"] = fields["multi_freqs"] or ()
+    for name, off in _OFF.items():
+        if name in fields:
+            fields[name] = fields[name] or off
+    if fields.get("t_layers") == 0:
+        fields["bottom_channels"] = 0
     return checked_config(architecture, fields)
 
 

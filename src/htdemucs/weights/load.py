@@ -11,6 +11,7 @@ from htdemucs.environment import CheckpointFiles, checksum
 from htdemucs.errors import CheckpointError, ConfigError, ModelNotFoundError
 from htdemucs.events import EventCallback, Loaded, Loading, ignore_events
 from htdemucs.model import Bag, Model, Network, NetworkConfig
+from htdemucs.model.architectures import matches_config
 from htdemucs.model.bag import needed_members, networks
 from htdemucs.weights import demucs_format, native_format
 from htdemucs.weights.download import HubOptions, report_downloads_to
@@ -128,8 +129,15 @@ def read_checkpoint(path: Path, name: str) -> Model:
 
 
 def is_unchanged(network: Network) -> bool:
-    """Whether a network was read from files, and nobody has changed its parameters since."""
-    return network.origin is not None and network.origin.checksum == checksum(network)
+    """Whether a network was read from files, and nobody has changed it since.
+
+    Changes are those of parameters, buffers and configuration, and what `matches_config` notices.
+    """
+    return (
+        network.origin is not None
+        and network.origin.checksum == checksum(network)
+        and matches_config(network)
+    )
 
 
 def reload_networks(members: Sequence[Network]) -> list[Network]:

@@ -65,7 +65,7 @@ template <class T> struct Head {
 template <class T> struct Block {
     std::unique_ptr<T[]> queries, weights;
     std::unique_ptr<float[]> scores, gathered;
-    float most[BLOCK];    // of each query's scores, in powers of two
+    float most[BLOCK];    // of each query's scores
     Vector total[BLOCK];  // of its weights, in each lane
 
     explicit Block(int64_t size)
@@ -74,21 +74,22 @@ template <class T> struct Block {
 };
 
 // Turns one query's scores for `count` keys into weights, in units of the largest score so far, and
-// scales its output so far to the same unit.
+// scales its output so far to the same unit. That score is subtracted before anything is multiplied:
+// no rounding then makes an exponent larger than 0, however large the scores are.
 template <class T>
 void weigh(float* scores, int64_t count, float unit, T* weights, float& most, Vector& total, float* gathered,
            int64_t size) {
     Vector top = load(scores);
     for (int64_t j = LANES; j < count; j += LANES) top = maximum(top, load(scores + j));
-    const float before = most, now = fmaxf(before, largest(top) * unit);
+    const float before = most, now = fmaxf(before, largest(top));
     Vector sums{};
     for (int64_t j = 0; j < count; j += LANES) {
-        const Vector weight = exp2<T>(load(scores + j) * unit - now);
+        const Vector weight = exp2<T>((load(scores + j) - now) * unit);
         store(weights + j, weight);
         sums += weight;
     }
     if (now > before) {
-        const Vector factor = exp2<float>(splat(before - now));
+        const Vector factor = exp2<float>(splat((before - now) * unit));
         total *= factor;
         for (int64_t c = 0; c < size; c += LANES) store(gathered + c, load(gathered + c) * factor);
     }

@@ -68,22 +68,27 @@ Moments squeeze(const DConvLayer& p, const T* x, int64_t length, int64_t from, i
         taps_block<T, AT_ONCE<T>>(p, x + t * p.channels, taps + (t - first) * p.taps_pitch);
     for (; t < last; t++) taps_block<T, 1>(p, x + t * p.channels, taps + (t - first) * p.taps_pitch);
 
+    auto output = [&](int64_t t, int64_t v) {
+        Vector total = load(p.squeeze_bias + v);
+        for (int tap = 0; tap < 3; tap++) {
+            const int64_t at = t + (tap - 1) * p.dilation;
+            if (at >= 0 && at < length)
+                total += load(taps + (at - first) * p.taps_pitch + tap * p.hidden + v);
+        }
+        return total;
+    };
+    const float pivot = output(from, 0)[0];
     Vector sums{}, squares{};
     for (t = from; t < to; t++)
         for (int64_t v = 0; v < p.pitch; v += LANES) {
-            Vector total = load(p.squeeze_bias + v);
-            for (int tap = 0; tap < 3; tap++) {
-                const int64_t at = t + (tap - 1) * p.dilation;
-                if (at >= 0 && at < length)
-                    total += load(taps + (at - first) * p.taps_pitch + tap * p.hidden + v);
-            }
-            total = first_lanes(total, p.hidden - v);
-            store(hidden + t * p.pitch + v, total);
-            sums += total;
-            squares += total * total;
+            const Vector total = output(t, v);
+            store(hidden + t * p.pitch + v, first_lanes(total, p.hidden - v));
+            const Vector difference = first_lanes(total - pivot, p.hidden - v);
+            sums += difference;
+            squares += difference * difference;
         }
     Moments moments;
-    moments.add(sums, squares);
+    moments.add(sums, squares, (to - from) * p.hidden, pivot);
     return moments;
 }
 

@@ -66,14 +66,15 @@ void add_and_norm(float* x, const T* y, int64_t tokens, int64_t channels, const 
     for (int64_t k = 0; k < pieces; k++) {
         const int64_t last = k + 1 < pieces ? (k + 1) * PIECE : tokens;
         for (int64_t t = k * PIECE; t < last; t++) {
+            const float pivot = x[t * channels] + to_float(y[t * channels]);
             Vector sums{}, squares{};
             for (int64_t i = t * channels; i < (t + 1) * channels; i += LANES) {
                 const Vector z = load(x + i) + load(y + i);
                 store(x + i, z);
-                sums += z;
-                squares += z * z;
+                sums += z - pivot;
+                squares += (z - pivot) * (z - pivot);
             }
-            moments[k].add(sums, squares);
+            moments[k].add(sums, squares, channels, pivot);
         }
     }
     Moments whole;

@@ -173,7 +173,13 @@ template <class Float> inline Float inverse_deviation(Float variance) {
 struct Moments {
     double sum = 0, square = 0;
 
-    void add(Vector sums, Vector squares) { sum += ::sum(sums), square += ::sum(squares); }
+    // Adds `count` numbers by the sums of their differences from `pivot`, and of the squares of these.
+    // If the pivot is one of the numbers, these sums in float32 stay exact however large the mean is.
+    void add(Vector sums, Vector squares, int64_t count = 0, double pivot = 0) {
+        const double differences = ::sum(sums);
+        sum += differences + count * pivot;
+        square += ::sum(squares) + (2 * differences + count * pivot) * pivot;
+    }
     void add(const Moments& other) { sum += other.sum, square += other.square; }
 
     // (x - mean) / sqrt(variance + epsilon), as x * scale + shift
