@@ -53,6 +53,7 @@ class MediaWriter:
             raise AudioError(f"{name} cannot get {channels} channels; write 1 or 2")
         if sample_rate not in SAMPLE_RATES:
             raise AudioError(f"{name} cannot get {sample_rate} Hz; write 1000 to 768000 Hz")
+        encoding.check_channels(channels)
         self._finish = finish
         self._stored_rate = encoding.stored_rate(sample_rate)
         accepted = encoding.audio_format.channels

@@ -97,6 +97,7 @@ def separate_track(
     """
     started, name, observer = time.monotonic(), name or str(path), observer or Observer()
     options.needed_stems(separator.stems)  # raises SeparationError for an unknown stem
+    options.encoding_for(None).check_channels(separator.audio_channels)
     rate, channels = separator.sample_rate, separator.audio_channels
     source = AudioFile(path, sample_rate=rate, channels=channels, align=options.align)
 
