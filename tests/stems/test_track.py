@@ -271,6 +271,32 @@ def test_every_format(identity, tmp_path, file_format):
     assert snr(waveform[:, 4000:-4000], back[:, 4000:-4000]) > 15
 
 
+@pytest.mark.parametrize(
+    ("file_format", "rate", "asked", "stored"),
+    [
+        ("opus", 44_100, None, 48_000),
+        ("mp3", 96_000, None, 48_000),
+        ("mp3", 44_100, 50_000, 48_000),
+        ("m4a", 11_025, 10_000, 11_025),
+        ("ogg", 11_025, None, 11_025),
+    ],
+)
+@pytest.mark.parametrize("residual", ["none", "write"])
+def test_the_result_has_rate_and_length_of_the_files(
+    identity, tmp_path, file_format, rate, asked, stored, residual
+):
+    track = write(tmp_path / "song.flac", sine(9_999, rate), rate, AudioEncoding("flac"))
+    options = OutputOptions(AudioEncoding(file_format), sample_rate=asked, residual=residual)
+    result = separate_file(Separator(identity), track, tmp_path, options=options)
+    for path in result.files.values():
+        stem = AudioFile(path)
+        length = sum(block.shape[-1] for block in stem)
+        assert (stem.source_sample_rate, length) == (result.sample_rate, result.length)
+    assert result.sample_rate == stored
+    assert result.duration == result.length / stored
+    assert result.source_length == 9_999
+
+
 def test_progress_reaches_the_end(identity, tmp_path):
     track = write(tmp_path / "song.wav", sine(2500))
     events = []

@@ -67,7 +67,9 @@ class OutputFiles:
         self.tags = read_tags(source.path) if options.copy_tags else Tags()
         self.encoding = options.encoding_for(source.bit_depth)
         self.paths = options.stem_paths(paths, stems)
-        self.sample_rate = options.sample_rate or source.source_sample_rate
+        self.sample_rate = self.encoding.stored_rate(
+            options.sample_rate or source.source_sample_rate
+        )
         self.length = resampled_length(
             source.source_length, source.source_sample_rate, self.sample_rate
         )
