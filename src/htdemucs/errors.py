@@ -45,6 +45,10 @@ class AudioError(HTDemucsError):
     code = "no-audio"
 
 
+class TrackBusyError(AudioError):
+    """Another process is separating the same track."""
+
+
 class SeparationError(HTDemucsError):
     """Options or waveforms are impossible for the separation engine."""
 
