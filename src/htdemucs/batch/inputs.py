@@ -11,6 +11,7 @@ import tempfile
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -82,7 +83,8 @@ def find_tracks(
     for name in inputs:
         path = Path(name)
         if not os.path.lexists(path):
-            path = path.expanduser()  # a shell does this, but not inside quotes
+            with suppress(RuntimeError):  # ~name, but no user has that name
+                path = path.expanduser()  # a shell does this, but not inside quotes
         for track in _resolve(path, excluded):
             if isinstance(track, Track):
                 real = os.path.realpath(track.location)
