@@ -1,4 +1,7 @@
-"""The errors that this package raises. A message is one line: what is wrong, and what to do."""
+"""The errors that this package raises. A message is one line: what is wrong, and what to do.
+
+Only if a model must be fetched by hand, two indented lines follow: from where, and to where.
+"""
 
 
 class HTDemucsError(Exception):
@@ -33,6 +36,10 @@ class DownloadError(HTDemucsError):
     """Weights could not be downloaded, or arrived damaged."""
 
     code = "no-model"
+
+
+class FileMissingError(DownloadError):
+    """The hub does not have a file, or does not show it to this user."""
 
 
 class UploadError(HTDemucsError):

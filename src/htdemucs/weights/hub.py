@@ -20,7 +20,12 @@ from htdemucs.model.bag import networks
 from htdemucs.model.hub_mixin import CardFields
 from htdemucs.version import __version__
 from htdemucs.weights.build import short_repr
-from htdemucs.weights.download import HubOptions, download_from_hub, hub_errors
+from htdemucs.weights.download import (
+    HubOptions,
+    check_hub_reachable,
+    download_from_hub,
+    hub_errors,
+)
 from htdemucs.weights.load import read_model
 from htdemucs.weights.native_format import CARD_FILE, save_model, stated_license
 
@@ -102,6 +107,7 @@ def push_to_hub(
     from huggingface_hub import HfApi
 
     with hub_errors(repo_id, UploadError):
+        check_hub_reachable()
         api = HfApi(token=token)
         if "/" not in repo_id:
             repo_id = f"{api.whoami()['name']}/{repo_id}"
