@@ -52,7 +52,9 @@ def test_a_file_that_is_missing_is_an_error(tmp_path):
 def test_urls_are_not_fetched(url):
     for word in (url, Path(url)):
         [error] = found(word)[1]
-        assert "URL; download the file" in error
+        assert error == (
+            f"{url} is a URL, and URLs are not fetched; download the file and specify that"
+        )
 
 
 def test_every_file_is_found_once(tmp_path):

@@ -243,7 +243,7 @@ def test_scores_are_those_of_an_evaluation(tmp_path, monkeypatch):
     model.save_pretrained(tmp_path / "mine", scores=tmp_path / "scores.json")
     text = card(tmp_path / "mine")
     document = json.loads((tmp_path / "scores.json").read_text())
-    assert "1 tracks (0.0 min) of `music`" in text
+    assert "1 track (0.0 min) of `music`" in text
     assert str(tmp_path) not in text
     assert "| dB | drums | bass | other | vocals | all |" in text
     assert f"| {document['mean']['drums']['nsdr']:.2f} |" in text

@@ -20,6 +20,7 @@ from htdemucs.audio.ffmpeg import audio_errors, display_path
 from htdemucs.batch import remote
 from htdemucs.errors import AudioError, HTDemucsError, StorageError
 from htdemucs.formats import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
+from htdemucs.results import counted
 from htdemucs.stems.manifest import read_manifest, written_files
 
 # Files with these extensions are found in folders. A file that is named may have any extension.
@@ -28,7 +29,7 @@ PLAYLISTS = frozenset({".m3u", ".m3u8"})
 ENCODINGS = ("cp1252", "gb18030", "cp932", "cp1251")  # of playlists that are not in Unicode
 LIST, TABLE = ".txt", ".parquet"
 COLUMN = "path"  # the default column of a table
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # one slash: `Path` drops the second
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")  # one slash: `Path` drops the second
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,11 @@ def _resolve(path: Path, excluded: list[Path]) -> Iterator[Track | AudioError]:
         elif os.path.lexists(path):
             yield Track(str(path))
         elif _URL.match(str(path)):
-            yield AudioError(f"{display_path(path)} is a URL; download the file and specify that")
+            url = _URL.sub(r"\g<0>/", str(path), count=1)
+            yield AudioError(
+                f"{display_path(url)} is a URL, and URLs are not fetched; download the file and "
+                "specify that"
+            )
         elif glob.has_magic(str(path)):
             yield from _matching(path, excluded)
         else:
@@ -207,7 +212,8 @@ def _without_stems(paths: list[Path], folders: Iterable[tuple[Path, list[str]]])
     songs = [path for path in paths if Path(os.path.normpath(path)) not in written]
     if songs and len(songs) < len(paths):
         count = len(paths) - len(songs)
-        warnings.warn(f"{count} stems that htdemucs wrote earlier are left out", stacklevel=2)
+        text = f"{counted(count, 'stem')} that htdemucs wrote earlier"
+        warnings.warn(f"{text} {'is' if count == 1 else 'are'} left out", stacklevel=2)
     return songs
 
 
@@ -254,7 +260,7 @@ def _read_playlist(path: Path) -> Iterator[Path | AudioError]:
         if not entry or (entry.startswith("#") and not (path.parent / entry).is_file()):
             continue
         if "://" in entry and not entry.lower().startswith("file://"):
-            yield AudioError(f"{display_path(Path(entry))} is not a file; download it first")
+            yield AudioError(f"{display_path(entry)} is not a file; download it first")
             continue
         listed = _find_entry(entry, path.parent)
         if listed.suffix.lower() in PLAYLISTS or listed.is_dir():
@@ -428,5 +434,5 @@ def _read_table(source: str, column: str) -> Iterator[str | None]:
     except (ArrowException, OSError) as error:
         message = " ".join(str(error).split())
         raise StorageError(
-            f"{display_path(Path(source))} cannot be read as Parquet; check the file ({message})"
+            f"{display_path(source)} cannot be read as Parquet; check the file ({message})"
         ) from error

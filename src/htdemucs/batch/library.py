@@ -148,7 +148,7 @@ class Library:
         is_new = self._store.is_local and not paths.manifest.exists()
         if is_new and is_locked(paths.cache_file):  # do not read the track to find this out
             raise TrackBusyError(
-                f"{display_path(Path(track.location))} is being separated by another htdemucs; "
+                f"{display_path(track.location)} is being separated by another htdemucs; "
                 "wait for it"
             )
         on_event(Started(track.location))
@@ -163,7 +163,7 @@ class Library:
             result = TrackResult(track.location, "failed", str(error))
         except Exception as error:  # does not stop the other tracks
             LOG.debug("%s", track.location, exc_info=True)
-            name, kind = display_path(Path(track.location)), type(error).__name__
+            name, kind = display_path(track.location), type(error).__name__
             message = f"{name}: unexpected {kind} ({reason(error)}); please report it"
             result = TrackResult(track.location, "failed", message)
         result = replace(result, seconds=time.monotonic() - started)

@@ -18,6 +18,7 @@ from htdemucs.fsutil import atomic_write
 from htdemucs.model import Bag, Model
 from htdemucs.model.bag import networks
 from htdemucs.model.hub_mixin import CardFields
+from htdemucs.results import counted
 from htdemucs.version import __version__
 from htdemucs.weights.build import short_repr
 from htdemucs.weights.download import (
@@ -224,9 +225,10 @@ def _score_table(document: dict[str, Any]) -> str:
         values = [table[stem][metric] for stem in stems]
         cells = ["" if value is None else f"{value:.2f}" for value in values]
         lines.append(f"| {label} | {' | '.join(cells)} |")
+    tracks = counted(data["tracks"], "track")
     about = (
-        f"{data['tracks']} tracks ({data['duration'] / 60:.1f} min) of `{Path(data['path']).name}`"
-        f", measured by `htdemucs evaluate` {document['versions']['htdemucs']}; "
+        f"{tracks} ({data['duration'] / 60:.1f} min) of `{Path(data['path']).name}`, "
+        f"measured by `htdemucs evaluate` {document['versions']['htdemucs']}; "
         f"shifts {options['shifts']}, overlap {options['overlap']:g}."
     )
     return "\n".join([about, "", *lines])
