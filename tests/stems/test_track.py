@@ -1,4 +1,5 @@
 import os
+from fractions import Fraction
 from itertools import product
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from htdemucs import (
     SeparationError,
     Separator,
 )
-from htdemucs.audio import AudioWriter, SampleCache, resampled_length
+from htdemucs.audio import AudioWriter, SampleCache, read_chapters, resampled_length
 from htdemucs.audio import read as reading
 from htdemucs.events import Progress, Started, Warned, Written
 from htdemucs.stems import separate_file
@@ -392,6 +393,23 @@ def test_tags_travel_with_the_stems(identity, tmp_path):
     found = mutagen.File(path, easy=True)
     assert found["artist"] == ["Jemand"]
     assert "once" in found["title"][0]
+
+
+def test_chapters_travel_to_m4a(identity, tmp_path):
+    chapters = [
+        {"id": n, "start": n, "end": n + 1, "time_base": Fraction(1, 4), "metadata": {"title": t}}
+        for n, t in enumerate(("Eins", "Zw\u00f6i"))
+    ]
+    book = tmp_path / "book.m4b"
+    with AudioWriter(book, 8000, 2, AudioEncoding("m4a"), chapters=chapters) as writer:
+        writer.write(sine(5_000, 8000))
+    for copied in (True, False):
+        options = OutputOptions(AudioEncoding("m4a"), copy_tags=copied)
+        files = files_of(Separator(identity), book, tmp_path / str(copied), options=options)
+        stem = files["once"]
+        titles = [chapter["metadata"]["title"] for chapter in read_chapters(stem)]
+        assert titles == (["Eins", "Zw\u00f6i"] if copied else [])
+        assert read(stem).shape == (2, 5_000)
 
 
 def test_unreadable_tracks_are_audio_errors(identity, tmp_path):

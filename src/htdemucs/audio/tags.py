@@ -128,6 +128,15 @@ def write_tags(
     return True
 
 
+def read_chapters(path: Path) -> list[Any]:
+    """Return the chapters of a file, as FFmpeg has them; none if they cannot be read."""
+    try:
+        with open_audio(path) as (container, _):
+            return list(container.chapters())
+    except Exception:  # as for tags
+        return []
+
+
 def read_fields(path: Path) -> dict[str, str]:
     """Return the first value of each common tag of a file, by its name in Vorbis comments."""
     return {name: values[0] for name, values in read_tags(path).fields.items() if values}

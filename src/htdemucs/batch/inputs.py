@@ -70,29 +70,35 @@ def find_tracks(
 ) -> Iterator[Track | AudioError]:
     """Yield the tracks that the inputs name, each once, in the order of inputs and file names.
 
+    Of a file and links to it, only one is a track: the file itself, if it is among the inputs.
+
     An input is a file, a folder (all files in it that have an audio or video extension,
     recursively, without hidden ones), a pattern such as `album/*.flac`, or a playlist (.m3u,
-    .m3u8). In folders and patterns, files that a manifest lists are left out with a warning. An
-    input that names no track gives an error, and the next input follows.
+    .m3u8). In folders and patterns, files that a manifest lists are left out with a warning, and
+    so are links to missing files. An input that names no track gives an error, and the next input
+    follows.
 
     Args:
         inputs: files, folders, patterns, playlists.
         exclude: output folders; inside a folder, pattern or playlist their files are not tracks.
     """
     excluded = [Path(os.path.realpath(folder)) for folder in exclude]
-    seen: set[str] = set()
+    found: list[Track | AudioError] = []
+    chosen: dict[str, Track] = {}  # by real path
     for name in inputs:
         path = Path(name)
         if not os.path.lexists(path):
             with suppress(RuntimeError):  # ~name, but no user has that name
                 path = path.expanduser()  # a shell does this, but not inside quotes
         for track in _resolve(path, excluded):
+            found.append(track)
             if isinstance(track, Track):
                 real = os.path.realpath(track.location)
-                if real in seen:
-                    continue
-                seen.add(real)
-            yield track
+                first = chosen.setdefault(real, track)
+                if first.path.is_symlink() and not track.path.is_symlink():
+                    chosen[real] = track
+    ids = {id(track) for track in chosen.values()}
+    yield from (track for track in found if isinstance(track, AudioError) or id(track) in ids)
 
 
 def _resolve(path: Path, excluded: list[Path]) -> Iterator[Track | AudioError]:
@@ -130,8 +136,9 @@ def _in_folder(top: Path, excluded: list[Path]) -> Iterator[Track | AudioError]:
         for folder, names in folders
         for path in (folder / name for name in sorted(names))
         if not path.name.startswith(".") and path.suffix.lower() in EXTENSIONS
-        if path.is_file()  # not a device, a pipe or a broken link
+        if path.is_file()  # not a device or a pipe
     ]
+    _warn_of_broken_links(folder / name for folder, names in folders for name in names)
     songs = _without_stems(found, folders)
     yield from (Track(str(path), str(path.parent.relative_to(top))) for path in songs)
     for error in errors:
@@ -139,6 +146,18 @@ def _in_folder(top: Path, excluded: list[Path]) -> Iterator[Track | AudioError]:
     if not songs and not errors:
         content = "only stems that htdemucs wrote" if found else "no audio files"
         yield AudioError(f"{display_path(top)} holds {content}; specify another folder")
+
+
+def _warn_of_broken_links(paths: Iterable[Path]) -> None:
+    audio = (path for path in paths if path.suffix.lower() in EXTENSIONS)
+    if broken := sorted(filter(_is_broken_link, audio)):
+        example = display_path(broken[0])
+        text = f"{counted(len(broken), 'link')} to missing files left out, such as {example}"
+        warnings.warn(text, stacklevel=2)
+
+
+def _is_broken_link(path: Path) -> bool:
+    return path.is_symlink() and not path.exists() and not path.name.startswith(".")
 
 
 def walk(
@@ -168,6 +187,7 @@ def walk(
 def _matching(pattern: Path, excluded: list[Path]) -> Iterator[Track | AudioError]:
     base, matches = _glob(pattern)
     found = [path for path in matches if path.is_file()]
+    _warn_of_broken_links(matches)
     excluded = _below(excluded, base)
     outside = [path for path in found if not _is_inside(path, excluded)]
     folders = {path.parent: None for path in outside}

@@ -26,6 +26,7 @@ from htdemucs.audio import (
     StemFileWriter,
     Tags,
     pad_or_trim,
+    read_chapters,
     read_tags,
     resampled_length,
     write_tags,
@@ -44,7 +45,7 @@ _END: Any = object()
 
 
 class OutputFiles:
-    """The files of a track: their paths, encoding, sample rate, length and tags.
+    """The files of a track: their paths, encoding, sample rate, length, tags and chapters.
 
     Args:
         stems: names of the stems that the network gives.
@@ -65,6 +66,7 @@ class OutputFiles:
     ) -> None:
         self.stems, self.source, self.options = stems, source, options
         self.tags = read_tags(source.path) if options.copy_tags else Tags()
+        self.chapters = read_chapters(source.path) if options.copy_tags else []
         self.encoding = options.encoding_for(source.bit_depth)
         self.paths = options.stem_paths(paths, stems)
         self.sample_rate = self.encoding.stored_rate(
@@ -156,6 +158,7 @@ class _FileEncoders:
                     files.encoding,
                     finish=partial(files.tag, stem=name),
                     temporary=files.temporary_path(path),
+                    chapters=files.chapters,
                 )
                 self._threads[name] = BackgroundThread(MAX_PENDING)
         except BaseException:
