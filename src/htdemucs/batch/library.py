@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, repeat
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePath
 from queue import Queue
 from typing import Any, Literal
 
@@ -36,7 +36,7 @@ from htdemucs.separation import Separator
 from htdemucs.stems import manifest
 from htdemucs.stems.observer import Observer
 from htdemucs.stems.output_options import OutputOptions
-from htdemucs.stems.paths import OutputPaths
+from htdemucs.stems.paths import OutputPaths, fitting_name
 from htdemucs.stems.track import ResumeKey, separate_track
 
 LOG = logging.getLogger(__name__)
@@ -308,7 +308,8 @@ class Library:
         return {name: self._store.location(path) for name, path in stems.items()}
 
     def _output_paths(self, track: Track, folder: Path) -> OutputPaths:
-        return self.options.output_paths(track.path, folder / track.folder, track.duplicate_index)
+        parts = (fitting_name(part, folder) for part in PurePath(track.folder).parts)
+        return self.options.output_paths(track.path, Path(folder, *parts), track.duplicate_index)
 
     def _read_manifest(self, track: Track, paths: OutputPaths) -> manifest.Document | None:
         """Return a track's manifest; None if it does not exist.
