@@ -31,6 +31,7 @@ from htdemucs.audio import (
     resampled_length,
     write_tags,
 )
+from htdemucs.audio.wav_chunks import chunks_of_stems, read_wav_chunks, write_wav_chunks
 from htdemucs.errors import SeparationError
 from htdemucs.fast import use_this_thread_only
 from htdemucs.stems.output_options import RESIDUAL, OutputOptions
@@ -76,6 +77,11 @@ class OutputFiles:
             source.source_length, source.source_sample_rate, self.sample_rate
         )
         self._exclusive = exclusive
+        self._wav_chunks: dict[bytes, bytes] = {}
+        if options.copy_tags and self.encoding.format == "wav":
+            self._wav_chunks = chunks_of_stems(
+                read_wav_chunks(source.path), source.source_sample_rate, self.sample_rate
+            )
 
     def temporary_path(self, path: Path) -> Path | None:
         """Return the name of an unfinished file; None for a random one."""
@@ -86,6 +92,7 @@ class OutputFiles:
 
     def tag(self, encoded: Path, stem: str | None = None) -> None:
         """Write tags, cover art and times to an encoded file."""
+        write_wav_chunks(encoded, self._wav_chunks)
         write_tags(self.tags, encoded, format=self.encoding.format, title_suffix=stem)
         if self.options.keep_times:
             status = self.source.path.stat()
