@@ -32,10 +32,10 @@ def read_wav_chunks(path: Path) -> dict[bytes, bytes]:
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
     riff, _, wave = struct.unpack("<4sI4s", file.read(12))
+    if riff not in (b"RIFF", b"RF64", b"BW64") or wave != b"WAVE":
+        return
     long_size = None
-    while (
-        riff in (b"RIFF", b"RF64", b"BW64") and wave == b"WAVE" and len(head := file.read(8)) == 8
-    ):
+    while len(head := file.read(8)) == 8:
         kind, size = struct.unpack("<4sI", head)
         start = file.tell()
         if kind == b"ds64":
@@ -60,20 +60,28 @@ def chunks_of_stems(
     converted = {}
     for kind, content in chunks.items():
         try:
-            if kind == b"bext":
-                content = _bext(content, source_rate, target_rate)
-            elif source_rate != target_rate and kind == b"iXML":
-                continue
-            elif source_rate != target_rate and kind == b"cue ":
-                content = _with_positions(content, 4, (4, 20), source_rate, target_rate)
-            elif source_rate != target_rate and kind == b"smpl":
-                period = struct.pack("<I", round(1e9 / target_rate))
-                content = content[:8] + period + content[12:]
-                content = _with_positions(content, 36, (8, 12), source_rate, target_rate)
+            if (new := _convert(kind, content, source_rate, target_rate)) is not None:
+                converted[kind] = new
         except struct.error:  # damaged
             continue
-        converted[kind] = content
     return converted
+
+
+def _convert(kind: bytes, content: bytes, source_rate: int, target_rate: int) -> bytes | None:
+    if kind == b"bext":
+        return _bext(content, source_rate, target_rate)
+    if source_rate == target_rate:
+        return content
+    match kind:
+        case b"iXML":
+            return None
+        case b"cue ":
+            return _with_positions(content, 4, (4, 20), source_rate, target_rate)
+        case b"smpl":
+            period = struct.pack("<I", round(1e9 / target_rate))
+            content = content[:8] + period + content[12:]
+            return _with_positions(content, 36, (8, 12), source_rate, target_rate)
+    return content
 
 
 def _bext(content: bytes, source_rate: int, target_rate: int) -> bytes:
