@@ -91,7 +91,7 @@ def test_offline_a_hub_model_says_what_to_copy_where(internet, monkeypatch):
     with pytest.raises(DownloadError) as error:
         load_model("hf://someone/mix", device="cpu")
     by_hand(error, "someone/mix/config.json is not in the hub's cache, and HF_HUB_OFFLINE is set")
-    by_hand(error, "/someone/mix/tree/main or ", "/someone/Demucs-mix/tree/main", "--repo FOLDER")
+    by_hand(error, "/someone/mix/tree/main or ", "/someone/Demucs-mix/tree/main", "repo FOLDER")
 
 
 def test_a_hub_that_fails_leaves_the_files_in_its_cache(internet, originals, model, tmp_path):

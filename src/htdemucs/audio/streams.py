@@ -103,7 +103,7 @@ class AudioPipe:
             if _has_index_at_end(head):
                 raise AudioError(
                     f"{_NAME} is an MP4 file whose index is at its end; separate the file itself, "
-                    "or move its index with: ffmpeg -i FILE -c copy -movflags +faststart FILE2"
+                    "or move its index with FFmpeg (movflags +faststart)"
                 )
             codec = pcm_codec(io.BytesIO(head), 0)
             container = _open(reader, raw, ignore_length=has_unknown_length(head))
