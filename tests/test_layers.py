@@ -12,8 +12,9 @@ import htdemucs
 SOURCE = Path(htdemucs.__file__).parent
 ROOT = SOURCE.parents[1]
 LAYERS = [
-    {"errors", "version", "results", "formats"},
-    {"fsutil", "devices", "environment", "events", "settings"},
+    {"errors", "version", "formats"},
+    {"results", "fsutil", "devices", "environment", "settings"},
+    {"events"},
     {"model", "client"},
     {"weights", "audio", "fast", "export"},
     {"separation"},

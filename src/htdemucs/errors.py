@@ -1,4 +1,7 @@
-"""The errors that this package raises. A message is one line: what is wrong, and what to do."""
+"""The errors that this package raises. A message is one line: what is wrong, and what to do.
+
+Only if a model must be fetched by hand, two indented lines follow: from where, and to where.
+"""
 
 DISK_FULL = "disk-full"  # code of errors because a disk has no space
 
@@ -37,6 +40,10 @@ class DownloadError(HTDemucsError):
     code = "no-model"
 
 
+class FileMissingError(DownloadError):
+    """The hub does not have a file, or does not show it to this user."""
+
+
 class UploadError(HTDemucsError):
     """A model could not be uploaded."""
 
@@ -45,6 +52,10 @@ class AudioError(HTDemucsError):
     """An audio file cannot be read or written."""
 
     code = "no-audio"
+
+
+class TrackBusyError(AudioError):
+    """Another process is separating the same track."""
 
 
 class SeparationError(HTDemucsError):

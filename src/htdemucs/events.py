@@ -70,6 +70,13 @@ class Loaded(Event):
 
 
 @dataclass(frozen=True)
+class Waiting(Event):
+    """Only tracks that other processes are separating are left, and this is one of them."""
+
+    track: str
+
+
+@dataclass(frozen=True)
 class Started(Event):
     """Work on a track begins."""
 

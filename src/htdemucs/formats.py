@@ -47,6 +47,8 @@ class AudioFormat:
         channels: numbers of channels that the encoder accepts.
         sample_rates: in Hz, ascending; empty if any rate is possible.
         bitrates: in kbit/s; empty if the bitrate cannot be chosen.
+        channel_bitrate: the most that the encoder takes for each channel, in kbit/s; None if
+            `bitrates` is its only limit.
         default_bitrate: in kbit/s.
         usual_bitrates: the bitrates to offer in a menu.
         presets: of the encoder's speed; empty if it has none.
@@ -62,6 +64,7 @@ class AudioFormat:
     channels: tuple[int, ...] = (1, 2)
     sample_rates: tuple[int, ...] = ()
     bitrates: range = range(0)
+    channel_bitrate: int | None = None
     default_bitrate: int | None = None
     usual_bitrates: tuple[int, ...] = ()
     presets: range = range(0)
@@ -77,6 +80,13 @@ class AudioFormat:
     def is_lossless(self) -> bool:
         """Whether samples of one of `bit_depths` are stored exactly."""
         return bool(self.bit_depths)
+
+    def bitrates_for(self, channels: int) -> range:
+        """Return the bitrates, in kbit/s, that the encoder takes for this number of channels."""
+        if self.channel_bitrate is None:
+            return self.bitrates
+        highest = min(self.bitrates[-1], self.channel_bitrate * channels)
+        return range(self.bitrates.start, highest + 1)
 
     def nearest_bit_depth(self, bits: int) -> int:
         """Return the lowest depth that holds `bits`, else the highest; lossy formats ignore it."""
@@ -147,6 +157,7 @@ _ROWS = (
         tags="vorbis",
         sample_rates=(48_000,),  # Opus always decodes at this rate
         bitrates=range(16, 511),
+        channel_bitrate=256,
         default_bitrate=192,
         usual_bitrates=(96, 128, 192, 256),
     ),

@@ -136,6 +136,15 @@ def open_locked(path: Path) -> BinaryIO | None:
         file.close()  # it was deleted before it was locked; another process may have a new one
 
 
+def is_locked(path: Path) -> bool:
+    """Whether another process has locked a file with `open_locked`."""
+    try:
+        with path.open("r+b") as file:
+            return not lock(file)
+    except OSError:  # it does not exist, or its file system does not support locks
+        return False
+
+
 def delete_locked(file: BinaryIO, path: Path) -> None:
     """Delete a file from `open_locked`, then close it. (After closing, it might be another's.)
 

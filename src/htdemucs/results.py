@@ -71,3 +71,8 @@ def summary(results: Iterable[TrackResult]) -> dict[str, Any]:
         "duration": sum((r.duration or 0.0 for r in results if r.status == "separated"), 0.0),
         "tracks": [result.to_dict() for result in results],
     }
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 track" or "2 tracks"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

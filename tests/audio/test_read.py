@@ -172,14 +172,14 @@ def test_damaged_packets_are_counted_afresh(tmp_path, noise, store):
     ("content", "words"),
     [
         (b"", "is empty"),
-        (b"hello, this is not audio\n" * 200, "has no audio stream|cannot be read"),
+        (b"hello, this is not audio\n" * 200, "has no audio stream|is text"),
         (bytes(9_000), "cannot be read"),
         (b"RIFF", "cannot be read"),
         (wav_header(44_100), "contains no audio samples"),
         (wav_header(500, bytes(2_000)), "claims a sample rate of 500 Hz"),
         (wav_header(3_000_000, bytes(2_000)), "claims a sample rate of 3000000 Hz"),
         (b"ffconcat version 1.0\nfile b.wav\n", "is a playlist"),
-        (b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:1,\nb.wav\n#EXT-X-ENDLIST\n", "playlist|cannot be"),
+        (b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:1,\nb.wav\n#EXT-X-ENDLIST\n", "playlist|is text"),
     ],
 )
 def test_what_is_not_audio_is_refused_in_one_line(tmp_path, content, words):
@@ -262,3 +262,20 @@ def test_names_that_are_not_unicode(tmp_path, noise, store, load):
     with pytest.raises(AudioError) as caught:
         AudioFile(path)
     str(caught.value).encode()
+
+
+@pytest.mark.parametrize("tag", [b"drms", b"enca"])
+def test_encrypted_files_are_named(tmp_path, noise, store, tag):
+    path = store(tmp_path / "a.m4a", noise(2_000), AudioEncoding("m4a"))
+    data = path.read_bytes()
+    start = data.index(b"mp4a", data.index(b"stsd"))
+    path.write_bytes(data[:start] + tag + data[start + 4 :])
+    with pytest.raises(AudioError, match="is encrypted"):
+        AudioFile(path)
+
+
+@pytest.mark.parametrize("text", ['FILE "a.wav" WAVE\n  TRACK 01 AUDIO\n', "<p>\n\u00e9</p>\n"])
+def test_text_is_named(tmp_path, text):
+    (tmp_path / "album.cue").write_text(text, encoding="utf-8")
+    with pytest.raises(AudioError, match=r"album\.cue is text, such as a list of tracks"):
+        AudioFile(tmp_path / "album.cue")

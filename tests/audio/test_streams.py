@@ -188,3 +188,13 @@ def test_what_is_written_has_a_header_of_unknown_length_and_every_sample(channel
         values = torch.from_numpy(np.frombuffer(data, kind).reshape(-1, channels).T.copy())
         scale = 32768 if depth == 16 else 1
         torch.testing.assert_close(values / scale, waveform, rtol=0, atol=1 / 32768)
+
+
+@pytest.mark.parametrize("sizes", [(1 << 20,), (1, 7, 16)])
+def test_an_mp4_file_with_its_index_at_the_end_is_named(tmp_path, sizes):
+    with AudioWriter(tmp_path / "a.m4a", RATE, 2, AudioEncoding("m4a")) as writer:
+        writer.write(noise(9_000))
+    data = (tmp_path / "a.m4a").read_bytes()
+    assert data.index(b"mdat") < data.index(b"moov")
+    with pytest.raises(AudioError, match=r"index is at its end; .*faststart"):
+        read(data, sizes)

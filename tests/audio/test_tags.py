@@ -40,6 +40,15 @@ FIELDS = {
     "albumsort": ["Album, The"],
     "albumartistsort": ["Others"],
     "composersort": ["Who, The"],
+    "conductor": ["Herbert"],
+    "remixer": ["Mixer"],
+    "catalognumber": ["CAT 001"],
+    "musicbrainz_trackid": ["11111111-2222-3333-4444-555555555555"],
+    "musicbrainz_albumid": ["21111111-2222-3333-4444-555555555555"],
+    "musicbrainz_artistid": ["31111111-2222-3333-4444-555555555555"],
+    "musicbrainz_albumartistid": ["41111111-2222-3333-4444-555555555555"],
+    "musicbrainz_releasegroupid": ["51111111-2222-3333-4444-555555555555"],
+    "musicbrainz_releasetrackid": ["61111111-2222-3333-4444-555555555555"],
 }
 
 
@@ -320,3 +329,30 @@ def test_a_full_disk_is_an_audio_error(tmp_path, encoded, tagged, monkeypatch):
     monkeypatch.setattr("mutagen.flac.resize_bytes", full)
     with pytest.raises(AudioError, match=r"cannot take tags .*No space left"):
         copy_tags(tagged, path, format="flac")
+
+
+@pytest.mark.parametrize("target", FORMATS)
+def test_totals_in_comments_of_their_own_are_kept(tmp_path, encoded, target):
+    source, path = tmp_path / "source.flac", tmp_path / "target"
+    source.write_bytes(encoded["flac"])
+    audio = FLAC(source)
+    audio.tags["tracknumber"], audio.tags["totaltracks"] = ["3"], ["12"]
+    audio.tags["discnumber"], audio.tags["totaldiscs"] = ["1"], ["2"]
+    audio.save()
+    path.write_bytes(encoded[target])
+    assert write_tags(read_tags(source), path, format=target)
+    fields = read_tags(path).fields
+    assert (fields["tracknumber"], fields["discnumber"]) == (["3/12"], ["1/2"])
+
+
+@pytest.mark.parametrize("target", ["mp3", "wav"])
+def test_the_languages_of_comment_and_lyrics_are_kept(tmp_path, encoded, target):
+    source, path = tmp_path / "source.mp3", tmp_path / "target"
+    source.write_bytes(encoded["mp3"])
+    tags = id3.ID3()
+    tags.add(id3.COMM(encoding=3, lang="deu", text=["Schön"]))
+    tags.add(id3.USLT(encoding=3, lang="fra", text="Été"))
+    tags.save(source)
+    path.write_bytes(encoded[target])
+    assert write_tags(read_tags(source), path, format=target)
+    assert read_tags(path).languages == {"comment": "deu", "lyrics": "fra"}

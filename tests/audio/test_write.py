@@ -257,3 +257,31 @@ def test_rf64_headers_are_valid(tmp_path, noise, store, load, monkeypatch):
     path = store(tmp_path / "a.wav", waveform, AudioEncoding())
     assert path.read_bytes()[:4] == b"RF64"
     assert torch.equal(load(path), waveform)
+
+
+LIMITS = [
+    (row.name, channels, rate, bitrate)
+    for row in FORMATS.values()
+    if row.bitrates
+    for channels in (1, 2)
+    for rate in sorted({row.sample_rates[0], row.sample_rates[-1]})
+    for bitrate in (row.bitrates_for(channels)[0], row.bitrates_for(channels)[-1])
+]
+
+
+@pytest.mark.parametrize(("name", "channels", "rate", "bitrate"), LIMITS)
+def test_every_bitrate_of_the_table_can_be_written(
+    tmp_path, noise, store, load, name, channels, rate, bitrate
+):
+    encoding = AudioEncoding(name, bitrate=bitrate, mp3_preset=7)
+    waveform = noise(5_000, channels=channels)
+    assert load(store(tmp_path / "a", waveform, encoding, rate)).shape == waveform.shape
+
+
+def test_a_bitrate_too_high_for_mono_is_refused_in_words(tmp_path, noise, store):
+    opus = AudioEncoding("opus", bitrate=320)
+    store(tmp_path / "a.opus", noise(1_000), opus)
+    words = "opus cannot have 320 kbit/s in mono; choose 16 to 256"
+    with pytest.raises(AudioError, match=words):
+        store(tmp_path / "b.opus", noise(1_000, channels=1), opus)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.opus"]

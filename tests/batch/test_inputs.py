@@ -52,7 +52,9 @@ def test_a_file_that_is_missing_is_an_error(tmp_path):
 def test_urls_are_not_fetched(url):
     for word in (url, Path(url)):
         [error] = found(word)[1]
-        assert "URL; download the file" in error
+        assert error == (
+            f"{url} is a URL, and URLs are not fetched; download the file and specify that"
+        )
 
 
 def test_every_file_is_found_once(tmp_path):
@@ -62,6 +64,17 @@ def test_every_file_is_found_once(tmp_path):
     assert paths == [tmp_path / "b.mp3", tmp_path / "a.mp3"]
 
 
+@pytest.mark.parametrize("order", [("a.mp3", "one.mp3"), ("one.mp3", "a.mp3"), None])
+def test_a_file_comes_before_the_links_to_it(tmp_path, order):
+    """Its stems get the name of the file, though the link is found first."""
+    touch(tmp_path / "one.mp3")
+    (tmp_path / "a.mp3").symlink_to("one.mp3")
+    inputs = [tmp_path / name for name in order] if order else [tmp_path]
+    assert found(*inputs)[0] == [tmp_path / "one.mp3"]
+    assert found(tmp_path / "*.mp3")[0] == [tmp_path / "one.mp3"]
+    assert found(tmp_path / "a.mp3")[0] == [tmp_path / "a.mp3"]
+
+
 def test_links_in_circles_devices_and_dead_links_are_left_out(tmp_path):
     touch(tmp_path / "in" / "a.mp3")
     (tmp_path / "in" / "again").symlink_to(tmp_path / "in")
@@ -69,9 +82,11 @@ def test_links_in_circles_devices_and_dead_links_are_left_out(tmp_path):
     (tmp_path / "in" / "dead.mp3").symlink_to(tmp_path / "nowhere")
     (tmp_path / "in" / "self.mp3").symlink_to(tmp_path / "in" / "self.mp3")
     os.mkfifo(tmp_path / "in" / "pipe.mp3")
-    paths, errors = found(tmp_path / "in")
-    assert [path.name for path in paths] == ["a.mp3"]
-    assert errors == []
+    for words in (tmp_path / "in", tmp_path / "in" / "*.mp3"):
+        with pytest.warns(UserWarning, match=r"2 links to missing files left out, such as .*dead"):
+            paths, errors = found(words)
+        assert [path.name for path in paths] == ["a.mp3"]
+        assert errors == []
 
 
 def test_the_stems_folder_is_left_out(tmp_path):

@@ -9,11 +9,11 @@ import torch
 from htdemucs import AudioEncoding, OutputOptions, Separator
 from htdemucs.audio import SampleCache
 from htdemucs.batch import Library, Track, find_tracks, read_manifest
+from htdemucs.batch import library as library_module
 from htdemucs.environment import CheckpointFiles, checksum
-from htdemucs.events import Finished, Progress, Written
+from htdemucs.events import Finished, Progress, Waiting, Written
 from htdemucs.results import summary
 from htdemucs.stems import manifest, writer
-from htdemucs.stems import track as track_module
 
 
 @pytest.fixture
@@ -296,20 +296,109 @@ def test_nobody_begins_with_a_track_before_its_manifest_is_written(
     assert "another htdemucs" in results[0].error
 
 
+def before_locking(monkeypatch, call):
+    """Make a call just before the next cache is locked."""
+    open_cache = SampleCache.open
+
+    def late(*arguments):
+        monkeypatch.setattr(SampleCache, "open", open_cache)
+        call()
+        return open_cache(*arguments)
+
+    monkeypatch.setattr(SampleCache, "open", late)
+
+
+def test_a_track_that_another_process_has_just_finished_is_skipped(
+    separator, song, tmp_path, monkeypatch
+):
+    lib, other = Library(tmp_path / "out"), Library(tmp_path / "out")
+    track = lib.assign_output(Track(str(song)))
+    before_locking(monkeypatch, lambda: other.separate(track, separator))
+    assert lib.separate(track, separator).status == "skipped"
+    assert not lib.output_paths_for(track).cache_file.exists()
+
+
+def busy_track(out, song):
+    """Return the cache of a track, locked as by another process."""
+    lib = Library(out)
+    paths = lib.output_paths_for(lib.assign_output(Track(str(song))))
+    return SampleCache.open(paths.cache_file, 8, "other")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_track_that_another_process_separates_comes_last(
+    separator, song, tmp_path, write_song, threads
+):
+    """The other process finishes it while this one separates the rest."""
+    write_song(song.parent / "two.wav", 4)
+    cache, events = busy_track(tmp_path / "out", song), []
+
+    def finish(event):
+        events.append(event)
+        if isinstance(event, Finished) and not cache._file.closed:
+            cache.close()
+            separate(Library(tmp_path / "out"), separator, song)
+
+    library = Library(tmp_path / "out")
+    results = list(library.separate_all(find_tracks([song.parent]), [separator] * threads, finish))
+    assert [(Path(r.track).name, r.status) for r in results] == [
+        ("two.wav", "separated"),
+        ("song.flac", "skipped"),
+    ]
+    assert not any(isinstance(event, Waiting) for event in events)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_last_track_is_waited_for(separator, song, tmp_path, monkeypatch, threads, finished):
+    """The other process finishes the track, or is killed and leaves it."""
+    cache, events = busy_track(tmp_path / "out", song), []
+
+    def sleep(_):
+        assert [type(event) for event in events] == [Waiting]
+        cache.close()
+        if finished:
+            separate(Library(tmp_path / "out"), separator, song)
+
+    monkeypatch.setattr(library_module.time, "sleep", sleep)
+    library = Library(tmp_path / "out")
+    tracks = find_tracks([song])
+    [result] = library.separate_all(tracks, [separator] * threads, events.append)
+    assert result.status == ("skipped" if finished else "separated")
+
+
+def test_another_track_of_the_same_name_gets_another_folder_though_it_was_busy(
+    separator, song, tmp_path, monkeypatch, write_song
+):
+    other = write_song(tmp_path / "other" / song.name, 7)
+    cache = busy_track(tmp_path / "out", song)
+
+    def sleep(_):
+        cache.close()
+        separate(Library(tmp_path / "out"), separator, song)
+
+    monkeypatch.setattr(library_module.time, "sleep", sleep)
+    [result] = Library(tmp_path / "out").separate_all(find_tracks([other]), [separator])
+    assert result.status == "separated"
+    assert Path(result.manifest).parent.name == "song (2)"
+
+
+def test_a_worker_waits_for_a_track_if_asked(separator, song, tmp_path, monkeypatch):
+    cache = busy_track(tmp_path / "out", song)
+    lib = Library(tmp_path / "out")
+    track = lib.assign_output(Track(str(song)))
+    assert "another htdemucs" in lib.separate(track, separator).error
+    monkeypatch.setattr(library_module.time, "sleep", lambda _: cache.close())
+    assert lib.separate(track, separator, wait=True).status == "separated"
+
+
 def test_what_another_process_finished_meanwhile_stays_in_the_manifest(
     separator, song, tmp_path, monkeypatch
 ):
     lib = Library(tmp_path / "out", OutputOptions(AudioEncoding("mp3")))
     other = Library(tmp_path / "out")
-    track, measure, results = lib.assign_output(Track(str(song))), track_module.measure, []
-
-    def slow(blocks):
-        if not results:
-            results.append(None)
-            results[0] = other.separate(track, separator)
-        return measure(blocks)
-
-    monkeypatch.setattr(track_module, "measure", slow)
+    track, results = lib.assign_output(Track(str(song))), []
+    before_locking(monkeypatch, lambda: results.append(other.separate(track, separator)))
     assert lib.separate(track, separator).status == "separated"
     assert results[0].status == "separated"
     assert lib.separate(track, separator).status == "skipped"

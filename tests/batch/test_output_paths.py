@@ -1,11 +1,13 @@
 """The place of each track in the output folder."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from htdemucs import Separator
-from htdemucs.batch import Library, Track
+from htdemucs.batch import Library, Track, read_manifest
 
 
 @pytest.fixture
@@ -87,3 +89,50 @@ def test_a_track_called_like_a_copy_has_a_place_of_its_own(separator, tmp_path, 
     paths = [write_song(tmp_path / name, seed) for seed, name in enumerate(names)]
     folders = [Path(separate(library, separator, path).manifest).parent.name for path in paths]
     assert folders == ["song", "song (2)", "song (3)"]
+
+
+@pytest.fixture
+def fat(tmp_path, monkeypatch):
+    """Make all folders below tmp_path/out refuse the names that FAT and NTFS refuse."""
+    mkdir, out = os.mkdir, tmp_path / "out"
+    out.mkdir()
+
+    def refuse(path, *arguments, **options):
+        path = Path(path)
+        unfit = set(path.name) & set('<>:"\\|?*') or path.name.rstrip(" .") != path.name
+        if path.is_relative_to(out) and (unfit or path.name.lower() in ("con", "nul")):
+            raise OSError(errno.EINVAL, "Invalid argument", str(path))
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "expected"),
+    [
+        ("", "a:b?.wav", "a_b_"),
+        ("", "con.wav", "_con"),
+        ("x. /<y>", "What?.flac", "x/_y_/What_"),
+        ("", "usual.wav", "usual"),
+    ],
+)
+def test_names_that_the_file_system_refuses_are_made_fit(
+    separator, tmp_path, write_song, fat, folder, name, expected
+):
+    song = write_song(tmp_path / "music" / name)
+    result = separate(Library(fat), separator, song, folder)
+    assert result.error is None
+    assert Path(result.manifest) == fat / expected / "htdemucs.json"
+    assert read_manifest(Path(result.manifest))["source"]["path"] == str(song)
+    assert separate(Library(fat), separator, song, folder).status == "skipped"
+    other = write_song(tmp_path / "music" / "two" / name.translate(str.maketrans(":?", "__")), 2)
+    assert separate(Library(fat), separator, other, folder).status == "separated"
+    assert not list(fat.rglob(".htdemucs-*"))
+
+
+def test_other_file_systems_keep_unusual_names(separator, tmp_path, write_song):
+    song = write_song(tmp_path / "music" / "a:b?.wav")
+    result = separate(Library(tmp_path / "out"), separator, song, "c:d")
+    assert Path(result.manifest).parent == tmp_path / "out" / "c:d" / "a:b?"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["music", "out"]

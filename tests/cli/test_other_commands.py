@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from htdemucs import Bag, HTDemucs, load_model
@@ -93,6 +94,20 @@ def test_convert_writes_a_bag_to_a_folder_only(run, model_folder, tmp_path):
     assert loaded.weights.tolist() == [[1, 0, 1, 0], [0, 1, 0, 1]]
     refused = run("convert", bag, tmp_path / "bag.safetensors")
     assert refused.exit_code == 1
+
+
+@pytest.mark.parametrize("name", ["x.th", "x.onnx", "X.PT", "x.ckpt", "x.yaml"])
+def test_convert_refuses_files_that_it_does_not_write(run, tmp_path, name):
+    result = run("convert", "mini", tmp_path / name)
+    assert result.exit_code == 2
+    assert "must be a folder or end in .safetensors" in result.stderr
+    assert ("htdemucs export" in result.stderr) == (name == "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_convert_takes_folders_with_a_dot(run, model_folder, tmp_path):
+    assert run("convert", model_folder, tmp_path / "model-1.2").exit_code == 0
+    assert (tmp_path / "model-1.2" / "config.json").is_file()
 
 
 def test_help_and_version_name_every_command(run):

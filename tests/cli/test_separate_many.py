@@ -55,6 +55,19 @@ def test_an_album_in_its_folders(run, model_folder, album, tmp_path):
     assert "4 skipped" in again.stderr
 
 
+def test_a_file_that_may_not_be_read_fails_alone(run, model_folder, album, tmp_path, monkeypatch):
+    closed, access = album / "one.flac", os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: str(path) != str(closed) and access(path, mode)
+    )
+    words = [closed, "~nosuchuser/song.wav", album / "two.wav"]
+    result = run("separate", *words, "-n", model_folder, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert f"error: {closed} cannot be opened: no permission to read it" in result.stderr
+    assert "error: ~nosuchuser/song.wav does not exist" in result.stderr
+    assert "3 tracks: 1 separated, 2 failed" in result.stderr
+
+
 def test_stems_inside_the_album_are_no_tracks(run, model_folder, album):
     for expected in ("4 separated", "4 skipped"):
         result = run("separate", album, "-n", model_folder, "-o", album / "stems")

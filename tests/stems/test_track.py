@@ -1,6 +1,8 @@
 import contextlib
 import io
 import os
+import struct
+from fractions import Fraction
 from itertools import product
 from pathlib import Path
 
@@ -16,8 +18,9 @@ from htdemucs import (
     SeparationError,
     Separator,
 )
-from htdemucs.audio import AudioWriter, SampleCache, resampled_length
+from htdemucs.audio import AudioWriter, SampleCache, read_chapters, resampled_length
 from htdemucs.audio import read as reading
+from htdemucs.audio.wav_chunks import read_wav_chunks, write_wav_chunks
 from htdemucs.events import Progress, ProgressBar, Started, Warned, Written
 from htdemucs.stems import separate_file
 from htdemucs.stems.track import ResumeKey, separate_track
@@ -290,6 +293,32 @@ def test_every_format(identity, tmp_path, file_format):
     assert snr(waveform[:, 4000:-4000], back[:, 4000:-4000]) > 15
 
 
+@pytest.mark.parametrize(
+    ("file_format", "rate", "asked", "stored"),
+    [
+        ("opus", 44_100, None, 48_000),
+        ("mp3", 96_000, None, 48_000),
+        ("mp3", 44_100, 50_000, 48_000),
+        ("m4a", 11_025, 10_000, 11_025),
+        ("ogg", 11_025, None, 11_025),
+    ],
+)
+@pytest.mark.parametrize("residual", ["none", "write"])
+def test_the_result_has_rate_and_length_of_the_files(
+    identity, tmp_path, file_format, rate, asked, stored, residual
+):
+    track = write(tmp_path / "song.flac", sine(9_999, rate), rate, AudioEncoding("flac"))
+    options = OutputOptions(AudioEncoding(file_format), sample_rate=asked, residual=residual)
+    result = separate_file(Separator(identity), track, tmp_path, options=options)
+    for path in result.files.values():
+        stem = AudioFile(path)
+        length = sum(block.shape[-1] for block in stem)
+        assert (stem.source_sample_rate, length) == (result.sample_rate, result.length)
+    assert result.sample_rate == stored
+    assert result.duration == result.length / stored
+    assert result.source_length == 9_999
+
+
 def test_progress_reaches_the_end(identity, tmp_path):
     track = write(tmp_path / "song.wav", sine(2500))
     events = []
@@ -385,6 +414,83 @@ def test_tags_travel_with_the_stems(identity, tmp_path):
     found = mutagen.File(path, easy=True)
     assert found["artist"] == ["Jemand"]
     assert "once" in found["title"][0]
+
+
+def test_chapters_travel_to_m4a(identity, tmp_path):
+    chapters = [
+        {"id": n, "start": n, "end": n + 1, "time_base": Fraction(1, 4), "metadata": {"title": t}}
+        for n, t in enumerate(("Eins", "Zw\u00f6i"))
+    ]
+    book = tmp_path / "book.m4b"
+    with AudioWriter(book, 8000, 2, AudioEncoding("m4a"), chapters=chapters) as writer:
+        writer.write(sine(5_000, 8000))
+    for copied in (True, False):
+        options = OutputOptions(AudioEncoding("m4a"), copy_tags=copied)
+        files = files_of(Separator(identity), book, tmp_path / str(copied), options=options)
+        stem = files["once"]
+        titles = [chapter["metadata"]["title"] for chapter in read_chapters(stem)]
+        assert titles == (["Eins", "Zw\u00f6i"] if copied else [])
+        assert read(stem).shape == (2, 5_000)
+
+
+def wav_with_chunks(path, rate):
+    """Write a WAV file that begins an hour after midnight, with a marker and a loop."""
+    write(path, sine(5_001, rate), rate, AudioEncoding())
+    head = struct.pack("<256s32s32s10s8sQH", b"Take 7", b"DAW", b"", b"", b"", 3600 * rate, 2)
+    chunks = {
+        b"bext": head
+        + b"\1" * 64
+        + struct.pack("<5h", -14, 3, -1, -9, -10)
+        + bytes(180)
+        + b"A=PCM",
+        b"iXML": b"<BWFXML><TAKE>7</TAKE></BWFXML>",
+        b"cue ": struct.pack("<I" + "II4sIII", 1, 1, 100, b"data", 0, 0, 100),
+        b"LIST": b"adtllabl" + struct.pack("<II", 9, 1) + b"Hook\0\0",
+        b"smpl": struct.pack("<9I6I", 0, 0, 125_000, 60, 0, 0, 0, 1, 0, 0, 0, 80, 240, 0, 0),
+        b"acid": struct.pack("<IHHfIHHf", 0, 60, 0, 0, 4, 4, 4, 120),
+    }
+    write_wav_chunks(path, chunks)
+    assert read_wav_chunks(path) == chunks
+    return chunks
+
+
+@pytest.mark.parametrize("bit_depth", [16, 24])
+def test_wav_stems_keep_their_place_in_audio_editors(identity, tmp_path, bit_depth):
+    track = tmp_path / "song.wav"
+    chunks = wav_with_chunks(track, 8000)
+    options = OutputOptions(AudioEncoding(bit_depth=bit_depth))
+    for path in files_of(Separator(identity), track, tmp_path, options=options).values():
+        copied = read_wav_chunks(path)
+        assert copied.keys() == chunks.keys()
+        assert {k: v for k, v in copied.items() if k != b"bext"} == {
+            k: v for k, v in chunks.items() if k != b"bext"
+        }
+        time, version, umid = struct.unpack_from("<QH64s", copied[b"bext"], 338)
+        assert (time, version, umid) == (3600 * 8000, 2, bytes(64))
+        assert copied[b"bext"][412:422] == b"\xff\x7f" * 5  # the loudness of another sound
+        assert copied[b"bext"][:338] + copied[b"bext"][422:] == (
+            chunks[b"bext"][:338] + chunks[b"bext"][422:]
+        )
+        assert path.stat().st_size == struct.unpack("<I", path.read_bytes()[4:8])[0] + 8
+        assert read(path).shape == (2, 5_001)
+
+
+def test_positions_follow_the_sample_rate(identity, tmp_path):
+    wav_with_chunks(tmp_path / "song.wav", 8000)
+    options = OutputOptions(sample_rate=16_000)
+    path = files_of(Separator(identity), tmp_path / "song.wav", tmp_path, options=options)["once"]
+    copied = read_wav_chunks(path)
+    assert struct.unpack_from("<Q", copied[b"bext"], 338) == (3600 * 16_000,)
+    assert struct.unpack("<IIIIIII", copied[b"cue "])[2::4] == (200, 200)
+    assert struct.unpack("<15I", copied[b"smpl"])[2::9] == (62_500, 160)
+    assert b"iXML" not in copied
+
+
+def test_other_formats_and_stems_without_tags_have_no_chunks(identity, tmp_path):
+    wav_with_chunks(tmp_path / "song.wav", 8000)
+    for options in (OutputOptions(AudioEncoding("flac")), OutputOptions(copy_tags=False)):
+        files = files_of(Separator(identity), tmp_path / "song.wav", tmp_path, options=options)
+        assert read_wav_chunks(files["once"]) == {}
 
 
 def test_unreadable_tracks_are_audio_errors(identity, tmp_path):

@@ -225,3 +225,12 @@ def one_line(error: pytest.ExceptionInfo[Any], *words: str) -> str:
     assert len(message.splitlines()) == 1
     assert all(word in message for word in words), message
     return message
+
+
+def by_hand(error: pytest.ExceptionInfo[Any], *words: str) -> str:
+    """Return the error's message: what failed, then from where and to where to copy a file."""
+    first, *others = str(error.value).splitlines()
+    assert "-n mini works without a download" in first
+    assert [line[:2] for line in others] == ["  ", "  "]
+    assert all(word in str(error.value) for word in words), str(error.value)
+    return str(error.value)

@@ -15,7 +15,7 @@ from huggingface_hub import close_session, get_session
 from huggingface_hub import constants as hub_settings
 
 from htdemucs import CheckpointError, HTDemucs
-from htdemucs.weights import demucs_format
+from htdemucs.weights import demucs_format, download
 from weights.checkpoints import package, save_safetensors, save_th, tiny
 from weights.fake_hub import FakeHub, running
 
@@ -119,4 +119,5 @@ def internet(caches, hub_client, monkeypatch) -> Iterator[FakeHub]:
         impatient = SimpleNamespace(**vars(time) | {"sleep": lambda _: None})
         for module in ("utils._http", "file_download"):
             monkeypatch.setattr(f"huggingface_hub.{module}.time", impatient)
+        monkeypatch.setattr(download, "RETRY_SECONDS", (0, 0))
         yield server

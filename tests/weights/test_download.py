@@ -4,17 +4,19 @@ import contextlib
 import hashlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 
 import pytest
+from huggingface_hub import close_session
 from huggingface_hub import constants as hub_settings
 
 from htdemucs import Bag, CheckpointError, DownloadError, HTDemucs, load_model
 from htdemucs.events import Downloading, Loaded, Loading
-from htdemucs.weights import registry
-from weights.checkpoints import assert_same, one_line, save_safetensors, tiny
+from htdemucs.weights import download, registry
+from weights.checkpoints import assert_same, by_hand, one_line, save_safetensors, tiny
 
 SIGNATURE = "955717e8"
 FT = ["f7e0c4bc", "d12395a8", "92cfc3b6", "04573f0d"]
@@ -117,7 +119,7 @@ def test_a_hub_that_fails_comes_last(on_legacy, requests, internet, originals, m
     internet.faults["/resolve/"] = 500
     outcome = contextlib.nullcontext()
     if on_legacy < len(FT):
-        outcome = pytest.raises(DownloadError, match=rf"copy {FT[1]}\.safetensors")
+        outcome = pytest.raises(DownloadError, match=rf"/{FT[1]}\.safetensors or ")
     with outcome:
         assert len(load("htdemucs_ft").members) == 4
     paths = {path.rpartition("/")[2] for _, path, _ in internet.log if "/resolve/" in path}
@@ -146,7 +148,7 @@ def test_a_download_with_a_wrong_checksum_is_deleted(legacy, caches):
     legacy.faults[".th"] = "wrong"
     with pytest.raises(DownloadError) as error:
         load()
-    one_line(error, "checksum", "try again")
+    by_hand(error, "checksum", "try again")
     assert [p for p in caches["HTDEMUCS_CACHE"].iterdir() if p.suffix != ".lock"] == []
 
 
@@ -156,7 +158,7 @@ def test_an_interrupted_download_resumes(fault, legacy, model, caches, originals
     legacy.faults[".th"] = "cut"
     with pytest.raises(DownloadError) as error:
         load()
-    one_line(error, f"broke after {size // 2} of {size} bytes", "try again")
+    by_hand(error, f"broke after {size // 2} of {size} bytes", "try again")
     assert [p.suffix for p in caches["HTDEMUCS_CACHE"].glob(f"{SIGNATURE}*[!k]")] == [".part"]
     legacy.faults = {} if fault == "cut" else {".th": fault}
     legacy.log.clear()
@@ -171,7 +173,8 @@ def test_every_byte_from_the_hub_is_reported(hub, model, originals, capfd):
     assert_same(load(on_progress=events.append), model)
     size = originals["safetensors"].stat().st_size
     assert (events[0], events[-1]) == (Loading("htdemucs"), Loaded("htdemucs", "cpu"))
-    assert {(type(e), e.file, e.total) for e in events[1:-1]} == {
+    assert events[1] == Downloading(f"{SIGNATURE}.safetensors", 0, None)  # the hub is asked
+    assert {(type(e), e.file, e.total) for e in events[2:-1]} == {
         (Downloading, f"{SIGNATURE}.safetensors", size)
     }
     assert events[-2].done == size
@@ -189,7 +192,7 @@ def test_a_resumed_download_is_reported_from_where_it_resumes(legacy, originals)
     legacy.faults.clear()
     events = []
     load(on_progress=events.append)
-    arrived = [event for event in events if isinstance(event, Downloading)]
+    arrived = [event for event in events if isinstance(event, Downloading) and event.total]
     assert {(e.file, e.total) for e in arrived} == {(legacy_name(legacy), size)}
     assert size // 2 < arrived[0].done <= arrived[-1].done == size
 
@@ -238,7 +241,11 @@ def test_a_failed_download_says_what_to_copy_where(fault, internet, caches):
         internet.faults["/"] = fault
     with pytest.raises(DownloadError) as error:
         load()
-    one_line(error, f"copy {SIGNATURE}.safetensors", ".th to " + str(caches["HTDEMUCS_CACHE"]))
+    address = f"{internet.address}/adefossez/HTDemucs/resolve/main/{SIGNATURE}.safetensors"
+    message = by_hand(error, f"  download {address} or ", f"  into {caches['HTDEMUCS_CACHE']}, ")
+    if isinstance(fault, int):
+        assert f"127.0.0.1 answered {fault} (" in message
+        assert f"the server answered {fault} (" in message  # the legacy root
 
 
 @pytest.mark.parametrize("root", ["nonsense", "http://[", "file:///nowhere"])
@@ -246,23 +253,22 @@ def test_a_legacy_root_that_is_no_url_is_named(root, internet, monkeypatch):
     monkeypatch.setenv("HTDEMUCS_LEGACY_ROOT", root)
     with pytest.raises(DownloadError) as error:
         load()
-    one_line(error, root)
+    by_hand(error, root)
 
 
 def test_a_cache_that_cannot_be_written_is_reported_in_one_line(legacy, caches):
     caches["HTDEMUCS_CACHE"].write_text("in the way")
     with pytest.raises(DownloadError) as error:
         load()
-    one_line(error, "exists")
+    by_hand(error, "exists")
 
 
 def test_offline_says_what_to_copy_where(hub, legacy, caches, monkeypatch):
     monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", True)
     with pytest.raises(DownloadError) as error:
         load()
-    names = f"copy {SIGNATURE}.safetensors or {legacy_name(legacy)} to "
-    one_line(error, names + str(caches["HTDEMUCS_CACHE"]))
-    assert "inside this package, mini" in str(error.value)  # suggested, never substituted
+    by_hand(error, "HF_HUB_OFFLINE", f"/{SIGNATURE}.safetensors or http", legacy_name(legacy))
+    assert f"  into {caches['HTDEMUCS_CACHE']}, " in str(error.value)
     assert hub.log == []
 
 
@@ -346,10 +352,10 @@ def test_offline_a_damaged_file_in_the_hub_s_cache_is_named(damage, cached, monk
     monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", True)
     with pytest.raises(DownloadError) as error:
         load()
-    one_line(error, f"{cached[0]} is damaged", "without the network")
+    by_hand(error, f"{cached[0]} is damaged", "without the network")
     with pytest.raises(DownloadError) as error:
         HTDemucs.from_pretrained("htdemucs", local_files_only=True)
-    one_line(error, f"{cached[0]} is damaged", "without the network")
+    by_hand(error, f"{cached[0]} is damaged", "without the network")
 
 
 def test_offline_another_file_is_used_where_that_of_the_hub_s_cache_is_damaged(
@@ -400,6 +406,121 @@ def test_a_download_that_was_killed_leaves_nothing_after_the_next_one(hub, cache
     assert [path.name for path in blob.parent.iterdir()] == [blob.name]
 
 
+@pytest.mark.parametrize("cache", ["HTDEMUCS_CACHE", "XDG_CACHE_HOME"])
+def test_a_damaged_file_is_replaced_though_our_own_cache_is_unusable(
+    cache, cached, hub, model, caches, monkeypatch
+):
+    if cache == "XDG_CACHE_HOME":
+        monkeypatch.delenv("HTDEMUCS_CACHE")
+    caches[cache].write_text("in the way")
+    one_bit(cached[0])
+    assert_same(load(), model)
+    assert hub.downloads() == [f"{SIGNATURE}.safetensors"]
+
+
+def test_a_damaged_file_that_cannot_be_replaced_is_named_with_the_folder(cached, hub, caches):
+    one_bit(cached[0])
+    locks = caches["HF_HOME"] / "hub" / ".locks"
+    shutil.rmtree(locks)
+    locks.write_text("in the way, as in a folder that cannot be written")
+    with pytest.raises(DownloadError) as error:
+        load()
+    by_hand(error, f"{cached[0]} is damaged, and was not replaced: {locks}")
+
+
+def test_a_snapshot_copied_without_links_is_checked_by_its_size(cached, hub, model):
+    blob, path = cached
+    content = blob.read_bytes()
+    shutil.rmtree(blob.parent)
+    path.unlink()
+    path.write_bytes(content)
+    assert_same(load(), model)
+    assert hub.log == []
+    path.write_bytes(content[:-100])
+    assert_same(load(), model)
+    assert hub.downloads() == [f"{SIGNATURE}.safetensors"]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"\0" * 40, b"gh" * 20])
+def test_a_damaged_name_of_a_commit_heals(content, cached, model):
+    refs = cached[0].parents[1] / "refs" / "main"
+    good = refs.read_bytes()
+    refs.write_bytes(content)
+    assert_same(load(), model)
+    assert refs.read_bytes() == good
+
+
+@pytest.mark.parametrize("fault", [401, 403, 404, 429, 500, 503])
+def test_a_hub_that_fails_is_named_with_its_status(fault, hub, monkeypatch):
+    hub.faults["/resolve/"] = fault
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", None)  # it would try again and again
+    with pytest.raises(DownloadError) as error:
+        load()
+    by_hand(error, f"{SIGNATURE}.safetensors: 127.0.0.1 answered {fault} (")
+
+
+def test_a_hub_that_is_busy_for_a_moment_is_asked_again(hub, model, monkeypatch):
+    hub.faults["/resolve/"] = 503
+    monkeypatch.setattr(download, "RETRY_SECONDS", (0, 1))
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: seconds and hub.faults.clear())
+    assert_same(load(), model)
+    assert hub.downloads() == [f"{SIGNATURE}.safetensors"]
+
+
+@pytest.fixture
+def unreachable(caches, monkeypatch):
+    """Return a function that makes the hub's client use an address, and perhaps a proxy."""
+
+    def configure(address, **environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(hub_settings, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(hub_settings, "ENDPOINT", address)
+        monkeypatch.setattr(hub_settings, "HF_HUB_ETAG_TIMEOUT", 0.1)
+        monkeypatch.setenv("HTDEMUCS_LEGACY_ROOT", "nowhere")
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", None)
+        close_session()  # a new one reads the environment
+
+    yield configure
+    close_session()
+
+
+def test_a_proxy_that_is_dead_is_named_without_its_password(unreachable):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    unreachable("http://hub.example", HTTP_PROXY=f"http://user:secret@127.0.0.1:{port}")
+    with pytest.raises(DownloadError) as error:
+        load()
+    proxy = f"http://127.0.0.1:{port}"
+    message = by_hand(error, f"cannot reach hub.example through the proxy {proxy} (")
+    assert "refused" in message
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize("by_proxy", [False, True])
+def test_a_hub_that_never_answers_is_given_up_soon(by_proxy, unreachable):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        if by_proxy:
+            unreachable("http://hub.example", HTTP_PROXY=address)
+        else:
+            unreachable(address)
+        events = []
+        with pytest.raises(DownloadError) as error:
+            load(on_progress=events.append)
+    by_hand(error, "(no answer within 0.1 s)", address.removeprefix("http://") if by_proxy else "")
+    assert events == [Loading("htdemucs"), Downloading(f"{SIGNATURE}.safetensors", 0, None)]
+
+
+def test_the_size_is_stated_before_the_download(hub, originals, caplog):
+    caplog.set_level("INFO", "htdemucs")
+    load()
+    size = originals["safetensors"].stat().st_size / 1e6
+    assert f"{SIGNATURE}.safetensors has {size:.1f} MB" in caplog.messages
+
+
 IN_A_PROCESS_OF_ITS_OWN = """
 import importlib, os
 import huggingface_hub.constants
@@ -426,9 +547,10 @@ def test_the_environment_is_respected(hub, caches, tmp_path):
         text=True,
         check=True,
     )
-    online, offline, missing = done.stdout.splitlines()
+    online, offline, *missing = done.stdout.splitlines()
     assert online == offline == "('drums', 'bass', 'other', 'vocals')"
     assert hub.downloads() == [f"{SIGNATURE}.safetensors"]
     assert list((tmp_path / "home" / "hub").rglob(f"{SIGNATURE}.safetensors"))
-    names = "copy 5c90dfd2.safetensors or 5c90dfd2-34c22ccb.th to "
-    assert names + str(caches["HTDEMUCS_CACHE"]) in missing
+    assert "-n mini works without a download" in missing[0]
+    assert missing[1].endswith("/5c90dfd2-34c22ccb.th")
+    assert missing[2].startswith(f"  into {caches['HTDEMUCS_CACHE']},")

@@ -24,7 +24,7 @@ from htdemucs import (
 from htdemucs.audio import AudioWriter
 from htdemucs.evaluation import EvaluationOptions, evaluate
 from htdemucs.evaluation.json_report import write_document
-from weights.checkpoints import assert_same, one_line, save_safetensors, tiny, write_bag
+from weights.checkpoints import assert_same, by_hand, one_line, save_safetensors, tiny, write_bag
 from weights.fake_hub import TOKEN
 
 # The client's own, on its way to a store of large files.
@@ -130,7 +130,7 @@ def test_the_network_is_used_only_where_allowed(internet, model, tmp_path):
     for name in ("someone/my-model", "htdemucs"):
         with pytest.raises(DownloadError) as error:
             HTDemucs.from_pretrained(name, local_files_only=True, cache_dir=folder)
-        one_line(error)
+        by_hand(error)
     assert internet.log == []
     HTDemucs.from_pretrained("someone/my-model", cache_dir=folder)
     assert list(folder.rglob("model.safetensors"))
@@ -243,7 +243,7 @@ def test_scores_are_those_of_an_evaluation(tmp_path, monkeypatch):
     model.save_pretrained(tmp_path / "mine", scores=tmp_path / "scores.json")
     text = card(tmp_path / "mine")
     document = json.loads((tmp_path / "scores.json").read_text())
-    assert "1 tracks (0.0 min) of `music`" in text
+    assert "1 track (0.0 min) of `music`" in text
     assert str(tmp_path) not in text
     assert "| dB | drums | bass | other | vocals | all |" in text
     assert f"| {document['mean']['drums']['nsdr']:.2f} |" in text

@@ -4,7 +4,7 @@ import pytest
 from huggingface_hub import constants as hub_settings
 
 from htdemucs import Bag, CheckpointError, DownloadError, ModelNotFoundError, load_model, save_model
-from weights.checkpoints import assert_same, one_line, save_safetensors, write_bag
+from weights.checkpoints import assert_same, by_hand, one_line, save_safetensors, write_bag
 
 
 @pytest.mark.parametrize(("name", "repository"), [("htdemucs", "HTDemucs"), ("mix", "Demucs-mix")])
@@ -66,3 +66,38 @@ def test_a_hub_bag_must_not_name_paths(signature, internet, tmp_path):
     with pytest.raises(CheckpointError, match="not a signature"):
         load_model("hf://someone/mix", device="cpu")
     assert internet.downloads() == ["mix.yaml"]
+
+
+@pytest.mark.parametrize("fault", [429, 500, 503])
+def test_a_hub_that_fails_is_asked_for_one_file_only(fault, internet):
+    internet.faults["/resolve/"] = fault
+    with pytest.raises(DownloadError) as error:
+        load_model("hf://someone/mix", device="cpu")
+    folder = f"{internet.address}/someone/mix/tree/main"
+    by_hand(error, f"127.0.0.1 answered {fault} (", f"  download all files from {folder} or ")
+    assert {path.rpartition("/")[2] for _, path, _ in internet.log} == {"mix.yaml"}
+
+
+@pytest.mark.parametrize("fault", [401, 403, 404])
+def test_a_hub_that_refuses_is_named_with_its_status(fault, internet):
+    internet.faults["/resolve/"] = fault
+    with pytest.raises(DownloadError) as error:
+        load_model("hf://someone/mix", device="cpu")
+    one_line(error, f"someone/mix/config.json: 127.0.0.1 answered {fault} (")
+
+
+def test_offline_a_hub_model_says_what_to_copy_where(internet, monkeypatch):
+    monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DownloadError) as error:
+        load_model("hf://someone/mix", device="cpu")
+    by_hand(error, "someone/mix/config.json is not in the hub's cache, and HF_HUB_OFFLINE is set")
+    by_hand(error, "/someone/mix/tree/main or ", "/someone/Demucs-mix/tree/main", "repo FOLDER")
+
+
+def test_a_hub_that_fails_leaves_the_files_in_its_cache(internet, originals, model, tmp_path):
+    bag = write_bag(tmp_path / "b.yaml", models=["0a"])
+    files = {"mix.yaml": bag.read_bytes(), "0a.safetensors": originals["safetensors"].read_bytes()}
+    internet.on_hub("someone/Demucs-mix", files)
+    assert_same(load_model("hf://someone/mix", device="cpu"), model)
+    internet.faults["/resolve/"] = 503
+    assert_same(load_model("hf://someone/mix", device="cpu"), model)

@@ -14,7 +14,7 @@ from htdemucs.audio.sample_cache import SampleCache
 from htdemucs.audio.soundcard import SoundCard, list_devices
 from htdemucs.audio.stem_mp4 import StemFileWriter
 from htdemucs.audio.streams import AudioPipe, PipeWriter, RawFormat
-from htdemucs.audio.tags import Tags, read_tags, write_tags
+from htdemucs.audio.tags import Tags, read_chapters, read_tags, write_tags
 from htdemucs.audio.write import AudioWriter
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Tags",
     "list_devices",
     "pad_or_trim",
+    "read_chapters",
     "read_tags",
     "reblock",
     "resampled_length",

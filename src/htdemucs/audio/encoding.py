@@ -20,7 +20,7 @@ class AudioEncoding:
     - flac: 16 or 24-bit integers.
     - mp3 (LAME, constant bitrate): 8 to 48 kHz. Fewer than 47 samples are read back as 47.
     - ogg (FFmpeg's Vorbis encoder): stereo only, so mono is doubled; fixed quality.
-    - opus (libopus): always stored at 48 kHz.
+    - opus (libopus): always stored at 48 kHz; mono has at most 256 kbit/s.
     - m4a (FFmpeg's AAC encoder): 8 to 96 kHz. The exact length is in the edit list; programs that
       ignore its end, such as FFmpeg itself, return the last frame of 1024 samples whole.
 
@@ -50,12 +50,22 @@ class AudioEncoding:
         if self.bitrate is not None and self.bitrate not in bitrates:
             raise AudioError(
                 f"{self.format} cannot have {self.bitrate} kbit/s; "
-                f"choose {bitrates.start} to {bitrates.stop - 1}"
+                f"choose {bitrates[0]} to {bitrates[-1]}"
             )
         if self.mp3_preset not in MP3_PRESETS:
             raise AudioError(
                 f"there is no mp3 preset {self.mp3_preset}; "
                 f"choose {MP3_PRESETS[0]} to {MP3_PRESETS[-1]}"
+            )
+
+    def check_channels(self, channels: int) -> None:
+        """Raise AudioError if the bitrate is too high for this number of channels."""
+        bitrates = self.audio_format.bitrates_for(channels)
+        if self.bitrate is not None and self.bitrate not in bitrates:
+            name = {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
+            raise AudioError(
+                f"{self.format} cannot have {self.bitrate} kbit/s in {name}; "
+                f"choose {bitrates[0]} to {bitrates[-1]}"
             )
 
     @property

@@ -18,8 +18,8 @@ from htdemucs.errors import DISK_FULL, AudioError
 from htdemucs.fsutil import is_disk_full
 
 
-def display_path(path: Path) -> str:
-    """Return a path for a one-line message, whatever bytes its name holds."""
+def display_path(path: Path | str) -> str:
+    """Return a path or URL for a one-line message, whatever bytes its name holds."""
     text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(character if character.isprintable() else "?" for character in text)
 

@@ -56,8 +56,10 @@ MAX_SAMPLE = 1e30  # no sound is as loud; sums of a few larger samples overflow 
 _DSD_RATES = frozenset(base << octave for base in (44_100, 48_000) for octave in (5, 6, 7))
 # Formats that name other files: a track must not be able to read files next to it.
 _PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "webm_dash_manifest"})
+_ENCRYPTED = frozenset({"aavd", "drms", "enca"})  # of Audible, iTunes, and MPEG's common encryption
 # Explicit protocols: a name such as "a:b.wav" stays a name, and nothing is read from the network.
 _PROTOCOLS = "file,subfile"
+_TEXT_BYTES = 1024
 _SHORT_PROBE = {"probesize": str(1 << 15)}  # bytes; for files whose header is trusted
 _UNREADABLE = ("cannot be read", "check that it is an undamaged audio file")
 
@@ -212,9 +214,25 @@ def open_audio(
         if (part.start, part.end) != (0, path.stat().st_size):
             url = f"subfile,,start,{part.start},end,{part.end},,:{url}"
         options = {"protocol_whitelist": _PROTOCOLS, **(_SHORT_PROBE if part.is_plain_pcm else {})}
-        container = av.open(url, format=part.container, metadata_errors="replace", options=options)
+        try:
+            container = av.open(
+                url, format=part.container, metadata_errors="replace", options=options
+            )
+        except av.InvalidDataError:
+            if not _is_text(path):
+                raise
+            raise AudioError(
+                f"{display_path(path)} is text, such as a list of tracks; specify audio files"
+            ) from None
         with container:
             yield container, choose_stream(container, path)
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file begins with lines of text, as .cue and .html files do."""
+    with path.open("rb") as file:
+        head = file.read(_TEXT_BYTES)
+    return all(byte >= 32 or byte in b"\t\n\r\f" for byte in head) and b"\n" in head
 
 
 def choose_stream(container: InputContainer, path: Path) -> AudioStream:
@@ -229,6 +247,8 @@ def choose_stream(container: InputContainer, path: Path) -> AudioStream:
     stream = (default or list(streams))[0]
     if stream.codec_context is None:
         raise AudioError(f"{name} uses an unknown audio codec; convert it to WAV or FLAC first")
+    if stream.codec_context.codec_tag in _ENCRYPTED:
+        raise AudioError(f"{name} is encrypted (DRM); specify a file without copy protection")
     rate = stream.codec_context.sample_rate
     if rate and not _is_possible_rate(rate):
         raise AudioError(f"{name} claims a sample rate of {rate} Hz; check that it is undamaged")

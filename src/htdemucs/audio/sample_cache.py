@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from htdemucs.audio.ffmpeg import audio_errors, display_path
-from htdemucs.errors import AudioError
+from htdemucs.errors import AudioError, TrackBusyError
 from htdemucs.fsutil import delete_locked, open_locked
 
 _SAMPLE_BYTES = 4  # of a float32
@@ -47,7 +47,8 @@ class SampleCache:
         """Open the cache at `path`; samples that were written with another key are dropped.
 
         Raises:
-            AudioError: another process has it open, or it cannot be written.
+            TrackBusyError: another process has it open.
+            AudioError: it cannot be written.
         """
         cache = cls.__new__(cls)
         cache._path, cache._channels = path, channels
@@ -57,7 +58,7 @@ class SampleCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = open_locked(path)
             if file is None:
-                raise AudioError(
+                raise TrackBusyError(
                     f"{display_path(path.parent)} is being written by another htdemucs; wait for it"
                 )
             cache._file = file

@@ -31,6 +31,7 @@ from htdemucs.errors import AudioError
 BLOCK_SECONDS = 0.125  # adds less to the delay than a segment does
 _NAME = Path("standard input")  # in error messages
 _READ_BYTES = 1 << 15
+_MP4_HEADER = 64  # bytes; hold the boxes before the samples or the index
 _UNREADABLE = ("cannot be read", "send WAV, FLAC, MP3, Ogg or raw samples")
 _SAMPLE_FORMATS = ("u8", *(f"{kind}{order}" for kind in ("s16", "s24", "s32", "f32", "f64")
                            for order in ("le", "be")))  # fmt: skip
@@ -99,6 +100,11 @@ class AudioPipe:
         with audio_errors(_NAME, *_UNREADABLE):
             if not raw and not head:
                 raise AudioError(f"{_NAME} is empty; send audio to it")
+            if _has_index_at_end(head):
+                raise AudioError(
+                    f"{_NAME} is an MP4 file whose index is at its end; separate the file itself, "
+                    "or move its index with FFmpeg (movflags +faststart)"
+                )
             codec = pcm_codec(io.BytesIO(head), 0)
             container = _open(reader, raw, ignore_length=has_unknown_length(head))
             stream = choose_stream(container, _NAME)
@@ -141,6 +147,17 @@ class AudioPipe:
         yield from self._frames
 
 
+def _has_index_at_end(head: bytes) -> bool:
+    """Whether an MP4 file has its samples before the box that describes them."""
+    if head[4:8] != b"ftyp":
+        return False
+    position, kind = 0, b""
+    while position + 8 <= len(head) and kind not in (b"moov", b"moof", b"mdat"):
+        kind = head[position + 4 : position + 8]
+        position += max(8, int.from_bytes(head[position : position + 4], "big"))
+    return kind == b"mdat"
+
+
 def _open(reader: "_Reader", raw: RawFormat | None, *, ignore_length: bool) -> InputContainer:
     options = {"protocol_whitelist": "pipe"}  # a playlist cannot open other files
     if ignore_length:
@@ -165,8 +182,12 @@ class _Reader:
         self._peeked = b""
 
     def peek_header(self) -> bytes:
-        """Return the first bytes, up to the end of a WAV header."""
+        """Return the first bytes: the header of a WAV file, or the first boxes of an MP4 file."""
         while not is_complete_header(self._peeked) and (more := self._read(_READ_BYTES)):
+            self._peeked += more
+        while self._peeked[4:8] == b"ftyp" and len(self._peeked) < _MP4_HEADER:
+            if not (more := self._read(_READ_BYTES)):
+                break
             self._peeked += more
         return self._peeked
 

@@ -36,6 +36,7 @@ class _Field(NamedTuple):
     aliases: tuple[str, ...] = ()  # names that other programs and FFmpeg use
 
 
+_UFID = "UFID:http://musicbrainz.org"
 _FREE_FORM = "----:com.apple.iTunes:"  # prefix of names that MP4 does not define
 # By the name in Vorbis comments. Tags that are not listed are not copied. Loudness tags such as
 # ReplayGain must not be copied, since a stem is not as loud as its mixture.
@@ -68,21 +69,50 @@ _FIELDS = {
     "albumsort": _Field("TSOA", "soal", ("sort_album",)),
     "albumartistsort": _Field("TSO2", "soaa", ("sort_album_artist",)),
     "composersort": _Field("TSOC", "soco", ("sort_composer",)),
+    "conductor": _Field("TPE3", _FREE_FORM + "CONDUCTOR", ("wm/conductor",)),
+    "remixer": _Field("TPE4", _FREE_FORM + "REMIXER", ("mixartist", "wm/modifiedby")),
+    "catalognumber": _Field(
+        "TXXX:CATALOGNUMBER",
+        _FREE_FORM + "CATALOGNUMBER",
+        ("catalog number", "catalog_number", "labelno", "wm/catalogno"),
+    ),
+    "musicbrainz_trackid": _Field(
+        _UFID, _FREE_FORM + "MusicBrainz Track Id", ("musicbrainz track id", "musicbrainz/track id")
+    ),
+    **{
+        f"musicbrainz_{name.replace(' ', '')}id": _Field(
+            f"TXXX:MusicBrainz {name.title()} Id",
+            f"{_FREE_FORM}MusicBrainz {name.title()} Id",
+            (f"musicbrainz {name} id", f"musicbrainz/{name} id"),
+        )
+        for name in (
+            *("album", "artist", "album artist", "release group", "release track"),
+            *("work", "disc"),
+        )
+    },
 }
 _TITLES = {"title", "titlesort"}
-_TOTALS = {"tracknumber": "tracktotal", "discnumber": "disctotal"}  # in Vorbis comments
+# Names of the totals; the first is written to Vorbis comments.
+_TOTALS = {
+    "tracknumber": ("tracktotal", "totaltracks", "total tracks", "track total"),
+    "discnumber": ("disctotal", "totaldiscs", "total discs", "disc total"),
+}
 _ID3_MILLISECONDS = 2  # ID3's number for this unit of time
-_ID3_LANGUAGE = "eng"  # ID3 requires one for comments and lyrics
+_ID3_LANGUAGE = "eng"  # ID3 requires one for comments and lyrics; other schemes have none
 _MAX_PICTURE = 2**24 - 2**10  # bytes; a FLAC block's size has 24 bits
 _MAX_RIFF = 2**32 - 2**26  # bytes; a larger WAV file is RF64, or has no room for tags
 
 
 @dataclass
 class Tags:
-    """The common tags of a file, by their names in Vorbis comments, and its cover art."""
+    """The common tags of a file, by their names in Vorbis comments, and its cover art.
+
+    `languages` are those of the comment and the lyrics, if they are stated (ISO 639-2).
+    """
 
     fields: dict[str, list[str]] = field(default_factory=dict)
     pictures: list[Picture] = field(default_factory=list)
+    languages: dict[str, str] = field(default_factory=dict)
 
 
 def write_tags(
@@ -126,6 +156,15 @@ def write_tags(
                     raise cause from error
         return False
     return True
+
+
+def read_chapters(path: Path) -> list[Any]:
+    """Return the chapters of a file, as FFmpeg has them; none if they cannot be read."""
+    try:
+        with open_audio(path) as (container, _):
+            return list(container.chapters())
+    except Exception:  # as for tags
+        return []
 
 
 def read_fields(path: Path) -> dict[str, str]:
@@ -173,6 +212,11 @@ def _known_fields(found: Mapping[str, list[str]]) -> Tags:
             values = [value for value in lower.get(alias, []) if value]
             if values:
                 tags.fields.setdefault(name, values)
+    for name, total_names in _TOTALS.items():
+        number = tags.fields.get(name)
+        total = next((lower[alias] for alias in total_names if any(lower.get(alias, []))), None)
+        if number and total and "/" not in number[0]:
+            tags.fields[name] = [f"{number[0]}/{total[0]}"]
     return tags
 
 
@@ -189,6 +233,8 @@ def _from_id3(source: Any) -> Tags:
         values = [text for frame in frames for text in _texts(frame) if text]
         if values:
             tags.fields[name] = values
+            if language := getattr(frames[0], "lang", None):
+                tags.languages[name] = language
     for frame in source.getall("APIC"):
         tags.pictures.append(_picture(frame.data, frame.mime, frame.type))
     return tags
@@ -198,6 +244,8 @@ def _texts(frame: Any) -> list[str]:
     match frame.FrameID:
         case "TCON":
             return list(frame.genres)
+        case "UFID":
+            return [frame.data.decode("ascii", "ignore")]
         case "USLT":
             return [frame.text]
         case "SYLT":
@@ -241,11 +289,6 @@ def _from_mp4(source: Any) -> Tags:
 
 def _from_vorbis(source: Any) -> Tags:
     tags = _known_fields(source.tags.as_dict())
-    for name, total_name in _TOTALS.items():
-        total = source.tags.get(total_name, [])
-        values = tags.fields.get(name)
-        if values and total and "/" not in values[0]:
-            tags.fields[name] = [f"{values[0]}/{total[0]}"]
     if isinstance(source, FLAC):
         tags.pictures.extend(source.pictures)
     for encoded in source.tags.get("metadata_block_picture", []):
@@ -262,11 +305,16 @@ def _picture(data: bytes, mime: str, kind: int = id3.PictureType.COVER_FRONT) ->
 def _fill_id3(target: Any, tags: Tags) -> None:
     utf8 = id3.Encoding.UTF8
     for name, values in tags.fields.items():
-        make = getattr(id3, _FIELDS[name].id3)
+        frame, _, description = _FIELDS[name].id3.partition(":")
+        make, language = getattr(id3, frame), tags.languages.get(name, _ID3_LANGUAGE)
         if name == "lyrics":
-            target.add(make(encoding=utf8, text="\n\n".join(values), lang=_ID3_LANGUAGE))
+            target.add(make(encoding=utf8, text="\n\n".join(values), lang=language))
         elif name == "comment":
-            target.add(make(encoding=utf8, text=values, lang=_ID3_LANGUAGE))
+            target.add(make(encoding=utf8, text=values, lang=language))
+        elif frame == "UFID":
+            target.add(make(owner=description, data=values[0].encode("ascii")))
+        elif frame == "TXXX":
+            target.add(make(encoding=utf8, desc=description, text=values))
         else:
             target.add(make(encoding=utf8, text=values))
     for number, picture in enumerate(tags.pictures):
@@ -304,7 +352,7 @@ def _write_vorbis(path: Path, tags: Tags) -> None:
     for name, values in tags.fields.items():
         number, slash, total = values[0].partition("/")
         if name in _TOTALS and slash:
-            target.tags[name], target.tags[_TOTALS[name]] = [number], [total]
+            target.tags[name], target.tags[_TOTALS[name][0]] = [number], [total]
         else:
             target.tags[name] = values
 

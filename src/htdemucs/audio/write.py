@@ -1,11 +1,11 @@
 """Blocks of samples into an audio file, which appears only when it is complete."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import av
 from av.audio.frame import AudioFrame
@@ -43,6 +43,7 @@ class MediaWriter:
         *,
         finish: Callable[[Path], None] | None = None,
         temporary: Path | None = None,
+        chapters: Sequence[Any] = (),
     ) -> None:
         self.path = Path(path)
         self.sample_rate = sample_rate
@@ -53,7 +54,8 @@ class MediaWriter:
             raise AudioError(f"{name} cannot get {channels} channels; write 1 or 2")
         if sample_rate not in SAMPLE_RATES:
             raise AudioError(f"{name} cannot get {sample_rate} Hz; write 1000 to 768000 Hz")
-        self._finish = finish
+        encoding.check_channels(channels)
+        self._finish, self._chapters = finish, chapters
         self._stored_rate = encoding.stored_rate(sample_rate)
         accepted = encoding.audio_format.channels
         self._stored_channels = channels if channels in accepted else accepted[0]
@@ -123,6 +125,8 @@ class MediaWriter:
             options=self.encoding.muxer_options(self._stored_rate),
         )
         try:
+            if self._chapters and self.encoding.audio_format.muxer == "ipod":
+                self._container.set_chapters(list(self._chapters))
             self._streams = [self._add_stream(self._container) for _ in range(self._stream_count)]
             self._container.start_encoding()
         except (av.FFmpegError, OSError):
@@ -201,7 +205,8 @@ class AudioWriter(MediaWriter):
 
     `finish` is called with the temporary file's path once it is encoded, before it is renamed;
     it may write tags. `temporary` is the hidden name to use instead of a random one, so that
-    the file of a killed process is overwritten.
+    the file of a killed process is overwritten. `chapters` are those of `read_chapters`; only m4a
+    files get them.
 
     Raises AudioError for an impossible request, for a file that cannot be written (permission,
     full disk), and on closing without a single sample.

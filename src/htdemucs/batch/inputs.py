@@ -11,6 +11,7 @@ import tempfile
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -19,6 +20,7 @@ from htdemucs.audio.ffmpeg import audio_errors, display_path
 from htdemucs.batch import remote
 from htdemucs.errors import AudioError, HTDemucsError, StorageError
 from htdemucs.formats import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
+from htdemucs.results import counted
 from htdemucs.stems.manifest import read_manifest, written_files
 
 # Files with these extensions are found in folders. A file that is named may have any extension.
@@ -27,7 +29,7 @@ PLAYLISTS = frozenset({".m3u", ".m3u8"})
 ENCODINGS = ("cp1252", "gb18030", "cp932", "cp1251")  # of playlists that are not in Unicode
 LIST, TABLE = ".txt", ".parquet"
 COLUMN = "path"  # the default column of a table
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # one slash: `Path` drops the second
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")  # one slash: `Path` drops the second
 
 
 @dataclass(frozen=True)
@@ -68,28 +70,35 @@ def find_tracks(
 ) -> Iterator[Track | AudioError]:
     """Yield the tracks that the inputs name, each once, in the order of inputs and file names.
 
+    Of a file and links to it, only one is a track: the file itself, if it is among the inputs.
+
     An input is a file, a folder (all files in it that have an audio or video extension,
     recursively, without hidden ones), a pattern such as `album/*.flac`, or a playlist (.m3u,
-    .m3u8). In folders and patterns, files that a manifest lists are left out with a warning. An
-    input that names no track gives an error, and the next input follows.
+    .m3u8). In folders and patterns, files that a manifest lists are left out with a warning, and
+    so are links to missing files. An input that names no track gives an error, and the next input
+    follows.
 
     Args:
         inputs: files, folders, patterns, playlists.
         exclude: output folders; inside a folder, pattern or playlist their files are not tracks.
     """
     excluded = [Path(os.path.realpath(folder)) for folder in exclude]
-    seen: set[str] = set()
+    found: list[Track | AudioError] = []
+    chosen: dict[str, Track] = {}  # by real path
     for name in inputs:
         path = Path(name)
         if not os.path.lexists(path):
-            path = path.expanduser()  # a shell does this, but not inside quotes
+            with suppress(RuntimeError):  # ~name, but no user has that name
+                path = path.expanduser()  # a shell does this, but not inside quotes
         for track in _resolve(path, excluded):
+            found.append(track)
             if isinstance(track, Track):
                 real = os.path.realpath(track.location)
-                if real in seen:
-                    continue
-                seen.add(real)
-            yield track
+                first = chosen.setdefault(real, track)
+                if first.path.is_symlink() and not track.path.is_symlink():
+                    chosen[real] = track
+    ids = {id(track) for track in chosen.values()}
+    yield from (track for track in found if isinstance(track, AudioError) or id(track) in ids)
 
 
 def _resolve(path: Path, excluded: list[Path]) -> Iterator[Track | AudioError]:
@@ -101,7 +110,11 @@ def _resolve(path: Path, excluded: list[Path]) -> Iterator[Track | AudioError]:
         elif os.path.lexists(path):
             yield Track(str(path))
         elif _URL.match(str(path)):
-            yield AudioError(f"{display_path(path)} is a URL; download the file and specify that")
+            url = _URL.sub(r"\g<0>/", str(path), count=1)
+            yield AudioError(
+                f"{display_path(url)} is a URL, and URLs are not fetched; download the file and "
+                "specify that"
+            )
         elif glob.has_magic(str(path)):
             yield from _matching(path, excluded)
         else:
@@ -123,8 +136,9 @@ def _in_folder(top: Path, excluded: list[Path]) -> Iterator[Track | AudioError]:
         for folder, names in folders
         for path in (folder / name for name in sorted(names))
         if not path.name.startswith(".") and path.suffix.lower() in EXTENSIONS
-        if path.is_file()  # not a device, a pipe or a broken link
+        if path.is_file()  # not a device or a pipe
     ]
+    _warn_of_broken_links(folder / name for folder, names in folders for name in names)
     songs = _without_stems(found, folders)
     yield from (Track(str(path), str(path.parent.relative_to(top))) for path in songs)
     for error in errors:
@@ -132,6 +146,18 @@ def _in_folder(top: Path, excluded: list[Path]) -> Iterator[Track | AudioError]:
     if not songs and not errors:
         content = "only stems that htdemucs wrote" if found else "no audio files"
         yield AudioError(f"{display_path(top)} holds {content}; specify another folder")
+
+
+def _warn_of_broken_links(paths: Iterable[Path]) -> None:
+    audio = (path for path in paths if path.suffix.lower() in EXTENSIONS)
+    if broken := sorted(filter(_is_broken_link, audio)):
+        example = display_path(broken[0])
+        text = f"{counted(len(broken), 'link')} to missing files left out, such as {example}"
+        warnings.warn(text, stacklevel=2)
+
+
+def _is_broken_link(path: Path) -> bool:
+    return path.is_symlink() and not path.exists() and not path.name.startswith(".")
 
 
 def walk(
@@ -161,6 +187,7 @@ def walk(
 def _matching(pattern: Path, excluded: list[Path]) -> Iterator[Track | AudioError]:
     base, matches = _glob(pattern)
     found = [path for path in matches if path.is_file()]
+    _warn_of_broken_links(matches)
     excluded = _below(excluded, base)
     outside = [path for path in found if not _is_inside(path, excluded)]
     folders = {path.parent: None for path in outside}
@@ -205,7 +232,8 @@ def _without_stems(paths: list[Path], folders: Iterable[tuple[Path, list[str]]])
     songs = [path for path in paths if Path(os.path.normpath(path)) not in written]
     if songs and len(songs) < len(paths):
         count = len(paths) - len(songs)
-        warnings.warn(f"{count} stems that htdemucs wrote earlier are left out", stacklevel=2)
+        text = f"{counted(count, 'stem')} that htdemucs wrote earlier"
+        warnings.warn(f"{text} {'is' if count == 1 else 'are'} left out", stacklevel=2)
     return songs
 
 
@@ -252,7 +280,7 @@ def _read_playlist(path: Path) -> Iterator[Path | AudioError]:
         if not entry or (entry.startswith("#") and not (path.parent / entry).is_file()):
             continue
         if "://" in entry and not entry.lower().startswith("file://"):
-            yield AudioError(f"{display_path(Path(entry))} is not a file; download it first")
+            yield AudioError(f"{display_path(entry)} is not a file; download it first")
             continue
         listed = _find_entry(entry, path.parent)
         if listed.suffix.lower() in PLAYLISTS or listed.is_dir():
@@ -426,5 +454,5 @@ def _read_table(source: str, column: str) -> Iterator[str | None]:
     except (ArrowException, OSError) as error:
         message = " ".join(str(error).split())
         raise StorageError(
-            f"{display_path(Path(source))} cannot be read as Parquet; check the file ({message})"
+            f"{display_path(source)} cannot be read as Parquet; check the file ({message})"
         ) from error

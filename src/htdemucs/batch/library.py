@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, repeat
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePath
 from queue import Queue
 from typing import Any, Literal
 
@@ -20,25 +20,33 @@ from htdemucs.audio.ffmpeg import display_path, reason
 from htdemucs.batch import remote
 from htdemucs.batch.inputs import Track
 from htdemucs.batch.output_paths import OutputAssignment, is_same_track
-from htdemucs.errors import DISK_FULL, AudioError, HTDemucsError, SeparationError
+from htdemucs.errors import (
+    DISK_FULL,
+    AudioError,
+    HTDemucsError,
+    SeparationError,
+    TrackBusyError,
+)
 from htdemucs.events import (
     Event,
     EventCallback,
     Progress,
     Started,
+    Waiting,
     ignore_events,
     result_events,
 )
-from htdemucs.fsutil import delete_unused, error_line, is_disk_full
+from htdemucs.fsutil import delete_unused, error_line, is_disk_full, is_locked
 from htdemucs.results import TrackResult
 from htdemucs.separation import Separator
 from htdemucs.stems import manifest
 from htdemucs.stems.observer import Observer
 from htdemucs.stems.output_options import OutputOptions
-from htdemucs.stems.paths import OutputPaths
+from htdemucs.stems.paths import OutputPaths, fitting_name
 from htdemucs.stems.track import ResumeKey, separate_track
 
 LOG = logging.getLogger(__name__)
+BUSY_SECONDS = 1.0  # between attempts to separate a track that another process is separating
 
 
 class Library:
@@ -74,6 +82,9 @@ class Library:
     ) -> Iterator[TrackResult]:
         """Separate tracks, each with the next idle separator; yield results as they come.
 
+        A track that another process is separating comes after all others; if the other process
+        has finished it by then, it is skipped.
+
         Args:
             tracks: from `find_tracks`; an error among them becomes a failed result.
             separators: one for each device, all with the same model and settings.
@@ -82,14 +93,24 @@ class Library:
         """
         on_event = on_progress or ignore_events
         assigned = self._assign_outputs(tracks, on_event)
-        if len(separators) > 1:
-            yield from self._separate_in_threads(assigned, separators, on_event)
-            return
-        for item in assigned:
-            if isinstance(item, TrackResult):
-                yield item
-            else:
-                yield self.separate(item, separators[0], on_event)
+        waited_for: set[str] = set()
+        busy_before: list[Track] | None = None
+        while True:
+            busy: list[Track] = []
+            for item in self._separate_each(assigned, separators, on_event):
+                if isinstance(item, TrackResult):
+                    yield item
+                else:
+                    busy.append(item)
+            if not busy:
+                return
+            if busy_before is not None and len(busy) == len(busy_before):
+                for track in busy:
+                    if track.location not in waited_for:
+                        on_event(Waiting(track.location))
+                        waited_for.add(track.location)
+                time.sleep(BUSY_SECONDS)
+            busy_before, assigned = busy, self._assign_again(busy, on_event)
 
     def separate(
         self,
@@ -97,24 +118,62 @@ class Library:
         separator: Separator,
         on_progress: EventCallback | None = None,
         observer: Observer | None = None,
+        *,
+        wait: bool = False,
     ) -> TrackResult:
-        """Separate a track from `assign_output`, unless it is finished; return failures too."""
-        on_event, started = on_progress or ignore_events, time.monotonic()
+        """Separate a track from `assign_output`, unless it is finished; return failures too.
+
+        It fails if another process is separating the track, unless `wait` is set.
+        """
+        on_event, has_waited = on_progress or ignore_events, False
+        while True:
+            try:
+                return self._separate(track, separator, on_event, observer)
+            except TrackBusyError as error:
+                if not wait:
+                    return _failed(track.location, error, on_event)
+            if not has_waited:
+                on_event(Waiting(track.location))
+                has_waited = True
+            time.sleep(BUSY_SECONDS)
+
+    def _separate(
+        self,
+        track: Track,
+        separator: Separator,
+        on_event: EventCallback,
+        observer: Observer | None = None,
+    ) -> TrackResult:
+        """Return the result of a track, also of one that fails.
+
+        Raises:
+            TrackBusyError: another process is separating the track.
+        """
+        started = time.monotonic()
+        paths = self.output_paths_for(track)
+        is_new = self._store.is_local and not paths.manifest.exists()
+        if is_new and is_locked(paths.cache_file):  # do not read the track to find this out
+            raise TrackBusyError(
+                f"{display_path(track.location)} is being separated by another htdemucs; "
+                "wait for it"
+            )
         on_event(Started(track.location))
         try:
             result = self._skip_or_separate(track, separator, on_event, observer)
             if result.status == "skipped" and self._store.is_local:
                 # A process that died after it had written the manifest left the cache.
                 delete_unused(self.output_paths_for(track).cache_file)
+        except TrackBusyError:
+            raise
         except HTDemucsError as error:
             result = TrackResult.of_error(track.location, error)
         except OSError as error:
-            message = f"{display_path(Path(track.location))}: {error_line(error)}"
+            message = f"{display_path(track.location)}: {error_line(error)}"
             code = DISK_FULL if is_disk_full(error) else None
             result = TrackResult(track.location, "failed", message, code)
         except Exception as error:  # does not stop the other tracks
             LOG.debug("%s", track.location, exc_info=True)
-            name, kind = display_path(Path(track.location)), type(error).__name__
+            name, kind = display_path(track.location), type(error).__name__
             message = f"{name}: unexpected {kind} ({reason(error)}); please report it"
             result = TrackResult(track.location, "failed", message)
         result = replace(result, seconds=time.monotonic() - started)
@@ -155,6 +214,11 @@ class Library:
             stems = self.options.stem_paths(paths, separator.stems)
             local_stems = self.options.stem_paths(local_paths, separator.stems)
 
+            def find_result() -> TrackResult | None:
+                """Return the result of another process that has just finished the track."""
+                latest = self._read_manifest(track, paths)
+                return self.already_done(track, separator, source, latest)
+
             def publish(result: TrackResult) -> None:
                 """Write the manifest; upload the stems, and last the manifest that lists them."""
                 if not manifest.matches_fingerprint(path, source):
@@ -176,6 +240,7 @@ class Library:
                 on_event=on_event,
                 observer=observer,
                 resume=ResumeKey(local_paths.cache_file, run.stems_key(source["sha256"])),
+                find_result=find_result,
                 on_finish=publish,
             )
         return replace(
@@ -258,7 +323,8 @@ class Library:
         return {name: self._store.location(path) for name, path in paths.items()}
 
     def _output_paths(self, track: Track, folder: Path) -> OutputPaths:
-        return self.options.output_paths(track.path, folder / track.folder, track.duplicate_index)
+        parts = (fitting_name(part, folder) for part in PurePath(track.folder).parts)
+        return self.options.output_paths(track.path, Path(folder, *parts), track.duplicate_index)
 
     def _read_manifest(self, track: Track, paths: OutputPaths) -> manifest.Document | None:
         """Return a track's manifest; None if it does not exist.
@@ -314,17 +380,48 @@ class Library:
                 yield self.assign_output(track)
             except HTDemucsError as error:
                 location = "" if isinstance(track, HTDemucsError) else track.location
-                result = TrackResult.of_error(location, error)
-                for event in result_events(result):
-                    on_event(event)
-                yield result
+                yield _failed(location, error, on_event)
+
+    def _assign_again(
+        self, tracks: Iterable[Track], on_event: EventCallback
+    ) -> Iterator[Track | TrackResult]:
+        """Yield tracks that were busy, with output paths that no other track has got since."""
+        for track in tracks:
+            try:
+                yield self._assignment.assign_again(track)
+            except HTDemucsError as error:
+                yield _failed(track.location, error, on_event)
+
+    def _separate_each(
+        self,
+        assigned: Iterable[Track | TrackResult],
+        separators: Sequence[Separator],
+        on_event: EventCallback,
+    ) -> Iterator[TrackResult | Track]:
+        """Yield the result of each track; the track itself if another process is separating it."""
+        if len(separators) > 1:
+            yield from self._separate_in_threads(assigned, separators, on_event)
+            return
+        for item in assigned:
+            if isinstance(item, TrackResult):
+                yield item
+            else:
+                yield self._separate_unless_busy(item, separators[0], on_event)
+
+    def _separate_unless_busy(
+        self, track: Track, separator: Separator, on_event: EventCallback
+    ) -> TrackResult | Track:
+        try:
+            return self._separate(track, separator, on_event)
+        except TrackBusyError:
+            return track
 
     def _separate_in_threads(
         self,
         assigned: Iterable[Track | TrackResult],
         separators: Sequence[Separator],
         on_event: EventCallback,
-    ) -> Iterator[TrackResult]:
+    ) -> Iterator[TrackResult | Track]:
         idle: Queue[Separator] = Queue()
         for separator in separators:
             idle.put(separator)
@@ -335,14 +432,14 @@ class Library:
                 raise KeyboardInterrupt
             on_event(event)
 
-        def separate(track: Track) -> TrackResult:
+        def separate(track: Track) -> TrackResult | Track:
             separator = idle.get()
             try:
-                return self.separate(track, separator, on_event_or_stop)
+                return self._separate_unless_busy(track, separator, on_event_or_stop)
             finally:
                 idle.put(separator)
 
-        running: set[Future[TrackResult]] = set()
+        running: set[Future[TrackResult | Track]] = set()
         with ThreadPoolExecutor(len(separators)) as pool:
             try:
                 for item in chain(assigned, repeat(None)):
@@ -358,6 +455,14 @@ class Library:
             finally:  # also after a signal: waiting tracks are not started
                 stopping.set()
                 pool.shutdown(cancel_futures=True)
+
+
+def _failed(location: str, error: HTDemucsError, on_event: EventCallback) -> TrackResult:
+    """Return the result of a track that fails, and report it."""
+    result = TrackResult.of_error(location, error)
+    for event in result_events(result):
+        on_event(event)
+    return result
 
 
 def _fingerprint_without_copy(

@@ -48,6 +48,13 @@ class OutputAssignment:
         sources[index] = {"path": track.absolute}
         return numbered
 
+    def assign_again(self, track: Track) -> Track:
+        """Return the track with a new index: another process may have written to its paths."""
+        self._assigned.discard(_path_key(self._output_paths_for(track)))
+        track = replace(track, duplicate_index=1)
+        self._sources.pop(_path_key(self._output_paths_for(track)), None)
+        return self.assign(track)
+
     def _sources_in_manifests(self, track: Track) -> Iterator[tuple[int, Source]]:
         """Yield the indices of a name that have a manifest, with the track in the manifest.
 

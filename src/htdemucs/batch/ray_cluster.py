@@ -266,7 +266,7 @@ class _Worker:
 
     def _separate(self, track: Track, crash_count: int) -> TrackResult:
         if crash_count < MAX_CRASHES:
-            return self._library.separate(track, self._separator)
+            return self._library.separate(track, self._separator, wait=True)
         error = f"{track.location}: its worker died {crash_count} times, perhaps for lack of memory"
         return TrackResult(track.location, "failed", error)
 

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from htdemucs.audio.ffmpeg import audio_errors, reason
-from htdemucs.errors import AudioError, HTDemucsError, StorageError
+from htdemucs.errors import HTDemucsError, StorageError, TrackBusyError
 from htdemucs.fsutil import atomic_write, delete_locked, open_locked
 from htdemucs.stems.manifest import MAX_SIZE, matches_fingerprint, parse_manifest, read_manifest
 
@@ -229,7 +229,7 @@ def scratch_folder(parent: Path | None, name: str, location: str) -> Iterator[Pa
         location: the track, for error messages.
 
     Raises:
-        AudioError: another process separates the same track.
+        TrackBusyError: another process separates the same track.
         StorageError: the folder cannot be created.
     """
     folder = _scratch_parent(parent) / name
@@ -237,7 +237,7 @@ def scratch_folder(parent: Path | None, name: str, location: str) -> Iterator[Pa
     with audio_errors(path, "cannot be locked", "choose another folder for scratch files"):
         lock = open_locked(path)
     if lock is None:
-        raise AudioError(f"{location} is being separated by another htdemucs; wait for it")
+        raise TrackBusyError(f"{location} is being separated by another htdemucs; wait for it")
     try:
         folder.mkdir(exist_ok=True)
         try:

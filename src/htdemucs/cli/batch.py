@@ -23,7 +23,7 @@ from htdemucs.events import (
     result_events,
 )
 from htdemucs.fsutil import model_folder
-from htdemucs.results import STATUSES, TrackResult
+from htdemucs.results import STATUSES, TrackResult, counted
 
 if TYPE_CHECKING:
     from htdemucs.batch import Track
@@ -208,7 +208,9 @@ class _Run:
         ):
             try:
                 shares = divide_cluster(workers, self.plan.device, gpu_sharing)
-                print_status(f"{self.plan.name}: {len(self.tracks)} tracks, {_describe(shares)}")
+                print_status(
+                    f"{self.plan.name}: {counted(len(self.tracks), 'track')}, {_describe(shares)}"
+                )
                 with (
                     self._bar() as advance,
                     closing(separate_on_cluster(self.tracks, self.plan, shares)) as results,
@@ -236,7 +238,8 @@ class _Run:
             }
             print(json.dumps(summary, indent=2))
         line = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-        print_status(f"{sum(counts.values())} tracks: {line}; each has a row in {self.table_path}")
+        total = counted(sum(counts.values()), "track")
+        print_status(f"{total}: {line}; each has a row in {self.table_path}")
         if self.signals.signal is not None:
             raise click.exceptions.Exit(self.signals.exit_code)
         if counts["failed"]:

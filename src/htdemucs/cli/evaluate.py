@@ -11,6 +11,7 @@ from htdemucs.cli import options as opt
 from htdemucs.cli.console import print_error, print_status, print_table, set_verbosity
 from htdemucs.cli.progress import ConsoleReporter
 from htdemucs.errors import EvaluationError
+from htdemucs.results import counted
 
 if TYPE_CHECKING:
     from htdemucs.evaluation import Evaluation
@@ -165,7 +166,7 @@ def _print_scores(evaluation: "Evaluation") -> None:
                 *(_format_score(value) for pair in pairs for value in pair),
                 style="bold" if row == "model" else "dim",
             )
-    print_table(table, f"{evaluation.options.model}: dB over {tracks} tracks")
+    print_table(table, f"{evaluation.options.model}: dB over {counted(tracks, 'track')}")
     for line in _footnotes(document):
         print(line)
 
@@ -191,10 +192,8 @@ def _footnotes(document: Mapping[str, Any]) -> Iterator[str]:
         ]
         if counts:
             yield f"tracks left out of {metric}: {', '.join(counts)}"
-    tracks = document["data"]["tracks"]
-    silent = [
-        f"{s} in {count} of {tracks} tracks" for s, count in document["silent"].items() if count
-    ]
+    tracks = counted(document["data"]["tracks"], "track")
+    silent = [f"{s} in {count} of {tracks}" for s, count in document["silent"].items() if count]
     if silent:
         yield f"silent, and left out of the averages: {', '.join(silent)}"
     run = document["run"]

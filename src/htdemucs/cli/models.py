@@ -11,6 +11,12 @@ from htdemucs.cli.console import print_status, print_table
 from htdemucs.cli.progress import ConsoleReporter
 from htdemucs.errors import CheckpointError, ExportError
 
+# Of files that `convert` does not write. Any other name, such as model-1.2, may be a folder's.
+_OTHER_SUFFIXES = (
+    *(".bin", ".ckpt", ".gguf", ".h5", ".json", ".npz", ".onnx", ".pickle", ".pkl", ".pt"),
+    *(".pth", ".safetensor", ".tar", ".tflite", ".th", ".torchscript", ".yaml", ".yml", ".zip"),
+)
+
 
 @opt.command("models", examples="htdemucs models\nhtdemucs models --json")
 @opt.flag("--json", "as_json", help="Print a JSON list.")
@@ -70,8 +76,14 @@ def convert(model: str, target: Path, repo: Path | None) -> None:
     from htdemucs.model import Bag
     from htdemucs.weights import demucs_format, load_model, save_model
 
+    suffix = target.suffix.lower()
+    if suffix in _OTHER_SUFFIXES and not target.is_dir():
+        other = "; ONNX files are written by: htdemucs export" if suffix == ".onnx" else ""
+        raise click.UsageError(
+            f"TARGET must be a folder or end in .safetensors, not in {target.suffix}{other}"
+        )
     loaded = load_model(model, repo=repo, device="cpu")
-    if target.suffix == ".safetensors":
+    if suffix == ".safetensors":
         if isinstance(loaded, Bag):
             raise CheckpointError("a bag cannot be a single file; specify a folder as TARGET")
         demucs_format.write(loaded, target)

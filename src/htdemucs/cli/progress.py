@@ -28,6 +28,7 @@ from htdemucs.events import (
     Noted,
     Progress,
     Started,
+    Waiting,
     Warned,
 )
 from htdemucs.fsutil import error_line
@@ -99,6 +100,10 @@ class ConsoleReporter:
                 self._show(label, done, total, f"{speed:.1f}x" if speed else "")
             case Loaded():
                 self._close()
+            case Waiting(track):
+                self._close()
+                name = Path(track).name
+                print_status(f"{name}: another htdemucs is separating it; waiting for it to finish")
             case Warned(_, text):
                 self._close()
                 print_status(f"  warning: {text}")

@@ -34,7 +34,8 @@ htdemucs separate song.mp3 -n mini                      # small, offline, fast
 
 
 @opt.command("separate", examples=EXAMPLES)
-@click.argument("tracks", nargs=-1, type=click.Path(path_type=Path))
+# A file that cannot be read fails as a track; click would refuse all of them.
+@click.argument("tracks", nargs=-1, type=click.Path(path_type=Path, readable=False))
 @opt.option(
     "-o",
     "--out",

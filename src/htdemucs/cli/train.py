@@ -12,6 +12,7 @@ import click
 
 from htdemucs.cli import options as opt
 from htdemucs.cli.console import print_status, status_console
+from htdemucs.results import counted
 
 if TYPE_CHECKING:
     from htdemucs.training import LogEntry, Run
@@ -78,7 +79,7 @@ def _print_sizes(run: "Run") -> None:
     seconds = sum(recording.length for recording in corpus.train) / network.sample_rate
     print_status(
         f"{parameters / 1e6:.2f} M parameters for {', '.join(network.sources)}; "
-        f"{len(corpus.train)} tracks ({seconds / 3600:.2f} h) for training, "
+        f"{counted(len(corpus.train), 'track')} ({seconds / 3600:.2f} h) for training, "
         f"{len(corpus.valid)} for validation; processes: {run.trainer.accelerator.num_processes}"
     )
     for note in corpus.notes:

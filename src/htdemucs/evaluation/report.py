@@ -13,6 +13,7 @@ from htdemucs.evaluation.json_report import rows, statistics, to_document, write
 from htdemucs.evaluation.metrics import METRICS
 from htdemucs.evaluation.plots import RANGE, box_plot, spectrogram
 from htdemucs.evaluation.scoring import TrackScores
+from htdemucs.results import counted
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em;
@@ -79,7 +80,7 @@ def to_html(evaluation: Evaluation) -> str:
 def _header(document: Mapping[str, Any]) -> str:
     """Return a line about the data, the time and the memory."""
     data, run = document["data"], document["run"]
-    facts = [f"{data['tracks']} tracks", f"{data['duration'] / 60:.1f} minutes"]
+    facts = [counted(data["tracks"], "track"), f"{data['duration'] / 60:.1f} minutes"]
     if run["real_time_factor"] is not None:
         facts.append(f"{run['real_time_factor']:.3g} s of separation for a second of music")
     for name, peak in (("", run["peak_memory"]), (" of the GPU", run["peak_device_memory"])):

@@ -38,7 +38,8 @@ class OutputOptions:
             24 bits if the track has no more bits and was neither resampled nor rescaled; otherwise
             it is exact to within rounding, and in lossy formats to within their precision. If a
             stem clips without being rescaled, the last file contains what was cut off.
-        sample_rate: Hz of the files; by default the track's own.
+        sample_rate: Hz of the files, by default the track's own; if the format does not have it,
+            the next one above that it has, else its highest.
         keep_bit_depth: in wav and flac, write as many bits as a lossless track has.
         stem_file: write one .stem.mp4 for DJ programs, with the mixture and its four stems.
         align: "start" begins the stems with the track's first sample. "video" inserts silence

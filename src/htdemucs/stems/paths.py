@@ -3,7 +3,9 @@
 import hashlib
 import re
 import string
+import tempfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from htdemucs.audio.tags import read_fields
@@ -62,6 +64,7 @@ def output_paths(
     fields = template_fields(template)
     name, _, suffix = track.name.rpartition(".")
     name = (name or track.name).rstrip(" .") or "_"  # Windows drops them, and folders collide
+    name, suffix = fitting_name(name, folder), fitting_name(suffix, folder)
     values = {"track": name, "trackext": suffix, "ext": extension}
     if set(fields) & set(TAGS):
         tags = read_fields(track)
@@ -91,6 +94,32 @@ def file_name(text: str) -> str:
     if _DEVICE.fullmatch(safe):
         safe = f"_{safe}"
     return safe.encode("utf-8", "replace")[:LONGEST].decode("utf-8", "ignore").rstrip(" .")
+
+
+def fitting_name(name: str, folder: Path) -> str:
+    """Return `name` or, if the file system of `folder` refuses it, a safe form of it.
+
+    FAT, exFAT and NTFS refuse names such as "a:b" on every system.
+    """
+    safe = file_name(name)
+    if safe == name:
+        return name
+    existing = next((path for path in (folder, *folder.parents) if path.is_dir()), Path())
+    return name if _is_accepted(name, existing) else safe or "_"
+
+
+@lru_cache(4096)
+def _is_accepted(name: str, folder: Path) -> bool:
+    """Whether a folder of this name can be created below `folder`, which is left unchanged."""
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".htdemucs-") as scratch:
+            try:
+                Path(scratch, name).mkdir()
+            except OSError:
+                return False
+    except OSError:  # the folder cannot be written at all, which its first file reports
+        pass
+    return True
 
 
 def template_fields(template: str) -> list[str]:

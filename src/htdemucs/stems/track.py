@@ -93,6 +93,7 @@ def separate_track(
     on_event: EventCallback = ignore_events,
     observer: Observer | None = None,
     resume: ResumeKey | None = None,
+    find_result: Callable[[], TrackResult | None] | None = None,
     on_finish: Callable[[TrackResult], None] | None = None,
 ) -> TrackResult:
     """Separate a file to the given paths. The only events are `Progress`.
@@ -107,19 +108,33 @@ def separate_track(
         observer: receives all blocks of stems in order, resumed ones included.
         resume: continue an earlier attempt, and cache finished samples after each segment. The
             stems are bit-identical to those of an uninterrupted run.
+        find_result: called once the cache is locked. If it returns a result, another process has
+            separated the track in the meantime, and this result is returned.
         on_finish: called when the stems are complete, before the cache is deleted and unlocked:
             until it returns, no other process can separate to the same files.
 
     Raises:
         AudioError: the file cannot be read, or a stem cannot be written.
         SeparationError: the options do not fit the model.
+        TrackBusyError: another process has locked the cache.
     """
     started, name, observer = time.monotonic(), name or str(path), observer or Observer()
     options.needed_stems(separator.stems)  # raises SeparationError for an unknown stem
+    options.encoding_for(None).check_channels(separator.audio_channels)
     rate, channels = separator.sample_rate, separator.audio_channels
     source = AudioFile(path, sample_rate=rate, channels=channels, align=options.align)
 
     with ExitStack() as stack:
+        # Open the cache of stems. It begins with what an earlier attempt has finished.
+        cache_channels = len(separator.stems) * channels
+        cache = stack.enter_context(
+            SampleCache.open(resume.cache_file, cache_channels, resume.key)
+            if resume
+            else SampleCache(paths.folder, cache_channels)
+        )
+        if find_result is not None and (result := find_result()) is not None:
+            return result
+
         # Decode the track once: its normalisation is needed before its first segment.
         mixture = stack.enter_context(SampleCache(paths.folder, channels=1))
         normalization = measure(_tee_to_cache(source, mixture))
@@ -129,13 +144,6 @@ def separate_track(
         separator.check_length(normalization.length)
         files = OutputFiles(separator.stems, source, paths, options, exclusive=resume is not None)
 
-        # Open the cache of stems. It begins with what an earlier attempt has finished.
-        cache_channels = len(separator.stems) * channels
-        cache = stack.enter_context(
-            SampleCache.open(resume.cache_file, cache_channels, resume.key)
-            if resume
-            else SampleCache(paths.folder, cache_channels)
-        )
         use_cache = resume is not None or options.may_rescale(files.encoding)
         resumed = position = cache.length
         progress = ProgressTracker(name, normalization.length / rate, resumed / rate)

@@ -26,10 +26,12 @@ from htdemucs.audio import (
     StemFileWriter,
     Tags,
     pad_or_trim,
+    read_chapters,
     read_tags,
     resampled_length,
     write_tags,
 )
+from htdemucs.audio.wav_chunks import chunks_of_stems, read_wav_chunks, write_wav_chunks
 from htdemucs.errors import SeparationError
 from htdemucs.fast import use_this_thread_only
 from htdemucs.stems.output_options import RESIDUAL, OutputOptions
@@ -44,7 +46,7 @@ _END: Any = object()
 
 
 class OutputFiles:
-    """The files of a track: their paths, encoding, sample rate, length and tags.
+    """The files of a track: their paths, encoding, sample rate, length, tags and chapters.
 
     Args:
         stems: names of the stems that the network gives.
@@ -65,13 +67,21 @@ class OutputFiles:
     ) -> None:
         self.stems, self.source, self.options = stems, source, options
         self.tags = read_tags(source.path) if options.copy_tags else Tags()
+        self.chapters = read_chapters(source.path) if options.copy_tags else []
         self.encoding = options.encoding_for(source.bit_depth)
         self.paths = options.stem_paths(paths, stems)
-        self.sample_rate = options.sample_rate or source.source_sample_rate
+        self.sample_rate = self.encoding.stored_rate(
+            options.sample_rate or source.source_sample_rate
+        )
         self.length = resampled_length(
             source.source_length, source.source_sample_rate, self.sample_rate
         )
         self._exclusive = exclusive
+        self._wav_chunks: dict[bytes, bytes] = {}
+        if options.copy_tags and self.encoding.format == "wav":
+            self._wav_chunks = chunks_of_stems(
+                read_wav_chunks(source.path), source.source_sample_rate, self.sample_rate
+            )
 
     def temporary_path(self, path: Path) -> Path | None:
         """Return the name of an unfinished file; None for a random one."""
@@ -82,6 +92,7 @@ class OutputFiles:
 
     def tag(self, encoded: Path, stem: str | None = None) -> None:
         """Write tags, cover art and times to an encoded file."""
+        write_wav_chunks(encoded, self._wav_chunks)
         write_tags(self.tags, encoded, format=self.encoding.format, title_suffix=stem)
         if self.options.keep_times:
             status = self.source.path.stat()
@@ -154,6 +165,7 @@ class _FileEncoders:
                     files.encoding,
                     finish=partial(files.tag, stem=name),
                     temporary=files.temporary_path(path),
+                    chapters=files.chapters,
                 )
                 self._threads[name] = BackgroundThread(MAX_PENDING)
         except BaseException:

@@ -4,6 +4,7 @@ All settings are drawn from the given generator: the same generator state gives 
 """
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,6 +70,8 @@ def codec_round_trip(waveform: Tensor, sample_rate: int, draw: np.random.Generat
 
 
 def _encode_and_decode(waveform: Tensor, sample_rate: int, encoding: AudioEncoding) -> Tensor:
+    bitrates = encoding.audio_format.bitrates_for(waveform.shape[0])
+    encoding = replace(encoding, bitrate=min(encoding.bitrate or 0, bitrates[-1]))
     with TemporaryDirectory(prefix="htdemucs-") as folder:
         path = Path(folder) / f"excerpt.{encoding.extension}"
         with AudioWriter(path, sample_rate, waveform.shape[0], encoding) as writer:

@@ -11,25 +11,37 @@ import http.client
 import logging
 import os
 import re
-import socket
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from htdemucs.environment import cached_sha256
-from htdemucs.errors import DownloadError, HTDemucsError, UploadError
-from htdemucs.events import Downloading, EventCallback
+from htdemucs.errors import DownloadError, FileMissingError, HTDemucsError, UploadError
+from htdemucs.events import Downloading, EventCallback, ignore_events
 from htdemucs.fsutil import user_cache
 
 LOG = logging.getLogger(__name__)
 CHUNK = 1 << 20  # bytes
-TIMEOUT = 30  # seconds without a byte
+TIMEOUT = 10  # seconds without a byte from the legacy root
+RETRY_SECONDS = (1.0, 2.0)  # before the hub is asked again
+_RETRIED = (429, 500, 502, 503, 504)  # statuses of a hub that may soon recover
+_MISSING = (401, 403, 404)
+# What the hub's X-Error-Code means.
+_ERROR_CODES = {
+    "EntryNotFound": "the repository has no such file",
+    "RevisionNotFound": "the repository has no such revision",
+    "RepoNotFound": "no such repository, or a private one: log in with `hf auth login`",
+    "GatedRepo": "accept its conditions on the hub, then log in with `hf auth login`",
+}
+_ERRNO = re.compile(r"^\[Errno -?\d+\] ")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 DAMAGED = "arrived damaged (its checksum differs); try again"
 _on_event: ContextVar[EventCallback | None] = ContextVar("on_event", default=None)
 
@@ -73,53 +85,108 @@ def cached_from_hub(repository: str, filename: str, options: HubOptions) -> Path
     """Return a file's path in the hub's cache, or None. The network is not used."""
     from huggingface_hub import try_to_load_from_cache
 
-    path = try_to_load_from_cache(
-        repository, filename, cache_dir=options.cache_dir, revision=options.revision
-    )
+    try:
+        path = try_to_load_from_cache(
+            repository, filename, cache_dir=options.cache_dir, revision=options.revision
+        )
+    except ValueError:  # the name of the commit is damaged
+        return None
     return Path(path) if isinstance(path, str) else None
+
+
+def file_url(repository: str, filename: str, options: HubOptions) -> str:
+    """Return the address of a file on the hub."""
+    from huggingface_hub import hf_hub_url
+
+    return hf_hub_url(repository, filename, revision=options.revision)
+
+
+def repository_url(repository: str) -> str:
+    """Return the address of the page that lists a repository's files."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{repository}/tree/{constants.DEFAULT_REVISION}"
 
 
 def download_from_hub(repository: str, filename: str, options: HubOptions) -> Path:
     """Download a file into the hub's cache and return its path. A damaged file is replaced.
 
+    If the hub fails, an undamaged file in the cache is used, though it may be outdated.
+
     Raises:
-        DownloadError: the network is off, the hub is unreachable, or it has no such file; the file
-            in the cache is damaged and cannot be replaced.
+        FileMissingError: the hub has no such file; or the network is off, and the file is not in
+            the cache.
+        DownloadError: the hub is unreachable, or fails; the file in the cache is damaged and
+            cannot be replaced.
     """
-    LOG.info("fetching %s/%s", repository, filename)
+    online = not (options.local_files_only or offline())
+    if online:
+        LOG.info("fetching %s/%s", repository, filename)
+        try:
+            _ask_hub(repository, filename, options)
+        except FileMissingError:
+            raise
+        except DownloadError as error:
+            cached = cached_from_hub(repository, filename, options)
+            if options.force_download or cached is None or not is_intact(cached):
+                raise
+            LOG.warning("%s; using the file in the hub's cache", error)
+            return cached
+        _delete_damaged_ref(repository, options)
     path = _call_hub_client(repository, filename, options)
     blob = _cache_blob(path)
-    if blob is None:
-        return path
-    with contextlib.suppress(OSError):  # the cache is read only
-        _delete_leftovers(blob)
+    if blob is not None:
+        with contextlib.suppress(OSError):  # the cache is read only
+            _delete_leftovers(blob)
     if is_intact(path):
         return path
-    if options.local_files_only or offline():
+    damaged = blob or path
+    if not online:
         raise DownloadError(
-            f"{blob} is damaged, and cannot be downloaded again without the network"
+            f"{damaged} is damaged, and cannot be downloaded again without the network"
         )
-    with _file_lock(default_cache() / blob.name):  # one process replaces it for all
-        if not is_intact(path):
-            try:
-                path = _call_hub_client(repository, filename, replace(options, force_download=True))
-            except DownloadError as error:
-                raise DownloadError(f"{blob} is damaged, and was not replaced: {error}") from error
+    try:
+        with _blob_lock(damaged):  # one process replaces it for all
+            if not is_intact(path):
+                if blob is None:  # the client replaces links only
+                    path.unlink()
+                again = replace(options, force_download=True)
+                path = _call_hub_client(repository, filename, again)
+    except (DownloadError, OSError) as error:
+        reason = str(error) if isinstance(error, DownloadError) else _system_error(error)
+        raise DownloadError(f"{damaged} is damaged, and was not replaced: {reason}") from error
     if not is_intact(path):
         raise DownloadError(f"{repository}/{filename} {DAMAGED}")
     return path
 
 
 def is_intact(path: Path) -> bool:
-    """Whether a file has the hash that the hub's cache names it after; others are not checked."""
+    """Whether a file in the hub's cache is undamaged, as far as this can be verified.
+
+    The hub's client names a file after its hash, and a link in a snapshot leads there. A snapshot
+    that was copied without links has no hashes: then only the size of weights is verified.
+    """
     blob = _cache_blob(path)
-    if blob is None or not re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", blob.name):
+    if blob is None:
+        return path.suffix != ".safetensors" or _is_complete(path)
+    if not re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", blob.name):
         return True
     if len(blob.name) == 64:  # the SHA-256 of a large file
         return cached_sha256(path) == blob.name
     content = path.read_bytes()
     as_in_git = b"blob %d\0" % len(content) + content
     return blob.name in (hashlib.sha1(as_in_git).hexdigest(), hashlib.sha1(content).hexdigest())
+
+
+def _is_complete(path: Path) -> bool:
+    """Whether a safetensors file has the size that its header requires."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except (SafetensorError, OSError):
+        return False
 
 
 def _cache_blob(path: Path) -> Path | None:
@@ -134,9 +201,29 @@ def _delete_leftovers(blob: Path) -> None:
     """Delete partial files that killed downloads of a blob, which is complete by now, left."""
     pattern = f"{blob.name}.*.incomplete"
     if any(blob.parent.glob(pattern)):
-        with _file_lock(default_cache() / blob.name):  # no process of ours is replacing the file
+        with _blob_lock(blob):  # no process of ours is replacing the file
             for leftover in blob.parent.glob(pattern):
                 leftover.unlink()
+
+
+def _delete_damaged_ref(repository: str, options: HubOptions) -> None:
+    """Delete the file that names a branch's commit if it does not; the hub's client writes it."""
+    from huggingface_hub import constants
+
+    cache = Path(options.cache_dir or constants.HF_HUB_CACHE)
+    folder = cache / f"models--{repository.replace('/', '--')}" / "refs"
+    ref = folder / (options.revision or constants.DEFAULT_REVISION)
+    with contextlib.suppress(OSError):
+        if not _COMMIT.fullmatch(ref.read_text(encoding="ascii", errors="replace").strip()):
+            ref.unlink()
+
+
+def _blob_lock(blob: Path) -> AbstractContextManager[None]:
+    """Let one process at a time replace a file in the hub's cache. Raises OSError."""
+    parts = blob.parts
+    repository = next(i for i, part in enumerate(parts) if part in ("blobs", "snapshots")) - 1
+    locks = Path(*parts[:repository], ".locks", parts[repository])  # the hub's own folder
+    return _file_lock(locks / f"{blob.name}.htdemucs")
 
 
 @contextmanager
@@ -149,31 +236,61 @@ def _file_lock(target: Path) -> Iterator[None]:
         yield
 
 
+def _ask_hub(repository: str, filename: str, options: HubOptions) -> None:
+    """Verify that the hub has a file; report its size.
+
+    The hub's client would retry for up to minutes, and not state the cause.
+
+    Raises:
+        FileMissingError: the hub has no such file, or does not show it to this user.
+        DownloadError: the hub is unreachable, or fails.
+    """
+    from huggingface_hub.utils import build_hf_headers
+
+    on_event, subject = _on_event.get() or ignore_events, f"{repository}/{filename}"
+    on_event(Downloading(filename, 0, None))
+    with hub_errors(subject, DownloadError):
+        url = file_url(repository, filename, options)
+        headers = build_hf_headers(token=options.token)
+        response = _head(url, headers)
+        for seconds in RETRY_SECONDS:
+            if response.status_code in _RETRIED:
+                time.sleep(seconds)
+                response = _head(url, headers)
+    status, phrase = response.status_code, response.reason_phrase
+    if status >= 400:
+        why = _ERROR_CODES.get(response.headers.get("X-Error-Code"), phrase or "no reason given")
+        error_class = FileMissingError if status in _MISSING else DownloadError
+        host = urllib.parse.urlsplit(url).hostname
+        raise error_class(f"{subject}: {host} answered {status} ({why})")
+    size = response.headers.get("X-Linked-Size") or response.headers.get("Content-Length") or ""
+    if size.isdecimal() and (status < 300 or "X-Linked-Size" in response.headers):
+        LOG.info("%s has %.1f MB", filename, int(size) / 1e6)
+
+
 def _call_hub_client(repository: str, filename: str, options: HubOptions) -> Path:
     from huggingface_hub import hf_hub_download
 
-    online = not options.local_files_only
-    with hub_errors(f"{repository}/{filename}", DownloadError, online=online):
-        bar = _progress_bar_class(filename)
+    subject, bar = f"{repository}/{filename}", _progress_bar_class(filename)
+    if options.local_files_only or offline():
+        if (cached := cached_from_hub(repository, filename, options)) is not None:
+            return cached
+        setting = "HF_HUB_OFFLINE" if offline() else "local_files_only"
+        raise FileMissingError(f"{subject} is not in the hub's cache, and {setting} is set")
+    with hub_errors(subject, DownloadError):
         return Path(hf_hub_download(repository, filename, **vars(options), tqdm_class=bar))
 
 
 @contextmanager
-def hub_errors(
-    subject: str, error_class: type[HTDemucsError], *, online: bool = True
-) -> Iterator[None]:
+def hub_errors(subject: str, error_class: type[HTDemucsError]) -> Iterator[None]:
     """Turn every failure of the hub's client in this block into a one-line error of ours.
 
     A download error keeps the first sentence of the client's message; an upload error keeps all of
     it, because the hub's check of a model card is in it.
     """
-    from huggingface_hub import constants
-
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     try:
-        if online and not constants.HF_HUB_OFFLINE:
-            _check_reachable(constants.ENDPOINT)
         logger.setLevel(logging.CRITICAL)  # the client logs every retry as a warning
         yield
     except Exception as error:  # the client's own errors, its transport's, the system's
@@ -186,16 +303,46 @@ def hub_errors(
         logger.setLevel(level)
 
 
-def _check_reachable(url: str) -> None:
-    """Raise OSError at once if the hub is unreachable; its client would retry for 23 seconds."""
-    parts = urllib.parse.urlsplit(url)
-    if not parts.hostname or parts.scheme in urllib.request.getproxies():
-        return
-    port = parts.port or {"http": 80}.get(parts.scheme, 443)
+def check_hub_reachable() -> None:
+    """Raise OSError within seconds if the hub is unreachable; its client would retry for long."""
+    from huggingface_hub import constants
+
+    if not offline():
+        _head(constants.ENDPOINT, {})
+
+
+def _head(url: str, headers: Mapping[str, str]) -> Any:
+    """Return the hub's response to a HEAD request, without retries or redirects.
+
+    The hub's client makes the request, with its certificates and proxies. Raises OSError.
+    """
+    from huggingface_hub import constants, get_session
+
+    seconds = constants.HF_HUB_ETAG_TIMEOUT
     try:
-        socket.create_connection((parts.hostname, port), TIMEOUT).close()
-    except OSError as error:
-        raise OSError(f"cannot reach {parts.hostname} ({error.strerror or error})") from error
+        return get_session().request(
+            "HEAD", url, headers=headers, timeout=seconds, follow_redirects=False
+        )
+    except Exception as error:  # of its transport
+        is_timeout = "Timeout" in type(error).__name__
+        why = f"no answer within {seconds:g} s" if is_timeout else _first_line(error)
+        host = urllib.parse.urlsplit(url).hostname
+        proxy = _proxy_of(url)
+        way = f"{host} through the proxy {proxy}" if proxy else host
+        raise OSError(f"cannot reach {way} ({_ERRNO.sub('', why)})") from error
+
+
+def _proxy_of(url: str) -> str | None:
+    """Return the proxy for a URL, without its password; None without a proxy."""
+    proxies = urllib.request.getproxies()
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:  # not a URL
+        return None
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    return re.sub(r"//[^/]*@", "//", proxy)
 
 
 def download_from_url(url: str, target: Path, checksum: str) -> Path:
@@ -219,8 +366,8 @@ def download_from_url(url: str, target: Path, checksum: str) -> Path:
                     raise OSError(DAMAGED)
                 partial.replace(target)
     except (OSError, ValueError, http.client.HTTPException) as error:  # URLError is an OSError
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise DownloadError(f"{url}: {_first_line(reason)}") from error
+        way = f" through the proxy {proxy}" if (proxy := _proxy_of(url)) else ""
+        raise DownloadError(f"{url}{way}: {_system_error(error)}") from error
     return target
 
 
@@ -242,6 +389,8 @@ def _resume_download(url: str, partial: Path) -> None:
         if response.status != 206:  # the server sends the whole file again
             start = 0
         remaining = int(response.headers.get("Content-Length") or 0)
+        if remaining:
+            LOG.info("%s has %.1f MB", partial.stem, (start + remaining) / 1e6)
         with (
             partial.open("ab" if start else "wb") as file,
             _progress_bar_class(partial.stem)(
@@ -294,6 +443,16 @@ def _progress_bar_class(filename: str) -> type[Any]:
             return lambda *_, **__: None
 
     return EventBar
+
+
+def _system_error(error: Exception) -> str:
+    """Return what went wrong, with the status of a response or the path of a file."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answered {error.code} ({error.reason})"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} cannot be written ({error.strerror})"
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+    return _ERRNO.sub("", _first_line(reason))
 
 
 def _first_line(reason: object) -> str:

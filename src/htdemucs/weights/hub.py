@@ -18,9 +18,15 @@ from htdemucs.fsutil import atomic_write
 from htdemucs.model import Bag, Model
 from htdemucs.model.bag import networks
 from htdemucs.model.hub_mixin import CardFields
+from htdemucs.results import counted
 from htdemucs.version import __version__
 from htdemucs.weights.build import short_repr
-from htdemucs.weights.download import HubOptions, download_from_hub, hub_errors
+from htdemucs.weights.download import (
+    HubOptions,
+    check_hub_reachable,
+    download_from_hub,
+    hub_errors,
+)
 from htdemucs.weights.load import read_model
 from htdemucs.weights.native_format import CARD_FILE, save_model, stated_license
 
@@ -102,6 +108,7 @@ def push_to_hub(
     from huggingface_hub import HfApi
 
     with hub_errors(repo_id, UploadError):
+        check_hub_reachable()
         api = HfApi(token=token)
         if "/" not in repo_id:
             repo_id = f"{api.whoami()['name']}/{repo_id}"
@@ -218,9 +225,10 @@ def _score_table(document: dict[str, Any]) -> str:
         values = [table[stem][metric] for stem in stems]
         cells = ["" if value is None else f"{value:.2f}" for value in values]
         lines.append(f"| {label} | {' | '.join(cells)} |")
+    tracks = counted(data["tracks"], "track")
     about = (
-        f"{data['tracks']} tracks ({data['duration'] / 60:.1f} min) of `{Path(data['path']).name}`"
-        f", measured by `htdemucs evaluate` {document['versions']['htdemucs']}; "
+        f"{tracks} ({data['duration'] / 60:.1f} min) of `{Path(data['path']).name}`, "
+        f"measured by `htdemucs evaluate` {document['versions']['htdemucs']}; "
         f"shifts {options['shifts']}, overlap {options['overlap']:g}."
     )
     return "\n".join([about, "", *lines])

@@ -19,7 +19,12 @@ from typing import Any
 
 import yaml
 
-from htdemucs.errors import CheckpointError, DownloadError, ModelNotFoundError
+from htdemucs.errors import (
+    CheckpointError,
+    DownloadError,
+    FileMissingError,
+    ModelNotFoundError,
+)
 from htdemucs.fsutil import user_cache
 from htdemucs.model import NetworkConfig
 from htdemucs.model.architectures import CONFIGS, network_class
@@ -33,9 +38,11 @@ from htdemucs.weights.download import (
     default_cache,
     download_from_hub,
     download_from_url,
+    file_url,
     has_checksum,
     is_intact,
     offline,
+    repository_url,
 )
 
 DEFAULT_MODEL = "htdemucs"
@@ -325,18 +332,30 @@ def _in_hub_repository(name: str, options: HubOptions) -> ModelFiles:
         raise ModelNotFoundError("a hub model is named hf://namespace/name or hf://name")
     published = _published_name(name)
     repository = f"{namespace}/{repository_name(published)}"
+    ours = f"{namespace}/{name}"
+    online = not (options.local_files_only or offline())
     try:
-        bag = download_from_hub(repository, f"{published}.yaml", options)
-    except DownloadError as error:
         try:
-            config = download_from_hub(f"{namespace}/{name}", native_format.CONFIG_FILE, options)
-        except DownloadError as second:
-            raise DownloadError(f"{second}; {error}") from None
-        download_from_hub(f"{namespace}/{name}", native_format.WEIGHTS_FILE, options)
-        return ModelFiles((config.parent,))
-    signatures, weights, segment = _read_bag(bag)
-    files = [download_from_hub(repository, f"{s}.safetensors", options) for s in signatures]
-    return ModelFiles(tuple(files), weights, segment)
+            bag = download_from_hub(repository, f"{published}.yaml", options)
+        except FileMissingError as error:
+            try:
+                config = download_from_hub(ours, native_format.CONFIG_FILE, options)
+            except FileMissingError as second:
+                raise FileMissingError(f"{second}; {error}") from None
+            download_from_hub(ours, native_format.WEIGHTS_FILE, options)
+            return ModelFiles((config.parent,))
+        signatures, weights, segment = _read_bag(bag)
+        files = [download_from_hub(repository, f"{s}.safetensors", options) for s in signatures]
+        return ModelFiles(tuple(files), weights, segment)
+    except DownloadError as error:
+        if isinstance(error, FileMissingError) and online:
+            raise
+        raise DownloadError(
+            f"hf://{ours} is not on this machine, and cannot be downloaded; -n {BUNDLED_MODEL} "
+            f"works without a download ({error})\n"
+            f"  download all files from {repository_url(ours)} or {repository_url(repository)}\n"
+            f"  into a folder, and load that folder or, with a .yaml, {published} from the repo FOLDER"
+        ) from error
 
 
 def repository_name(model: str) -> str:
@@ -386,11 +405,17 @@ def _of_official_network(
             return _download_legacy_file(signature, options)
         except DownloadError as error:
             reasons.append(str(error))
+    if options.revision:
+        raise DownloadError(
+            f"revision {options.revision} of {model.name} is not on this machine, and cannot be "
+            f"downloaded ({'; '.join(reasons)})"
+        )
+    address = file_url(model.repository, f"{signature}.safetensors", options)
     raise DownloadError(
-        f"the weights of {model.name} are missing here, or damaged, and could not be downloaded; "
-        f"copy {signature}.safetensors or {legacy_filename(signature)} to "
-        f"{options.cache_dir or default_cache()}, "
-        f"or use the small model inside this package, {BUNDLED_MODEL} ({'; '.join(reasons)})"
+        f"{model.name} is not on this machine, or damaged, and cannot be downloaded; "
+        f"-n {BUNDLED_MODEL} works without a download ({'; '.join(reasons)})\n"
+        f"  download {address} or {legacy_url(signature)}\n"
+        f"  into {options.cache_dir or default_cache()}, and repeat the command"
     )
 
 
