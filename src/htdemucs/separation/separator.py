@@ -236,7 +236,7 @@ class Separator:
             for name, stem in pieces.items()
         }
         if isinstance(waveform, Tensor):
-            return cast("dict[str, Waveform]", result)
+            return result
         return cast("dict[str, Waveform]", {name: stem.numpy() for name, stem in result.items()})
 
     @torch.no_grad()
