@@ -140,3 +140,15 @@ class ConflictError(ServerError):
 
 class ClusterError(HTDemucsError):
     """Ray is not installed, does not answer, or failed."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of Python, PyTorch, oneDNN or the system reports a lack of memory."""
+    texts = (
+        "out of memory",
+        "allocate memory",
+        "not enough memory",
+        "could not create a primitive",
+        "failed to map segment",
+    )
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)

@@ -11,6 +11,7 @@ from htdemucs import (
     load_model,
     save_model,
 )
+from htdemucs.errors import SeparationError
 from htdemucs.fast.network import supports
 from htdemucs.model.architectures import build
 from htdemucs.separation import runner
@@ -20,22 +21,22 @@ from htdemucs.separation.runner import Pending, Runner, _Output, default_batch_s
 class LittleMemory(nn.Module):
     """Has memory for `most` items at once."""
 
-    def __init__(self, network, most):
+    def __init__(self, network, most, error):
         super().__init__()
-        self.network, self.most, self.sizes = network, most, []
+        self.network, self.most, self.error, self.sizes = network, most, error, []
 
     def forward(self, mixture):
         self.sizes.append(len(mixture))
         if len(mixture) > self.most:
-            raise torch.OutOfMemoryError("full")
+            raise self.error
         return self.network(mixture)
 
 
-def with_little_memory(monkeypatch, most):
+def with_little_memory(monkeypatch, most, error=None):
     made = []
 
     def prepare_bag(bag, precision, compiled):
-        made.append(LittleMemory(bag.members[0], most))
+        made.append(LittleMemory(bag.members[0], most, error or torch.OutOfMemoryError("full")))
         return bag.map_members(lambda _: made[-1])
 
     monkeypatch.setattr(runner, "prepare_bag", prepare_bag)
@@ -56,8 +57,23 @@ def test_batches_are_halved_until_they_fit(monkeypatch, tiny_model):
 
 def test_too_little_memory_for_one_segment_on_a_cpu_is_an_error(monkeypatch, tiny_model):
     with_little_memory(monkeypatch, most=0)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(SeparationError, match="cpu has too little memory for one segment"):
         Separator(tiny_model).separate(torch.randn(2, 9000), 8000)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory",
+        "could not create a primitive",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 66060288 bytes",
+    ],
+)
+def test_a_full_memory_of_the_cpu_makes_batches_smaller(monkeypatch, tiny_model, message):
+    made = with_little_memory(monkeypatch, most=1, error=RuntimeError(message))
+    Separator(tiny_model, batch_size=4).separate(torch.randn(2, 30_000), 8000)
+    assert made[0].sizes[0] == 4
+    assert made[0].sizes[-1] == 1
 
 
 @pytest.mark.parametrize(
@@ -198,7 +214,7 @@ def test_a_submitted_batch_that_does_not_fit_is_split(monkeypatch, tiny_model, m
         pending = run.submit(mixture, 8000)
         assert made[0].sizes == [7]
         if most == 0:
-            with pytest.raises(torch.OutOfMemoryError):
+            with pytest.raises(SeparationError, match="too little memory"):
                 pending.result()
         else:
             assert snr(expected, pending.result()) > 100

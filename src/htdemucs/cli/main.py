@@ -23,7 +23,7 @@ from htdemucs.cli.standard_streams import prepare_standard_streams
 from htdemucs.cli.stream import stream
 from htdemucs.cli.trace import trace
 from htdemucs.cli.train import train
-from htdemucs.errors import HTDemucsError
+from htdemucs.errors import HTDemucsError, is_out_of_memory
 from htdemucs.version import __version__
 
 SECTIONS = {
@@ -46,6 +46,11 @@ class CommandGroup(click.Group):
         except (click.ClickException, HTDemucsError, OSError) as error:
             print_error(one_line(error))
             code = exit_code(error)
+        except (MemoryError, RuntimeError, ImportError) as error:
+            if not is_out_of_memory(error):
+                raise
+            print_error("out of memory; close other programs, or choose a shorter segment or model")
+            code = 1
         sys.exit(code or 0)
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:

@@ -10,7 +10,7 @@ from itertools import groupby, islice
 import torch
 from torch import Tensor, nn
 
-from htdemucs.errors import CheckpointError
+from htdemucs.errors import CheckpointError, SeparationError, is_out_of_memory
 from htdemucs.fast import choose_precision, prepare_bag
 from htdemucs.model import Bag, Model
 from htdemucs.model.bag import as_bag, networks
@@ -107,7 +107,10 @@ class Runner:
         """Return the outputs of a batch.
 
         When the device's memory is full, the batch is halved until it fits. If it is too small for
-        one segment, the CPU takes over. If that fails too, the error is raised.
+        one segment, the CPU takes over.
+
+        Raises:
+            SeparationError: the CPU has too little memory for one segment, too.
         """
         windows, output = pending.windows, pending.output
         if output is None and len(windows) > self.batch_size:
@@ -119,8 +122,10 @@ class Runner:
             return self._finite(output, windows, pending.length).to(self._output_device)
         except RuntimeError as error:
             reason = _oom_reason(error)
-            if reason is None or (len(windows) == 1 and self.device.type == "cpu"):
+            if reason is None:
                 raise
+            if len(windows) == 1 and self.device.type == "cpu":
+                raise SeparationError(f"{self.device} {reason}") from error
         # Only here, after `except`, are the tensors of the failed attempt free.
         pending.output = output = None
         if self.device.type == "cuda":
@@ -219,7 +224,7 @@ def _is_finite(output: Tensor) -> bool:
 
 def _oom_reason(error: RuntimeError) -> str | None:
     """Return what the device lacks for this network; None if the error has another cause."""
-    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):  # MPS: no class
+    if isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error):
         return "has too little memory for one segment (a shorter segment needs less)"
     if isinstance(error, NotImplementedError):  # MPS before macOS 15.1: more than 65 536 samples
         return f"cannot compute this network ({str(error).partition('. ')[0]})"

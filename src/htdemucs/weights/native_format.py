@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from htdemucs.errors import CheckpointError, ConfigError
+from htdemucs.errors import CheckpointError, ConfigError, is_out_of_memory
 from htdemucs.fsutil import atomic_write
 from htdemucs.model import Bag, Model, NetworkConfig
 from htdemucs.model.architectures import architecture
@@ -110,6 +110,8 @@ def read(folder: Path) -> Model:
     except FileNotFoundError:
         raise CheckpointError(f"{folder} has no {WEIGHTS_FILE}; copy it there") from None
     except Exception as error:  # a damaged file surfaces as almost anything
+        if is_out_of_memory(error):
+            raise
         raise CheckpointError(f"{path} is damaged or incomplete; copy it there again") from error
     try:
         parameters: list[dict[str, Tensor]] = [{} for _ in config.members]
