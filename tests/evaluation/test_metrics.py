@@ -141,3 +141,27 @@ def test_a_meter_refuses_frames_of_other_lengths():
     meter.push(torch.zeros(1, 2, 5), torch.zeros(1, 2, 5))
     with pytest.raises(ValueError, match="the last one fewer"):
         meter.push(torch.zeros(1, 2, 5), torch.zeros(1, 2, 5))
+
+
+@pytest.mark.parametrize("level", [1e-3, 1e-6, 1e-9])
+@pytest.mark.parametrize("scale", [1e-12, 1e-9, 1e-3, 0.5, 1, 1 + 1e-9, 3, 1e6, 1e12])
+def test_si_sdr_is_exact_at_every_scale(scale, level):
+    """Noise that is orthogonal to the reference has exactly its own level."""
+    generator = torch.Generator().manual_seed(0)
+    reference, noise = torch.randn(2, 1, 4, 1000, generator=generator, dtype=torch.float64)
+    noise -= (noise * reference).sum() / reference.square().sum() * reference
+    noise *= level * (reference.square().sum() / noise.square().sum()).sqrt()
+    estimate = scale * (reference + noise)
+    expected = pytest.approx(-20 * math.log10(level), abs=1e-4)
+    assert si_sdr(reference, estimate).item() == expected
+    meter = ScoreMeter(300)
+    for start in range(0, 1000, 300):
+        part = slice(start, start + 300)
+        meter.push(reference[..., part], estimate[..., part])
+    assert meter.scores()[0].si_sdr == expected
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-9, 0.1, 3, 1e12])
+def test_si_sdr_of_another_level_is_limited_by_rounding_only(scale):
+    reference = torch.randn(2, 5000, dtype=torch.float64)
+    assert si_sdr(reference, scale * reference).item() > 300

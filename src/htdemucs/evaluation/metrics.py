@@ -39,6 +39,38 @@ class StemScores:
     inf_frames: int
 
 
+@dataclass(frozen=True)
+class _Fit:
+    """Estimates as scaled references and a rest; all attributes have the shape (...).
+
+    The rest is summed after the scaled reference is subtracted: a difference of sums would lose it
+    where it is small. Parts are joined as in Chan's algorithm for variances.
+
+    Attributes:
+        reference: energy of the references.
+        scale: the factor that brings a reference nearest to its estimate.
+        rest: energy of estimate - scale * reference.
+    """
+
+    reference: Tensor
+    scale: Tensor
+    rest: Tensor
+
+    def join(self, other: "_Fit") -> "_Fit":
+        """Return the fit of two parts as one."""
+        total = self.reference + other.reference
+        share = _divide(other.reference, total)
+        step = other.scale - self.scale
+        rest = self.rest + other.rest + step.square() * self.reference * share
+        return _Fit(total, self.scale + step * share, rest)
+
+    def si_sdr(self) -> Tensor:
+        """Return the scale-invariant SDR, dB; NaN where reference or estimate is silent."""
+        scaled = self.scale.square() * self.reference
+        sounds = (self.reference > 0) & (scaled + self.rest > 0)
+        return torch.where(sounds, _decibels(scaled / self.rest), math.nan)
+
+
 class ScoreMeter:
     """Computes the scores of S stems, frame by frame.
 
@@ -49,6 +81,7 @@ class ScoreMeter:
     def __init__(self, frame_length: int) -> None:
         self.frame_length = frame_length  # samples in a second
         self._sums: Tensor = torch.zeros(())
+        self._fit = _Fit(*torch.zeros(3, dtype=torch.float64))
         self._frames: list[Tensor] = []
         self._length = 0
 
@@ -60,6 +93,7 @@ class ScoreMeter:
         references, estimates = _exact(references, estimates)
         sums = _sums(references, estimates)
         self._sums = self._sums + sums
+        self._fit = self._fit.join(_fit(references, estimates))
         if length == self.frame_length or not self._length:  # museval skips an incomplete frame,
             self._frames.append(
                 _frame_sdr(sums, references, estimates)
@@ -72,7 +106,7 @@ class ScoreMeter:
 
     def scores(self) -> list[StemScores]:
         """Return the scores of each stem."""
-        nsdr, si_sdr = _nsdr(self._sums).tolist(), _si_sdr(self._sums).tolist()
+        nsdr, si_sdr = _nsdr(self._sums).tolist(), self._fit.si_sdr().tolist()
         frames = self.museval_frames()
         return [
             StemScores(
@@ -104,7 +138,7 @@ def si_sdr(references: Tensor, estimates: Tensor) -> Tensor:
     estimate. The score is NaN if the reference or the estimate is silent, and infinite if only the
     level differs.
     """
-    return _si_sdr(_sums(*_exact(references, estimates)))
+    return _fit(*_exact(references, estimates)).si_sdr()
 
 
 def museval_frames(references: Tensor, estimates: Tensor, sample_rate: int) -> Tensor:
@@ -139,35 +173,32 @@ def _exact(references: Tensor, estimates: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sums(references: Tensor, estimates: Tensor) -> Tensor:
-    """(..., C, L) twice -> (4, ...): energies of reference, estimate, error; reference x error."""
-    errors = estimates - references
-    pairs = ((references, references), (estimates, estimates), (errors, errors))
-    return torch.stack([(a * b).sum((-2, -1)) for a, b in (*pairs, (references, errors))])
+    """(..., C, L) twice -> (2, ...): energies of the reference and of the error."""
+    return torch.stack([x.square().sum((-2, -1)) for x in (references, estimates - references)])
+
+
+def _fit(references: Tensor, estimates: Tensor) -> _Fit:
+    energy = references.square().sum((-2, -1))
+    scale = _divide((references * estimates).sum((-2, -1)), energy)
+    rest = (estimates - scale[..., None, None] * references).square().sum((-2, -1))
+    return _Fit(energy, scale, rest)
+
+
+def _divide(a: Tensor, b: Tensor) -> Tensor:
+    """Return a / b, and 0 where b is 0."""
+    return torch.where(b > 0, a / b, 0.0)
 
 
 def _nsdr(sums: Tensor) -> Tensor:
-    reference, _, error, _ = sums
+    reference, error = sums
     return _decibels((reference + EPSILON) / (error + EPSILON))
 
 
-def _si_sdr(sums: Tensor) -> Tensor:
-    """Split the estimate by its error e: estimate = r (1 + <r,e> / <r,r>) + rest.
-
-    Starting from the error and not from the estimate keeps good estimates exact: their rest is
-    small against the estimate but not against the error.
-    """
-    reference, estimate, error, product = sums
-    scale = 1 + product / reference
-    rest = (error - product.square() / reference).clamp(min=0)
-    score = _decibels(scale.square() * reference / rest)
-    return torch.where((reference > 0) & (estimate > 0), score, math.nan)
-
-
 def _frame_sdr(sums: Tensor, references: Tensor, estimates: Tensor) -> Tensor:
-    """(4, S) and (S, C, L) twice -> (S,)"""
+    """(2, S) and (S, C, L) twice -> (S,)"""
     if any(bool((x.sum(1) == 0).all(1).any()) for x in (references, estimates)):
         return torch.full_like(sums[0], math.nan)
-    return _decibels(sums[0] / sums[2])
+    return _decibels(sums[0] / sums[1])
 
 
 def _median(row: Tensor) -> float:

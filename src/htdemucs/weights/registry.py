@@ -354,7 +354,7 @@ def _in_hub_repository(name: str, options: HubOptions) -> ModelFiles:
             f"hf://{ours} is not on this machine, and cannot be downloaded; -n {BUNDLED_MODEL} "
             f"works without a download ({error})\n"
             f"  download all files from {repository_url(ours)} or {repository_url(repository)}\n"
-            f"  into a folder, and load that folder or, with a .yaml, {published} from that repo"
+            f"  into a folder, and load it or, with a .yaml, {published} from the repo FOLDER"
         ) from error
 
 
