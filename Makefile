@@ -9,16 +9,18 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PACKAGE := $(VENV)/.package
 READY := $(VENV)/.ready
 DIFFQ := $(VENV)/.diffq
 
 .PHONY: demo test page docs lint slow sanitize lowest bench clean
 SONG ?= examples/song.flac
 
-demo: $(READY)
+demo: $(PACKAGE)
 	$(BIN)/python examples/demo.py
 
 test: lint $(DIFFQ)
+	@echo "the tests take about 8 minutes on two cores"
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 page: $(READY)
@@ -76,13 +78,21 @@ lowest:
 	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check --only-binary :all: -r $(LOWEST)/requirements.txt .
 	$(LOWEST)/bin/python tests/lowest/smoke.py
 
-$(READY): pyproject.toml constraints.txt
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+$(PACKAGE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "installing the package and its server"
+	$(INSTALL) -e '.[server]'
+	touch $@
+
+$(READY): $(PACKAGE)
+	@echo "installing everything that the tests need"
+	$(INSTALL) -e '.[dev]'
 	touch $@
 
 $(DIFFQ): $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt diffq \
+	$(INSTALL) diffq \
 		|| echo "without a C compiler there is no diffq, and the tests of parity with it are skipped"
 	touch $@
 

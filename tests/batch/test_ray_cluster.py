@@ -289,7 +289,7 @@ def test_missing_packages_are_named(run, album, tmp_path, monkeypatch):
     monkeypatch.setattr(
         ray_cluster, "find_spec", lambda name: None if name == "ray" else find(name)
     )
-    assert "pip install 'htdemucs[batch]'" in fail(run, album, tmp_path / "out")
+    assert "pip install '.[batch]'" in fail(run, album, tmp_path / "out")
 
 
 def test_a_cluster_that_does_not_answer_is_named(monkeypatch):

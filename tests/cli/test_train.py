@@ -143,7 +143,7 @@ def test_a_missing_extra_is_named(run, config, monkeypatch, module, instead):
     result = run("train", config(tensorboard=True))
     package = module.replace("_", "-")
     assert result.stderr.strip() == "error: " + (
-        f"training needs {package}; install with: pip install 'htdemucs[train]'{instead}"
+        f"training needs {package}; in the repository, run: pip install '.[train]'{instead}"
     )
 
 

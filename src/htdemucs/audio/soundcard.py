@@ -250,7 +250,7 @@ def _portaudio() -> ModuleType:
         import sounddevice
     except ImportError as error:
         raise AudioError(
-            "sound cards need the package sounddevice; install htdemucs[live]"
+            "sound cards need sounddevice; in the repository, run: pip install '.[live]'"
         ) from error
     except OSError as error:
         remedy = "install libportaudio2" if sys.platform == "linux" else "install PortAudio"

@@ -439,7 +439,7 @@ def _read_table(source: str, column: str) -> Iterator[str | None]:
         from pyarrow import ArrowException, dataset
     except ImportError:
         raise StorageError(
-            f"{source} needs pyarrow; install it with: pip install 'htdemucs[batch]'"
+            f"{source} needs pyarrow; in the repository, run: pip install '.[batch]'"
         ) from None
     url = source if remote.is_url(source) else f"file://{Path(source).absolute()}"
     files, path = remote.filesystem(url)

@@ -73,7 +73,7 @@ def check_installed() -> None:
     missing = [name for name in ("ray", "pyarrow", "fsspec") if find_spec(name) is None]
     if missing:
         raise ClusterError(
-            f"{' and '.join(missing)} not found; install it with: pip install 'htdemucs[batch]'"
+            f"{' and '.join(missing)} not found; in the repository, run: pip install '.[batch]'"
         )
 
 

@@ -173,7 +173,7 @@ def filesystem(url: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
     except ImportError:
         raise StorageError(
-            f"{url} needs fsspec; install it with: pip install 'htdemucs[batch]'"
+            f"{url} needs fsspec; in the repository, run: pip install '.[batch]'"
         ) from None
     scheme = url.partition("://")[0].lower()
     options: Mapping[str, Any] = {"auto_mkdir": True} if scheme in _LOCAL else {}

@@ -97,7 +97,7 @@ def convert(model: str, target: Path, repo: Path | None) -> None:
 @click.argument("target", type=click.Path(path_type=Path))
 @opt.repo_option
 def export(model: str, target: Path, repo: Path | None) -> None:
-    """Write a model as an ONNX file, and check it with ONNX Runtime. Needs htdemucs[export].
+    """Write a model as an ONNX file, and check it with ONNX Runtime. Needs the extra export.
 
     MODEL is a name, a signature, hf://namespace/name or a path; TARGET is a file ending in .onnx.
     """

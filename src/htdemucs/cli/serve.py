@@ -162,7 +162,7 @@ def serve(
         from htdemucs.serve.settings import Limits, Settings
     except ImportError as error:
         raise ServerError(
-            f"the server needs {error.name}; install it with: pip install 'htdemucs[server]'"
+            f"the server needs {error.name}; in the repository, run: pip install '.[server]'"
         ) from None
     if token is not None and len(token) < MIN_TOKEN_LENGTH:
         raise ServerError(f"--token must have at least {MIN_TOKEN_LENGTH} characters")

@@ -32,7 +32,7 @@ BENCHMARK_STEPS = 2
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @opt.flag("--dry-run", help="Only measure a step: model size, memory and speed.")
 def train(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
-    """Train a model, or resume an interrupted run. Needs htdemucs[train].
+    """Train a model, or resume an interrupted run. Needs the extra train.
 
     CONFIG is a YAML file with the data, the model and the training; KEY=VALUE replaces its keys.
     """
@@ -65,7 +65,8 @@ def _require(*packages: str, else_set: str = "") -> None:
     missing = [name for name in packages if find_spec(name.replace("-", "_")) is None]
     if missing:
         raise TrainingError(
-            f"training needs {' and '.join(missing)}; install with: pip install 'htdemucs[train]'"
+            f"training needs {' and '.join(missing)}; "
+            "in the repository, run: pip install '.[train]'"
             + (f", or set {else_set}" if else_set else "")
         )
 

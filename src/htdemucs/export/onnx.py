@@ -53,7 +53,7 @@ def export_onnx(model: Model, path: Path) -> float:
     noise, in a batch of one and in a batch of two; the lower agreement is returned.
 
     Raises:
-        ExportError: `htdemucs[export]` is not installed, the file cannot be written, or its outputs
+        ExportError: the extra "export" is not installed, the file cannot be written, or its outputs
             differ from torch's; then no file is written.
     """
     try:
@@ -62,7 +62,7 @@ def export_onnx(model: Model, path: Path) -> float:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ExportError(
-            f"exporting needs {error.name}; install with: pip install 'htdemucs[export]'"
+            f"exporting needs {error.name}; in the repository, run: pip install '.[export]'"
         ) from error
     model = model.cpu().eval()
     network = _exportable(model)[0]
