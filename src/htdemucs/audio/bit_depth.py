@@ -33,7 +33,7 @@ def bit_depth(context: AudioCodecContext, packet: bytes) -> int | None:
 
 
 def header_bits(codec: str, header: bytes, packet: bytes) -> int:
-    """Return the bits of a sample in the codec's own header, else 0.
+    """Return the bit depth that the codec's own header states; 0 if it states none.
 
     FFmpeg decodes 24 and 32 bits to the same sample format.
     """

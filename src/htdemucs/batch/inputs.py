@@ -329,7 +329,7 @@ def _find_entry(entry: str, folder: Path) -> Path:
 
 
 def _ignoring_case(path: Path) -> Path | None:
-    """Return the only file whose path differs in case or composition at most; None otherwise."""
+    """Return the file with this path, ignoring case and Unicode composition; None unless unique."""
     found = Path(path.anchor)
     for part in path.parts[1:] if path.anchor else path.parts:
         if os.path.lexists(found / part):

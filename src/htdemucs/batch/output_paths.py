@@ -56,7 +56,7 @@ class OutputAssignment:
         return self.assign(track)
 
     def _sources_in_manifests(self, track: Track) -> Iterator[tuple[int, Source]]:
-        """Yield the indices of a name that have a manifest, with the track in the manifest.
+        """Yield each `duplicate_index` that has a manifest, and the manifest's source.
 
         Manifests at a URL are not read: one request for each track would take hours for a million.
         """

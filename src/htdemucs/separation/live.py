@@ -174,7 +174,7 @@ class LiveSeparator:
         return request.normalization.undo(self.separator.run_network(request.window))
 
     def add_output(self, request: InferenceRequest, output: Tensor) -> bool:
-        """Add an output after the previous one, and return whether it came in time for that.
+        """Add an output after the previous one; return whether it arrived in time.
 
         A late output fades in at the current position instead.
         """

@@ -86,7 +86,7 @@ class RealTimeSeparator:
         return self.live.pop_output(block.shape[-1])
 
     def _increase_delay(self) -> None:
-        """Give the network the time that it lately took, if the segment is long enough."""
+        """Increase `compute` to the network's latest times, if the segment is long enough."""
         timing = self.live.timing
         hop = min(max(timing.hop, self._usual_time / MAX_LOAD), self.live.longest_hop)
         compute = max(timing.compute, RESERVE * self._usual_time)
@@ -97,7 +97,7 @@ class RealTimeSeparator:
 
     @property
     def _usual_time(self) -> float:
-        """Seconds that a run of the network lately took."""
+        """Seconds that the network's latest runs took."""
         return median(list(self.inference_times)[-5:] or [0.0])
 
     def _run(self) -> None:

@@ -17,7 +17,7 @@ from htdemucs.serve.tracks import Tracks, select_rows, touch_queued
 
 T = TRACKS.c
 OTHER = TRACKS.alias().c
-MAX_CRASHES = 3  # of workers with one track; then the track has failed
+MAX_CRASHES = 3  # a track fails when so many workers have died while they separated it
 WORKER_DIED = "worker-died"  # error code of such a track
 INITIAL: Row = {
     "done": 0.0, "speed": None, "error": None, "code": None, "warnings": [], "ended": None,

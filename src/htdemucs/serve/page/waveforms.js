@@ -96,7 +96,7 @@ export class Waveforms {
     signal.addEventListener("abort", () => observer.disconnect());
   }
 
-  /** Remove the listeners on what outlives the elements. */
+  /** Remove the listeners on objects that exist longer than these elements. */
   close() {
     this.#closing.abort();
   }
