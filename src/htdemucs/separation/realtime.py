@@ -86,7 +86,7 @@ class RealTimeSeparator:
         return self.live.pop_output(block.shape[-1])
 
     def _increase_delay(self) -> None:
-        """Increase `compute` to the network's latest times, if the segment is long enough."""
+        """Increase hop and `compute` to the network's latest times, if the segment allows it."""
         timing = self.live.timing
         hop = min(max(timing.hop, self._usual_time / MAX_LOAD), self.live.longest_hop)
         compute = max(timing.compute, RESERVE * self._usual_time)

@@ -50,9 +50,7 @@ TRACKS = Table(
     Column("state", String(12), nullable=False),  # one of STATES, or DELETED
     Column("queue_position", BigInteger, nullable=False, default=0),  # the smallest is next
     Column("worker", String(64)),  # separates the track or, after its deletion, removes its files
-    Column(
-        "crash_count", Integer, nullable=False, default=0
-    ),  # workers that died while they separated it
+    Column("crash_count", Integer, nullable=False, default=0),  # workers that died with the track
     Column("seek_frame", BigInteger),  # from which a client wants to listen
     Column("path", Text),  # of the track's file
     Column("manifest", Text, index=True),  # path; reserved before the manifest is written
