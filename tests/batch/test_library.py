@@ -501,7 +501,7 @@ def test_every_track_tells_its_whole_story(separator, song, tmp_path):
         library = Library(tmp_path / str(len(separators)))
         events = []
         results = list(library.separate_all(find_tracks(words), separators, events.append))
-        whole = ["Started", "Progress", "Written", "Finished"]
+        whole = ["Started", "Reading", "Progress", "Written", "Finished"]
         assert kinds(events, "song.flac") == whole
         assert kinds(events, "broken.wav") == ["Started", "Failed"]
         assert "missing.wav does not exist" in next(e.error for e in events if e.track is None)

@@ -19,8 +19,9 @@ from htdemucs import (
 from htdemucs.audio import AudioWriter, SampleCache, read_chapters, resampled_length
 from htdemucs.audio import read as reading
 from htdemucs.audio.wav_chunks import read_wav_chunks, write_wav_chunks
-from htdemucs.events import Progress, Started, Warned, Written
+from htdemucs.events import Progress, Reading, Started, Warned, Written
 from htdemucs.stems import separate_file
+from htdemucs.stems import track as track_module
 from htdemucs.stems.track import ResumeKey, separate_track
 
 FLOAT = AudioEncoding("wav", bit_depth=32)
@@ -311,6 +312,17 @@ def test_progress_reaches_the_end(identity, tmp_path):
     assert events[0] == Started(str(track))
     assert events[-3:-1] == [Written(str(track), stem, str(path)) for stem, path in files.items()]
     assert (events[-1].track, events[-1].result.duration) == (str(track), 2.5)
+
+
+def test_the_first_pass_is_reported_from_its_start(identity, tmp_path, monkeypatch):
+    monkeypatch.setattr(track_module, "READING_INTERVAL", 0)
+    track, events = write(tmp_path / "song.wav", sine(2500)), []
+    separate_file(Separator(identity), track, tmp_path, on_progress=events.append)
+    reading = [event for event in events if isinstance(event, Reading)]
+    assert [event.done for event in reading] == [0, 1, 2, 2.5]
+    assert {event.total for event in reading} == {2.5}
+    assert events[1 : 1 + len(reading)] == reading
+    assert isinstance(events[1 + len(reading)], Progress)
 
 
 def test_what_is_unusual_in_a_track_is_a_warning(identity, tmp_path):

@@ -25,6 +25,7 @@ from htdemucs.events import (
     Event,
     EventCallback,
     Progress,
+    Reading,
     Started,
     Waiting,
     ignore_events,
@@ -413,7 +414,7 @@ class Library:
         stopping = threading.Event()
 
         def on_event_or_stop(event: Event) -> None:
-            if stopping.is_set() and isinstance(event, Progress):
+            if stopping.is_set() and isinstance(event, Reading | Progress):
                 raise KeyboardInterrupt
             on_event(event)
 

@@ -26,6 +26,7 @@ from htdemucs.events import (
     Loaded,
     Noted,
     Progress,
+    Reading,
     Waiting,
     Warned,
 )
@@ -85,6 +86,8 @@ class ConsoleReporter:
         match event:
             case Downloading(file, done, total):
                 self._show(file, done, total, f"{done / 1e6:.1f} MB")
+            case Reading(track, done, total) if self._bars and done:  # not for a moment
+                self._show(f"reading {Path(track).name}", done, total, "")
             case Progress(track, done, total, speed) if self._bars:
                 label = Path(track).name if track else self._label
                 self._show(label, done, total, f"{speed:.1f}x" if speed else "")

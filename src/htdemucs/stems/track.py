@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 
 from htdemucs.audio import AudioFile, SampleCache
-from htdemucs.events import EventCallback, ProgressTracker, Started, ignore_events, result_events
+from htdemucs.events import (
+    EventCallback,
+    ProgressTracker,
+    Reading,
+    Started,
+    ignore_events,
+    result_events,
+)
 from htdemucs.results import TrackResult
 from htdemucs.separation import Separator, measure
 from htdemucs.stems.observer import Observer, stream_beside
@@ -22,6 +29,7 @@ from htdemucs.stems.paths import OutputPaths
 from htdemucs.stems.writer import MAX_PENDING, OutputFiles, StemWriter, read_ahead
 
 LOG = logging.getLogger(__name__)
+READING_INTERVAL = 0.5  # seconds between reports of the first pass
 BLOCK_LENGTH = 1 << 18  # samples that are read from the stem cache at a time
 
 
@@ -37,7 +45,8 @@ def separate_file(
 
     Stems have the track's own sample rate, if the format allows it, and exactly its length. See
     `OutputOptions` for names, formats and levels. `on_progress` is called with the events of the
-    track (`htdemucs.events`): Started, Progress, Warned, Written, Finished.
+    track (`htdemucs.events`): Started, Reading, Progress, Warned, Written,
+    Finished.
 
     Raises:
         AudioError: the file cannot be read, or a stem cannot be written.
@@ -77,7 +86,7 @@ def separate_track(
     find_result: Callable[[], TrackResult | None] | None = None,
     on_finish: Callable[[TrackResult], None] | None = None,
 ) -> TrackResult:
-    """Separate a file to the given paths. The only events are `Progress`.
+    """Separate a file to the given paths. The only events are `Reading` and `Progress`.
 
     Args:
         separator: the engine.
@@ -118,7 +127,9 @@ def separate_track(
 
         # Decode the track once: its normalisation is needed before its first segment.
         mixture = stack.enter_context(SampleCache(paths.folder, channels=1))
-        normalization = measure(_tee_to_cache(source, mixture))
+        normalization = measure(
+            _report_reading(_tee_to_cache(source, mixture), source, on_event, name)
+        )
         LOG.debug(
             "%s: %s, %d samples; %s", source, source.codec, source.source_length, normalization
         )
@@ -190,6 +201,21 @@ def _tee_to_cache(source: AudioFile, cache: SampleCache) -> Iterator[Tensor]:
     for block in source:
         cache.write(block.reshape(1, -1))
         yield block
+
+
+def _report_reading(
+    blocks: Iterator[Tensor], source: AudioFile, on_event: EventCallback, name: str
+) -> Iterator[Tensor]:
+    """Yield a track's blocks, and report now and then how many were read."""
+    done, reported = 0.0, time.monotonic()
+    on_event(Reading(name, 0.0, source.duration))
+    for block in blocks:
+        yield block
+        done += block.shape[-1] / source.sample_rate
+        if time.monotonic() - reported >= READING_INTERVAL:
+            total = source.duration and max(source.duration, done)
+            on_event(Reading(name, done, total))
+            reported = time.monotonic()
 
 
 def _cached_mixture(cache: SampleCache, source: AudioFile) -> Iterator[Tensor]:
