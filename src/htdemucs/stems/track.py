@@ -7,7 +7,6 @@ from contextlib import ExitStack, closing
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,20 +15,19 @@ from htdemucs.audio import AudioFile, SampleCache
 from htdemucs.events import (
     EventCallback,
     ProgressTracker,
-    Reading,
     Started,
     ignore_events,
     result_events,
 )
 from htdemucs.results import TrackResult
-from htdemucs.separation import Separator, measure
+from htdemucs.separation import Separator
+from htdemucs.stems.first_pass import ResumeKey, first_pass
 from htdemucs.stems.observer import Observer, stream_beside
 from htdemucs.stems.output_options import OutputOptions
 from htdemucs.stems.paths import OutputPaths
 from htdemucs.stems.writer import MAX_PENDING, OutputFiles, StemWriter, read_ahead
 
 LOG = logging.getLogger(__name__)
-READING_INTERVAL = 0.5  # seconds between reports of the first pass
 BLOCK_LENGTH = 1 << 18  # samples that are read from the stem cache at a time
 
 
@@ -59,18 +57,6 @@ def separate_file(
     for event in result_events(result):
         on_event(event)
     return result
-
-
-class ResumeKey(NamedTuple):
-    """Where the finished samples of a track are cached, so that its separation can be resumed.
-
-    Attributes:
-        cache_file: the path of the cache. It is locked against other processes during the work.
-        key: identifies everything that the samples depend on. A cache with another key is dropped.
-    """
-
-    cache_file: Path
-    key: str
 
 
 def separate_track(
@@ -126,9 +112,8 @@ def separate_track(
             return result
 
         # Decode the track once: its normalisation is needed before its first segment.
-        mixture = stack.enter_context(SampleCache(paths.folder, channels=1))
-        normalization = measure(
-            _report_reading(_tee_to_cache(source, mixture), source, on_event, name)
+        mixture, normalization = stack.enter_context(
+            first_pass(source, paths.folder, resume, on_event, name)
         )
         LOG.debug(
             "%s: %s, %d samples; %s", source, source.codec, source.source_length, normalization
@@ -193,33 +178,8 @@ def separate_track(
     return result
 
 
-def _tee_to_cache(source: AudioFile, cache: SampleCache) -> Iterator[Tensor]:
-    """Yield a track's blocks and cache them, in their layout in memory: one channel after another.
-
-    All blocks but the last have a length of one second.
-    """
-    for block in source:
-        cache.write(block.reshape(1, -1))
-        yield block
-
-
-def _report_reading(
-    blocks: Iterator[Tensor], source: AudioFile, on_event: EventCallback, name: str
-) -> Iterator[Tensor]:
-    """Yield a track's blocks, and report now and then how many were read."""
-    done, reported = 0.0, time.monotonic()
-    on_event(Reading(name, 0.0, source.duration))
-    for block in blocks:
-        yield block
-        done += block.shape[-1] / source.sample_rate
-        if time.monotonic() - reported >= READING_INTERVAL:
-            total = source.duration and max(source.duration, done)
-            on_event(Reading(name, done, total))
-            reported = time.monotonic()
-
-
 def _cached_mixture(cache: SampleCache, source: AudioFile) -> Iterator[Tensor]:
-    """Yield the blocks that `_tee_to_cache` cached."""
+    """Yield the blocks that `first_pass` cached."""
     for block in cache.blocks(source.channels * source.sample_rate):
         yield block.view(source.channels, -1)
 
