@@ -84,6 +84,19 @@ class Started(Event):
 
 
 @dataclass(frozen=True)
+class Reading(Event):
+    """More of a track was decoded and measured, before its separation begins.
+
+    Attributes:
+        done, total: seconds of audio; `total` is never below `done`, and None if unknown.
+    """
+
+    track: str
+    done: float
+    total: float | None
+
+
+@dataclass(frozen=True)
 class Progress(Event):
     """More of a track is finished.
 

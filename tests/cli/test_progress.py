@@ -43,7 +43,7 @@ def test_a_track_tells_its_story_and_standard_output_is_as_ever(run, words, song
         {"event": "loaded", "model": words[1], "device": "cpu"},
     ]
     assert kinds(told[3:]) == [
-        "started", "progress", "written", "finished", "started", "failed", "ended",
+        "started", "reading", "progress", "written", "finished", "started", "failed", "ended",
     ]  # fmt: skip
     assert told[-1] == {"event": "ended", "exit_code": 1}
     progress = [event for event in told if event["event"] == "progress"]

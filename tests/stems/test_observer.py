@@ -7,7 +7,8 @@ import torch
 
 from htdemucs import AudioEncoding, OutputOptions, Separator
 from htdemucs.audio import AudioWriter
-from htdemucs.stems.track import ResumeKey, separate_track
+from htdemucs.stems.first_pass import ResumeKey
+from htdemucs.stems.track import separate_track
 
 LENGTH = 30_000  # samples at the tiny model's 8000 Hz
 

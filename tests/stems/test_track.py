@@ -21,9 +21,10 @@ from htdemucs import (
 from htdemucs.audio import AudioWriter, SampleCache, read_chapters, resampled_length
 from htdemucs.audio import read as reading
 from htdemucs.audio.wav_chunks import read_wav_chunks, write_wav_chunks
-from htdemucs.events import Progress, ProgressBar, Started, Warned, Written
-from htdemucs.stems import separate_file
-from htdemucs.stems.track import ResumeKey, separate_track
+from htdemucs.events import Progress, ProgressBar, Reading, Started, Warned, Written
+from htdemucs.stems import first_pass, separate_file
+from htdemucs.stems.first_pass import ResumeKey
+from htdemucs.stems.track import separate_track
 
 FLOAT = AudioEncoding("wav", bit_depth=32)
 
@@ -332,6 +333,17 @@ def test_progress_reaches_the_end(identity, tmp_path):
     assert (events[-1].track, events[-1].result.duration) == (str(track), 2.5)
 
 
+def test_the_first_pass_is_reported_from_its_start(identity, tmp_path, monkeypatch):
+    monkeypatch.setattr(first_pass, "READING_INTERVAL", 0)
+    track, events = write(tmp_path / "song.wav", sine(2500)), []
+    separate_file(Separator(identity), track, tmp_path, on_progress=events.append)
+    reading = [event for event in events if isinstance(event, Reading)]
+    assert [event.done for event in reading] == [0, 1, 2, 2.5]
+    assert {event.total for event in reading} == {2.5}
+    assert events[1 : 1 + len(reading)] == reading
+    assert isinstance(events[1 + len(reading)], Progress)
+
+
 def test_what_is_unusual_in_a_track_is_a_warning(identity, tmp_path):
     samples = sine(2500)
     samples[0, 100] = torch.nan
@@ -568,3 +580,60 @@ def test_a_cache_with_another_key_is_not_used(identity, tmp_path):
     separated = separate_track(Separator(identity), track, paths, options, resume=resume)
     assert separated.resumed == 0
     assert snr(sine(2000, peak=0.3), read(separated.files["once"])) > 80
+
+
+@pytest.mark.parametrize("damage", [None, "cut", "no record", "other record"])
+def test_the_first_pass_is_not_repeated_after_an_interruption(
+    identity, tmp_path, monkeypatch, damage
+):
+    waveform = sine(5_000, 1100)
+    track = write(tmp_path / "song.wav", waveform, 1100)
+    whole = files_of(Separator(identity), track, tmp_path / "whole")
+    paths = OutputOptions().output_paths(track, tmp_path / "out")
+    resume, separator = ResumeKey(paths.cache_file, "key"), Separator(identity)
+
+    def separate(on_event):
+        return separate_track(
+            separator, track, paths, OutputOptions(), resume=resume, on_event=on_event
+        )
+
+    def stop(event):
+        if isinstance(event, Progress) and event.done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        separate(stop)
+    if damage == "cut":
+        os.truncate(resume.mixture_file, 1000)
+    elif damage == "no record":
+        resume.measurement_file.unlink()
+    elif damage:
+        resume.measurement_file.write_text('{"key": "key"}')
+    events = []
+    result = separate(events.append)
+    assert any(isinstance(event, Reading) for event in events) == (damage is not None)
+    assert result.source_length == 5_000
+    assert result.resumed > 0
+    for stem, path in result.files.items():
+        assert Path(path).read_bytes() == whole[stem].read_bytes()
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_failure_or_an_interrupted_first_pass_leaves_no_decoded_samples(identity, tmp_path):
+    track = write(tmp_path / "song.wav", sine(2_500))
+    paths = OutputOptions().output_paths(track, tmp_path / "out")
+    resume = ResumeKey(paths.cache_file, "key")
+
+    def fail(kind, error):
+        def on_event(event):
+            if isinstance(event, kind):
+                raise error
+
+        with pytest.raises(type(error)):
+            separate_track(
+                Separator(identity), track, paths, OutputOptions(), resume=resume, on_event=on_event
+            )
+        assert not list(tmp_path.rglob(".*"))
+
+    fail(Reading, KeyboardInterrupt())
+    fail(Progress, RuntimeError())

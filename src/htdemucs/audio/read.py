@@ -90,6 +90,7 @@ class AudioFile:
         codec: FFmpeg's name of the codec, such as "flac" or "pcm_s16le".
         bit_depth: 16, 24 or 32, the least that holds every sample; None for a lossy codec.
         duration: seconds, an estimate from the headers; None if they do not say.
+        report: the counts of the latest iteration. An earlier one's may be set instead.
 
     Raises AudioError, here or while iterating, if the file is missing, unreadable, damaged
     beyond use or without sound, or if an argument is out of range.
@@ -122,7 +123,7 @@ class AudioFile:
         self.duration = source.duration
         self.sample_rate = sample_rate or self.source_sample_rate
         self.channels = channels or self.source_channels
-        self._report = DecodeReport()
+        self.report = DecodeReport()
 
     def __repr__(self) -> str:
         return f"AudioFile({display_path(self.path)!r}, {self.sample_rate} Hz, {self.channels} ch)"
@@ -133,8 +134,8 @@ class AudioFile:
         return AudioFile(self.path, sample_rate=sample_rate, channels=channels, align=self.align)
 
     def __iter__(self) -> Iterator[Tensor]:
-        self._report = DecodeReport()
-        return reblock(self._blocks(self._report), self.sample_rate)
+        self.report = DecodeReport()
+        return reblock(self._blocks(self.report), self.sample_rate)
 
     def _blocks(self, report: DecodeReport) -> Iterator[Tensor]:
         frames = join_frames(self._frames(report))
@@ -156,7 +157,7 @@ class AudioFile:
 
         This is the exact length of the file once an iteration is complete.
         """
-        return self._report.source_length
+        return self.report.source_length
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -165,17 +166,17 @@ class AudioFile:
         They say what was damaged and replaced, what was assumed about channels without a known
         position, and that the audio is not in sync with the video.
         """
-        return self._report.warnings(gaps_filled=self.align == "video")
+        return self.report.warnings(gaps_filled=self.align == "video")
 
     @property
     def replaced_samples(self) -> int:
         """Number of invalid samples replaced by 0 in the latest iteration."""
-        return self._report.replaced_samples
+        return self.report.replaced_samples
 
     @property
     def skipped_packets(self) -> int:
         """Number of damaged packets left out in the latest iteration."""
-        return self._report.skipped_packets
+        return self.report.skipped_packets
 
 
 # Opening

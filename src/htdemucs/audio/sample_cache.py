@@ -97,6 +97,12 @@ class SampleCache:
         with self._audio_errors():
             delete_locked(self._file, self._path)
 
+    def clear(self) -> None:
+        """Delete all samples."""
+        with self._audio_errors():
+            self._file.truncate(self._header_bytes)
+        self.length = 0
+
     def write(self, block: Tensor) -> None:
         """Append a block (C, L), L from 0."""
         if block.shape[0] != self._channels:

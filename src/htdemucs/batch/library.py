@@ -31,19 +31,21 @@ from htdemucs.events import (
     Event,
     EventCallback,
     Progress,
+    Reading,
     Started,
     Waiting,
     ignore_events,
     result_events,
 )
-from htdemucs.fsutil import delete_unused, error_line, is_disk_full, is_locked
+from htdemucs.fsutil import error_line, is_disk_full, is_locked
 from htdemucs.results import TrackResult
 from htdemucs.separation import Separator
 from htdemucs.stems import manifest
+from htdemucs.stems.first_pass import ResumeKey
 from htdemucs.stems.observer import Observer
 from htdemucs.stems.output_options import OutputOptions
 from htdemucs.stems.paths import OutputPaths, fitting_name
-from htdemucs.stems.track import ResumeKey, separate_track
+from htdemucs.stems.track import separate_track
 
 LOG = logging.getLogger(__name__)
 BUSY_SECONDS = 1.0  # between attempts to separate a track that another process is separating
@@ -161,8 +163,8 @@ class Library:
         try:
             result = self._skip_or_separate(track, separator, on_event, observer)
             if result.status == "skipped" and self._store.is_local:
-                # A process that died after it had written the manifest left the cache.
-                delete_unused(self.output_paths_for(track).cache_file)
+                # A process that died after it had written the manifest left its caches.
+                ResumeKey(self.output_paths_for(track).cache_file, "").delete_unused()
         except TrackBusyError:
             raise
         except HTDemucsError as error:
@@ -428,7 +430,7 @@ class Library:
         stopping = threading.Event()
 
         def on_event_or_stop(event: Event) -> None:
-            if stopping.is_set() and isinstance(event, Progress):
+            if stopping.is_set() and isinstance(event, Reading | Progress):
                 raise KeyboardInterrupt
             on_event(event)
 

@@ -9,6 +9,7 @@ from htdemucs.batch.library import Library
 from htdemucs.events import EventCallback
 from htdemucs.model.bag import find_sources
 from htdemucs.separation import Separator
+from htdemucs.settings import EngineSettings
 from htdemucs.stems import OutputOptions
 from htdemucs.weights import load_model
 from htdemucs.weights.registry import known_sources
@@ -43,7 +44,9 @@ class Plan:
 
         Raises:
             ConfigError: the model has no such stem.
+            SeparationError: a setting is impossible.
         """
+        EngineSettings(**self.settings)
         sources = None if self.repo else known_sources(self.name)
         if sources is None:
             return self

@@ -100,7 +100,6 @@ def evaluate(
     )
     from htdemucs.evaluation import evaluate as evaluate_tracks
 
-    del engine["compiled"], engine["split"]
     options = EvaluationOptions(
         model=model,
         repo=repo,

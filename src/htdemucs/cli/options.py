@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -256,15 +255,15 @@ def engine_options(precision: str = DEFAULTS.precision) -> Decorator[Any]:
             seed: int,
             **others: Any,
         ) -> None:
-            settings = EngineSettings(
-                shifts=shifts,
-                overlap=overlap,
-                segment=segment,
-                batch_size=batch_size,
-                precision=precision,
-                seed=seed,
-            )
-            function(engine=asdict(settings), **others)
+            engine = {
+                "shifts": shifts,
+                "overlap": overlap,
+                "segment": segment,
+                "batch_size": batch_size,
+                "precision": precision,
+                "seed": seed,
+            }
+            function(engine=engine, **others)
 
         return add(run)
 

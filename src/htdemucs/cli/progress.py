@@ -27,6 +27,7 @@ from htdemucs.events import (
     Loaded,
     Noted,
     Progress,
+    Reading,
     Started,
     Waiting,
     Warned,
@@ -93,6 +94,8 @@ class ConsoleReporter:
                 self._started += 1
             case Downloading(file, done, total):
                 self._show(file, done, total, f"{done / 1e6:.1f} MB")
+            case Reading(track, done, total) if self._bars and done:  # not for a moment
+                self._show(f"reading {Path(track).name}", done, total, "")
             case Progress(track, done, total, speed) if self._bars:
                 label = Path(track).name if track else self._label
                 if self._tracks > 1:

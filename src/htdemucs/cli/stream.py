@@ -73,6 +73,7 @@ def stream(
         from htdemucs.audio import AudioPipe
         from htdemucs.fast import keep_freed_memory
         from htdemucs.separation import Separator
+        from htdemucs.settings import EngineSettings
         from htdemucs.stems.pipe import separate_pipe
         from htdemucs.weights import load_model
 
@@ -80,9 +81,9 @@ def stream(
         parsed_normalization = _parse_normalization(normalization)
         selected = opt.split_list(stems)
         refuse_terminals()
-        settings = engine | {"compiled": compiled, "batch_size": engine["batch_size"] or 1}
+        settings = EngineSettings(**engine, compiled=compiled)
         model = load_model(name, repo=repo, device=device, stems=selected, on_progress=on_event)
-        separator = Separator(model, stems=selected, **settings)
+        separator = Separator(model, settings, stems=selected)
         keep_freed_memory()
         print_status(f"{name} on {separator.device}, {separator.precision}")
         pipe = AudioPipe(

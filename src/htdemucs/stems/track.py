@@ -9,15 +9,22 @@ from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from htdemucs.audio import AudioFile, SampleCache
-from htdemucs.events import EventCallback, ProgressTracker, Started, ignore_events, result_events
+from htdemucs.events import (
+    EventCallback,
+    ProgressTracker,
+    Started,
+    ignore_events,
+    result_events,
+)
 from htdemucs.results import TrackResult
-from htdemucs.separation import Separator, measure
+from htdemucs.separation import Separator
+from htdemucs.stems.first_pass import ResumeKey, first_pass
 from htdemucs.stems.observer import Observer, stream_beside
 from htdemucs.stems.output_options import OutputOptions
 from htdemucs.stems.paths import OutputPaths
@@ -71,18 +78,6 @@ def separate_file(
     return result
 
 
-class ResumeKey(NamedTuple):
-    """Where the finished samples of a track are cached, so that its separation can be resumed.
-
-    Attributes:
-        cache_file: the path of the cache. It is locked against other processes during the work.
-        key: identifies everything that the samples depend on. A cache with another key is dropped.
-    """
-
-    cache_file: Path
-    key: str
-
-
 def separate_track(
     separator: Separator,
     path: Path,
@@ -96,7 +91,7 @@ def separate_track(
     find_result: Callable[[], TrackResult | None] | None = None,
     on_finish: Callable[[TrackResult], None] | None = None,
 ) -> TrackResult:
-    """Separate a file to the given paths. The only events are `Progress`.
+    """Separate a file to the given paths. The only events are `Reading` and `Progress`.
 
     Args:
         separator: the engine.
@@ -136,8 +131,9 @@ def separate_track(
             return result
 
         # Decode the track once: its normalisation is needed before its first segment.
-        mixture = stack.enter_context(SampleCache(paths.folder, channels=1))
-        normalization = measure(_tee_to_cache(source, mixture))
+        mixture, normalization = stack.enter_context(
+            first_pass(source, paths.folder, resume, on_event, name)
+        )
         LOG.debug(
             "%s: %s, %d samples; %s", source, source.codec, source.source_length, normalization
         )
@@ -201,18 +197,8 @@ def separate_track(
     return result
 
 
-def _tee_to_cache(source: AudioFile, cache: SampleCache) -> Iterator[Tensor]:
-    """Yield a track's blocks and cache them, in their layout in memory: one channel after another.
-
-    All blocks but the last have a length of one second.
-    """
-    for block in source:
-        cache.write(block.reshape(1, -1))
-        yield block
-
-
 def _cached_mixture(cache: SampleCache, source: AudioFile) -> Iterator[Tensor]:
-    """Yield the blocks that `_tee_to_cache` cached."""
+    """Yield the blocks that `first_pass` cached."""
     for block in cache.blocks(source.channels * source.sample_rate):
         yield block.view(source.channels, -1)
 

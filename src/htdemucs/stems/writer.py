@@ -67,8 +67,9 @@ class OutputFiles:
     ) -> None:
         self.stems, self.source, self.options = stems, source, options
         self.tags = read_tags(source.path) if options.copy_tags else Tags()
-        self.chapters = read_chapters(source.path) if options.copy_tags else []
         self.encoding = options.encoding_for(source.bit_depth)
+        has_chapters = options.copy_tags and self.encoding.format == "m4a"
+        self.chapters = read_chapters(source.path) if has_chapters else []
         self.paths = options.stem_paths(paths, stems)
         self.sample_rate = self.encoding.stored_rate(
             options.sample_rate or source.source_sample_rate
