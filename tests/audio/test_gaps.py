@@ -51,7 +51,7 @@ def test_late_sound_is_noted_and_can_be_put_in_step(tmp_path, sound, name):
     path = film(tmp_path / name, CODECS[name], sound, [LATE, LATE])
     plain, audio = read(path)
     assert audio.warnings == (
-        f"the audio starts {audio._report.late:.3f} s late; set align to video to insert silence",
+        f"the audio starts {audio.report.late:.3f} s late; set align to video to insert silence",
     )
     assert silence(plain) == []
     aligned, same = read(path, align="video")

@@ -134,7 +134,7 @@ def test_a_device_that_goes_is_said_in_a_line(portaudio):
 
 def test_without_portaudio_the_remedy_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    with pytest.raises(AudioError, match=r"install htdemucs\[live\]"):
+    with pytest.raises(AudioError, match=r"pip install '\.\[live\]'"):
         list_devices()
 
     class Finder:

@@ -132,6 +132,7 @@ def test_a_track_with_any_name_is_separated_and_then_skipped(name, library, sepa
 
 
 @pytest.mark.parametrize("make", ["fifo", "/dev/zero", "/dev/null", "folder", "loop", "socket"])
+@pytest.mark.filterwarnings("ignore:.*missing files left out")
 def test_paths_that_are_no_file_are_refused(make, library, separator, tmp_path, monkeypatch):
     path = tmp_path / "x.wav"
     match make:

@@ -236,6 +236,14 @@ def _is_text(path: Path) -> bool:
     return all(byte >= 32 or byte in b"\t\n\r\f" for byte in head) and b"\n" in head
 
 
+def _codec_tag(stream: AudioStream) -> str:
+    """Return the four letters by which a container names the codec; empty if they are not text."""
+    try:
+        return str(stream.codec_context.codec_tag)
+    except UnicodeDecodeError:  # as of PCM in AVI, whose tag is a number
+        return ""
+
+
 def choose_stream(container: InputContainer, path: Path) -> AudioStream:
     """Return the default (else first) audio stream. Raises AudioError if there is none to read."""
     name = display_path(path)
@@ -248,7 +256,7 @@ def choose_stream(container: InputContainer, path: Path) -> AudioStream:
     stream = (default or list(streams))[0]
     if stream.codec_context is None:
         raise AudioError(f"{name} uses an unknown audio codec; convert it to WAV or FLAC first")
-    if stream.codec_context.codec_tag in _ENCRYPTED:
+    if _codec_tag(stream) in _ENCRYPTED:
         raise AudioError(f"{name} is encrypted (DRM); specify a file without copy protection")
     rate = stream.codec_context.sample_rate
     if rate and not _is_possible_rate(rate):
