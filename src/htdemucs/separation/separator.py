@@ -186,6 +186,14 @@ class Separator:
             digest.update(_bytes_of(tensor))
         return {"parameters": digest.hexdigest()}
 
+    def _check_process(self) -> None:
+        """Raise SeparationError in a fork of this separator's process: PyTorch would hang there."""
+        if os.getpid() != self._process:
+            raise SeparationError(
+                "a separator does not work in a forked process, whose parent has its threads; "
+                'start processes by multiprocessing\'s "spawn" or "forkserver"'
+            )
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Separator, (self.model, self._settings)
 
@@ -217,6 +225,7 @@ class Separator:
             SeparationError: the waveform is empty, is not finite or has too many channels, or the
                 sample rate is not a whole number of Hz.
         """
+        self._check_process()
         check_torch_defaults()
         samples = self._checked_waveform(waveform)
         sample_rate = whole_number("sample_rate", sample_rate, 1)
@@ -269,11 +278,7 @@ class Separator:
             SegmentTooLongError: the track is longer than a segment, and `split` is False.
         """
         check_torch_defaults()
-        if os.getpid() != self._process:
-            raise SeparationError(
-                "a separator does not work in a forked process, whose parent has its threads; make "
-                'one there, or start processes by multiprocessing\'s "spawn"'
-            )
+        self._check_process()
         if normalization is None:
             if iter(blocks) is blocks:
                 raise SeparationError(

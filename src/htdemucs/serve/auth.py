@@ -142,7 +142,7 @@ class AuthMiddleware:
             page = login_page(languages, is_wrong=token is not None)
             return HTMLResponse(page, 401, UNAUTHORIZED)
         message = "wrong token; use the one that the server printed last"
-        if token is None:
+        if token is None and "authorization" not in request.headers:
             message = "a token is required; open the address that the server printed"
         return error_response(401, message, UNAUTHORIZED)
 
