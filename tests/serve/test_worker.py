@@ -320,6 +320,13 @@ def test_previews_of_softened_stems_equal_their_files(
             np.testing.assert_array_equal(heard[:, lane], file_samples(folder / f"{stem}.wav"))
 
 
+def test_a_stem_s_file_has_a_name_for_every_program(client, worker, write_song, tmp_path):
+    track = client.upload(write_song(tmp_path / "Früh.flac"))["id"]
+    worker.work()
+    header = client.get(f"/api/tracks/{track}/source").headers["content-disposition"]
+    assert header == "attachment; filename=\"Fr_h.flac\"; filename*=utf-8''Fr%C3%BCh.flac"
+
+
 def test_range_and_conditional_requests(client, worker, write_song, tmp_path):
     track = client.upload(write_song(tmp_path / "song.flac"))["id"]
     worker.work()

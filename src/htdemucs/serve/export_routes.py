@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
@@ -26,6 +25,7 @@ from htdemucs.serve.app_state import AppState, StateDep
 from htdemucs.serve.audio_routes import TrackId
 from htdemucs.serve.db import Row
 from htdemucs.serve.export import FinishedTrack, Mix, export_mix, export_stems, zip_stream
+from htdemucs.serve.track_routes import attachment
 from htdemucs.stems import OutputOptions
 from htdemucs.stems.output_options import Residual
 
@@ -141,8 +141,7 @@ async def export(
         [(stem, path)] = files.items()
         filename = f"{name} - {stem}{path.suffix}" if choices.kind == "stem" else path.name
         remove = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
-        headers = {"content-disposition": _attachment(filename)}
-        return FileResponse(path, headers=headers, background=remove)
+        return FileResponse(path, headers=attachment(filename), background=remove)
 
     def stream() -> Iterator[bytes]:
         try:
@@ -150,14 +149,8 @@ async def export(
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    headers = {"content-disposition": _attachment(f"{name}.zip")}
+    headers = attachment(f"{name}.zip")
     return StreamingResponse(stream(), media_type="application/zip", headers=headers)
-
-
-def _attachment(filename: str) -> str:
-    """Return the header for a download: curl and others read `filename`, browsers `filename*`."""
-    plain = "".join(c if " " <= c <= "~" and c not in '"\\%' else "_" for c in filename)
-    return f"attachment; filename=\"{plain}\"; filename*=utf-8''{quote(filename, '')}"
 
 
 async def _unless_disconnected(

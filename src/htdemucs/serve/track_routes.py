@@ -1,6 +1,7 @@
 """Routes for tracks: listing, events, queue actions, deletion, and the files as they are."""
 
 from typing import Annotated
+from urllib.parse import quote
 
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -122,13 +123,22 @@ def source_file(state: StateDep, request: Request, track: str) -> Response:
     return _file_response(state, request, state.tracks.row(track)["path"] or "")
 
 
+def attachment(filename: str) -> dict[str, str]:
+    """Return the header that names a download: curl reads `filename`, browsers `filename*`."""
+    encoded = quote(filename, "")
+    if encoded == filename:
+        return {"content-disposition": f'attachment; filename="{filename}"'}
+    plain = "".join(c if " " <= c <= "~" and c not in '"\\%' else "_" for c in filename)
+    both = f"attachment; filename=\"{plain}\"; filename*=utf-8''{encoded}"
+    return {"content-disposition": both}
+
+
 def _file_response(state: AppState, request: Request, path: str) -> Response:
     if request.headers.get("range", "").count(",") >= MAX_RANGES:
         raise BadRequestError("too many ranges; request fewer at once")
     file = state.readable_file(path)
-    response = FileResponse(
-        file, filename=file.name, stat_result=file.stat(), headers={"cache-control": "no-cache"}
-    )
+    headers = {"cache-control": "no-cache", **attachment(file.name)}
+    response = FileResponse(file, stat_result=file.stat(), headers=headers)
     if StaticFiles().is_not_modified(response.headers, request.headers):
         return NotModifiedResponse(response.headers)
     return response
