@@ -133,6 +133,18 @@ def test_an_unexpected_error_is_told_with_its_traceback_as_notes(run, words, son
     assert "ZeroDivisionError" in told[-2]["error"]
 
 
+def test_a_lack_of_memory_is_an_expected_error(run, words, song, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("htdemucs.batch.find_tracks", fail)
+    result = run("separate", song, *words)
+    assert result.exit_code == 1
+    told = events(result.stderr)
+    assert kinds(told) == ["failed", "ended"]
+    assert told[0]["error"].startswith("out of memory; close other programs")
+
+
 def test_one_stem_to_standard_output(words, song, tmp_path):
     """The stem is there as ever, and its place is "-"."""
     flags = [word if word != str(tmp_path / "out") else "-" for word in words]

@@ -23,7 +23,6 @@ from htdemucs.cli.standard_streams import prepare_standard_streams
 from htdemucs.cli.stream import stream
 from htdemucs.cli.trace import trace
 from htdemucs.cli.train import train
-from htdemucs.errors import HTDemucsError, is_out_of_memory
 from htdemucs.version import __version__
 
 SECTIONS = {
@@ -43,14 +42,11 @@ class CommandGroup(click.Group):
             sys.stdout.flush()
         except click.exceptions.Exit as ending:  # while standard output was flushed
             code = ending.exit_code
-        except (click.ClickException, HTDemucsError, OSError) as error:
-            print_error(one_line(error))
-            code = exit_code(error)
-        except (MemoryError, RuntimeError, ImportError) as error:
-            if not is_out_of_memory(error):
+        except Exception as error:
+            if (message := one_line(error)) is None:
                 raise
-            print_error("out of memory; close other programs, or choose a shorter segment or model")
-            code = 1
+            print_error(message)
+            code = exit_code(error)
         sys.exit(code or 0)
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Self, TextIO
 import click
 
 from htdemucs.cli.console import print_error, print_status, progress_bar, set_verbosity
-from htdemucs.errors import ConfigError, HTDemucsError, SeparationError
+from htdemucs.errors import ConfigError, HTDemucsError, SeparationError, is_out_of_memory
 from htdemucs.events import (
     Downloading,
     Ended,
@@ -190,15 +190,14 @@ def _json_lines() -> Iterator[JsonReporter]:
     except SystemExit as ending:
         code = ending.code if isinstance(ending.code, int) else 1
         raise
-    except (HTDemucsError, click.ClickException, OSError) as error:
-        reporter(Failed(None, one_line(error)))
-        code = exit_code(error)
-        sys.exit(code)
     except Exception as error:
-        for line in "".join(traceback.format_exception(error)).splitlines():
-            reporter(Noted(line))
-        kind = type(error).__name__
-        reporter(Failed(None, f"unexpected {kind} ({error}); please report it"))
+        message = one_line(error)
+        if message is None:
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                reporter(Noted(line))
+            message = f"unexpected {type(error).__name__} ({error}); please report it"
+        reporter(Failed(None, message))
+        code = exit_code(error)
         sys.exit(code)
     finally:
         log.removeHandler(handler)
@@ -211,11 +210,19 @@ def exit_code(error: Exception) -> int:
     return 2 if isinstance(error, click.ClickException | ConfigError | SeparationError) else 1
 
 
-def one_line(error: Exception) -> str:
-    """Return an error's message; for invalid arguments, with the command that prints help."""
-    if isinstance(error, OSError):
-        return error_line(error)
-    if not isinstance(error, click.UsageError):
-        return str(error)
-    path = error.ctx.command_path if error.ctx else "htdemucs"
-    return f"{' '.join(error.format_message().split())} (see: {path} --help)"
+def one_line(error: Exception) -> str | None:
+    """Return the message of an expected error; None for a mistake of this program.
+
+    For invalid arguments it ends with the command that prints help.
+    """
+    match error:
+        case click.UsageError():
+            path = error.ctx.command_path if error.ctx else "htdemucs"
+            return f"{' '.join(error.format_message().split())} (see: {path} --help)"
+        case HTDemucsError() | click.ClickException():
+            return str(error)
+        case OSError():
+            return error_line(error)
+    if is_out_of_memory(error):
+        return "out of memory; close other programs, or choose a shorter segment or model"
+    return None
