@@ -49,8 +49,6 @@ def test_periodic_work_reports_an_outage_once_and_its_end(caplog):
 
 @pytest.fixture
 def postgresql():
-    if postgres.programs() is None:
-        pytest.skip("there is no PostgreSQL (Debian: apt install postgresql)")
     with postgres.running() as url:
         yield url
 
