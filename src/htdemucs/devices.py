@@ -24,7 +24,7 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 
 
 def check_torch_defaults() -> None:
-    """Check that torch creates float32 tensors on the CPU unless told otherwise.
+    """Check that torch creates float32 tensors on the CPU by default.
 
     Raises:
         ConfigError: the process has set another default.

@@ -142,6 +142,16 @@ class ClusterError(HTDemucsError):
     """Ray is not installed, does not answer, or failed."""
 
 
+def reason(error: BaseException) -> str:
+    """Return what went wrong in one line, without the number and the paths in the error's text.
+
+    SQLAlchemy's errors hold the one of the database's driver.
+    """
+    error = getattr(error, "orig", None) or error
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error of Python, PyTorch, oneDNN or the system reports a lack of memory."""
     texts = (

@@ -10,15 +10,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from htdemucs.errors import ServerError
+from htdemucs.errors import ServerError, reason
 
 _LOCKED_BYTE = 1 << 40  # beyond all contents: Windows denies reading of locked bytes
 
 
 def error_line(error: OSError) -> str:
     """Return the file and the reason of a system's error, without its number."""
-    text = error.strerror or str(error) or type(error).__name__
-    return f"{error.filename}: {text}" if error.filename else text
+    return f"{error.filename}: {reason(error)}" if error.filename else reason(error)
 
 
 def is_disk_full(error: BaseException) -> bool:

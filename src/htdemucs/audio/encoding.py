@@ -47,11 +47,7 @@ class AudioEncoding:
             raise AudioError(f"{self.format} cannot hold {self.bit_depth} bit; choose {choice}")
         if self.bitrate is not None and not bitrates:
             raise AudioError(f"{self.format} has no bitrate to choose; leave it out")
-        if self.bitrate is not None and self.bitrate not in bitrates:
-            raise AudioError(
-                f"{self.format} cannot have {self.bitrate} kbit/s; "
-                f"choose {bitrates[0]} to {bitrates[-1]}"
-            )
+        self._check_bitrate(bitrates)
         if self.mp3_preset not in MP3_PRESETS:
             raise AudioError(
                 f"there is no mp3 preset {self.mp3_preset}; "
@@ -60,11 +56,13 @@ class AudioEncoding:
 
     def check_channels(self, channels: int) -> None:
         """Raise AudioError if the bitrate is too high for this number of channels."""
-        bitrates = self.audio_format.bitrates_for(channels)
+        name = {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
+        self._check_bitrate(self.audio_format.bitrates_for(channels), f" in {name}")
+
+    def _check_bitrate(self, bitrates: range, where: str = "") -> None:
         if self.bitrate is not None and self.bitrate not in bitrates:
-            name = {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
             raise AudioError(
-                f"{self.format} cannot have {self.bitrate} kbit/s in {name}; "
+                f"{self.format} cannot have {self.bitrate} kbit/s{where}; "
                 f"choose {bitrates[0]} to {bitrates[-1]}"
             )
 

@@ -14,7 +14,7 @@ from av.audio.stream import AudioStream
 from numpy.typing import NDArray
 
 from htdemucs.audio.convert import UNKNOWN_CHANNEL
-from htdemucs.errors import DISK_FULL, AudioError
+from htdemucs.errors import DISK_FULL, AudioError, reason
 from htdemucs.fsutil import is_disk_full
 
 
@@ -22,12 +22,6 @@ def display_path(path: Path | str) -> str:
     """Return a path or URL for a one-line message, whatever bytes its name holds."""
     text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def reason(error: Exception) -> str:
-    """Return what went wrong, without the number and the paths in the error's own text."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())
 
 
 @contextmanager

@@ -45,11 +45,10 @@ from htdemucs.audio.ffmpeg import (
     audio_errors,
     display_path,
     keep_channel_order,
-    reason,
     to_decoded_frame,
 )
 from htdemucs.audio.gaps import Align, GapDetector, fill_gaps
-from htdemucs.errors import AudioError
+from htdemucs.errors import AudioError, reason
 
 MAX_SAMPLE = 1e30  # no sound is as loud; sums of a few larger samples overflow float32
 # FFmpeg gives an eighth of DSD's rate: for DSD256 to DSD1024 above `SAMPLE_RATES`.
@@ -237,7 +236,7 @@ def _is_text(path: Path) -> bool:
 
 
 def _codec_tag(stream: AudioStream) -> str:
-    """Return the four letters by which a container names the codec; empty if they are not text."""
+    """Return the container's four-letter name of the codec; empty if it is not text."""
     try:
         return str(stream.codec_context.codec_tag)
     except UnicodeDecodeError:  # as of PCM in AVI, whose tag is a number

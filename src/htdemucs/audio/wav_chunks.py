@@ -1,4 +1,4 @@
-"""The chunks of a WAV file by which audio editors place it: read from a track, written to stems.
+"""WAV chunks with which audio editors place a file: read from a track, written to stems.
 
 - `bext` (EBU Tech 3285): the time of the first sample, in samples since midnight.
 - `iXML`: the same and more, as XML.

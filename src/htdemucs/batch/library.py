@@ -16,7 +16,7 @@ from queue import Queue
 from typing import Any, Literal
 
 from htdemucs.audio import AudioFile
-from htdemucs.audio.ffmpeg import display_path, reason
+from htdemucs.audio.ffmpeg import display_path
 from htdemucs.batch import remote
 from htdemucs.batch.inputs import Track
 from htdemucs.batch.output_paths import OutputAssignment, is_same_track
@@ -26,6 +26,7 @@ from htdemucs.errors import (
     HTDemucsError,
     SeparationError,
     TrackBusyError,
+    reason,
 )
 from htdemucs.events import (
     Event,
@@ -164,7 +165,7 @@ class Library:
             result = self._skip_or_separate(track, separator, on_event, observer)
             if result.status == "skipped" and self._store.is_local:
                 # A process that died after it had written the manifest left its caches.
-                ResumeKey(self.output_paths_for(track).cache_file, "").delete_unused()
+                ResumeKey(paths.cache_file, "").delete_unused()
         except TrackBusyError:
             raise
         except HTDemucsError as error:

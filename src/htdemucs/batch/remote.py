@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from htdemucs.audio.ffmpeg import audio_errors, reason
-from htdemucs.errors import HTDemucsError, StorageError, TrackBusyError
+from htdemucs.audio.ffmpeg import audio_errors
+from htdemucs.errors import HTDemucsError, StorageError, TrackBusyError, reason
 from htdemucs.fsutil import atomic_write, delete_locked, open_locked
 from htdemucs.stems.manifest import MAX_SIZE, matches_fingerprint, parse_manifest, read_manifest
 

@@ -75,8 +75,8 @@ def set_verbosity(*, quiet: bool = False, verbose: bool = False) -> None:
 def progress_bar(label: str) -> Iterator[Any]:
     """Show a progress bar on standard error while a block runs; yield the function that updates it.
 
-    A long label is shortened in the middle, so that the numbers stay visible. Without a terminal
-    there is no bar.
+    A long label is shortened in the middle, so that the numbers stay visible. Nothing is shown
+    without a terminal.
     """
     from rich import progress
     from rich.text import Text

@@ -326,5 +326,5 @@ def _list_models(repo: Path | None) -> None:
         raise SeparationError(f"--repo {repo} is not a folder")
     for path in sorted(repo.iterdir()):
         if path.suffix in (".th", ".safetensors", ".yaml", ".yml"):
-            name, _, checksum = path.stem.rpartition("-")
-            print(name if path.suffix == ".th" and name and checksum else path.stem)
+            name = path.stem.rpartition("-")[0] if path.suffix == ".th" else ""
+            print(name or path.stem)

@@ -137,7 +137,7 @@ def find_sources(names: Sequence[str], sources: Sequence[str]) -> tuple[str, ...
     """Return the sources that the names mean; case does not matter.
 
     Raises:
-        ConfigError: a name means none of them, or there are no names.
+        ConfigError: a name matches no source, or no name is given.
     """
     if not names:
         raise ConfigError(f"no stem is requested; this model has {', '.join(sources)}")

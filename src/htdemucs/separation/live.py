@@ -188,7 +188,7 @@ class LiveSeparator:
             # If the output is shorter than two fades, its weight is the lower one of both.
             fade_in = F.pad(self._fade_in, (0, length), value=1.0)[:length]
             fade_out = F.pad(1 - self._fade_in, (length, 0), value=1.0)[-length:]
-            start = max(first, 0)  # there is no output before the track
+            start = max(first, 0)  # nothing is returned for the time before the track
             weight = fade_in.minimum(fade_out)[start - first :]
             self._extend(last - self._position)
             here = slice(start - self._position, last - self._position)

@@ -90,7 +90,7 @@ class Separator:
 
     Attributes:
         precision: of the network's matrix products: fp32, bf16 or fp16. If the device lacks the
-            memory and the CPU takes over, the CPU may use another one; a warning tells.
+            memory and the CPU takes over, the CPU may use another one, with a warning.
 
     Raises:
         SeparationError: a setting is out of range, a stem is unknown, or `model` is not a model.
@@ -186,8 +186,14 @@ class Separator:
             digest.update(_bytes_of(tensor))
         return {"parameters": digest.hexdigest()}
 
-    def _check_process(self) -> None:
-        """Raise SeparationError in a fork of this separator's process: PyTorch would hang there."""
+    def _check_use(self) -> None:
+        """Check that PyTorch works in this process as when the separator was made.
+
+        Raises:
+            SeparationError: it is a fork, in which PyTorch would hang.
+            ConfigError: torch's defaults are others now.
+        """
+        check_torch_defaults()
         if os.getpid() != self._process:
             raise SeparationError(
                 "a separator does not work in a forked process, whose parent has its threads; "
@@ -225,8 +231,7 @@ class Separator:
             SeparationError: the waveform is empty, is not finite or has too many channels, or the
                 sample rate is not a whole number of Hz.
         """
-        self._check_process()
-        check_torch_defaults()
+        self._check_use()
         samples = self._checked_waveform(waveform)
         sample_rate = whole_number("sample_rate", sample_rate, 1)
         resample = Resampler(sample_rate, self.sample_rate, self.audio_channels)
@@ -277,8 +282,7 @@ class Separator:
             SeparationError: the blocks can be read only once, and there is no `normalization`.
             SegmentTooLongError: the track is longer than a segment, and `split` is False.
         """
-        check_torch_defaults()
-        self._check_process()
+        self._check_use()
         if normalization is None:
             if iter(blocks) is blocks:
                 raise SeparationError(
@@ -366,7 +370,7 @@ class Separator:
     @torch.no_grad()
     def run_network(self, window: Tensor) -> Tensor:
         """(C, window_length) -> (S, C, segment_length), without normalisation or overlap-add"""
-        check_torch_defaults()
+        self._check_use()
         outputs = self._runner.submit(window[None], self.segment_length).result()
         output = outputs[0].to(window.device)
         return middle(output, self.segment_length, self.segment_length)

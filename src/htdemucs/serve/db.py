@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from htdemucs.errors import ServerError
+from htdemucs.errors import ServerError, reason
 
 STATES = ("unseparated", "queued", "separating", "finished", "failed", "cancelled")
 DELETED = "deleted"  # state of a tombstone: clients must learn that the track was deleted
@@ -96,13 +96,13 @@ class Database:
             with self.engine.begin() as connection:
                 if connection.scalar(select(COUNTER.c.value)) is None:
                     connection.execute(insert(COUNTER).values(value=0))
-                _check_sqlite(connection)
         except (SQLAlchemyError, ImportError) as error:
             raise ServerError(
                 f"the database cannot be opened ({reason(error)}); check its file or URL"
             ) from error
         try:
             with self.reading() as connection:
+                _check_sqlite(connection)
                 connection.execute(select(TRACKS).limit(0))
         except SQLAlchemyError as error:
             raise ServerError(
@@ -137,11 +137,6 @@ class Database:
         """Return the number of the latest change."""
         with self.reading() as connection:
             return int(connection.scalar(select(COUNTER.c.value)) or 0)
-
-
-def reason(error: Exception) -> str:
-    """Return why the database failed, in one line."""
-    return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
 def _check_sqlite(connection: Connection) -> None:

@@ -77,8 +77,8 @@ class LivePreview(Observer):
         preview: to write.
 
     Attributes:
-        error: the exception by which this observer ended the job, because the track is too long,
-            the job was cancelled or the database failed. `Library.separate` returns a failed result
+        error: the exception with which this observer ended the job: the track is too long, the job
+            was cancelled, or the database failed. `Library.separate` returns a failed result
             instead; the worker raises the error again.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from htdemucs.serve.db import reason
+from htdemucs.errors import reason
 
 LOG = logging.getLogger(__name__)
 MAX_INTERVAL = 5.0  # seconds between attempts while a call fails

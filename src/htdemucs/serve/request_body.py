@@ -88,7 +88,7 @@ class DrainMiddleware:
             return
         is_complete = False
 
-        async def receive_counting() -> Message:
+        async def receive_until_complete() -> Message:
             nonlocal is_complete
             message = await receive()
             is_complete = not message.get("more_body", False)
@@ -103,10 +103,10 @@ class DrainMiddleware:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(DRAIN_TIMEOUT):
                         while not is_complete and drained < MAX_DRAINED:
-                            drained += len((await receive_counting()).get("body", b""))
+                            drained += len((await receive_until_complete()).get("body", b""))
             await send(message)
 
-        await self.app(scope, receive_counting, send_draining)
+        await self.app(scope, receive_until_complete, send_draining)
 
 
 def _has_body(scope: Scope) -> bool:

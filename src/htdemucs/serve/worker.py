@@ -21,12 +21,12 @@ import torch
 
 from htdemucs.audio import AudioFile
 from htdemucs.batch import Library, Track, read_manifest
-from htdemucs.errors import DISK_FULL, HTDemucsError, SeparationError
+from htdemucs.errors import DISK_FULL, HTDemucsError, SeparationError, reason
 from htdemucs.fast import keep_freed_memory
 from htdemucs.fsutil import model_folder
 from htdemucs.results import TrackResult
 from htdemucs.separation import Separator
-from htdemucs.serve.db import UNAVAILABLE, Database, Row, reason
+from htdemucs.serve.db import UNAVAILABLE, Database, Row
 from htdemucs.serve.deletion import Deletion
 from htdemucs.serve.jobs import JobCancelledError, Jobs
 from htdemucs.serve.live_preview import LivePreview, too_long
@@ -37,7 +37,7 @@ from htdemucs.serve.tracks import Tracks, tag_columns
 LOG = logging.getLogger(__name__)
 QUEUE_INTERVAL = 1.0  # seconds between polls of the queue, unless woken
 MAX_DATABASE_INTERVAL = 5.0  # seconds between attempts to reach the database
-MIN_FREE = 1 << 28  # bytes that must be free before work goes on after the disk was full
+MIN_FREE = 1 << 28  # bytes that must be free before work resumes after the disk was full
 MAX_DUPLICATES = 1000  # of one name
 
 

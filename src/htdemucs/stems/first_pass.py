@@ -27,7 +27,7 @@ class ResumeKey(NamedTuple):
 
     Attributes:
         cache_file: the cache of finished samples. It is locked against other processes during the
-            work. Other files beside it hold the track's decoded samples, and its measurement.
+            work. Other files in its folder hold the track's decoded samples and measurement.
         key: identifies everything that the samples depend on. A cache with another key is dropped.
     """
 
@@ -84,10 +84,8 @@ def first_pass(
                 with suppress(OSError), atomic_write(record) as partial:
                     partial.write_text(json.dumps(values), encoding="utf-8")
             yield mixture, normalization
-        except Exception:
-            raise
-        except BaseException:  # an interruption: the work will be resumed
-            keep = record.exists()
+        except BaseException as error:  # after an interruption the work will be resumed
+            keep = not isinstance(error, Exception) and record.exists()
             raise
         finally:
             if not keep:

@@ -56,6 +56,11 @@ class HubOptions:
     force_download: bool = False
     local_files_only: bool = False
 
+    @property
+    def online(self) -> bool:
+        """Whether the network may be used."""
+        return not (self.local_files_only or offline())
+
 
 def default_cache() -> Path:
     """Return the folder for legacy files: HTDEMUCS_CACHE, else a folder in the user's cache."""
@@ -119,8 +124,7 @@ def download_from_hub(repository: str, filename: str, options: HubOptions) -> Pa
         DownloadError: the hub is unreachable, or fails; the file in the cache is damaged and
             cannot be replaced.
     """
-    online = not (options.local_files_only or offline())
-    if online:
+    if options.online:
         LOG.info("fetching %s/%s", repository, filename)
         try:
             _ask_hub(repository, filename, options)
@@ -141,7 +145,7 @@ def download_from_hub(repository: str, filename: str, options: HubOptions) -> Pa
     if is_intact(path):
         return path
     damaged = blob or path
-    if not online:
+    if not options.online:
         raise DownloadError(
             f"{damaged} is damaged, and cannot be downloaded again without the network"
         )
@@ -272,7 +276,7 @@ def _call_hub_client(repository: str, filename: str, options: HubOptions) -> Pat
     from huggingface_hub import hf_hub_download
 
     subject, bar = f"{repository}/{filename}", _progress_bar_class(filename)
-    if options.local_files_only or offline():
+    if not options.online:
         if (cached := cached_from_hub(repository, filename, options)) is not None:
             return cached
         setting = "HF_HUB_OFFLINE" if offline() else "local_files_only"

@@ -129,7 +129,7 @@ def read_checkpoint(path: Path, name: str) -> Model:
 
 
 def is_unchanged(network: Network) -> bool:
-    """Whether a network was read from files, and nobody has changed it since.
+    """Whether a network was read from files, and is unchanged since.
 
     Changes are those of parameters, buffers and configuration, and what `matches_config` notices.
     """

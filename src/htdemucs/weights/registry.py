@@ -333,7 +333,6 @@ def _in_hub_repository(name: str, options: HubOptions) -> ModelFiles:
     published = _published_name(name)
     repository = f"{namespace}/{repository_name(published)}"
     ours = f"{namespace}/{name}"
-    online = not (options.local_files_only or offline())
     try:
         try:
             bag = download_from_hub(repository, f"{published}.yaml", options)
@@ -348,7 +347,7 @@ def _in_hub_repository(name: str, options: HubOptions) -> ModelFiles:
         files = [download_from_hub(repository, f"{s}.safetensors", options) for s in signatures]
         return ModelFiles(tuple(files), weights, segment)
     except DownloadError as error:
-        if isinstance(error, FileMissingError) and online:
+        if isinstance(error, FileMissingError) and options.online:
             raise
         raise DownloadError(
             f"hf://{ours} is not on this machine, and cannot be downloaded; -n {BUNDLED_MODEL} "
