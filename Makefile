@@ -20,7 +20,7 @@ demo: $(PACKAGE)
 	$(BIN)/python examples/demo.py
 
 test: lint $(DIFFQ)
-	@echo "the tests take about 8 minutes on two cores"
+	@echo "the tests take about 5 minutes on two idle cores"
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 page: $(READY)

@@ -81,5 +81,5 @@ def forkserver(monkeypatch):
     if sys.platform.startswith("linux"):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["htdemucs.separation.separator", "htdemucs.batch.library"])
-        ways = {"spawn": context}
+        ways = {"spawn": context, "fork": multiprocessing.get_context("fork")}
         monkeypatch.setattr(multiprocessing, "get_context", lambda method: ways[method])

@@ -3,7 +3,9 @@
 Only if a model must be fetched by hand, two indented lines follow: from where, and to where.
 """
 
-DISK_FULL = "disk-full"  # code of errors because a disk has no space
+# Codes of errors after which the server tries again.
+DISK_FULL = "disk-full"
+BUSY = "busy"
 
 
 class HTDemucsError(Exception):
@@ -57,6 +59,8 @@ class AudioError(HTDemucsError):
 class TrackBusyError(AudioError):
     """Another process is separating the same track."""
 
+    code = BUSY
+
 
 class SeparationError(HTDemucsError):
     """Options or waveforms are impossible for the separation engine."""
@@ -106,6 +110,12 @@ class InvalidValueError(BadRequestError):
     """A parameter or a field of a request has an impossible value."""
 
     status = 422
+
+
+class UnknownModelError(InvalidValueError):
+    """A request names a model that the server does not have."""
+
+    code = "no-model"
 
 
 class UnsupportedError(BadRequestError):

@@ -42,4 +42,4 @@ def test_numbers_stay_visible_beside_long_names(screen, length):
 
 
 def test_a_file_gets_results_and_no_bars(screen):
-    assert screen("song.flac", is_terminal=False) == "  a -> out  (7.5 s, 8.0x)\n"
+    assert screen("song.flac", is_terminal=False) == "  a -> out  (7.5 s, 8.0x real time)\n"

@@ -33,7 +33,7 @@ def test_trace_accepts_a_signature_and_a_folder(run, model_folder):
 
 def test_trace_downloads_nothing(run):
     result = run("trace", "-n", "hf://someone/model")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "hf://" in result.stderr
 
 
@@ -108,6 +108,20 @@ def test_convert_refuses_files_that_it_does_not_write(run, tmp_path, name):
 def test_convert_takes_folders_with_a_dot(run, model_folder, tmp_path):
     assert run("convert", model_folder, tmp_path / "model-1.2").exit_code == 0
     assert (tmp_path / "model-1.2" / "config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-n", "minni"], "no model minni; did you mean mini?"),
+        (["-n", "mini", "--token", "short"], "(--token or HTDEMUCS_TOKEN)"),
+    ],
+)
+def test_serve_refuses_what_cannot_work(run, tmp_path, words, message):
+    result = run("serve", "--data", tmp_path, "--port", 0, *words)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not any(tmp_path.iterdir())
 
 
 def test_help_and_version_name_every_command(run):

@@ -62,7 +62,7 @@ def test_a_track_tells_its_story_and_standard_output_is_as_ever(run, words, song
         (["separate", "x.wav"], 1, "x.wav does not exist"),
         (["separate", "SONG", "--overlap", "4"], 2, "overlap must be"),
         (["separate", "SONG", "--mp3", "--flac"], 2, "choose one format"),
-        (["separate", "SONG", "-n", "htdemux"], 1, "no model htdemux"),
+        (["separate", "SONG", "-n", "htdemux"], 2, "no model htdemux"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -116,13 +116,16 @@ def test_two_tracks_of_the_same_name_do_not_overwrite_each_other(run, model_fold
         (["x.wav", "--stem-file", "--two-stems", "vocals"], "two stems"),
         (["x.wav", "--json", "-o", "-"], "standard output"),
         (["x.wav", "--filename", "{track}"], "stem"),
-        (["x.wav", "--mp3", "--mp3-bitrate", "5000"], "5000"),
+        (["x.wav", "--mp3", "--mp3-bitrate", "5000"], "mp3 cannot have 5000 kbit/s"),
+        (["x.wav", "--bitrate", "320"], "wav has no bitrate"),
+        (["x.wav", "--mp3", "--bit-depth", "24"], "mp3 has no bit depth"),
+        (["x.wav", "-n"], "htdemucs separate --help"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_impossible_requests_end_with_one_line(run, words, match):
     result = run("separate", *words)
-    assert result.exit_code == (1 if "5000" in words else 2)
+    assert result.exit_code == 2
     assert match in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
@@ -139,8 +142,11 @@ def test_impossible_requests_end_with_one_line(run, words, match):
         (["--overlap", "1.5"], "overlap"),
         (["--stems", "bass", "--two-stems", "bass"], "not both"),
         (["-d", "gameboy"], "gameboy"),
-        (["-n", "htdemux"], "htdemucs"),
+        (["-n", "htdemux"], "did you mean htdemucs?"),
+        (["-n", "no/such/model"], "there is no such file or folder"),
+        (["-n", "model.th"], "there is no such file or folder"),
         (["--repo", "nowhere"], "the repo nowhere is not a folder"),
+        (["--stems", "vocals drums"], "separate names with commas: vocals,drums"),
     ],
     ids=" ".join,
 )
@@ -148,8 +154,20 @@ def test_requests_that_the_model_cannot_fulfil_are_refused(
     run, model_folder, song, tmp_path, flags, match
 ):
     result = run("separate", song, "-n", model_folder, "-o", tmp_path / "out", *flags)
-    assert result.exit_code == (1 if flags[0] in ("-n", "--repo") else 2)
+    assert result.exit_code == 2
     assert match in result.stderr
+
+
+@pytest.mark.parametrize("below", ["", "folder"])
+def test_a_file_as_output_folder_is_noticed_before_the_model_is_loaded(
+    run, song, tmp_path, monkeypatch, below
+):
+    monkeypatch.setattr("htdemucs.batch.plan.load_model", None)
+    file = tmp_path / "file"
+    file.touch()
+    result = run("separate", song, "-n", "mini", "-o", file / below)
+    assert result.exit_code == 2
+    assert f"{file} is a file; name a folder" in result.stderr
 
 
 @pytest.mark.parametrize("words", [[], ["--dry-run"]])
@@ -227,7 +245,7 @@ def test_a_space_in_the_list_of_stems_makes_a_missing_track(run, model_folder, s
 
 
 def test_python_m_htdemucs_runs_the_command(model_folder, song, tmp_path):
-    """There is no terminal. An error is one line, with exit code 1."""
+    """There is no terminal. An error is one line, with exit code 2."""
     command = [sys.executable, "-m", "htdemucs", "separate", "-n", str(model_folder), "-d", "cpu"]
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     good = subprocess.run(
@@ -239,7 +257,7 @@ def test_python_m_htdemucs_runs_the_command(model_folder, song, tmp_path):
         [sys.executable, "-m", "htdemucs", "separate", str(song), "-n", "nonsense"],
         capture_output=True, text=True, env=environment, check=False,
     )  # fmt: skip
-    assert bad.returncode == 1
+    assert bad.returncode == 2
     assert bad.stderr.startswith("error: no model nonsense")
     assert len(bad.stderr.strip().splitlines()) == 1
 

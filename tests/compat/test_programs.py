@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 import runpy
 import subprocess
@@ -42,6 +43,7 @@ def run(program, words, monkeypatch):
     """Run a program in this process."""
     with monkeypatch.context() as patch:
         patch.setattr(random, "randint", random.Random(3).randint)
+        patch.setenv("PATH", os.defpath)  # the published package looks for ffmpeg and ffprobe
         patch.setattr(sys, "argv", [str(program), *map(str, words)])
         patch.setattr("tqdm.tqdm", sys.modules["tqdm"].tqdm)  # some replace it
         runpy.run_path(str(program), run_name="__main__")

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import multiprocessing
 import os
 import pickle
 import threading
@@ -296,6 +297,24 @@ def test_a_forked_separator_says_what_to_do(tiny_model):
     os.close(writing)
     assert b"forked process" in os.read(reading, 1000)
     os.close(reading)
+
+
+def _separate_noise(separator):
+    return separator.separate(torch.zeros(2, 1_000_000), 8000)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_pool_of_forks_says_what_to_do_and_one_of_new_processes_works(tiny_model, forkserver):
+    separator = Separator(tiny_model)
+    _separate_noise(separator)  # starts threads, which the forks lack
+    with (
+        multiprocessing.get_context("fork").Pool(1) as pool,
+        pytest.raises(SeparationError, match="forked process"),
+    ):
+        pool.apply_async(_separate_noise, [separator]).get(timeout=60)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        [stems] = pool.map(_separate_noise, [separator])
+    assert set(stems) == set(separator.stems)
 
 
 def test_threads_share_a_separator(folder, waveform):

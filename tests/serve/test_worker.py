@@ -11,7 +11,7 @@ import torch
 from sqlalchemy.exc import OperationalError
 
 from htdemucs import Library, OutputOptions, Separator, Track
-from htdemucs.audio import AudioFile, AudioWriter
+from htdemucs.audio import AudioFile, AudioWriter, SampleCache
 from htdemucs.batch import read_manifest
 from htdemucs.separation.runner import Runner
 from htdemucs.serve import live_preview
@@ -252,7 +252,7 @@ def test_a_full_disk_pauses_the_queue(client, worker, write_song, tmp_path, stat
     monkeypatch.setattr(AudioWriter, "write", full)
     free = SimpleNamespace(free=0)
     monkeypatch.setattr("htdemucs.serve.worker.shutil.disk_usage", lambda _: free)
-    assert worker.work()
+    assert not worker.work()
     shown = client.track(tracks[0])
     assert (shown["state"], shown["code"]) == ("queued", "disk-full")
     assert "disk is full" in shown["error"]
@@ -263,6 +263,22 @@ def test_a_full_disk_pauses_the_queue(client, worker, write_song, tmp_path, stat
         pass
     for track in tracks:
         assert (client.track(track)["state"], client.track(track)["error"]) == ("finished", None)
+
+
+def test_a_track_that_a_command_is_separating_waits(client, worker, write_song, tmp_path, model):
+    track = client.upload(write_song(tmp_path / "song.flac"))["id"]
+    library = Library(tmp_path / "data" / "separated" / "tiny")
+    [file] = (tmp_path / "data" / "uploads").rglob("song.flac")
+    assigned = library.assign_output(Track(str(file)))
+    cache = SampleCache.open(library.output_paths_for(assigned).cache_file, 8, "other")
+    assert not worker.work()
+    shown = client.track(track)
+    assert (shown["state"], shown["code"]) == ("queued", "busy")
+    cache.close()
+    library.separate(assigned, Separator(model))
+    assert worker.work()
+    shown = client.track(track)
+    assert (shown["state"], shown["error"]) == ("finished", None)
 
 
 def test_tracks_share_no_folder_though_an_earlier_one_is_free(client, worker, write_song, tmp_path):

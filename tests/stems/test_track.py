@@ -320,6 +320,15 @@ def test_the_result_has_rate_and_length_of_the_files(
     assert result.source_length == 9_999
 
 
+def test_only_some_stems_of_a_named_model(identity, tmp_path):
+    track = write(tmp_path / "song.wav", sine(4410, 44_100), 44_100)
+    assert set(files_of("mini", track, tmp_path, stems="vocals", format="FLAC")) == {"vocals"}
+    some = files_of("mini", track, tmp_path, stems=["bass", "drums"])
+    assert list(some) == ["bass", "drums"]
+    with pytest.raises(SeparationError, match="give the stems to the Separator"):
+        separate_file(Separator(identity), track, tmp_path, stems="once")
+
+
 def test_progress_reaches_the_end(identity, tmp_path):
     track = write(tmp_path / "song.wav", sine(2500))
     events = []

@@ -39,6 +39,7 @@ class AudioEncoding:
     mp3_preset: int = 2
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "format", self.format.lower())
         if self.format not in FORMATS:
             raise AudioError(f"unknown format {self.format!r}; choose from {', '.join(FORMATS)}")
         depths, bitrates = self.audio_format.bit_depths, self.audio_format.bitrates

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from htdemucs.audio.ffmpeg import audio_errors
-from htdemucs.errors import HTDemucsError, StorageError, TrackBusyError, reason
+from htdemucs.errors import ConfigError, HTDemucsError, StorageError, TrackBusyError, reason
 from htdemucs.fsutil import atomic_write, delete_locked, open_locked
 from htdemucs.stems.manifest import MAX_SIZE, matches_fingerprint, parse_manifest, read_manifest
 
@@ -333,5 +333,14 @@ class RemoteStore(Store):
 
 
 def open_store(out: str) -> Store:
-    """Return the store at a path or URL."""
-    return RemoteStore(out) if is_url(out) else Store(Path(out))
+    """Return the store at a path or URL.
+
+    Raises:
+        ConfigError: the path is that of a file.
+    """
+    if is_url(out):
+        return RemoteStore(out)
+    for path in (Path(out), *Path(out).parents):
+        if path.is_file():
+            raise ConfigError(f"the output folder {path} is a file; name a folder")
+    return Store(Path(out))

@@ -44,6 +44,14 @@ class Command(click.Command):
         super().__init__(*args, **settings)
         self.examples = examples
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments; an error names this command, even that of a missing value."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, group by group."""
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -392,9 +400,10 @@ def output_settings(
 
     Raises:
         click.UsageError: a value is impossible.
-        AudioError, SeparationError: the values contradict each other.
+        SeparationError: the values contradict each other.
     """
     from htdemucs.audio import AudioEncoding
+    from htdemucs.errors import AudioError
     from htdemucs.stems import OutputOptions
 
     file_format = file_format or "wav"
@@ -406,6 +415,8 @@ def output_settings(
             f"--bit-depth must be keep, {', '.join(lower)} or {highest}, not {bit_depth}"
         )
     depth = depths[bit_depth]
+    if bit_depth not in (None, KEEP) and not FORMATS[file_format].is_lossless:
+        raise click.UsageError(f"{file_format} has no bit depth; leave out --bit-depth")
     rate = None
     if sample_rate != KEEP:
         if not sample_rate.isdecimal() or int(sample_rate[:8]) not in SAMPLE_RATES:
@@ -413,13 +424,17 @@ def output_settings(
                 f"--sample-rate must be keep or 8000 to 384000, not {sample_rate}"
             )
         rate = int(sample_rate)
-    return OutputOptions(
-        encoding=AudioEncoding(
+    try:
+        encoding = AudioEncoding(
             format=file_format,
             bit_depth=FORMATS[file_format].nearest_bit_depth(depth),
             bitrate=bitrate,
             mp3_preset=mp3_preset,
-        ),
+        )
+    except AudioError as error:
+        raise click.UsageError(str(error)) from None
+    return OutputOptions(
+        encoding=encoding,
         sample_rate=rate,
         keep_bit_depth=bit_depth == KEEP,
         **others,

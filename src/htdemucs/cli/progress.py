@@ -15,7 +15,13 @@ from typing import Any, Self, TextIO
 import click
 
 from htdemucs.cli.console import print_error, print_status, progress_bar, set_verbosity
-from htdemucs.errors import ConfigError, HTDemucsError, SeparationError, is_out_of_memory
+from htdemucs.errors import (
+    ConfigError,
+    HTDemucsError,
+    ModelNotFoundError,
+    SeparationError,
+    is_out_of_memory,
+)
 from htdemucs.events import (
     Downloading,
     Ended,
@@ -136,7 +142,7 @@ def _print_result(result: TrackResult) -> None:
     prefix = "  already there: " if result.status == "skipped" else "  "
     text = f"{prefix}{', '.join(result.files)} -> {', '.join(folders)}"
     if result.status == "separated" and result.duration:
-        text += f"  ({_time(result.seconds)}, {result.duration / result.seconds:.1f}x)"
+        text += f"  ({_time(result.seconds)}, {result.duration / result.seconds:.1f}x real time)"
     print_status(text)
     if result.gain not in (None, 1.0):
         decibels = -20 * math.log10(result.gain or 1.0)
@@ -207,7 +213,8 @@ def _json_lines() -> Iterator[JsonReporter]:
 
 def exit_code(error: Exception) -> int:
     """Return the exit code for an error that ends the command: 2 for invalid arguments, else 1."""
-    return 2 if isinstance(error, click.ClickException | ConfigError | SeparationError) else 1
+    arguments = click.ClickException | ConfigError | ModelNotFoundError | SeparationError
+    return 2 if isinstance(error, arguments) else 1
 
 
 def one_line(error: Exception) -> str | None:

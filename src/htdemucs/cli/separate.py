@@ -206,6 +206,7 @@ def _output_settings(
     file_format = formats[0] if formats else None
     if file_format == "mp3":
         bitrate = bitrate or mp3_bitrate
+        bit_depth = None if int24 or float32 else bit_depth  # which `demucs` ignores with --mp3
     return opt.output_settings(
         file_format=file_format, bit_depth=bit_depth, bitrate=bitrate, **others
     )

@@ -160,12 +160,16 @@ def serve(
         from htdemucs.serve import server
         from htdemucs.serve.auth import Access
         from htdemucs.serve.settings import Limits, Settings
+        from htdemucs.weights.registry import check_name
     except ImportError as error:
         raise ServerError(
             f"the server needs {error.name}; in the repository, run: pip install '.[server]'"
         ) from None
     if token is not None and len(token) < MIN_TOKEN_LENGTH:
-        raise ServerError(f"--token must have at least {MIN_TOKEN_LENGTH} characters")
+        raise click.UsageError(
+            f"the token (--token or HTDEMUCS_TOKEN) must have at least {MIN_TOKEN_LENGTH} characters"
+        )
+    check_name(name)
     set_verbosity(verbose=verbose)
     limits = Limits(
         upload_bytes=max_upload << 20,

@@ -147,7 +147,9 @@ def find_sources(names: Sequence[str], sources: Sequence[str]) -> tuple[str, ...
         if source is None:
             known = f"this model has {', '.join(sources)}"
             close = difflib.get_close_matches(name.casefold(), sources, n=1)
-            if name.casefold() in INSTRUMENTAL and "vocals" in sources:
+            if all(part in exact for part in name.casefold().split()):
+                known = f"separate names with commas: {','.join(name.split())}"
+            elif name.casefold() in INSTRUMENTAL and "vocals" in sources:
                 known = "choose vocals as one of two stems: no_vocals is then the instrumental"
             elif close:
                 known = f"did you mean {close[0]}?"

@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -111,7 +111,7 @@ class Separator:
     ) -> None:
         check_torch_defaults()
         settings = replace(settings or EngineSettings(), **changes)
-        self._settings, self._process = settings, os.getpid()
+        self._settings, self._process = settings, _main_process()
         self.shifts, self.seed = settings.shifts, int(settings.seed)
         self.split, self.compiled = settings.split, settings.compiled
         if isinstance(stems, str):
@@ -201,7 +201,7 @@ class Separator:
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Separator, (self.model, self._settings)
+        return _unpickled, (self.model, self._settings)
 
     def __repr__(self) -> str:
         name = f"{self.origin.name} " if self.origin else ""
@@ -394,8 +394,9 @@ class Separator:
         if waveform.dim() != 2 or not waveform.shape[-1]:
             raise SeparationError(f"a waveform must be (C, L), not {list(waveform.shape)}")
         if not waveform.is_floating_point():
-            hint = "; divide by 32768" if waveform.dtype == torch.int16 else ""
-            raise SeparationError(f"a waveform must hold floats, not {waveform.dtype}{hint}")
+            kind = str(waveform.dtype).removeprefix("torch.")
+            hint = "; divide by 32768" if kind == "int16" else ""
+            raise SeparationError(f"a waveform must hold floats, not {kind}{hint}")
         if not waveform.isfinite().all():
             raise SeparationError("a waveform must hold finite samples, not NaN or infinity")
         waveform = waveform.float()
@@ -409,6 +410,24 @@ class Separator:
                 f"a waveform must have 1 or 2 channels, not {waveform.shape[0]}{hint}"
             )
         return waveform
+
+
+@cache
+def _main_process() -> int:
+    """Return the process of the first separator; its forks return the same."""
+    return os.getpid()
+
+
+def _unpickled(model: Model, settings: EngineSettings) -> Separator:
+    """Return the separator of these; in a fork, where PyTorch would hang, one that cannot be used.
+
+    An error here would end a worker of `multiprocessing.Pool` without a word, and hang the pool.
+    """
+    if os.getpid() == _main_process():
+        return Separator(model, settings)
+    separator = Separator.__new__(Separator)
+    separator._process = _main_process()
+    return separator
 
 
 def _bytes_of(tensor: Tensor) -> bytes:

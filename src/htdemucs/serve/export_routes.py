@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from htdemucs.audio import AudioEncoding, AudioFile
 from htdemucs.batch import read_manifest
-from htdemucs.errors import ConflictError, InvalidValueError
+from htdemucs.errors import AudioError, ConflictError, InvalidValueError
 from htdemucs.fast import use_this_thread_only
 from htdemucs.formats import FORMATS, MP3_PRESETS
 from htdemucs.serve.app_state import AppState, StateDep
@@ -70,9 +70,12 @@ class Choices(BaseModel):
     def encoding(self) -> AudioEncoding:
         """The encoding of the files."""
         name = self.format or "flac"
-        if name in FORMATS and FORMATS[name].is_lossless:
-            return AudioEncoding(name, self.bit_depth)
-        return AudioEncoding(name, bitrate=self.bitrate, mp3_preset=self.mp3_preset)
+        try:
+            if name in FORMATS and FORMATS[name].is_lossless:
+                return AudioEncoding(name, self.bit_depth)
+            return AudioEncoding(name, bitrate=self.bitrate, mp3_preset=self.mp3_preset)
+        except AudioError as error:
+            raise InvalidValueError(str(error)) from None
 
     @property
     def mix(self) -> Mix:

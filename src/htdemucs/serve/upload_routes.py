@@ -8,7 +8,13 @@ from typing import Annotated, Any
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 
-from htdemucs.errors import BadRequestError, InvalidValueError, NotFoundError, UnsupportedError
+from htdemucs.errors import (
+    BadRequestError,
+    InvalidValueError,
+    NotFoundError,
+    UnknownModelError,
+    UnsupportedError,
+)
 from htdemucs.serve.app_state import AppState, StateDep
 from htdemucs.serve.db import DELETED, TRACKS
 from htdemucs.serve.request_body import (
@@ -248,7 +254,8 @@ def _check_options(state: AppState, options: Options) -> tuple[ModelRow, list[st
     """Return the model and the requested stems (None: all).
 
     Raises:
-        InvalidValueError: the server has no such model, or the model has no such stem.
+        UnknownModelError: the server has no such model.
+        InvalidValueError: the model has no such stem.
     """
     model = _check_model(state, options["model"])
     return model, _check_stems(options["stems"].split(",") if options["stems"] else None, model)
@@ -258,7 +265,7 @@ def _check_model(state: AppState, name: Any) -> ModelRow:
     """Return the row of a model; without a name, of the server's default model.
 
     Raises:
-        InvalidValueError: the server has no such model. Paths are refused, except the server's own.
+        UnknownModelError: the server has no such model. Paths are refused, except the server's own.
     """
     if not isinstance(name, str | None):
         raise InvalidValueError("model must be a name")
@@ -268,7 +275,7 @@ def _check_model(state: AppState, name: Any) -> ModelRow:
         return models[name]
     if name == state.settings.model:
         return {"name": name, "sources": []}
-    raise InvalidValueError(f"there is no model of that name; choose from {', '.join(models)}")
+    raise UnknownModelError(f"there is no model of that name; choose from {', '.join(models)}")
 
 
 def _check_stems(names: Any, model: ModelRow) -> list[str] | None:

@@ -21,7 +21,7 @@ import torch
 
 from htdemucs.audio import AudioFile
 from htdemucs.batch import Library, Track, read_manifest
-from htdemucs.errors import DISK_FULL, HTDemucsError, SeparationError, reason
+from htdemucs.errors import BUSY, DISK_FULL, HTDemucsError, SeparationError, reason
 from htdemucs.fast import keep_freed_memory
 from htdemucs.fsutil import model_folder
 from htdemucs.results import TrackResult
@@ -38,6 +38,10 @@ LOG = logging.getLogger(__name__)
 QUEUE_INTERVAL = 1.0  # seconds between polls of the queue, unless woken
 MAX_DATABASE_INTERVAL = 5.0  # seconds between attempts to reach the database
 MIN_FREE = 1 << 28  # bytes that must be free before work resumes after the disk was full
+WAITS = {  # by the code of the error: what is said of a track that stays in the queue
+    DISK_FULL: "the server's disk is full; this track is separated when there is space",
+    BUSY: "another program is separating this track; the server waits for it",
+}
 MAX_DUPLICATES = 1000  # of one name
 
 
@@ -56,7 +60,7 @@ class Worker:
         self._jobs = Jobs(database)
         self._deletion = Deletion(settings, Tracks(database), name)
         self._separators: dict[tuple[str, tuple[str, ...] | None], Separator] = {}
-        self._was_disk_full = False
+        self._waits_for: str | None = None
 
     def warm_up(self) -> None:
         """Load the default model and run it once; tracks that need it report a failure."""
@@ -68,14 +72,14 @@ class Worker:
             LOG.warning("%s", error)
 
     def work(self) -> bool:
-        """Separate the next track; return False if the queue is empty, or the disk is full.
+        """Separate the next track; return False if the queue is empty, or the next has to wait.
 
         Raises:
             SQLAlchemyError: the database failed; see `wait_for_database`.
         """
-        if self._was_disk_full and self._free_space() < MIN_FREE:
+        if self._waits_for == DISK_FULL and self._free_space() < MIN_FREE:
             return False
-        self._was_disk_full = False
+        self._waits_for = None
         row = self._jobs.claim(self._name)
         if row is None:
             return False
@@ -88,7 +92,7 @@ class Worker:
                 self._fail(row, str(error), error.code)
         except JobCancelledError:
             self.release(row)
-        return True
+        return self._waits_for is None
 
     def _free_space(self) -> int:
         """Return the bytes that are free for stems and previews."""
@@ -134,10 +138,9 @@ class Worker:
             live.close()
         if live.error:
             raise live.error
-        if result.code == DISK_FULL:
-            self._was_disk_full = True
-            message = "the server's disk is full; this track is separated when there is space"
-            self._jobs.put_back(row["id"], self._name, message, DISK_FULL)
+        if result.code in WAITS:
+            self._waits_for = result.code
+            self._jobs.put_back(row["id"], self._name, WAITS[result.code], result.code)
         elif result.status == "failed":
             self._fail(row, result.error or "", result.code)
         else:

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from htdemucs.audio import AudioFile, SampleCache
+from htdemucs.errors import SeparationError
 from htdemucs.events import (
     EventCallback,
     ProgressTracker,
@@ -43,11 +44,14 @@ def separate_file(
     options: OutputOptions | None = None,
     on_progress: EventCallback | None = None,
     format: str | None = None,
+    stems: str | Sequence[str] | None = None,
     **changes: Any,
 ) -> TrackResult:
     """Separate a file into `out_dir`/TRACK.
 
-    Stems have the track's own sample rate, if the format allows it, and exactly its length.
+    Stems have the track's own sample rate, if the format allows it, and exactly its length. They
+    replace those of an earlier call and of another track of this name; a `Library` keeps tracks of
+    the same name apart.
 
     Args:
         separator: a separator, or the name or path of a model.
@@ -57,6 +61,7 @@ def separate_file(
         on_progress: called with the events of the track (`htdemucs.events`): Started, Progress,
             Warned, Written, Finished. `ProgressBar()` shows them as a bar.
         format: replaces the format of the options; see `AudioEncoding`.
+        stems: only these stems, if `separator` is a name or path. A `Separator` has its own.
         **changes: replace other fields of the options, as in `two_stems="vocals"`.
 
     Raises:
@@ -69,7 +74,11 @@ def separate_file(
     if format is not None:
         options = replace(options, encoding=replace(options.encoding, format=format))
     if not isinstance(separator, Separator):
-        separator = Separator(load_model(os.fspath(separator), on_progress=on_progress))
+        stems = (stems,) if isinstance(stems, str) else stems
+        model = load_model(os.fspath(separator), stems=stems, on_progress=on_progress)
+        separator = Separator(model, stems=stems)
+    elif stems is not None:
+        raise SeparationError("give the stems to the Separator, as in Separator(model, stems=...)")
     paths = options.output_paths(path, Path(out_dir))
     on_event(Started(str(path)))
     result = separate_track(separator, path, paths, options, on_event=on_event)

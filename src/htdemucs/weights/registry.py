@@ -223,21 +223,42 @@ def find_files(
             return ModelFiles((_of_official_network(model, name, options),))
         if name == BUNDLED_MODEL:
             return ModelFiles((bundled_folder(),))
-        path = Path(name)
-        with contextlib.suppress(RuntimeError):  # ~name, but no user has that name
-            path = path.expanduser()
-        if path.exists():
-            return _at_path(path)
+        check_name(name)
+        return _at_path(_expanded(name))
     except OSError as error:
         raise ModelNotFoundError(
             f"cannot look for {short_repr(name)}: {error.strerror or error}"
         ) from error
+
+
+def check_name(name: str) -> None:
+    """Check that there is a model of this name; those on the hub are not looked for.
+
+    Raises:
+        ModelNotFoundError: there is none.
+    """
     names = [*official_models(), BUNDLED_MODEL]
+    if name in names or name in _table()["signatures"] or name.startswith("hf://"):
+        return
+    if _expanded(name).exists():
+        return
+    if "/" in name or os.sep in name or Path(name).suffix in _NETWORK_SUFFIXES + _BAG_SUFFIXES:
+        raise ModelNotFoundError(
+            f"no model at {short_repr(name)}: there is no such file or folder (a model on the hub "
+            "is hf://namespace/name)"
+        )
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]}?" if close else f"known names: {', '.join(names)}"
     raise ModelNotFoundError(
         f"no model {short_repr(name)}; {hint} (a path or hf://namespace/name works, too)"
     )
+
+
+def _expanded(name: str) -> Path:
+    path = Path(name)
+    with contextlib.suppress(RuntimeError):  # ~name, but no user has that name
+        path = path.expanduser()
+    return path
 
 
 def _at_path(path: Path) -> ModelFiles:

@@ -12,7 +12,7 @@ try:
     wav = AudioFile(sys.argv[1]).read(
         streams=0, samplerate=model.samplerate, channels=model.audio_channels
     )
-except FileNotFoundError:  # the published package needs ffprobe
+except OSError:  # the published package needs ffprobe
     import soundfile as sf
     import torch
 
