@@ -167,7 +167,8 @@ def serve(
         ) from None
     if token is not None and len(token) < MIN_TOKEN_LENGTH:
         raise click.UsageError(
-            f"the token (--token or HTDEMUCS_TOKEN) must have at least {MIN_TOKEN_LENGTH} characters"
+            "the token (--token or HTDEMUCS_TOKEN) must have at least "
+            f"{MIN_TOKEN_LENGTH} characters"
         )
     check_name(name)
     set_verbosity(verbose=verbose)

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import os
+import pickle
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -201,7 +202,7 @@ class Separator:
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self.model, self._settings)
+        return _unpickled, (pickle.dumps(self.model), self._settings)
 
     def __repr__(self) -> str:
         name = f"{self.origin.name} " if self.origin else ""
@@ -418,13 +419,13 @@ def _main_process() -> int:
     return os.getpid()
 
 
-def _unpickled(model: Model, settings: EngineSettings) -> Separator:
-    """Return the separator of these; in a fork, where PyTorch would hang, one that cannot be used.
+def _unpickled(pickled_model: bytes, settings: EngineSettings) -> Separator:
+    """Return the separator of a model; in a fork, where PyTorch would hang, one that says so.
 
     An error here would end a worker of `multiprocessing.Pool` without a word, and hang the pool.
     """
     if os.getpid() == _main_process():
-        return Separator(model, settings)
+        return Separator(pickle.loads(pickled_model), settings)
     separator = Separator.__new__(Separator)
     separator._process = _main_process()
     return separator
