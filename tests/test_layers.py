@@ -18,7 +18,7 @@ LAYERS = [
     {"model", "client"},
     {"weights", "audio", "fast", "export"},
     {"separation"},
-    {"stems", "evaluation"},
+    {"stems", "evaluation", "tracing"},
     {"batch", "training"},
     {"serve"},
     {"cli", "compat"},

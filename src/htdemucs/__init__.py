@@ -25,6 +25,7 @@ Models:
     HTDemucs, HDemucs, Demucs                       the networks
     HTDemucsConfig, HDemucsConfig, DemucsConfig     their sizes
     Bag                 several networks as one model
+    trace               the size of the data at every stage, and the data itself
 
 Live:
     LiveSeparator       separate a stream with a fixed delay
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
         Timing,
     )
     from htdemucs.stems import OutputOptions, separate_file
+    from htdemucs.tracing import trace
     from htdemucs.weights import load_model, save_model
 
 _MODULES = {
@@ -114,6 +116,7 @@ _MODULES = {
     "load_model": "weights",
     "save_model": "weights",
     "separate_file": "stems",
+    "trace": "tracing",
 }
 
 __all__ = [
@@ -152,6 +155,7 @@ __all__ = [
     "load_model",
     "save_model",
     "separate_file",
+    "trace",
 ]
 
 

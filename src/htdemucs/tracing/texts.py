@@ -1,0 +1,138 @@
+"""The words of a trace, in English and Chinese. Stage names are those of the founding table."""
+
+from typing import Literal
+
+Language = Literal["en", "zh"]
+LANGUAGES: tuple[Language, ...] = ("en", "zh")
+Words = dict[str, tuple[str, str]]  # English, Chinese
+
+STAGES: Words = {
+    "input": ("input", "算法输入"),
+    "spectrogram": ("spectral input: STFT, complex as channels", "频域输入(STFT输出)"),
+    "spectral_input": ("spectral input, normalised", "频域输入(归一化)"),
+    "time_input": ("time input, normalised", "时域输入(归一化)"),
+    "time_encoder": ("time encoder {}", "时域第{}个编码层输出"),
+    "spectral_encoder": ("spectral encoder {}", "频域第{}个编码层输出"),
+    "merge": ("merge: encoder {} of both branches", "合并:两个分支的第{}个编码层输出"),
+    "joint_encoder": ("joint encoder {}", "共用第{}个编码层输出"),
+    "joint_decoder": ("joint decoder {}", "共用第{}个解码层输出"),
+    "spectral_split": ("split: spectral decoder {}", "分开:频域第{}个解码层输出"),
+    "time_split": ("split: time decoder {}", "分开:时域第{}个解码层输出"),
+    "spectral_transformer": ("cross-domain transformer, spectral", "crosstransformer输出频域"),
+    "time_transformer": ("cross-domain transformer, time", "crosstransformer输出时域"),
+    "spectral_decoder": ("spectral decoder {}", "频域第{}个解码层输出"),
+    "time_decoder": ("time decoder {}", "时域第{}个解码层输出"),
+    "spectral_output": ("spectral output after the inverse STFT", "频域输出(STFT输出)"),
+    "time_output": ("time output, de-normalised", "时域输出(归一化)"),
+    "output": ("output: time + spectral", "算法输出(时域输出+频域输出)"),
+    "upsampled": ("input at twice the sample rate", "两倍采样率的输入"),
+    "encoder": ("encoder {}", "第{}个编码层输出"),
+    "decoder": ("decoder {}", "第{}个解码层输出"),
+    "sources": ("output", "算法输出"),
+    # parts
+    "conv": ("convolution", "卷积"),
+    "time_conv": ("convolution of the time branch", "时域分支的卷积"),
+    "gelu": ("GELU", "GELU"),
+    "sum_gelu": ("sum of both branches, GELU", "两个分支相加，GELU"),
+    "norm": ("norm", "归一化层"),
+    "dconv": ("DConv, residual layer {}", "DConv 第{}个残差层"),
+    "rewrite": ("1×1 convolution", "1×1 卷积"),
+    "rewrite_wide": ("convolution", "卷积"),
+    "glu": ("GLU", "GLU"),
+    "frequency_embedding": ("+ frequency embedding", "加上频率嵌入"),
+    "skip": ("+ skip connection", "加上跳跃连接"),
+    "conv_transpose": ("transposed convolution", "转置卷积"),
+    "time_conv_transpose": ("transposed convolution, time branch", "转置卷积（时域分支）"),
+    "cut": ("cut to the encoder's length", "截到编码层的长度"),
+    "cut_gelu": ("GELU, cut to the encoder's length", "GELU，截到编码层的长度"),
+    "band": ("frequency band {}", "第{}个频带"),
+    "tokens": ("tokens: wider channels", "token：通道加宽"),
+    "token_norm": ("layer norm", "层归一化"),
+    "positions": ("+ positional embedding", "加上位置嵌入"),
+    "self_attention": ("layer {}: self-attention, feed-forward", "第{}层：自注意力，前馈"),
+    "cross_attention": ("layer {}: cross-attention, feed-forward", "第{}层：交叉注意力，前馈"),
+    "channels": ("back to the decoders' channels", "恢复解码层的通道数"),
+}
+
+AXES: Words = {
+    "batch": ("batch", "批次"),
+    "source": ("source", "音源"),
+    "channel": ("channel", "通道"),
+    "bin": ("frequency bin", "频点"),
+    "frame": ("frame", "帧"),
+    "sample": ("sample", "采样点"),
+    "step": ("step", "步"),
+    "token": ("token", "token"),
+}
+
+MEANINGS: Words = {
+    "audio_channels": ("audio channels", "声道"),
+    "given": ("the mixture's length", "混音的长度"),
+    "complex": ("channels × (real, imaginary)", "声道 ×（实部，虚部）"),
+    "magnitude": ("magnitudes of complex numbers", "复数的模"),
+    "nyquist": ("n_fft / 2; the Nyquist bin is dropped", "n_fft / 2，去掉奈奎斯特频点"),
+    "hop": ("one frame for each hop", "每跳一帧"),
+    "width": ("the model's first width", "模型的初始通道数"),
+    "growth": ("each layer multiplies the channels", "每层通道数成倍增加"),
+    "stride": ("stride {}, rounded up", "步长 {}，向上取整"),
+    "stride_bins": ("stride {}", "步长 {}"),
+    "mirror": ("channels of the encoder at this depth", "同一深度编码层的通道数"),
+    "transposed": ("a transposed convolution of stride {}", "步长为 {} 的转置卷积"),
+    "cut": (
+        "a transposed convolution of stride {}, cut to the encoder's length",
+        "步长为 {} 的转置卷积，截到编码层的长度",
+    ),
+    "sources_complex": (
+        "sources × channels × (real, imaginary)", "音源 × 声道 ×（实部，虚部）"
+    ),
+    "sources": ("sources × channels", "音源 × 声道"),
+    "per_source": ("the channels, source by source", "按音源拆分通道"),
+    "inverse": ("frames × hop, cut to the mixture", "帧数 × 跳长，截到混音的长度"),
+    "kernel": ("the kernel covers all bins", "卷积核覆盖全部频点"),
+    "glu": ("a gate for each value", "每个值配一个门"),
+    "doubled": ("values and gates", "值和门"),
+    "conv": ("output channels", "输出通道数"),
+    "per_bin": ("each frequency bin is an item of its own", "每个频点各成一项"),
+    "one_by_one": ("frames × bins, frame by frame", "帧 × 频点，逐帧排列"),
+    "steps": ("one for each step", "每步一个"),
+    "band": ("the bins of this band", "该频带的频点"),
+    "bottom": ("the transformer's width", "transformer 的宽度"),
+    "window": ("the next length that no layer pads", "各层都无须补零的下一个长度"),
+    "upsampled": ("twice the sample rate", "两倍采样率"),
+    "length": ("the mixture's length", "混音的长度"),
+}  # fmt: skip
+
+HEADERS: Words = {
+    "number": ("#", "#"),
+    "stage": ("stage", "阶段"),
+    "shape": ("shape", "尺寸"),
+    "formula": ("how it comes about", "由来"),
+    "operation": ("operation", "运算"),
+    "step": ("one step", "一步"),
+    "reach": ("sees", "感受野"),
+    "parameters": ("parameters", "参数"),
+    "gflop": ("GFLOP", "GFLOP"),
+    "mean": ("mean", "均值"),
+    "std": ("deviation", "标准差"),
+    "low": ("lowest", "最小"),
+    "high": ("highest", "最大"),
+    "zeros": ("zeros", "零值"),
+    "closed": ("closed gates", "关闭的门"),
+    "ms": ("ms", "毫秒"),
+    "mb": ("MB", "MB"),
+}
+
+WORDS: Words = {
+    "whole": ("the whole segment", "整段"),
+    "samples": ("{} samples at {} Hz", "{} 个采样点，采样率 {} Hz"),
+}
+
+
+def words(table: Words, key: str, language: Language) -> str:
+    """Return a text in a language."""
+    return table[key][LANGUAGES.index(language)]
+
+
+def label_of(key: str, layer: int | None, language: Language) -> str:
+    """Return the name of a stage."""
+    return words(STAGES, key, language).format(layer)
