@@ -13,7 +13,7 @@ SOURCE = Path(htdemucs.__file__).parent
 ROOT = SOURCE.parents[1]
 LAYERS = [
     {"errors", "version", "formats"},
-    {"results", "fsutil", "devices", "environment", "settings"},
+    {"results", "fsutil", "devices", "environment", "settings", "images"},
     {"events"},
     {"model", "client"},
     {"weights", "audio", "fast", "export"},

@@ -1,21 +1,18 @@
 """Plots for the report: box plots as inline SVG, spectrograms as PNG data URIs."""
 
-import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
 from html import escape
-from typing import Any
 
-import av
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from htdemucs.images import heat_map
+
 RANGE = 70.0  # dB between the brightest and the darkest colour
 MAX_COLUMNS = 480
-COLOURS = ((0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164))
 
 HEIGHT, TOP, BOTTOM, LEFT = 260, 14, 30, 44  # pixels of a box plot and of its margins
 GROUP, BOX = 110, 26  # pixels of a group of boxes, and of a box with its gap
@@ -63,16 +60,7 @@ def spectrogram(powers: Tensor, loudest: float) -> str:
         powers = F.adaptive_avg_pool1d(powers, MAX_COLUMNS)
     decibels = 10 * torch.log10(powers.nan_to_num(0.0, 0.0) / max(loudest, 1e-30) + 1e-30)
     levels = ((decibels / RANGE + 1).clamp(0, 1) * 255).round().to(torch.uint8)
-    position = np.linspace(0, len(COLOURS) - 1, 256)
-    channels = [np.interp(position, range(len(COLOURS)), c) for c in zip(*COLOURS, strict=True)]
-    palette = np.stack([np.full(256, 255), *channels], axis=1).round().astype(np.uint8)  # ARGB
-    paletted: Any = (levels.flip(0).numpy(), palette)  # PyAV's annotations lack this form
-    frame = av.VideoFrame.from_ndarray(paletted, format="pal8")
-    encoder = av.CodecContext.create("png", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "pal8"
-    encoder.time_base = Fraction(1)
-    png = b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+    return heat_map(levels.numpy())
 
 
 def _box(x: float, points: Points, y: Callable[[float], float]) -> str:

@@ -102,6 +102,13 @@ MEANINGS: Words = {
     "length": ("the mixture's length", "混音的长度"),
 }  # fmt: skip
 
+FIGURE: Words = {
+    "self_attention": ("self-attention", "自注意力"),
+    "cross_attention": ("cross-attention", "交叉注意力"),
+    "skip": ("+ skip", "+ 跳跃连接"),
+    "frequency_embedding": ("+ frequency embedding", "+ 频率嵌入"),
+}
+
 HEADERS: Words = {
     "number": ("#", "#"),
     "stage": ("stage", "阶段"),

@@ -518,7 +518,7 @@ class _Walk:
                    flop=sources * self.fft_flop(model))  # fmt: skip
         other = waveforms(time, "", Size("sample", self.samples))
         self.stage("time_output", other, None)
-        self.stage("output", replace(_unchanged(other), branch="both"), None, operation="+")
+        self.stage("output", replace(_unchanged(other), branch="both"), None)
 
     def transformer(self, model: HTDemucs, spectral: Flow, time: Flow) -> tuple[Flow, Flow]:
         """Both stacks of the transformer; the first with all its layers, then the second."""
@@ -573,7 +573,7 @@ class _Walk:
             self.part(
                 "cross_attention" if is_cross else "self_attention", shown,
                 Source(f"{layers}.{i}"), layer=i + 1, module=f"{layers}.{i}", flop=flop,
-                operation=f"{config.t_heads} heads, {tokens} × {keys}; "
+                operation=f"{config.t_heads} heads, {tokens} queries × {keys} keys; "
                 f"{width} → {hidden} → {width}",
             )  # fmt: skip
         out = f"{path}.{branch}_out"
