@@ -16,7 +16,7 @@ from htdemucs import HTDemucs, load_model
 from htdemucs.fast import keep_freed_memory, kernels, prepare
 from htdemucs.fast.onednn import Linear
 from htdemucs.fast.precision import PRECISIONS
-from htdemucs.model.trace import trace
+from htdemucs.tracing import trace
 
 Forward = Callable[[Tensor], Tensor]
 PUBLISHED = "demucs 4.1.0"
@@ -126,7 +126,7 @@ def measure(repo: Path, folder: Path, rounds: int) -> dict[str, Any]:
     return {
         "seconds": {name: median(values) for name, values in seconds.items()},
         "error_db": errors,
-        "flop": sum(stage.flop for stage in trace(model.config, length)),
+        "flop": sum(stage.flop for stage in trace(model.config, samples=length)),
         "matrix_rate": rates,
     }
 

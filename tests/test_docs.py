@@ -13,7 +13,7 @@ from htdemucs import AudioEncoding, TrackResult, events
 from htdemucs.audio import AudioWriter
 from htdemucs.cli.main import cli
 from htdemucs.model import HTDemucsConfig
-from htdemucs.model.trace import trace
+from htdemucs.tracing import trace
 from htdemucs.weights.registry import official_models
 
 ROOT = Path(__file__).parents[1]
@@ -95,9 +95,10 @@ def test_links_lead_to_what_exists(document):
 
 def test_the_stage_table_is_what_trace_prints():
     rows = re.findall(r"^\| (\d+) \| (.+?) \| ([\d, ]+) \|$", read("docs/architecture.md"), re.M)
-    stages = trace(HTDemucsConfig(), 258_602)
+    stages = trace(HTDemucsConfig(), samples=258_602)
     expected = [
-        (str(i), stage.label, ", ".join(map(str, stage.shape))) for i, stage in enumerate(stages, 1)
+        (str(i), stage.label(), ", ".join(map(str, stage.shape)))
+        for i, stage in enumerate(stages, 1)
     ]
     assert rows == expected
 

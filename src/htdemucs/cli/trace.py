@@ -1,53 +1,209 @@
-"""`htdemucs trace`: show the size of the data at every stage."""
+"""`htdemucs trace`: show the size of the data at every stage, and the data of a song."""
 
-import json
-from typing import Literal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
 
 from htdemucs.cli import options as opt
-from htdemucs.cli.console import print_table
+from htdemucs.cli.console import print_status, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from htdemucs.model import NetworkConfig
+    from htdemucs.tracing.document import Trace
+    from htdemucs.tracing.texts import Language
+
+FORMATS = {".json": "json", ".csv": "csv", ".md": "markdown", ".svg": "svg", ".html": "html"}
+EXAMPLES = """
+htdemucs trace --samples 258602 --language zh
+htdemucs trace -n htdemucs_6s --depth 2
+htdemucs trace -o network.svg                    # the figure
+htdemucs trace song.mp3 -n mini -o song.html     # a song inside the network
+"""
 
 
-@opt.command(
-    "trace",
-    examples="""
-    htdemucs trace --samples 258602 --language zh
-    htdemucs trace -n htdemucs_6s --json
-    """,
-)
+@opt.command("trace", examples=EXAMPLES)
+@click.argument("track", required=False, type=click.Path(path_type=Path))
 @opt.name_option
 @opt.option(
     "--samples", type=int, metavar="N", help="Length of the mixture; by default one segment."
 )
+@opt.option("--seconds", type=float, metavar="SECONDS", help="The same, in seconds.")
 @opt.option(
-    "--language", type=opt.choice("en", "zh"), default="en", help="Language of the stage names."
+    "--at",
+    type=float,
+    callback=opt.number(0),
+    metavar="SECONDS",
+    help="Where in TRACK the segment begins; by default the loudest one is taken.",
 )
-@opt.flag("--json", "as_json", help="Print a JSON list.")
-def trace(name: str, samples: int | None, language: Literal["en", "zh"], as_json: bool) -> None:
-    """Show the shape of the data after every stage of the network. Needs no weights."""
-    from htdemucs.model.trace import trace as trace_stages
-    from htdemucs.weights.load import known_config
+@opt.option(
+    "--depth",
+    type=click.IntRange(1, 2),
+    default=1,
+    help="2: also the parts of each stage.",
+)
+@opt.option(
+    "--channel",
+    type=int,
+    callback=opt.number(0),
+    metavar="N",
+    help="In pictures: this channel, from 0, instead of the mean of all.",
+)
+@opt.option("--member", type=int, callback=opt.number(1), metavar="N", help="The network of a bag.")
+@opt.option(
+    "--format",
+    "file_format",
+    type=opt.choice("table", *FORMATS.values()),
+    help="svg is the figure, html a page with everything. By default that of FILE, else table.",
+)
+@opt.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Write to FILE instead of standard output.",
+)  # fmt: skip
+@opt.option("--language", type=opt.choice("en", "zh"), default="en", help="Of all words.")
+def trace(
+    track: Path | None,
+    name: str,
+    samples: int | None,
+    seconds: float | None,
+    at: float | None,
+    depth: int,
+    channel: int | None,
+    member: int | None,
+    file_format: str | None,
+    output: Path | None,
+    language: "Language",
+) -> None:
+    """Show the shape of the data after every stage of the network.
 
-    config = known_config(name)
-    length = config.segment_length if samples is None else samples
-    stages = trace_stages(config, length, language)
-    if as_json:
-        rows = [{"stage": stage.label, "shape": list(stage.shape)} for stage in stages]
-        print(json.dumps(rows, ensure_ascii=False, indent=2))
-        return
+    With TRACK one segment of it runs through the network, and each stage's data is shown. Without
+    it no weights are needed.
+    """
+    if samples is not None and seconds is not None:
+        raise click.UsageError("choose --samples or --seconds, not both")
+    if track is None and (at is not None or channel is not None):
+        raise click.UsageError("--at and --channel need a TRACK")
+    suffix = "" if output is None else output.suffix.lower()
+    if output is not None and file_format is None and suffix not in FORMATS:
+        raise click.UsageError(
+            f"the name of FILE must end with {', '.join(FORMATS)}, or choose a --format"
+        )
+    file_format = file_format or FORMATS.get(suffix, "table")
+    result = _trace(track, name, samples, seconds, at, channel, member, file_format)
+    text = _text(result, file_format, depth, language)
+    if output is not None:
+        from htdemucs.fsutil import atomic_write
+
+        with atomic_write(output) as partial:
+            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        print_status(f"wrote {output}")
+    elif text:
+        sys.stdout.write(text)
+    else:
+        _print_table(result, depth, language)
+
+
+def _trace(
+    track: Path | None,
+    name: str,
+    samples: int | None,
+    seconds: float | None,
+    at: float | None,
+    channel: int | None,
+    member: int | None,
+    file_format: str,
+) -> "Trace":
+    """Return the stages, of the network alone or with the data of a track."""
+    from htdemucs.model.architectures import network_class
+    from htdemucs.tracing import stages_of
+    from htdemucs.tracing.document import Trace
+    from htdemucs.weights.load import known_configs
+
+    if track is not None:
+        from htdemucs.model.bag import networks
+        from htdemucs.tracing.song import trace_song
+        from htdemucs.weights import load_model
+
+        members = networks(load_model(name, device="cpu"))
+        configs: Sequence[NetworkConfig] = [network.config for network in members]
+    else:
+        configs = known_configs(name)
+    if member is not None and member > len(configs):
+        raise click.UsageError(f"{name} has {len(configs)} networks; there is no --member {member}")
+    chosen = (member or 1) - 1
+    config = configs[chosen]
+    if seconds is not None:
+        samples = round(seconds * config.sample_rate)
+    asked = config.segment_length if samples is None else samples
+    if asked < 1:
+        raise click.UsageError("the mixture must have at least one sample")
+    length = asked if config.max_segment is None else min(asked, config.segment_length)
+    song = None
+    if track is not None:
+        pictures = file_format == "html"
+        song = trace_song(
+            members[chosen], track, samples=length, at=at, channel=channel, pictures=pictures
+        )
+        stages, length = song.stages, song.mixture.shape[-1]
+    else:
+        stages = stages_of(network_class(config).empty(config), length, 2)
+    alike = [i for i, other in enumerate(configs, 1) if other == config]
+    return Trace(
+        model=name,
+        config=config,
+        samples=length,
+        stages=stages,
+        member=chosen + 1 if len(configs) > 1 else None,
+        members=len(configs),
+        alike=alike,
+        track_samples=asked if song is None and asked > config.segment_length else None,
+        song=song,
+    )
+
+
+def _text(result: "Trace", file_format: str, depth: int, language: "Language") -> str:
+    """Return the trace in a format; nothing for a table in a terminal."""
+    from htdemucs.tracing import document
+
+    match file_format:
+        case "json":
+            return document.as_json(result, depth)
+        case "csv":
+            return document.as_csv(result, depth, language)
+        case "markdown":
+            return document.as_markdown(result, depth, language)
+        case "svg":
+            from htdemucs.tracing.figure import figure
+
+            return figure(result.stages, result.title(language), language)
+        case "html":
+            from htdemucs.model.architectures import network_class
+            from htdemucs.tracing.page import to_html
+
+            network = network_class(result.config).empty(result.config)
+            return to_html(result, network, language)
+    return ""
+
+
+def _print_table(result: "Trace", depth: int, language: "Language") -> None:
     from rich.table import Table
 
-    table = Table()
-    for header in ("#", "stage", "shape", "parameters", "GFLOP"):
-        table.add_column(header, justify="left" if header in ("stage", "shape") else "right")
-    for number, stage in enumerate(stages, 1):
-        table.add_row(
-            str(number),
-            stage.label,
-            ", ".join(map(str, stage.shape)),
-            f"{stage.parameters:,}" if stage.parameters else "",
-            f"{stage.flop / 1e9:.2f}" if stage.flop else "",
-        )
-    table.add_section()
-    parameters, flop = sum(s.parameters for s in stages), sum(s.flop for s in stages)
-    table.add_row("", "", "", f"{parameters:,}", f"{flop / 1e9:.2f}")
-    print_table(table, f"{name}, {length} samples at {config.sample_rate} Hz")
+    from htdemucs.tracing.document import table
+    from htdemucs.tracing.texts import HEADERS, words
+
+    header, rows = table(result, depth, language)
+    shown = Table()
+    for key in header:
+        left = key in ("number", "stage", "shape")
+        shown.add_column(words(HEADERS, key, language), justify="left" if left else "right")
+    for row in rows:
+        shown.add_row(*row)
+    shown.add_section()
+    total = {"parameters": f"{result.parameters:,}", "gflop": f"{result.flop / 1e9:.2f}"}
+    shown.add_row(*(total.get(key, "") for key in header))
+    print_table(shown, result.title(language))
+    for note in result.notes(language):
+        print(note)

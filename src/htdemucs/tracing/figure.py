@@ -221,7 +221,8 @@ class _Drawing:
         """Connect two boxes upwards."""
         x = above.middle
         self._line((x, below.y), (x, above.y + HEIGHT))
-        self._shape(below.stage, x, (below.y + above.y + HEIGHT) / 2)
+        anchor: Anchor = "end" if above.x == MARGIN else "start"
+        self._shape(below.stage, x, (below.y + above.y + HEIGHT) / 2, anchor)
 
     def across(self, source: Box, target: Box) -> None:
         """Connect an encoder to the decoder beside it."""
@@ -245,9 +246,10 @@ class _Drawing:
     def _line(self, *points: tuple[float, float], is_skip: bool = False) -> None:
         self._layout.lines.append(Line(points, is_skip))
 
-    def _shape(self, stage: Stage, x: float, y: float) -> None:
+    def _shape(self, stage: Stage, x: float, y: float, anchor: Anchor = "start") -> None:
         text = ", ".join(map(str, stage.shape))
-        self._layout.texts.append(Text(x + 8, y + 4, text, SHAPE, "shape", "start"))
+        x += -8 if anchor == "end" else 8
+        self._layout.texts.append(Text(x, y + 4, text, SHAPE, "shape", anchor))
 
     # Networks
 
@@ -288,7 +290,8 @@ class _Drawing:
             box = corner
             for i, stage in enumerate(self.stages(f"{branch}_decoder")):
                 above = self.box(stage, row - 1 - i, column)
-                self.up(box, above)
+                if box.y > above.y + HEIGHT:  # else the encoders' end leads here
+                    self.up(box, above)
                 self.across(self._by_number[stage.skip], above)
                 box = above
             self.up(box, output_box)

@@ -106,10 +106,12 @@ class _Recorder:
                 self._numbers.setdefault(key, []).append(i)
         self._hooks: list[Any] = []
         self._started: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}  # by path
 
     def __enter__(self) -> None:
+        paths = {path for path, _ in self._numbers} | {stage.module for stage in self._stages}
         for path, module in self._network.named_modules():
-            if (path, True) in self._numbers or (path, False) in self._numbers:
+            if path in paths - {""}:
                 self._hooks += [
                     module.register_forward_pre_hook(self._before(path)),
                     module.register_forward_hook(self._after(path)),
@@ -129,18 +131,18 @@ class _Recorder:
 
     def _after(self, path: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            seconds = time.perf_counter() - self._started[path]
+            self._seconds[path] = time.perf_counter() - self._started[path]
             for i in self._numbers.get((path, False), ()):
                 part = cast(Source, self._stages[i].source).part
-                self._record(i, output if part is None else output[part], seconds)
+                self._record(i, output if part is None else output[part])
 
         return hook
 
-    def _record(self, i: int, tensor: Tensor, seconds: float | None = None) -> None:
+    def _record(self, i: int, tensor: Tensor) -> None:
         stage = self._stages[i]
         if stage.shape != tuple(tensor.shape):
             tensor = tensor.reshape(stage.shape)  # one bin has no axis of its own in some modules
-        self._stages[i] = replace(stage, tensor=self._see(stage, tensor), seconds=seconds)
+        self._stages[i] = replace(stage, tensor=self._see(stage, tensor))
 
     def run(self, mixture: Tensor) -> None:
         """Compute all stages; those outside any module are recorded here."""
@@ -154,13 +156,22 @@ class _Recorder:
         time_output, spectral = network.core(mixture, spectrogram)
         started = time.perf_counter()
         waveform = network.spectrogram.inverse(spectral, mixture.shape[-1])
-        self._record(by_key["spectral_output"], waveform, time.perf_counter() - started)
+        self._seconds["inverse"] = time.perf_counter() - started
+        self._record(by_key["spectral_output"], waveform)
         self._record(by_key["time_output"], time_output)
         self._record(by_key["output"], time_output + waveform)
 
     def results(self) -> list[Stage]:
-        """Return the stages."""
-        return self._stages
+        """Return the stages, with the time that each took."""
+        return [replace(stage, seconds=self._time(stage)) for stage in self._stages]
+
+    def _time(self, stage: Stage) -> float | None:
+        if stage.key == "spectral_output":
+            return self._seconds["inverse"]
+        if stage.source is not None and stage.source.part is not None and stage.depth == 1:
+            parts = (s for s in self._stages if s.number.startswith(f"{stage.number}."))
+            return sum(self._seconds.get(part.module, 0.0) for part in parts)
+        return self._seconds.get(stage.module)
 
 
 def _config(model: Any) -> NetworkConfig:

@@ -229,10 +229,13 @@ def _draw_channel(channel: int | None) -> Callable[[Stage, Tensor], str]:
 
 
 def activation_picture(image: Tensor) -> str:
-    """Return (rows, columns) of magnitudes as a picture, scaled by what is exceeded by 0.5 %."""
+    """Return (rows, columns) of magnitudes as a picture.
+
+    The darkest and the brightest colour are for what 1 % of the values are below and 0.5 % above.
+    """
     image = _shrunk(image)
-    top = float(torch.quantile(image.flatten(), 0.995))
-    return _picture(image / max(top, 1e-20))
+    low, high = torch.quantile(image.flatten(), torch.tensor([0.01, 0.995])).tolist()
+    return _picture(((image - low) / max(high - low, 1e-20)).clamp_min(0).sqrt())
 
 
 def waveform_picture(waveform: Tensor) -> str:

@@ -74,13 +74,13 @@ MEANINGS: Words = {
     "hop": ("one frame for each hop", "每跳一帧"),
     "width": ("the model's first width", "模型的初始通道数"),
     "growth": ("each layer multiplies the channels", "每层通道数成倍增加"),
-    "stride": ("stride {}, rounded up", "步长 {}，向上取整"),
-    "stride_bins": ("stride {}", "步长 {}"),
+    "stride": ("divided by the stride, rounded up", "除以步长，向上取整"),
+    "stride_bins": ("divided by the stride", "除以步长"),
     "mirror": ("channels of the encoder at this depth", "同一深度编码层的通道数"),
-    "transposed": ("a transposed convolution of stride {}", "步长为 {} 的转置卷积"),
+    "transposed": ("times the stride: a transposed convolution", "乘以步长：转置卷积"),
     "cut": (
-        "a transposed convolution of stride {}, cut to the encoder's length",
-        "步长为 {} 的转置卷积，截到编码层的长度",
+        "times the stride: a transposed convolution, cut to the encoder's length",
+        "乘以步长：转置卷积，再截到编码层的长度",
     ),
     "sources_complex": (
         "sources × channels × (real, imaginary)", "音源 × 声道 ×（实部，虚部）"
@@ -129,9 +129,72 @@ HEADERS: Words = {
     "mb": ("MB", "MB"),
 }
 
-WORDS: Words = {
+PAGE: Words = {
+    "hint": (
+        "Choose a box to see how its sizes come about, its parts, its code and its data.",
+        "点击方框可查看尺寸的由来、内部各步、代码和数据。",
+    ),
+    "back": ("back to the figure", "回到图"),
+    "parts": ("parts", "内部各步"),
+    "code": ("code", "代码"),
+    "skip": ("skip connection from stage", "跳跃连接，来自阶段"),
+    "mixture": ("What goes in: the mixture", "输入：混音"),
+    "spectrogram": (
+        "spectrogram, up to a quarter of the sample rate (dB)",
+        "频谱图，显示到采样率的四分之一（dB）",
+    ),
+    "mask": (
+        "mask: this stem's share of all stems' magnitude", "掩码：该音轨在所有音轨幅度中所占的比例"
+    ),
+    "wave_picture": ("mean of all channels over time", "各通道的平均，随时间变化"),
+    "spectral_picture": (
+        "mean magnitude of all channels; time to the right, frequency upwards",
+        "各通道幅度的平均；横轴为时间，纵轴为频率",
+    ),
+    "time_picture": (
+        "magnitude; time to the right, a row for each channel", "幅度；横轴为时间，每行一个通道"
+    ),
+    "spectral_attention": (
+        "Transformer layer {}: what the spectral branch looks at in the time branch",
+        "Transformer 第 {} 层：频域分支关注时域分支的哪里",
+    ),
+    "time_attention": (
+        "Transformer layer {}: what the time branch looks at in the spectral branch",
+        "Transformer 第 {} 层：时域分支关注频域分支的哪里",
+    ),
+    "spectral_attention_moments": (
+        "upwards: moment of the query; to the right: moment looked at",
+        "纵轴：查询的时刻；横轴：被关注的时刻",
+    ),
+    "spectral_attention_bins": (
+        "upwards: frequency of the query; to the right: moment looked at",
+        "纵轴：查询的频率；横轴：被关注的时刻",
+    ),
+    "time_attention_moments": (
+        "upwards: moment of the query; to the right: moment looked at",
+        "纵轴：查询的时刻；横轴：被关注的时刻",
+    ),
+    "time_attention_bins": (
+        "upwards: frequency looked at; to the right: moment of the query",
+        "纵轴：被关注的频率；横轴：查询的时刻",
+    ),
+}  # fmt: skip
+
+NOTES: Words = {
+    "colon": (": ", "："),
     "whole": ("the whole segment", "整段"),
-    "samples": ("{} samples at {} Hz", "{} 个采样点，采样率 {} Hz"),
+    "samples": ("{} samples at {} Hz ({:.3g} s)", "{} 个采样点，采样率 {} Hz（{:.3g} 秒）"),
+    "from": (" of {} from {:.1f} s on", "，取自 {} 的第 {:.1f} 秒起"),
+    "member": ("network {} of {}", "第 {} 个网络（共 {} 个）"),
+    "segments": (
+        "{} samples are separated in {} segments of this length: {:,.0f} GFLOP together",
+        "{} 个采样点会切成 {} 个这样长的片段分离，共 {:,.0f} GFLOP",
+    ),
+    "alike": ("all {} networks of this bag have these sizes", "该模型的 {} 个网络尺寸都相同"),
+    "differ": (
+        "networks {1} of this bag's {0} have these sizes; choose another by --member",
+        "该模型的 {0} 个网络中，第 {1} 个是这样的尺寸；用 --member 选择其他网络",
+    ),
 }
 
 

@@ -533,7 +533,7 @@ class _Walk:
             self._stack(model, flow, counts[name], other)
             key = f"{name}_transformer"
             width = model.config.transformer_channels
-            operation = f"{model.config.t_layers} × {width}"
+            operation = f"{model.config.t_layers} layers, {width} channels"
             source = Source("transformer", part=len(after))
             after.append(_unchanged(flow))
             self.stage(key, after[-1], source, module="transformer", operation=operation)

@@ -164,15 +164,27 @@ def reload_networks(members: Sequence[Network]) -> list[Network]:
 
 
 def known_config(name: str) -> NetworkConfig:
-    """Return a model's configuration without a download; for a bag, that of its first member.
+    """Return a model's configuration without a download; for a bag, that of its first network.
+
+    Raises:
+        ModelNotFoundError: the model is neither official nor on this machine.
+        CheckpointError: its files are damaged.
+    """
+    return known_configs(name)[0]
+
+
+def known_configs(name: str) -> list[NetworkConfig]:
+    """Return the configurations of a model's networks, without a download.
 
     Raises:
         ModelNotFoundError: the model is neither official nor on this machine.
         CheckpointError: its files are damaged.
     """
     for model in official_models().values():
-        if name == model.name or name in model.members:
-            return official_config(name if name in model.members else model.members[0])
+        if name in model.members:
+            return [official_config(name)]
+        if name == model.name:
+            return [official_config(member) for member in dict.fromkeys(model.members)]
     if name.startswith("hf://"):
         raise ModelNotFoundError(f"{name} must be downloaded first; give a path to it instead")
-    return networks(load_model(name, device="cpu"))[0].config
+    return [network.config for network in networks(load_model(name, device="cpu"))]
