@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -9,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from htdemucs import DemucsConfig, HDemucsConfig, HTDemucsConfig
+from htdemucs import AudioEncoding, DemucsConfig, HDemucsConfig, HTDemucsConfig
+from htdemucs.audio import AudioWriter
 from htdemucs.model import Network
 
 TINY = {
@@ -188,3 +190,12 @@ class _FakeStream:
         self._card.output.append(samples.copy())
         self.held += len(samples)
         return False
+
+
+def noise_song(path: Path, seconds: float = 4.5) -> Path:
+    """Write a song of noise, and return its path."""
+    generator = torch.Generator().manual_seed(1)
+    waveform = 0.1 * torch.randn(2, int(44_100 * seconds), generator=generator)
+    with AudioWriter(path, 44_100, 2, AudioEncoding("wav")) as writer:
+        writer.write(waveform)
+    return path

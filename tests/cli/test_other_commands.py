@@ -10,33 +10,6 @@ from htdemucs import Bag, HTDemucs, load_model
 from htdemucs.weights import demucs_format
 
 
-def test_trace_prints_the_founding_table(run):
-    result = run("trace", "--samples", "258602", "--language", "zh", "--json")
-    rows = json.loads(result.stdout)
-    assert len(rows) == 25
-    assert rows[0] == {"stage": "算法输入", "shape": [1, 2, 258602]}
-    assert rows[12] == {"stage": "crosstransformer输出频域", "shape": [1, 384, 8, 253]}
-    assert rows[24] == {"stage": "算法输出(时域输出+频域输出)", "shape": [1, 4, 2, 258602]}
-
-
-def test_trace_prints_a_table_of_any_model(run):
-    result = run("trace", "-n", "htdemucs_6s")
-    assert result.exit_code == 0
-    assert "1, 6, 2, 343980" in result.stdout
-    assert "27,414,996" in result.stdout
-
-
-def test_trace_accepts_a_signature_and_a_folder(run, model_folder):
-    assert "41,984,456" in run("trace", "-n", "955717e8").stdout
-    assert "1, 4, 2, 8000" in run("trace", "-n", model_folder).stdout
-
-
-def test_trace_downloads_nothing(run):
-    result = run("trace", "-n", "hf://someone/model")
-    assert result.exit_code == 2
-    assert "hf://" in result.stderr
-
-
 def test_models_lists_every_model(run):
     rows = {row["name"]: row for row in json.loads(run("models", "--json").stdout)}
     assert rows["htdemucs_ft"]["members"] == ["f7e0c4bc", "d12395a8", "92cfc3b6", "04573f0d"]

@@ -21,6 +21,7 @@ from htdemucs.model.transformer import Attention, CrossAttentionLayer
 from htdemucs.separation.normalization import Normalization, RunningStats
 from htdemucs.tracing.run import run
 from htdemucs.tracing.stages import Branch, Stage
+from htdemucs.tracing.walk import stages_of
 
 COLUMNS, ROWS = 640, 192  # of a picture, at most
 HOPS_PER_SECOND = 10  # places at which the loudest segment may begin
@@ -127,6 +128,9 @@ def trace_song(
         AudioError: the song cannot be read.
         SeparationError: the song ends before `at`, or no stage has the channel.
     """
+    channels = max(stage.shape[1] for stage in stages_of(network, 1) if len(stage.shape) > 2)
+    if channel is not None and channel >= channels:
+        raise SeparationError(f"no stage has a channel {channel}; the widest has {channels}")
     mixture, normalization, start = read_segment(network, track, samples, at)
     result = SongTrace(str(track), start, [], mixture, {})
     draw = _draw_channel(channel)
@@ -153,8 +157,6 @@ def trace_song(
     finally:
         for hook in hooks:
             hook.remove()
-    if channel is not None and pictures and not any(result.pictures.values()):
-        raise SeparationError(f"no stage has a channel {channel}")
     stems = normalization.undo(spectra["output"][0]).cpu()
     result.stems = dict(zip(network.sources, stems, strict=True))
     if pictures:
