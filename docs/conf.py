@@ -40,6 +40,8 @@ NAVIGATION = [
     "docs/http-api",
     "docs/migrating",
     "Networks:",
+    "docs/network",
+    "docs/network.zh-CN",
     "docs/training",
     "docs/evaluation",
     "Project:",

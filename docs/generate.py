@@ -10,10 +10,15 @@ from typing import Any
 
 import yaml
 
+from htdemucs import HTDemucsConfig, trace
 from htdemucs.cli.main import cli
 from htdemucs.serve.app import create_app
+from htdemucs.tracing.document import Trace
+from htdemucs.tracing.figure import figure
+from htdemucs.tracing.texts import Language
 from htdemucs.training.config import RootConfig, TrainConfig
 
+FOUNDING_LENGTH = 258_602  # samples
 HUGE = 1 << 17  # greater limits only protect the server
 HELP = re.compile(r"```console\n\$ htdemucs ?([\w]*) --help\n.*?```", re.S)
 
@@ -50,6 +55,15 @@ def http_api(text: str) -> str:
     return _between(text, "requests", "\n".join(requests))
 
 
+def network_figure(language: Language) -> str:
+    """Return the figure of the walk through the network."""
+    config = HTDemucsConfig()
+    stages = trace(config, samples=FOUNDING_LENGTH, depth=2)
+    title = Trace("htdemucs", config, FOUNDING_LENGTH, stages).title(language)
+    return figure(stages, title, language)
+
+
+FIGURES: dict[str, Language] = {"network.svg": "en", "network.zh-CN.svg": "zh"}
 PAGES = {"command-line.md": command_line, "http-api.md": http_api, "training.md": training}
 
 
@@ -126,6 +140,8 @@ def _values(parameter: dict[str, Any]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    for name, language in FIGURES.items():
+        Path(__file__).with_name(name).write_text(network_figure(language), encoding="utf-8")
     for name, filled in PAGES.items():
         page = Path(__file__).with_name(name)
         page.write_text(filled(page.read_text("utf-8")), encoding="utf-8")

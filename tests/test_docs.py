@@ -12,8 +12,6 @@ import htdemucs
 from htdemucs import AudioEncoding, TrackResult, events
 from htdemucs.audio import AudioWriter
 from htdemucs.cli.main import cli
-from htdemucs.model import HTDemucsConfig
-from htdemucs.tracing import trace
 from htdemucs.weights.registry import official_models
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +50,7 @@ def test_every_public_name_is_in_the_python_reference():
 def test_every_page_is_in_the_navigation_of_the_site():
     """And in the README's list of documents."""
     listed = read("docs/conf.py").partition("NAVIGATION = [")[2].partition("]")[0]
-    navigation = re.findall(r'"([\w/-]+)"', listed)
+    navigation = re.findall(r'"([\w./-]+)"', listed)
     pages = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")}
     assert {f"{name}.md" for name in navigation} == pages | {"CONTRIBUTING.md", "CHANGELOG.md"}
     linked = re.findall(r"\]\(([\w/.-]+\.md)\)", read("README.md").partition("## Documentation")[2])
@@ -91,16 +89,6 @@ def test_links_lead_to_what_exists(document):
         assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), (
             f"{document} links to {target}#{anchor}"
         )
-
-
-def test_the_stage_table_is_what_trace_prints():
-    rows = re.findall(r"^\| (\d+) \| (.+?) \| ([\d, ]+) \|$", read("docs/architecture.md"), re.M)
-    stages = trace(HTDemucsConfig(), samples=258_602)
-    expected = [
-        (str(i), stage.label(), ", ".join(map(str, stage.shape)))
-        for i, stage in enumerate(stages, 1)
-    ]
-    assert rows == expected
 
 
 def test_the_layers_in_the_architecture_are_those_of_the_imports():
@@ -169,7 +157,10 @@ def test_the_chinese_readme_keeps_step():
     """The same commands, links and code in both, whatever the words between them."""
     english, chinese = read("README.md"), read("README.zh-CN.md")
     links = re.compile(r"\]\(((?:docs|src)/[\w./-]+|C[A-Z]+\.md|https://[^)]+)\)")
-    assert sorted(links.findall(english)) == sorted(links.findall(chinese))
+    here, there = (
+        [link.replace(".zh-CN", "") for link in links.findall(t)] for t in (english, chinese)
+    )
+    assert sorted(here) == sorted(there)
     fences = re.compile(r"```\w+\n(.*?)```", re.S)
 
     def code(text):

@@ -27,7 +27,7 @@ def open_trace(browser, address):
         context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
-        page.on("pageerror", lambda error: problems.append(error))
+        page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda request: _is_outside(request) and problems.append(request.url))
         page.goto(address)
         return page
