@@ -201,11 +201,12 @@ def stream_and_live(_: Path, song: Path) -> None:
 
 
 @check
-def models_trace_and_bench(_: Path, song: Path) -> None:
+def models_trace_and_bench(work: Path, song: Path) -> None:
     assert "mini" in [model["name"] for model in json.loads(htdemucs("models", "--json"))]
     assert b"mini" in htdemucs("models")
-    stages = json.loads(htdemucs("trace", "-n", "mini", "--json"))
-    assert stages
+    expect(len(json.loads(htdemucs("trace", "-n", "mini", "--format", "json"))["stages"]), 25)
+    htdemucs("trace", song, "-n", "mini", "-o", work / "trace.html")
+    assert "<audio" in (work / "trace.html").read_text("utf-8")
     assert b"fp32" in htdemucs("bench", *MODEL, "--repeat", 1)
 
 
