@@ -1,13 +1,15 @@
 """An observer gets stems early, also out of order, and the files do not depend on it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from htdemucs import AudioEncoding, OutputOptions, Separator
-from htdemucs.audio import AudioWriter
+from htdemucs.audio import AudioFile, AudioWriter, SampleCache
 from htdemucs.stems.first_pass import ResumeKey
+from htdemucs.stems.observer import CachedMixture
 from htdemucs.stems.track import separate_track
 
 LENGTH = 30_000  # samples at the tiny model's 8000 Hz
@@ -32,7 +34,9 @@ class Seeking:
         assert start == sum(block.shape[-1] for block in self.blocks)
         self.blocks.append(block)
         if self.seek is not None and len(self.blocks) == 1:
-            self.later_blocks = list(self._stream_from(self.seek))
+            later = list(self._stream_from(self.seek))
+            self.later_blocks = [stems for stems, _ in later]
+            self.later_mixture = torch.cat([mixture for _, mixture in later], dim=-1)
 
 
 class Stop(BaseException):
@@ -62,7 +66,7 @@ def separate(track, tmp_path):
 @pytest.mark.parametrize("seek", [None, 0, 12_500, LENGTH - 1])
 @pytest.mark.parametrize("shifts", [0, 2])
 def test_seeking_changes_no_bit_and_computes_nothing_twice(
-    tiny_model, separate, seek, shifts, monkeypatch
+    tiny_model, separate, track, seek, shifts, monkeypatch
 ):
     separator = Separator(tiny_model, shifts=shifts)
     runs = []
@@ -77,6 +81,23 @@ def test_seeking_changes_no_bit_and_computes_nothing_twice(
     assert blocks.shape[-1] == LENGTH
     if seek is not None:
         assert torch.equal(torch.cat(observer.later_blocks, dim=-1), blocks[..., seek:])
+        mixture = torch.cat(list(AudioFile(track)), dim=-1)
+        assert torch.equal(observer.later_mixture, mixture[:, seek:])
+
+
+def test_blocks_long_before_a_part_are_not_read(tmp_path):
+    """A seek to the end of a long track must not wait for all that is before."""
+    source = SimpleNamespace(channels=2, sample_rate=10)
+    with SampleCache(tmp_path, 1) as cache:
+        whole = torch.randn(2, 95)
+        for second in whole.split(10, dim=-1):
+            cache.write(second.reshape(1, -1))
+        mixture = CachedMixture(cache, source)
+        assert torch.equal(torch.cat(list(mixture), dim=-1), whole)
+        near = torch.cat(list(mixture.blocks_near(37)), dim=-1)
+        assert not near[:, :30].any()
+        assert torch.equal(near[:, 30:], whole[:, 30:])
+        assert torch.equal(torch.cat(list(mixture.samples(37)), dim=-1), whole[:, 37:])
 
 
 def test_after_a_stop_the_observer_gets_all_blocks_from_the_start(tiny_model, separate, tmp_path):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from os import SEEK_END, SEEK_SET, PathLike
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO, Self, cast
 
 import numpy as np
@@ -19,11 +20,12 @@ _SAMPLE_BYTES = 4  # of a float32
 
 
 class SampleCache:
-    """Raw float32 samples on disk: write blocks, then read them in order, as often as you like.
+    """Raw float32 samples on disk: write blocks, then read them, as often as you like.
 
-    Memory does not depend on the length. `SampleCache(folder)` is a temporary file, deleted when
-    the cache is closed. `SampleCache.open(path)` is a file that stays, so that work can be resumed
-    even after the process was killed.
+    Memory does not depend on the length. Several threads may read at the same time.
+    `SampleCache(folder)` is a temporary file, deleted when the cache is closed.
+    `SampleCache.open(path)` is a file that stays, so that work can be resumed even after the
+    process was killed.
 
     Attributes:
         length: samples in each channel.
@@ -32,7 +34,7 @@ class SampleCache:
     """
 
     def __init__(self, folder: str | PathLike[str], channels: int) -> None:
-        self._path, self._channels = Path(folder), channels
+        self._path, self._channels, self._lock = Path(folder), channels, Lock()
         self._header_bytes = 0
         self.length = 0
         with self._audio_errors():
@@ -51,7 +53,7 @@ class SampleCache:
             AudioError: it cannot be written.
         """
         cache = cls.__new__(cls)
-        cache._path, cache._channels = path, channels
+        cache._path, cache._channels, cache._lock = path, channels, Lock()
         header = f"{key}\n".encode()
         cache._header_bytes = len(header)
         with cache._audio_errors():
@@ -108,18 +110,18 @@ class SampleCache:
         if block.shape[0] != self._channels:
             raise AudioError(f"a block has {block.shape[0]} channels, not {self._channels}")
         samples = block.detach().to("cpu", torch.float32)
-        with self._audio_errors():
+        with self._lock, self._audio_errors():
             self._file.seek(0, SEEK_END)
             self._file.write(np.ascontiguousarray(samples.numpy().T).data)
             self._file.flush()
         self.length += block.shape[1]
 
-    def blocks(self, block_length: int) -> Iterator[Tensor]:
-        """Yield what was written so far: (C, block_length), the last block shorter."""
+    def blocks(self, block_length: int, first: int = 0) -> Iterator[Tensor]:
+        """Yield what was written so far from sample `first` on: (C, L), the last block shorter."""
         frame_bytes = _SAMPLE_BYTES * self._channels
         length = self.length
-        for start in range(0, length, block_length):
-            with self._audio_errors():
+        for start in range(first, length, block_length):
+            with self._lock, self._audio_errors():
                 self._file.seek(self._header_bytes + start * frame_bytes, SEEK_SET)
                 count = min(block_length, length - start)
                 samples = np.frombuffer(self._file.read(count * frame_bytes), np.float32)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import gcd
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import torch
@@ -25,7 +24,6 @@ from htdemucs.serve.db import Row
 from htdemucs.serve.jobs import JobCancelledError, Jobs
 from htdemucs.serve.preview import Preview, Ranges, add_range, range_end
 from htdemucs.stems.observer import Observer, StreamFrom
-from htdemucs.stems.writer import BackgroundThread
 
 REPORT_INTERVAL = 0.25  # seconds between reports of the progress
 RESAMPLER_MARGIN = 0.1  # seconds after which a resampler's output does not depend on its start
@@ -127,7 +125,9 @@ class LivePreview(Observer):
         """
         self._separated += block.shape[-1]
         is_last = start + block.shape[-1] == self._length
-        self._publish(*self._main_run.write(block), is_last=is_last)
+        start, stop = self._main_run.write(block)
+        self._original.write_until(stop)
+        self._publish(start, stop, is_last=is_last)
         self._check()
         while self._seek_request is not None:
             self._separate_early(self._seek_request)
@@ -147,23 +147,21 @@ class LivePreview(Observer):
         if first < self._frames:
             run = self._run_from(first)
             self._cache.is_early = True
-            with BackgroundThread(1) as thread:  # decodes up to here while the network computes
-                thread.submit(self._original.write_until, first)
-                for block in self._stream_from(run.start):
-                    self._separated += block.shape[-1]
-                    start, stop = run.write(block)
-                    has_met = range_end(self._ranges, stop) > stop
-                    self._publish(start, stop)
-                    self._check()
-                    if has_met or stop == self._frames or self._seek_request != frame:
-                        break
+            for block, mixture in self._stream_from(run.start):
+                self._separated += block.shape[-1]
+                start, stop = run.write(torch.cat([block, mixture[None]]))
+                has_met = range_end(self._ranges, stop) > stop
+                self._publish(start, stop)
+                self._check()
+                if has_met or stop == self._frames or self._seek_request != frame:
+                    break
             self._cache.is_early = False
         with self._recording_errors():
             self._jobs.clear_seek(self._track, self._worker, frame)
         self._check()
 
     def _run_from(self, first: int) -> "_Run":
-        return _Run(self._source, self._length, self._preview, self._original, first)
+        return _Run(self._source, self._length, self._preview, first)
 
     def _publish(self, start: int, stop: int, is_last: bool = False) -> None:
         """Let clients play the frames [start, stop), which all lanes have now."""
@@ -192,27 +190,29 @@ class LivePreview(Observer):
 
 
 class _OriginalLane:
-    """Decodes the track itself to the last lane of its preview, as far as it is needed."""
+    """Decodes the track itself to the last lane of its preview, after the main run.
+
+    It replaces the mixture that early parts have there, which may be resampled and down-mixed.
+    """
 
     def __init__(self, source: AudioFile, preview: Preview) -> None:
         self._blocks = iter(source.at_rate(source.source_sample_rate))
-        self._preview, self._position, self._lock = preview, 0, Lock()
+        self._preview, self._position = preview, 0
 
     def write_until(self, frame: int) -> None:
         """Write everything before this frame that is not written yet."""
-        with self._lock:
-            while self._position < frame and (block := next(self._blocks, None)) is not None:
-                self._preview.write(self._preview.lanes - 1, self._position, block)
-                self._position += block.shape[-1]
+        while self._position < frame and (block := next(self._blocks, None)) is not None:
+            self._preview.write(self._preview.lanes - 1, self._position, block)
+            self._position += block.shape[-1]
 
 
 class _Run:
-    """Writes consecutive blocks of stems to the preview, resampled to the track's own rate.
+    """Writes consecutive blocks of lanes to the preview, resampled to the track's own rate.
 
     Args:
         source: the track.
         length: of the track in samples at the model's rate.
-        preview, original: the lanes.
+        preview: to write.
         first: frame at which the run begins in the preview.
 
     Attributes:
@@ -224,11 +224,10 @@ class _Run:
         source: AudioFile,
         length: int,
         preview: Preview,
-        original: _OriginalLane,
         first: int,
     ) -> None:
         model_rate, own_rate = source.sample_rate, source.source_sample_rate
-        self._preview, self._original = preview, original
+        self._preview = preview
         self._length, self._frames = length, source.source_length
         step = own_rate // gcd(model_rate, own_rate)  # frames at which both rates have a sample
         margin = 0 if model_rate == own_rate else int(RESAMPLER_MARGIN * own_rate)
@@ -236,15 +235,15 @@ class _Run:
         self.start = begin * model_rate // own_rate
         self._received, self._written, self._first = self.start, begin, first
         self._resamplers = [
-            Resampler(model_rate, own_rate, preview.channels) for _ in range(preview.lanes - 1)
+            Resampler(model_rate, own_rate, preview.channels) for _ in range(preview.lanes)
         ]
 
     def write(self, block: Tensor) -> tuple[int, int]:
-        """Write (S, C, L); return the frames [start, stop) that all lanes have now."""
+        """Write the first lanes, (lane, C, L); return the frames [start, stop) that they got."""
         self._received += block.shape[-1]
-        stems = [r.push(stem) for r, stem in zip(self._resamplers, block, strict=True)]
+        stems = [r.push(lane) for r, lane in zip(self._resamplers, block, strict=False)]
         if self._received >= self._length:
-            tails = [resampler.flush() for resampler in self._resamplers]
+            tails = [resampler.flush() for resampler in self._resamplers[: len(stems)]]
             stems = [torch.cat(pair, dim=-1) for pair in zip(stems, tails, strict=True)]
             stems = [pad_or_trim(stem, self._frames - self._written) for stem in stems]
         frames = min(stems[0].shape[-1], self._frames - self._written)
@@ -252,6 +251,5 @@ class _Run:
         start, stop = self._written + skipped, self._written + frames
         for lane, stem in enumerate(stems):
             self._preview.write(lane, start, stem[:, skipped:frames])
-        self._original.write_until(stop)
         self._written = stop
         return start, stop

@@ -26,7 +26,7 @@ from htdemucs.events import (
 from htdemucs.results import TrackResult
 from htdemucs.separation import Separator
 from htdemucs.stems.first_pass import ResumeKey, first_pass
-from htdemucs.stems.observer import Observer, stream_beside
+from htdemucs.stems.observer import CachedMixture, Observer, stream_beside
 from htdemucs.stems.output_options import OutputOptions
 from htdemucs.stems.paths import OutputPaths
 from htdemucs.stems.writer import MAX_PENDING, OutputFiles, StemWriter, read_ahead
@@ -140,9 +140,10 @@ def separate_track(
             return result
 
         # Decode the track once: its normalisation is needed before its first segment.
-        mixture, normalization = stack.enter_context(
+        samples, normalization = stack.enter_context(
             first_pass(source, paths.folder, resume, on_event, name)
         )
+        mixture = CachedMixture(samples, source)
         LOG.debug(
             "%s: %s, %d samples; %s", source, source.codec, source.source_length, normalization
         )
@@ -153,7 +154,7 @@ def separate_track(
         resumed = position = cache.length
         progress = ProgressTracker(name, normalization.length / rate, resumed / rate)
         on_event(progress.at(resumed / rate))
-        stream_from = partial(stream_beside, separator, source, normalization, observer.outputs)
+        stream_from = partial(stream_beside, separator, mixture, normalization, observer.outputs)
         observer.on_start(source, normalization.length, stream_from)
 
         # Write what is cached, then separate the rest.
@@ -161,7 +162,7 @@ def separate_track(
         for start, block in _cached_stems(cache, channels):
             writer.write(block)
             observer.on_block(start, block)
-        blocks = read_ahead(_cached_mixture(mixture, source), MAX_PENDING)
+        blocks = read_ahead(iter(mixture), MAX_PENDING)
         stack.enter_context(closing(blocks))
         outputs = observer.outputs
         for stems in separator.stream(blocks, normalization, skip=resumed, cache=outputs):
@@ -204,12 +205,6 @@ def separate_track(
         if resume is not None:
             cache.delete()
     return result
-
-
-def _cached_mixture(cache: SampleCache, source: AudioFile) -> Iterator[Tensor]:
-    """Yield the blocks that `first_pass` cached."""
-    for block in cache.blocks(source.channels * source.sample_rate):
-        yield block.view(source.channels, -1)
 
 
 def _cached_stems(cache: SampleCache, channels: int) -> Iterator[tuple[int, Tensor]]:
