@@ -47,8 +47,8 @@ def test_models_by_name_signature_and_folder(trace, model_folder):
 
 def test_a_bag_says_which_network_is_shown(trace, run, tmp_path):
     assert "htdemucs_ft, network 1 of 4: " in trace("-n", "htdemucs_ft")
-    assert "all 4 networks of this bag have these sizes" in trace("-n", "htdemucs_ft")
-    assert "networks 1, 2 of this bag's 4 have these sizes" in trace("-n", "mdx")
+    assert "all 4 networks of this bag have these shapes" in trace("-n", "htdemucs_ft")
+    assert "networks 1, 2 of this bag's 4 have these shapes" in trace("-n", "mdx")
     third = json.loads(trace("-n", "mdx", "--member", 3, "--format", "json"))
     assert (third["member"], third["members"], third["members_alike"]) == (3, 4, [3])
     assert third["architecture"] == "HDemucs"
@@ -84,7 +84,7 @@ def test_json_and_csv_have_everything(trace, tmp_path):
     trace("--samples", 258602, "-o", path)
     table = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     assert len(table) == 25
-    assert table[4]["how it comes about"] == "step 64651 = ⌈258602 / 4⌉"
+    assert table[4]["derivation"] == "step 64651 = ⌈258602 / 4⌉"
     assert table[11]["one step"] == "23.2 ms, 2756 Hz"
 
 

@@ -9,7 +9,7 @@ import pytest
 import generate
 import htdemucs
 from htdemucs import HTDemucsConfig, trace
-from htdemucs.tracing.document import formulas, step_text
+from htdemucs.tracing.document import SEPARATORS, formulas, step_text
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {"network.md": "en", "network.zh-CN.md": "zh"}
@@ -18,7 +18,8 @@ STAGES = trace(CONFIG, samples=generate.FOUNDING_LENGTH, depth=2)
 OTHER = {
     "44100", "5.86",  # the rate, and 258602 samples of it
     "1", "2211.08553",  # the figure and the paper
-    "2049",  # bins with the Nyquist frequency
+    "2049", "0",  # bins with the Nyquist frequency; the lowest frequency
+    "343980",  # a segment
 }  # fmt: skip
 
 
@@ -34,7 +35,7 @@ def test_the_tables_are_the_trace(page, language):
             s.number,
             s.label(language),
             ", ".join(map(str, s.shape)),
-            "; ".join(formulas(s, language)),
+            SEPARATORS[language].join(formulas(s, language)),
         )
         for s in STAGES
         if s.depth == 1

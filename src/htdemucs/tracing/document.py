@@ -14,6 +14,8 @@ from htdemucs.tracing.song import SongTrace, Statistics
 from htdemucs.tracing.stages import Resolution, Stage
 from htdemucs.tracing.texts import AXES, HEADERS, NOTES, Language, words
 
+SEPARATORS: dict[Language, str] = {"en": "; ", "zh": "；"}
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -174,7 +176,7 @@ def table(
             "number": stage.number,
             "stage": stage.label(language),
             "shape": ", ".join(map(str, stage.shape)),
-            "formula": "; ".join(formulas(stage, language)),
+            "formula": SEPARATORS[language].join(formulas(stage, language)),
             "operation": stage.operation,
             "step": step_text(stage.resolution),
             "reach": reach_text(stage.resolution, language),

@@ -61,7 +61,7 @@ AXES: Words = {
     "bin": ("frequency bin", "频点"),
     "frame": ("frame", "帧"),
     "sample": ("sample", "采样点"),
-    "step": ("step", "步"),
+    "step": ("step", "时间步"),
     "token": ("token", "token"),
 }
 
@@ -71,7 +71,7 @@ MEANINGS: Words = {
     "complex": ("channels × (real, imaginary)", "声道 ×（实部，虚部）"),
     "magnitude": ("magnitudes of complex numbers", "复数的模"),
     "nyquist": ("n_fft / 2; the Nyquist bin is dropped", "n_fft / 2，去掉奈奎斯特频点"),
-    "hop": ("one frame for each hop", "每跳一帧"),
+    "hop": ("one frame for each hop", "每个帧移一帧"),
     "width": ("the model's first width", "模型的初始通道数"),
     "growth": ("each layer multiplies the channels", "每层通道数成倍增加"),
     "stride": ("divided by the stride, rounded up", "除以步长，向上取整"),
@@ -87,14 +87,14 @@ MEANINGS: Words = {
     ),
     "sources": ("sources × channels", "音源 × 声道"),
     "per_source": ("the channels, source by source", "按音源拆分通道"),
-    "inverse": ("frames × hop, cut to the mixture", "帧数 × 跳长，截到混音的长度"),
+    "inverse": ("frames × hop, cut to the mixture", "帧数 × 帧移，截到混音的长度"),
     "kernel": ("the kernel covers all bins", "卷积核覆盖全部频点"),
     "glu": ("a gate for each value", "每个值配一个门"),
     "doubled": ("values and gates", "值和门"),
     "conv": ("output channels", "输出通道数"),
     "per_bin": ("each frequency bin is an item of its own", "每个频点各成一项"),
     "one_by_one": ("frames × bins, frame by frame", "帧 × 频点，逐帧排列"),
-    "steps": ("one for each step", "每步一个"),
+    "steps": ("one for each step", "每个时间步一个"),
     "band": ("the bins of this band", "该频带的频点"),
     "bottom": ("the transformer's width", "transformer 的宽度"),
     "window": ("the next length that no layer pads", "各层都无须补零的下一个长度"),
@@ -112,8 +112,8 @@ FIGURE: Words = {
 HEADERS: Words = {
     "number": ("#", "#"),
     "stage": ("stage", "阶段"),
-    "shape": ("shape", "尺寸"),
-    "formula": ("how it comes about", "由来"),
+    "shape": ("shape", "形状"),
+    "formula": ("derivation", "计算方式"),
     "operation": ("operation", "运算"),
     "step": ("one step", "一步"),
     "reach": ("sees", "感受野"),
@@ -131,11 +131,11 @@ HEADERS: Words = {
 
 PAGE: Words = {
     "hint": (
-        "Choose a box to see how its sizes come about, its parts, its code and its data.",
-        "点击方框可查看尺寸的由来、内部各步、代码和数据。",
+        "Choose a box to see how its shape comes about, its parts, its code and its data.",
+        "点击方框可查看形状的计算方式、内部各步运算、代码和数据。",
     ),
     "back": ("back to the figure", "回到图"),
-    "parts": ("parts", "内部各步"),
+    "parts": ("parts", "内部各步运算"),
     "code": ("code", "代码"),
     "skip": ("skip connection from stage", "跳跃连接，来自阶段"),
     "mixture": ("What goes in: the mixture", "输入：混音"),
@@ -190,10 +190,10 @@ NOTES: Words = {
         "{} samples are separated in {} segments of this length: {:,.0f} GFLOP together",
         "{} 个采样点会切成 {} 个这样长的片段分离，共 {:,.0f} GFLOP",
     ),
-    "alike": ("all {} networks of this bag have these sizes", "该模型的 {} 个网络尺寸都相同"),
+    "alike": ("all {} networks of this bag have these shapes", "该模型的 {} 个网络形状都相同"),
     "differ": (
-        "networks {1} of this bag's {0} have these sizes; choose another by --member",
-        "该模型的 {0} 个网络中，第 {1} 个是这样的尺寸；用 --member 选择其他网络",
+        "networks {1} of this bag's {0} have these shapes; choose another by --member",
+        "该模型的 {0} 个网络中，第 {1} 个是这样的形状；用 --member 选择其他网络",
     ),
 }
 
