@@ -197,8 +197,8 @@ def test_the_keyboard_alone_is_enough(open_page, server):
     page.get_by_role("heading", name="Keyboard shortcuts").wait_for()
     page.keyboard.press("Escape")
     page.get_by_role("slider", name="Position").focus()
-    page.keyboard.press("ArrowLeft")
-    assert page.evaluate("app.player.position") == 44_100
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("app.player.position") == 10 * 44_100  # the new loop began at 5 s
 
 
 def test_space_plays_after_a_dialog_that_was_opened_by_mouse(open_page, server):

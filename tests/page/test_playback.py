@@ -259,3 +259,32 @@ def test_play_waits_until_the_track_s_format_is_known(open_page, server):
     server.separate(song, 5.0)
     wait_for(page, LOUD, True)
     assert page.locator(".lane[data-stem]").count() == 4
+
+
+def test_cancelling_what_playback_waits_for_pauses_it(open_page, server):
+    song = server.add(state="queued", seconds=12)
+    page = open_page(f"#{song.id}")
+    server.separate(song, 1.5)
+    press_play(page)
+    wait_for(page, STATE, "waiting")
+    page.locator(".track-header").get_by_role("button", name="Cancel").click()
+    wait_for(page, STATE, "paused")
+
+
+def test_a_loop_takes_the_position_in(open_page, server):
+    song = server.add(seconds=10)
+    page = open_page(f"#{song.id}")
+    page.evaluate("app.player.seek(8 * 44100)")
+    page.evaluate("app.player.setLoop({ from: 2 * 44100, to: 3 * 44100, on: true })")
+    assert page.evaluate(POSITION) == 2
+    page.evaluate("app.player.seek(9 * 44100)")  # a click outside
+    press_play(page)
+    wait_for_position(page, 2, 3)
+    page.keyboard.press("Space")
+    page.evaluate("app.player.seek(2.7 * 44100)")
+    for _ in range(2):
+        page.keyboard.press("Home")
+        assert page.evaluate(POSITION) == 2
+        page.evaluate("app.player.seek(2.7 * 44100)")
+    page.get_by_role("button", name="Go to start").click()
+    assert page.evaluate(POSITION) == 2

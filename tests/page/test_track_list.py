@@ -1,9 +1,13 @@
 """The list of songs: uploads, the queue, the library, downloads and what the browser stores."""
 
-from urllib.parse import parse_qsl, urlsplit
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
+from htdemucs.serve import export_routes
+from page.server import RATE
 from serve.searches import SEARCHES
 
 pytestmark = pytest.mark.browser
@@ -293,11 +297,12 @@ def test_mix_loop_and_zoom_are_stored_for_each_track(open_page, server):
     assert solo.get_attribute("aria-pressed") == "false"
 
 
-MP3 = {"format": "mp3", "bitrate": "320"}
-DOWNLOADS = {  # parameters of the request, and the name of the file
-    "My mix": (MP3 | {"kind": "mix"}, "Blue Bossa (mix).mp3"),
+MP3 = {"format": "mp3", "bitrate": 320}
+AS_IT_SOUNDS = {"tempo": 1, "pitch": 0, "gains": "drums:1,bass:1,other:1,vocals:0"}
+DOWNLOADS = {  # the body of the request, and the name of the file
+    "My mix": (MP3 | {"kind": "mix"} | AS_IT_SOUNDS, "Blue Bossa (mix).mp3"),
     "One stem": (MP3 | {"kind": "stem", "stem": "bass"}, "Blue Bossa - bass.mp3"),
-    "All stems": (MP3 | {"kind": "zip", "residual": "1"}, "Blue Bossa.zip"),
+    "All stems": (MP3 | {"kind": "zip", "residual": True}, "Blue Bossa.zip"),
     "Stem file": ({"kind": "stem-file"}, "Blue Bossa.stem.mp4"),
 }
 
@@ -315,15 +320,13 @@ def test_every_download_requests_what_was_chosen(open_page, server, what):
         page.get_by_label("Stem", exact=True).select_option("bass")
     if what == "All stems":
         page.get_by_label("Include the residual").check()
+    bodies = requested_exports(page)
     with page.expect_download() as download:
-        page.locator("#download-link").click()
-    parameters, filename = DOWNLOADS[what]
+        page.locator("#download-start").click()
+    choices, filename = DOWNLOADS[what]
     assert download.value.suggested_filename == filename
-    (url,) = (url for _, url in server.requests if "/export" in url)
-    requested = dict(parse_qsl(urlsplit(url).query))
-    gains = requested.pop("gains", None)
-    assert requested == parameters
-    assert gains == ("drums:1,bass:1,other:1,vocals:0" if what == "My mix" else None)
+    assert bodies == [choices]
+    page.locator("#download-dialog").wait_for(state="hidden")
 
 
 def test_the_loop_and_the_tempo_can_be_downloaded(open_page, server):
@@ -333,9 +336,113 @@ def test_the_loop_and_the_tempo_can_be_downloaded(open_page, server):
     page.evaluate("app.player.setStretch(0.8, 2)")
     page.locator(".track-header").get_by_role("button", name="Download").click()
     page.get_by_label("Loop only, 0:01 to 0:02").check()
+    bodies = requested_exports(page)
+    with page.expect_download():
+        page.locator("#download-start").click()
+    region = {"from": 1, "to": 2, "tempo": 0.8, "pitch": 2}
+    assert bodies[0].items() >= (region | {"kind": "mix"}).items()
+    page.locator(".track-header").get_by_role("button", name="Download").click()
+    page.get_by_role("radio", name="All stems").check()
     page.get_by_label("Apply tempo 80% and pitch +2").check()
-    address = page.locator("#download-link").get_attribute("href")
-    assert "from=1&to=2&tempo=0.8&pitch=2" in address
+    with page.expect_download():
+        page.locator("#download-start").click()
+    assert bodies[1].items() >= {"kind": "zip", "tempo": 0.8, "pitch": 2}.items()
+
+
+def test_the_progress_of_a_download_and_its_refusal_are_shown(open_page, server, monkeypatch):
+    song = server.add(seconds=10)
+    page = open_page(f"#{song.id}")
+    going, make = threading.Event(), export_routes._make_files
+
+    def wait_and_make(track, *rest):
+        track.on_frames(5 * RATE)
+        assert going.wait(20)
+        return make(track, *rest)
+
+    monkeypatch.setattr(export_routes, "_make_files", wait_and_make)
+    page.locator(".track-header").get_by_role("button", name="Download").click()
+    bodies = requested_exports(page)
+    start, status = page.locator("#download-start"), page.locator("#download-status")
+    start.click()
+    page.wait_for_function("() => document.querySelector('#download-progress').value === 0.25")
+    assert "Preparing…" in status.inner_text()
+    assert start.is_disabled()
+    with page.expect_download():
+        going.set()
+    assert len(bodies) == 1
+
+    server.change(song, files={})
+    page.locator(".track-header").get_by_role("button", name="Download").click()
+    server.change(song, state="failed")
+    start.click()
+    page.get_by_role("alert").filter(has_text="this track is not finished").wait_for()
+    assert status.is_hidden()
+    assert start.is_enabled()
+
+
+def test_a_dialog_that_is_closed_cancels_its_download(open_page, server, monkeypatch):
+    song = server.add(seconds=10)
+    page = open_page(f"#{song.id}")
+    cancelled = threading.Event()
+
+    def wait(track, *_):
+        while not track.is_cancelled():
+            time.sleep(0.01)
+        cancelled.set()
+        raise export_routes.ConflictError("cancelled")
+
+    monkeypatch.setattr(export_routes, "_make_files", wait)
+    page.locator(".track-header").get_by_role("button", name="Download").click()
+    page.locator("#download-start").click()
+    page.locator("#download-status").wait_for()
+    page.keyboard.press("Escape")
+    assert cancelled.wait(20)
+
+
+def requested_exports(page):
+    """Return the list of the bodies of requests to prepare a download, as they come."""
+    bodies = []
+    page.on("request", lambda r: r.url.endswith("/exports") and bodies.append(r.post_data_json))
+    return bodies
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_a_track_that_ended_badly_is_separated_with_another_model(open_page, server, state):
+    song = server.add(seconds=10, state=state, error="the hub is unreachable", code="no-model")
+    page = open_page(f"#{song.id}")
+    page.get_by_role("button", name="Separate again…").click()
+    page.get_by_role("radio", name="mini").check()
+    page.locator("#model-done").click()
+    page.locator(".status", has_text="Queued").wait_for()
+    assert (song.values["state"], song.values["model"]) == ("queued", "mini")
+    assert len(server.songs) == 1
+
+
+def test_a_model_that_is_not_there_yet_is_told_and_mini_is_offered(open_page, server):
+    page = open_page()
+    note = page.locator("#model-note")
+    assert "htdemucs is downloaded with the first song (84 MB)" in note.inner_text()
+    note.get_by_role("button", name="use mini instead").click()
+    assert note.is_hidden()
+    page.evaluate(DROP, ["One.mp3"])
+    page.wait_for_function("() => app.tracks.size === 1")
+    assert [upload["model"] for upload in server.uploads] == ["mini"]
+
+
+def test_a_name_is_shown_as_it_was_written(open_page, server):
+    page = open_page()
+    page.evaluate(DROP, ["what? is: love*.mp3"])
+    page.wait_for_selector("#title:has-text('what? is: love*')")
+    (song,) = server.songs.values()
+    assert Path(server.state.tracks.row(song.id)["path"]).name == "what_ is_ love_.mp3"
+
+
+def test_only_the_upload_that_is_sent_says_so(open_page, server):
+    page = open_page()
+    page.evaluate("() => { window.XMLHttpRequest.prototype.send = () => {}; }")
+    page.evaluate(DROP, ["one.mp3", "two.mp3"])
+    rows = page.locator(".row .detail")
+    assert rows.all_inner_texts() == ["Sending… 0%", "Waiting to be sent"]
 
 
 def test_the_page_works_below_a_path_prefix(open_page, start_server):

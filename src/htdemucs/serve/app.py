@@ -75,6 +75,7 @@ def create_app(
         yield
         await state.changes.stop()
         await to_thread.run_sync(state.preview_builder.stop)
+        await to_thread.run_sync(state.export_jobs.stop)
         await to_thread.run_sync(maintenance.stop)
         if supervisor:
             await to_thread.run_sync(supervisor.stop)

@@ -13,6 +13,7 @@ from htdemucs.fsutil import fresh_folder
 from htdemucs.serve.db import Database, Row
 from htdemucs.serve.deletion import Deletion
 from htdemucs.serve.event_stream import Changes
+from htdemucs.serve.export_jobs import ExportJobs
 from htdemucs.serve.jobs import Jobs
 from htdemucs.serve.preview import Preview, PreviewBuilder
 from htdemucs.serve.settings import Settings
@@ -48,6 +49,7 @@ class AppState:
         self.deletion = Deletion(settings, self.tracks)
         self.stretchers = StretcherCache()
         self.export_slots = asyncio.Semaphore(2)  # exports at the same time; others wait
+        self.export_jobs = ExportJobs()
         self.uploading = 0  # number of files that are arriving
 
     def check_job_limit(self) -> None:

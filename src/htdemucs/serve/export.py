@@ -44,6 +44,7 @@ class FinishedTrack:
         gain: factor that the stems were multiplied with so that none clips.
         align: how the stems were aligned.
         is_cancelled: whether the files are not needed any more.
+        on_frames: called with the number of frames that were read.
     """
 
     stems: Mapping[str, Path]
@@ -51,6 +52,7 @@ class FinishedTrack:
     gain: float = 1.0
     align: Align = "start"
     is_cancelled: Callable[[], bool] = lambda: False
+    on_frames: Callable[[int], None] = lambda _: None
 
     def first(self) -> AudioFile:
         """Return the first stem."""
@@ -71,6 +73,7 @@ class FinishedTrack:
             if self.is_cancelled():
                 raise JobCancelledError("the client has left")
             yield block
+            self.on_frames(block.shape[-1])
 
 
 # Stems

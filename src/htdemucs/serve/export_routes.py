@@ -25,11 +25,13 @@ from htdemucs.serve.app_state import AppState, StateDep
 from htdemucs.serve.audio_routes import TrackId
 from htdemucs.serve.db import Row
 from htdemucs.serve.export import FinishedTrack, Mix, export_mix, export_stems, zip_stream
+from htdemucs.serve.export_jobs import ExportJob
 from htdemucs.serve.track_routes import attachment
 from htdemucs.stems import OutputOptions
 from htdemucs.stems.output_options import Residual
+from htdemucs.stems.paths import file_name
 
-router = APIRouter(prefix="/api/tracks/{track}", tags=["downloads"])
+router = APIRouter(prefix="/api", tags=["downloads"])
 POLL_INTERVAL = 0.5  # seconds between looks whether the client is still connected
 _BIT_DEPTHS = "; ".join(
     f"{row.name}: {', '.join(map(str, row.bit_depths))}"
@@ -40,7 +42,7 @@ StemValues = Annotated[str, Field(max_length=1000)]  # such as vocals:0.5,drums:
 Seconds = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
-class Choices(BaseModel):
+class Choices(BaseModel, populate_by_name=True):
     """What to make of a track.
 
     `from`, `to` (seconds), `tempo` and `pitch` (semitones) apply to everything but the stem file,
@@ -108,49 +110,152 @@ def _stem_values(text: str) -> dict[str, float]:
     return values
 
 
-@router.get("/export", response_class=FileResponse)
+@router.get("/tracks/{track}/export", response_class=FileResponse)
 async def export(
     state: StateDep, request: Request, track: TrackId, choices: Annotated[Choices, Query()]
 ) -> Response:
     """Return a finished track's stem, all stems as zip, a .stem.mp4 for DJ programs, or a mix.
 
     `from`, `to`, `tempo` and `pitch` do not apply to the .stem.mp4, and cannot be combined with
-    `residual`.
+    `residual`. The response comes when the file is made; see `POST /api/tracks/{track}/exports`.
     """
-    row = await to_thread.run_sync(state.tracks.row, track)
-    name = str(row["name"]).rpartition(".")[0] or str(row["name"])
     left = Event()
-    finished = await to_thread.run_sync(_finished_track, state, row, left.is_set)
+    finished, name = await to_thread.run_sync(_checked, state, track, choices, left.is_set)
+    folder = Path(tempfile.mkdtemp(dir=state.settings.exports))
+    try:
+        work = _make_in_turn(state, finished, choices, name, folder)
+        files = await _unless_disconnected(request, work, left)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return _response(files, choices, name, folder)
+
+
+@router.post("/tracks/{track}/exports", status_code=201)
+async def prepare_export(state: StateDep, track: TrackId, choices: Choices) -> dict[str, Any]:
+    """Prepare what `GET /api/tracks/{track}/export` returns; the body has its parameters.
+
+    The response is that of `GET /api/exports/{export}`. The same download is prepared once.
+    """
+    frames = 0
+
+    def on_frames(count: int) -> None:
+        nonlocal frames
+        frames += count
+        job.progress = min(0.99, frames / total)
+
+    def is_cancelled() -> bool:
+        return job.cancelled.is_set()
+
+    finished, name = await to_thread.run_sync(_checked, state, track, choices, is_cancelled)
+    finished = replace(finished, on_frames=on_frames)
+    first = await to_thread.run_sync(finished.first)
+    total = max(1.0, (first.duration or 0.0) * first.sample_rate) * _passes(finished, choices)
+    key = f"{track} {choices.model_dump_json(by_alias=True)}"
+    folder = Path(tempfile.mkdtemp(dir=state.settings.exports))
+    job = ExportJob(key, choices, name, _filename(finished, choices, name), folder)
+
+    def make() -> dict[str, Path]:
+        use_this_thread_only()
+        return _make_files(finished, choices, name, folder)
+
+    started = await to_thread.run_sync(state.export_jobs.start, job, make)
+    return started.document(state.settings.without_folders)
+
+
+@router.get("/exports/{export}")
+async def export_state(state: StateDep, export: str) -> dict[str, Any]:
+    """Return the `state` of a download (preparing, ready or failed) and its `progress` to 1."""
+    return state.export_jobs.get(export).document(state.settings.without_folders)
+
+
+@router.get("/exports/{export}/file", response_class=FileResponse)
+async def export_file(state: StateDep, export: str) -> Response:
+    """Return a download that is ready. It can be fetched for ten minutes."""
+    job = state.export_jobs.get(export)
+    if job.error is not None:
+        raise job.error
+    if job.files is None:
+        raise ConflictError("this download is not ready yet")
+    return _response(job.files, job.choices, job.name, None)
+
+
+@router.delete("/exports/{export}", status_code=204)
+async def delete_export(state: StateDep, export: str) -> Response:
+    """Cancel a download that is being prepared, or delete its files."""
+    state.export_jobs.remove(export)
+    return Response(status_code=204)
+
+
+def _checked(
+    state: AppState, track: str, choices: Choices, is_cancelled: Callable[[], bool]
+) -> tuple[FinishedTrack, str]:
+    """Return the files of a track, and its name without the extension.
+
+    Raises:
+        ConflictError: the track is not finished.
+        InvalidValueError: the choices do not fit it.
+        NotFoundError: the track or one of its files does not exist.
+    """
+    row = state.tracks.row(track)
+    finished = _finished_track(state, row, is_cancelled)
     if choices.residual and choices.is_region:
         raise InvalidValueError("the residual is available for whole tracks only")
     if choices.kind == "stem" and choices.stem not in finished.stems:
         raise InvalidValueError(f"this track has the stems {', '.join(finished.stems)}")
-    folder = Path(tempfile.mkdtemp(dir=state.settings.exports))
+    _ = choices.encoding
+    name = file_name(str(row["name"]).rpartition(".")[0] or str(row["name"]))
+    return finished, name or "track"
 
-    def make_files() -> dict[str, Path]:
+
+async def _make_in_turn(
+    state: AppState, track: FinishedTrack, choices: Choices, name: str, folder: Path
+) -> dict[str, Path]:
+    def make() -> dict[str, Path]:
         use_this_thread_only()
-        return _make_files(finished, choices, name, folder)
+        return _make_files(track, choices, name, folder)
 
-    async def make_files_in_turn() -> dict[str, Path]:
-        async with state.export_slots:  # waiting takes no thread
-            return await to_thread.run_sync(make_files)
+    async with state.export_slots:  # waiting takes no thread
+        return await to_thread.run_sync(make)
 
-    try:
-        files = await _unless_disconnected(request, make_files_in_turn(), left)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+
+def _passes(track: FinishedTrack, choices: Choices) -> int:
+    """Return how often the track is read, at most."""
+    if choices.kind == "mix":
+        return 2
+    return 2 * len(track.stems) if choices.is_region and choices.kind == "zip" else 2
+
+
+def _filename(track: FinishedTrack, choices: Choices, name: str) -> str:
+    """Return the name of a download."""
+    extension = choices.encoding.extension
+    if choices.kind == "stem":
+        path = track.stems[choices.stem or ""]
+        extension = path.suffix[1:] if choices.format is None else extension
+        return f"{name} - {choices.stem}.{extension}"
+    if choices.kind == "mix":
+        return f"{name} (mix).{extension}"
+    return f"{name}.zip" if choices.kind == "zip" else f"{name}.stem.mp4"
+
+
+def _response(files: dict[str, Path], choices: Choices, name: str, folder: Path | None) -> Response:
+    """Return the files, which are then deleted with their folder, if there is one."""
+
+    def remove() -> None:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
     if choices.kind != "zip":
         [(stem, path)] = files.items()
         filename = f"{name} - {stem}{path.suffix}" if choices.kind == "stem" else path.name
-        remove = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
-        return FileResponse(path, headers=attachment(filename), background=remove)
+        headers = attachment(filename)
+        return FileResponse(path, headers=headers, background=BackgroundTask(remove))
 
     def stream() -> Iterator[bytes]:
         try:
             yield from zip_stream({f"{name}/{stem}{p.suffix}": p for stem, p in files.items()})
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove()
 
     headers = attachment(f"{name}.zip")
     return StreamingResponse(stream(), media_type="application/zip", headers=headers)

@@ -215,6 +215,12 @@ def removed_on_error(folder: Path) -> Iterator[None]:
         raise
 
 
+def shown_name(name: str) -> str:
+    """Return a client's name of a file as people see it: without folders and control characters."""
+    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return "".join(c for c in last if c.isprintable()).strip()[:LONGEST] or "track"
+
+
 def safe_name(name: str) -> str:
     """Return a client's name of a file as a single part of a path that every system accepts."""
     name = name.replace("\\", "/").rpartition("/")[2]

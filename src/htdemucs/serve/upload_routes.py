@@ -29,6 +29,7 @@ from htdemucs.serve.request_body import (
     receive,
     removed_on_error,
     safe_name,
+    shown_name,
 )
 from htdemucs.serve.tracks import Document, new_id, tag_columns
 from htdemucs.weights.registry import named_models
@@ -97,16 +98,24 @@ async def add_track(
         with removed_on_error(folder):
             folder.mkdir(parents=True)
             store = _receive_form if kind == FORM else _receive_file
-            path, chosen, requested = await store(state, request, folder, options)
-        await to_thread.run_sync(_add_upload, state, track, path, chosen, requested)
+            path, shown, chosen, requested = await store(state, request, folder, options)
+        await to_thread.run_sync(_add_upload, state, track, path, shown, chosen, requested)
     finally:
         state.uploading -= 1
     state.wake()
     return await to_thread.run_sync(state.tracks.get, track)
 
 
+Upload = tuple[Path, str, ModelRow, list[str] | None]  # file, its name as sent, model, stems
+
+
 def _add_upload(
-    state: AppState, track: str, path: Path, model: ModelRow, requested: list[str] | None
+    state: AppState,
+    track: str,
+    path: Path,
+    name: str,
+    model: ModelRow,
+    requested: list[str] | None,
 ) -> None:
     with removed_on_error(path.parent):
         state.tracks.add(
@@ -114,7 +123,7 @@ def _add_upload(
             kind="upload",
             state="queued",
             path=str(path),
-            name=path.name,
+            name=name,
             model=model["name"],
             stems=requested or list(model["sources"]),  # the page's lanes until a worker starts
             requested_stems=requested,
@@ -123,21 +132,22 @@ def _add_upload(
 
 async def _receive_file(
     state: AppState, request: Request, folder: Path, options: Options
-) -> tuple[Path, ModelRow, list[str] | None]:
-    """Write the body to a file; return its path, the model and the requested stems."""
+) -> Upload:
+    """Write the body to a file."""
     model, requested = await to_thread.run_sync(_check_options, state, options)
     size, limits = _content_length(request), state.settings.limits
     check_size(size or 0, folder, limits)
-    path = folder / safe_name(options["name"] or "track")
+    name = options["name"] or "track"
+    path = folder / safe_name(name)
     if await receive(read_body(request), path, limits) != size and size is not None:
         raise BadRequestError(INCOMPLETE)
-    return path, model, requested
+    return path, shown_name(name), model, requested
 
 
 async def _receive_form(
     state: AppState, request: Request, folder: Path, options: Options
-) -> tuple[Path, ModelRow, list[str] | None]:
-    """Write the file in a form to disk; return its path, the model and the requested stems."""
+) -> Upload:
+    """Write the file in a form to disk."""
     size, limits = _content_length(request), state.settings.limits
     check_size(max(0, (size or 0) - FORM_OVERHEAD), folder, limits)
     path, filename = folder / "file", None
@@ -163,7 +173,8 @@ async def _receive_form(
         raise BadRequestError("the form has no file")
     options = {**options, **fields}
     model, requested = await to_thread.run_sync(_check_options, state, options)
-    return path.rename(folder / safe_name(options["name"] or filename)), model, requested
+    name = options["name"] or filename
+    return path.rename(folder / safe_name(name)), shown_name(name), model, requested
 
 
 def _content_length(request: Request) -> int | None:
@@ -188,14 +199,14 @@ def _add_known(state: AppState, body: dict[str, Any]) -> Document:
 
 
 def _separate_again(state: AppState, track: str, model: str, requested: list[str] | None) -> str:
-    """Queue an unseparated track, or a copy of another one; return its id.
+    """Queue a track that has no stems, or a copy of another one; return its id.
 
     Raises:
         NotFoundError: the track does not exist, or its file is gone.
     """
     row = state.tracks.row(track)
-    if row["state"] == "unseparated":
-        state.jobs.enqueue(track, model=model, requested_stems=requested)
+    if row["state"] in ("unseparated", "failed", "cancelled"):
+        state.jobs.enqueue(track, model=model, requested_stems=requested, stems=requested or [])
         return track
     source, copy = state.readable_file(row["path"] or ""), new_id()
     values = {name: row[name] for name in ("kind", "path", "name", "title", "artist", "album")}

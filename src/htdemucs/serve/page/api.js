@@ -76,8 +76,20 @@ export const peaks = async (id, from, columns) =>
 export const spectrogram = async (id, stem, from, columns, step) =>
   new Uint8Array(await fetchBytes(`tracks/${id}/spectrogram?${query({ stem, from, columns, step })}`));
 
-/** Return the URL of a download that the server encodes. */
-export const exportUrl = (id, parameters) => `api/tracks/${id}/export?${query(parameters)}`;
+/** Prepare a download; returns {id, state, progress, filename, error, code}. */
+export async function prepareExport(id, choices) {
+  const given = Object.entries(choices).filter(([, value]) => value !== null && value !== "");
+  return (await post(`tracks/${id}/exports`, Object.fromEntries(given))).json();
+}
+
+/** Return the state of a download: "preparing", "ready" or "failed". */
+export const exportState = async (id) => (await request(`exports/${id}`)).json();
+
+/** Cancel a download that is being prepared. */
+export const cancelExport = (id) => request(`exports/${id}`, { method: "DELETE" });
+
+/** Return the URL of a download that is ready. */
+export const exportUrl = (id) => `api/exports/${id}/file`;
 
 /** Upload a file. Returns {done: promise of the track, abort}; calls onProgress(sent fraction). */
 export function upload(file, { model, stems }, onProgress) {

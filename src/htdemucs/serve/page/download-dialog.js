@@ -1,10 +1,11 @@
-/** The download dialog: what to download, in which format, and which part. */
+/** The download dialog: what to download, in which format, and which part; and its preparation. */
 
-import { exportUrl } from "./api.js";
+import * as api from "./api.js";
 import { element } from "./dom.js";
-import { bindText, formatPercent, formatTime, stemName, text } from "./i18n/index.js";
+import { bindText, errorText, formatPercent, formatTime, stemName, text } from "./i18n/index.js";
 import { stemGains, stemSettings } from "./mixer.js";
 
+const POLL_INTERVAL = 300; // milliseconds between looks at the progress
 const STEM_FILE_STEMS = "bass,drums,other,vocals"; // sorted; a stem file needs exactly these
 
 const createOption = (value, label, selected) => element("option", { value, selected }, label);
@@ -34,8 +35,8 @@ function mixParameters(mix, stems) {
 /** Open the dialog for the track, mix, loop, tempo and pitch of a player. */
 export function openDownloadDialog({ track, mix, loop, tempo, pitch }, info) {
   const body = document.getElementById("download-body");
-  const link = document.getElementById("download-link");
   const form = body.closest("form");
+  let choices; // what the server is asked for
 
   const kinds = ["mix", "stem", "zip"];
   if ([...track.stems].sort().join() === STEM_FILE_STEMS) kinds.push("stem-file");
@@ -90,22 +91,94 @@ export function openDownloadDialog({ track, mix, loop, tempo, pitch }, info) {
     formatField.hidden = kind === "stem-file";
     qualityField.hidden = kind === "stem-file" || quality.options.length === 0;
     form.elements.residual.parentElement.hidden = kind !== "zip";
-    if (form.elements.stretch) form.elements.stretch.parentElement.hidden = kind === "stem-file";
+    const asksForStretch = kind === "stem" || kind === "zip"; // a mix is as it sounds
+    if (form.elements.stretch) form.elements.stretch.parentElement.hidden = !asksForStretch;
+    const stretched = kind === "mix" || (asksForStretch && isChecked("stretch"));
     const seconds = (frame) => Number((frame / track.sample_rate).toFixed(6));
     const qualityName = info.formats[format.value].bit_depths.length ? "bit_depth" : "bitrate";
-    link.href = exportUrl(track.id, {
+    choices = {
       kind,
       stem: kind === "stem" ? stem.value : null,
       ...(kind === "mix" ? mixParameters(mix, track.stems) : {}),
-      ...(kind === "stem-file" ? {} : { format: format.value, [qualityName]: quality.value || null }),
+      ...(kind === "stem-file" ? {} : { format: format.value, [qualityName]: Number(quality.value) || null }),
       ...(isChecked("region") ? { from: seconds(loop.from), to: seconds(loop.to) } : {}),
-      ...(isChecked("stretch") && kind !== "stem-file" ? { tempo, pitch } : {}),
-      residual: kind === "zip" && isChecked("residual") ? 1 : null,
-    });
+      ...(stretched ? { tempo, pitch } : {}),
+      residual: kind === "zip" && isChecked("residual") ? true : null,
+    };
   };
   format.onchange = updateQualities; // before the event reaches the form
   form.onchange = update;
   updateQualities();
   update();
-  document.getElementById("download-dialog").showModal();
+  const dialog = document.getElementById("download-dialog");
+  new Preparation(dialog, () => api.prepareExport(track.id, choices));
+  dialog.showModal();
+}
+
+/** Prepares a download while the dialog shows its progress, and gives it to the browser. */
+class Preparation {
+  #dialog;
+  #button = document.getElementById("download-start");
+  #status = document.getElementById("download-status");
+  #progress = document.getElementById("download-progress");
+  #error = document.getElementById("download-error");
+  #job = null; // while it is being prepared
+  #closed = false;
+
+  /** `prepare()` asks the server for the download. */
+  constructor(dialog, prepare) {
+    this.#dialog = dialog;
+    this.#showPreparing(false);
+    this.#error.hidden = true;
+    this.#button.onclick = () => this.#start(prepare);
+    dialog.addEventListener("close", () => this.#close(), { once: true });
+  }
+
+  #showPreparing(preparing) {
+    this.#button.disabled = preparing;
+    this.#status.hidden = !preparing;
+    this.#progress.removeAttribute("value");
+  }
+
+  async #start(prepare) {
+    if (this.#button.disabled) return;
+    this.#error.hidden = true;
+    this.#showPreparing(true);
+    try {
+      this.#job = await prepare();
+      while (!this.#closed && this.#job.state === "preparing") {
+        if (this.#job.progress) this.#progress.value = this.#job.progress;
+        await new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL));
+        if (!this.#closed) this.#job = await api.exportState(this.#job.id);
+      }
+      if (this.#closed) {
+        this.#cancel();
+        return;
+      }
+      if (this.#job.state === "failed") {
+        const { error, code } = this.#job;
+        throw new api.ApiError(error, 400, code);
+      }
+      const { id, filename } = this.#job;
+      this.#job = null;
+      element("a", { href: api.exportUrl(id), download: filename }).click();
+      this.#dialog.close();
+    } catch (error) {
+      if (!(error instanceof api.ApiError)) throw error;
+      this.#job = null;
+      this.#error.textContent = errorText(error);
+      this.#error.hidden = false;
+      this.#showPreparing(false);
+    }
+  }
+
+  #close() {
+    this.#closed = true;
+    this.#cancel();
+  }
+
+  #cancel() {
+    if (this.#job) api.cancelExport(this.#job.id).catch(() => {}); // it may have ended by now
+    this.#job = null;
+  }
 }

@@ -77,6 +77,7 @@ function runAction(action, argument) {
 function addListeners() {
   tracks.addEventListener("change", refresh);
   tracks.addEventListener("state", ({ detail }) => {
+    if (detail.state === "finished") api.info().then((latest) => modelPicker.update(latest), () => {});
     if (["finished", "failed"].includes(detail.state)) {
       announce(text(`${detail.state}Track`, { title: titleOf(detail) }));
     }

@@ -4,11 +4,23 @@ import { element } from "./dom.js";
 import { bindText, formatBytes, modelDescription, stemName, text } from "./i18n/index.js";
 import { readSettings, saveSettings } from "./storage.js";
 
+const SMALL = "mini"; // comes with the server
+
 export class ModelPicker {
   #info;
 
   constructor(info) {
     this.#info = info;
+    document.getElementById("use-mini").addEventListener("click", () => {
+      saveSettings({ model: SMALL, stems: null });
+      this.showSelection();
+    });
+  }
+
+  /** Take the server's info again: a model may have been downloaded. */
+  update(info) {
+    this.#info = info;
+    this.showSelection();
   }
 
   /** The selected {model, stems}; `stems` is null for all. */
@@ -34,6 +46,10 @@ export class ModelPicker {
     for (const node of document.querySelectorAll(".model-selection")) {
       node.textContent = `${model} · ${names}`;
     }
+    const { ready, bytes } = this.#model(model);
+    document.getElementById("model-note").hidden = ready;
+    const key = bytes ? "firstDownload" : "firstDownloadUnknown";
+    bindText(document.getElementById("model-note-text"), key, { model, size: formatBytes(bytes) });
   }
 
   /** Open the dialog; returns the selection when it is confirmed, null if it is dismissed. */

@@ -65,7 +65,9 @@ export class Player extends EventTarget {
   /** Take the track's new state from the server; its stems must not have changed. */
   update(track) {
     this.track = track;
-    if (this.playing && !this.#scheduler) this.#start();
+    const stopped = ["failed", "cancelled"].includes(track.state);
+    if (stopped && this.state === "waiting") this.pause(); // what it waits for will not come
+    else if (this.playing && !this.#scheduler) this.#start();
     else this.#fillBuffer();
   }
 
@@ -89,6 +91,7 @@ export class Player extends EventTarget {
   play() {
     if (!this.track || this.playing) return;
     if (this.#position >= lengthOf(this.track) && this.track.frames) this.#position = 0;
+    if (this.#isOutsideLoop(this.#position)) this.#position = this.loop.from;
     this.state = "waiting";
     this.#start();
     this.#notify();
@@ -114,8 +117,18 @@ export class Player extends EventTarget {
   setLoop(loop) {
     const shortest = MIN_LOOP * this.track.sample_rate;
     this.loop = loop && loop.to - loop.from >= shortest ? loop : null;
-    if (this.#scheduler) this.#reschedule();
+    if (this.#isOutsideLoop(this.position)) this.seek(this.loop.from);
+    else if (this.#scheduler) this.#reschedule();
     this.#notify();
+  }
+
+  #isOutsideLoop(position) {
+    return Boolean(this.loop?.on) && (position < this.loop.from || position >= this.loop.to);
+  }
+
+  /** Go to the start of the loop or, without one, of the track. */
+  toStart() {
+    this.seek(this.loop?.on ? this.loop.from : 0);
   }
 
   setStretch(tempo, pitch) {

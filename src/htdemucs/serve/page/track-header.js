@@ -53,8 +53,10 @@ export class TrackHeader {
     this.progress.hidden = state !== "separating";
     this.progress.value = duration ? Math.min(1, track.done / duration) : 0;
     this.separate.hidden = state !== "unseparated";
-    this.again.hidden = this.download.hidden = !finished;
-    this.retry.hidden = !["failed", "cancelled"].includes(state);
+    const stopped = ["failed", "cancelled"].includes(state);
+    this.again.hidden = !finished && !stopped;
+    this.download.hidden = !finished;
+    this.retry.hidden = !stopped;
     this.cancel.hidden = !["queued", "separating"].includes(state);
     this.delete.hidden = !this.cancel.hidden;
     this.state.classList.toggle("alone", !playable);

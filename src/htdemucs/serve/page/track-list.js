@@ -15,6 +15,7 @@ export function trackDetail(track) {
   const length = track.duration ? formatTime(track.duration) : null;
   switch (track.state) {
     case "queued":
+      if (track.error) return trackErrorText(track); // why it has to wait
       return text("queued", { position: track.position ?? 1 });
     case "separating":
       return progressText(track);
@@ -29,7 +30,8 @@ export function trackDetail(track) {
   }
 }
 
-function progressText({ done, duration, speed, left }) {
+function progressText({ done, duration, speed, left, sample_rate: rate }) {
+  if (!rate) return text("loadingModel"); // it is known when the first segment is computed
   const parts = [duration ? formatPercent(done / duration) : text("starting")];
   if (left !== null && left !== undefined) parts.push(text("timeLeft", { time: formatTime(left + 0.5) }));
   if (speed) parts.push(text("speed", { speed: formatNumber(speed, speed < 10 ? 1 : 0) }));
@@ -166,13 +168,14 @@ class Row {
 
   showUpload(item, uploads) {
     const { file, sent, error } = item;
+    const sending = !error && uploads.isSending(item);
     const cancel = ["cancel", "close", () => uploads.cancel(item)];
     const retry = ["retry", "retry", () => uploads.retry(item)];
     this.#render({
       state: error ? "failed" : "uploading",
       title: file.name,
-      detail: error ? errorText(error) : text("uploading", { sent: formatPercent(sent) }),
-      progress: error ? null : sent,
+      detail: error ? errorText(error) : sending ? text("uploading", { sent: formatPercent(sent) }) : text("waiting"),
+      progress: sending ? sent : null,
       actions: error ? [retry, cancel] : [cancel],
     });
   }

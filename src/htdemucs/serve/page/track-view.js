@@ -208,7 +208,7 @@ export class TrackView {
     const actions = {
       play: () => player.toggle(),
       skip: () => player.seek(player.position + argument * this.#sampleRate),
-      toStart: () => player.seek(0),
+      toStart: () => player.toStart(),
       loop: () => this.#changeLoop(argument),
       compare: () => player.setMix(player.mix, { original: !player.original }),
       zoom: () => {

@@ -37,7 +37,7 @@ export class Transport {
     const setOriginal = (original) => {
       if (player.original !== original) player.setMix(player.mix, { original });
     };
-    this.start = button("ghost icon", "start", () => player.seek(player.loop?.on ? player.loop.from : 0));
+    this.start = button("ghost icon", "start", () => player.toStart());
     this.play = button("play", "play", () => player.toggle());
     this.position = element("span", { class: "position" });
     this.length = element("span", { class: "length" });

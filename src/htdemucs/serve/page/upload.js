@@ -55,6 +55,11 @@ export class Uploads extends EventTarget {
     this.#sendNext();
   }
 
+  /** Whether an item is the one that is being sent. */
+  isSending(item) {
+    return this.#current?.item === item;
+  }
+
   retry(item) {
     Object.assign(item, { error: null, sent: 0 });
     this.#notify();
@@ -83,6 +88,7 @@ export class Uploads extends EventTarget {
       this.#notify();
     });
     this.#current = { item, request };
+    this.#notify();
     try {
       const track = await request.done;
       this.#remove(item);

@@ -9,6 +9,7 @@ export const messages = {
   delete: "Delete",
   done: "Done",
   download: "Download",
+  preparing: "Preparing…",
 
   // Adding songs
   invite: "Drop a song here",
@@ -33,14 +34,16 @@ export const messages = {
   more: "Show more",
   noMatches: "No matching songs.",
   queued: "Queued, position {position}",
+  waiting: "Waiting to be sent",
   starting: "Starting…",
+  loadingModel: "Loading the model…",
   speed: "{speed}× real time",
   timeLeft: "{time} left",
   failed: "This song could not be separated.",
   cancelled: "Cancelled",
   unseparated: "Not separated yet",
   finished: "All stems are ready.",
-  uploading: "Uploading… {sent}",
+  uploading: "Sending… {sent}",
   finishedTrack: "{title} is ready.",
   failedTrack: "{title} could not be separated.",
   firstTrack: "Move {title} to the front of the queue",
@@ -63,6 +66,9 @@ export const messages = {
   modelReady: "ready to use",
   modelDownload: "{size} download",
   modelDownloadUnknown: "download required",
+  firstDownload: "{model} is downloaded with the first song ({size}). Without internet it cannot be used:",
+  firstDownloadUnknown: "{model} is downloaded with the first song. Without internet it cannot be used:",
+  useMini: "use mini instead",
   model_mini: "Small and fast, for a first try",
   model_htdemucs: "The standard model",
   model_htdemucs_ft: "Slightly better, takes four times as long",
@@ -133,7 +139,7 @@ export const messages = {
   // Downloads
   downloadKind: "What to download",
   download_mix: "My mix",
-  download_mix_more: "With the current mixer settings",
+  download_mix_more: "As it sounds now, with tempo and pitch",
   download_stem: "One stem",
   download_stem_more: "A single audio file",
   download_zip: "All stems",
@@ -146,7 +152,7 @@ export const messages = {
   bits: "{value}-bit",
   kbits: "{value} kbit/s",
   loopOnly: "Loop only, {from} to {to}",
-  applyStretch: "Apply tempo {tempo} and pitch {pitch}",
+  applyStretch: "Apply tempo {tempo} and pitch {pitch} to the stems, too",
   residual: "Include the residual",
 
   // Keyboard shortcuts, where no button has the same text

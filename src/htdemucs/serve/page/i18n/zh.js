@@ -9,6 +9,7 @@ export const messages = {
   delete: "删除",
   done: "完成",
   download: "下载",
+  preparing: "正在准备…",
 
   // Adding songs
   invite: "将歌曲拖到这里",
@@ -33,7 +34,9 @@ export const messages = {
   more: "显示更多",
   noMatches: "没有匹配的歌曲",
   queued: "排队中，第 {position} 位",
+  waiting: "等待上传",
   starting: "准备中…",
+  loadingModel: "正在加载模型…",
   speed: "{speed} 倍实时速度",
   timeLeft: "剩余 {time}",
   failed: "这首歌分离失败。",
@@ -63,6 +66,9 @@ export const messages = {
   modelReady: "可直接使用",
   modelDownload: "需下载 {size}",
   modelDownloadUnknown: "需要下载",
+  firstDownload: "{model} 会在处理第一首歌时下载（{size}）。没有网络时无法使用：",
+  firstDownloadUnknown: "{model} 会在处理第一首歌时下载。没有网络时无法使用：",
+  useMini: "改用 mini",
   model_mini: "小巧快速，适合试用",
   model_htdemucs: "标准模型",
   model_htdemucs_ft: "效果略好，耗时为四倍",
@@ -133,7 +139,7 @@ export const messages = {
   // Downloads
   downloadKind: "下载内容",
   download_mix: "我的混音",
-  download_mix_more: "使用当前混音设置",
+  download_mix_more: "与当前播放的一致，含速度和音高",
   download_stem: "单个分轨",
   download_stem_more: "一个音频文件",
   download_zip: "全部分轨",
@@ -146,7 +152,7 @@ export const messages = {
   bits: "{value} 位",
   kbits: "{value} kbit/s",
   loopOnly: "仅循环区间，{from} 至 {to}",
-  applyStretch: "应用速度 {tempo}、音高 {pitch}",
+  applyStretch: "分轨也应用速度 {tempo}、音高 {pitch}",
   residual: "包含残差",
 
   // Keyboard shortcuts, where no button has the same text
