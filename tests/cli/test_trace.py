@@ -85,7 +85,8 @@ def test_json_and_csv_have_everything(trace, tmp_path):
     table = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     assert len(table) == 25
     assert table[4]["derivation"] == "step 64651 = ⌈258602 / 4⌉"
-    assert table[11]["one step"] == "23.2 ms, 2756 Hz"
+    assert float(table[11]["step_hertz"]) == 22050 / 8
+    assert int(table[11]["parameters"]) == 1_075_872
 
 
 def test_markdown_and_svg(trace, tmp_path):

@@ -49,12 +49,18 @@ def print_table(table: "Table", title: str = "") -> None:
     """
     from rich.console import Console
 
-    output = Console()
-    if not output.is_terminal and "COLUMNS" not in os.environ:
-        output = Console(width=160)
+    output = Console(width=table_width())
     if title:  # rich would break its own titles at the table's width
         print(title)
     output.print(table)
+
+
+def table_width() -> int:
+    """Return the columns that `print_table` has."""
+    from rich.console import Console
+
+    output = Console()
+    return 160 if not output.is_terminal and "COLUMNS" not in os.environ else output.width
 
 
 class _LogHandler(logging.Handler):

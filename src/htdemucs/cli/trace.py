@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from htdemucs.cli import options as opt
-from htdemucs.cli.console import print_status, print_table
+from htdemucs.cli.console import print_status, print_table, table_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,20 +50,27 @@ htdemucs trace song.mp3 -n mini -o song.html     # a song inside the network
     type=int,
     callback=opt.number(0),
     metavar="N",
-    help="In pictures: this channel, from 0, instead of the mean of all.",
+    help="In the pictures of an html page: this channel, from 0, instead of the mean of all.",
 )
-@opt.option("--member", type=int, callback=opt.number(1), metavar="N", help="The network of a bag.")
+@opt.option(
+    "--member",
+    type=int,
+    callback=opt.number(1),
+    metavar="N",
+    help="The number of the network in a bag, from 1.",
+)
 @opt.option(
     "--format",
     "file_format",
     type=opt.choice("table", *FORMATS.values()),
-    help="svg is the figure, html a page with everything. By default that of FILE, else table.",
+    help="svg is the figure, html a page with everything; by default what the name of FILE ends "
+    "with, else table.",
 )
 @opt.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="Write to FILE instead of standard output.",
 )  # fmt: skip
-@opt.option("--language", type=opt.choice("en", "zh"), default="en", help="Of all words.")
+@opt.option("--language", type=opt.choice("en", "zh"), default="en", help="Language of the output.")
 def trace(
     track: Path | None,
     name: str,
@@ -77,10 +84,11 @@ def trace(
     output: Path | None,
     language: "Language",
 ) -> None:
-    """Show the shape of the data after every stage of the network.
+    """Show a network: its figure, the shape of the data at every stage, and a song inside it.
 
-    With TRACK one segment of it runs through the network, and each stage's data is shown. Without
-    it no weights are needed.
+    With TRACK one segment of it runs through the network, and -o FILE.html has a picture of each
+    stage's data; the model's weights are needed for this. A mixture longer than a segment is shown
+    as a segment.
     """
     if samples is not None and seconds is not None:
         raise click.UsageError("choose --samples or --seconds, not both")
@@ -99,6 +107,8 @@ def trace(
 
         with atomic_write(output) as partial:
             partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        for note in result.notes(language):
+            print_status(note)
         print_status(f"wrote {output}")
     elif text:
         sys.stdout.write(text)
@@ -159,7 +169,7 @@ def _trace(
         member=chosen + 1 if len(configs) > 1 else None,
         members=len(configs),
         alike=alike,
-        track_samples=asked if song is None and asked > config.segment_length else None,
+        track_samples=asked if asked > config.segment_length else None,
         song=song,
     )
 
@@ -192,18 +202,42 @@ def _print_table(result: "Trace", depth: int, language: "Language") -> None:
     from rich.table import Table
 
     from htdemucs.tracing.document import table
-    from htdemucs.tracing.texts import HEADERS, words
+    from htdemucs.tracing.texts import HEADERS, NOTES, words
 
     header, rows = table(result, depth, language)
+    header, rows = _fitting(header, rows, language)
     shown = Table()
     for key in header:
         left = key in ("number", "stage", "shape")
         shown.add_column(words(HEADERS, key, language), justify="left" if left else "right")
     for row in rows:
         shown.add_row(*row)
-    shown.add_section()
-    total = {"parameters": f"{result.parameters:,}", "gflop": f"{result.flop / 1e9:.2f}"}
-    shown.add_row(*(total.get(key, "") for key in header))
+    if "parameters" in header:
+        shown.add_section()
+        total = {
+            "stage": words(NOTES, "total", language),
+            "parameters": f"{result.parameters:,}",
+            "gflop": f"{result.flop / 1e9:.2f}",
+        }
+        shown.add_row(*(total.get(key, "") for key in header))
     print_table(shown, result.title(language))
     for note in result.notes(language):
         print(note)
+
+
+def _fitting(
+    header: list[str], rows: list[list[str]], language: "Language"
+) -> tuple[list[str], list[list[str]]]:
+    """Return a table without the statistics for which the terminal is too narrow."""
+    from rich.cells import cell_len
+
+    from htdemucs.tracing.texts import HEADERS, words
+
+    names = [words(HEADERS, key, language) for key in header]
+    widths = [max(map(cell_len, column)) + 3 for column in zip(names, *rows, strict=True)]
+    for key in ("mb", "zeros", "mean", "ms", "low", "high", "std"):
+        if key in header and sum(widths) >= table_width():
+            i = header.index(key)
+            header, widths = header[:i] + header[i + 1 :], widths[:i] + widths[i + 1 :]
+            rows = [row[:i] + row[i + 1 :] for row in rows]
+    return header, rows

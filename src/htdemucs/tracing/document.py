@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from htdemucs.model import NetworkConfig
@@ -67,15 +68,20 @@ class Trace:
         parts = [self.model]
         if self.member is not None:
             parts.append(words(NOTES, "member", language).format(self.member, self.members))
-        text = words(NOTES, "samples", language).format(self.samples, rate, self.samples / rate)
+        duration = _seconds(self.samples / rate)
+        key = "sample" if self.samples == 1 else "samples"
+        text = words(NOTES, key, language).format(self.samples, rate, duration)
         if self.song is not None:
-            text += words(NOTES, "from", language).format(self.song.track, self.song.start)
+            name = Path(self.song.track).name
+            text += words(NOTES, "from", language).format(name, self.song.start)
         return ", ".join(parts) + words(NOTES, "colon", language) + text
 
     def notes(self, language: Language = "en") -> list[str]:
         """Return lines about what the table does not say."""
         lines = []
-        if self.track_samples is not None:
+        if self.song is not None and self.track_samples is not None:
+            lines.append(words(NOTES, "shortened", language).format(self.track_samples))
+        elif self.track_samples is not None:
             lines.append(
                 words(NOTES, "segments", language).format(
                     self.track_samples, self.segments, self.segments * self.flop / 1e9
@@ -134,11 +140,33 @@ def _stage_json(stage: Stage, statistics: Mapping[str, Statistics] | None) -> di
 
 
 def as_csv(trace: Trace, depth: int, language: Language) -> str:
-    """Return a table with a row for each stage."""
+    """Return a table with a row for each stage; numbers have no units, headings do."""
+    statistics = None if trace.song is None else trace.song.statistics
+    rows = []
+    for stage in trace.stages:
+        if stage.depth > depth:
+            continue
+        resolution = stage.resolution or Resolution(0.0)
+        row: dict[str, Any] = {
+            "number": stage.number,
+            "stage": stage.label(language),
+            "shape": ", ".join(map(str, stage.shape)),
+            "derivation": SEPARATORS[language].join(formulas(stage, language)),
+            "module": stage.module,
+            "operation": stage.operation,
+            "step_seconds": resolution.seconds,
+            "step_hertz": resolution.hertz,
+            "reach_seconds": resolution.reach_seconds,
+            "reach_hertz": resolution.reach_hertz,
+            "parameters": stage.parameters,
+            "gflop": stage.flop / 1e9,
+        }
+        if statistics is not None:
+            row |= {"seconds": stage.seconds} | asdict(statistics[stage.number])
+        rows.append(row)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    header, rows = table(trace, depth, language, wide=True)
-    writer.writerow([words(HEADERS, key, language) for key in header])
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
 

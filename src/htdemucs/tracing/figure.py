@@ -156,7 +156,7 @@ class _Drawing:
     def box(self, stage: Stage, row: float, column: float, columns: float = 1) -> Box:
         """Add the box of a stage, which may be several columns wide."""
         x = MARGIN + column * (WIDTH + COLUMN_GAP)
-        y = MARGIN + TITLE + 16 + row * (HEIGHT + ROW_GAP)
+        y = MARGIN + TITLE + 28 + row * (HEIGHT + ROW_GAP)
         width = columns * WIDTH + (columns - 1) * COLUMN_GAP
         name = f"{stage.number}  {stage.label(self._language)}"
         texts = [(name, LABEL, "label"), *((text, SMALL, "small") for text in self._inside(stage))]
@@ -184,6 +184,9 @@ class _Drawing:
                 seen = True
             elif text := self._short(key, list(several)):
                 (after if seen else before).append(text)
+        if stage.key == "time_split":
+            other = self.stage("spectral_split").number
+            return [words(FIGURE, "shared", self._language).format(other), stage.operation]
         if before:  # a decoder, which ends with its transposed convolution
             return [", ".join(before), ", ".join([stage.operation, *after])]
         return [line for line in (stage.operation, ", ".join(after)) if line]
@@ -341,8 +344,7 @@ class _Drawing:
             self.down(above, below, below.middle)
         for box, x in ((spectral, ends[0].middle), (time, ends[1].middle)):
             self.down(chain[-1], box, x)
-        for box, side in ((spectral, -1), (time, 1)):
-            self.aside(merge, box, len(chain), side)
+        self.aside(merge, spectral, len(chain), -1)
         for stage in self.stages("joint_decoder"):
             encoder = self._by_number[stage.skip]
             lane = chain.index(self._by_number[stage.number]) - chain.index(encoder)
@@ -388,20 +390,25 @@ class _Drawing:
         drawing.texts.append(
             Text(MARGIN, MARGIN + TITLE / 2, title, TITLE, "title", "start", limit)
         )
+        legend = words(FIGURE, "legend", self._language)
+        drawing.texts.append(
+            Text(MARGIN, MARGIN + TITLE + 8, legend, SMALL, "small", "start", limit)
+        )
         return drawing
 
 
 def to_svg(drawing: Layout, language: Language = "en", *, links: bool = False) -> str:
     """Return a layout as SVG."""
+    arrow = f"arrow-{language}"  # a page has the figure in both languages
     size = f'viewBox="0 0 {drawing.width:g} {drawing.height:g}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="network" {size} '
         f'width="{drawing.width:g}" height="{drawing.height:g}" lang="{language}" '
         f'role="{"group" if links else "img"}" aria-label="{escape(drawing.title)}">',
         f"<style>{STYLE}</style>",
-        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
+        f'<defs><marker id="{arrow}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
         'markerHeight="7" orient="auto"><path d="M0 0 8 4 0 8z"/></marker></defs>',
-        *map(_line_svg, drawing.lines),
+        *(_line_svg(line, arrow) for line in drawing.lines),
         *(_box_svg(box, language, links=links) for box in drawing.boxes),
         *map(_text_svg, drawing.texts),
         "</svg>",
@@ -409,10 +416,10 @@ def to_svg(drawing: Layout, language: Language = "en", *, links: bool = False) -
     return "\n".join(parts) + "\n"
 
 
-def _line_svg(line: Line) -> str:
+def _line_svg(line: Line, arrow: str) -> str:
     path = " ".join(f"{x:g} {y:g}" for x, y in line.points)
     kind = ' class="skip"' if line.is_skip else ""
-    return f'<path{kind} d="M{path}" marker-end="url(#arrow)"/>'
+    return f'<path{kind} d="M{path}" marker-end="url(#{arrow})"/>'
 
 
 def _box_svg(box: Box, language: Language, *, links: bool) -> str:

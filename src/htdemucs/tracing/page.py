@@ -15,7 +15,7 @@ from htdemucs.model import Network
 from htdemucs.tracing.document import Trace, reach_text, statistics_cells, step_text
 from htdemucs.tracing.figure import figure
 from htdemucs.tracing.song import SongTrace, waveform_picture
-from htdemucs.tracing.stages import Stage
+from htdemucs.tracing.stages import Resolution, Stage
 from htdemucs.tracing.texts import (
     AXES,
     HEADERS,
@@ -35,9 +35,11 @@ STYLE = """
 * { box-sizing: border-box }
 body { margin: 0; font: 15px/1.5 system-ui, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei",
   sans-serif; color: var(--ink); background: var(--paper) }
-header { padding: 1rem 1.5rem; border-bottom: 1px solid var(--edge); display: flex; gap: 1rem;
-  align-items: start; justify-content: space-between }
-h1 { font-size: 1.25rem; margin: 0 } h2 { font-size: 1.05rem; margin: 0 0 .5rem }
+header { padding: .7rem 1.5rem; border-bottom: 1px solid var(--edge); display: flex; gap: 1rem;
+  align-items: start; justify-content: space-between; position: sticky; top: 0; z-index: 1;
+  background: var(--paper) }
+h1 { font-size: 1.15rem; margin: 0; overflow-wrap: anywhere }
+h2 { font-size: 1.05rem; margin: 0 0 .5rem }
 p { margin: .4rem 0 } a { color: var(--accent) } .soft { color: var(--soft) }
 button { font: inherit; padding: .3rem .8rem; border: 1px solid var(--edge); border-radius: 6px;
   background: var(--panel); color: inherit; cursor: pointer; white-space: nowrap }
@@ -46,7 +48,7 @@ button { font: inherit; padding: .3rem .8rem; border: 1px solid var(--edge); bor
   margin: 0 auto }
 #stages { padding: 1rem 1.5rem; max-width: 1000px; margin: 0 auto }
 article { border: 1px solid var(--edge); border-left: 4px solid var(--edge); border-radius: 8px;
-  padding: .8rem 1rem; margin: 0 0 1rem; scroll-margin-top: 1rem }
+  padding: .8rem 1rem; margin: 0 0 1rem; scroll-margin-top: 7rem }
 article.spectral { border-left-color: #2f6fb5 } article.time { border-left-color: #b5651d }
 article:target { outline: 3px solid var(--accent) }
 #stages .shape { font-weight: 600; font-variant-numeric: tabular-nums; white-space: nowrap }
@@ -63,11 +65,13 @@ summary { cursor: pointer; color: var(--accent); margin: .4rem 0 }
 :root[data-lang=en] [lang=zh], :root[data-lang=zh] [lang=en] { display: none }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 0 1rem }
 @media (min-width: 1800px) { main { display: grid; grid-template-columns: 1fr 1fr }
-  #figure { position: sticky; top: 0; align-self: start; height: 100vh; overflow: auto;
-    border: 0 } }
+  #figure { position: sticky; top: 6rem; align-self: start; height: calc(100vh - 6rem);
+    overflow: auto; border: 0 } }
 @media (max-width: 700px) { #stages, header { padding: 1rem } .pair { grid-template-columns: 1fr } }
 @media print { #figure { overflow: visible } #figure svg { min-width: 0 }
-  button, .back { display: none } article { break-inside: avoid } }
+  header { position: static } button, .back, audio, .hint { display: none }
+  article { break-inside: avoid } article:target { outline: none }
+  :root { color-scheme: light; --ink: #000; --soft: #444; --paper: #fff; --panel: #fff } }
 """
 
 SCRIPT = """
@@ -75,6 +79,9 @@ document.querySelector("#language").addEventListener("click", () => {
   const root = document.documentElement;
   root.dataset.lang = root.lang = root.dataset.lang === "en" ? "zh" : "en";
 });
+document.addEventListener("play", ({ target }) => {
+  for (const other of document.querySelectorAll("audio")) if (other !== target) other.pause();
+}, true);
 """
 
 
@@ -108,13 +115,13 @@ def to_html(trace: Trace, network: Network, language: Language = "en") -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(trace.title(language))}</title>
 <style>{STYLE}</style>
-<header><div><h1>{titles}</h1>{notes}<p class="soft">{_both(PAGE, "hint")}</p></div>
+<header><div><h1>{titles}</h1>{notes}<p class="soft hint">{_both(PAGE, "hint")}</p></div>
 <button id="language" type="button">{_spans("中文", "English")}</button></header>
 <main>
 <section id="figure">{figures}</section>
 <section id="stages">
-{song}
 {articles}
+{song}
 </section>
 </main>
 <script>{SCRIPT}</script>
@@ -134,9 +141,10 @@ def _article(trace: Trace, network: Network, stage: Stage) -> str:
     ]
     if picture:
         kind = ' class="wave"' if stage.sizes[-1].axis == "sample" else ""
-        alt = escape(stage.label("en"))
+        key, *values = _caption(stage, trace.song)
+        alt = escape(f"{stage.label('en')}: {words(PAGE, key, 'en').format(*values)}")
         blocks.append(f'<figure><img{kind} src="{picture}" alt="{alt}">')
-        blocks.append(f"<figcaption>{_both(PAGE, _caption(stage))}</figcaption></figure>")
+        blocks.append(f"<figcaption>{_both(PAGE, key, *values)}</figcaption></figure>")
     blocks += [_sizes(stage), _facts(stage)]
     if song is not None:
         blocks.append(_statistics(song, stage))
@@ -149,11 +157,17 @@ def _article(trace: Trace, network: Network, stage: Stage) -> str:
     return "\n".join([*blocks, "</article>"])
 
 
-def _caption(stage: Stage) -> str:
-    axes = [size.axis for size in stage.sizes]
-    if axes[-1] == "sample":
-        return "wave_picture"
-    return "spectral_picture" if "bin" in axes else "time_picture"
+def _caption(stage: Stage, song: SongTrace | None) -> tuple[str, object, object, object]:
+    """Return the key of the words about a picture, and their values: seconds, hertz, channel."""
+    axes = {size.axis: size.value for size in stage.sizes}
+    resolution = stage.resolution or Resolution(0.0)
+    seconds = f"{stage.shape[-1] * resolution.seconds:.2f} s"
+    hertz = f"{axes.get('bin', 0) * (resolution.hertz or 0):.0f} Hz"
+    channel = None if song is None else song.channel
+    kind = "spectral" if "bin" in axes else "time"
+    if "sample" in axes:
+        return "wave_picture", seconds, hertz, channel
+    return f"{kind}_{'picture' if channel is None else 'channel'}", seconds, hertz, channel
 
 
 def _sizes(stage: Stage) -> str:
@@ -246,26 +260,27 @@ def _song(song: SongTrace, network: Network) -> str:
     blocks = [
         f'<article class="both"><h2>{_both(PAGE, "mixture")}</h2>',
         _sound(song.mixture, rate),
-        f'<img class="wave" src="{waveform_picture(song.mixture.mean(0))}" alt="">',
-        f'<figure><img src="{song.spectrograms[""]}" alt=""><figcaption>'
+        f'<img class="wave" src="{waveform_picture(song.mixture.mean(0))}" alt="waveform">',
+        f'<figure><img src="{song.spectrograms[""]}" alt="spectrogram of the mixture"><figcaption>'
         f"{_both(PAGE, 'spectrogram')}</figcaption></figure></article>",
     ]
     for name, stem in song.stems.items():
         blocks.append(
             f'<article class="both"><h2>{escape(name)}</h2>{_sound(stem, rate)}'
-            f'<img class="wave" src="{waveform_picture(stem.mean(0))}" alt="">'
-            f'<div class="pair"><figure><img src="{song.spectrograms[name]}" alt="">'
+            f'<img class="wave" src="{waveform_picture(stem.mean(0))}" alt="waveform">'
+            f'<div class="pair"><figure><img src="{song.spectrograms[name]}" alt="spectrogram">'
             f"<figcaption>{_both(PAGE, 'spectrogram')}</figcaption></figure>"
-            f'<figure><img src="{song.masks[name]}" alt=""><figcaption>'
+            f'<figure><img src="{song.masks[name]}" alt="mask"><figcaption>'
             f"{_both(PAGE, 'mask')}</figcaption></figure></div></article>"
         )
     for maps in song.attention:
         key = f"{maps.branch}_attention"
         blocks.append(
             f'<article class="{maps.branch}"><h2>{_both(PAGE, key, maps.layer)}</h2>'
-            f'<div class="pair"><figure><img src="{maps.moments}" alt=""><figcaption>'
+            f'<div class="pair"><figure><img src="{maps.moments}" alt="attention by moments">'
+            "<figcaption>"
             f"{_both(PAGE, key + '_moments')}</figcaption></figure>"
-            f'<figure><img src="{maps.bins}" alt=""><figcaption>'
+            f'<figure><img src="{maps.bins}" alt="attention by frequency"><figcaption>'
             f"{_both(PAGE, key + '_bins')}</figcaption></figure></div></article>"
         )
     return "\n".join(blocks)

@@ -38,13 +38,17 @@ def trace(
     forward hooks. Hooks of your own never fire in a `Separator`, which copies its model and, on
     CPUs, runs it by its own kernels; this function runs the model itself, in PyTorch.
 
-        for stage in trace("mini", waveform, depth=2):
-            print(stage.number, stage.label(), stage.shape, stage.tensor.std())
+        model = load_model("mini")
+        song = AudioFile("song.mp3", sample_rate=model.sample_rate)
+        waveform = torch.cat(list(song), dim=-1)[:, :model.config.segment_length]
+        stages = {stage.label(): stage for stage in trace(model, waveform, depth=2)}
+        stages["time encoder 2"].tensor
 
     Args:
         model: a network, a separator, a configuration, or what `load_model` takes. Of a bag give
             one member, as in `bag.members[0]`.
-        waveform: (C, L), as the network takes it; a separator normalises whole tracks before.
+        waveform: (C, L), as the network takes it. It runs in one piece: give a segment of a song. A
+            separator first brings the mono mix of the whole song to mean 0 and deviation 1.
         samples: the mixture's length without a waveform; by default the model's segment.
         depth: 2 also lists the parts of each stage.
 
@@ -59,8 +63,12 @@ def trace(
         config = _config(model)
         network = network_class(config).empty(config)
         return stages_of(network, config.segment_length if samples is None else samples, depth)
-    network = _network(model)
-    return run(network, torch.as_tensor(waveform), depth)
+    try:
+        samples_of = torch.as_tensor(waveform)
+    except (TypeError, ValueError, RuntimeError):
+        name = type(waveform).__name__
+        raise SeparationError(f"a waveform must be a tensor or array, not {name}") from None
+    return run(_network(model), samples_of, depth)
 
 
 def run(network: Network, waveform: Tensor, depth: int = 1, see: See | None = None) -> list[Stage]:
@@ -77,8 +85,9 @@ def run(network: Network, waveform: Tensor, depth: int = 1, see: See | None = No
         SeparationError: the waveform does not have the network's channels.
     """
     if waveform.dim() != 2 or waveform.shape[0] != network.audio_channels or not waveform.numel():
+        hint = "; give one item of the batch" if waveform.dim() == 3 else ""
         raise SeparationError(
-            f"a waveform must be ({network.audio_channels}, L), not {tuple(waveform.shape)}"
+            f"a waveform must be ({network.audio_channels}, L), not {tuple(waveform.shape)}{hint}"
         )
     device = next(network.parameters()).device
     mixture = waveform.to(device, torch.float32)[None]

@@ -83,6 +83,7 @@ class SongTrace:
     Attributes:
         track: the file.
         start: seconds of the song before the segment.
+        channel: the one that pictures show; None for the mean of all.
         stages: of depth 2, without tensors.
         statistics: by the number of the stage.
         pictures: by the number of the stage; those of depth 1 only.
@@ -98,6 +99,7 @@ class SongTrace:
     stages: list[Stage]
     mixture: Tensor
     stems: dict[str, Tensor]
+    channel: int | None = None
     statistics: dict[str, Statistics] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
     spectrograms: dict[str, str] = field(default_factory=dict)
@@ -132,7 +134,7 @@ def trace_song(
     if channel is not None and channel >= channels:
         raise SeparationError(f"no stage has a channel {channel}; the widest has {channels}")
     mixture, normalization, start = read_segment(network, track, samples, at)
-    result = SongTrace(str(track), start, [], mixture, {})
+    result = SongTrace(str(track), start, [], mixture, {}, channel)
     draw = _draw_channel(channel)
     gates: dict[str, float] = {}
     spectra: dict[str, Tensor] = {}

@@ -46,12 +46,12 @@ STAGES: Words = {
     "cut": ("cut to the encoder's length", "截到编码层的长度"),
     "cut_gelu": ("GELU, cut to the encoder's length", "GELU，截到编码层的长度"),
     "band": ("frequency band {}", "第{}个频带"),
-    "tokens": ("tokens: wider channels", "token：通道加宽"),
+    "tokens": ("tokens", "token"),
     "token_norm": ("layer norm", "层归一化"),
     "positions": ("+ positional embedding", "加上位置嵌入"),
     "self_attention": ("layer {}: self-attention, feed-forward", "第{}层：自注意力，前馈"),
     "cross_attention": ("layer {}: cross-attention, feed-forward", "第{}层：交叉注意力，前馈"),
-    "channels": ("back to the decoders' channels", "恢复解码层的通道数"),
+    "channels": ("from tokens to the decoders' shape", "从 token 恢复为解码层的形状"),
 }
 
 AXES: Words = {
@@ -103,6 +103,11 @@ MEANINGS: Words = {
 }  # fmt: skip
 
 FIGURE: Words = {
+    "legend": (
+        "On arrows: batch, channel, frequency bin, frame or step. Dashed: skip connections.",
+        "箭头上：批次，通道，频点，帧或时间步。虚线：跳跃连接。",
+    ),
+    "shared": ("as in {} up to the transposed convolution", "转置卷积之前与 {} 相同"),
     "self_attention": ("self-attention", "自注意力"),
     "cross_attention": ("cross-attention", "交叉注意力"),
     "skip": ("+ skip", "+ 跳跃连接"),
@@ -146,14 +151,19 @@ PAGE: Words = {
     "mask": (
         "mask: this stem's share of all stems' magnitude", "掩码：该音轨在所有音轨幅度中所占的比例"
     ),
-    "wave_picture": ("mean of all channels over time", "各通道的平均，随时间变化"),
+    "wave_picture": ("mean of all channels and sources; {0}", "所有通道和音源的平均；{0}"),
     "spectral_picture": (
-        "mean magnitude of all channels; time to the right, frequency upwards",
-        "各通道幅度的平均；横轴为时间，纵轴为频率",
+        "mean magnitude of all channels; to the right {0}, upwards {1}",
+        "各通道幅度的平均；横轴 {0}，纵轴 {1}",
+    ),
+    "spectral_channel": (
+        "magnitude of channel {2}; to the right {0}, upwards {1}",
+        "通道 {2} 的幅度；横轴 {0}，纵轴 {1}",
     ),
     "time_picture": (
-        "magnitude; time to the right, a row for each channel", "幅度；横轴为时间，每行一个通道"
+        "magnitude; to the right {0}, a row for each channel", "幅度；横轴 {0}，每行一个通道"
     ),
+    "time_channel": ("channel {2}; {0}", "通道 {2}；{0}"),
     "spectral_attention": (
         "Transformer layer {}: what the spectral branch looks at in the time branch",
         "Transformer 第 {} 层：频域分支关注时域分支的哪里",
@@ -181,14 +191,20 @@ PAGE: Words = {
 }  # fmt: skip
 
 NOTES: Words = {
+    "total": ("total", "合计"),
     "colon": (": ", "："),
     "whole": ("the whole segment", "整段"),
-    "samples": ("{} samples at {} Hz ({:.3g} s)", "{} 个采样点，采样率 {} Hz（{:.3g} 秒）"),
+    "sample": ("{} sample at {} Hz ({})", "{} 个采样点，采样率 {} Hz（{}）"),
+    "samples": ("{} samples at {} Hz ({})", "{} 个采样点，采样率 {} Hz（{}）"),
     "from": (" of {} from {:.1f} s on", "，取自 {} 的第 {:.1f} 秒起"),
     "member": ("network {} of {}", "第 {} 个网络（共 {} 个）"),
     "segments": (
         "{} samples are separated in {} segments of this length: {:,.0f} GFLOP together",
         "{} 个采样点会切成 {} 个这样长的片段分离，共 {:,.0f} GFLOP",
+    ),
+    "shortened": (
+        "{} samples are more than the network separates at a time; a segment is shown",
+        "{} 个采样点超过该网络一次能处理的长度，这里显示一个片段",
     ),
     "alike": ("all {} networks of this bag have these shapes", "该模型的 {} 个网络形状都相同"),
     "differ": (

@@ -633,7 +633,7 @@ class _Walk:
         )
         both = Flow("both", sizes, merged.jump, None)
         stage = self.stage("merge", both, Source(path), layer=layer, module=path,
-                           operation=_conv_text(self.module(f"{path}.conv")))  # fmt: skip
+                           operation=_merge_text(self.module(path)))  # fmt: skip
         self._skips["both"].append(stage.number)
         return _unchanged(both)
 
@@ -795,6 +795,12 @@ def _conv_text(conv: Any) -> str:
     if max(conv.stride) > 1:
         text += f", stride {'×'.join(map(str, conv.stride))}"
     return f"{text}, {conv.in_channels} → {conv.out_channels}"
+
+
+def _merge_text(merge: Any) -> str:
+    """Return "Conv2d 8×1 + Conv1d 8, stride 4, 384 → 768"."""
+    spectral = _conv_text(merge.conv).partition(",")[0]
+    return f"{spectral} + {_conv_text(merge.time_conv)}"
 
 
 def _context_flop(context: nn.Module, steps: int) -> float:
