@@ -67,7 +67,8 @@ def print_models(as_json: bool) -> None:
 @click.argument("model")
 @click.argument("target", type=click.Path(path_type=Path))
 @opt.repo_option
-def convert(model: str, target: Path, repo: Path | None) -> None:
+@opt.config_option
+def convert(model: str, target: Path, repo: Path | None, config: Path | None) -> None:
     """Convert a model to another format.
 
     MODEL is a name, a signature, hf://namespace/name or a path. TARGET is a folder for config.json
@@ -89,7 +90,7 @@ def convert(model: str, target: Path, repo: Path | None) -> None:
             f"demucs takes what follows the hyphen in {target.name} for a checksum; use "
             f"{target.name.replace('-', '_')}"
         )
-    loaded = load_model(model, repo=repo, device="cpu")
+    loaded = load_model(model, repo=repo, config=config, device="cpu")
     if suffix == ".yaml":
         demucs_format.write_bag(loaded, target)
     elif suffix in (".safetensors", ".th"):
@@ -107,7 +108,8 @@ def convert(model: str, target: Path, repo: Path | None) -> None:
 @click.argument("model")
 @click.argument("target", type=click.Path(path_type=Path))
 @opt.repo_option
-def export(model: str, target: Path, repo: Path | None) -> None:
+@opt.config_option
+def export(model: str, target: Path, repo: Path | None, config: Path | None) -> None:
     """Write a model as an ONNX file, and check it with ONNX Runtime. Needs the extra export.
 
     MODEL is a name, a signature, hf://namespace/name or a path; TARGET is a file ending in .onnx.
@@ -118,7 +120,7 @@ def export(model: str, target: Path, repo: Path | None) -> None:
     from htdemucs.weights import load_model
 
     with ConsoleReporter() as reporter:
-        loaded = load_model(model, repo=repo, device="cpu", on_progress=reporter)
+        loaded = load_model(model, repo=repo, config=config, device="cpu", on_progress=reporter)
     print_status(f"exporting {model}; this takes up to a minute")
     agreement = export_onnx(loaded, target)
     print_status(f"wrote {target}; ONNX Runtime agrees with PyTorch to {agreement:.0f} dB")

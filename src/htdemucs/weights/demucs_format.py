@@ -409,6 +409,7 @@ KEYWORDS = {
             "t_global_window",
             "t_sparsity",
             "t_auto_sparsity",
+            "use_train_segment",  # the engine pads segments, or gives them more context
         ),
         harmless={
             "channels_time": lambda value, values: value in (None, values["channels"]),
