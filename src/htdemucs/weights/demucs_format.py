@@ -37,7 +37,7 @@ from htdemucs.model import (
 )
 from htdemucs.model.architectures import CONFIGS, architecture, matches_config
 from htdemucs.model.bag import networks
-from htdemucs.model.config import ContextConfig, Seconds
+from htdemucs.model.config import OFF, ContextConfig, Seconds
 from htdemucs.weights import safe_pickle
 from htdemucs.weights.build import (
     build_network,
@@ -303,8 +303,6 @@ class Keywords:
     harmless: Mapping[str, Callable[[Any, Mapping[str, Any]], bool]]
 
 
-# Our values for features that are off. The published package takes any false value, such as None.
-_OFF = {"multi_freqs": (), "freq_emb": 0, "rescale": 0, "bottom_channels": 0, "t_layers": 0}
 _OUR_NAMES = {"nfft": "n_fft", "samplerate": "sample_rate"}
 _SCALARS = (type(None), bool, int, float, str, Fraction)
 SAME = object()  # stands for the default of the field in our configuration
@@ -412,7 +410,7 @@ KEYWORDS = {
             "use_train_segment",  # the engine pads segments, or gives them more context
         ),
         harmless={
-            "channels_time": lambda value, values: value in (None, values["channels"]),
+            "channels_time": lambda value, values: not value or value == values["channels"],
             "multi_freqs": lambda value, _: not value,
             "norm_starts": lambda value, values: bool(value >= values["depth"]),
         },
@@ -458,7 +456,7 @@ KEYWORDS = {
         },
         inert=("emb_smooth", "wiener_residual"),  # the latter adds up to nothing
         harmless={
-            "channels_time": lambda value, values: value in (None, values["channels"]),
+            "channels_time": lambda value, values: not value or value == values["channels"],
             "wiener_iters": lambda value, values: value == 0 or bool(values["cac"]),
             "end_iters": lambda value, values: value == 0 or bool(values["cac"]),
         },
@@ -521,11 +519,9 @@ def config_from_arguments(
                 f"no released {architecture} has and this package cannot run"
             )
     fields = {field: _whole(values[name]) for name, field in keywords.fields.items()}
-    for name, off in _OFF.items():
+    for name, off in OFF.items():  # the published package takes any false value, such as None
         if name in fields:
             fields[name] = fields[name] or off
-    if fields.get("t_layers") == 0:
-        fields["bottom_channels"] = 0
     return checked_config(architecture, fields)
 
 
@@ -549,7 +545,8 @@ def _is_supported(keywords: Keywords, name: str, values: Mapping[str, Any]) -> b
             return keywords.harmless[name](value, values)
         except TypeError:
             return False
-    return bool(value == keywords.defaults[name])
+    default = keywords.defaults[name]
+    return bool(value == default) or not (value or default)
 
 
 def _simple(value: Any) -> Any:
