@@ -355,18 +355,20 @@ def _in_hub_repository(name: str, options: HubOptions) -> ModelFiles:
     published = _published_name(name)
     repository = f"{namespace}/{repository_name(published)}"
     ours = f"{namespace}/{name}"
+    folder = f"{options.subfolder}/" if options.subfolder else ""
     try:
         try:
-            bag = download_from_hub(repository, f"{published}.yaml", options)
+            bag = download_from_hub(repository, f"{folder}{published}.yaml", options)
         except FileMissingError as error:
             try:
-                config = download_from_hub(ours, native_format.CONFIG_FILE, options)
+                config = download_from_hub(ours, folder + native_format.CONFIG_FILE, options)
             except FileMissingError as second:
                 raise FileMissingError(f"{second}; {error}") from None
-            download_from_hub(ours, native_format.WEIGHTS_FILE, options)
+            download_from_hub(ours, folder + native_format.WEIGHTS_FILE, options)
             return ModelFiles((config.parent,))
         signatures, weights, segment = _read_bag(bag)
-        files = [download_from_hub(repository, f"{s}.safetensors", options) for s in signatures]
+        names = [f"{folder}{signature}.safetensors" for signature in signatures]
+        files = [download_from_hub(repository, name, options) for name in names]
         return ModelFiles(tuple(files), weights, segment)
     except DownloadError as error:
         if isinstance(error, FileMissingError) and options.online:
