@@ -65,16 +65,26 @@ def test_convert_writes_a_bag_to_a_folder_only(run, model_folder, tmp_path):
     loaded = load_model(tmp_path / "bag", device="cpu")
     assert isinstance(loaded, Bag)
     assert loaded.weights.tolist() == [[1, 0, 1, 0], [0, 1, 0, 1]]
-    refused = run("convert", bag, tmp_path / "bag.safetensors")
-    assert refused.exit_code == 1
+    for name in ("bag.safetensors", "bag.th"):
+        refused = run("convert", bag, tmp_path / name)
+        assert refused.exit_code == 1
+        assert "a bag cannot be a single file" in refused.stderr
 
 
-@pytest.mark.parametrize("name", ["x.th", "x.onnx", "X.PT", "x.ckpt", "x.yaml"])
+@pytest.mark.parametrize("name", ["x.yml", "x.onnx", "X.PT", "x.ckpt", "x.zip"])
 def test_convert_refuses_files_that_it_does_not_write(run, tmp_path, name):
     result = run("convert", "mini", tmp_path / name)
     assert result.exit_code == 2
-    assert "must be a folder or end in .safetensors" in result.stderr
+    assert "must be a folder or end in .th, .safetensors or .yaml" in result.stderr
     assert ("htdemucs export" in result.stderr) == (name == "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_convert_refuses_a_name_that_demucs_would_not_find(run, tmp_path):
+    result = run("convert", "mini", tmp_path / "my-model.th")
+    assert result.exit_code == 2
+    assert "takes what follows the hyphen in my-model.th for a checksum" in result.stderr
+    assert "use my_model.th" in result.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -1,11 +1,14 @@
 """The modules that mirror the published package give what it gives."""
 
 import random
+from concurrent.futures import CancelledError
+from pathlib import Path
 
 import demucs.api as published_api
 import demucs.apply as published_apply
 import demucs.audio as published_audio
 import demucs.pretrained as published_pretrained
+import demucs.utils as published_utils
 import pytest
 import torch
 from demucs.demucs import Demucs as PublishedDemucs
@@ -15,7 +18,7 @@ from helpers import snr
 from htdemucs import load_model
 from htdemucs.audio import AudioFile as Reader
 from htdemucs.compat import networks
-from htdemucs.compat.demucs import api, apply, audio, pretrained, repo, states
+from htdemucs.compat.demucs import api, apply, audio, pretrained, repo, states, utils
 from htdemucs.errors import AudioError, CheckpointError, SeparationError
 from reference.conftest import SMALL_DEMUCS, SMALL_HDEMUCS, build, save_th
 
@@ -358,3 +361,44 @@ def test_channels_are_converted_alike(channels):
         assert torch.equal(audio.convert_audio(wav, RATE, RATE, channels), expected)
     with pytest.raises(ValueError, match="2 channels cannot become 4"):
         audio.convert_audio_channels(noise(0.1), 4)
+
+
+def test_helpers_return_what_the_published_ones_return():
+    x = torch.arange(20.0).view(2, 10)
+    for module in (published_utils, utils):
+        assert torch.equal(module.center_trim(x, 7), x[:, 1:8])
+        assert module.center_trim(x, torch.zeros(3, 10)).shape == (2, 10)
+        with pytest.raises(ValueError, match=r"."):
+            module.center_trim(x, 11)
+        assert [module.sizeof_fmt(n) for n in (5, 1536, 3 << 50)] == ["5.0B", "1.5KiB", "3.0PiB"]
+    for size, stride in ((4, 2), (5, 3), (10, 10), (12, 5)):
+        expected = published_utils.unfold(x, size, stride)
+        assert torch.equal(utils.unfold(x, size, stride), expected)
+    theirs, ours = published_apply.TensorChunk(x, 2, 6), apply.TensorChunk(x, 2, 6)
+    for make, chunk in ((published_apply.TensorChunk, theirs), (apply.TensorChunk, ours)):
+        part = make(chunk, 1, 9)
+        assert (part.offset, part.length, list(part.shape)) == (3, 5, [2, 5])
+    for length in (6, 7, 9, 16, 31):
+        assert torch.equal(ours.padded(length), theirs.padded(length))
+    with utils.temp_filenames(2) as names:
+        assert all(Path(name).exists() for name in names)
+    assert not any(Path(name).exists() for name in names)
+    with utils.DummyPoolExecutor() as pool:
+        task, cancelled = pool.submit(max, 1, 2), pool.submit(max, 1)
+        assert task.result() == 2
+        pool.shutdown()
+        with pytest.raises(CancelledError):
+            cancelled.result()
+
+
+def test_valid_lengths_are_the_published_ones(family):
+    theirs, ours = both(lambda _, __, pretrained: pretrained.get_model("htdemucs").models[0])
+    assert ours.valid_length(5) == theirs.valid_length(5)
+    for model in (theirs, ours):
+        with pytest.raises(ValueError, match="training"):
+            model.valid_length(RATE + 1)
+    for theirs, ours in family:
+        assert hasattr(ours, "valid_length") == hasattr(theirs, "valid_length")
+        if hasattr(theirs, "valid_length"):
+            for length in (1, 100, 5_001):
+                assert ours.valid_length(length) == theirs.valid_length(length)

@@ -19,6 +19,7 @@ from helpers import snr
 from htdemucs import ConfigError
 from htdemucs.audio import AudioFile
 from htdemucs.compat import install
+from htdemucs.weights import demucs_format, load_model
 
 PROGRAMS = sorted((Path(__file__).parent / "programs").glob("*.py"))
 ROUNDING = 2**-21  # of full scale: a step of 24 bits, and the other way to round
@@ -80,6 +81,9 @@ def assert_same_files(expected, actual):
 def test_programs_write_the_same_files(program, song, repo, tmp_path, modules, monkeypatch):
     for name in ("theirs", "ours"):
         (tmp_path / name).mkdir()
+    if program.stem == "safe_globals":
+        network = load_model(repo / "aaaaaaa0.th", device="cpu")
+        demucs_format.write(network, tmp_path / "safe.th")
     if program.stem == "subprocesses":  # in which no module can be exchanged; theirs need none
         with monkeypatch.context() as patch:
             patch.setattr(subprocess, "run", without_a_process)
@@ -123,6 +127,10 @@ def test_installing_gives_the_modules_themselves(modules):
     ("words", "message"),
     [
         ([], "specify a program"),
+        (["--replace", "nothing.py"], "error: there is no program nothing.py"),
+        (["--replace", "-m", "nothing.at.all"], "error: there is no module nothing.at.all"),
+        (["--replace", "-c"], "specify a program"),
+        (["--replace", "-m", "demucs.api"], "no tracks given"),
         (["program.py"], "pass --replace"),
         (["--replace", "-m", "demucs", "--nonsense"], "unrecognized arguments"),
         (["--replace", "-m", "demucs.separate"], "no tracks given"),
@@ -133,6 +141,14 @@ def test_what_cannot_be_run_says_why(words, message, forked):
     ended = subprocess.run(command, check=False, capture_output=True, text=True)
     assert ended.returncode
     assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_code_on_the_command_line_is_run(forked):
+    code = "import sys, demucs.utils; print(demucs.utils.__name__, sys.argv, __name__)"
+    command = [sys.executable, "-m", "htdemucs.compat", "--replace", "-c", code, "--option"]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert ended.stdout == "htdemucs.compat.demucs.utils ['-c', '--option'] __main__\n"
 
 
 def test_processes_without_this_package_find_their_own_demucs(tmp_path):

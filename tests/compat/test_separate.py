@@ -1,5 +1,7 @@
 """The published command, as `separate.main`, writes what it writes."""
 
+import re
+
 import demucs.separate as published_separate
 import pytest
 import torch
@@ -75,3 +77,28 @@ def test_a_missing_track_does_not_stop_the_others(song, tmp_path):
 def test_old_programs_load_a_track(song):
     wav = separate.load_track(song, 1, RATE)
     assert wav.shape == (1, int(2.3 * RATE))
+
+
+def test_a_bar_for_each_network_begins_with_0_percent(song, tmp_path, capsys):
+    """As StemRoller counts them: an update with 0 % is the next network."""
+    words = ["-n", "htdemucs_ft", "-j", "2", "-d", "cpu", "-o", tmp_path, song]
+    separate.main(words)
+    percents = [int(found) for found in re.findall(r"\r\s+(\d+)%\|", capsys.readouterr().err)]
+    assert percents.count(0) == 4
+    assert percents[0] == 0
+    separate.main([*words, "--two-stems", "vocals", "--other-method", "none"])
+    assert len(re.findall(r"\r\s+0%\|", capsys.readouterr().err)) == 1
+
+
+def test_the_network_of_tests_separates(song, tmp_path):
+    separate.main(["-n", "demucs_unittest", "--shifts=0", "-d", "cpu", "-o", tmp_path, song])
+    assert len(files(tmp_path / "demucs_unittest")) == 4
+
+
+def test_a_replaced_save_audio_is_refused(song, tmp_path, monkeypatch):
+    monkeypatch.setattr(separate, "save_audio", print)
+    with pytest.raises(SystemExit) as ending:
+        separate.main(["-o", tmp_path, song])
+    assert str(ending.value).startswith("error: demucs.separate.save_audio was replaced")
+    assert len(str(ending.value).splitlines()) == 1
+    assert not files(tmp_path)

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from htdemucs import ConfigError, HTDemucs, HTDemucsConfig
+from htdemucs import ConfigError, DemucsConfig, HDemucsConfig, HTDemucs, HTDemucsConfig
 
 
 def test_defaults_are_the_released_htdemucs():
@@ -42,7 +42,6 @@ def test_without_bottom_channels_the_transformer_has_the_innermost_width():
         ({"t_heads": 7}, "t_heads"),
         ({"t_dropout": 1.0}, "t_dropout"),
         ({"bottom_channels": 6, "t_heads": 1}, "width"),
-        ({"t_layers": 0}, "bottom_channels"),
         ({"freq_emb": float("nan")}, "freq_emb"),
     ],
 )
@@ -79,3 +78,20 @@ def test_whole_numbers_and_fractions_become_floats_where_a_field_is_one():
         config, channels=8, depth=2, n_fft=512, t_layers=0, bottom_channels=0
     )
     assert all(parameter.dtype == torch.float32 for parameter in HTDemucs(small).parameters())
+
+
+@pytest.mark.parametrize("off", [None, False])
+def test_none_and_false_turn_a_feature_off(off):
+    config = HTDemucsConfig(freq_emb=off, rescale=off, bottom_channels=off)
+    assert config == HTDemucsConfig(freq_emb=0, rescale=0, bottom_channels=0)
+    older = HDemucsConfig(freq_emb=off, rescale=off, multi_freqs=off, hybrid_old=off)
+    assert older == HDemucsConfig(freq_emb=0, rescale=0, multi_freqs=(), hybrid_old=False)
+    assert DemucsConfig(normalize=off) == DemucsConfig(normalize=False)
+    assert HTDemucsConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("off", [0, None, False])
+def test_without_a_transformer_its_width_does_not_matter(off):
+    config = HTDemucsConfig(t_layers=off, bottom_channels=512)
+    assert (config.t_layers, config.bottom_channels) == (0, 0)
+    assert config == HTDemucsConfig(t_layers=0, bottom_channels=0)

@@ -77,6 +77,11 @@ def test_unsupported_keywords_are_refused_in_both_layouts(contents, model, st, t
         ("norm_starts", 1),  # as deep as the tiny network: no layer has these norms
         ("norm_starts", 999),
         ("channels_time", 8),
+        ("channels_time", 0),
+        ("context_enc", None),
+        ("t_group_norm", None),
+        ("t_sin_random_shift", None),
+        ("use_train_segment", False),
         ("growth", 2.0),
         ("t_lr", 1e-4),
         ("made_up", None),

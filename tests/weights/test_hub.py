@@ -14,6 +14,7 @@ from htdemucs import (
     AudioEncoding,
     Bag,
     CheckpointError,
+    ConfigError,
     DownloadError,
     HTDemucs,
     ModelNotFoundError,
@@ -24,6 +25,7 @@ from htdemucs import (
 from htdemucs.audio import AudioWriter
 from htdemucs.evaluation import EvaluationOptions, evaluate
 from htdemucs.evaluation.json_report import write_document
+from htdemucs.weights import hub
 from weights.checkpoints import assert_same, by_hand, one_line, save_safetensors, tiny, write_bag
 from weights.fake_hub import TOKEN
 
@@ -79,18 +81,15 @@ def test_names_of_models_are_taken(internet, originals, model):
 
 
 def test_the_hub_s_client_knows_the_same_keywords():
-    """What its own mixin takes, ours takes; `branch` is called `revision`, as in transformers."""
+    """What its own mixin takes, ours takes, or says what to do instead."""
     for name, others in {
         "from_pretrained": {"model_kwargs"},
-        "push_to_hub": {
-            *("config", "branch", "model_card_kwargs"),
-            *("allow_patterns", "ignore_patterns", "delete_patterns"),
-        },
+        "save_pretrained": {"push_to_hub_kwargs"},
+        "push_to_hub": set(),
     }.items():
         theirs = inspect.signature(getattr(PyTorchModelHubMixin, name)).parameters
         ours = inspect.signature(getattr(HTDemucs, name)).parameters
-        keywords = {k for k, p in theirs.items() if p.kind is not p.POSITIONAL_OR_KEYWORD}
-        assert keywords - others <= set(ours)
+        hub.check_keywords(name, dict.fromkeys(set(theirs) - others - set(ours)))
 
 
 def on_hub(server, model, tmp_path, repository="someone/my-model", revision="main"):
@@ -274,6 +273,108 @@ def test_a_field_that_no_card_has_is_an_error(model, tmp_path):
     with pytest.raises(TypeError, match="licence"):
         model.save_pretrained(tmp_path / "mine", licence="mit")
     assert not (tmp_path / "mine").exists()
+
+
+def test_habitual_keywords_that_change_nothing_are_accepted(internet, model, tmp_path):
+    model.save_pretrained(
+        save_directory=tmp_path / "mine",
+        safe_serialization=True,
+        max_shard_size="5GB",
+        is_main_process=True,
+        push_to_hub=False,
+        state_dict=None,
+    )
+    model.save_pretrained(tmp_path / "of-another-process", is_main_process=False)
+    assert not (tmp_path / "of-another-process").exists()
+    again = HTDemucs.from_pretrained(
+        pretrained_model_name_or_path=tmp_path / "mine",
+        low_cpu_mem_usage=True,
+        use_safetensors=True,
+        device_map="cpu",
+        map_location="cpu",
+        strict=False,
+        torch_dtype=torch.float32,
+        dtype="auto",
+        trust_remote_code=False,
+        resume_download=None,
+        proxies=None,
+    )
+    assert_same(again, model)
+    model.push_to_hub(
+        "someone/new",
+        license="mit",
+        token=TOKEN,
+        safe_serialization=True,
+        use_temp_dir=True,
+        commit_message=None,
+        commit_description="More.",
+        create_pr=None,
+    )
+    assert internet.commits[0]["summary"] == "Upload model"
+
+
+@pytest.mark.parametrize(
+    ("method", "keywords", "words"),
+    [
+        ("from_pretrained", {"torch_dtype": torch.float16}, ["float32", "precision="]),
+        ("from_pretrained", {"dtype": "bfloat16"}, ["float32, not bfloat16"]),
+        ("from_pretrained", {"device_map": "cuda:99"}, ["no device cuda:99"]),
+        ("from_pretrained", {"device_map": {"encoder": 0}}, ["one device"]),
+        ("from_pretrained", {"use_safetensors": False}, ["use_safetensors=False"]),
+        ("from_pretrained", {"proxies": {"https": "x"}}, ["HTTPS_PROXY"]),
+        ("from_pretrained", {"variant": "fp16"}, ["variant=fp16"]),
+        ("from_pretrained", {"subfolder": "../x"}, ["subfolder must be a path"]),
+        ("from_pretrained", {"subfolder": "x"}, ["mini has no subfolders"]),
+        ("save_pretrained", {"safe_serialization": False}, ["safetensors"]),
+        ("save_pretrained", {"push_to_hub": True}, ["call push_to_hub"]),
+        ("push_to_hub", {"branch": "v2"}, ["use revision"]),
+    ],
+)
+def test_keywords_for_what_cannot_be_done_say_what_to_do(method, keywords, words, model, tmp_path):
+    first = {"from_pretrained": "mini", "save_pretrained": tmp_path / "x", "push_to_hub": "a/b"}
+    with pytest.raises(ConfigError) as error:
+        getattr(model, method)(first[method], **keywords)
+    one_line(error, *words)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("method", ["from_pretrained", "save_pretrained", "push_to_hub"])
+def test_a_keyword_that_nobody_has_is_an_error(method, model):
+    with pytest.raises(TypeError, match=rf"{method}\(\) got an unexpected keyword argument 'typo'"):
+        getattr(model, method)("mini", typo=1)
+
+
+def test_a_model_in_a_subfolder_is_read(internet, model, bag, tmp_path, monkeypatch):
+    save_model(model, tmp_path / "models" / "one")
+    again = HTDemucs.from_pretrained(tmp_path / "models", subfolder="one")
+    assert_same(again, model)
+    with pytest.raises(ModelNotFoundError, match="no model at"):
+        HTDemucs.from_pretrained(tmp_path / "models", subfolder="two")
+    folder = tmp_path / "models" / "one"
+    files = {f"deep/er/{path.name}": path.read_bytes() for path in folder.iterdir()}
+    internet.on_hub("someone/several", files)
+    assert_same(HTDemucs.from_pretrained("someone/several", subfolder="deep/er"), model)
+    with pytest.raises(DownloadError):
+        HTDemucs.from_pretrained("someone/several")
+
+
+def test_a_configuration_names_its_class_as_on_the_hub(model, bag, tmp_path):
+    for one, name in ((model, "HTDemucs"), (bag, "Bag")):
+        one.save_pretrained(tmp_path / name)
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        assert config["architectures"] == [name]
+        assert config["model_type"] == name.lower()
+
+
+def test_models_have_a_device_a_dtype_and_a_number_of_parameters(model, bag):
+    for one in (model, bag):
+        assert one.device == torch.device("cpu")
+        assert one.dtype == torch.float32
+        assert one.num_parameters() == sum(x.numel() for x in one.parameters())
+    network = HTDemucs.from_pretrained("mini")
+    network.transformer.requires_grad_(False)
+    frozen = sum(x.numel() for x in network.transformer.parameters())
+    assert network.num_parameters() - network.num_parameters(only_trainable=True) == frozen
 
 
 def test_a_model_is_uploaded_in_one_commit_and_read_again(internet, model, tmp_path):

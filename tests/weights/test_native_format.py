@@ -31,6 +31,17 @@ def bag() -> Bag:
     return Bag(members, [[1, 0, 0.1, 1], [0, 2, 0.9, 1]], Fraction(1, 3)).eval()
 
 
+def test_features_may_be_off_as_null(tmp_path):
+    network = tiny(freq_emb=0, rescale=0, t_layers=0, bottom_channels=0)
+    save_model(network, tmp_path)
+    fields = json.loads((tmp_path / CONFIG).read_text())
+    fields["members"][0] |= {"freq_emb": None, "rescale": None, "bottom_channels": 512}
+    (tmp_path / CONFIG).write_text(json.dumps(fields))
+    again = load_model(tmp_path, device="cpu")
+    assert again.config == network.config
+    assert_same(again, network)
+
+
 def failure(path: Path, *words: str) -> str:
     """Assert that loading a folder fails in one line with these words; return the line."""
     with pytest.raises(CheckpointError) as caught:

@@ -20,7 +20,7 @@ class Plan:
     """The settings of a run, which `batch` sends to each worker.
 
     Attributes:
-        name, repo: the model, as for `load_model`.
+        name, repo, config: the model, as for `load_model`.
         options: the files to write.
         stems: compute only these stems.
         settings: arguments of the `Separator`.
@@ -35,6 +35,7 @@ class Plan:
     stems: tuple[str, ...] | None
     settings: Mapping[str, Any]
     out: str
+    config: Path | None = None
     device: str | None = None
     skip_existing: bool = True
     scratch: Path | None = None
@@ -72,7 +73,12 @@ class Plan:
         """
         stems = self.stems or self.options.only_stem
         model = load_model(
-            self.name, repo=self.repo, device=device, stems=stems, on_progress=on_event
+            self.name,
+            repo=self.repo,
+            device=device,
+            stems=stems,
+            config=self.config,
+            on_progress=on_event,
         )
         needed = self.stems or self.options.needed_stems(model.sources)
         return Separator(model, stems=needed, **{**self.settings, **changes})

@@ -95,6 +95,7 @@ htdemucs live -n mini --input BlackHole --output Headphones --latency 0.5
 @pipe_depth_option
 @opt.name_option
 @opt.repo_option
+@opt.config_option
 @opt.device_option
 @opt.precision_option(opt.DEFAULTS.precision)
 @opt.progress_option
@@ -103,6 +104,7 @@ def live(
     *,
     name: str,
     repo: Path | None,
+    config: Path | None,
     device: str | None,
     stems: str | None,
     latency: str,
@@ -139,7 +141,7 @@ def live(
             refuse_terminals()
         card = None if pipes else SoundCard(input_device, output_device, SAMPLE_RATE)
         discarding = _DiscardingPipe(source) if pipes and fresh else None
-        model = load_model(name, repo=repo, device=device, on_progress=on_event)
+        model = load_model(name, repo=repo, config=config, device=device, on_progress=on_event)
         mixer = Mixer(model.sources, gains(model.sources))
         keep_freed_memory()
         separator = _separator(model, precision, seconds, exact_timing)

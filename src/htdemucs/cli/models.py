@@ -14,7 +14,7 @@ from htdemucs.errors import CheckpointError, ExportError
 # Of files that `convert` does not write. Any other name, such as model-1.2, may be a folder's.
 _OTHER_SUFFIXES = (
     *(".bin", ".ckpt", ".gguf", ".h5", ".json", ".npz", ".onnx", ".pickle", ".pkl", ".pt"),
-    *(".pth", ".safetensor", ".tar", ".tflite", ".th", ".torchscript", ".yaml", ".yml", ".zip"),
+    *(".pth", ".safetensor", ".tar", ".tflite", ".torchscript", ".yml", ".zip"),
 )
 
 
@@ -60,32 +60,44 @@ def print_models(as_json: bool) -> None:
     "convert",
     examples="""
     htdemucs convert htdemucs htdemucs-folder
-    htdemucs convert recipes/run/model 0a1b2c3d.safetensors
+    htdemucs convert recipes/run/model repo/ours.th
+    htdemucs convert htdemucs_ft repo/fine.yaml
     """,
 )
 @click.argument("model")
 @click.argument("target", type=click.Path(path_type=Path))
 @opt.repo_option
-def convert(model: str, target: Path, repo: Path | None) -> None:
+@opt.config_option
+def convert(model: str, target: Path, repo: Path | None, config: Path | None) -> None:
     """Convert a model to another format.
 
     MODEL is a name, a signature, hf://namespace/name or a path. TARGET is a folder for config.json
-    and model.safetensors; or, for a single network, a file ending in .safetensors in the format of
-    the demucs package.
+    and model.safetensors, or a file in the format of the demucs package: for a single network a
+    .th or .safetensors, for any model a .yaml, next to which each network becomes a .th.
     """
     from htdemucs.model import Bag
     from htdemucs.weights import demucs_format, load_model, save_model
 
-    suffix = target.suffix.lower()
-    if suffix in _OTHER_SUFFIXES and not target.is_dir():
+    suffix = "" if target.is_dir() else target.suffix.lower()
+    if suffix in _OTHER_SUFFIXES:
         other = "; ONNX files are written by: htdemucs export" if suffix == ".onnx" else ""
         raise click.UsageError(
-            f"TARGET must be a folder or end in .safetensors, not in {target.suffix}{other}"
+            "TARGET must be a folder or end in .th, .safetensors or .yaml, not in "
+            f"{target.suffix}{other}"
         )
-    loaded = load_model(model, repo=repo, device="cpu")
-    if suffix == ".safetensors":
+    if suffix == ".th" and "-" in target.stem:
+        raise click.UsageError(
+            f"demucs takes what follows the hyphen in {target.name} for a checksum; use "
+            f"{target.name.replace('-', '_')}"
+        )
+    loaded = load_model(model, repo=repo, config=config, device="cpu")
+    if suffix == ".yaml":
+        demucs_format.write_bag(loaded, target)
+    elif suffix in (".safetensors", ".th"):
         if isinstance(loaded, Bag):
-            raise CheckpointError("a bag cannot be a single file; specify a folder as TARGET")
+            raise CheckpointError(
+                "a bag cannot be a single file; specify a folder, or a .yaml for demucs, as TARGET"
+            )
         demucs_format.write(loaded, target)
     else:
         save_model(loaded, target)
@@ -96,7 +108,8 @@ def convert(model: str, target: Path, repo: Path | None) -> None:
 @click.argument("model")
 @click.argument("target", type=click.Path(path_type=Path))
 @opt.repo_option
-def export(model: str, target: Path, repo: Path | None) -> None:
+@opt.config_option
+def export(model: str, target: Path, repo: Path | None, config: Path | None) -> None:
     """Write a model as an ONNX file, and check it with ONNX Runtime. Needs the extra export.
 
     MODEL is a name, a signature, hf://namespace/name or a path; TARGET is a file ending in .onnx.
@@ -107,7 +120,7 @@ def export(model: str, target: Path, repo: Path | None) -> None:
     from htdemucs.weights import load_model
 
     with ConsoleReporter() as reporter:
-        loaded = load_model(model, repo=repo, device="cpu", on_progress=reporter)
+        loaded = load_model(model, repo=repo, config=config, device="cpu", on_progress=reporter)
     print_status(f"exporting {model}; this takes up to a minute")
     agreement = export_onnx(loaded, target)
     print_status(f"wrote {target}; ONNX Runtime agrees with PyTorch to {agreement:.0f} dB")

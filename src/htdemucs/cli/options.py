@@ -157,6 +157,14 @@ repo_option = option(
     metavar="FOLDER",
     help="Look for MODEL in this folder of .th, .safetensors and .yaml files.",
 )
+config_option = option(
+    "--config",
+    type=click.Path(path_type=Path),
+    heading=MODEL,
+    metavar="YAML",
+    help="For a .ckpt of Music-Source-Separation-Training: its yaml file, by default the one of "
+    "the same name next to it.",
+)
 device_option = option(
     "-d",
     "--device",

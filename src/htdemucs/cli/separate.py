@@ -58,6 +58,7 @@ htdemucs separate song.mp3 -n mini                      # small, offline, fast
     "-s", "--sig", heading=opt.DEMUCS, metavar="SIG", help="A network by its signature; same as -n."
 )
 @opt.repo_option
+@opt.config_option
 @opt.flag("--list-models", heading=opt.DEMUCS, help="List the models for -n, and exit.")
 @opt.option(
     "-d",
@@ -92,6 +93,7 @@ def separate(
     name: str,
     sig: str | None,
     repo: Path | None,
+    config: Path | None,
     list_models: bool,
     device: str | None,
     engine: dict[str, Any],
@@ -145,6 +147,7 @@ def separate(
         plan = Plan(
             name=name,
             repo=repo,
+            config=config,
             options=options,
             stems=stems,
             settings=settings,

@@ -41,6 +41,7 @@ sox song.wav -t wav - | htdemucs stream -n mini --stems drums,bass | play -
 @pipe_depth_option
 @opt.name_option
 @opt.repo_option
+@opt.config_option
 @opt.device_option
 @opt.option(
     "--normalization",
@@ -57,6 +58,7 @@ def stream(
     *,
     name: str,
     repo: Path | None,
+    config: Path | None,
     device: str | None,
     stems: str | None,
     raw: str | None,
@@ -82,7 +84,9 @@ def stream(
         selected = opt.split_list(stems)
         refuse_terminals()
         settings = EngineSettings(**engine, compiled=compiled)
-        model = load_model(name, repo=repo, device=device, stems=selected, on_progress=on_event)
+        model = load_model(
+            name, repo=repo, config=config, device=device, stems=selected, on_progress=on_event
+        )
         separator = Separator(model, settings, stems=selected)
         keep_freed_memory()
         print_status(f"{name} on {separator.device}, {separator.precision}")

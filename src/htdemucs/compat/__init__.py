@@ -39,6 +39,10 @@ def install(replace: bool = False) -> None:
     for name in [name for name in sys.modules if _is_demucs(name)]:
         del sys.modules[name]
     sys.meta_path[:] = [_Finder(), *(f for f in sys.meta_path if not isinstance(f, _Finder))]
+    # Under these names checkpoints store the classes, and torch's `safe_globals` looks for them.
+    for name in ("HTDemucs", "HDemucs", "Demucs"):
+        module = import_module(f"{__name__}.{_NAME}.{name.lower()}")
+        getattr(module, name).__module__ = f"{_NAME}.{name.lower()}"
 
 
 def _is_demucs(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""`python -m htdemucs.compat [--replace] program.py|-m module [arguments]`: run a program.
+"""`python -m htdemucs.compat [--replace] program.py|-m module|-c code [arguments]`: run a program.
 
 Python processes that the program starts import the same `demucs`.
 """
@@ -6,7 +6,9 @@ Python processes that the program starts import the same `demucs`.
 import os
 import runpy
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 from htdemucs.compat import install
 from htdemucs.errors import ConfigError
@@ -19,10 +21,10 @@ def main() -> None:
     arguments = sys.argv[1:]
     replace = arguments[:1] == ["--replace"]
     arguments = arguments[replace:]
-    as_module = arguments[:1] == ["-m"]
-    arguments = arguments[as_module:]
+    option = arguments[0] if arguments[:1] in (["-m"], ["-c"]) else ""
+    arguments = arguments[bool(option) :]
     if not arguments:
-        sys.exit("error: specify a program, or -m and a module")
+        sys.exit("error: specify a program, -m and a module, or -c and code")
     try:
         install(replace)
     except ConfigError as error:
@@ -31,11 +33,27 @@ def main() -> None:
     paths = [str(SUBPROCESS_PATH), *([inherited] if inherited else [])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     sys.argv = arguments
-    if as_module:
+    if option == "-c":
+        sys.argv = ["-c", *arguments[1:]]
+        main_module = ModuleType("__main__")
+        sys.modules["__main__"] = main_module
+        exec(compile(arguments[0], "<string>", "exec"), vars(main_module))
+    elif option == "-m":
+        if not _module_exists(arguments[0]):
+            sys.exit(f"error: there is no module {arguments[0]}")
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    elif not Path(arguments[0]).exists():
+        sys.exit(f"error: there is no program {arguments[0]}")
     else:
         sys.path[0] = str(Path(arguments[0]).resolve().parent)
         runpy.run_path(arguments[0], run_name="__main__")
+
+
+def _module_exists(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):  # of a parent that does not exist, or an impossible name
+        return False
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from htdemucs.compat.engine import padded_length
 from htdemucs.model import Bag, Model
 from htdemucs.model.architectures import build
-from htdemucs.model.config import Seconds
+from htdemucs.model.config import NetworkConfig, Seconds
 from htdemucs.weights.demucs_format import config_from_arguments, network_from_state
 
 
@@ -71,6 +71,18 @@ class HTDemucs(PublishedNetwork):
 
     architecture = "HTDemucs"
 
+    def valid_length(self, length: int) -> int:
+        """Return the samples of a training segment, to which shorter mixtures are padded.
+
+        Raises:
+            ValueError: the mixture is longer.
+        """
+        if length > self.padded_length:
+            raise ValueError(
+                f"{length} samples are more than the {self.padded_length} of a training segment"
+            )
+        return self.padded_length
+
 
 class HDemucs(PublishedNetwork):
     """Hybrid Demucs."""
@@ -83,12 +95,17 @@ class Demucs(PublishedNetwork):
 
     architecture = "Demucs"
 
+    def valid_length(self, length: int) -> int:
+        """Return the next length that no layer has to pad."""
+        config: NetworkConfig = self.network.config
+        return config.window_length(length, length)
+
 
 class BagOfModels(nn.Module):
     """Several networks with a weight for each network and source; for `apply_model`.
 
     Args:
-        models: the networks.
+        models: the networks, or bags of networks.
         weights: one row for each network, one column for each source; equal by default.
         segment: seconds; replaces the networks' own, except where that would be longer than a
             transformer's.
@@ -98,9 +115,14 @@ class BagOfModels(nn.Module):
         sources, samplerate, audio_channels: of the networks.
     """
 
+    sources: list[str]
+    samplerate: int
+    audio_channels: int
+    segment: Seconds
+
     def __init__(
         self,
-        models: Sequence[PublishedNetwork],
+        models: "Sequence[PublishedNetwork | BagOfModels]",
         weights: Sequence[Sequence[float]] | None = None,
         segment: Seconds | None = None,
     ) -> None:
@@ -117,7 +139,8 @@ class BagOfModels(nn.Module):
     @property
     def max_allowed_segment(self) -> float:
         """Seconds of the longest segment that every network can take."""
-        limits = [float(model.segment) for model in self.models if isinstance(model, HTDemucs)]
+        networks = [network for network, _ in weighted_networks(self)]
+        limits = [float(model.segment) for model in networks if isinstance(model, HTDemucs)]
         return min(limits, default=float("inf"))
 
     def forward(self, _: Tensor) -> Tensor:
@@ -139,13 +162,25 @@ def to_published(model: PublishedModel | Model) -> PublishedModel:
     return classes.get(type(model).__name__, HTDemucs).wrap(model)
 
 
+def weighted_networks(
+    model: PublishedModel,
+) -> list[tuple[PublishedNetwork, list[float]]]:
+    """Return a model's networks, those of bags in a bag too, each with a weight for each source."""
+    if isinstance(model, PublishedNetwork):
+        return [(model, [1.0] * len(model.sources))]
+    rows = []
+    for member, outer in zip(model.models, model.weights, strict=True):
+        inner = weighted_networks(cast(PublishedModel, member))
+        totals = [sum(column) for column in zip(*(row for _, row in inner), strict=True)]
+        for network, row in inner:
+            scaled = zip(row, outer, totals, strict=True)
+            rows.append((network, [x * weight / total for x, weight, total in scaled]))
+    return rows
+
+
 def networks_and_bag(model: PublishedModel) -> tuple[list[PublishedNetwork], Bag]:
     """Return a model's networks, and this package's bag of them."""
-    if isinstance(model, PublishedNetwork):
-        return [model], Bag([model.network])
-    members = [cast(PublishedNetwork, member) for member in model.models]
-    bag = Bag([member.network for member in members], model.weights)
-    bag.weights = torch.tensor(
-        model.weights
-    )  # a row for each, also for a network that occurs twice
-    return members, bag
+    networks, weights = zip(*weighted_networks(model), strict=True)
+    bag = Bag([network.network for network in networks], weights)
+    bag.weights = torch.tensor(weights)  # a row for each, also for a network that occurs twice
+    return list(networks), bag

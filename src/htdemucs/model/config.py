@@ -14,6 +14,17 @@ ATTENTION_HEADS = 4  # of local attention
 MAX_SECONDS = 1e9  # longer than any track
 Seconds = float | Fraction
 
+# Field -> its value while the feature is off. None and False mean the same, as in demucs.
+OFF = {
+    "multi_freqs": (),
+    "freq_emb": 0,
+    "rescale": 0,
+    "bottom_channels": 0,
+    "t_layers": 0,
+    "hybrid_old": False,
+    "normalize": False,
+}
+
 
 def exact_seconds(value: Any) -> Seconds:
     """Return a float as it is, and a whole number, a fraction or a string as an exact fraction.
@@ -54,7 +65,8 @@ class NetworkConfig:
     """Base of the configurations of all networks.
 
     A field that the released checkpoints have too has the name that it has there. Impossible values
-    raise `ConfigError`; whole numbers and fractions become floats where the field is one.
+    raise `ConfigError`; whole numbers and fractions become floats where the field is one, and None
+    and False become the value of a feature that is off.
 
     Attributes:
         sources: names of the model's outputs, in order.
@@ -85,6 +97,9 @@ class NetworkConfig:
     rescale: float = 0.1
 
     def __post_init__(self) -> None:
+        for name, value in OFF.items():
+            if getattr(self, name, value) is None or getattr(self, name, value) is False:
+                object.__setattr__(self, name, value)
         object.__setattr__(self, "sources", self._checked_sources())
         object.__setattr__(self, "segment", exact_seconds(self.segment))
         for name in ("sample_rate", "channels", "growth", "depth"):
@@ -258,7 +273,7 @@ class HTDemucsConfig(HybridConfig):
     Attributes:
         segment: seconds of one training segment, the longest that the engine uses.
         bottom_channels: width of the transformer; 0 means the width of the innermost layer.
-        t_layers: transformer layers in each branch; 0: no transformer.
+        t_layers: transformer layers in each branch; 0: no transformer, and `bottom_channels` is 0.
         t_heads: attention heads.
         t_hidden_scale: hidden width of a feed-forward block, relative to the transformer's width.
         t_dropout: dropout probability inside the transformer while training.
@@ -296,8 +311,7 @@ class HTDemucsConfig(HybridConfig):
             )
         width = self.transformer_channels
         if not self.t_layers:
-            if self.bottom_channels:
-                raise ConfigError("bottom_channels needs t_layers of at least 1")
+            object.__setattr__(self, "bottom_channels", 0)
         elif width % 4:
             raise ConfigError(f"the transformer's width must be a multiple of 4, not {width}")
         elif width % self.t_heads:

@@ -16,7 +16,7 @@ from torch import Tensor
 from htdemucs.errors import CheckpointError, ConfigError
 from htdemucs.model import HTDemucsConfig, Network, NetworkConfig
 from htdemucs.model.architectures import CONFIGS, network_class
-from htdemucs.model.config import HybridConfig
+from htdemucs.model.config import OFF, HybridConfig
 
 MAX_DEPTH = 10
 MAX_NUMBER = 1 << 20  # no setting of a genuine network is larger; sample rates come closest
@@ -37,7 +37,8 @@ def checked_config(architecture: object, fields: Mapping[str, Any]) -> NetworkCo
     known = CONFIGS[architecture].__dataclass_fields__
     for name, value in fields.items():
         default = known[name].default if name in known else None
-        if not _has_type_of(default, value):
+        off = name in OFF and name in known and (value is None or value is False)
+        if not off and not _has_type_of(default, value):
             raise CheckpointError(f"its {short_repr(name)} cannot be {short_repr(value)}")
     if fields.get("depth", 0) > MAX_DEPTH:  # the sizes would be too large even to compute
         raise CheckpointError(f"its depth is {fields['depth']}; {MAX_DEPTH} is the most")

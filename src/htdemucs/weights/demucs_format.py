@@ -1,29 +1,43 @@
-"""The published package's checkpoints: `.th` (a pickle) and `.safetensors`.
+"""The published package's checkpoints: `.th` (a pickle) and `.safetensors`, and its bags (`.yaml`).
 
 A file holds the arguments of the published constructor and the parameters under the published
 names. This module translates both: keywords to our configurations, and names by rules. Nothing in
 a file is ever executed; for pickles, `safe_pickle` sees to that.
 """
 
+import hashlib
+import io
 import json
+import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+import yaml
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from htdemucs.errors import CheckpointError
 from htdemucs.fsutil import atomic_write
-from htdemucs.model import DemucsConfig, HDemucsConfig, HTDemucsConfig, Network, NetworkConfig
-from htdemucs.model.architectures import CONFIGS, architecture
-from htdemucs.model.config import ContextConfig
+from htdemucs.model import (
+    Bag,
+    DemucsConfig,
+    HDemucsConfig,
+    HTDemucsConfig,
+    Model,
+    Network,
+    NetworkConfig,
+)
+from htdemucs.model.architectures import CONFIGS, architecture, matches_config
+from htdemucs.model.bag import networks
+from htdemucs.model.config import OFF, ContextConfig, Seconds
 from htdemucs.weights import safe_pickle
 from htdemucs.weights.build import (
     build_network,
@@ -76,11 +90,118 @@ def network_from_state(config: NetworkConfig, state: Mapping[str, Any]) -> Netwo
 
 
 def write(network: Network, path: Path) -> None:
-    """Write a network in the published `.safetensors` layout, in float16 as released.
+    """Write a network as the published package does, in float16 as released.
+
+    Args:
+        network: the network.
+        path: of a `.th` file, which is a pickle, or a `.safetensors` file.
 
     Raises:
-        CheckpointError: the file cannot be written, or float16 cannot hold the parameters.
+        CheckpointError: the file cannot be written, float16 cannot hold the parameters, or the
+            published class has no such network.
     """
+    encode = _th_bytes if path.suffix.lower() == ".th" else _safetensors_bytes
+    _write_bytes(encode(network), path)
+
+
+def write_bag(model: Model, path: Path) -> None:
+    """Write a bag's `.yaml`, and its networks next to it as `SIGNATURE-CHECKSUM.th`.
+
+    The published package reads them as the model `path.stem` in the repository `path.parent`. The
+    signatures are made from the files' contents. A single network becomes a bag of one.
+
+    Raises:
+        CheckpointError: as `write`; or the bag lacks sources of its networks.
+    """
+    members = networks(model)
+    fields: dict[str, Any] = {"models": []}
+    if isinstance(model, Bag):
+        if model.sources != members[0].sources:
+            raise CheckpointError("a bag limited to some stems cannot be saved; save the whole bag")
+        fields["weights"] = model.weights.tolist()
+        if any(member.segment != model.segment for member in members):
+            fields["segment"] = _yaml_seconds(model.segment)
+    for member in members:
+        content = _th_bytes(member)
+        digest = hashlib.sha256(content).hexdigest()
+        signature, checksum = digest[8:16], digest[:8]  # the published checksum is the beginning
+        _write_bytes(content, path.parent / f"{signature}-{checksum}.th")
+        fields["models"].append(signature)
+    text = yaml.safe_dump(fields, sort_keys=False, default_flow_style=None)
+    _write_bytes(text.encode(), path)
+
+
+def _write_bytes(content: bytes, path: Path) -> None:
+    try:
+        with atomic_write(path) as partial:
+            partial.write_bytes(content)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _yaml_seconds(seconds: Seconds) -> float:
+    return int(seconds) if seconds == int(seconds) else float(seconds)
+
+
+def _th_bytes(network: Network) -> bytes:
+    state, buffer = _published_state(network), io.BytesIO()
+    package = {
+        "klass": _PublishedClass(_published_class(network)),
+        "args": (),
+        "kwargs": keywords_from_config(network.config),
+        "state": state,
+    }
+    # torch pickles with the class Pickler of any module that it is given.
+    module = SimpleNamespace(__name__="pickle", Pickler=_Pickler)
+    torch.save(package, buffer, pickle_module=module)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class _PublishedClass:
+    """Stands for a class that a pickle names, and that this process cannot import."""
+
+    name: str
+
+
+class _Pickler(pickle._Pickler):  # the one in C imports each class that it writes
+    """Writes the name of a published class without importing the published package."""
+
+    def save(self, obj: Any, save_persistent_id: bool = True) -> None:
+        """Write one object."""
+        if isinstance(obj, _PublishedClass):
+            module, _, name = obj.name.rpartition(".")
+            self.write(pickle.GLOBAL + f"{module}\n{name}\n".encode("ascii"))  # type: ignore[attr-defined]
+        else:
+            super().save(obj, save_persistent_id)  # type: ignore[misc]
+
+
+def _safetensors_bytes(network: Network) -> bytes:
+    def encode_fraction(value: object) -> dict[str, Any]:
+        if not isinstance(value, Fraction):
+            raise TypeError(f"cannot write {value!r} as JSON")
+        numerator, denominator = value.as_integer_ratio()
+        return {"_type": "fraction", "numerator": numerator, "denominator": denominator}
+
+    metadata = {
+        "klass": _published_class(network),
+        "args": "[]",
+        "kwargs": json.dumps(keywords_from_config(network.config), default=encode_fraction),
+    }
+    return save(_published_state(network), metadata)
+
+
+def _published_class(network: Network) -> str:
+    return next(k for k, ours in ARCHITECTURES.items() if ours == architecture(network.config))
+
+
+def _published_state(network: Network) -> dict[str, Tensor]:
+    """Return a network's parameters by their published names, in float16."""
+    if not matches_config(network):
+        raise CheckpointError(
+            "the network was changed (a layer, a hook or a method), and its published class cannot "
+            "express that; undo the change first"
+        )
     state, published_name = {}, key_mapping(network.config)
     for ours, value in network.state_dict().items():
         name = published_name(ours)
@@ -88,25 +209,7 @@ def write(network: Network, path: Path) -> None:
         if not half.isfinite().all():
             raise CheckpointError(f"{ours} is too large for float16; convert to a folder instead")
         state[name] = _as_convolution(name, half).contiguous()
-
-    def encode_fraction(value: object) -> dict[str, Any]:
-        if not isinstance(value, Fraction):
-            raise TypeError(f"cannot write {value!r} as JSON")
-        numerator, denominator = value.as_integer_ratio()
-        return {"_type": "fraction", "numerator": numerator, "denominator": denominator}
-
-    classes = {ours: published for published, ours in ARCHITECTURES.items()}
-    metadata = {
-        "klass": classes[architecture(network.config)],
-        "args": "[]",
-        "kwargs": json.dumps(keywords_from_config(network.config), default=encode_fraction),
-    }
-    try:
-        with atomic_write(path) as partial:
-            save_file(state, partial, metadata=metadata)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"cannot write {path}: {reason}") from error
+    return state
 
 
 def _read_safetensors(path: Path) -> Contents:
@@ -200,8 +303,6 @@ class Keywords:
     harmless: Mapping[str, Callable[[Any, Mapping[str, Any]], bool]]
 
 
-# Our values for features that are off. The published package takes any false value, such as None.
-_OFF = {"multi_freqs": (), "freq_emb": 0, "rescale": 0, "bottom_channels": 0, "t_layers": 0}
 _OUR_NAMES = {"nfft": "n_fft", "samplerate": "sample_rate"}
 _SCALARS = (type(None), bool, int, float, str, Fraction)
 SAME = object()  # stands for the default of the field in our configuration
@@ -306,9 +407,10 @@ KEYWORDS = {
             "t_global_window",
             "t_sparsity",
             "t_auto_sparsity",
+            "use_train_segment",  # the engine pads segments, or gives them more context
         ),
         harmless={
-            "channels_time": lambda value, values: value in (None, values["channels"]),
+            "channels_time": lambda value, values: not value or value == values["channels"],
             "multi_freqs": lambda value, _: not value,
             "norm_starts": lambda value, values: bool(value >= values["depth"]),
         },
@@ -354,7 +456,7 @@ KEYWORDS = {
         },
         inert=("emb_smooth", "wiener_residual"),  # the latter adds up to nothing
         harmless={
-            "channels_time": lambda value, values: value in (None, values["channels"]),
+            "channels_time": lambda value, values: not value or value == values["channels"],
             "wiener_iters": lambda value, values: value == 0 or bool(values["cac"]),
             "end_iters": lambda value, values: value == 0 or bool(values["cac"]),
         },
@@ -417,11 +519,9 @@ def config_from_arguments(
                 f"no released {architecture} has and this package cannot run"
             )
     fields = {field: _whole(values[name]) for name, field in keywords.fields.items()}
-    for name, off in _OFF.items():
+    for name, off in OFF.items():  # the published package takes any false value, such as None
         if name in fields:
             fields[name] = fields[name] or off
-    if fields.get("t_layers") == 0:
-        fields["bottom_channels"] = 0
     return checked_config(architecture, fields)
 
 
@@ -445,7 +545,8 @@ def _is_supported(keywords: Keywords, name: str, values: Mapping[str, Any]) -> b
             return keywords.harmless[name](value, values)
         except TypeError:
             return False
-    return bool(value == keywords.defaults[name])
+    default = keywords.defaults[name]
+    return bool(value == default) or not (value or default)
 
 
 def _simple(value: Any) -> Any:

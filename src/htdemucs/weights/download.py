@@ -55,6 +55,7 @@ class HubOptions:
     token: str | bool | None = None
     force_download: bool = False
     local_files_only: bool = False
+    subfolder: str = ""  # of the repository; `registry` puts it before the names of files
 
     @property
     def online(self) -> bool:
@@ -282,7 +283,8 @@ def _call_hub_client(repository: str, filename: str, options: HubOptions) -> Pat
         setting = "HF_HUB_OFFLINE" if offline() else "local_files_only"
         raise FileMissingError(f"{subject} is not in the hub's cache, and {setting} is set")
     with hub_errors(subject, DownloadError):
-        return Path(hf_hub_download(repository, filename, **vars(options), tqdm_class=bar))
+        settings = vars(options) | {"subfolder": None}  # which is part of the filename
+        return Path(hf_hub_download(repository, filename, **settings, tqdm_class=bar))
 
 
 @contextmanager

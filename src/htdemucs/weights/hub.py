@@ -7,13 +7,17 @@ what the maker states, and nothing else. Downloads are in `download`.
 import json
 import logging
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 import yaml
 
-from htdemucs.errors import CheckpointError, DownloadError, UploadError
+from htdemucs.devices import choose_device
+from htdemucs.errors import CheckpointError, ConfigError, DownloadError, UploadError
 from htdemucs.fsutil import atomic_write
 from htdemucs.model import Bag, Model
 from htdemucs.model.bag import networks
@@ -32,6 +36,7 @@ from htdemucs.weights.native_format import CARD_FILE, save_model, stated_license
 
 LOG = logging.getLogger(__name__)
 _REPOSITORY = re.compile(r"\w[\w.-]{,95}/\w[\w.-]{,95}")
+_SUBFOLDER_PART = re.compile(r"\w[\w.-]*")
 _LICENSE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]*")  # the form of the hub's names of licences
 
 _CARD = """\
@@ -79,11 +84,122 @@ This card was written by htdemucs {version}.
 """
 
 
-def from_pretrained(name: str, options: HubOptions) -> Model:
-    """Return the model of a name, repository or folder, on the CPU."""
-    if _REPOSITORY.fullmatch(name) and not Path(name).exists():
+# Keywords of transformers and of the hub's client -> the values that change nothing here (None: any
+# value), and what to do instead of any other.
+_ANY = None
+_NEUTRAL: dict[str, dict[str, tuple[tuple[Any, ...] | None, str]]] = {
+    "from_pretrained": {
+        "low_cpu_mem_usage": (_ANY, ""),
+        "resume_download": (_ANY, ""),
+        "strict": (_ANY, ""),  # a file must always match its network
+        "trust_remote_code": (_ANY, ""),  # no code is executed
+        "weights_only": (_ANY, ""),
+        "use_safetensors": ((None, True), "models on the hub are safetensors files"),
+        "ignore_mismatched_sizes": ((None, False), "a file must match its network"),
+        "output_loading_info": ((None, False), "a file must match its network"),
+        "attn_implementation": ((None, "eager", "sdpa"), "the Separator chooses the kernels"),
+        "quantization_config": ((None,), "choose the precision of the Separator"),
+        "proxies": ((None,), "set the environment variable HTTPS_PROXY"),
+        "use_auth_token": ((None,), "use token"),
+        "variant": ((None,), "a repository has one; use revision"),
+    },
+    "save_pretrained": {
+        "max_shard_size": (_ANY, ""),  # there is one file
+        "save_peft_format": (_ANY, ""),
+        "token": (_ANY, ""),
+        "safe_serialization": ((None, True), "weights are saved as safetensors"),
+        "push_to_hub": ((None, False), "call push_to_hub"),
+        "repo_id": ((None,), "call push_to_hub"),
+        "state_dict": ((None,), "load it into the model first"),
+        "config": ((None,), "the model has its own"),
+        "model_card_kwargs": ((None,), "state license, training_data and scores"),
+        "variant": ((None,), "save it in another folder"),
+    },
+    "push_to_hub": {
+        "max_shard_size": (_ANY, ""),
+        "use_temp_dir": (_ANY, ""),
+        "safe_serialization": ((None, True), "weights are saved as safetensors"),
+        "branch": ((None,), "use revision"),
+        "config": ((None,), "the model has its own"),
+        "model_card_kwargs": ((None,), "state license, training_data and scores"),
+        "tags": ((None,), "edit the card"),
+        "variant": ((None,), "use revision"),
+        "allow_patterns": ((None,), "exactly the model's files are uploaded"),
+        "ignore_patterns": ((None,), "exactly the model's files are uploaded"),
+        "delete_patterns": ((None,), "delete files on the hub's page"),
+    },
+}
+
+
+def check_keywords(method: str, keywords: Mapping[str, Any]) -> None:
+    """Check that keywords of other libraries ask for nothing that a method cannot do.
+
+    Raises:
+        ConfigError: one does; the message says what to do instead.
+        TypeError: no library has such a keyword.
+    """
+    for name, value in keywords.items():
+        if name not in _NEUTRAL[method]:
+            raise TypeError(f"{method}() got an unexpected keyword argument {name!r}")
+        values, instead = _NEUTRAL[method][name]
+        if values is not None and not any(value is one or value == one for one in values):
+            raise ConfigError(f"{method} cannot do {name}={short_repr(value)}: {instead}")
+
+
+def from_pretrained(
+    name: str,
+    options: HubOptions,
+    *,
+    config: Path | None,
+    device_map: Any,
+    dtype: Any,
+    others: dict[str, Any],
+) -> Model:
+    """Return the model of a name, repository or folder, on its device.
+
+    Args:
+        name: the model.
+        options: how to use the hub.
+        config: as for `load_model`.
+        device_map: the device; None is the CPU.
+        dtype: only float32.
+        others: the other keywords, among which `map_location` and `torch_dtype` have a meaning.
+    """
+    others = dict(others)
+    places = [device_map, others.pop("map_location", None)]
+    types = [dtype, others.pop("torch_dtype", None)]
+    check_keywords("from_pretrained", others)
+    device = _device(next((place for place in places if place is not None), "cpu"))
+    for one in types:
+        if one not in (None, "auto", "float32", torch.float32):
+            raise ConfigError(
+                f"the parameters are loaded in float32, not {one}; choose the precision of the "
+                'computation instead: Separator(model, precision="bf16")'
+            )
+    local = Path(name)
+    if options.subfolder:
+        if not all(map(_SUBFOLDER_PART.fullmatch, options.subfolder.split("/"))):
+            raise ConfigError(f"subfolder must be a path, not {short_repr(options.subfolder)}")
+        if local.exists():
+            name, options = str(local / options.subfolder), replace(options, subfolder="")
+        elif not name.startswith("hf://") and not _REPOSITORY.fullmatch(name):
+            raise ConfigError(f"{name} has no subfolders; leave out subfolder")
+    if _REPOSITORY.fullmatch(name) and not Path(name).exists() and not local.exists():
         name = f"hf://{name}"
-    return read_model(name, options)
+    return read_model(name, options, config=config).to(device)
+
+
+def _device(place: Any) -> torch.device:
+    """Return the device that a `device_map` or `map_location` means."""
+    if isinstance(place, dict) and list(place) == [""]:
+        place = place[""]
+    if isinstance(place, int) and not isinstance(place, bool):
+        place = f"cuda:{place}"
+    if place == "auto":
+        return choose_device(None)
+    if isinstance(place, str | torch.device):
+        return choose_device(place)
+    raise ConfigError(f"a model is on one device, such as cuda or cpu, not on {short_repr(place)}")
 
 
 def save_pretrained(model: Model, folder: Path, fields: CardFields) -> None:
@@ -160,8 +276,6 @@ def card_text(model: Model, location: str, fields: CardFields, *, on_hub: bool) 
     Raises:
         CheckpointError: a field has an impossible value, or the scores cannot be read.
     """
-    if unknown := sorted(set(fields) - CardFields.__optional_keys__):
-        raise TypeError(f"a card has no field {unknown[0]}")
     licence: Any = fields.get("license")
     if licence is not None:
         if not isinstance(licence, str) or not licence.strip() or not licence.isprintable():

@@ -13,7 +13,7 @@ from htdemucs.events import EventCallback, Loaded, Loading, ignore_events
 from htdemucs.model import Bag, Model, Network, NetworkConfig
 from htdemucs.model.architectures import matches_config
 from htdemucs.model.bag import needed_members, networks
-from htdemucs.weights import demucs_format, native_format
+from htdemucs.weights import demucs_format, native_format, state_dict
 from htdemucs.weights.download import HubOptions, report_downloads_to
 from htdemucs.weights.registry import DEFAULT_MODEL, find_files, official_config, official_models
 
@@ -27,6 +27,7 @@ def load_model(
     device: str | torch.device | None = None,
     cache_dir: str | Path | None = None,
     stems: Sequence[str] | None = None,
+    config: str | Path | None = None,
     on_progress: EventCallback | None = None,
 ) -> Model:
     """Return a model in evaluation mode. Its `origin` names the files it was read from.
@@ -36,7 +37,8 @@ def load_model(
     Args:
         name_or_path: `htdemucs`, `htdemucs_ft`, `htdemucs_6s`; `mini`, which comes with this
             package; an official signature such as `955717e8`; `hf://namespace/name`; or a path to
-            an official `.th` or `.safetensors`, a bag's `.yaml`, or a folder written by
+            an official `.th` or `.safetensors`, a `.ckpt` of Music-Source-Separation-Training, a
+            `.pt` of torchaudio's `hdemucs_high`, a bag's `.yaml`, or a folder written by
             `save_model`.
         repo: look for the name only in this folder, among its `.th`, `.safetensors` and `.yaml`
             files.
@@ -44,6 +46,8 @@ def load_model(
         cache_dir: the folder for downloads; by default the usual caches.
         stems: limit a bag to these stems; networks that they do not need are neither downloaded
             nor read.
+        config: the yaml file of Music-Source-Separation-Training that describes the network in a
+            `.ckpt`; by default the one of the same name next to it.
         on_progress: called with the events (`htdemucs.events`) Loading, Downloading and Loaded;
             without it downloads show the hub's own progress bars.
 
@@ -58,7 +62,13 @@ def load_model(
     on_event = on_progress or ignore_events
     on_event(Loading(name))
     with report_downloads_to(on_progress):
-        model = read_model(name, options, repo=Path(repo) if repo else None, stems=stems)
+        model = read_model(
+            name,
+            options,
+            repo=Path(repo) if repo else None,
+            stems=stems,
+            config=Path(config) if config else None,
+        )
     model = model.to(device)
     on_event(Loaded(name, str(device)))
     return model
@@ -70,6 +80,7 @@ def read_model(
     *,
     repo: Path | None = None,
     stems: Sequence[str] | None = None,
+    config: Path | None = None,
 ) -> Model:
     """Return a model on the CPU; the arguments and errors are those of `load_model`."""
     # From the name to files on this machine; missing ones are downloaded.
@@ -78,7 +89,9 @@ def read_model(
     # From a file to a network: its configuration and tensors are read and checked, the network is
     # built without initial values, and the tensors are copied into it.
     paths, weights = list(files.members), files.weights
-    first = read_checkpoint(paths[0], name)
+    if config is not None and (len(paths) > 1 or paths[0].is_dir()):
+        raise CheckpointError(f"{name} describes its networks itself; leave out the config")
+    first = read_checkpoint(paths[0], name, config)
     if isinstance(first, Bag):
         return first.select_sources(stems) if stems and set(stems) <= set(first.sources) else first
     if len(paths) == 1 and weights is None and files.segment is None:
@@ -101,19 +114,24 @@ def read_model(
     return bag.eval()
 
 
-def read_checkpoint(path: Path, name: str) -> Model:
-    """Read the network in an official file, or the network or bag in a folder in our format.
+def read_checkpoint(path: Path, name: str, config: Path | None = None) -> Model:
+    """Read the network in a file, or the network or bag in a folder in our format.
 
     Args:
         path: the file or folder.
         name: the model's name, for its `origin`.
+        config: the yaml file that describes the network in a file of parameters.
 
     Raises:
         CheckpointError: the file or folder is damaged or unsafe, or is not a model.
     """
-    if not path.is_dir():
-        model: Model = demucs_format.read(path)
-        files: tuple[Path, ...] = (path,)
+    if not path.is_dir() and (config or path.suffix in state_dict.SUFFIXES):
+        config = config or state_dict.config_of(path)
+        model: Model = state_dict.read(path, config)
+        files: tuple[Path, ...] = (path, config) if config else (path,)
+    elif not path.is_dir():
+        model = demucs_format.read(path)
+        files = (path,)
     elif native_format.is_model_folder(path):
         model = native_format.read(path)
         files = (path / native_format.CONFIG_FILE, path / native_format.WEIGHTS_FILE)
@@ -151,9 +169,13 @@ def reload_networks(members: Sequence[Network]) -> list[Network]:
     for origin in (member.origin for member in members):
         assert origin is not None
         if origin.files not in read:
-            path = origin.files[0]
-            path = path.parent if path.name == native_format.CONFIG_FILE else path
-            read[origin.files] = networks(read_checkpoint(path, origin.name))
+            path, *others = origin.files
+            config = None
+            if path.name == native_format.CONFIG_FILE:
+                path = path.parent
+            elif others:
+                [config] = others
+            read[origin.files] = networks(read_checkpoint(path, origin.name, config))
         candidates = read[origin.files]
         if origin.member >= len(candidates) or candidates[origin.member].origin != origin:
             raise CheckpointError(

@@ -57,6 +57,9 @@ def save_model(model: Model, folder: str | Path) -> None:
     folder = Path(folder)
     members = networks(model)
     config: dict[str, Any] = {"format": "htdemucs", "version": FORMAT_VERSION}
+    # As in other repositories of the hub; this package does not read these two.
+    name = type(model).__name__ if isinstance(model, Bag) else architecture(model.config)
+    config |= {"architectures": [name], "model_type": name.lower()}
     if isinstance(model, Bag):
         if model.sources != members[0].sources:
             raise CheckpointError("a bag limited to some stems cannot be saved; save the whole bag")

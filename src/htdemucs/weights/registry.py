@@ -17,8 +17,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from htdemucs.errors import (
     CheckpointError,
     DownloadError,
@@ -30,7 +28,7 @@ from htdemucs.model import NetworkConfig
 from htdemucs.model.architectures import CONFIGS, network_class
 from htdemucs.model.bag import needed_members
 from htdemucs.model.config import Seconds, exact_seconds
-from htdemucs.weights import native_format
+from htdemucs.weights import native_format, state_dict
 from htdemucs.weights.build import is_weight_table, short_repr
 from htdemucs.weights.download import (
     HubOptions,
@@ -49,7 +47,7 @@ DEFAULT_MODEL = "htdemucs"
 BUNDLED_MODEL = "mini"  # a folder in our own format, next to this file
 _SAFE_NAME = re.compile(r"[\w][\w.-]*")
 _BAG_SUFFIXES = (".yaml", ".yml")
-_NETWORK_SUFFIXES = (".safetensors", ".th")
+_NETWORK_SUFFIXES = (".safetensors", ".th", *state_dict.SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -200,7 +198,7 @@ def find_files(
 
     Args:
         name: an official name or signature, `mini`, `hf://[namespace/]name`, or a path to a `.th`,
-            a `.safetensors`, a bag's `.yaml`, or a folder in our own format.
+            a `.safetensors`, a `.ckpt`, a `.pt`, a bag's `.yaml`, or a folder in our own format.
         repo: look for the name only in this folder.
         options: how to use the hub; its `cache_dir` is for legacy files too.
         stems: limit an official bag to the members that these stems need.
@@ -267,8 +265,8 @@ def _at_path(path: Path) -> ModelFiles:
     if path.suffix in _BAG_SUFFIXES:
         return _of_bag(path)
     raise ModelNotFoundError(
-        f"{path} is not a model: it must be a .th, .safetensors or .yaml file, or a folder with "
-        "config.json and model.safetensors"
+        f"{path} is not a model: it must be a .th, .safetensors, .ckpt, .pt or .yaml file, or a "
+        "folder with config.json and model.safetensors"
     )
 
 
@@ -322,10 +320,13 @@ def _of_bag(path: Path) -> ModelFiles:
 
 def _read_bag(path: Path) -> tuple[list[str], list[list[float]] | None, Seconds | None]:
     """Return the signatures, the weights and the segment in a bag's yaml file."""
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not a readable yaml file") from error
+    fields = state_dict.read_yaml(path)
+    if state_dict.is_config(fields):
+        state_dict.read_config(path)  # says so if the network is one that cannot be run
+        raise CheckpointError(
+            f"{path} only describes a network; name the checkpoint that it belongs to instead, and "
+            "this file with --config (config= in Python)"
+        )
     if not isinstance(fields, dict) or set(fields) - {"models", "weights", "segment"}:
         raise CheckpointError(f"{path} must have models, and may have weights and segment")
     signatures, weights, segment = (fields.get(k) for k in ("models", "weights", "segment"))
@@ -354,18 +355,20 @@ def _in_hub_repository(name: str, options: HubOptions) -> ModelFiles:
     published = _published_name(name)
     repository = f"{namespace}/{repository_name(published)}"
     ours = f"{namespace}/{name}"
+    folder = f"{options.subfolder}/" if options.subfolder else ""
     try:
         try:
-            bag = download_from_hub(repository, f"{published}.yaml", options)
+            bag = download_from_hub(repository, f"{folder}{published}.yaml", options)
         except FileMissingError as error:
             try:
-                config = download_from_hub(ours, native_format.CONFIG_FILE, options)
+                config = download_from_hub(ours, folder + native_format.CONFIG_FILE, options)
             except FileMissingError as second:
                 raise FileMissingError(f"{second}; {error}") from None
-            download_from_hub(ours, native_format.WEIGHTS_FILE, options)
+            download_from_hub(ours, folder + native_format.WEIGHTS_FILE, options)
             return ModelFiles((config.parent,))
         signatures, weights, segment = _read_bag(bag)
-        files = [download_from_hub(repository, f"{s}.safetensors", options) for s in signatures]
+        names = [f"{folder}{signature}.safetensors" for signature in signatures]
+        files = [download_from_hub(repository, name, options) for name in names]
         return ModelFiles(tuple(files), weights, segment)
     except DownloadError as error:
         if isinstance(error, FileMissingError) and options.online:

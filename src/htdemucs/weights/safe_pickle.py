@@ -1,4 +1,4 @@
-"""Read official `.th` files, which are pickles, and execute nothing in them.
+"""Read checkpoints that are pickles, such as official `.th` files, and execute nothing in them.
 
 A pickle is a program that may name functions and classes. torch's restricted loader
 (`weights_only`) runs only a few instructions, which build plain containers and tensors. Two things
@@ -12,14 +12,17 @@ import pickletools
 import threading
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import torch
 
 from htdemucs.errors import CheckpointError
 from htdemucs.weights.build import exact_fraction, plain_tensor, short_repr
 from htdemucs.weights.diffq import DIFFERENTIABLE, UNIFORM, Quantised
+
+T = TypeVar("T")
 
 # Published class -> our architecture.
 ARCHITECTURES = {
@@ -93,6 +96,22 @@ def read(path: Path) -> Contents:
     Raises:
         CheckpointError: the file is damaged, unsafe, or not an official checkpoint.
     """
+    return _guarded(path, _contents)
+
+
+def read_state(path: Path) -> tuple[dict[str, Any], bool]:
+    """Return the state dict in a file of any program, and whether the file is an official one.
+
+    A value that is not a plain tensor is None.
+
+    Raises:
+        CheckpointError: the file is damaged or unsafe, or has no state dict.
+    """
+    return _guarded(path, _state_dict)
+
+
+def _guarded(path: Path, function: Callable[[Any], T]) -> T:
+    """Load a file, and return what a function makes of its contents; all errors are one line."""
     try:
         _vet(path)
         stand_ins = [(stand_in, name) for name, stand_in in _STAND_INS.items()]
@@ -100,7 +119,7 @@ def read(path: Path) -> Contents:
             warnings.simplefilter("ignore")
             with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
                 package = torch.load(path, map_location="cpu", weights_only=True)
-        return _contents(package)
+        return function(package)
     except CheckpointError:
         raise
     except pickle.UnpicklingError as error:
@@ -177,7 +196,10 @@ def _vet_pickle(file: IO[bytes]) -> None:
 def _contents(package: Any) -> Contents:
     """Return plain containers and tensors; no object of the file's own is used after this."""
     if not isinstance(package, dict) or not {"klass", "kwargs", "state"} <= set(package):
-        raise CheckpointError("not an official checkpoint: it lacks klass, kwargs or state")
+        raise CheckpointError(
+            "not an official checkpoint: it lacks klass, kwargs or state; if a yaml file belongs "
+            "to it, name that with --config (config= in Python)"
+        )
     if not isinstance(package["klass"], type) or package["klass"] not in _NETWORKS:
         raise CheckpointError(unknown_class("of no known class"))
     args = dict.get(package, "args", ())  # an ordered dictionary could bring its own .get
@@ -199,6 +221,17 @@ def _contents(package: Any) -> Contents:
         {name: _decoded(kwargs[name]) for name in kwargs},
         parameters,
     )
+
+
+def _state_dict(package: Any) -> tuple[dict[str, Any], bool]:
+    state = package
+    for wrapper in ("state", "state_dict", "model_state_dict"):
+        inner = dict.get(package, wrapper) if isinstance(package, dict) else None
+        state = inner if isinstance(inner, dict) else state
+    if not isinstance(state, dict) or not state or {*map(type, state)} - {str}:
+        raise CheckpointError("it has no state dict: parameters by their names")
+    official = isinstance(package, dict) and {"klass", "kwargs", "state"} <= set(package)
+    return {name: plain_tensor(dict.get(state, name)) for name in state}, official
 
 
 def _decoded(value: Any) -> Any:

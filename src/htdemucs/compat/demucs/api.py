@@ -9,13 +9,28 @@ from torch import Tensor
 from htdemucs.compat.demucs.apply import Callback, apply_model
 from htdemucs.compat.demucs.audio import AudioFile, convert_audio, save_audio
 from htdemucs.compat.demucs.pretrained import get_model
-from htdemucs.compat.demucs.repo import BagOnlyRepo, LoadModelError, LocalRepo
+from htdemucs.compat.demucs.repo import BagOnlyRepo, LoadModelError, LocalRepo, ModelOnlyRepo
+from htdemucs.compat.demucs.utils import fatal
 from htdemucs.compat.networks import PublishedModel
 from htdemucs.errors import AudioError, HTDemucsError
 from htdemucs.separation import measure
 from htdemucs.weights.registry import official_models
 
-__all__ = ["LoadAudioError", "LoadModelError", "Separator", "list_models", "save_audio"]
+__all__ = [
+    "AudioFile",
+    "BagOnlyRepo",
+    "LoadAudioError",
+    "LoadModelError",
+    "LocalRepo",
+    "ModelOnlyRepo",
+    "Separator",
+    "apply_model",
+    "convert_audio",
+    "fatal",
+    "get_model",
+    "list_models",
+    "save_audio",
+]
 
 
 class LoadAudioError(HTDemucsError):
@@ -151,3 +166,9 @@ def list_models(repo: str | Path | None = None) -> dict[str, dict[str, str | Pat
         "single": {member: f"hf://{m.repository}" for m in models for member in m.members},
         "bag": {model.name: f"hf://{model.repository}" for model in models},
     }
+
+
+if __name__ == "__main__":  # the published module separates files, too
+    from htdemucs.compat.demucs.separate import main
+
+    main()

@@ -8,30 +8,94 @@ from typing import Any
 import torch
 import tqdm
 from torch import Tensor
+from torch.nn import functional as F
 
+from htdemucs.compat.demucs.utils import DummyPoolExecutor, center_trim
 from htdemucs.compat.engine import Engine
 from htdemucs.compat.networks import (
     BagOfModels,
+    Demucs,
+    HDemucs,
+    HTDemucs,
     PublishedModel,
     PublishedNetwork,
     networks_and_bag,
     to_published,
 )
 from htdemucs.errors import SeparationError
-from htdemucs.model import Model
+from htdemucs.model import Model as OwnModel
 from htdemucs.model.config import Seconds
 from htdemucs.separation import Normalization
 from htdemucs.separation.chunking import Segment
 from htdemucs.separation.separator import MAX_SHIFT
 
-__all__ = ["BagOfModels", "apply_model"]
+__all__ = [
+    "BagOfModels",
+    "Demucs",
+    "DummyPoolExecutor",
+    "HDemucs",
+    "HTDemucs",
+    "Model",
+    "TensorChunk",
+    "apply_model",
+    "center_trim",
+    "tensor_chunk",
+]
 
+Model = Demucs | HDemucs | HTDemucs
 Callback = Callable[[dict[str, Any]], Any]
 
 
+class TensorChunk:
+    """A part of a tensor along its last dimension, which remembers what is around it.
+
+    Args:
+        tensor: a tensor (..., L), or a part of one.
+        offset: where the part begins, in samples.
+        length: of the part; by default, and at most, until the end.
+
+    Attributes:
+        tensor, offset, length: the whole tensor, and the part of it.
+        device: of the tensor.
+    """
+
+    def __init__(
+        self, tensor: "Tensor | TensorChunk", offset: int = 0, length: int | None = None
+    ) -> None:
+        available = tensor.shape[-1] - offset
+        if not offset >= 0 or available <= 0:
+            raise ValueError(f"no part of {tensor.shape[-1]} samples begins at {offset}")
+        inside = isinstance(tensor, TensorChunk)
+        self.tensor: Tensor = tensor.tensor if inside else tensor  # type: ignore
+        self.offset: int = offset + (tensor.offset if inside else 0)  # type: ignore
+        self.length: int = available if length is None else min(length, available)
+        self.device: torch.device = tensor.device
+
+    @property
+    def shape(self) -> list[int]:
+        """Sizes of the part."""
+        return [*self.tensor.shape[:-1], self.length]
+
+    def padded(self, target_length: int) -> Tensor:
+        """(..., target_length): the part in the middle of what is around it, and then zeros"""
+        if target_length < self.length:
+            raise ValueError(f"{self.length} samples cannot be padded to {target_length}")
+        start = self.offset - (target_length - self.length) // 2
+        end, total = start + target_length, self.tensor.shape[-1]
+        inside = self.tensor[..., max(0, start) : min(end, total)]
+        return F.pad(inside, (max(0, -start), max(0, end - total)))
+
+
+def tensor_chunk(tensor_or_chunk: Tensor | TensorChunk) -> TensorChunk:
+    """Return a part as it is, and a tensor as a part that is all of it."""
+    if isinstance(tensor_or_chunk, TensorChunk):
+        return tensor_or_chunk
+    return TensorChunk(tensor_or_chunk)
+
+
 def apply_model(
-    model: PublishedModel | Model,
-    mix: Tensor,
+    model: PublishedModel | OwnModel,
+    mix: Tensor | TensorChunk,
     shifts: int = 1,
     split: bool = True,
     overlap: float = 0.25,
@@ -51,7 +115,8 @@ def apply_model(
 
     Args:
         model: a model from `get_model`, or a model of this package.
-        mix: normalised as the model expects; nothing is normalised here.
+        mix: normalised as the model expects; nothing is normalised here. What is around a
+            `TensorChunk` is not used.
         shifts: average this many runs, each with a random lead-in of up to half a second.
         split: False refuses mixtures that are longer than a transformer's segment.
         overlap: shared fraction of neighbouring segments.
@@ -71,6 +136,8 @@ def apply_model(
         SeparationError: the mixture or an option is impossible.
     """
     model = to_published(model)
+    if isinstance(mix, TensorChunk):
+        mix = mix.padded(mix.length)
     _, channels, length = mix.shape
     if channels != model.audio_channels or not length:
         raise SeparationError(f"a mixture must be (B, {model.audio_channels}, L)")

@@ -3,20 +3,41 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from htdemucs.compat.demucs.repo import ModelLoadingError, load
+from htdemucs.compat.demucs.repo import (
+    AnyModelRepo,
+    BagOnlyRepo,
+    LocalRepo,
+    ModelLoadingError,
+    ModelOnlyRepo,
+    load,
+)
+from htdemucs.compat.demucs.utils import fatal
 from htdemucs.compat.networks import HDemucs, PublishedModel
 from htdemucs.weights.registry import DEFAULT_MODEL
 
 __all__ = [
     "DEFAULT_MODEL",
     "SOURCES",
+    "AnyModelRepo",
+    "BagOnlyRepo",
+    "HDemucs",
+    "LocalRepo",
     "ModelLoadingError",
+    "ModelOnlyRepo",
     "add_model_flags",
+    "demucs_unittest",
+    "fatal",
     "get_model",
     "get_model_from_args",
 ]
 
 SOURCES = ["drums", "bass", "other", "vocals"]
+UNITTEST = "demucs_unittest"
+
+
+def demucs_unittest() -> HDemucs:
+    """Return a small network with initial values, for tests of programs."""
+    return HDemucs(channels=4, sources=SOURCES)
 
 
 def get_model(name: str, repo: str | Path | None = None) -> PublishedModel:
@@ -29,15 +50,13 @@ def get_model(name: str, repo: str | Path | None = None) -> PublishedModel:
     Raises:
         ModelLoadingError: nothing has that name, or it cannot be downloaded or read.
     """
-    if name == "demucs_unittest":
-        return HDemucs(channels=4, sources=SOURCES)
-    return load(name, repo)
+    return demucs_unittest().eval() if name == UNITTEST else load(name, repo)
 
 
 def get_model_from_args(args: Namespace) -> PublishedModel:
     """Return the model that the flags of `add_model_flags` name."""
     name = getattr(args, "sig", None) or args.name or DEFAULT_MODEL
-    return load(name, getattr(args, "repo", None))
+    return get_model(name, getattr(args, "repo", None))
 
 
 def add_model_flags(parser: ArgumentParser) -> None:

@@ -2,9 +2,34 @@
 
 from pathlib import Path
 
-from htdemucs.compat.networks import BagOfModels, PublishedModel, PublishedNetwork, to_published
+from htdemucs.compat.networks import (
+    BagOfModels,
+    Demucs,
+    HDemucs,
+    HTDemucs,
+    PublishedModel,
+    PublishedNetwork,
+    to_published,
+)
+from htdemucs.environment import sha256
 from htdemucs.errors import HTDemucsError
-from htdemucs.weights import load_model
+from htdemucs.weights import load_model as load_own_model
+
+__all__ = [
+    "AnyModel",
+    "AnyModelRepo",
+    "BagOfModels",
+    "BagOnlyRepo",
+    "LoadModelError",
+    "LocalRepo",
+    "Model",
+    "ModelLoadingError",
+    "ModelOnlyRepo",
+    "check_checksum",
+]
+
+Model = Demucs | HDemucs | HTDemucs
+AnyModel = Model | BagOfModels
 
 
 class LoadModelError(HTDemucsError):
@@ -22,7 +47,7 @@ def load(name: str, repo: str | Path | None = None) -> PublishedModel:
         ModelLoadingError: nothing has that name, or it cannot be downloaded or read.
     """
     try:
-        model = load_model(name, repo=repo, device="cpu")
+        model = load_own_model(name, repo=repo, device="cpu")
     except HTDemucsError as error:
         raise ModelLoadingError(str(error)) from error
     published = to_published(model)
@@ -32,12 +57,22 @@ def load(name: str, repo: str | Path | None = None) -> PublishedModel:
     return published.eval()
 
 
-class _FolderRepo:
+def check_checksum(path: Path, checksum: str) -> None:
+    """Check the beginning of a file's SHA-256.
+
+    Raises:
+        ModelLoadingError: it differs.
+    """
+    if not sha256(path).startswith(checksum):
+        raise ModelLoadingError(f"{path} is damaged: its checksum differs; copy it there again")
+
+
+class ModelOnlyRepo:
     """Models in a folder: files with one of `suffixes`."""
 
     suffixes: tuple[str, ...] = ()
 
-    def __init__(self, root: str | Path, model_repo: "_FolderRepo | None" = None) -> None:
+    def __init__(self, root: str | Path, model_repo: "ModelOnlyRepo | None" = None) -> None:
         self.root = Path(root)
         self.model_repo = model_repo
 
@@ -55,19 +90,19 @@ class _FolderRepo:
         return load(name, self.root)
 
 
-class LocalRepo(_FolderRepo):
+class LocalRepo(ModelOnlyRepo):
     """Networks by their signatures."""
 
     suffixes = (".th", ".safetensors")
 
 
-class BagOnlyRepo(_FolderRepo):
+class BagOnlyRepo(ModelOnlyRepo):
     """Bags by their names."""
 
     suffixes = (".yaml",)
 
 
-class AnyModelRepo(_FolderRepo):
+class AnyModelRepo(ModelOnlyRepo):
     """Networks and bags."""
 
     suffixes = LocalRepo.suffixes + BagOnlyRepo.suffixes

@@ -12,16 +12,34 @@ from torch import Tensor
 
 from htdemucs import Progress
 from htdemucs.audio import AudioEncoding
+from htdemucs.compat.demucs import audio
 from htdemucs.compat.demucs.api import Separator, list_models, save_audio
 from htdemucs.compat.demucs.audio import AudioFile
-from htdemucs.compat.demucs.pretrained import add_model_flags
+from htdemucs.compat.demucs.pretrained import UNITTEST, add_model_flags, demucs_unittest
+from htdemucs.compat.demucs.repo import ModelLoadingError
+from htdemucs.compat.demucs.utils import fatal
 from htdemucs.compat.engine import Engine, padded_length
+from htdemucs.compat.networks import BagOfModels, HTDemucs
 from htdemucs.errors import HTDemucsError
 from htdemucs.formats import MP3_PRESETS
+from htdemucs.model import Model
+from htdemucs.model.bag import networks
 from htdemucs.stems import OutputOptions, separate_file
 from htdemucs.weights import load_model
 
-__all__ = ["Separator", "get_parser", "list_models", "load_track", "main", "save_audio"]
+__all__ = [
+    "BagOfModels",
+    "HTDemucs",
+    "ModelLoadingError",
+    "Separator",
+    "add_model_flags",
+    "fatal",
+    "get_parser",
+    "list_models",
+    "load_track",
+    "main",
+    "save_audio",
+]
 
 
 def main(opts: Sequence[str | Path] | None = None) -> None:
@@ -83,9 +101,18 @@ def load_track(track: str | Path, audio_channels: int, samplerate: int) -> Tenso
 
 def _separate(args: Namespace) -> None:
     """Separate the tracks; raise the failures together at the end."""
+    if save_audio is not audio.save_audio:
+        raise HTDemucsError(
+            "demucs.separate.save_audio was replaced, and main does not call it; use "
+            "demucs.api.Separator, and save the stems it returns"
+        )
     name = args.sig or args.name
     only = (args.stem,) if args.stem and args.other_method != "add" else None
-    model = load_model(name, repo=args.repo, device=args.device, stems=only)
+    model: Model
+    if name == UNITTEST:
+        model = demucs_unittest().eval().network
+    else:
+        model = load_model(name, repo=args.repo, device=args.device, stems=only)
     options = _options(args, model.sample_rate)
     engine = Engine(
         model,
@@ -101,7 +128,7 @@ def _separate(args: Namespace) -> None:
     failures = []
     for track in args.tracks:
         try:
-            with _bar() as on_progress:
+            with _bars(len(networks(model)) * max(1, args.shifts)) as on_progress:
                 separate_file(engine, track, out, options=options, on_progress=on_progress)
         except HTDemucsError as error:
             failures.append(str(error))
@@ -127,16 +154,32 @@ def _options(args: Namespace, sample_rate: int) -> OutputOptions:
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[Any], None]]:
-    """Show a bar of seconds on standard error; yield the function that updates it."""
-    with tqdm.tqdm(ncols=120, unit="seconds") as bar:
+def _bars(count: int) -> Iterator[Callable[[Any], None]]:
+    """Show bars of seconds on standard error, one after another; yield the function that updates.
 
-        def on_progress(event: Any) -> None:
-            if isinstance(event, Progress):
-                bar.total = event.total
-                bar.update(event.done - bar.n)
+    The published command shows a bar for each network and shift. Programs count the bars by their
+    0 %, so each is shown once with 0 %.
+    """
+    bars: list[Any] = []
 
+    def on_progress(event: Any) -> None:
+        if not isinstance(event, Progress) or not event.total:
+            return
+        done = count * event.done / event.total  # in bars
+        while len(bars) <= min(done, count - 1):
+            if bars:
+                bars[-1].update(bars[-1].total - bars[-1].n)
+                bars[-1].close()
+            bars.append(tqdm.tqdm(total=event.total, ncols=120, unit="seconds"))
+        seconds = event.total * (done - len(bars) + 1)
+        if seconds - bars[-1].n >= event.total / 100 or done == count:
+            bars[-1].update(seconds - bars[-1].n)
+
+    try:
         yield on_progress
+    finally:
+        if bars:
+            bars[-1].close()
 
 
 if __name__ == "__main__":
