@@ -10,7 +10,7 @@ import pytest
 import torch
 from mutagen.flac import FLAC
 
-from htdemucs import AudioEncoding, AudioError, AudioFile, OutputOptions, Separator
+from htdemucs import AudioEncoding, AudioError, AudioFile, ConfigError, OutputOptions, Separator
 from htdemucs.audio import AudioWriter
 from htdemucs.batch import Library, Track, find_tracks
 from htdemucs.separation import measure
@@ -184,12 +184,14 @@ def test_a_file_without_permission_is_refused(library, separator, tmp_path):
 
 def test_an_output_folder_that_cannot_be_written_is_reported(separator, tmp_path):
     path = store(tmp_path / "x.wav")
-    (tmp_path / "file").write_text("in the way")
-    library = Library(tmp_path / "file" / "out")
+    library = Library(tmp_path / "out" / "below")
+    (tmp_path / "out").write_text("in the way")  # since the library was opened
     result = library.separate(library.assign_output(Track(str(path))), separator)
     assert result.status == "failed"
     assert result.error.isprintable()
-    assert (tmp_path / "file").read_text() == "in the way"
+    assert (tmp_path / "out").read_text() == "in the way"
+    with pytest.raises(ConfigError, match="is a file; name a folder"):
+        Library(tmp_path / "out" / "below")
 
 
 def test_a_tag_cannot_lead_out_of_the_folder(separator, tmp_path):
