@@ -63,7 +63,7 @@ def test_a_yaml_file_without_its_checkpoint_says_what_to_do(tmp_path):
     (tmp_path / "x.yaml").write_text("model: htdemucs\ntraining: " + str(TRAINING))
     with pytest.raises(CheckpointError) as error:
         load_model(tmp_path / "x.yaml", device="cpu")
-    one_line(error, "x.yaml only describes a network", "--config")
+    one_line(error, "x.yaml only describes a network", "configuration")
 
 
 @pytest.mark.parametrize(

@@ -324,8 +324,8 @@ def _read_bag(path: Path) -> tuple[list[str], list[list[float]] | None, Seconds 
     if state_dict.is_config(fields):
         state_dict.read_config(path)  # says so if the network is one that cannot be run
         raise CheckpointError(
-            f"{path} only describes a network; name the checkpoint that it belongs to instead, and "
-            "this file with --config (config= in Python)"
+            f"{path} only describes a network; name the checkpoint that it belongs to, and give "
+            "this file as its configuration"
         )
     if not isinstance(fields, dict) or set(fields) - {"models", "weights", "segment"}:
         raise CheckpointError(f"{path} must have models, and may have weights and segment")

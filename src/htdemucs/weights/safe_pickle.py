@@ -198,7 +198,7 @@ def _contents(package: Any) -> Contents:
     if not isinstance(package, dict) or not {"klass", "kwargs", "state"} <= set(package):
         raise CheckpointError(
             "not an official checkpoint: it lacks klass, kwargs or state; if a yaml file belongs "
-            "to it, name that with --config (config= in Python)"
+            "to it, give that as its configuration"
         )
     if not isinstance(package["klass"], type) or package["klass"] not in _NETWORKS:
         raise CheckpointError(unknown_class("of no known class"))

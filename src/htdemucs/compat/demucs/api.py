@@ -1,5 +1,6 @@
 """`demucs.api`: separate files and tensors."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,6 @@ def list_models(repo: str | Path | None = None) -> dict[str, dict[str, str | Pat
 
 
 if __name__ == "__main__":  # the published module separates files, too
-    from htdemucs.compat.demucs.separate import main
+    main = import_module("htdemucs.compat.demucs.separate").main  # which imports this module
 
     main()
