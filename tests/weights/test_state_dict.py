@@ -125,7 +125,7 @@ def test_a_state_dict_named_th_says_what_to_do(model, tmp_path):
     path = save(published_state(model), tmp_path / "x.th")
     with pytest.raises(CheckpointError) as error:
         load_model(path, device="cpu")
-    one_line(error, "not an official checkpoint", "--config")
+    one_line(error, "not an official checkpoint", "configuration")
 
 
 def test_a_config_for_a_model_that_needs_none_is_refused(tmp_path):

@@ -84,7 +84,7 @@ def read(path: Path, config: Path | None = None) -> Network:
         if config is None:
             raise CheckpointError(
                 "it does not describe its network; put the yaml file that belongs to it next to it "
-                f"as {path.stem}.yaml, or name it with --config (config= in Python)"
+                f"as {path.stem}.yaml, or give it as the configuration"
             )
         return network_from_state(read_config(config), state)
     except OSError as error:
