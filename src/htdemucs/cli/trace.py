@@ -41,8 +41,10 @@ htdemucs trace song.mp3 -n mini -o song.html     # a song inside the network
 )
 @opt.option(
     "--depth",
-    type=click.IntRange(1, 2),
+    type=int,
+    callback=opt.number(1, 2),
     default=1,
+    metavar="N",
     help="2: also the parts of each stage.",
 )
 @opt.option(
@@ -236,7 +238,7 @@ def _fitting(
     names = [words(HEADERS, key, language) for key in header]
     widths = [max(map(cell_len, column)) + 3 for column in zip(names, *rows, strict=True)]
     for key in ("mb", "zeros", "mean", "ms", "low", "high", "std"):
-        if key in header and sum(widths) >= table_width():
+        if key in header and sum(widths) + 1 > table_width():
             i = header.index(key)
             header, widths = header[:i] + header[i + 1 :], widths[:i] + widths[i + 1 :]
             rows = [row[:i] + row[i + 1 :] for row in rows]

@@ -125,7 +125,7 @@ HEADERS: Words = {
     "parameters": ("parameters", "参数"),
     "gflop": ("GFLOP", "GFLOP"),
     "mean": ("mean", "均值"),
-    "std": ("deviation", "标准差"),
+    "std": ("std", "标准差"),
     "low": ("lowest", "最小"),
     "high": ("highest", "最大"),
     "zeros": ("zeros", "零值"),
