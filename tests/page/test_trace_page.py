@@ -62,6 +62,9 @@ def test_both_languages(open_trace):
     assert page.locator("text=时域第1个编码层输出").first.is_hidden()
     page.click("#language")
     assert page.locator("#stage-5").inner_text().startswith("5 时域第1个编码层输出")
+    ends = page.locator("#figure [lang=zh] path[marker-end]")
+    markers = {end.get_attribute("marker-end") for end in ends.all()}
+    assert [page.locator(f"#figure [lang=zh] {m[4:-1]}").count() for m in markers] == [1]
     assert page.evaluate("document.documentElement.lang") == "zh"
 
 

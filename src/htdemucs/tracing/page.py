@@ -98,13 +98,9 @@ def to_html(trace: Trace, network: Network, language: Language = "en") -> str:
         f'<p class="soft">{_spans(*pair)}</p>'
         for pair in zip(*(trace.notes(one) for one in LANGUAGES), strict=True)
     )
-    figures = (
-        "".join(
-            f'<div lang="{one}">{figure(trace.stages, trace.title(one), one, links=True)}</div>'
-            for one in LANGUAGES
-        )
-        .replace('id="arrow"', 'id="arrow-zh"', 2)
-        .replace('id="arrow-zh"', 'id="arrow"', 1)
+    figures = "".join(
+        f'<div lang="{one}">{figure(trace.stages, trace.title(one), one, links=True)}</div>'
+        for one in LANGUAGES
     )
     stages = [stage for stage in trace.stages if stage.depth == 1]
     articles = "\n".join(_article(trace, network, stage) for stage in stages)
