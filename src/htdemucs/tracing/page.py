@@ -54,7 +54,7 @@ article:target { outline: 3px solid var(--accent) }
 #stages .shape { font-weight: 600; font-variant-numeric: tabular-nums; white-space: nowrap }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem }
 th, td { text-align: left; padding: .15rem .8rem .15rem 0; vertical-align: top }
-th { color: var(--soft); font-weight: 400 } .scroll { overflow-x: auto }
+th { color: var(--soft); font-weight: 400; white-space: nowrap } .scroll { overflow-x: auto }
 img { display: block; width: 100%; height: auto; image-rendering: pixelated; margin: .4rem 0;
   border-radius: 4px; background: #000004; max-height: 220px }
 img.wave { height: 56px } audio { width: 100%; height: 36px }
@@ -67,7 +67,8 @@ summary { cursor: pointer; color: var(--accent); margin: .4rem 0 }
 @media (min-width: 1800px) { main { display: grid; grid-template-columns: 1fr 1fr }
   #figure { position: sticky; top: 6rem; align-self: start; height: calc(100vh - 6rem);
     overflow: auto; border: 0 } }
-@media (max-width: 700px) { #stages, header { padding: 1rem } .pair { grid-template-columns: 1fr } }
+@media (max-width: 700px) { #stages, header { padding: 1rem } header { position: static }
+  article { scroll-margin-top: 1rem } .pair { grid-template-columns: 1fr } }
 @media print { #figure { overflow: visible } #figure svg { min-width: 0 }
   header { position: static } button, .back, audio, .hint { display: none }
   article { break-inside: avoid } article:target { outline: none }
