@@ -13,8 +13,9 @@ from helpers import snr
 from htdemucs.errors import AudioError
 from htdemucs.evaluation import Multitrack, read_multitrack
 from htdemucs.training.config import AugmentConfig
-from htdemucs.training.dataloader import ExcerptSampler, StemDataset, batches, read_excerpt
+from htdemucs.training.dataloader import ExcerptSampler, StemDataset, batches
 from htdemucs.training.dataset import Recording
+from htdemucs.training.reading import read_excerpt
 
 RATE, SOURCES = training_data.RATE, training_data.SOURCES
 OFF = {

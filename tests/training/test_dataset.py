@@ -37,6 +37,22 @@ def test_a_musdb_folder(data, read):
     assert corpus.notes == []
 
 
+def test_levels_are_those_of_the_mixture_or_of_the_sum_of_the_sources(tmp_path, read):
+    folder = training_data.track(tmp_path / "a" / "one", 1)
+    for _ in range(2):  # with the mixture's file, and without
+        (recording,) = read(train=(root(tmp_path / "a"),)).train
+        total = sum(soundfile.read(folder / f"{source}.wav")[0] for source in SOURCES)
+        assert recording.mean == pytest.approx(total.mean(), abs=1e-4)  # 16 bits
+        assert recording.std == pytest.approx(total.mean(1).std(), rel=1e-3)
+        (folder / "mixture.wav").unlink(missing_ok=True)
+    (raw,) = read(train=(root(tmp_path / "a"),), normalize=False).train
+    assert (raw.mean, raw.std) == (0.0, 1.0)
+    for source in SOURCES:
+        soundfile.write(folder / f"{source}.wav", np.zeros((24_000, 2)), RATE)
+    (silent,) = read(train=(root(tmp_path / "a"),)).train
+    assert silent.std == 1
+
+
 def test_any_folders_with_weights_and_sources(tmp_path, read):
     training_data.track(tmp_path / "a" / "one", 1, sources=("guitar", "rest"), mixture=False)
     training_data.track(tmp_path / "b" / "two", 2, sources=("guitar", "rest"), suffix=".flac")

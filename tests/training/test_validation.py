@@ -1,5 +1,7 @@
 """Scores of validation tracks."""
 
+from dataclasses import replace
+
 import pytest
 import soundfile
 import torch
@@ -59,3 +61,15 @@ def test_sources_of_other_lengths_are_padded(scored, tmp_path):
 def test_silence_everywhere_is_refused(scored, tmp_path):
     with pytest.raises(TrainingError, match=r"silent; specify other tracks in data\.valid"):
         scored(track(tmp_path / "silent", SOURCES))
+
+
+def test_a_track_counts_at_the_level_that_it_is_divided_by(tmp_path):
+    """The loss is that of the normalised track; nsdr does not depend on the level."""
+    model = awake(HTDemucs(HTDemucsConfig(**TINY))).eval()
+    raw = track(tmp_path / "loud", ())
+    scored = [
+        Validation([recording], [1.0] * len(SOURCES), "l1", None, Accelerator(cpu=True))(model)
+        for recording in (raw, replace(raw, std=0.25))
+    ]
+    assert scored[1]["loss"] == pytest.approx(4 * scored[0]["loss"], rel=1e-3)
+    assert scored[1]["nsdr"] == pytest.approx(scored[0]["nsdr"], abs=1e-3)

@@ -40,16 +40,20 @@ class DataConfig:
             tracks, which are used for validation.
         train: more folders to train on, each a path, or with the keys below.
         valid: more folders for validation, in the same form.
+        normalize: divide each track by the standard deviation of its mixture, after subtracting the
+            mean, in training and in validation.
         segment: seconds of an example; by default the model's own segment.
         valid_seconds: validate on this many seconds from the middle of each track; by default on
             whole tracks.
         workers: processes that read and augment, at most one per core; 0 uses the training process.
-        cache: folder for lengths and formats of the files; by default `cache` in the run's folder.
+        cache: folder for lengths, formats and levels of the files; by default `cache` in the run's
+            folder.
     """
 
     musdb: Path | None = None
     train: tuple[RootConfig, ...] = ()
     valid: tuple[RootConfig, ...] = ()
+    normalize: bool = True
     segment: float | None = None
     valid_seconds: float | None = None
     workers: int = 4

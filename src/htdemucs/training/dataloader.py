@@ -5,12 +5,10 @@ process makes it, or whether the run was interrupted.
 """
 
 import math
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +20,7 @@ from htdemucs.errors import AudioError
 from htdemucs.training import augment
 from htdemucs.training.config import AugmentConfig
 from htdemucs.training.dataset import Recording
+from htdemucs.training.reading import available_cores, read_excerpt
 from htdemucs.training.rng import generator
 
 
@@ -134,12 +133,12 @@ class StemDataset(Dataset[Tensor]):
         needed = math.ceil(self.length * tempo)
         start = max(0, min(excerpt.start + shift, recording.length - needed))
         path = recording.multitrack.file(self.sources[source])
-        waveform = read_excerpt(path, start, needed, self.channels)
+        waveform = recording.normalize(read_excerpt(path, start, needed, self.channels))
         if semitones or tempo != 1:
             waveform = augment.repitch(waveform, semitones, tempo, self.sample_rate)
         waveform = waveform[:, : self.length]
         waveform = F.pad(waveform, (0, self.length - waveform.shape[-1]))
-        return augment.augment_source(waveform, self.config, self.sample_rate, rng)
+        return augment.augment_source(waveform, self.config, self.sample_rate, rng, recording.std)
 
     def _pitch_and_tempo(self, step: int, origin: int) -> tuple[int, float]:
         """Return semitones and tempo factor, the same for all sources of one origin."""
@@ -151,26 +150,6 @@ class StemDataset(Dataset[Tensor]):
 
     def _generator(self, index: tuple[int, ...], purpose: str) -> np.random.Generator:
         return generator(self.seed, purpose, *index)
-
-
-def read_excerpt(path: Path, start: int, length: int, channels: int) -> Tensor:
-    """Read (channels, length or less) from sample `start` on, without reading what lies before.
-
-    Raises:
-        AudioError: the file cannot be read.
-    """
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(path) as file:
-            file.seek(min(start, file.frames))
-            samples = file.read(length, dtype="float32", always_2d=True)
-    except (OSError, RuntimeError) as error:
-        raise AudioError(f"cannot read {path}: {error}") from error
-    waveform = torch.from_numpy(samples.T.copy())
-    if waveform.shape[0] == channels:
-        return waveform
-    return waveform.mean(0, keepdim=True).expand(channels, -1)
 
 
 def batches(
@@ -190,7 +169,7 @@ def batches(
     """
     share = dataset.batch_size // processes
     share_of_process = slice(process * share, (process + 1) * share)
-    workers = min(workers, _available_cores())
+    workers = min(workers, available_cores())
     loader = DataLoader(
         _BatchDataset(dataset),
         batch_size=None,
@@ -237,11 +216,6 @@ class _BatchDataset(Dataset[Tensor | AudioError]):
             return torch.stack([self._dataset[number] for number in numbers])
         except AudioError as error:
             return error
-
-
-def _available_cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # some systems do not have it
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _ignore_signals(_worker: int) -> None:

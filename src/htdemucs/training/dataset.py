@@ -3,11 +3,13 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from htdemucs.errors import (
     AudioError,
@@ -26,6 +28,7 @@ from htdemucs.evaluation.dataset import (
 from htdemucs.formats import SEEKABLE_EXTENSIONS
 from htdemucs.fsutil import atomic_write
 from htdemucs.training.config import DataConfig, RootConfig
+from htdemucs.training.reading import available_cores, mono_statistics
 
 MIXTURE_TOLERANCE = 0.01  # of full scale; more than rounding
 LENGTH_TOLERANCE = 0.1  # seconds; files whose lengths differ more may not start together
@@ -61,16 +64,23 @@ class Recording:
         multitrack: its files; the shorter ones are padded with silence.
         length: samples of its longest source.
         weight: how often it is drawn, relative to its length.
+        mean, std: of the mixture's mono mix; 0 and 1 without `data.normalize`.
     """
 
     multitrack: Multitrack
     length: int
     weight: float
+    mean: float = 0.0
+    std: float = 1.0
 
     @property
     def name(self) -> str:
         """The name of the multitrack."""
         return self.multitrack.name
+
+    def normalize(self, waveform: Tensor) -> Tensor:
+        """Return a waveform of this recording without the mixture's mean and deviation."""
+        return (waveform - self.mean) / self.std
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,7 @@ def read_corpus(
         ConfigError, AudioError, EvaluationError: a folder has no usable track.
         TrainingError: the cache cannot be written.
     """
-    reader = _Reader(sources, channels, sample_rate, cache)
+    reader = _Reader(sources, channels, sample_rate, cache, data.normalize)
     train = [recording for root in data.train for recording in reader.recordings(root)]
     valid = [recording for root in data.valid for recording in reader.recordings(root)]
     if data.musdb is not None:
@@ -130,16 +140,23 @@ class _FileInfo:
     sample_rate: int
     channels: int  # of the source that has most
     mixture: str  # how the mixture differs from the sum of the sources; empty if it does not
+    mean: float  # of the mono mix of the mixture, or of the sum of the sources
+    std: float
 
 
 class _Reader:
     """Reads folders of multitracks, and collects notes about them."""
 
     def __init__(
-        self, sources: Sequence[str], channels: int, sample_rate: int, cache: Path
+        self,
+        sources: Sequence[str],
+        channels: int,
+        sample_rate: int,
+        cache: Path,
+        normalize: bool,
     ) -> None:
         self.sources, self.channels, self.sample_rate = sources, channels, sample_rate
-        self.cache = cache
+        self.cache, self.normalize = cache, normalize
         self.notes: list[str] = []
 
     def recordings(self, root: RootConfig) -> list[Recording]:
@@ -150,18 +167,19 @@ class _Reader:
         differences: dict[str, float] = {}  # seconds
         incomplete: dict[str, Multitrack] = {}
         failures: dict[str, HTDemucsError] = {}
-        for folder in _folders_with_audio(root.path):
-            try:
-                multitrack = read_multitrack(folder, SEEKABLE_EXTENSIONS)
-                if multitrack.missing(self.sources):
-                    incomplete[folder.name] = multitrack
-                    continue
-                info = self._file_info(multitrack)
-                self._check(info)
-            except (AudioError, ConfigError, EvaluationError) as error:
-                failures[folder.name] = error
+        folders = _folders_with_audio(root.path)
+        with ThreadPoolExecutor(available_cores()) as pool:
+            results = pool.map(self._read, folders)
+        for folder, result in zip(folders, results, strict=True):
+            if isinstance(result, HTDemucsError):
+                failures[folder.name] = result
                 continue
-            recordings.append(Recording(multitrack, info.length, root.weight))
+            multitrack, info = result
+            if info is None:
+                incomplete[folder.name] = multitrack
+                continue
+            level = (info.mean, info.std) if self.normalize else (0.0, 1.0)
+            recordings.append(Recording(multitrack, info.length, root.weight, *level))
             if info.shortest < info.length:
                 differences[folder.name] = (info.length - info.shortest) / info.sample_rate
             if info.mixture:
@@ -183,6 +201,20 @@ class _Reader:
                 + _list_names(list(differences))
             )
         return recordings
+
+    def _read(
+        self, folder: Path
+    ) -> tuple[Multitrack, "_FileInfo | None"] | AudioError | ConfigError | EvaluationError:
+        """Return the multitrack and its properties, or None if it lacks a source."""
+        try:
+            multitrack = read_multitrack(folder, SEEKABLE_EXTENSIONS)
+            if multitrack.missing(self.sources):
+                return multitrack, None
+            info = self._file_info(multitrack)
+            self._check(info)
+        except (AudioError, ConfigError, EvaluationError) as error:
+            return error
+        return multitrack, info
 
     def _no_usable_track(
         self,
@@ -266,24 +298,29 @@ def _read_file_info(files: Mapping[str, Path], mixture: Path | None) -> _FileInf
     if not min(lengths):
         raise AudioError("a source is empty")
     channels = max(info.channels for info in infos.values())
-    info = _FileInfo(max(lengths), min(lengths), rates.pop(), channels, "")
-    return replace(info, mixture=_mixture_note(mixture, files, info)) if mixture else info
+    info = _FileInfo(max(lengths), min(lengths), rates.pop(), channels, "", 0.0, 1.0)
+    same_shape = False
+    if mixture:
+        note, same_shape = _mixture_note(mixture, files, info)
+        info = replace(info, mixture=note)
+    mean, std = mono_statistics([mixture] if mixture and same_shape else list(files.values()))
+    return replace(info, mean=mean, std=std or 1.0)  # silence stays silence
 
 
-def _mixture_note(mixture: Path, files: Mapping[str, Path], sources: _FileInfo) -> str:
-    """Return how a mixture differs from the sum of its sources; empty if it does not."""
+def _mixture_note(mixture: Path, files: Mapping[str, Path], sources: _FileInfo) -> tuple[str, bool]:
+    """Return how a mixture differs from the sum of its sources, and whether its shape is theirs."""
     import soundfile
 
     try:
         info = soundfile.info(mixture)
     except (OSError, RuntimeError) as error:
-        return f"cannot be read ({error})"
+        return f"cannot be read ({error})", False
     if info.samplerate != sources.sample_rate:
-        return f"has {info.samplerate} Hz, its sources {sources.sample_rate}"
+        return f"has {info.samplerate} Hz, its sources {sources.sample_rate}", False
     if info.channels != sources.channels:
-        return f"has {info.channels} channels, its sources {sources.channels}"
+        return f"has {info.channels} channels, its sources {sources.channels}", False
     if abs(info.frames - sources.length) > LENGTH_TOLERANCE * sources.sample_rate:
-        return f"has {info.frames} samples, its sources {sources.length}"
+        return f"has {info.frames} samples, its sources {sources.length}", False
     start, length = info.frames // 2, CHECKED_SECONDS * info.samplerate
     parts = [
         soundfile.read(path, length, start, always_2d=True)[0]
@@ -292,5 +329,5 @@ def _mixture_note(mixture: Path, files: Mapping[str, Path], sources: _FileInfo) 
     whole, *others = (part[: min(map(len, parts))] for part in parts)
     difference = float(np.abs(whole - sum(others)).max(initial=0))
     if difference <= MIXTURE_TOLERANCE:
-        return ""
-    return f"differs from the sum of its sources by up to {difference:.3f} of full scale"
+        return "", True
+    return f"differs from the sum of its sources by up to {difference:.3f} of full scale", True

@@ -4,12 +4,14 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
 from htdemucs.errors import ConfigError, TrainingError
 from htdemucs.fsutil import atomic_write, delete_partials
@@ -26,6 +28,8 @@ from htdemucs.training.rng import seed_torch
 from htdemucs.training.trainer import BEST, LAST, Trainer
 from htdemucs.training.validation import Validation
 from htdemucs.weights import load_model, save_model
+
+PATIENCE = timedelta(hours=3)  # of a process for the one that reads the music for the first time
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,11 @@ def prepare(config: TrainConfig) -> Run:
     """
     precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[config.precision]
     try:
-        accelerator = Accelerator(mixed_precision=precision, cpu=config.device == "cpu")
+        accelerator = Accelerator(
+            mixed_precision=precision,
+            cpu=config.device == "cpu",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        )
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
             f"cannot train in {config.precision} here ({error}); set precision=fp32"
@@ -107,13 +115,14 @@ def prepare(config: TrainConfig) -> Run:
     weights = config.optim.source_weights or (1.0,) * len(network.sources)
     if len(weights) != len(network.sources) or min(weights) < 0 or not sum(weights):
         raise ConfigError(f"optim.source_weights must be {len(network.sources)} numbers from 0 up")
-    corpus = read_corpus(
-        config.data,
-        network.sources,
-        channels=network.audio_channels,
-        sample_rate=network.sample_rate,
-        cache=config.data.cache or config.out / "cache",
-    )
+    with accelerator.main_process_first():  # the others find the files' properties in the cache
+        corpus = read_corpus(
+            config.data,
+            network.sources,
+            channels=network.audio_channels,
+            sample_rate=network.sample_rate,
+            cache=config.data.cache or config.out / "cache",
+        )
     validate = None
     if corpus.valid:
         validate = Validation(

@@ -14,9 +14,9 @@ from htdemucs.evaluation import nsdr
 from htdemucs.evaluation.metrics import SILENCE
 from htdemucs.model import Network
 from htdemucs.separation import Separator
-from htdemucs.training.dataloader import read_excerpt
 from htdemucs.training.dataset import Recording
 from htdemucs.training.losses import ERRORS
+from htdemucs.training.reading import read_excerpt
 
 Scores = dict[str, float]
 
@@ -73,7 +73,9 @@ class Validation:
         self, model: Network, separator: Separator, recording: Recording
     ) -> list[list[float]]:
         sources = torch.stack([self._read(model, recording, name) for name in model.sources])
-        stems = separator.separate(sources.sum(0), model.sample_rate)
+        mixture = recording.normalize(sources.sum(0))
+        sources = recording.normalize(sources)
+        stems = separator.separate(mixture, model.sample_rate)
         estimates = torch.stack([stems[name] for name in model.sources])
         losses = self._error((estimates - sources).unsqueeze(0))
         silent = sources.square().mean(dim=(1, 2)) < SILENCE
