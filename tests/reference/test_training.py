@@ -1,8 +1,11 @@
-"""Training against the published data loader."""
+"""Training against the published data loader and augmentation."""
 
+import random
 import sys
+from collections import Counter
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -42,13 +45,47 @@ def published(monkeypatch):
     torchaudio.load, torchaudio.info, torchaudio.save = _load, _info, _save
     for module in (torchaudio, ModuleType("musdb"), ModuleType("demucs.distrib")):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.delitem(sys.modules, "demucs.wav", raising=False)
+    for name in ("demucs.wav", "demucs.repitch"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     import demucs
 
     monkeypatch.setattr(demucs, "distrib", sys.modules["demucs.distrib"], raising=False)
     from demucs import wav
 
     return wav
+
+
+def test_pitch_and_tempo_have_the_published_distributions(published, monkeypatch):
+    from demucs import repitch
+
+    theirs = []
+    monkeypatch.setattr(
+        repitch, "repitch", lambda wav, pitch, tempo, voice: theirs.append((pitch, tempo)) or wav
+    )
+    random.seed(0)
+    wrapped = repitch.RepitchedWrapper([torch.zeros(4, 2, 100)], proba=0.2)
+    for _ in range(100_000):
+        wrapped[0]
+    theirs = [(pitch, 1 + tempo / 100) for pitch, tempo in theirs[::4]]  # one for each example
+    dataset = StemDataset(
+        [], None, AugmentConfig(), sources=training_data.SOURCES, channels=2, sample_rate=44_100,
+        length=1, batch_size=1, seed=0,
+    )  # fmt: skip
+    drawn = [dataset._pitch_and_tempo(step, 0) for step in range(100_000)]
+    ours = [pair for pair in drawn if pair != (0, 1.0)]
+    assert len(ours) == pytest.approx(20_000, rel=0.03)
+    assert len(theirs) == pytest.approx(20_000, rel=0.03)
+    for pairs in (ours, theirs):
+        count = Counter(pitch for pitch, _ in pairs)
+        assert sorted(count) == [-2, -1, 0, 1, 2]
+        assert all(n / len(pairs) == pytest.approx(0.2, abs=0.01) for n in count.values())
+    our_tempo, their_tempo = (np.array([tempo for _, tempo in pairs]) for pairs in (ours, theirs))
+    points = np.linspace(0, 1, 41)
+    difference = np.quantile(our_tempo, points) - np.quantile(their_tempo, points)
+    assert np.abs(difference).max() < 0.004
+    assert our_tempo.min() == pytest.approx(0.88)
+    assert our_tempo.max() == pytest.approx(1.12)
+    assert our_tempo.std() == pytest.approx(0.0493, abs=0.001)  # 0.05, less by the cut
 
 
 @pytest.mark.parametrize("mixture", [True, False])

@@ -21,8 +21,9 @@ def test_defaults_are_the_published_augmentation(tmp_path):
     assert config == TrainConfig(out=Path("run"), data=expected)
     augment = AugmentConfig()
     assert (augment.scale_min, augment.scale_max, augment.remix_group) == (0.25, 1.25, 4)
-    published = (augment.repitch, augment.repitch_semitones, augment.repitch_tempo)
-    assert published == (0.2, 2.0, 0.12)
+    published = (augment.repitch, augment.repitch_semitones)
+    assert published == (0.2, 2)
+    assert (augment.repitch_tempo, augment.repitch_tempo_std) == (0.12, 0.05)
     beyond = ("silence", "tilt", "saturate", "effects", "pan", "width", "lowpass", "limit", "codec")
     assert not any(getattr(augment, name) for name in beyond)
 

@@ -73,8 +73,11 @@ class AugmentConfig:
         remix: probability that sources of different tracks are mixed, within a group of examples.
         remix_group: examples in a group.
         repitch: probability that pitch and tempo are changed.
-        repitch_semitones: greatest change of the pitch in semitones.
+        repitch_semitones: greatest change of the pitch in semitones; all whole numbers up to it are
+            equally likely.
         repitch_tempo: greatest change of the tempo as a fraction.
+        repitch_tempo_std: standard deviation of the change of the tempo, which is normally
+            distributed and cut at `repitch_tempo`.
 
         silence: probability that a source is silent in an example.
         tilt: greatest tilt of a source's spectrum in decibels per octave.
@@ -98,8 +101,9 @@ class AugmentConfig:
     remix: float = 1.0
     remix_group: int = 4
     repitch: float = 0.2
-    repitch_semitones: float = 2.0
+    repitch_semitones: int = 2
     repitch_tempo: float = 0.12
+    repitch_tempo_std: float = 0.05
 
     silence: float = 0.0
     tilt: float = 0.0
@@ -115,7 +119,8 @@ class AugmentConfig:
         for name in ("remix", "repitch", "silence", "saturate", "effects", "lowpass", "limit",
                      "codec"):  # fmt: skip
             _require(0 <= getattr(self, name) <= 1, f"augment.{name} must be from 0 to 1")
-        for name in ("shift", "scale_min", "repitch_semitones", "tilt", "pan", "width"):
+        for name in ("shift", "scale_min", "repitch_semitones", "repitch_tempo_std", "tilt", "pan",
+                     "width"):  # fmt: skip
             _require(getattr(self, name) >= 0, f"augment.{name} must not be negative")
         _require(self.scale_max >= self.scale_min, "augment.scale_max is below augment.scale_min")
         _require(0 <= self.repitch_tempo < 1, "augment.repitch_tempo must be from 0 to below 1")

@@ -142,11 +142,14 @@ class StemDataset(Dataset[Tensor]):
 
     def _pitch_and_tempo(self, step: int, origin: int) -> tuple[int, float]:
         """Return semitones and tempo factor, the same for all sources of one origin."""
-        chance, pitch, tempo = self._generator((step, origin), "repitch").random(3)
-        if chance >= self.config.repitch:
+        config, draw = self.config, self._generator((step, origin), "repitch")
+        if draw.random() >= config.repitch:
             return 0, 1.0
-        semitones = round((2 * pitch - 1) * self.config.repitch_semitones)
-        return semitones, 1 + (2 * tempo - 1) * self.config.repitch_tempo
+        semitones = draw.integers(-config.repitch_semitones, config.repitch_semitones + 1)
+        change = draw.normal(0, config.repitch_tempo_std)
+        return int(semitones), 1 + float(
+            np.clip(change, -config.repitch_tempo, config.repitch_tempo)
+        )
 
     def _generator(self, index: tuple[int, ...], purpose: str) -> np.random.Generator:
         return generator(self.seed, purpose, *index)
