@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -186,6 +187,55 @@ def test_best_by_nsdr(make_config):
     entries = train(config)
     every = [scores["nsdr"] for entry in entries for scores in entry.valid.values()]
     assert entries[-1].best["nsdr"] == max(every)
+
+
+@pytest.mark.parametrize(
+    ("words", "changed"),
+    [
+        (["optim.loss=mse"], ["optim.loss"]),
+        (["optim.source_weights=[1, 0, 0, 0]"], ["optim.source_weights"]),
+        (["data.valid_seconds=1"], ["data.valid_seconds"]),
+        (["data.normalize=false"], ["the validation tracks"]),
+        (["optim.lr=1e-9"], []),
+    ],
+)
+def test_best_is_scored_again_if_scores_are_measured_otherwise(make_config, words, changed):
+    train(make_config(steps=3, valid_every=3))
+    config = make_config(steps=6, valid_every=6, words=[*words, "optim.lr=1e-9"])
+    run = prepare(config)
+    assert run.trainer.changed_conditions == changed
+    assert run.trainer.best["step"] == 3
+    stored = run.trainer.best
+    expected = run.trainer.validate(load_model(config.out / "best", device="cpu"))
+    assert (stored == {"step": 3} | expected) == (not changed)
+    (*_, last) = train(config)
+    candidates = [expected, *last.valid.values()]
+    assert last.best["loss"] == pytest.approx(min(scores["loss"] for scores in candidates))
+    assert prepare(config).trainer.changed_conditions == []
+
+
+def test_a_best_model_that_is_gone_is_forgotten(make_config):
+    config = make_config(steps=3, valid_every=3)
+    train(config)
+    shutil.rmtree(config.out / "best")
+    (*_, last) = train(make_config(steps=6, valid_every=6, words=["optim.loss=mse"]))
+    assert last.best["step"] == 6
+    assert (config.out / "best").is_dir()
+
+
+def test_changes_of_the_configuration_are_listed_and_logged(make_config):
+    config = make_config(steps=2)
+    assert prepare(config).changes == []
+    train(config)
+    assert prepare(config).changes == []
+    longer = make_config(steps=4, words=["optim.lr=1e-4", "model.t_layers=1"])
+    expected = ["optim.lr was 0.001 and is now 0.0001", "steps was 2 and is now 4"]
+    assert prepare(longer).changes == expected
+    train(longer)
+    lines = [json.loads(line) for line in (config.out / "log.jsonl").read_text().splitlines()]
+    assert lines[1] == {"step": 2, "changes": expected}
+    assert [line["step"] for line in lines] == [2, 2, 4]
+    assert prepare(longer).changes == []
 
 
 def test_without_tracks_to_validate_with_the_last_model_is_the_result(make_config, data):

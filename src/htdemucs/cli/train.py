@@ -1,7 +1,7 @@
 """`htdemucs train`: train or fine-tune a model."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -89,6 +89,10 @@ def _print_sizes(run: "Run") -> None:
         print_status("note: there are no validation tracks; the last model is the result")
     if run.resumed:
         print_status(f"resuming after step {run.trainer.step} of {run.config.steps}")
+    for change in run.changes:
+        print_status(f"note: {change}")
+    if changed := run.trainer.changed_conditions:
+        print_status(f"note: the best model is scored again, because {_and(changed)} changed")
 
 
 def _benchmark(run: "Run") -> None:
@@ -159,6 +163,11 @@ def _format_entry(entry: "LogEntry", run: "Run") -> str:
         best = entry.best
         line += f"\n  best: step {best['step']:.0f}, loss {best['loss']:.4g}, {best['nsdr']:.2f} dB"
     return line
+
+
+def _and(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _duration(seconds: float) -> str:

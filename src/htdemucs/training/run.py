@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from htdemucs.training.trainer import BEST, LAST, Trainer
 from htdemucs.training.validation import Validation
 from htdemucs.weights import load_model, save_model
 
+CONFIG = "config.yaml"  # in the run's folder
 PATIENCE = timedelta(hours=3)  # of a process for the one that reads the music for the first time
 
 
@@ -40,11 +41,13 @@ class Run:
         trainer: the training loop.
         corpus: the music.
         resumed: true if the run starts from a checkpoint.
+        changes: what differs from the configuration that the run had before, one line each.
     """
 
     trainer: Trainer
     corpus: Corpus
     resumed: bool
+    changes: list[str] = field(default_factory=list)
 
     @property
     def config(self) -> TrainConfig:
@@ -62,10 +65,12 @@ class Run:
             yield from self.trainer.run()
             return
         delete_partials(self.config.out)
-        with atomic_write(self.config.out / "config.yaml") as partial:
+        with atomic_write(self.config.out / CONFIG) as partial:
             text = yaml.safe_dump(_plain(self.config), sort_keys=False)
             partial.write_text(text, encoding="utf-8")
         log = TrainingLog(self.config.out, self.trainer.step, self.config.tensorboard)
+        if self.changes:
+            log.write_changes(self.trainer.step, self.changes)
         try:
             for entry in self.trainer.run():
                 log.write(entry)
@@ -129,8 +134,10 @@ def prepare(config: TrainConfig) -> Run:
             corpus.valid, weights, config.optim.loss, config.data.valid_seconds, accelerator
         )
     dataset = _build_dataset(config, network, corpus.train)
-    trainer = Trainer(config, network, dataset, validate, accelerator)
-    return Run(trainer, corpus, trainer.resume())
+    conditions = validate.conditions if validate else {}
+    trainer = Trainer(config, network, dataset, validate, accelerator, conditions)
+    resumed = trainer.resume()
+    return Run(trainer, corpus, resumed, _config_changes(config) if resumed else [])
 
 
 def finish(config: TrainConfig) -> Path:
@@ -219,6 +226,31 @@ def _build_dataset(
         batch_size=config.batch_size,
         seed=config.seed,
     )
+
+
+def _config_changes(config: TrainConfig) -> list[str]:
+    """Return how the configuration differs from the one in the run's folder, one line for a key."""
+    try:
+        saved = yaml.safe_load((config.out / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return []
+    before, now = _flatten(saved), _flatten(_plain(config))
+    changes = []
+    for key in sorted((before.keys() | now.keys()) - {"out"}):
+        old, new = before.get(key, "not set"), now.get(key, "not set")
+        if old != new:
+            changes.append(f"{key} was {old} and is now {new}")
+    return changes
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested dictionaries by their paths, such as "optim.lr"."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    return flat
 
 
 def _plain(value: Any) -> Any:

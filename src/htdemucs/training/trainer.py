@@ -5,14 +5,15 @@ needs no generator's state: it has the parameters, the optimiser's state and the
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from htdemucs.errors import CheckpointError, ConfigError, TrainingError
+from htdemucs.errors import CheckpointError, ConfigError, HTDemucsError, TrainingError
 from htdemucs.fast.runtime import compile_function
 from htdemucs.fsutil import atomic_write
 from htdemucs.model import Network
@@ -24,7 +25,7 @@ from htdemucs.training.ema import ExponentialMovingAverage
 from htdemucs.training.log import LogEntry
 from htdemucs.training.losses import SourceLoss, loss_region
 from htdemucs.training.rng import seed_torch
-from htdemucs.weights import save_model
+from htdemucs.weights import load_model, save_model
 
 Validate = Callable[[Network], dict[str, float]]
 BEST, LAST = "best", "last"  # folders of the run's models
@@ -39,6 +40,13 @@ class Trainer:
         dataset: the examples to train on.
         validate: returns the "loss" and "nsdr" of a network; None without validation tracks.
         accelerator: devices and processes.
+        conditions: what the scores depend on, by name. If they differ from those of a checkpoint,
+            `run` first scores the best model again.
+
+    Attributes:
+        step: finished steps.
+        best: step and scores of the best model; empty before the first validation.
+        changed_conditions: names of the conditions in which the checkpoint differs.
 
     Raises:
         ConfigError: the batch size is not a multiple of the processes, or `compiled` is set for a
@@ -52,6 +60,7 @@ class Trainer:
         dataset: StemDataset,
         validate: Validate | None,
         accelerator: Accelerator,
+        conditions: Mapping[str, Any] | None = None,
     ) -> None:
         if config.batch_size % (accelerator.num_processes * config.accumulate):
             raise ConfigError(
@@ -60,8 +69,10 @@ class Trainer:
             )
         self.config, self.network, self.dataset = config, network, dataset
         self.validate, self.accelerator = validate, accelerator
-        self.step = 0  # finished steps
+        self.step = 0
         self.best: dict[str, float] = {}
+        self.conditions = dict(conditions or {})
+        self.changed_conditions: list[str] = []
         self.averages = [ExponentialMovingAverage(decay) for decay in config.optim.ema]
         self.loss = SourceLoss(
             len(network.sources),
@@ -103,6 +114,11 @@ class Trainer:
                 f"{self.config.out} has a run with another optim.kind; set out to another folder"
             ) from error
         self.step, self.best = saved["step"], saved["best"]
+        before = saved.get("conditions", {})
+        if self.best and self.validate is not None:
+            self.changed_conditions = [
+                name for name, value in self.conditions.items() if before.get(name) != value
+            ]
         self.network.load_state_dict(saved["model"])
         for average, values in zip(self.averages, saved["averages"], strict=True):
             average.load_state_dict(values, self.accelerator.device)
@@ -120,6 +136,7 @@ class Trainer:
             {
                 "step": self.step,
                 "best": self.best,
+                "conditions": self.conditions,
                 "config": self.network.config.to_dict(),
                 "model": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -143,6 +160,8 @@ class Trainer:
             AudioError: a file cannot be read.
         """
         config = self.config
+        if self.changed_conditions:
+            self._score_best_again()
         interval = _LogInterval()
         loader = self._batches(self.step, config.steps)
         while self.step < config.steps and not self._should_stop():
@@ -260,6 +279,18 @@ class Trainer:
                     save_model(self.network, self.config.out / BEST)
         self.network.load_state_dict(raw)
         return scores
+
+    def _score_best_again(self) -> None:
+        """Score the saved best model under the present conditions; forget it if it is gone."""
+        assert self.validate is not None
+        try:
+            model = load_model(self.config.out / BEST, device=self.accelerator.device)
+        except HTDemucsError:
+            self.best = {}
+        else:
+            assert isinstance(model, Network)
+            self.best = {"step": self.best["step"]} | self.validate(model)
+        self.changed_conditions = []
 
     def _better(self, scores: dict[str, float]) -> bool:
         if not self.best:

@@ -30,6 +30,9 @@ class Validation:
         loss: key of `losses.ERRORS`.
         seconds: score this much from the middle of each track; None scores all of it.
         accelerator: the processes.
+
+    Attributes:
+        conditions: what the scores depend on, by name.
     """
 
     def __init__(
@@ -43,6 +46,12 @@ class Validation:
         self._recordings, self._seconds, self._accelerator = recordings, seconds, accelerator
         self._error = ERRORS[loss]
         self._weights = torch.tensor(weights, dtype=torch.float64)
+        self.conditions = {
+            "optim.loss": loss,
+            "optim.source_weights": list(weights),
+            "data.valid_seconds": seconds,
+            "the validation tracks": [[r.name, r.length, r.mean, r.std] for r in recordings],
+        }
 
     def __call__(self, model: Network) -> Scores:
         """Return means over all tracks: `loss`, `nsdr` (dB), and the nsdr of each source.
