@@ -208,3 +208,15 @@ def test_a_damaged_file_is_one_line(tracks, tmp_path, workers):
     with pytest.raises(AudioError, match=r"cannot read .*bad\.wav") as caught:
         list(batches(examples(bad), first=0, last=1, workers=workers))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sample_that_is_not_finite_is_named(tracks, tmp_path, workers):
+    """If a file has changed since it was checked."""
+    wave = np.zeros((3 * RATE, 2))
+    wave[:, 1] = np.inf
+    soundfile.write(tmp_path / "bad.wav", wave, RATE, "FLOAT")
+    files = dict.fromkeys(SOURCES, tmp_path / "bad.wav")
+    bad = examples([Recording(Multitrack("bad", tmp_path, files), 3 * RATE, 1.0)])
+    with pytest.raises(AudioError, match=rf"sample \d+ of {tmp_path}/bad\.wav, at .* not a finite"):
+        list(batches(bad, first=0, last=1, workers=workers))

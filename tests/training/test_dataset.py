@@ -155,6 +155,12 @@ def spoil_everything(folder):
         soundfile.write(folder / f"{source}.wav", np.zeros((0, 2)), RATE)
 
 
+def spoil_samples(folder):
+    wave, _ = soundfile.read(folder / "bass.wav")
+    wave[12_345, 1] = np.nan
+    soundfile.write(folder / "bass.wav", wave, RATE, "FLOAT")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -169,6 +175,11 @@ def spoil_everything(folder):
         (spoil_names, "{folder} has both Bass.flac and bass.wav; remove one of them"),
         (spoil_link, "cannot read the sources: "),
         (spoil_everything, "a source is empty"),
+        (
+            spoil_samples,
+            "sample 12345 of {folder}/bass.wav, at 1.543 s, is not a finite number; export the "
+            "file again",
+        ),
     ],
 )
 def test_an_unusable_track_is_left_out_and_named(tmp_path, read, spoil, message):
@@ -184,6 +195,18 @@ def test_an_unusable_track_is_left_out_and_named(tmp_path, read, spoil, message)
         read(train=(root(tmp_path / "a"),))
     assert str(refused.value).startswith(f"{tmp_path / 'a'} has no usable track; bad: {message}")
     assert "\n" not in str(refused.value)
+
+
+def test_a_mixture_with_samples_that_are_not_finite_is_not_used(tmp_path, read):
+    folder = training_data.track(tmp_path / "a" / "one", 1)
+    expected = read(train=(root(tmp_path / "a"),)).train
+    wave, _ = soundfile.read(folder / "mixture.wav")
+    wave[-1] = np.inf
+    soundfile.write(folder / "mixture.wav", wave, RATE, "FLOAT")
+    corpus = read(train=(root(tmp_path / "a"),))
+    assert corpus.train[0].std == pytest.approx(expected[0].std, rel=1e-3)
+    (note,) = corpus.notes
+    assert "cannot be used (sample 23999 of" in note
 
 
 def test_anything_that_goes_wrong_names_the_track(tmp_path, read, monkeypatch):

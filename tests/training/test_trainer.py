@@ -4,14 +4,16 @@ import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from accelerate.state import AcceleratorState
 
 import training_data
 from helpers import OLDER, TINY, awake, snr
 from htdemucs import HTDemucs, HTDemucsConfig, load_model, save_model
-from htdemucs.errors import CheckpointError, ConfigError, HTDemucsError, TrainingError
+from htdemucs.errors import AudioError, CheckpointError, ConfigError, HTDemucsError, TrainingError
 from htdemucs.model import Bag
 from htdemucs.training import finish, prepare, split_runs
 from htdemucs.training.checkpoint import load
@@ -254,6 +256,26 @@ def test_a_loss_that_is_not_finite_stops_with_its_batch(make_config):
     kept = torch.load(path, weights_only=True)
     assert kept["batch"].shape == (4, 5, 2, 4000)
     assert kept["batch"].isfinite().all()
+
+
+def test_a_run_resumes_without_a_track_that_has_become_unusable(make_config, tmp_path):
+    """A sample that is not finite stops the run once; then its track is left out."""
+    for name in ("good", "bad"):
+        training_data.track(tmp_path / "music" / name, 1)
+    data = {"train": [str(tmp_path / "music")], "workers": 0, "segment": 0.5}
+    train(make_config(steps=1, data=data))
+    run = prepare(make_config(steps=9, data=data))
+    path = tmp_path / "music" / "bad" / "bass.wav"
+    soundfile.write(path, np.full((24_000, 2), np.nan), training_data.RATE, "FLOAT")
+    with pytest.raises(
+        AudioError, match=r"sample \d+ of .*bad/bass\.wav, at .* s, is not a finite"
+    ):
+        list(run.train())
+    resumed = prepare(make_config(steps=9, data=data))
+    assert [recording.name for recording in resumed.corpus.train] == ["good"]
+    assert resumed.corpus.notes[0].startswith(f"{path.parent} is left out: sample 0 of {path}")
+    (*_, last) = resumed.train()
+    assert last.step == 9
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -28,7 +28,7 @@ from htdemucs.evaluation.dataset import (
 from htdemucs.formats import SEEKABLE_EXTENSIONS
 from htdemucs.fsutil import atomic_write
 from htdemucs.training.config import DataConfig, RootConfig
-from htdemucs.training.reading import available_cores, mono_statistics
+from htdemucs.training.reading import available_cores, check_samples, mono_statistics
 
 MIXTURE_TOLERANCE = 0.01  # of full scale; more than rounding
 LENGTH_TOLERANCE = 0.1  # seconds; files whose lengths differ more may not start together
@@ -303,7 +303,15 @@ def _read_file_info(files: Mapping[str, Path], mixture: Path | None) -> _FileInf
     if mixture:
         note, same_shape = _mixture_note(mixture, files, info)
         info = replace(info, mixture=note)
-    mean, std = mono_statistics([mixture] if mixture and same_shape else list(files.values()))
+    if mixture and same_shape:
+        check_samples(files.values())
+        try:
+            mean, std = mono_statistics([mixture])
+        except AudioError as error:
+            info = replace(info, mixture=f"cannot be used ({error})")
+            mean, std = mono_statistics(list(files.values()))
+    else:
+        mean, std = mono_statistics(list(files.values()))
     return replace(info, mean=mean, std=std or 1.0)  # silence stays silence
 
 

@@ -1,7 +1,7 @@
 """Reading the samples of audio files: excerpts by position, and the levels of whole files."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +18,15 @@ def read_excerpt(path: Path, start: int, length: int, channels: int) -> Tensor:
     """Read (channels, length or less) from sample `start` on, without reading what lies before.
 
     Raises:
-        AudioError: the file cannot be read.
+        AudioError: the file cannot be read, or a sample is not finite.
     """
     import soundfile
 
     try:
         with soundfile.SoundFile(path) as file:
-            file.seek(min(start, file.frames))
+            first = file.seek(min(start, file.frames))
             samples = file.read(length, dtype="float32", always_2d=True)
+            _check_finite(samples, path, first, file.samplerate)
     except (OSError, RuntimeError) as error:
         raise AudioError(f"cannot read {path}: {error}") from error
     waveform = torch.from_numpy(samples.T.copy())
@@ -40,6 +41,7 @@ def mono_statistics(paths: Sequence[Path]) -> tuple[float, float]:
     Shorter files count as silent after their end.
 
     Raises:
+        AudioError: a sample is not finite.
         OSError, RuntimeError: a file cannot be read.
     """
     readers = [_mono_blocks(path) for path in paths]
@@ -55,12 +57,39 @@ def mono_statistics(paths: Sequence[Path]) -> tuple[float, float]:
     return total / count, max(0.0, variance) ** 0.5
 
 
+def check_samples(paths: Iterable[Path]) -> None:
+    """Read some files to their end.
+
+    Raises:
+        AudioError: a sample is not finite.
+        OSError, RuntimeError: a file cannot be read.
+    """
+    for path in paths:
+        for _ in _mono_blocks(path):
+            pass
+
+
 def _mono_blocks(path: Path) -> Iterator[NDArray[np.float64]]:
+    """Yield the mean of the channels, (L,), in blocks; check every sample."""
     import soundfile
 
     with soundfile.SoundFile(path) as file:
+        position = 0
         for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
+            _check_finite(block, path, position, file.samplerate)
+            position += len(block)
             yield block.mean(axis=1, dtype=np.float64)
+
+
+def _check_finite(samples: NDArray[np.float32], path: Path, first: int, sample_rate: int) -> None:
+    """Raise AudioError if one of the samples (L, C) is not finite; `first` is their position."""
+    if np.isfinite(samples.sum(dtype=np.float64)):  # fast, and true only if all are finite
+        return
+    place = first + int(np.argmin(np.isfinite(samples).all(axis=1)))
+    raise AudioError(
+        f"sample {place} of {path}, at {place / sample_rate:.3f} s, is not a finite number; "
+        "export the file again"
+    )
 
 
 def available_cores() -> int:
