@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -177,10 +178,47 @@ def test_a_signal_ends_a_run_with_a_checkpoint(config, tmp_path):
         process.send_signal(number)
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 128 + number
+        assert "stopping after this step; press Ctrl-C again to stop now" in errors
         assert "run the same command to resume" in errors
         assert "Traceback" not in errors
         before, reached = reached, load(tmp_path / "run")["step"]
         assert reached >= before + 2
+
+
+def test_a_second_signal_ends_a_run_at_once(config, tmp_path):
+    """Also in a step that does not end."""
+    path = config(steps=100_000, log_every=1)
+    code = (
+        "import sys, threading; from htdemucs.cli.main import main; "
+        "from htdemucs.training.trainer import Trainer; "
+        "wait = lambda *_: (print('waiting', flush=True), threading.Event().wait()); "
+        "Trainer._train_step = wait; "
+        f"sys.argv = ['htdemucs', 'train', {str(path)!r}]; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGINT)
+    line = ""
+    while not line.startswith("stopping after this step"):
+        line = process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 128 + signal.SIGINT
+    process.communicate()
+
+
+def test_a_full_disk_is_one_line(run, config, tmp_path, monkeypatch):
+    def full(_state, _file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", full)
+    result = run("train", config(steps=2, save_every=1))
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == (
+        f"error: cannot write to {tmp_path / 'run'}: No space left on device; free some space "
+        "there, then run again to resume from the last checkpoint"
+    )
 
 
 def test_two_processes_train_the_same_model_as_one(config, tmp_path, run):

@@ -1,3 +1,7 @@
+import errno
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,13 +12,39 @@ from htdemucs.training import checkpoint
 def test_a_crash_while_saving_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, {"step": 1, "model": {"x": torch.ones(2)}})
 
-    def torn(_state, path):
-        path.write_bytes(b"half of it")
+    def torn(_state, file):
+        file.write(b"half of it")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", torn)
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(tmp_path, {"step": 2})
+    assert checkpoint.load(tmp_path)["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_full_disk_is_the_systems_error(tmp_path, monkeypatch):
+    """As torch meets it: a write fails, and then closing the file, with another error."""
+    checkpoint.save(tmp_path, {"step": 1})
+    open_file = Path.open
+
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+    monkeypatch.setattr(Path, "open", lambda path, *mode: Full(open_file(path, *mode)))
+    with pytest.raises(OSError, match="No space left on device"):
+        checkpoint.save(tmp_path, {"step": 2, "model": {"x": torch.zeros(10_000)}})
+    monkeypatch.undo()
     assert checkpoint.load(tmp_path)["step"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 

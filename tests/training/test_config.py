@@ -53,9 +53,19 @@ def test_overrides_replace_values_of_the_file(tmp_path):
         (["optim.speed=1"], r"unknown key optim\.speed; known are kind, lr"),
         (["steps"], "'steps' is not of the form key=value"),
         (["steps=x: [", "seed=1"], "cannot read the value in"),
-        (["steps=many"], "steps cannot be 'many'"),
-        (["steps=1.5"], r"steps cannot be 1\.5"),
-        (["steps=true"], "steps cannot be True"),
+        (["steps=many"], "steps must be a number, not 'many'"),
+        (["steps=1.5"], r"steps must be a whole number, not 1\.5"),
+        (["steps=true"], "steps must be a number, not True"),
+        (["steps=.inf"], "steps must be a number, not inf"),
+        (["optim=adam"], r"optim cannot be 'adam'; set its keys, such as optim\.kind"),
+        (["data=music"], r"data cannot be 'music'; set its keys, such as data\.musdb"),
+        (["musdb=/music"], r"unknown key musdb; use data\.musdb"),
+        (
+            ["data.workers=-1"],
+            r"data\.workers must not be negative; 0 reads in the training process",
+        ),
+        (["data.segment=0"], r"data\.segment must be more than 0 seconds"),
+        (["data.valid_seconds=-3"], r"data\.valid_seconds must be more than 0 seconds"),
         (["steps=0"], "steps must be at least 1"),
         (["optim.loss_region=[0.1, 0.4]"], r"optim\.loss_region must be two numbers of seconds"),
         (["optim.loss_region=0.4"], r"optim\.loss_region must be two numbers of seconds"),
@@ -64,8 +74,8 @@ def test_overrides_replace_values_of_the_file(tmp_path):
         (["optim.lr=1", "optim.lr.x=1"], r"optim\.lr\.x: lr has no keys of its own"),
         (["optim.kind=sgd"], r"optim\.kind must be one of adam, adamw"),
         (["optim.ema=[1.5]"], r"optim\.ema must be between 0 and 1"),
-        (["optim=3"], "optim must have keys and values"),
-        (["steps.x=3"], "steps cannot be {'x': 3}"),
+        (["optim=3"], r"optim cannot be 3; set its keys, such as optim\.kind"),
+        (["steps.x=3"], "steps must be a number, not {'x': 3}"),
         (["augment.remix=2"], r"augment\.remix must be from 0 to 1"),
         (["augment.scale_min=3"], r"augment\.scale_max is below"),
         (["batch_size=6"], r"batch_size must be a multiple of augment\.remix_group"),
@@ -80,6 +90,14 @@ def test_overrides_replace_values_of_the_file(tmp_path):
 def test_mistakes_are_named(tmp_path, words, message):
     with pytest.raises(ConfigError, match=message):
         read(tmp_path, SMALLEST, *words)
+
+
+def test_whole_numbers_may_be_written_with_an_exponent(tmp_path):
+    config = read(
+        tmp_path, SMALLEST, "steps=1e5", "batch_size=8.0", "augment.repitch_semitones=3.0"
+    )
+    assert (config.steps, config.batch_size, config.augment.repitch_semitones) == (100_000, 8, 3)
+    assert isinstance(config.steps, int)
 
 
 @pytest.mark.parametrize(

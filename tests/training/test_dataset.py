@@ -297,6 +297,16 @@ def test_the_cache_is_used_until_a_file_changes(tmp_path, read, monkeypatch):
     assert read(train=(root(tmp_path / "a"),)) == before
 
 
+def test_a_part_of_musdb_is_not_its_folder(read, data, tmp_path):
+    with pytest.raises(ConfigError, match=rf"data\.musdb must be the .* train/; use {data}$"):
+        read(musdb=data / "train")
+    training_data.track(tmp_path / "a" / "one", 1)
+    with pytest.raises(
+        ConfigError, match=r"a has no folder train/; for other folders use data\.tr"
+    ):
+        read(musdb=tmp_path / "a")
+
+
 def test_unusable_music(tmp_path, read, data):
     with pytest.raises(ConfigError, match="cannot read"):
         read(train=(root(tmp_path / "none"),))

@@ -1,11 +1,13 @@
 """`htdemucs train`: train or fine-tune a model."""
 
+import os
 import signal
+import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -131,8 +133,14 @@ def _train(run: "Run") -> None:
     main = trainer.accelerator.is_main_process
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     show_bar = console.is_terminal and main
+
+    def stop() -> None:
+        trainer.stop()
+        if main:
+            print_status("stopping after this step; press Ctrl-C again to stop now")
+
     with (
-        _stop_on_signals(trainer.stop) as received,
+        _stop_on_signals(stop) as received,
         Progress(*columns, console=console, disable=not show_bar) as progress,
     ):
         task = progress.add_task("step 0", total=total, completed=trainer.step)
@@ -176,17 +184,35 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def _stop_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
-    """Call `stop` on Ctrl-C or SIGTERM; a second signal ends the process immediately."""
+    """Call `stop` on Ctrl-C or SIGTERM; a second signal ends the process immediately.
+
+    A thread waits for the signals, because Python's handlers run only after PyTorch's current
+    operation, which may take minutes.
+    """
     received: list[int] = []
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
 
-    def handle(caught: int, _frame: FrameType | None) -> None:
-        received.append(caught)
-        signal.signal(caught, signal.SIG_DFL)
-        stop()
+    def wait() -> None:
+        while number := int.from_bytes(reader.recv(1), "little"):  # 0 after closing
+            if number not in kinds:
+                continue
+            if received:
+                os._exit(128 + number)
+            received.append(number)
+            stop()
 
-    previous = {kind: signal.signal(kind, handle) for kind in (signal.SIGINT, signal.SIGTERM)}
+    previous = {kind: signal.signal(kind, lambda *_: None) for kind in kinds}
+    previous_fd = signal.set_wakeup_fd(writer.fileno())
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
     try:
         yield received
     finally:
+        signal.set_wakeup_fd(previous_fd)
         for kind, handler in previous.items():
             signal.signal(kind, handler)
+        writer.close()
+        thread.join()
+        reader.close()

@@ -12,9 +12,19 @@ FILE = "checkpoint.pt"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Replace the folder's checkpoint; if this is interrupted, the old one stays."""
-    with atomic_write(folder / FILE) as partial:
-        torch.save(state, partial)
+    """Replace the folder's checkpoint; if this is interrupted, the old one stays.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    try:
+        # A file that Python writes: for a path, torch does not say why writing failed.
+        with atomic_write(folder / FILE) as partial, partial.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:  # raised by torch when it closes a file that it could not write
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
 
 
 def load(folder: Path) -> dict[str, Any] | None:

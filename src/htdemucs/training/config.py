@@ -4,6 +4,7 @@ The tables in docs/training.md are generated from the docstrings of these classe
 """
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -58,6 +59,15 @@ class DataConfig:
     valid_seconds: float | None = None
     workers: int = 4
     cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        _require(
+            self.workers >= 0,
+            "data.workers must not be negative; 0 reads in the training process",
+        )
+        for name in ("segment", "valid_seconds"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"data.{name} must be more than 0 seconds")
 
 
 @dataclass(frozen=True)
@@ -301,7 +311,9 @@ def _build(kind: type[C], fields: Any, prefix: str) -> C:
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(map(str, fields)) - set(hints))
     if unknown:
-        raise ConfigError(f"unknown key {prefix}{unknown[0]}; known are {', '.join(hints)}")
+        nested = [f"{name}.{unknown[0]}" for name, hint in hints.items() if _has(hint, unknown[0])]
+        known = f"use {' or '.join(nested)}" if nested else f"known are {', '.join(hints)}"
+        raise ConfigError(f"unknown key {prefix}{unknown[0]}; {known}")
     required = {
         f.name
         for f in dataclasses.fields(kind)  # type: ignore[arg-type]
@@ -313,11 +325,19 @@ def _build(kind: type[C], fields: Any, prefix: str) -> C:
     return kind(**values)
 
 
+def _has(hint: Any, name: str) -> bool:
+    """Return whether a type is a dataclass with a field of this name."""
+    return dataclasses.is_dataclass(hint) and name in typing.get_type_hints(hint)
+
+
 def _convert(hint: Any, value: Any, key: str) -> Any:
     """Convert a plain value to the type of the field `key`."""
     if dataclasses.is_dataclass(hint):
-        if isinstance(value, str):  # a path alone is short for a RootConfig
+        if hint is RootConfig and isinstance(value, str):
             value = {"path": value}
+        if not isinstance(value, Mapping):
+            first = dataclasses.fields(hint)[0].name
+            raise ConfigError(f"{key} cannot be {value!r}; set its keys, such as {key}.{first}")
         return _build(typing.cast(type[Any], hint), value, f"{key}.")
     origin, choices = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
@@ -333,16 +353,31 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         return value
     if hint is Path and isinstance(value, str):
         return Path(value).expanduser()
-    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML reads 3e-4 as text
-        except ValueError:
-            raise ConfigError(f"{key} must be a number, not {value!r}") from None
-    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and value is True):
+    if hint in (float, int):
+        number = _number(value)
+        if number is None:
+            raise ConfigError(f"{key} must be a number, not {value!r}")
+        if hint is float:
+            return number
+        if not number.is_integer():
+            raise ConfigError(f"{key} must be a whole number, not {value!r}")
+        return int(number)
+    if isinstance(hint, type) and isinstance(value, hint):
         return value
     if origin is Mapping and isinstance(value, dict):
         return value
     raise ConfigError(f"{key} cannot be {value!r}")
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number, also from text, since YAML reads 3e-4 and 1e5 as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _require(condition: bool, message: str) -> None:

@@ -119,6 +119,7 @@ def read_corpus(
     train = [recording for root in data.train for recording in reader.recordings(root)]
     valid = [recording for root in data.valid for recording in reader.recordings(root)]
     if data.musdb is not None:
+        _check_musdb(data.musdb)
         for recording in reader.recordings(RootConfig(data.musdb / "train")):
             (valid if recording.name in MUSDB_VALIDATION else train).append(recording)
     train_folders, valid_folders = (
@@ -261,6 +262,15 @@ class _Reader:
         except OSError as error:
             raise TrainingError(f"cannot write {path}: {error.strerror or error}") from error
         return info
+
+
+def _check_musdb(folder: Path) -> None:
+    """Raise ConfigError if the folder is not MUSDB18-HQ's, but lies in one, or has other tracks."""
+    if (folder / "train").is_dir() or not folder.is_dir():
+        return
+    if folder.resolve().name in ("train", "test"):
+        raise ConfigError(f"data.musdb must be the folder that has train/; use {folder.parent}")
+    raise ConfigError(f"{folder} has no folder train/; for other folders use data.train")
 
 
 def _folders_with_audio(root: Path) -> list[Path]:

@@ -13,7 +13,7 @@ import yaml
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
-from htdemucs.errors import ConfigError, TrainingError
+from htdemucs.errors import ConfigError, TrainingError, reason
 from htdemucs.fsutil import atomic_write, delete_partials
 from htdemucs.model import Bag, Network, build
 from htdemucs.model.architectures import CONFIGS
@@ -58,9 +58,18 @@ class Run:
         """Train, write a log to the run's folder, and yield its entries.
 
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: the loss is not finite, or the run's folder cannot be written.
             AudioError: a file cannot be read.
         """
+        try:
+            yield from self._train()
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write to {self.config.out}: {reason(error)}; free some space there, "
+                "then run again to resume from the last checkpoint"
+            ) from error
+
+    def _train(self) -> Iterator[LogEntry]:
         if not self.trainer.accelerator.is_main_process:
             yield from self.trainer.run()
             return
@@ -196,7 +205,7 @@ def _build_dataset(
     if config.data.segment is not None:
         length = seconds_to_samples(config.data.segment, sample_rate)
     if length < 1:
-        raise ConfigError("data.segment must be more than 0 seconds")
+        raise ConfigError("data.segment is shorter than a sample")
     longest = network.max_segment
     if longest is not None and length > seconds_to_samples(longest, sample_rate):
         raise ConfigError(f"data.segment must be at most the model's {float(longest):g} seconds")
