@@ -119,18 +119,8 @@ def test_sources_that_differ_by_a_few_samples_are_padded_and_noted(tmp_path, rea
         ]
 
 
-def spoil_lengths(folder):
-    lengthen(folder / "bass.wav", 2000)
-
-
 def spoil_channels(folder):
     soundfile.write(folder / "bass.wav", np.zeros((24_000, 6)), RATE)
-
-
-def spoil_rate(folder):
-    for source in SOURCES:
-        wave, _ = soundfile.read(folder / f"{source}.wav")
-        soundfile.write(folder / f"{source}.wav", wave, 48_000)
 
 
 def spoil_contents(folder):
@@ -164,17 +154,12 @@ def spoil_samples(folder):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (
-            spoil_lengths,
-            "the sources differ in samples or rate: drums 24000 at 8000 Hz, bass 2600",
-        ),
         (spoil_channels, "a source has 6 channels, the model 2; mix it down"),
-        (spoil_rate, "it has 48000 Hz, the model 8000; resample it"),
         (spoil_contents, "cannot read the sources: "),
-        (spoil_end, "the sources differ in samples or rate: drums 24000 at 8000 Hz, bass 0"),
+        (spoil_end, "bass is empty"),
         (spoil_names, "{folder} has both Bass.flac and bass.wav; remove one of them"),
         (spoil_link, "cannot read the sources: "),
-        (spoil_everything, "a source is empty"),
+        (spoil_everything, "drums is empty"),
         (
             spoil_samples,
             "sample 12345 of {folder}/bass.wav, at 1.543 s, is not a finite number; export the "
@@ -231,7 +216,7 @@ def test_capital_letters_and_other_mono_or_deep_files_are_found(tmp_path, read):
     soundfile.write(folder / "other.wav", np.zeros(len(wave)), RATE, "PCM_24")
     corpus = read(train=(root(tmp_path / "a"),))
     assert [recording.name for recording in corpus.train] == ["one"]
-    assert corpus.train[0].multitrack.file("drums").name == "Drums.wav"
+    assert corpus.train[0].files["drums"][0].name == "Drums.wav"
     (note,) = corpus.notes
     assert "differs from the sum of its sources by up to" in note
 
@@ -262,7 +247,7 @@ def test_what_is_no_multitrack_is_no_track_that_lacks_a_source(tmp_path, read):
 def test_other_layouts_are_told_what_is_wanted(tmp_path, read, name, message):
     (tmp_path / "a" / name).parent.mkdir(parents=True)
     (tmp_path / "a" / name).touch()
-    with pytest.raises(ConfigError, match="has no folders with drums.*wav or .flac" + message):
+    with pytest.raises(ConfigError, match="has no folders with drums.*files" + message):
         read(train=(root(tmp_path / "a"),))
 
 
@@ -313,8 +298,6 @@ def test_unusable_music(tmp_path, read, data):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="has no folders with drums, bass, other, vocals"):
         read(train=(root(tmp_path / "empty"),))
-    with pytest.raises(ConfigError, match="8000 Hz, the model 44100; resample"):
-        read(musdb=data, rate=44_100)
     with pytest.raises(ConfigError, match=r"is in data\.train and in data\.valid"):
         read(train=(root(data / "test"),), valid=(root(data / "test"),))
     with pytest.raises(ConfigError, match=r"weight of .* must not be negative"):
@@ -325,12 +308,9 @@ def test_unusable_music(tmp_path, read, data):
 
 def test_files_that_do_not_fit_each_other(tmp_path, read):
     folder = training_data.track(tmp_path / "a" / "one", 1)
-    soundfile.write(folder / "bass.wav", [[0.0, 0.0]] * 100, RATE)
-    with pytest.raises(AudioError, match="differ in samples or rate: drums 24000 at 8000 Hz"):
-        read(train=(root(tmp_path / "a"),))
     for source in SOURCES:
         soundfile.write(folder / f"{source}.wav", [[0.0, 0.0]][:0], RATE)
-    with pytest.raises(AudioError, match=r"empty|differ"):
+    with pytest.raises(AudioError, match="drums is empty"):
         read(train=(root(tmp_path / "a"),))
     (folder / "bass.wav").write_bytes(b"nonsense")
     with pytest.raises(AudioError, match="cannot read the sources"):

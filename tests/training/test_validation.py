@@ -7,11 +7,10 @@ import soundfile
 import torch
 from accelerate import Accelerator
 
+import training_data
 from helpers import TINY, awake
 from htdemucs import HTDemucs, HTDemucsConfig
 from htdemucs.errors import TrainingError
-from htdemucs.evaluation import read_multitrack
-from htdemucs.training.dataset import Recording
 from htdemucs.training.validation import Validation
 
 SOURCES = HTDemucsConfig(**TINY).sources
@@ -25,7 +24,7 @@ def track(folder, silent):
         noise = 0.1 * torch.randn(network.sample_rate, network.audio_channels)
         noise *= name not in silent
         soundfile.write(folder / f"{name}.wav", noise.numpy(), network.sample_rate)
-    return Recording(read_multitrack(folder), network.sample_rate, 1.0)
+    return training_data.recording(folder, network.sample_rate, SOURCES)
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def test_a_silent_source_counts_in_the_loss_alone(scored, tmp_path):
 
 def test_sources_of_other_lengths_are_padded(scored, tmp_path):
     recording = track(tmp_path / "loud", ())
-    path = recording.multitrack.file(SOURCES[0])
+    path = recording.files[SOURCES[0]][0]
     wave, rate = soundfile.read(path)
     soundfile.write(path, wave[:-700], rate)
     cut = scored(recording)

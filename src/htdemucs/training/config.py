@@ -24,12 +24,22 @@ class RootConfig:
     """A folder of multitracks.
 
     Attributes:
-        path: a folder that has a folder for each track, with one wav or flac file per source.
+        path: a folder that has a folder for each track, with one file per source (wav, flac, aiff,
+            mp3 or ogg). Or a folder that has a folder for each source, or a CSV file with the
+            columns instrum and path: then the files of different sources are mixed at random.
         weight: how often its tracks are drawn, relative to their duration.
+        mapping: which files are summed to which source: "moisesdb", "slakh", "medleydb", or a YAML
+            file.
+        metadata: folder with the metadata files of a mapping, if they are not in the tracks'
+            folders.
+        missing: "skip" leaves out tracks that lack a source; with "silence", the source is silent.
     """
 
     path: Path
     weight: float = 1.0
+    mapping: str | None = None
+    metadata: Path | None = None
+    missing: Literal["skip", "silence"] = "skip"
 
 
 @dataclass(frozen=True)
@@ -290,7 +300,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         except (yaml.YAMLError, RecursionError):
             raise ConfigError(f"cannot read the value in {override!r}") from None
         _set_value(fields, key.split("."), value)
-    return _build(TrainConfig, fields, "")
+    return from_plain(TrainConfig, fields, "")
 
 
 def _set_value(fields: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -301,7 +311,7 @@ def _set_value(fields: dict[str, Any], keys: list[str], value: Any) -> None:
     fields[keys[-1]] = value
 
 
-def _build(kind: type[C], fields: Any, prefix: str) -> C:
+def from_plain(kind: type[C], fields: Any, prefix: str) -> C:
     """Build a dataclass from plain values; check every key and type.
 
     `prefix` is the path of the keys for messages, such as "optim.".
@@ -338,7 +348,7 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         if not isinstance(value, Mapping):
             first = dataclasses.fields(hint)[0].name
             raise ConfigError(f"{key} cannot be {value!r}; set its keys, such as {key}.{first}")
-        return _build(typing.cast(type[Any], hint), value, f"{key}.")
+        return from_plain(typing.cast(type[Any], hint), value, f"{key}.")
     origin, choices = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in choices:

@@ -7,7 +7,7 @@ process makes it, or whether the run was interrupted.
 import math
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -20,7 +20,7 @@ from htdemucs.errors import AudioError
 from htdemucs.training import augment
 from htdemucs.training.config import AugmentConfig
 from htdemucs.training.dataset import Recording
-from htdemucs.training.reading import available_cores, read_excerpt
+from htdemucs.training.reading import available_cores, read_stem
 from htdemucs.training.rng import generator
 
 
@@ -64,7 +64,7 @@ class ExcerptSampler:
         share = np.asarray(lengths, dtype=np.float64) * np.asarray(weights, dtype=np.float64)
         self._cumulative = np.cumsum(share) / share.sum()
         self._lengths = lengths
-        self._length = length
+        self.length = length
         self._remix, self._group_size = remix, remix_group
         self._seed = seed
 
@@ -82,7 +82,7 @@ class ExcerptSampler:
         draw = generator(self._seed, "excerpt", step, origin)
         index = int(np.searchsorted(self._cumulative, draw.random(), side="right"))
         index = min(index, len(self._lengths) - 1)  # rounding can leave the last sum below 1
-        last_start = max(0, self._lengths[index] - self._length)
+        last_start = max(0, self._lengths[index] - self.length)
         return Excerpt(index, int(draw.integers(0, last_start + 1)), origin)
 
 
@@ -126,19 +126,38 @@ class StemDataset(Dataset[Tensor]):
     def _source(self, step: int, example: int, source: int) -> Tensor:
         """Read, repitch and augment one source, (C, L)."""
         excerpt = self.sampler.excerpt(step, example, source)
-        recording = self.recordings[excerpt.recording]
+        recording, start = self.recordings[excerpt.recording], excerpt.start
+        if recording.pool:
+            recording, start = self._draw_file(recording, step, excerpt.origin, source)
         semitones, tempo = self._pitch_and_tempo(step, excerpt.origin)
         rng = partial(self._generator, (step, example, source))
         shift = int(rng("shift").random() * self.config.shift * self.sample_rate)
         needed = math.ceil(self.length * tempo)
-        start = max(0, min(excerpt.start + shift, recording.length - needed))
-        path = recording.multitrack.file(self.sources[source])
-        waveform = recording.normalize(read_excerpt(path, start, needed, self.channels))
+        start = max(0, min(start + shift, recording.length - needed))
+        files = recording.files[self.sources[source]]
+        length = min(needed, recording.length - start)
+        waveform = read_stem(files, start, length, self.channels, self.sample_rate)
+        if files:
+            waveform = recording.normalize(waveform)
         if semitones or tempo != 1:
             waveform = augment.repitch(waveform, semitones, tempo, self.sample_rate)
         waveform = waveform[:, : self.length]
         waveform = F.pad(waveform, (0, self.length - waveform.shape[-1]))
         return augment.augment_source(waveform, self.config, self.sample_rate, rng, recording.std)
+
+    def _draw_file(
+        self, pool: Recording, step: int, origin: int, source: int
+    ) -> tuple[Recording, int]:
+        """Return a file of a source and a start, from longer files more often."""
+        files = pool.pool[self.sources[source]]
+        if not files:
+            return replace(pool, files={self.sources[source]: ()}, length=self.length), 0
+        draw = self._generator((step, origin, source), "file")
+        ends = np.cumsum([file.length for file in files])
+        index = int(np.searchsorted(ends, draw.random() * ends[-1], side="right"))
+        file = files[min(index, len(files) - 1)]
+        last_start = max(0, file.length - self.sampler.length)
+        return file, int(draw.integers(0, last_start + 1))
 
     def _pitch_and_tempo(self, step: int, origin: int) -> tuple[int, float]:
         """Return semitones and tempo factor, the same for all sources of one origin."""

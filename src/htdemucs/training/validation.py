@@ -7,7 +7,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
-from torch.nn import functional as F
 
 from htdemucs.errors import TrainingError
 from htdemucs.evaluation import nsdr
@@ -16,7 +15,7 @@ from htdemucs.model import Network
 from htdemucs.separation import Separator
 from htdemucs.training.dataset import Recording
 from htdemucs.training.losses import ERRORS
-from htdemucs.training.reading import read_excerpt
+from htdemucs.training.reading import read_stem
 
 Scores = dict[str, float]
 
@@ -82,12 +81,12 @@ class Validation:
         self, model: Network, separator: Separator, recording: Recording
     ) -> list[list[float]]:
         sources = torch.stack([self._read(model, recording, name) for name in model.sources])
+        silent = sources.square().mean(dim=(1, 2)) < SILENCE
         mixture = recording.normalize(sources.sum(0))
         sources = recording.normalize(sources)
         stems = separator.separate(mixture, model.sample_rate)
         estimates = torch.stack([stems[name] for name in model.sources])
         losses = self._error((estimates - sources).unsqueeze(0))
-        silent = sources.square().mean(dim=(1, 2)) < SILENCE
         scores = nsdr(sources, estimates).masked_fill(silent, math.nan)
         return [losses.tolist(), scores.tolist()]
 
@@ -96,6 +95,5 @@ class Validation:
         if self._seconds is not None:
             length = min(length, int(self._seconds * model.sample_rate))
         start = (recording.length - length) // 2
-        path = recording.multitrack.file(name)
-        waveform = read_excerpt(path, start, length, model.audio_channels)
-        return F.pad(waveform, (0, length - waveform.shape[-1]))
+        files = recording.files[name]
+        return read_stem(files, start, length, model.audio_channels, model.sample_rate)
