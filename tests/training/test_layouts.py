@@ -1,6 +1,7 @@
 """Data sets in the layouts that they are published in, with generated files."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,6 +189,18 @@ def test_a_mapping_of_ones_own(tmp_path, read):
         read(tmp_path / "mine", mapping="musdb")
     with pytest.raises(ConfigError, match=r"mine has no folders with data\.json"):
         read(tmp_path / "mine", mapping="moisesdb")
+
+
+def test_the_mapping_for_karaoke_in_the_documentation(tmp_path, read):
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    text = page.split("# karaoke.yaml\n")[1].split("```")[0]
+    (tmp_path / "karaoke.yaml").write_text(text)
+    training_data.track(tmp_path / "a" / "one", 1)
+    (recording,) = read(
+        tmp_path / "a", ("vocals", "instrumental"), mapping=str(tmp_path / "karaoke.yaml")
+    ).train
+    names = {source: [path.stem for path in paths] for source, paths in recording.files.items()}
+    assert names == {"vocals": ["vocals"], "instrumental": ["bass", "drums", "other"]}
 
 
 def stem_folders(root, suffix=".wav"):

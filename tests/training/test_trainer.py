@@ -393,6 +393,19 @@ def test_fine_tuning_for_sources_of_ones_own(make_config, start, tmp_path):
     assert snr(theirs["drums"], ours["beat"]) > 60
 
 
+def test_fine_tuning_with_longer_segments(make_config, start):
+    config = make_config(
+        model={}, init_from=str(start), steps=1, optim={"lr": 1e-9}, words=["data.segment=1.5"]
+    )
+    run = prepare(config)
+    assert run.trainer.dataset[0].shape[-1] == 12_000
+    list(run.train())
+    assert load_model(str(config.out / "last")).segment == 1.5
+    assert load_model(str(start)).segment == 1
+    shorter = make_config("short", model={}, init_from=str(start), words=["data.segment=0.5"])
+    assert prepare(shorter).trainer.network.segment == 1
+
+
 def test_one_copy_a_source_ends_as_a_bag(make_config, start):
     config = make_config(
         model={}, init_from=str(start), per_source=True, steps=2, valid_every=2, optim={"lr": 1e-3}

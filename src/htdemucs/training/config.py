@@ -53,7 +53,8 @@ class DataConfig:
         valid: more folders for validation, in the same form.
         normalize: divide each track by the standard deviation of its mixture, after subtracting the
             mean, in training and in validation.
-        segment: seconds of an example; by default the model's own segment.
+        segment: seconds of an example; by default the model's own segment. If it is longer than
+            that of `init_from`, it becomes the model's segment.
         valid_seconds: validate on this many seconds from the middle of each track; by default on
             whole tracks.
         workers: processes that read and augment, at most one per core; 0 uses the training process.
@@ -213,7 +214,8 @@ class TrainConfig:
         sources: names of the stems to separate; by default those of the model. Sources that
             `init_from` has keep their weights; the last layers of the others start with random
             weights.
-        renamed: maps a new source to the source of `init_from` whose last layers it gets.
+        renamed: maps a new source to the source of `init_from` whose last layers it gets, or to a
+            list of sources whose sum it begins with.
         per_source: train one copy for each source, whose loss is that source's, and collect the
             copies in a bag, like `htdemucs_ft`.
         data: the music, and how it is cut.

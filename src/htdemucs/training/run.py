@@ -192,8 +192,13 @@ def _build_network(config: TrainConfig) -> Network:
             raise ConfigError(f"{config.init_from} is a bag; set init_from to one of its members")
         model = model.members[0]
     seed_torch(config.seed, "head transfer")
-    if config.sources and config.sources != model.sources:
-        return replace_sources(model, config.sources, config.renamed)
+    if config.sources and (config.sources != model.sources or config.renamed):
+        model = replace_sources(model, config.sources, config.renamed)
+    longest = model.max_segment
+    if config.data.segment is not None and longest is not None and config.data.segment > longest:
+        longer = build(dataclasses.replace(model.config, segment=config.data.segment))
+        longer.load_state_dict(model.state_dict())  # no parameter depends on the length
+        return longer
     return model
 
 
