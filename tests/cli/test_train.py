@@ -70,7 +70,8 @@ def same_model(first, second):
 
 def test_a_run_trains_validates_and_saves_a_model(run, config, tmp_path, song):
     path = config()
-    result = run("train", path, "steps=4", "optim.lr=1e-2")
+    result = run("train", path, "steps=4", "optim.lr=1e-2", "pre_valid=true", "keep=2")
+    assert "step 0/4\n  valid raw: loss" in result.stderr
     assert result.exit_code == 0, result.output
     assert "2 tracks" in result.stderr
     assert "1 for validation" in result.stderr
@@ -80,11 +81,11 @@ def test_a_run_trains_validates_and_saves_a_model(run, config, tmp_path, song):
     assert f"htdemucs separate -n {folder}" in result.stderr
     result = run("separate", "-n", folder, song, "-o", tmp_path / "stems")
     assert result.exit_code == 0, result.output
-    again = run("train", path, "steps=4", "optim.lr=1e-2")
+    again = run("train", path, "steps=4", "optim.lr=1e-2", "pre_valid=true", "keep=2")
     assert "resuming after step 4 of 4" in again.stderr
     assert "note" not in again.stderr
     assert again.exit_code == 0
-    changed = run("train", path, "steps=5", "optim.lr=1e-2", "optim.loss=mse")
+    changed = run("train", path, "steps=5", "optim.loss=mse")
     assert "note: steps was 4 and is now 5" in changed.stderr
     assert "note: optim.loss was l1 and is now mse" in changed.stderr
     assert "note: the best model is scored again, because optim.loss changed" in changed.stderr

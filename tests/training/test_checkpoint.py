@@ -59,3 +59,18 @@ def test_checkpoints_that_are_none(tmp_path):
             path.write_bytes(content)
         with pytest.raises(CheckpointError, match=r"checkpoint\.pt is"):
             checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_latest_checkpoints_are_kept(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", lambda *_: (_ for _ in ()).throw(OSError()))
+    (tmp_path / "checkpoint-mine.pt").touch()
+    for step in (1, 2, 3, 4):
+        checkpoint.save(tmp_path, {"step": step}, keep=2)
+    names = {"checkpoint.pt", "checkpoint-3.pt", "checkpoint-4.pt", "checkpoint-mine.pt"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    (tmp_path / "checkpoint-3.pt").replace(tmp_path / "checkpoint.pt")  # to go back
+    assert checkpoint.load(tmp_path)["step"] == 3
+    checkpoint.save(tmp_path, {"step": 3}, keep=2)  # the run continues from there
+    assert not (tmp_path / "checkpoint-4.pt").exists()

@@ -76,6 +76,8 @@ def test_overrides_replace_values_of_the_file(tmp_path):
         (["optim.ema=[1.5]"], r"optim\.ema must be between 0 and 1"),
         (["optim=3"], r"optim cannot be 3; set its keys, such as optim\.kind"),
         (["steps.x=3"], "steps must be a number, not {'x': 3}"),
+        (["best_by=sdr"], "best_by must be loss, nsdr or nsdr SOURCE, not 'sdr'"),
+        (["keep=0"], "keep must be at least 1"),
         (["augment.remix=2"], r"augment\.remix must be from 0 to 1"),
         (["augment.scale_min=3"], r"augment\.scale_max is below"),
         (["batch_size=6"], r"batch_size must be a multiple of augment\.remix_group"),

@@ -191,6 +191,34 @@ def test_best_by_nsdr(make_config):
     assert entries[-1].best["nsdr"] == max(every)
 
 
+def test_best_by_the_nsdr_of_one_source(make_config):
+    config = make_config(best_by="nsdr bass", steps=3, valid_every=1)
+    run = prepare(config)
+    # Two candidates at each step: the network as it is, its average.
+    bass = iter([float("nan"), 1.0, 3.0, 2.0, 2.5, float("nan")])
+    run.trainer.validate = lambda _network: {"loss": 0.1, "nsdr": 0.0, "nsdr bass": next(bass)}
+    (*_, last) = run.train()
+    assert last.best == {"step": 2, "loss": 0.1, "nsdr": 0.0, "nsdr bass": 3.0}
+    with pytest.raises(
+        ConfigError, match="best_by must name one of drums, bass, other, vocals, not"
+    ):
+        prepare(make_config(best_by="nsdr guitar"))
+
+
+def test_a_validation_before_the_first_step(make_config, start):
+    config = make_config(
+        model={}, init_from=str(start), pre_valid=True, steps=2, valid_every=2, tensorboard=True
+    )
+    run = prepare(config)
+    expected = run.trainer.validate(load_model(str(start), device="cpu"))
+    first, *_, last = run.train()
+    assert (first.step, last.step) == (0, 2)
+    assert first.valid == {"raw": pytest.approx(expected)}
+    assert first.best == {"step": 0} | first.valid["raw"]
+    assert json.loads((config.out / "log.jsonl").read_text().splitlines()[0])["step"] == 0
+    assert all(entry.step for entry in prepare(config).train())
+
+
 @pytest.mark.parametrize(
     ("words", "changed"),
     [

@@ -159,12 +159,13 @@ def _train(run: "Run") -> None:
 
 def _format_entry(entry: "LogEntry", run: "Run") -> str:
     config = run.config
-    remaining = (config.steps - entry.step) * config.batch_size / entry.examples_per_second
-    line = (
-        f"step {entry.step}/{config.steps}  loss {entry.loss:.5f}  "
-        f"{entry.examples_per_second:.2f} examples/s  {entry.waiting:.0%} waiting  "
-        f"{_duration(remaining)} left"
-    )
+    line = f"step {entry.step}/{config.steps}"
+    if entry.step:
+        remaining = (config.steps - entry.step) * config.batch_size / entry.examples_per_second
+        line += (
+            f"  loss {entry.loss:.5f}  {entry.examples_per_second:.2f} examples/s  "
+            f"{entry.waiting:.0%} waiting  {_duration(remaining)} left"
+        )
     for model, scores in entry.valid.items():
         line += f"\n  valid {model}: " + "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
     if entry.valid:

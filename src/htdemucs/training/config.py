@@ -225,9 +225,13 @@ class TrainConfig:
         accumulate: parts in which a step's batch is computed, to save memory.
         steps: number of optimiser steps.
         valid_every: steps between validations.
+        pre_valid: validate before the first step too.
         save_every: steps between checkpoints.
+        keep: number of the latest checkpoints to keep, as `checkpoint-STEP.pt`; with 1, only
+            `checkpoint.pt`.
         log_every: steps between lines of the log.
-        best_by: the best model has the lowest "loss" or the highest "nsdr".
+        best_by: the best model has the lowest "loss", the highest "nsdr", or the highest nsdr of
+            one source, such as "nsdr vocals".
         precision: precision of the forward pass: "fp32", "bf16" or "fp16".
         compiled: use torch.compile for the network's core: faster steps after a slow start.
         device: "auto" uses a GPU if there is one; "cpu" does not.
@@ -248,9 +252,11 @@ class TrainConfig:
     accumulate: int = 1
     steps: int = 100_000
     valid_every: int = 1000
+    pre_valid: bool = False
     save_every: int = 1000
+    keep: int = 1
     log_every: int = 50
-    best_by: Literal["loss", "nsdr"] = "loss"
+    best_by: str = "loss"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compiled: bool = False
     device: Literal["auto", "cpu"] = "auto"
@@ -258,8 +264,13 @@ class TrainConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulate", "steps", "valid_every", "save_every", "log_every"):
+        for name in ("batch_size", "accumulate", "steps", "valid_every", "save_every", "log_every",
+                     "keep"):  # fmt: skip
             _require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        _require(
+            self.best_by in ("loss", "nsdr") or self.best_by.startswith("nsdr "),
+            f"best_by must be loss, nsdr or nsdr SOURCE, not {self.best_by!r}",
+        )
         _require(self.seed >= 0, "seed must not be negative")
         _require(not (self.model and self.init_from), "set model or init_from, not both")
         _require(

@@ -16,7 +16,7 @@ class LogEntry:
     """A line of the log, about the steps since the previous line.
 
     Attributes:
-        step: the last of these steps, counted from 1.
+        step: the last of these steps, counted from 1; 0 for a validation before the first one.
         loss: their mean loss.
         gradient: norm of the last step's gradient, before clipping.
         rate: fraction of the full learning rate.
@@ -67,7 +67,7 @@ class TrainingLog:
         self._write_line(asdict(entry))
         if self._writer is None:
             return
-        for name in ("loss", "gradient", "rate", "examples_per_second"):
+        for name in ("loss", "gradient", "rate", "examples_per_second") if entry.step else ():
             self._writer.add_scalar(f"train/{name}", getattr(entry, name), entry.step)
         for model, scores in entry.valid.items():
             for name, value in scores.items():

@@ -98,6 +98,7 @@ def split_runs(config: TrainConfig) -> list[TrainConfig]:
             config,
             out=config.out / source,
             per_source=False,
+            best_by=config.best_by.split()[0],  # each run has one source
             optim=dataclasses.replace(
                 config.optim, source_weights=tuple(float(s == source) for s in sources)
             ),
@@ -129,6 +130,9 @@ def prepare(config: TrainConfig) -> Run:
     weights = config.optim.source_weights or (1.0,) * len(network.sources)
     if len(weights) != len(network.sources) or min(weights) < 0 or not sum(weights):
         raise ConfigError(f"optim.source_weights must be {len(network.sources)} numbers from 0 up")
+    scored = [name for name, weight in zip(network.sources, weights, strict=True) if weight]
+    if config.best_by.startswith("nsdr ") and config.best_by.removeprefix("nsdr ") not in scored:
+        raise ConfigError(f"best_by must name one of {', '.join(scored)}, not {config.best_by!r}")
     with accelerator.main_process_first():  # the others find the files' properties in the cache
         corpus = read_corpus(
             config.data,

@@ -4,6 +4,7 @@ The random numbers of a step depend on the run's seed and the step only (`rng.py
 needs no generator's state: it has the parameters, the optimiser's state and the averages.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -144,6 +145,7 @@ class Trainer:
                 "averages": [average.state_dict() for average in self.averages],
                 "scaler": scaler.state_dict() if scaler is not None else {},
             },
+            self.config.keep,
         )
 
     def stop(self) -> None:
@@ -162,6 +164,8 @@ class Trainer:
         config = self.config
         if self.changed_conditions:
             self._score_best_again()
+        if config.pre_valid and self.step == 0 and (scores := self._validate_all()):
+            yield LogEntry(0, 0.0, 0.0, 0.0, 0.0, 0.0, scores, self.best)
         interval = _LogInterval()
         loader = self._batches(self.step, config.steps)
         while self.step < config.steps and not self._should_stop():
@@ -269,7 +273,7 @@ class Trainer:
             return {}
         scores = {}
         raw = {name: value.clone() for name, value in self.network.state_dict().items()}
-        averages = {f"ema {a.decay}": a.parameters() for a in self.averages}
+        averages = {f"ema {a.decay}": a.parameters() for a in self.averages if self.step}
         for label, parameters in ({"raw": raw} | averages).items():
             self.network.load_state_dict(parameters)
             scores[label] = self.validate(self.network)
@@ -293,11 +297,10 @@ class Trainer:
         self.changed_conditions = []
 
     def _better(self, scores: dict[str, float]) -> bool:
-        if not self.best:
-            return True
-        if self.config.best_by == "nsdr":
-            return scores["nsdr"] > self.best["nsdr"]
-        return scores["loss"] < self.best["loss"]
+        name = self.config.best_by
+        sign = -1 if name == "loss" else 1
+        before, now = (sign * found.get(name, math.nan) for found in (self.best, scores))
+        return not self.best or now > before or (math.isnan(before) and not math.isnan(now))
 
 
 class _LogInterval:
