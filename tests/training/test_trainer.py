@@ -191,6 +191,65 @@ def test_best_by_nsdr(make_config):
     assert entries[-1].best["nsdr"] == max(every)
 
 
+def test_the_learning_rate_falls_on_a_plateau_and_resumes_there(make_config):
+    optim = {"decay": "plateau", "plateau_patience": 2, "plateau_factor": 0.5, "final_lr": 0.2}
+    losses = [0.5, 0.4, 0.4, 0.45, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]
+
+    def rates(config, until):
+        run = prepare(config)
+        run.trainer.validate = lambda _n: {"loss": losses[run.trainer.step - 1], "nsdr": 0.0}
+        made = []
+        for entry in run.train():
+            made.append(entry.rate)
+            assert run.trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * entry.rate)
+            if entry.step == until:
+                run.trainer.stop()
+        return made
+
+    options = {"steps": 11, "valid_every": 1, "optim": optim | {"lr": 1e-3}}
+    # No better model after steps 3 and 4, then after 6 and 7, 8 and 9.
+    expected = [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.2, 0.2]
+    assert rates(make_config("whole", **options), None) == expected
+    cut = make_config("cut", **options)
+    assert rates(cut, 6) + rates(cut, None) == expected
+    with pytest.raises(ConfigError, match=r"optim\.decay=plateau needs validation tracks"):
+        prepare(
+            make_config(
+                "none",
+                **options | {"data": {"train": [str(cut.data.musdb / "test")], "workers": 0}},
+            )
+        )
+
+
+def test_frozen_parameters_stay_and_others_learn(make_config, start):
+    config = make_config(
+        model={}, init_from=str(start), steps=2,
+        optim={"lr": 1e-2, "freeze": ["spectral_encoder", "transformer"], "clip": 1.0},
+    )  # fmt: skip
+    train(config)
+    before, after = (
+        load_model(str(folder)).state_dict() for folder in (start, config.out / "last")
+    )
+    for name, value in before.items():
+        frozen = name.startswith(("spectral_encoder.", "transformer."))
+        if frozen:
+            assert torch.equal(value, after[name]), name
+    assert not torch.equal(
+        before["time_encoder.0.conv.weight"], after["time_encoder.0.conv.weight"]
+    )
+    with pytest.raises(CheckpointError, match=r"another optim\.kind, freeze or lr_factors"):
+        prepare(make_config(model={}, init_from=str(start), optim={"ema": []}))
+
+
+def test_other_factors_of_the_learning_rate_hold_after_resuming(make_config):
+    words = ["optim.lr_factors={transformer: 0.5}"]
+    train(make_config(steps=1, words=words))
+    run = prepare(make_config(steps=2, words=["optim.lr_factors={transformer: 0.1}"]))
+    list(run.train())
+    rates = {group["lr"] for group in run.trainer.optimizer.param_groups}
+    assert sorted(rates) == pytest.approx([1e-4, 1e-3])
+
+
 def test_best_by_the_nsdr_of_one_source(make_config):
     config = make_config(best_by="nsdr bass", steps=3, valid_every=1)
     run = prepare(config)

@@ -156,13 +156,21 @@ class OptimConfig:
         kind: "adam", "adamw", or "muon": orthogonal updates of the weights, AdamW for the rest.
         lr: learning rate.
         transformer_lr: learning rate of the transformer; by default `lr`.
+        lr_factors: factors of the learning rate by the beginning of the parameters' names, such as
+            {spectral_encoder: 0.1}; the longest one that fits counts.
+        freeze: beginnings of the names of parameters that are not trained, such as time_encoder or
+            transformer.
         beta2: second beta of the optimiser.
         weight_decay: weight decay of everything except the transformer.
         transformer_weight_decay: weight decay of the transformer.
         clip: maximum norm of the gradient; 0 is no limit.
         warmup: steps over which the learning rate rises to its full value.
-        decay: "none", or "cosine" down to `final_lr` at the last step.
-        final_lr: fraction of the learning rate at the end of a cosine decay.
+        decay: "none", "cosine" down to `final_lr` at the last step, or "plateau": the learning rate
+            is multiplied by `plateau_factor` when `plateau_patience` validations in a row have
+            found no better model.
+        final_lr: lowest fraction of the learning rate.
+        plateau_factor: factor of each reduction.
+        plateau_patience: validations without a better model before a reduction.
         ema: decays of moving averages of the weights, each of which is validated too.
         loss: error of the waveforms: "l1" (mean absolute), "mse" (mean square), or "rms" (root of
             each example's mean square, which is closest to nsdr).
@@ -175,13 +183,17 @@ class OptimConfig:
     kind: Literal["adam", "adamw", "muon"] = "adam"
     lr: float = 3e-4
     transformer_lr: float | None = None
+    lr_factors: Mapping[str, Any] = field(default_factory=dict)
+    freeze: tuple[str, ...] = ()
     beta2: float = 0.999
     weight_decay: float = 0.0
     transformer_weight_decay: float = 0.0
     clip: float = 0.0
     warmup: int = 0
-    decay: Literal["none", "cosine"] = "none"
+    decay: Literal["none", "cosine", "plateau"] = "none"
     final_lr: float = 0.0
+    plateau_factor: float = 0.5
+    plateau_patience: int = 5
     ema: tuple[float, ...] = ()
     loss: Literal["l1", "mse", "rms"] = "l1"
     stft_weight: float = 0.0
@@ -195,6 +207,15 @@ class OptimConfig:
         for name in ("transformer_lr", "weight_decay", "transformer_weight_decay", "clip"):
             value = getattr(self, name)
             _require(value is None or value >= 0, f"optim.{name} must not be negative")
+        for prefix, factor in self.lr_factors.items():
+            number = _number(factor)
+            _require(
+                number is not None and number > 0,
+                f"optim.lr_factors.{prefix} must be a number above 0, not {factor!r}; to train "
+                "nothing there, use optim.freeze",
+            )
+        _require(0 < self.plateau_factor < 1, "optim.plateau_factor must be between 0 and 1")
+        _require(self.plateau_patience >= 1, "optim.plateau_patience must be at least 1")
         first, last = self.loss_region if len(self.loss_region) == 2 else (0.0, 0.0)
         _require(
             not self.loss_region or first > last >= 0,

@@ -74,6 +74,8 @@ class Trainer:
         self.best: dict[str, float] = {}
         self.conditions = dict(conditions or {})
         self.changed_conditions: list[str] = []
+        self.reductions = 0  # of the learning rate by the plateau schedule
+        self.stale = 0  # validations since the best one or the last reduction
         self.averages = [ExponentialMovingAverage(decay) for decay in config.optim.ema]
         self.loss = SourceLoss(
             len(network.sources),
@@ -86,6 +88,9 @@ class Trainer:
             if not isinstance(network, HybridNetwork):
                 raise ConfigError("compiled needs HTDemucs or HDemucs; set compiled=false")
             self._compiled_core = compile_function(network.core)
+        if config.optim.decay == "plateau" and validate is None:
+            raise ConfigError("optim.decay=plateau needs validation tracks; set data.valid")
+        optim.freeze(network, config.optim.freeze)
         optimizer = optim.build_optimizer(network, config.optim)
         # `model` is `network`, wrapped so that the processes share gradients.
         self.model: nn.Module
@@ -108,12 +113,17 @@ class Trainer:
                 f"{self.config.out} has a run of another network or other averages; "
                 "set out to another folder"
             )
+        factors = [group["factor"] for group in self.optimizer.param_groups]
         try:
             self.optimizer.load_state_dict(saved["optimizer"])
         except ValueError as error:
             raise CheckpointError(
-                f"{self.config.out} has a run with another optim.kind; set out to another folder"
+                f"{self.config.out} has a run with another optim.kind, freeze or lr_factors; "
+                "set out to another folder"
             ) from error
+        for group, factor in zip(self.optimizer.param_groups, factors, strict=True):
+            group["factor"] = factor  # of this configuration
+        self.reductions, self.stale = saved.get("plateau", (0, 0))
         self.step, self.best = saved["step"], saved["best"]
         before = saved.get("conditions", {})
         if self.best and self.validate is not None:
@@ -138,6 +148,7 @@ class Trainer:
                 "step": self.step,
                 "best": self.best,
                 "conditions": self.conditions,
+                "plateau": [self.reductions, self.stale],
                 "config": self.network.config.to_dict(),
                 "model": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -174,11 +185,11 @@ class Trainer:
             self.step += 1
             interval.end()
             last = self.step == config.steps
+            rate = self._rate()
             valid = self._validate_all() if last or self.step % config.valid_every == 0 else {}
             if self.step % config.save_every == 0:
                 self.save()
             if last or valid or self.step % config.log_every == 0:
-                rate = optim.learning_rate_fraction(config.optim, self.step - 1, config.steps)
                 yield interval.entry(self.step, config.batch_size, gradient, rate, valid, self.best)
                 interval = _LogInterval()
         self.save()
@@ -207,6 +218,13 @@ class Trainer:
             workers=self.config.data.workers,
         )
 
+    def _rate(self) -> float:
+        """Return the fraction of the full learning rate in the last step."""
+        config = self.config
+        return optim.learning_rate_fraction(
+            config.optim, self.step - 1, config.steps, self.reductions
+        )
+
     def _should_stop(self) -> bool:
         """Return whether any process was told to stop: all must end after the same step."""
         if self.accelerator.num_processes == 1:
@@ -220,7 +238,7 @@ class Trainer:
         """Take one optimiser step; return its loss and the norm of its gradient."""
         config, accelerator = self.config, self.accelerator
         seed_torch(config.seed, "dropout", self.step, accelerator.process_index)
-        optim.apply_schedule(self.optimizer, config.optim, self.step, config.steps)
+        optim.apply_schedule(self.optimizer, config.optim, self.step, config.steps, self.reductions)
         self.model.train()
         total = torch.zeros((), device=accelerator.device)
         for part in range(config.accumulate):
@@ -282,6 +300,12 @@ class Trainer:
                 if self.accelerator.is_main_process:
                     save_model(self.network, self.config.out / BEST)
         self.network.load_state_dict(raw)
+        self.stale = 0 if self.best.get("step") == self.step else self.stale + 1
+        if (
+            self.config.optim.decay == "plateau"
+            and self.stale >= self.config.optim.plateau_patience
+        ):
+            self.reductions, self.stale = self.reductions + 1, 0
         return scores
 
     def _score_best_again(self) -> None:
