@@ -5,6 +5,8 @@ import soundfile
 import yaml
 
 from helpers import TINY
+from htdemucs.training.dataset import Recording
+from htdemucs.training.layouts import folder_track
 
 RATE = TINY["sample_rate"]
 SOURCES = ("drums", "bass", "other", "vocals")
@@ -29,6 +31,12 @@ def track(folder, seed, seconds=SECONDS, sources=SOURCES, rate=RATE, suffix=".wa
     if mixture:
         soundfile.write(folder / f"mixture{suffix}", total.T, rate, "PCM_16")
     return folder
+
+
+def recording(folder, length, sources=SOURCES, **fields):
+    """A track to cut examples from."""
+    files = folder_track(folder, sources).files
+    return Recording(folder.name, folder, files, length, 1.0, **fields)
 
 
 def musdb(root, tracks=3):

@@ -190,4 +190,4 @@ _VIDEO = (
 AUDIO_EXTENSIONS = frozenset(f".{name}" for name in _AUDIO.split())
 VIDEO_EXTENSIONS = frozenset(f".{name}" for name in _VIDEO.split())
 # Training reads excerpts, so it takes only formats in which libsndfile can seek to a sample.
-SEEKABLE_EXTENSIONS = (".wav", ".flac")
+SEEKABLE_EXTENSIONS = (".wav", ".flac", ".aiff", ".aif", ".mp3", ".ogg")

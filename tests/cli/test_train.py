@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -69,7 +70,8 @@ def same_model(first, second):
 
 def test_a_run_trains_validates_and_saves_a_model(run, config, tmp_path, song):
     path = config()
-    result = run("train", path, "steps=4", "optim.lr=1e-2")
+    result = run("train", path, "steps=4", "optim.lr=1e-2", "pre_valid=true", "keep=2")
+    assert "step 0/4\n  valid raw: loss" in result.stderr
     assert result.exit_code == 0, result.output
     assert "2 tracks" in result.stderr
     assert "1 for validation" in result.stderr
@@ -79,9 +81,14 @@ def test_a_run_trains_validates_and_saves_a_model(run, config, tmp_path, song):
     assert f"htdemucs separate -n {folder}" in result.stderr
     result = run("separate", "-n", folder, song, "-o", tmp_path / "stems")
     assert result.exit_code == 0, result.output
-    again = run("train", path, "steps=4")
+    again = run("train", path, "steps=4", "optim.lr=1e-2", "pre_valid=true", "keep=2")
     assert "resuming after step 4 of 4" in again.stderr
+    assert "note" not in again.stderr
     assert again.exit_code == 0
+    changed = run("train", path, "steps=5", "optim.loss=mse")
+    assert "note: steps was 4 and is now 5" in changed.stderr
+    assert "note: optim.loss was l1 and is now mse" in changed.stderr
+    assert "note: the best model is scored again, because optim.loss changed" in changed.stderr
 
 
 def test_a_dry_run_prints_the_cost_of_a_step_and_writes_no_model(run, config, tmp_path):
@@ -172,10 +179,47 @@ def test_a_signal_ends_a_run_with_a_checkpoint(config, tmp_path):
         process.send_signal(number)
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 128 + number
+        assert "stopping after this step; press Ctrl-C again to stop now" in errors
         assert "run the same command to resume" in errors
         assert "Traceback" not in errors
         before, reached = reached, load(tmp_path / "run")["step"]
         assert reached >= before + 2
+
+
+def test_a_second_signal_ends_a_run_at_once(config, tmp_path):
+    """Also in a step that does not end."""
+    path = config(steps=100_000, log_every=1)
+    code = (
+        "import sys, threading; from htdemucs.cli.main import main; "
+        "from htdemucs.training.trainer import Trainer; "
+        "wait = lambda *_: (print('waiting', flush=True), threading.Event().wait()); "
+        "Trainer._train_step = wait; "
+        f"sys.argv = ['htdemucs', 'train', {str(path)!r}]; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGINT)
+    line = ""
+    while not line.startswith("stopping after this step"):
+        line = process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 128 + signal.SIGINT
+    process.communicate()
+
+
+def test_a_full_disk_is_one_line(run, config, tmp_path, monkeypatch):
+    def full(_state, _file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", full)
+    result = run("train", config(steps=2, save_every=1))
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == (
+        f"error: cannot write to {tmp_path / 'run'}: No space left on device; free some space "
+        "there, then run again to resume from the last checkpoint"
+    )
 
 
 def test_two_processes_train_the_same_model_as_one(config, tmp_path, run):

@@ -90,6 +90,21 @@ def test_switching_one_on_changes_no_other_draw(name):
     assert len(set(changed.values())) == len(changed)
 
 
+def test_effects_do_not_depend_on_what_the_samples_were_divided_by():
+    x = noise()
+    raw = augment.augment_source(x, config(effects=1.0), RATE, rng(4))
+    normalized = augment.augment_source(x / 0.05, config(effects=1.0), RATE, rng(4), level=0.05)
+    assert snr(raw / 0.05, normalized) > 60
+
+
+def test_a_codec_does_not_clip_what_is_louder_than_full_scale():
+    sources = torch.stack([noise() for _ in range(4)])
+    sources /= sources.sum(0).abs().max()
+    full_scale = augment.augment_mixture(sources, config(codec=1.0), 44_100, rng(1))
+    louder = augment.augment_mixture(sources * 8, config(codec=1.0), 44_100, rng(1))
+    assert snr(full_scale[0] * 8, louder[0]) > 60
+
+
 def test_tilt_is_in_decibels_an_octave():
     x = noise(1, 2**15)
     before, after = (

@@ -21,8 +21,9 @@ def test_defaults_are_the_published_augmentation(tmp_path):
     assert config == TrainConfig(out=Path("run"), data=expected)
     augment = AugmentConfig()
     assert (augment.scale_min, augment.scale_max, augment.remix_group) == (0.25, 1.25, 4)
-    published = (augment.repitch, augment.repitch_semitones, augment.repitch_tempo)
-    assert published == (0.2, 2.0, 0.12)
+    published = (augment.repitch, augment.repitch_semitones)
+    assert published == (0.2, 2)
+    assert (augment.repitch_tempo, augment.repitch_tempo_std) == (0.12, 0.05)
     beyond = ("silence", "tilt", "saturate", "effects", "pan", "width", "lowpass", "limit", "codec")
     assert not any(getattr(augment, name) for name in beyond)
 
@@ -52,9 +53,19 @@ def test_overrides_replace_values_of_the_file(tmp_path):
         (["optim.speed=1"], r"unknown key optim\.speed; known are kind, lr"),
         (["steps"], "'steps' is not of the form key=value"),
         (["steps=x: [", "seed=1"], "cannot read the value in"),
-        (["steps=many"], "steps cannot be 'many'"),
-        (["steps=1.5"], r"steps cannot be 1\.5"),
-        (["steps=true"], "steps cannot be True"),
+        (["steps=many"], "steps must be a number, not 'many'"),
+        (["steps=1.5"], r"steps must be a whole number, not 1\.5"),
+        (["steps=true"], "steps must be a number, not True"),
+        (["steps=.inf"], "steps must be a number, not inf"),
+        (["optim=adam"], r"optim cannot be 'adam'; set its keys, such as optim\.kind"),
+        (["data=music"], r"data cannot be 'music'; set its keys, such as data\.musdb"),
+        (["musdb=/music"], r"unknown key musdb; use data\.musdb"),
+        (
+            ["data.workers=-1"],
+            r"data\.workers must not be negative; 0 reads in the training process",
+        ),
+        (["data.segment=0"], r"data\.segment must be more than 0 seconds"),
+        (["data.valid_seconds=-3"], r"data\.valid_seconds must be more than 0 seconds"),
         (["steps=0"], "steps must be at least 1"),
         (["optim.loss_region=[0.1, 0.4]"], r"optim\.loss_region must be two numbers of seconds"),
         (["optim.loss_region=0.4"], r"optim\.loss_region must be two numbers of seconds"),
@@ -63,8 +74,13 @@ def test_overrides_replace_values_of_the_file(tmp_path):
         (["optim.lr=1", "optim.lr.x=1"], r"optim\.lr\.x: lr has no keys of its own"),
         (["optim.kind=sgd"], r"optim\.kind must be one of adam, adamw"),
         (["optim.ema=[1.5]"], r"optim\.ema must be between 0 and 1"),
-        (["optim=3"], "optim must have keys and values"),
-        (["steps.x=3"], "steps cannot be {'x': 3}"),
+        (["optim=3"], r"optim cannot be 3; set its keys, such as optim\.kind"),
+        (["steps.x=3"], "steps must be a number, not {'x': 3}"),
+        (["best_by=sdr"], "best_by must be loss, nsdr or nsdr SOURCE, not 'sdr'"),
+        (["optim.lr_factors={a: 0}"], r"optim\.lr_factors\.a must be a number above 0, not 0; to"),
+        (["optim.plateau_factor=1"], r"optim\.plateau_factor must be between 0 and 1"),
+        (["optim.plateau_patience=0"], r"optim\.plateau_patience must be at least 1"),
+        (["keep=0"], "keep must be at least 1"),
         (["augment.remix=2"], r"augment\.remix must be from 0 to 1"),
         (["augment.scale_min=3"], r"augment\.scale_max is below"),
         (["batch_size=6"], r"batch_size must be a multiple of augment\.remix_group"),
@@ -79,6 +95,14 @@ def test_overrides_replace_values_of_the_file(tmp_path):
 def test_mistakes_are_named(tmp_path, words, message):
     with pytest.raises(ConfigError, match=message):
         read(tmp_path, SMALLEST, *words)
+
+
+def test_whole_numbers_may_be_written_with_an_exponent(tmp_path):
+    config = read(
+        tmp_path, SMALLEST, "steps=1e5", "batch_size=8.0", "augment.repitch_semitones=3.0"
+    )
+    assert (config.steps, config.batch_size, config.augment.repitch_semitones) == (100_000, 8, 3)
+    assert isinstance(config.steps, int)
 
 
 @pytest.mark.parametrize(

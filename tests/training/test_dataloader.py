@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 import training_data
 from helpers import snr
 from htdemucs.errors import AudioError
-from htdemucs.evaluation import Multitrack, read_multitrack
 from htdemucs.training.config import AugmentConfig
-from htdemucs.training.dataloader import ExcerptSampler, StemDataset, batches, read_excerpt
+from htdemucs.training.dataloader import ExcerptSampler, StemDataset, batches
 from htdemucs.training.dataset import Recording
+from htdemucs.training.reading import read_excerpt
 
 RATE, SOURCES = training_data.RATE, training_data.SOURCES
 OFF = {
@@ -84,7 +84,7 @@ def test_a_seed_is_a_run():
 def tracks(data):
     folders = sorted((data / "train").iterdir())
     length = training_data.SECONDS * RATE
-    return [Recording(read_multitrack(folder), length, 1.0) for folder in folders]
+    return [training_data.recording(folder, length) for folder in folders]
 
 
 def examples(tracks, length=2000, batch_size=4, seed=5, sources=SOURCES, channels=2, **changes):
@@ -107,9 +107,7 @@ def test_an_example_is_an_excerpt_of_each_source_and_their_sum(tracks):
         assert example.shape == (5, 2, 2000)
         assert snr(example[1:].sum(0), example[0]) > 100
         for i, source in enumerate(SOURCES):
-            whole, _ = soundfile.read(
-                tracks[excerpt.recording].multitrack.file(source), dtype="float32"
-            )
+            whole, _ = soundfile.read(tracks[excerpt.recording].files[source][0], dtype="float32")
             there = whole[excerpt.start : excerpt.start + 2000].T
             assert snr(torch.from_numpy(there.copy()), example[1 + i]) > 120
 
@@ -158,13 +156,13 @@ def test_short_tracks_are_followed_by_silence(tracks):
 def test_sources_of_other_lengths_are_padded(tracks, tmp_path):
     whole, cut = (tmp_path / name for name in ("whole", "cut"))
     for folder in (whole, cut):
-        shutil.copytree(tracks[0].multitrack.folder, folder)
+        shutil.copytree(tracks[0].folder, folder)
     wave, _ = soundfile.read(whole / "bass.wav")
     soundfile.write(cut / "bass.wav", wave[:-700], RATE, "PCM_16")
     wave[-700:] = 0
     soundfile.write(whole / "bass.wav", wave, RATE, "PCM_16")
     first, second = (
-        examples([Recording(read_multitrack(folder), len(wave), 1.0)], length=3000, **OFF)
+        examples([training_data.recording(folder, len(wave))], length=3000, **OFF)
         for folder in (whole, cut)
     )
     assert all(torch.equal(first[n], second[n]) for n in range(40))
@@ -175,13 +173,13 @@ def test_reading_by_position(tmp_path):
     for suffix in (".wav", ".flac"):
         path = tmp_path / f"x{suffix}"
         soundfile.write(path, wave, RATE, "PCM_24")
-        both = read_excerpt(path, 100, 50, 2)
+        both = read_excerpt(path, 100, 50, 2, RATE)
         assert torch.allclose(both, torch.from_numpy(wave[100:150].T.copy()).float(), atol=1e-6)
-        assert read_excerpt(path, 980, 50, 2).shape == (2, 20)
-        assert read_excerpt(path, 1010, 50, 2).shape == (2, 0)
-        assert read_excerpt(path, 0, 10, 1).abs().max() < 1e-6  # the mean of x and -x
+        assert read_excerpt(path, 980, 50, 2, RATE).shape == (2, 20)
+        assert read_excerpt(path, 1010, 50, 2, RATE).shape == (2, 0)
+        assert read_excerpt(path, 0, 10, 1, RATE).abs().max() < 1e-6  # the mean of x and -x
     soundfile.write(tmp_path / "mono.wav", wave[:, 0], RATE)
-    assert torch.equal(*read_excerpt(tmp_path / "mono.wav", 5, 50, 2))
+    assert torch.equal(*read_excerpt(tmp_path / "mono.wav", 5, 50, 2, RATE))
 
 
 def test_batches_are_the_same_however_they_are_made(tracks):
@@ -202,8 +200,20 @@ def test_batches_are_the_same_however_they_are_made(tracks):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_file_is_one_line(tracks, tmp_path, workers):
     (tmp_path / "bad.wav").write_bytes(b"RIFFnonsense")
-    files = dict.fromkeys(SOURCES, tmp_path / "bad.wav")
-    bad = [Recording(Multitrack("bad", tmp_path, files), 3 * RATE, 1.0)]
+    files = dict.fromkeys(SOURCES, (tmp_path / "bad.wav",))
+    bad = [Recording("bad", tmp_path, files, 3 * RATE, 1.0)]
     with pytest.raises(AudioError, match=r"cannot read .*bad\.wav") as caught:
         list(batches(examples(bad), first=0, last=1, workers=workers))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sample_that_is_not_finite_is_named(tracks, tmp_path, workers):
+    """If a file has changed since it was checked."""
+    wave = np.zeros((3 * RATE, 2))
+    wave[:, 1] = np.inf
+    soundfile.write(tmp_path / "bad.wav", wave, RATE, "FLOAT")
+    files = dict.fromkeys(SOURCES, (tmp_path / "bad.wav",))
+    bad = examples([Recording("bad", tmp_path, files, 3 * RATE, 1.0)])
+    with pytest.raises(AudioError, match=rf"sample \d+ of {tmp_path}/bad\.wav, at .* not a finite"):
+        list(batches(bad, first=0, last=1, workers=workers))

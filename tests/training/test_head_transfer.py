@@ -45,3 +45,25 @@ def test_other_sources_of_a_network_with_all_its_layers():
     made = replace_sources(model.eval(), tuple(reversed(model.sources))).eval()
     x = 0.1 * torch.randn(1, 2, 8000)
     assert snr(model(x), made(x).flip(1)) > 100
+
+
+@pytest.mark.parametrize("kind", ["HTDemucs", *OLDER])
+@torch.no_grad()
+def test_a_source_may_begin_as_the_sum_of_several(kind):
+    model = awake(build(OLDER.get(kind, HTDemucsConfig(**TINY)))).eval()
+    parts = ["drums", "bass", "other"]
+    made = replace_sources(model, ("vocals", "instrumental"), {"instrumental": parts}).eval()
+    x = 0.1 * torch.randn(1, 2, 8000)
+    before = dict(zip(model.sources, model(x).unbind(1), strict=True))
+    after = dict(zip(made.sources, made(x).unbind(1), strict=True))
+    assert snr(before["vocals"], after["vocals"]) > 100
+    expected = sum(before[part] for part in parts)
+    centred = [y - y.mean() for y in (expected, after["instrumental"])]  # the mean is added once
+    assert snr(*centred) > 60
+    for renamed, message in (
+        ({"instrumental": []}, "renamed.instrumental must be a source or a list"),
+        ({"instrumental": ["drums", "piano"]}, "the model has no source piano"),
+        ({"drumms": "drums"}, "renamed.drumms is not in sources"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            replace_sources(model, ("vocals", "instrumental"), renamed)

@@ -3,6 +3,7 @@ import torch
 
 from helpers import TINY
 from htdemucs import HTDemucs, HTDemucsConfig
+from htdemucs.errors import ConfigError
 from htdemucs.training import optim
 from htdemucs.training.config import OptimConfig
 
@@ -59,3 +60,38 @@ def test_the_rate_rises_and_falls():
     assert rates == sorted(rates[:4]) + sorted(rates[4:], reverse=True)
     assert rates[-1] == pytest.approx(0.1, abs=1e-3)
     assert {optim.learning_rate_fraction(OptimConfig(), step, 9) for step in range(9)} == {1.0}
+
+
+def test_frozen_parameters_are_in_no_group():
+    model = HTDemucs(HTDemucsConfig(**TINY))
+    optim.freeze(model, ["transformer", "time_encoder.0"])
+    made = optim.build_optimizer(model, OptimConfig())
+    trained = {id(p) for group in made.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        frozen = name.startswith(("transformer.", "time_encoder.0."))
+        assert (id(parameter) in trained) == (not frozen), name
+    with pytest.raises(
+        ConfigError, match=r"optim\.freeze: no parameter begins with 'time'; the netw"
+    ):
+        optim.freeze(model, ["time"])
+    everything = {name.partition(".")[0] for name, _ in model.named_parameters()}
+    with pytest.raises(ConfigError, match="leaves nothing to train"):
+        optim.freeze(model, sorted(everything))
+
+
+@pytest.mark.parametrize("kind", ["adam", "muon"])
+def test_learning_rates_of_groups(kind):
+    model = HTDemucs(HTDemucsConfig(**TINY))
+    config = OptimConfig(
+        kind=kind, lr=1e-2, transformer_lr=1e-3,
+        lr_factors={"time_encoder": 0.1, "time_encoder.0": 0.5, "transformer": 2},
+    )  # fmt: skip
+    made = optim.build_optimizer(model, config)
+    optim.apply_schedule(made, config, step=0, steps=1)
+    rates = {id(p): group["lr"] for group in made.param_groups for p in group["params"]}
+    expected = {"time_encoder.0.": 5e-3, "time_encoder.": 1e-3, "transformer.": 2e-3, "": 1e-2}
+    for name, parameter in model.named_parameters():
+        rate = next(value for prefix, value in expected.items() if name.startswith(prefix))
+        assert rates[id(parameter)] == pytest.approx(rate), name
+    with pytest.raises(ConfigError, match=r"optim\.lr_factors: no parameter begins with 'bass'"):
+        optim.build_optimizer(model, OptimConfig(lr_factors={"bass": 1}))

@@ -2,15 +2,18 @@
 
 import dataclasses
 import json
+import shutil
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from accelerate.state import AcceleratorState
 
 import training_data
 from helpers import OLDER, TINY, awake, snr
 from htdemucs import HTDemucs, HTDemucsConfig, load_model, save_model
-from htdemucs.errors import CheckpointError, ConfigError, HTDemucsError, TrainingError
+from htdemucs.errors import AudioError, CheckpointError, ConfigError, HTDemucsError, TrainingError
 from htdemucs.model import Bag
 from htdemucs.training import finish, prepare, split_runs
 from htdemucs.training.checkpoint import load
@@ -188,6 +191,142 @@ def test_best_by_nsdr(make_config):
     assert entries[-1].best["nsdr"] == max(every)
 
 
+def test_the_learning_rate_falls_on_a_plateau_and_resumes_there(make_config):
+    optim = {"decay": "plateau", "plateau_patience": 2, "plateau_factor": 0.5, "final_lr": 0.2}
+    losses = [0.5, 0.4, 0.4, 0.45, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]
+
+    def rates(config, until):
+        run = prepare(config)
+        run.trainer.validate = lambda _n: {"loss": losses[run.trainer.step - 1], "nsdr": 0.0}
+        made = []
+        for entry in run.train():
+            made.append(entry.rate)
+            assert run.trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * entry.rate)
+            if entry.step == until:
+                run.trainer.stop()
+        return made
+
+    options = {"steps": 11, "valid_every": 1, "optim": optim | {"lr": 1e-3}}
+    # No better model after steps 3 and 4, then after 6 and 7, 8 and 9.
+    expected = [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.2, 0.2]
+    assert rates(make_config("whole", **options), None) == expected
+    cut = make_config("cut", **options)
+    assert rates(cut, 6) + rates(cut, None) == expected
+    with pytest.raises(ConfigError, match=r"optim\.decay=plateau needs validation tracks"):
+        prepare(
+            make_config(
+                "none",
+                **options | {"data": {"train": [str(cut.data.musdb / "test")], "workers": 0}},
+            )
+        )
+
+
+def test_frozen_parameters_stay_and_others_learn(make_config, start):
+    config = make_config(
+        model={}, init_from=str(start), steps=2,
+        optim={"lr": 1e-2, "freeze": ["spectral_encoder", "transformer"], "clip": 1.0},
+    )  # fmt: skip
+    train(config)
+    before, after = (
+        load_model(str(folder)).state_dict() for folder in (start, config.out / "last")
+    )
+    for name, value in before.items():
+        frozen = name.startswith(("spectral_encoder.", "transformer."))
+        if frozen:
+            assert torch.equal(value, after[name]), name
+    assert not torch.equal(
+        before["time_encoder.0.conv.weight"], after["time_encoder.0.conv.weight"]
+    )
+    with pytest.raises(CheckpointError, match=r"another optim\.kind, freeze or lr_factors"):
+        prepare(make_config(model={}, init_from=str(start), optim={"ema": []}))
+
+
+def test_other_factors_of_the_learning_rate_hold_after_resuming(make_config):
+    words = ["optim.lr_factors={transformer: 0.5}"]
+    train(make_config(steps=1, words=words))
+    run = prepare(make_config(steps=2, words=["optim.lr_factors={transformer: 0.1}"]))
+    list(run.train())
+    rates = {group["lr"] for group in run.trainer.optimizer.param_groups}
+    assert sorted(rates) == pytest.approx([1e-4, 1e-3])
+
+
+def test_best_by_the_nsdr_of_one_source(make_config):
+    config = make_config(best_by="nsdr bass", steps=3, valid_every=1)
+    run = prepare(config)
+    # Two candidates at each step: the network as it is, its average.
+    bass = iter([float("nan"), 1.0, 3.0, 2.0, 2.5, float("nan")])
+    run.trainer.validate = lambda _network: {"loss": 0.1, "nsdr": 0.0, "nsdr bass": next(bass)}
+    (*_, last) = run.train()
+    assert last.best == {"step": 2, "loss": 0.1, "nsdr": 0.0, "nsdr bass": 3.0}
+    with pytest.raises(
+        ConfigError, match="best_by must name one of drums, bass, other, vocals, not"
+    ):
+        prepare(make_config(best_by="nsdr guitar"))
+
+
+def test_a_validation_before_the_first_step(make_config, start):
+    config = make_config(
+        model={}, init_from=str(start), pre_valid=True, steps=2, valid_every=2, tensorboard=True
+    )
+    run = prepare(config)
+    expected = run.trainer.validate(load_model(str(start), device="cpu"))
+    first, *_, last = run.train()
+    assert (first.step, last.step) == (0, 2)
+    assert first.valid == {"raw": pytest.approx(expected)}
+    assert first.best == {"step": 0} | first.valid["raw"]
+    assert json.loads((config.out / "log.jsonl").read_text().splitlines()[0])["step"] == 0
+    assert all(entry.step for entry in prepare(config).train())
+
+
+@pytest.mark.parametrize(
+    ("words", "changed"),
+    [
+        (["optim.loss=mse"], ["optim.loss"]),
+        (["optim.source_weights=[1, 0, 0, 0]"], ["optim.source_weights"]),
+        (["data.valid_seconds=1"], ["data.valid_seconds"]),
+        (["data.normalize=false"], ["the validation tracks"]),
+        (["optim.lr=1e-9"], []),
+    ],
+)
+def test_best_is_scored_again_if_scores_are_measured_otherwise(make_config, words, changed):
+    train(make_config(steps=3, valid_every=3))
+    config = make_config(steps=6, valid_every=6, words=[*words, "optim.lr=1e-9"])
+    run = prepare(config)
+    assert run.trainer.changed_conditions == changed
+    assert run.trainer.best["step"] == 3
+    stored = run.trainer.best
+    expected = run.trainer.validate(load_model(config.out / "best", device="cpu"))
+    assert (stored == {"step": 3} | expected) == (not changed)
+    (*_, last) = train(config)
+    candidates = [expected, *last.valid.values()]
+    assert last.best["loss"] == pytest.approx(min(scores["loss"] for scores in candidates))
+    assert prepare(config).trainer.changed_conditions == []
+
+
+def test_a_best_model_that_is_gone_is_forgotten(make_config):
+    config = make_config(steps=3, valid_every=3)
+    train(config)
+    shutil.rmtree(config.out / "best")
+    (*_, last) = train(make_config(steps=6, valid_every=6, words=["optim.loss=mse"]))
+    assert last.best["step"] == 6
+    assert (config.out / "best").is_dir()
+
+
+def test_changes_of_the_configuration_are_listed_and_logged(make_config):
+    config = make_config(steps=2)
+    assert prepare(config).changes == []
+    train(config)
+    assert prepare(config).changes == []
+    longer = make_config(steps=4, words=["optim.lr=1e-4", "model.t_layers=1"])
+    expected = ["optim.lr was 0.001 and is now 0.0001", "steps was 2 and is now 4"]
+    assert prepare(longer).changes == expected
+    train(longer)
+    lines = [json.loads(line) for line in (config.out / "log.jsonl").read_text().splitlines()]
+    assert lines[1] == {"step": 2, "changes": expected}
+    assert [line["step"] for line in lines] == [2, 2, 4]
+    assert prepare(longer).changes == []
+
+
 def test_without_tracks_to_validate_with_the_last_model_is_the_result(make_config, data):
     config = make_config(data={"train": [str(data / "test")], "workers": 0, "segment": 0.5})
     entries = train(config)
@@ -204,6 +343,26 @@ def test_a_loss_that_is_not_finite_stops_with_its_batch(make_config):
     kept = torch.load(path, weights_only=True)
     assert kept["batch"].shape == (4, 5, 2, 4000)
     assert kept["batch"].isfinite().all()
+
+
+def test_a_run_resumes_without_a_track_that_has_become_unusable(make_config, tmp_path):
+    """A sample that is not finite stops the run once; then its track is left out."""
+    for name in ("good", "bad"):
+        training_data.track(tmp_path / "music" / name, 1)
+    data = {"train": [str(tmp_path / "music")], "workers": 0, "segment": 0.5}
+    train(make_config(steps=1, data=data))
+    run = prepare(make_config(steps=9, data=data))
+    path = tmp_path / "music" / "bad" / "bass.wav"
+    soundfile.write(path, np.full((24_000, 2), np.nan), training_data.RATE, "FLOAT")
+    with pytest.raises(
+        AudioError, match=r"sample \d+ of .*bad/bass\.wav, at .* s, is not a finite"
+    ):
+        list(run.train())
+    resumed = prepare(make_config(steps=9, data=data))
+    assert [recording.name for recording in resumed.corpus.train] == ["good"]
+    assert resumed.corpus.notes[0].startswith(f"{path.parent} is left out: sample 0 of {path}")
+    (*_, last) = resumed.train()
+    assert last.step == 9
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -319,6 +478,19 @@ def test_fine_tuning_for_sources_of_ones_own(make_config, start, tmp_path):
     assert tuple(ours) == names
     assert snr(theirs["vocals"], ours["vocals"]) > 60
     assert snr(theirs["drums"], ours["beat"]) > 60
+
+
+def test_fine_tuning_with_longer_segments(make_config, start):
+    config = make_config(
+        model={}, init_from=str(start), steps=1, optim={"lr": 1e-9}, words=["data.segment=1.5"]
+    )
+    run = prepare(config)
+    assert run.trainer.dataset[0].shape[-1] == 12_000
+    list(run.train())
+    assert load_model(str(config.out / "last")).segment == 1.5
+    assert load_model(str(start)).segment == 1
+    shorter = make_config("short", model={}, init_from=str(start), words=["data.segment=0.5"])
+    assert prepare(shorter).trainer.network.segment == 1
 
 
 def test_one_copy_a_source_ends_as_a_bag(make_config, start):

@@ -1,15 +1,16 @@
 """Scores of validation tracks."""
 
+from dataclasses import replace
+
 import pytest
 import soundfile
 import torch
 from accelerate import Accelerator
 
+import training_data
 from helpers import TINY, awake
 from htdemucs import HTDemucs, HTDemucsConfig
 from htdemucs.errors import TrainingError
-from htdemucs.evaluation import read_multitrack
-from htdemucs.training.dataset import Recording
 from htdemucs.training.validation import Validation
 
 SOURCES = HTDemucsConfig(**TINY).sources
@@ -23,7 +24,7 @@ def track(folder, silent):
         noise = 0.1 * torch.randn(network.sample_rate, network.audio_channels)
         noise *= name not in silent
         soundfile.write(folder / f"{name}.wav", noise.numpy(), network.sample_rate)
-    return Recording(read_multitrack(folder), network.sample_rate, 1.0)
+    return training_data.recording(folder, network.sample_rate, SOURCES)
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_a_silent_source_counts_in_the_loss_alone(scored, tmp_path):
 
 def test_sources_of_other_lengths_are_padded(scored, tmp_path):
     recording = track(tmp_path / "loud", ())
-    path = recording.multitrack.file(SOURCES[0])
+    path = recording.files[SOURCES[0]][0]
     wave, rate = soundfile.read(path)
     soundfile.write(path, wave[:-700], rate)
     cut = scored(recording)
@@ -59,3 +60,15 @@ def test_sources_of_other_lengths_are_padded(scored, tmp_path):
 def test_silence_everywhere_is_refused(scored, tmp_path):
     with pytest.raises(TrainingError, match=r"silent; specify other tracks in data\.valid"):
         scored(track(tmp_path / "silent", SOURCES))
+
+
+def test_a_track_counts_at_the_level_that_it_is_divided_by(tmp_path):
+    """The loss is that of the normalised track; nsdr does not depend on the level."""
+    model = awake(HTDemucs(HTDemucsConfig(**TINY))).eval()
+    raw = track(tmp_path / "loud", ())
+    scored = [
+        Validation([recording], [1.0] * len(SOURCES), "l1", None, Accelerator(cpu=True))(model)
+        for recording in (raw, replace(raw, std=0.25))
+    ]
+    assert scored[1]["loss"] == pytest.approx(4 * scored[0]["loss"], rel=1e-3)
+    assert scored[1]["nsdr"] == pytest.approx(scored[0]["nsdr"], abs=1e-3)

@@ -1,11 +1,13 @@
 """`htdemucs train`: train or fine-tune a model."""
 
+import os
 import signal
-from collections.abc import Callable, Iterator
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -89,6 +91,10 @@ def _print_sizes(run: "Run") -> None:
         print_status("note: there are no validation tracks; the last model is the result")
     if run.resumed:
         print_status(f"resuming after step {run.trainer.step} of {run.config.steps}")
+    for change in run.changes:
+        print_status(f"note: {change}")
+    if changed := run.trainer.changed_conditions:
+        print_status(f"note: the best model is scored again, because {_and(changed)} changed")
 
 
 def _benchmark(run: "Run") -> None:
@@ -127,8 +133,14 @@ def _train(run: "Run") -> None:
     main = trainer.accelerator.is_main_process
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     show_bar = console.is_terminal and main
+
+    def stop() -> None:
+        trainer.stop()
+        if main:
+            print_status("stopping after this step; press Ctrl-C again to stop now")
+
     with (
-        _stop_on_signals(trainer.stop) as received,
+        _stop_on_signals(stop) as received,
         Progress(*columns, console=console, disable=not show_bar) as progress,
     ):
         task = progress.add_task("step 0", total=total, completed=trainer.step)
@@ -147,12 +159,13 @@ def _train(run: "Run") -> None:
 
 def _format_entry(entry: "LogEntry", run: "Run") -> str:
     config = run.config
-    remaining = (config.steps - entry.step) * config.batch_size / entry.examples_per_second
-    line = (
-        f"step {entry.step}/{config.steps}  loss {entry.loss:.5f}  "
-        f"{entry.examples_per_second:.2f} examples/s  {entry.waiting:.0%} waiting  "
-        f"{_duration(remaining)} left"
-    )
+    line = f"step {entry.step}/{config.steps}"
+    if entry.step:
+        remaining = (config.steps - entry.step) * config.batch_size / entry.examples_per_second
+        line += (
+            f"  loss {entry.loss:.5f}  {entry.examples_per_second:.2f} examples/s  "
+            f"{entry.waiting:.0%} waiting  {_duration(remaining)} left"
+        )
     for model, scores in entry.valid.items():
         line += f"\n  valid {model}: " + "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
     if entry.valid:
@@ -161,23 +174,46 @@ def _format_entry(entry: "LogEntry", run: "Run") -> str:
     return line
 
 
+def _and(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
 @contextmanager
 def _stop_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
-    """Call `stop` on Ctrl-C or SIGTERM; a second signal ends the process immediately."""
+    """Call `stop` on Ctrl-C or SIGTERM; a second signal ends the process immediately.
+
+    A thread waits for the signals, because Python's handlers run only after PyTorch's current
+    operation, which may take minutes.
+    """
     received: list[int] = []
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
 
-    def handle(caught: int, _frame: FrameType | None) -> None:
-        received.append(caught)
-        signal.signal(caught, signal.SIG_DFL)
-        stop()
+    def wait() -> None:
+        while number := int.from_bytes(reader.recv(1), "little"):  # 0 after closing
+            if number not in kinds:
+                continue
+            if received:
+                os._exit(128 + number)
+            received.append(number)
+            stop()
 
-    previous = {kind: signal.signal(kind, handle) for kind in (signal.SIGINT, signal.SIGTERM)}
+    previous = {kind: signal.signal(kind, lambda *_: None) for kind in kinds}
+    previous_fd = signal.set_wakeup_fd(writer.fileno())
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
     try:
         yield received
     finally:
+        signal.set_wakeup_fd(previous_fd)
         for kind, handler in previous.items():
             signal.signal(kind, handler)
+        writer.close()
+        thread.join()
+        reader.close()

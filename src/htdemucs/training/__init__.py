@@ -5,7 +5,8 @@ Start reading at `trainer.py` (the loop), then `run.py` (builds the loop from a 
 command line imports this package. To add an augmentation: a documented field in `AugmentConfig`
 (config.py) and a block with its own random generator in augment.py. To add a loss: a function in
 `ERRORS` (losses.py) and its name in `OptimConfig.loss` (config.py). To add an optimiser:
-`build_optimizer` (optim.py).
+`build_optimizer` (optim.py). To add a data set's layout: a YAML file in `mappings/`, whose keys are
+the fields of `StemMapping` (layouts.py).
 """
 
 from htdemucs.training.config import TrainConfig, read_config

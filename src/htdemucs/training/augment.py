@@ -22,9 +22,17 @@ NamedGenerators = Callable[[str], np.random.Generator]  # from an augmentation's
 
 
 def augment_source(
-    waveform: Tensor, config: AugmentConfig, sample_rate: int, rng: NamedGenerators
+    waveform: Tensor,
+    config: AugmentConfig,
+    sample_rate: int,
+    rng: NamedGenerators,
+    level: float = 1.0,
 ) -> Tensor:
-    """Change one source of an example at random: (C, L) -> (C, L)."""
+    """Change one source of an example at random: (C, L) -> (C, L).
+
+    `level` is what the samples were divided by. Effects depend on the level, so they process the
+    samples at their original one.
+    """
     if rng("silence").random() < config.silence:
         return torch.zeros_like(waveform)
     if config.flip_channels and rng("flip_channels").random() < 0.5:
@@ -39,7 +47,7 @@ def augment_source(
         waveform = saturate(waveform, drive=draw.uniform(1, 5))
     draw = rng("effects")
     if draw.random() < config.effects:
-        waveform = effect_chain(waveform, sample_rate, draw)
+        waveform = effect_chain(waveform * level, sample_rate, draw) / level
     if waveform.shape[0] == 2:
         waveform = set_width(waveform, 1 + rng("width").uniform(-config.width, config.width))
         waveform = pan(waveform, rng("pan").uniform(-config.pan, config.pan))
@@ -63,7 +71,8 @@ def augment_mixture(
         mixture = limit_peaks(mixture, draw.uniform(QUIETEST_LIMIT, 1))
     draw = rng("codec")
     if draw.random() < config.codec:
-        mixture = codec_round_trip(mixture[0], sample_rate, draw)[None]
+        peak = max(1.0, float(mixture.abs().amax()))  # encoders may clip at full scale
+        mixture = codec_round_trip(mixture[0] / peak, sample_rate, draw)[None] * peak
     return torch.cat([mixture, sources])
 
 

@@ -4,6 +4,7 @@ The tables in docs/training.md are generated from the docstrings of these classe
 """
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -23,12 +24,22 @@ class RootConfig:
     """A folder of multitracks.
 
     Attributes:
-        path: a folder that has a folder for each track, with one wav or flac file per source.
+        path: a folder that has a folder for each track, with one file per source (wav, flac, aiff,
+            mp3 or ogg). Or a folder that has a folder for each source, or a CSV file with the
+            columns instrum and path: then the files of different sources are mixed at random.
         weight: how often its tracks are drawn, relative to their duration.
+        mapping: which files are summed to which source: "moisesdb", "slakh", "medleydb", or a YAML
+            file.
+        metadata: folder with the metadata files of a mapping, if they are not in the tracks'
+            folders.
+        missing: "skip" leaves out tracks that lack a source; with "silence", the source is silent.
     """
 
     path: Path
     weight: float = 1.0
+    mapping: str | None = None
+    metadata: Path | None = None
+    missing: Literal["skip", "silence"] = "skip"
 
 
 @dataclass(frozen=True)
@@ -40,20 +51,34 @@ class DataConfig:
             tracks, which are used for validation.
         train: more folders to train on, each a path, or with the keys below.
         valid: more folders for validation, in the same form.
-        segment: seconds of an example; by default the model's own segment.
+        normalize: divide each track by the standard deviation of its mixture, after subtracting the
+            mean, in training and in validation.
+        segment: seconds of an example; by default the model's own segment. If it is longer than
+            that of `init_from`, it becomes the model's segment.
         valid_seconds: validate on this many seconds from the middle of each track; by default on
             whole tracks.
         workers: processes that read and augment, at most one per core; 0 uses the training process.
-        cache: folder for lengths and formats of the files; by default `cache` in the run's folder.
+        cache: folder for lengths, formats and levels of the files; by default `cache` in the run's
+            folder.
     """
 
     musdb: Path | None = None
     train: tuple[RootConfig, ...] = ()
     valid: tuple[RootConfig, ...] = ()
+    normalize: bool = True
     segment: float | None = None
     valid_seconds: float | None = None
     workers: int = 4
     cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        _require(
+            self.workers >= 0,
+            "data.workers must not be negative; 0 reads in the training process",
+        )
+        for name in ("segment", "valid_seconds"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"data.{name} must be more than 0 seconds")
 
 
 @dataclass(frozen=True)
@@ -69,8 +94,11 @@ class AugmentConfig:
         remix: probability that sources of different tracks are mixed, within a group of examples.
         remix_group: examples in a group.
         repitch: probability that pitch and tempo are changed.
-        repitch_semitones: greatest change of the pitch in semitones.
+        repitch_semitones: greatest change of the pitch in semitones; all whole numbers up to it are
+            equally likely.
         repitch_tempo: greatest change of the tempo as a fraction.
+        repitch_tempo_std: standard deviation of the change of the tempo, which is normally
+            distributed and cut at `repitch_tempo`.
 
         silence: probability that a source is silent in an example.
         tilt: greatest tilt of a source's spectrum in decibels per octave.
@@ -94,8 +122,9 @@ class AugmentConfig:
     remix: float = 1.0
     remix_group: int = 4
     repitch: float = 0.2
-    repitch_semitones: float = 2.0
+    repitch_semitones: int = 2
     repitch_tempo: float = 0.12
+    repitch_tempo_std: float = 0.05
 
     silence: float = 0.0
     tilt: float = 0.0
@@ -111,7 +140,8 @@ class AugmentConfig:
         for name in ("remix", "repitch", "silence", "saturate", "effects", "lowpass", "limit",
                      "codec"):  # fmt: skip
             _require(0 <= getattr(self, name) <= 1, f"augment.{name} must be from 0 to 1")
-        for name in ("shift", "scale_min", "repitch_semitones", "tilt", "pan", "width"):
+        for name in ("shift", "scale_min", "repitch_semitones", "repitch_tempo_std", "tilt", "pan",
+                     "width"):  # fmt: skip
             _require(getattr(self, name) >= 0, f"augment.{name} must not be negative")
         _require(self.scale_max >= self.scale_min, "augment.scale_max is below augment.scale_min")
         _require(0 <= self.repitch_tempo < 1, "augment.repitch_tempo must be from 0 to below 1")
@@ -126,13 +156,21 @@ class OptimConfig:
         kind: "adam", "adamw", or "muon": orthogonal updates of the weights, AdamW for the rest.
         lr: learning rate.
         transformer_lr: learning rate of the transformer; by default `lr`.
+        lr_factors: factors of the learning rate by the beginning of the parameters' names, such as
+            {spectral_encoder: 0.1}; the longest one that fits counts.
+        freeze: beginnings of the names of parameters that are not trained, such as time_encoder or
+            transformer.
         beta2: second beta of the optimiser.
         weight_decay: weight decay of everything except the transformer.
         transformer_weight_decay: weight decay of the transformer.
         clip: maximum norm of the gradient; 0 is no limit.
         warmup: steps over which the learning rate rises to its full value.
-        decay: "none", or "cosine" down to `final_lr` at the last step.
-        final_lr: fraction of the learning rate at the end of a cosine decay.
+        decay: "none", "cosine" down to `final_lr` at the last step, or "plateau": the learning rate
+            is multiplied by `plateau_factor` when `plateau_patience` validations in a row have
+            found no better model.
+        final_lr: lowest fraction of the learning rate.
+        plateau_factor: factor of each reduction.
+        plateau_patience: validations without a better model before a reduction.
         ema: decays of moving averages of the weights, each of which is validated too.
         loss: error of the waveforms: "l1" (mean absolute), "mse" (mean square), or "rms" (root of
             each example's mean square, which is closest to nsdr).
@@ -145,13 +183,17 @@ class OptimConfig:
     kind: Literal["adam", "adamw", "muon"] = "adam"
     lr: float = 3e-4
     transformer_lr: float | None = None
+    lr_factors: Mapping[str, Any] = field(default_factory=dict)
+    freeze: tuple[str, ...] = ()
     beta2: float = 0.999
     weight_decay: float = 0.0
     transformer_weight_decay: float = 0.0
     clip: float = 0.0
     warmup: int = 0
-    decay: Literal["none", "cosine"] = "none"
+    decay: Literal["none", "cosine", "plateau"] = "none"
     final_lr: float = 0.0
+    plateau_factor: float = 0.5
+    plateau_patience: int = 5
     ema: tuple[float, ...] = ()
     loss: Literal["l1", "mse", "rms"] = "l1"
     stft_weight: float = 0.0
@@ -165,6 +207,15 @@ class OptimConfig:
         for name in ("transformer_lr", "weight_decay", "transformer_weight_decay", "clip"):
             value = getattr(self, name)
             _require(value is None or value >= 0, f"optim.{name} must not be negative")
+        for prefix, factor in self.lr_factors.items():
+            number = _number(factor)
+            _require(
+                number is not None and number > 0,
+                f"optim.lr_factors.{prefix} must be a number above 0, not {factor!r}; to train "
+                "nothing there, use optim.freeze",
+            )
+        _require(0 < self.plateau_factor < 1, "optim.plateau_factor must be between 0 and 1")
+        _require(self.plateau_patience >= 1, "optim.plateau_patience must be at least 1")
         first, last = self.loss_region if len(self.loss_region) == 2 else (0.0, 0.0)
         _require(
             not self.loss_region or first > last >= 0,
@@ -184,7 +235,8 @@ class TrainConfig:
         sources: names of the stems to separate; by default those of the model. Sources that
             `init_from` has keep their weights; the last layers of the others start with random
             weights.
-        renamed: maps a new source to the source of `init_from` whose last layers it gets.
+        renamed: maps a new source to the source of `init_from` whose last layers it gets, or to a
+            list of sources whose sum it begins with.
         per_source: train one copy for each source, whose loss is that source's, and collect the
             copies in a bag, like `htdemucs_ft`.
         data: the music, and how it is cut.
@@ -194,9 +246,13 @@ class TrainConfig:
         accumulate: parts in which a step's batch is computed, to save memory.
         steps: number of optimiser steps.
         valid_every: steps between validations.
+        pre_valid: validate before the first step too.
         save_every: steps between checkpoints.
+        keep: number of the latest checkpoints to keep, as `checkpoint-STEP.pt`; with 1, only
+            `checkpoint.pt`.
         log_every: steps between lines of the log.
-        best_by: the best model has the lowest "loss" or the highest "nsdr".
+        best_by: the best model has the lowest "loss", the highest "nsdr", or the highest nsdr of
+            one source, such as "nsdr vocals".
         precision: precision of the forward pass: "fp32", "bf16" or "fp16".
         compiled: use torch.compile for the network's core: faster steps after a slow start.
         device: "auto" uses a GPU if there is one; "cpu" does not.
@@ -217,9 +273,11 @@ class TrainConfig:
     accumulate: int = 1
     steps: int = 100_000
     valid_every: int = 1000
+    pre_valid: bool = False
     save_every: int = 1000
+    keep: int = 1
     log_every: int = 50
-    best_by: Literal["loss", "nsdr"] = "loss"
+    best_by: str = "loss"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compiled: bool = False
     device: Literal["auto", "cpu"] = "auto"
@@ -227,8 +285,13 @@ class TrainConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulate", "steps", "valid_every", "save_every", "log_every"):
+        for name in ("batch_size", "accumulate", "steps", "valid_every", "save_every", "log_every",
+                     "keep"):  # fmt: skip
             _require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        _require(
+            self.best_by in ("loss", "nsdr") or self.best_by.startswith("nsdr "),
+            f"best_by must be loss, nsdr or nsdr SOURCE, not {self.best_by!r}",
+        )
         _require(self.seed >= 0, "seed must not be negative")
         _require(not (self.model and self.init_from), "set model or init_from, not both")
         _require(
@@ -271,7 +334,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         except (yaml.YAMLError, RecursionError):
             raise ConfigError(f"cannot read the value in {override!r}") from None
         _set_value(fields, key.split("."), value)
-    return _build(TrainConfig, fields, "")
+    return from_plain(TrainConfig, fields, "")
 
 
 def _set_value(fields: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -282,7 +345,7 @@ def _set_value(fields: dict[str, Any], keys: list[str], value: Any) -> None:
     fields[keys[-1]] = value
 
 
-def _build(kind: type[C], fields: Any, prefix: str) -> C:
+def from_plain(kind: type[C], fields: Any, prefix: str) -> C:
     """Build a dataclass from plain values; check every key and type.
 
     `prefix` is the path of the keys for messages, such as "optim.".
@@ -292,7 +355,9 @@ def _build(kind: type[C], fields: Any, prefix: str) -> C:
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(map(str, fields)) - set(hints))
     if unknown:
-        raise ConfigError(f"unknown key {prefix}{unknown[0]}; known are {', '.join(hints)}")
+        nested = [f"{name}.{unknown[0]}" for name, hint in hints.items() if _has(hint, unknown[0])]
+        known = f"use {' or '.join(nested)}" if nested else f"known are {', '.join(hints)}"
+        raise ConfigError(f"unknown key {prefix}{unknown[0]}; {known}")
     required = {
         f.name
         for f in dataclasses.fields(kind)  # type: ignore[arg-type]
@@ -304,12 +369,20 @@ def _build(kind: type[C], fields: Any, prefix: str) -> C:
     return kind(**values)
 
 
+def _has(hint: Any, name: str) -> bool:
+    """Return whether a type is a dataclass with a field of this name."""
+    return dataclasses.is_dataclass(hint) and name in typing.get_type_hints(hint)
+
+
 def _convert(hint: Any, value: Any, key: str) -> Any:
     """Convert a plain value to the type of the field `key`."""
     if dataclasses.is_dataclass(hint):
-        if isinstance(value, str):  # a path alone is short for a RootConfig
+        if hint is RootConfig and isinstance(value, str):
             value = {"path": value}
-        return _build(typing.cast(type[Any], hint), value, f"{key}.")
+        if not isinstance(value, Mapping):
+            first = dataclasses.fields(hint)[0].name
+            raise ConfigError(f"{key} cannot be {value!r}; set its keys, such as {key}.{first}")
+        return from_plain(typing.cast(type[Any], hint), value, f"{key}.")
     origin, choices = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in choices:
@@ -324,16 +397,31 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         return value
     if hint is Path and isinstance(value, str):
         return Path(value).expanduser()
-    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML reads 3e-4 as text
-        except ValueError:
-            raise ConfigError(f"{key} must be a number, not {value!r}") from None
-    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and value is True):
+    if hint in (float, int):
+        number = _number(value)
+        if number is None:
+            raise ConfigError(f"{key} must be a number, not {value!r}")
+        if hint is float:
+            return number
+        if not number.is_integer():
+            raise ConfigError(f"{key} must be a whole number, not {value!r}")
+        return int(number)
+    if isinstance(hint, type) and isinstance(value, hint):
         return value
     if origin is Mapping and isinstance(value, dict):
         return value
     raise ConfigError(f"{key} cannot be {value!r}")
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number, also from text, since YAML reads 3e-4 and 1e5 as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _require(condition: bool, message: str) -> None:

@@ -5,12 +5,10 @@ process makes it, or whether the run was interrupted.
 """
 
 import math
-import os
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +20,7 @@ from htdemucs.errors import AudioError
 from htdemucs.training import augment
 from htdemucs.training.config import AugmentConfig
 from htdemucs.training.dataset import Recording
+from htdemucs.training.reading import available_cores, read_stem
 from htdemucs.training.rng import generator
 
 
@@ -65,7 +64,7 @@ class ExcerptSampler:
         share = np.asarray(lengths, dtype=np.float64) * np.asarray(weights, dtype=np.float64)
         self._cumulative = np.cumsum(share) / share.sum()
         self._lengths = lengths
-        self._length = length
+        self.length = length
         self._remix, self._group_size = remix, remix_group
         self._seed = seed
 
@@ -83,7 +82,7 @@ class ExcerptSampler:
         draw = generator(self._seed, "excerpt", step, origin)
         index = int(np.searchsorted(self._cumulative, draw.random(), side="right"))
         index = min(index, len(self._lengths) - 1)  # rounding can leave the last sum below 1
-        last_start = max(0, self._lengths[index] - self._length)
+        last_start = max(0, self._lengths[index] - self.length)
         return Excerpt(index, int(draw.integers(0, last_start + 1)), origin)
 
 
@@ -127,50 +126,52 @@ class StemDataset(Dataset[Tensor]):
     def _source(self, step: int, example: int, source: int) -> Tensor:
         """Read, repitch and augment one source, (C, L)."""
         excerpt = self.sampler.excerpt(step, example, source)
-        recording = self.recordings[excerpt.recording]
+        recording, start = self.recordings[excerpt.recording], excerpt.start
+        if recording.pool:
+            recording, start = self._draw_file(recording, step, excerpt.origin, source)
         semitones, tempo = self._pitch_and_tempo(step, excerpt.origin)
         rng = partial(self._generator, (step, example, source))
         shift = int(rng("shift").random() * self.config.shift * self.sample_rate)
         needed = math.ceil(self.length * tempo)
-        start = max(0, min(excerpt.start + shift, recording.length - needed))
-        path = recording.multitrack.file(self.sources[source])
-        waveform = read_excerpt(path, start, needed, self.channels)
+        start = max(0, min(start + shift, recording.length - needed))
+        files = recording.files[self.sources[source]]
+        length = min(needed, recording.length - start)
+        waveform = read_stem(files, start, length, self.channels, self.sample_rate)
+        if files:
+            waveform = recording.normalize(waveform)
         if semitones or tempo != 1:
             waveform = augment.repitch(waveform, semitones, tempo, self.sample_rate)
         waveform = waveform[:, : self.length]
         waveform = F.pad(waveform, (0, self.length - waveform.shape[-1]))
-        return augment.augment_source(waveform, self.config, self.sample_rate, rng)
+        return augment.augment_source(waveform, self.config, self.sample_rate, rng, recording.std)
+
+    def _draw_file(
+        self, pool: Recording, step: int, origin: int, source: int
+    ) -> tuple[Recording, int]:
+        """Return a file of a source and a start, from longer files more often."""
+        files = pool.pool[self.sources[source]]
+        if not files:
+            return replace(pool, files={self.sources[source]: ()}, length=self.length), 0
+        draw = self._generator((step, origin, source), "file")
+        ends = np.cumsum([file.length for file in files])
+        index = int(np.searchsorted(ends, draw.random() * ends[-1], side="right"))
+        file = files[min(index, len(files) - 1)]
+        last_start = max(0, file.length - self.sampler.length)
+        return file, int(draw.integers(0, last_start + 1))
 
     def _pitch_and_tempo(self, step: int, origin: int) -> tuple[int, float]:
         """Return semitones and tempo factor, the same for all sources of one origin."""
-        chance, pitch, tempo = self._generator((step, origin), "repitch").random(3)
-        if chance >= self.config.repitch:
+        config, draw = self.config, self._generator((step, origin), "repitch")
+        if draw.random() >= config.repitch:
             return 0, 1.0
-        semitones = round((2 * pitch - 1) * self.config.repitch_semitones)
-        return semitones, 1 + (2 * tempo - 1) * self.config.repitch_tempo
+        semitones = draw.integers(-config.repitch_semitones, config.repitch_semitones + 1)
+        change = draw.normal(0, config.repitch_tempo_std)
+        return int(semitones), 1 + float(
+            np.clip(change, -config.repitch_tempo, config.repitch_tempo)
+        )
 
     def _generator(self, index: tuple[int, ...], purpose: str) -> np.random.Generator:
         return generator(self.seed, purpose, *index)
-
-
-def read_excerpt(path: Path, start: int, length: int, channels: int) -> Tensor:
-    """Read (channels, length or less) from sample `start` on, without reading what lies before.
-
-    Raises:
-        AudioError: the file cannot be read.
-    """
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(path) as file:
-            file.seek(min(start, file.frames))
-            samples = file.read(length, dtype="float32", always_2d=True)
-    except (OSError, RuntimeError) as error:
-        raise AudioError(f"cannot read {path}: {error}") from error
-    waveform = torch.from_numpy(samples.T.copy())
-    if waveform.shape[0] == channels:
-        return waveform
-    return waveform.mean(0, keepdim=True).expand(channels, -1)
 
 
 def batches(
@@ -190,7 +191,7 @@ def batches(
     """
     share = dataset.batch_size // processes
     share_of_process = slice(process * share, (process + 1) * share)
-    workers = min(workers, _available_cores())
+    workers = min(workers, available_cores())
     loader = DataLoader(
         _BatchDataset(dataset),
         batch_size=None,
@@ -237,11 +238,6 @@ class _BatchDataset(Dataset[Tensor | AudioError]):
             return torch.stack([self._dataset[number] for number in numbers])
         except AudioError as error:
             return error
-
-
-def _available_cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # some systems do not have it
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _ignore_signals(_worker: int) -> None:

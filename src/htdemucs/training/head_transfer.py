@@ -13,20 +13,33 @@ DECODERS = ("spectral_decoder", "time_decoder", "decoder")  # the last layer has
 
 @torch.no_grad()
 def replace_sources(
-    model: Network, sources: Sequence[str], renamed: Mapping[str, str] | None = None
+    model: Network,
+    sources: Sequence[str],
+    renamed: Mapping[str, str | Sequence[str]] | None = None,
 ) -> Network:
     """Return a copy of the network for other sources.
 
     Sources that the network has keep their weights, in the new order. `renamed` (new name -> old
-    name) gives a new source the weights of an old one. Other sources start with random weights.
+    name or names) gives a new source the weights of an old one, or the sum of several: the last
+    layers are linear, so the output is then the sum of these sources, except that the network adds
+    the mixture's mean once, not once for each of them. Other sources start with
+    random weights.
 
     Raises:
-        ConfigError: `renamed` names a source that the model does not have.
+        ConfigError: `renamed` names a source that the model does not have, or is not made of names.
     """
-    renamed = dict(renamed or {})
-    for old in renamed.values():
-        if old not in model.sources:
-            raise ConfigError(f"the model has no source {old}; it has {', '.join(model.sources)}")
+    old_names: dict[str, list[str]] = {source: [source] for source in model.sources}
+    for new, old in (renamed or {}).items():
+        names = [old] if isinstance(old, str) else list(old) if isinstance(old, Sequence) else []
+        if not names:
+            raise ConfigError(f"renamed.{new} must be a source or a list of sources, not {old!r}")
+        if new not in sources:
+            raise ConfigError(f"renamed.{new} is not in sources")
+        for name in names:
+            if name not in model.sources:
+                known = ", ".join(model.sources)
+                raise ConfigError(f"the model has no source {name}; it has {known}")
+        old_names[new] = names
     network = build(dataclasses.replace(model.config, sources=tuple(sources)))
     heads = _head_parameters(model)
     state = network.state_dict()
@@ -37,9 +50,8 @@ def replace_sources(
         axis = 1 if name.endswith("weight") else 0
         trained = dict(zip(model.sources, value.chunk(len(model.sources), axis), strict=True))
         for source, target in zip(sources, state[name].chunk(len(sources), axis), strict=True):
-            old = renamed.get(source, source)
-            if old in trained:
-                target.copy_(trained[old])
+            if source in old_names:
+                target.copy_(torch.stack([trained[old] for old in old_names[source]]).sum(0))
     return network
 
 

@@ -1,8 +1,10 @@
 """The log of a run: a line of JSON per entry, and curves for TensorBoard."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from htdemucs.fsutil import atomic_write
 
@@ -14,7 +16,7 @@ class LogEntry:
     """A line of the log, about the steps since the previous line.
 
     Attributes:
-        step: the last of these steps, counted from 1.
+        step: the last of these steps, counted from 1; 0 for a validation before the first one.
         loss: their mean loss.
         gradient: norm of the last step's gradient, before clipping.
         rate: fraction of the full learning rate.
@@ -56,17 +58,24 @@ class TrainingLog:
 
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
+    def write_changes(self, step: int, changes: Sequence[str]) -> None:
+        """Add a line with what differs from the configuration up to `step`."""
+        self._write_line({"step": step, "changes": list(changes)})
+
     def write(self, entry: LogEntry) -> None:
         """Add a line."""
-        with self._path.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(asdict(entry)) + "\n")
+        self._write_line(asdict(entry))
         if self._writer is None:
             return
-        for name in ("loss", "gradient", "rate", "examples_per_second"):
+        for name in ("loss", "gradient", "rate", "examples_per_second") if entry.step else ():
             self._writer.add_scalar(f"train/{name}", getattr(entry, name), entry.step)
         for model, scores in entry.valid.items():
             for name, value in scores.items():
                 self._writer.add_scalar(f"valid {model}/{name}", value, entry.step)
+
+    def _write_line(self, fields: dict[str, Any]) -> None:
+        with self._path.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(fields) + "\n")
 
     def close(self) -> None:
         """Write what TensorBoard's writer still buffers."""

@@ -3,15 +3,17 @@
 import dataclasses
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
-from htdemucs.errors import ConfigError, TrainingError
+from htdemucs.errors import ConfigError, TrainingError, reason
 from htdemucs.fsutil import atomic_write, delete_partials
 from htdemucs.model import Bag, Network, build
 from htdemucs.model.architectures import CONFIGS
@@ -27,6 +29,9 @@ from htdemucs.training.trainer import BEST, LAST, Trainer
 from htdemucs.training.validation import Validation
 from htdemucs.weights import load_model, save_model
 
+CONFIG = "config.yaml"  # in the run's folder
+PATIENCE = timedelta(hours=3)  # of a process for the one that reads the music for the first time
+
 
 @dataclass(frozen=True)
 class Run:
@@ -36,11 +41,13 @@ class Run:
         trainer: the training loop.
         corpus: the music.
         resumed: true if the run starts from a checkpoint.
+        changes: what differs from the configuration that the run had before, one line each.
     """
 
     trainer: Trainer
     corpus: Corpus
     resumed: bool
+    changes: list[str] = field(default_factory=list)
 
     @property
     def config(self) -> TrainConfig:
@@ -51,17 +58,28 @@ class Run:
         """Train, write a log to the run's folder, and yield its entries.
 
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: the loss is not finite, or the run's folder cannot be written.
             AudioError: a file cannot be read.
         """
+        try:
+            yield from self._train()
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write to {self.config.out}: {reason(error)}; free some space there, "
+                "then run again to resume from the last checkpoint"
+            ) from error
+
+    def _train(self) -> Iterator[LogEntry]:
         if not self.trainer.accelerator.is_main_process:
             yield from self.trainer.run()
             return
         delete_partials(self.config.out)
-        with atomic_write(self.config.out / "config.yaml") as partial:
+        with atomic_write(self.config.out / CONFIG) as partial:
             text = yaml.safe_dump(_plain(self.config), sort_keys=False)
             partial.write_text(text, encoding="utf-8")
         log = TrainingLog(self.config.out, self.trainer.step, self.config.tensorboard)
+        if self.changes:
+            log.write_changes(self.trainer.step, self.changes)
         try:
             for entry in self.trainer.run():
                 log.write(entry)
@@ -80,6 +98,7 @@ def split_runs(config: TrainConfig) -> list[TrainConfig]:
             config,
             out=config.out / source,
             per_source=False,
+            best_by=config.best_by.split()[0],  # each run has one source
             optim=dataclasses.replace(
                 config.optim, source_weights=tuple(float(s == source) for s in sources)
             ),
@@ -98,7 +117,11 @@ def prepare(config: TrainConfig) -> Run:
     """
     precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[config.precision]
     try:
-        accelerator = Accelerator(mixed_precision=precision, cpu=config.device == "cpu")
+        accelerator = Accelerator(
+            mixed_precision=precision,
+            cpu=config.device == "cpu",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        )
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
             f"cannot train in {config.precision} here ({error}); set precision=fp32"
@@ -107,21 +130,27 @@ def prepare(config: TrainConfig) -> Run:
     weights = config.optim.source_weights or (1.0,) * len(network.sources)
     if len(weights) != len(network.sources) or min(weights) < 0 or not sum(weights):
         raise ConfigError(f"optim.source_weights must be {len(network.sources)} numbers from 0 up")
-    corpus = read_corpus(
-        config.data,
-        network.sources,
-        channels=network.audio_channels,
-        sample_rate=network.sample_rate,
-        cache=config.data.cache or config.out / "cache",
-    )
+    scored = [name for name, weight in zip(network.sources, weights, strict=True) if weight]
+    if config.best_by.startswith("nsdr ") and config.best_by.removeprefix("nsdr ") not in scored:
+        raise ConfigError(f"best_by must name one of {', '.join(scored)}, not {config.best_by!r}")
+    with accelerator.main_process_first():  # the others find the files' properties in the cache
+        corpus = read_corpus(
+            config.data,
+            network.sources,
+            channels=network.audio_channels,
+            sample_rate=network.sample_rate,
+            cache=config.data.cache or config.out / "cache",
+        )
     validate = None
     if corpus.valid:
         validate = Validation(
             corpus.valid, weights, config.optim.loss, config.data.valid_seconds, accelerator
         )
     dataset = _build_dataset(config, network, corpus.train)
-    trainer = Trainer(config, network, dataset, validate, accelerator)
-    return Run(trainer, corpus, trainer.resume())
+    conditions = validate.conditions if validate else {}
+    trainer = Trainer(config, network, dataset, validate, accelerator, conditions)
+    resumed = trainer.resume()
+    return Run(trainer, corpus, resumed, _config_changes(config) if resumed else [])
 
 
 def finish(config: TrainConfig) -> Path:
@@ -167,8 +196,13 @@ def _build_network(config: TrainConfig) -> Network:
             raise ConfigError(f"{config.init_from} is a bag; set init_from to one of its members")
         model = model.members[0]
     seed_torch(config.seed, "head transfer")
-    if config.sources and config.sources != model.sources:
-        return replace_sources(model, config.sources, config.renamed)
+    if config.sources and (config.sources != model.sources or config.renamed):
+        model = replace_sources(model, config.sources, config.renamed)
+    longest = model.max_segment
+    if config.data.segment is not None and longest is not None and config.data.segment > longest:
+        longer = build(dataclasses.replace(model.config, segment=config.data.segment))
+        longer.load_state_dict(model.state_dict())  # no parameter depends on the length
+        return longer
     return model
 
 
@@ -180,7 +214,7 @@ def _build_dataset(
     if config.data.segment is not None:
         length = seconds_to_samples(config.data.segment, sample_rate)
     if length < 1:
-        raise ConfigError("data.segment must be more than 0 seconds")
+        raise ConfigError("data.segment is shorter than a sample")
     longest = network.max_segment
     if longest is not None and length > seconds_to_samples(longest, sample_rate):
         raise ConfigError(f"data.segment must be at most the model's {float(longest):g} seconds")
@@ -210,6 +244,31 @@ def _build_dataset(
         batch_size=config.batch_size,
         seed=config.seed,
     )
+
+
+def _config_changes(config: TrainConfig) -> list[str]:
+    """Return how the configuration differs from the one in the run's folder, one line for a key."""
+    try:
+        saved = yaml.safe_load((config.out / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return []
+    before, now = _flatten(saved), _flatten(_plain(config))
+    changes = []
+    for key in sorted((before.keys() | now.keys()) - {"out"}):
+        old, new = before.get(key, "not set"), now.get(key, "not set")
+        if old != new:
+            changes.append(f"{key} was {old} and is now {new}")
+    return changes
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested dictionaries by their paths, such as "optim.lr"."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    return flat
 
 
 def _plain(value: Any) -> Any:

@@ -4,15 +4,17 @@ The random numbers of a step depend on the run's seed and the step only (`rng.py
 needs no generator's state: it has the parameters, the optimiser's state and the averages.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from htdemucs.errors import CheckpointError, ConfigError, TrainingError
+from htdemucs.errors import CheckpointError, ConfigError, HTDemucsError, TrainingError
 from htdemucs.fast.runtime import compile_function
 from htdemucs.fsutil import atomic_write
 from htdemucs.model import Network
@@ -24,7 +26,7 @@ from htdemucs.training.ema import ExponentialMovingAverage
 from htdemucs.training.log import LogEntry
 from htdemucs.training.losses import SourceLoss, loss_region
 from htdemucs.training.rng import seed_torch
-from htdemucs.weights import save_model
+from htdemucs.weights import load_model, save_model
 
 Validate = Callable[[Network], dict[str, float]]
 BEST, LAST = "best", "last"  # folders of the run's models
@@ -39,6 +41,13 @@ class Trainer:
         dataset: the examples to train on.
         validate: returns the "loss" and "nsdr" of a network; None without validation tracks.
         accelerator: devices and processes.
+        conditions: what the scores depend on, by name. If they differ from those of a checkpoint,
+            `run` first scores the best model again.
+
+    Attributes:
+        step: finished steps.
+        best: step and scores of the best model; empty before the first validation.
+        changed_conditions: names of the conditions in which the checkpoint differs.
 
     Raises:
         ConfigError: the batch size is not a multiple of the processes, or `compiled` is set for a
@@ -52,6 +61,7 @@ class Trainer:
         dataset: StemDataset,
         validate: Validate | None,
         accelerator: Accelerator,
+        conditions: Mapping[str, Any] | None = None,
     ) -> None:
         if config.batch_size % (accelerator.num_processes * config.accumulate):
             raise ConfigError(
@@ -60,8 +70,12 @@ class Trainer:
             )
         self.config, self.network, self.dataset = config, network, dataset
         self.validate, self.accelerator = validate, accelerator
-        self.step = 0  # finished steps
+        self.step = 0
         self.best: dict[str, float] = {}
+        self.conditions = dict(conditions or {})
+        self.changed_conditions: list[str] = []
+        self.reductions = 0  # of the learning rate by the plateau schedule
+        self.stale = 0  # validations since the best one or the last reduction
         self.averages = [ExponentialMovingAverage(decay) for decay in config.optim.ema]
         self.loss = SourceLoss(
             len(network.sources),
@@ -74,6 +88,9 @@ class Trainer:
             if not isinstance(network, HybridNetwork):
                 raise ConfigError("compiled needs HTDemucs or HDemucs; set compiled=false")
             self._compiled_core = compile_function(network.core)
+        if config.optim.decay == "plateau" and validate is None:
+            raise ConfigError("optim.decay=plateau needs validation tracks; set data.valid")
+        optim.freeze(network, config.optim.freeze)
         optimizer = optim.build_optimizer(network, config.optim)
         # `model` is `network`, wrapped so that the processes share gradients.
         self.model: nn.Module
@@ -96,13 +113,23 @@ class Trainer:
                 f"{self.config.out} has a run of another network or other averages; "
                 "set out to another folder"
             )
+        factors = [group["factor"] for group in self.optimizer.param_groups]
         try:
             self.optimizer.load_state_dict(saved["optimizer"])
         except ValueError as error:
             raise CheckpointError(
-                f"{self.config.out} has a run with another optim.kind; set out to another folder"
+                f"{self.config.out} has a run with another optim.kind, freeze or lr_factors; "
+                "set out to another folder"
             ) from error
+        for group, factor in zip(self.optimizer.param_groups, factors, strict=True):
+            group["factor"] = factor  # of this configuration
+        self.reductions, self.stale = saved.get("plateau", (0, 0))
         self.step, self.best = saved["step"], saved["best"]
+        before = saved.get("conditions", {})
+        if self.best and self.validate is not None:
+            self.changed_conditions = [
+                name for name, value in self.conditions.items() if before.get(name) != value
+            ]
         self.network.load_state_dict(saved["model"])
         for average, values in zip(self.averages, saved["averages"], strict=True):
             average.load_state_dict(values, self.accelerator.device)
@@ -120,6 +147,8 @@ class Trainer:
             {
                 "step": self.step,
                 "best": self.best,
+                "conditions": self.conditions,
+                "plateau": [self.reductions, self.stale],
                 "config": self.network.config.to_dict(),
                 "model": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -127,6 +156,7 @@ class Trainer:
                 "averages": [average.state_dict() for average in self.averages],
                 "scaler": scaler.state_dict() if scaler is not None else {},
             },
+            self.config.keep,
         )
 
     def stop(self) -> None:
@@ -143,6 +173,10 @@ class Trainer:
             AudioError: a file cannot be read.
         """
         config = self.config
+        if self.changed_conditions:
+            self._score_best_again()
+        if config.pre_valid and self.step == 0 and (scores := self._validate_all()):
+            yield LogEntry(0, 0.0, 0.0, 0.0, 0.0, 0.0, scores, self.best)
         interval = _LogInterval()
         loader = self._batches(self.step, config.steps)
         while self.step < config.steps and not self._should_stop():
@@ -151,11 +185,11 @@ class Trainer:
             self.step += 1
             interval.end()
             last = self.step == config.steps
+            rate = self._rate()
             valid = self._validate_all() if last or self.step % config.valid_every == 0 else {}
             if self.step % config.save_every == 0:
                 self.save()
             if last or valid or self.step % config.log_every == 0:
-                rate = optim.learning_rate_fraction(config.optim, self.step - 1, config.steps)
                 yield interval.entry(self.step, config.batch_size, gradient, rate, valid, self.best)
                 interval = _LogInterval()
         self.save()
@@ -184,6 +218,13 @@ class Trainer:
             workers=self.config.data.workers,
         )
 
+    def _rate(self) -> float:
+        """Return the fraction of the full learning rate in the last step."""
+        config = self.config
+        return optim.learning_rate_fraction(
+            config.optim, self.step - 1, config.steps, self.reductions
+        )
+
     def _should_stop(self) -> bool:
         """Return whether any process was told to stop: all must end after the same step."""
         if self.accelerator.num_processes == 1:
@@ -197,7 +238,7 @@ class Trainer:
         """Take one optimiser step; return its loss and the norm of its gradient."""
         config, accelerator = self.config, self.accelerator
         seed_torch(config.seed, "dropout", self.step, accelerator.process_index)
-        optim.apply_schedule(self.optimizer, config.optim, self.step, config.steps)
+        optim.apply_schedule(self.optimizer, config.optim, self.step, config.steps, self.reductions)
         self.model.train()
         total = torch.zeros((), device=accelerator.device)
         for part in range(config.accumulate):
@@ -250,7 +291,7 @@ class Trainer:
             return {}
         scores = {}
         raw = {name: value.clone() for name, value in self.network.state_dict().items()}
-        averages = {f"ema {a.decay}": a.parameters() for a in self.averages}
+        averages = {f"ema {a.decay}": a.parameters() for a in self.averages if self.step}
         for label, parameters in ({"raw": raw} | averages).items():
             self.network.load_state_dict(parameters)
             scores[label] = self.validate(self.network)
@@ -259,14 +300,31 @@ class Trainer:
                 if self.accelerator.is_main_process:
                     save_model(self.network, self.config.out / BEST)
         self.network.load_state_dict(raw)
+        self.stale = 0 if self.best.get("step") == self.step else self.stale + 1
+        if (
+            self.config.optim.decay == "plateau"
+            and self.stale >= self.config.optim.plateau_patience
+        ):
+            self.reductions, self.stale = self.reductions + 1, 0
         return scores
 
+    def _score_best_again(self) -> None:
+        """Score the saved best model under the present conditions; forget it if it is gone."""
+        assert self.validate is not None
+        try:
+            model = load_model(self.config.out / BEST, device=self.accelerator.device)
+        except HTDemucsError:
+            self.best = {}
+        else:
+            assert isinstance(model, Network)
+            self.best = {"step": self.best["step"]} | self.validate(model)
+        self.changed_conditions = []
+
     def _better(self, scores: dict[str, float]) -> bool:
-        if not self.best:
-            return True
-        if self.config.best_by == "nsdr":
-            return scores["nsdr"] > self.best["nsdr"]
-        return scores["loss"] < self.best["loss"]
+        name = self.config.best_by
+        sign = -1 if name == "loss" else 1
+        before, now = (sign * found.get(name, math.nan) for found in (self.best, scores))
+        return not self.best or now > before or (math.isnan(before) and not math.isnan(now))
 
 
 class _LogInterval:

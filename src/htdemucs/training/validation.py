@@ -7,16 +7,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
-from torch.nn import functional as F
 
 from htdemucs.errors import TrainingError
 from htdemucs.evaluation import nsdr
 from htdemucs.evaluation.metrics import SILENCE
 from htdemucs.model import Network
 from htdemucs.separation import Separator
-from htdemucs.training.dataloader import read_excerpt
 from htdemucs.training.dataset import Recording
 from htdemucs.training.losses import ERRORS
+from htdemucs.training.reading import read_stem
 
 Scores = dict[str, float]
 
@@ -30,6 +29,9 @@ class Validation:
         loss: key of `losses.ERRORS`.
         seconds: score this much from the middle of each track; None scores all of it.
         accelerator: the processes.
+
+    Attributes:
+        conditions: what the scores depend on, by name.
     """
 
     def __init__(
@@ -43,6 +45,12 @@ class Validation:
         self._recordings, self._seconds, self._accelerator = recordings, seconds, accelerator
         self._error = ERRORS[loss]
         self._weights = torch.tensor(weights, dtype=torch.float64)
+        self.conditions = {
+            "optim.loss": loss,
+            "optim.source_weights": list(weights),
+            "data.valid_seconds": seconds,
+            "the validation tracks": [[r.name, r.length, r.mean, r.std] for r in recordings],
+        }
 
     def __call__(self, model: Network) -> Scores:
         """Return means over all tracks: `loss`, `nsdr` (dB), and the nsdr of each source.
@@ -73,10 +81,12 @@ class Validation:
         self, model: Network, separator: Separator, recording: Recording
     ) -> list[list[float]]:
         sources = torch.stack([self._read(model, recording, name) for name in model.sources])
-        stems = separator.separate(sources.sum(0), model.sample_rate)
+        silent = sources.square().mean(dim=(1, 2)) < SILENCE
+        mixture = recording.normalize(sources.sum(0))
+        sources = recording.normalize(sources)
+        stems = separator.separate(mixture, model.sample_rate)
         estimates = torch.stack([stems[name] for name in model.sources])
         losses = self._error((estimates - sources).unsqueeze(0))
-        silent = sources.square().mean(dim=(1, 2)) < SILENCE
         scores = nsdr(sources, estimates).masked_fill(silent, math.nan)
         return [losses.tolist(), scores.tolist()]
 
@@ -85,6 +95,5 @@ class Validation:
         if self._seconds is not None:
             length = min(length, int(self._seconds * model.sample_rate))
         start = (recording.length - length) // 2
-        path = recording.multitrack.file(name)
-        waveform = read_excerpt(path, start, length, model.audio_channels)
-        return F.pad(waveform, (0, length - waveform.shape[-1]))
+        files = recording.files[name]
+        return read_stem(files, start, length, model.audio_channels, model.sample_rate)
