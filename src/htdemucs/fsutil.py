@@ -28,6 +28,7 @@ def is_disk_full(error: BaseException) -> bool:
 class AtomicFile:
     """A file written under a temporary name beside `path`; `commit` gives it its name.
 
+    A link stays one: the file that it leads to is replaced. Devices and pipes are written directly.
     Use `atomic_write` where one `with` block writes the file.
 
     Attributes:
@@ -37,15 +38,19 @@ class AtomicFile:
 
     def __init__(self, path: Path, temporary: Path | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.temporary = path, temporary or temporary_name(path)
+        self.path = path.resolve() if path.is_symlink() else path
+        is_special = path.exists() and not path.is_file() and not path.is_dir()
+        self.temporary = self.path if is_special else temporary or temporary_name(self.path)
 
     def commit(self) -> None:
         """Rename the file, replacing what was there."""
-        self.temporary.replace(self.path)
+        if self.temporary != self.path:
+            self.temporary.replace(self.path)
 
     def discard(self) -> None:
         """Delete the temporary file, if it exists."""
-        self.temporary.unlink(missing_ok=True)
+        if self.temporary != self.path:
+            self.temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -285,3 +285,12 @@ def test_a_bitrate_too_high_for_mono_is_refused_in_words(tmp_path, noise, store)
     with pytest.raises(AudioError, match=words):
         store(tmp_path / "b.opus", noise(1_000, channels=1), opus)
     assert [path.name for path in tmp_path.iterdir()] == ["a.opus"]
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_samples_far_above_full_scale_end_no_process(tmp_path, file_format):
+    """LAME ends the process for samples of a million, which unscaled integers are."""
+    path = tmp_path / f"loud.{file_format}"
+    with AudioWriter(path, 44_100, 2, AudioEncoding(file_format)) as writer:
+        writer.write(2e6 * torch.randn(2, 44_100, generator=torch.Generator().manual_seed(1)))
+    assert sum(block.shape[-1] for block in AudioFile(path, sample_rate=44_100)) == 44_100

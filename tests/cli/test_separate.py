@@ -118,6 +118,7 @@ def test_two_tracks_of_the_same_name_do_not_overwrite_each_other(run, model_fold
         (["x.wav", "--filename", "{track}"], "stem"),
         (["x.wav", "--mp3", "--mp3-bitrate", "5000"], "mp3 cannot have 5000 kbit/s"),
         (["x.wav", "--bitrate", "320"], "wav has no bitrate"),
+        (["x.wav", "--bitrate", "0", "--mp3"], "mp3 cannot have 0 kbit/s"),
         (["x.wav", "--mp3", "--bit-depth", "24"], "mp3 has no bit depth"),
         (["x.wav", "-n"], "htdemucs separate --help"),
     ],
@@ -204,6 +205,13 @@ def test_stems_and_formats_in_any_case(run, model_folder, song, tmp_path):
     assert run("separate", song, *words, "--stems", "Bass").exit_code == 0
     names = {path.name for path in tmp_path.glob("out/tiny/A song/*.flac")}
     assert names == {"vocals.flac", "no_vocals.flac", "bass.flac"}
+
+
+def test_a_stem_that_is_named_twice_is_written_once(run, model_folder, song, tmp_path):
+    out = tmp_path / "out"
+    result = run("separate", song, "-n", model_folder, "-o", out, "--stems", "vocals,Vocals")
+    assert result.exit_code == 0, result.output
+    assert files(out) == ["tiny/A song/vocals.wav"]
 
 
 def test_no_split_refuses_a_long_track(run, model_folder, song, tmp_path):

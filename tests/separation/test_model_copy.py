@@ -282,6 +282,10 @@ def test_a_copy_of_a_separator_separates_the_same(copying, folder, waveform):
     assert torch.equal(separated(separator, waveform), separated(other, waveform))
 
 
+def _stems_of(separator):
+    return separator.stems
+
+
 def _separate_silence(separator):  # not by torch, which would hang in a fork
     return separator.separate(np.zeros((2, 1_000_000), np.float32), 8000)
 
@@ -313,6 +317,11 @@ def test_a_pool_of_forks_says_what_to_do_and_one_of_new_processes_works(tiny_mod
         pytest.raises(SeparationError, match="forked process"),
     ):
         pool.apply_async(_separate_silence, [separator]).get(timeout=60)
+    with (
+        multiprocessing.get_context("fork").Pool(1) as pool,
+        pytest.raises(SeparationError, match="forked process"),
+    ):
+        pool.apply_async(_stems_of, [separator]).get(timeout=60)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         [stems] = pool.map(_separate_silence, [separator])
     assert set(stems) == set(separator.stems)

@@ -291,7 +291,7 @@ def test_numpy_arrays_and_whole_floats(identity, sample_rate, dtype):
         (torch.zeros(2, 10), float("nan"), "sample_rate must be a whole number"),
         (torch.zeros(2, 10), -1, "at least 1"),
         (np.zeros((10, 2)), 8000, "transpose it"),
-        (np.zeros((2, 10), dtype=np.int16), 8000, "floats, not torch.int16; divide by 32768"),
+        (np.zeros((2, 10), dtype=np.int16), 8000, "floats, not int16; divide by 32768"),
         ("song.wav", 8000, "a tensor or array, not str"),
         (None, 8000, "a tensor or array, not NoneType"),
         ([[object()]], 8000, "a tensor or array, not list"),

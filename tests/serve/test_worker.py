@@ -274,6 +274,10 @@ def test_a_track_that_a_command_is_separating_waits(client, worker, write_song, 
     assert not worker.work()
     shown = client.track(track)
     assert (shown["state"], shown["code"]) == ("queued", "busy")
+    other = client.upload(write_song(tmp_path / "other.flac", 2))["id"]
+    assert not worker.work()  # the first again, which goes behind the other one
+    assert worker.work()
+    assert client.track(other)["state"] == "finished"
     cache.close()
     library.separate(assigned, Separator(model))
     assert worker.work()

@@ -325,6 +325,8 @@ def test_only_some_stems_of_a_named_model(identity, tmp_path):
     assert set(files_of("mini", track, tmp_path, stems="vocals", format="FLAC")) == {"vocals"}
     some = files_of("mini", track, tmp_path, stems=["bass", "drums"])
     assert list(some) == ["bass", "drums"]
+    with pytest.raises(SeparationError, match="all stems are needed to spread the residual"):
+        separate_file("mini", track, tmp_path, stems="vocals", residual="spread")
     with pytest.raises(SeparationError, match="give the stems to the Separator"):
         separate_file(Separator(identity), track, tmp_path, stems="once")
 

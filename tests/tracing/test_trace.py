@@ -147,7 +147,9 @@ def test_a_separator_and_the_bag_of_one_are_traced_by_their_network(tiny_model):
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
-        ({"samples": 0}, ConfigError, "samples"),
+        ({"samples": 0}, SeparationError, "samples"),
+        ({"samples": 2.5}, SeparationError, "samples"),
+        ({"waveform": "song.mp3"}, SeparationError, "not str"),
         ({"depth": 3}, ConfigError, "depth must be 1 or 2"),
         ({"waveform": torch.zeros(3, 10)}, SeparationError, r"\(2, L\), not \(3, 10\)"),
         ({"waveform": torch.zeros(2, 0)}, SeparationError, r"\(2, L\)"),
@@ -160,7 +162,20 @@ def test_impossible_traces_are_refused(tiny_model, arguments, error, match):
         trace(tiny_model.config, torch.zeros(2, 10))
 
 
-def test_a_training_network_stays_one(tiny_config):
+def test_every_module_keeps_its_mode(tiny_config):
     model = HTDemucs(tiny_config).train()
+    model.transformer.eval()
     trace(model, torch.zeros(2, 1000))
     assert model.training
+    assert not any(module.training for module in model.transformer.modules())
+
+
+def test_double_precision_is_kept(tiny_model):
+    stages = trace(tiny_model.double(), torch.randn(2, 1000, dtype=torch.float64))
+    assert stages[-1].tensor.dtype == torch.float64
+
+
+def test_a_bag_of_different_networks_must_be_named(tmp_path):
+    with pytest.raises(ConfigError, match="4 networks that differ"):
+        trace("mdx")
+    assert trace("htdemucs_ft") == trace("htdemucs")

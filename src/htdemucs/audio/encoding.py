@@ -11,6 +11,8 @@ from htdemucs.audio.convert import interleaved
 from htdemucs.errors import AudioError
 from htdemucs.formats import FORMATS, MP3_PRESETS, AudioFormat, Codec
 
+LOSSY_LIMIT = 1000.0  # times full scale; LAME ends the process for samples that are far louder
+
 
 @dataclass(frozen=True)
 class AudioEncoding:
@@ -128,11 +130,14 @@ def to_sample_format(samples: NDArray[np.float32], encoding: AudioEncoding) -> N
     """(C, L) float32 -> the array that PyAV takes: (C, L) if planar, else (1, L * C).
 
     Integers are rounded to the nearest step and limited to their range. Stored floats keep every
-    value. For integers and lossy codecs NaN becomes 0 and infinity full scale.
+    value. For integers and lossy codecs NaN becomes 0 and infinity full scale; for lossy codecs
+    samples are limited to `LOSSY_LIMIT`.
     """
     values: NDArray[Any] = samples
     if not encoding.is_float and not np.isfinite(samples).all():
         values = np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)
+    if encoding.stored_bit_depth is None:
+        values = values.clip(-LOSSY_LIMIT, LOSSY_LIMIT)
     sample_format = av.AudioFormat(encoding.codec.sample_format)
     if encoding.full_scale is not None and encoding.stored_bit_depth is not None:
         # FFmpeg's encoders take 24 bits as the upper 24 of 32.

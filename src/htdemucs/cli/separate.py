@@ -208,7 +208,7 @@ def _output_settings(
         raise click.UsageError(f"choose one format, not {' and '.join(formats)}")
     file_format = formats[0] if formats else None
     if file_format == "mp3":
-        bitrate = bitrate or mp3_bitrate
+        bitrate = mp3_bitrate if bitrate is None else bitrate
         bit_depth = None if int24 or float32 else bit_depth  # which `demucs` ignores with --mp3
     return opt.output_settings(
         file_format=file_format, bit_depth=bit_depth, bitrate=bitrate, **others

@@ -2,6 +2,7 @@
 
 import webbrowser
 from pathlib import Path
+from urllib.parse import quote
 
 import click
 
@@ -170,6 +171,8 @@ def serve(
             "the token (--token or HTDEMUCS_TOKEN) must have at least "
             f"{MIN_TOKEN_LENGTH} characters"
         )
+    if token is not None and (not token.isascii() or token != token.strip()):
+        raise click.UsageError("the token must have ASCII characters only, and no spaces around")
     check_name(name)
     set_verbosity(verbose=verbose)
     limits = Limits(
@@ -189,7 +192,7 @@ def serve(
     listener = server.listening_socket(host, port)
     host_name = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, host)
     host_name = f"[{host_name}]" if ":" in host_name else host_name
-    query = f"?token={token}" if token else ""
+    query = f"?token={quote(token, '')}" if token else ""
     address = f"http://{host_name}:{listener.getsockname()[1]}/{query}"
 
     def on_ready() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from htdemucs.tracing.texts import Language
 
 FORMATS = {".json": "json", ".csv": "csv", ".md": "markdown", ".svg": "svg", ".html": "html"}
+MAX_SECONDS = 1e6
 EXAMPLES = """
 htdemucs trace --samples 258602 --language zh
 htdemucs trace -n htdemucs_6s --depth 2
@@ -31,11 +32,17 @@ htdemucs trace song.mp3 -n mini -o song.html     # a song inside the network
 @opt.option(
     "--samples", type=int, metavar="N", help="Length of the mixture; by default one segment."
 )
-@opt.option("--seconds", type=float, metavar="SECONDS", help="The same, in seconds.")
+@opt.option(
+    "--seconds",
+    type=float,
+    callback=opt.number(0, MAX_SECONDS),
+    metavar="SECONDS",
+    help="The same, in seconds.",
+)
 @opt.option(
     "--at",
     type=float,
-    callback=opt.number(0),
+    callback=opt.number(0, MAX_SECONDS),
     metavar="SECONDS",
     help="Where in TRACK the segment begins; by default the loudest one is taken.",
 )
@@ -96,6 +103,8 @@ def trace(
         raise click.UsageError("choose --samples or --seconds, not both")
     if track is None and (at is not None or channel is not None):
         raise click.UsageError("--at and --channel need a TRACK")
+    if output is not None and not output.name:
+        raise click.UsageError("-o needs the name of a file")
     suffix = "" if output is None else output.suffix.lower()
     if output is not None and file_format is None and suffix not in FORMATS:
         raise click.UsageError(
@@ -113,7 +122,7 @@ def trace(
             print_status(note)
         print_status(f"wrote {output}")
     elif text:
-        sys.stdout.write(text)
+        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))  # whatever the locale
     else:
         _print_table(result, depth, language)
 
@@ -144,7 +153,7 @@ def _trace(
     else:
         configs = known_configs(name)
     if member is not None and member > len(configs):
-        raise click.UsageError(f"{name} has {len(configs)} networks; there is no --member {member}")
+        raise click.UsageError(f"{name} has no network {member}; its last is {len(configs)}")
     chosen = (member or 1) - 1
     config = configs[chosen]
     if seconds is not None:
@@ -171,7 +180,7 @@ def _trace(
         member=chosen + 1 if len(configs) > 1 else None,
         members=len(configs),
         alike=alike,
-        track_samples=asked if asked > config.segment_length else None,
+        track_samples=asked if asked > length and config.max_segment is not None else None,
         song=song,
     )
 

@@ -134,7 +134,7 @@ def needed_members(weights: Sequence[Sequence[float]], columns: Sequence[int]) -
 
 
 def find_sources(names: Sequence[str], sources: Sequence[str]) -> tuple[str, ...]:
-    """Return the sources that the names mean; case does not matter.
+    """Return the sources that the names mean, each once; case does not matter.
 
     Raises:
         ConfigError: a name matches no source, or no name is given.
@@ -154,7 +154,7 @@ def find_sources(names: Sequence[str], sources: Sequence[str]) -> tuple[str, ...
             elif close:
                 known = f"did you mean {close[0]}?"
             raise ConfigError(f"no stem {name}; {known}")
-    return tuple(source for source in found if source)
+    return tuple(dict.fromkeys(source for source in found if source))
 
 
 def _check_members(members: Sequence[Network]) -> None:

@@ -76,7 +76,8 @@ class SegmentGrid:
         self._received += block.shape[-1]
         while self._next + self._options.length + self._after <= self._received:
             yield self._cut(self._options.length)
-        outdated = self._next - self._options.margin - self._history_start
+        needed = min(self._next - self._options.margin, self._received)
+        outdated = needed - self._history_start
         if outdated > 0:
             self._history = [self._whole_history()[..., outdated:].clone()]
             self._history_start += outdated
@@ -113,10 +114,16 @@ class OverlapAdd:
 
     Samples before the start of the next segment can no longer change, so they are returned
     immediately. At most one segment stays in memory.
+
+    Args:
+        segment_length: samples in a segment.
+        stride: samples between the starts of neighbouring segments.
+        start: position of the first segment; a shift's lead-in begins before the track.
+        first: position of the first sample that is returned.
     """
 
-    def __init__(self, segment_length: int, stride: int, start: int = 0) -> None:
-        self.stride = stride
+    def __init__(self, segment_length: int, stride: int, start: int = 0, first: int = 0) -> None:
+        self.stride, self._first = stride, first
         self._weight = triangle(segment_length)
         self._start = start  # position of the first sample in memory
         self._sum: Tensor | None = None  # (S, C, samples)
@@ -145,11 +152,11 @@ class OverlapAdd:
     def _pop(self, count: int) -> Tensor:
         assert self._sum is not None
         finished = self._sum[..., :count] / self._weight_sum[:count]
-        before_track = min(max(-self._start, 0), finished.shape[-1])  # a shift's silent lead-in
+        before_first = min(max(self._first - self._start, 0), finished.shape[-1])
         self._start += finished.shape[-1]
         self._sum = self._sum[..., count:].clone()
         self._weight_sum = self._weight_sum[count:].clone()
-        return finished[..., before_track:]
+        return finished[..., before_first:]
 
 
 def triangle(length: int) -> Tensor:
@@ -167,14 +174,17 @@ class ShiftPass:
         start: position of the first segment.
         shift: index of the pass.
         running: normalise each segment by the statistics of the track up to its end.
+        first: position of the first sample that `pop` returns.
     """
 
-    def __init__(self, options: GridOptions, start: int, shift: int, running: bool) -> None:
+    def __init__(
+        self, options: GridOptions, start: int, shift: int, running: bool, first: int = 0
+    ) -> None:
         self._grid = SegmentGrid(options, start, shift)
         self._stats = RunningStats() if running else None
         self._measured = 0  # samples of the track that are in the statistics
         self._normalizations: deque[Normalization] = deque()  # of segments without an output yet
-        self._overlap_add = OverlapAdd(options.length, options.stride, start)
+        self._overlap_add = OverlapAdd(options.length, options.stride, start, first)
         self._finished: list[Tensor] = []
 
     def push(self, block: Tensor) -> Iterator[Segment]:

@@ -31,6 +31,10 @@ from htdemucs.weights import load_model
 from htdemucs.weights.load import is_unchanged
 
 MAX_SHIFT = 0.5  # seconds; no random lead-in is longer
+FORKED = (
+    "a separator does not work in a forked process, whose parent has its threads; "
+    'start processes by multiprocessing\'s "spawn" or "forkserver"'
+)
 Stems = dict[str, Tensor]
 Waveform = TypeVar("Waveform", Tensor, NDArray[Any])
 
@@ -196,10 +200,13 @@ class Separator:
         """
         check_torch_defaults()
         if os.getpid() != self._process:
-            raise SeparationError(
-                "a separator does not work in a forked process, whose parent has its threads; "
-                'start processes by multiprocessing\'s "spawn" or "forkserver"'
-            )
+            raise SeparationError(FORKED)
+
+    def __getattr__(self, name: str) -> Any:
+        # Only a separator that was unpickled in a fork lacks attributes.
+        if not name.startswith("__") and os.getpid() != self.__dict__.get("_process", os.getpid()):
+            raise SeparationError(FORKED)
+        raise AttributeError(f"a Separator has no attribute {name!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (pickle.dumps(self.model), self._settings)
@@ -293,30 +300,26 @@ class Separator:
             normalization = measure(blocks)
         if normalization != "running":
             self.check_length(normalization.length)
-        position = 0
-        for stems in self._stream_from_start(blocks, normalization, skip, cache):
-            length = next(iter(stems.values())).shape[-1]
-            first = max(0, skip - position)
-            position += length
-            if first < length:
-                yield {name: stem[..., first:] for name, stem in stems.items()}
+        yield from self._stream_from(blocks, normalization, skip, cache)
 
-    def _stream_from_start(
+    def _stream_from(
         self,
         blocks: Iterable[Tensor],
         normalization: Normalization | Running,
         skip: int,
         cache: OutputCache | None,
     ) -> Iterator[Stems]:
-        """Yield blocks of stems from the track's start on; those before `skip` may be zeros."""
+        """Yield blocks of stems from sample `skip` on."""
         running = normalization == "running"
+        # Statistics need the whole past, and other batches would change the last bits.
+        can_jump = not running and self._runner.batch_size == 1
         whole_track = Normalization(0.0, 1.0) if normalization == "running" else normalization
         max_in_flight = 1 if running else self._runner.max_in_flight  # a live track must not wait
         windows = self._runner.windows
         grid = GridOptions(self.segment_length, self.stride, windows.longest, windows.margin)
         passes = [
-            ShiftPass(grid, start, shift, running)
-            for shift, start in enumerate(self._first_starts())
+            ShiftPass(grid, start, shift, running, skip)
+            for shift, start in enumerate(self._first_starts(skip if can_jump else 0))
         ]
 
         in_flight: deque[Batch] = deque()
@@ -357,16 +360,20 @@ class Separator:
                 return Batch(segments, torch.stack(known).to(self.device))
         return Batch(segments, self._runner.submit(windows, segments[0].length), cache)
 
-    def _first_starts(self) -> list[int]:
-        """Return where each pass has its first segment: `MAX_SHIFT - offset` before the track."""
+    def _first_starts(self, skip: int) -> list[int]:
+        """Return where each pass has its first segment that ends after sample `skip`.
+
+        A pass begins `MAX_SHIFT - offset` before the track.
+        """
         longest = int(MAX_SHIFT * self.sample_rate)
-        return [offset - longest for offset in self.shift_offsets()] or [0]
+        starts = [offset - longest for offset in self.shift_offsets()] or [0]
+        ends = (start + self.segment_length for start in starts)
+        skipped = (max(0, (skip - end) // self.stride + 1) for end in ends)
+        return [start + n * self.stride for start, n in zip(starts, skipped, strict=True)]
 
     def shift_offsets(self) -> list[int]:
         """Return the random lead-ins in samples: the same for every track."""
-        generator = torch.Generator().manual_seed(self.seed)
-        longest = int(MAX_SHIFT * self.sample_rate)
-        return torch.randint(0, longest + 1, (self.shifts,), generator=generator).tolist()
+        return shift_offsets(self.shifts, self.seed, self.sample_rate)
 
     @torch.no_grad()
     def run_network(self, window: Tensor) -> Tensor:
@@ -411,6 +418,13 @@ class Separator:
                 f"a waveform must have 1 or 2 channels, not {waveform.shape[0]}{hint}"
             )
         return waveform
+
+
+def shift_offsets(shifts: int, seed: int, sample_rate: int) -> list[int]:
+    """Return a random lead-in in samples for each of the shifts."""
+    generator = torch.Generator().manual_seed(seed)
+    longest = int(MAX_SHIFT * sample_rate)
+    return torch.randint(0, longest + 1, (shifts,), generator=generator).tolist()
 
 
 @cache

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, case, func, or_, select, update
 
-from htdemucs.errors import ConflictError, HTDemucsError
+from htdemucs.errors import BUSY, ConflictError, HTDemucsError
 from htdemucs.serve.db import DELETED, SERVER, TRACKS, Database, Row
 from htdemucs.serve.tracks import Tracks, select_rows, touch_queued
 
@@ -190,12 +190,14 @@ class Jobs:
         self.update(track, worker, **ended, error=error, code=code, seek_frame=None)
 
     def put_back(self, track: str, worker: str, error: str, code: str | None) -> None:
-        """Queue a job again, at its old position, and say why it has to wait.
+        """Queue a job again, and say why it has to wait: behind all others if only it is busy.
 
         Raises:
             JobCancelledError: the job is not this worker's any more.
         """
-        self.update(track, worker, state="queued", worker=None, error=error, code=code)
+        last = select(func.max(OTHER.queue_position) + 1).scalar_subquery()
+        place: Row = {"queue_position": last} if code == BUSY else {}
+        self.update(track, worker, state="queued", worker=None, error=error, code=code, **place)
 
     def release_cancelled(self, track: str, worker: str) -> bool:
         """Give up a cancelled job whose preview is removed, so that other workers can claim it.

@@ -123,6 +123,10 @@ def separate_track(
         TrackBusyError: another process has locked the cache.
     """
     started, name, observer = time.monotonic(), name or str(path), observer or Observer()
+    is_some = len(separator.stems) < len(separator.sources) and options.two_stems is None
+    if is_some and (options.residual == "spread" or options.stem_file):
+        what = "write a stem file" if options.stem_file else "spread the residual"
+        raise SeparationError(f"all stems are needed to {what}; do not choose some")
     options.needed_stems(separator.stems)  # raises SeparationError for an unknown stem
     options.encoding_for(None).check_channels(separator.audio_channels)
     rate, channels = separator.sample_rate, separator.audio_channels

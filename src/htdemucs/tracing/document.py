@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from htdemucs.audio.ffmpeg import display_path
 from htdemucs.model import NetworkConfig
+from htdemucs.separation.separator import MAX_SHIFT, shift_offsets
 from htdemucs.settings import EngineSettings
 from htdemucs.tracing.song import SongTrace, Statistics
 from htdemucs.tracing.stages import Resolution, Stage
@@ -49,8 +51,10 @@ class Trace:
         """How many segments the engine computes for the length that was asked for."""
         if self.track_samples is None:
             return 1
-        stride = max(1, int((1 - EngineSettings().overlap) * self.config.segment_length))
-        return math.ceil(self.track_samples / stride)
+        settings, rate = EngineSettings(), self.config.sample_rate
+        stride = max(1, int((1 - settings.overlap) * self.config.segment_length))
+        lead_in = int(MAX_SHIFT * rate) - shift_offsets(settings.shifts, settings.seed, rate)[0]
+        return math.ceil((self.track_samples + lead_in) / stride)
 
     @property
     def parameters(self) -> int:
@@ -65,14 +69,14 @@ class Trace:
     def title(self, language: Language = "en") -> str:
         """Return a line that says what this is."""
         rate = self.config.sample_rate
-        parts = [self.model]
+        parts = [display_path(self.model)]
         if self.member is not None:
             parts.append(words(NOTES, "member", language).format(self.member, self.members))
         duration = _seconds(self.samples / rate)
         key = "sample" if self.samples == 1 else "samples"
         text = words(NOTES, key, language).format(self.samples, rate, duration)
         if self.song is not None:
-            name = Path(self.song.track).name
+            name = display_path(Path(self.song.track).name)
             text += words(NOTES, "from", language).format(name, self.song.start)
         return ", ".join(parts) + words(NOTES, "colon", language) + text
 

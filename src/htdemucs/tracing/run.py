@@ -17,10 +17,11 @@ from htdemucs.model.architectures import network_class
 from htdemucs.model.bag import networks
 from htdemucs.model.hybrid import HybridNetwork
 from htdemucs.separation import Separator
+from htdemucs.settings import whole_number
 from htdemucs.tracing.stages import Source, Stage
 from htdemucs.tracing.walk import stages_of
 from htdemucs.weights import load_model
-from htdemucs.weights.load import known_config
+from htdemucs.weights.load import known_configs
 
 See = Callable[[Stage, Tensor], Tensor | None]  # returns what the stage gets as its tensor
 
@@ -53,8 +54,9 @@ def trace(
         depth: 2 also lists the parts of each stage.
 
     Raises:
-        ConfigError: a bag has several networks, or the length or the depth is impossible.
-        SeparationError: the waveform does not have the model's channels.
+        ConfigError: a bag has several networks, or the depth is impossible.
+        SeparationError: the waveform does not have the model's channels, or the length is
+            impossible.
         ModelNotFoundError, DownloadError, CheckpointError: the named model cannot be loaded.
     """
     if depth not in (1, 2):
@@ -62,7 +64,8 @@ def trace(
     if waveform is None:
         config = _config(model)
         network = network_class(config).empty(config)
-        return stages_of(network, config.segment_length if samples is None else samples, depth)
+        length = config.segment_length if samples is None else whole_number("samples", samples, 1)
+        return stages_of(network, length, depth)
     try:
         samples_of = torch.as_tensor(waveform)
     except (TypeError, ValueError, RuntimeError):
@@ -89,17 +92,18 @@ def run(network: Network, waveform: Tensor, depth: int = 1, see: See | None = No
         raise SeparationError(
             f"a waveform must be ({network.audio_channels}, L), not {tuple(waveform.shape)}{hint}"
         )
-    device = next(network.parameters()).device
-    mixture = waveform.to(device, torch.float32)[None]
+    parameter = next(network.parameters())
+    mixture = waveform.to(parameter.device, parameter.dtype)[None]
     stages = stages_of(network, mixture.shape[-1], depth)
     recorder = _Recorder(network, stages, see or (lambda _, tensor: tensor))
-    was_training = network.training
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
         with torch.no_grad(), recorder:
             recorder.run(mixture)
     finally:
-        network.train(was_training)
+        for module, training in modes:
+            module.training = training
     return recorder.results()
 
 
@@ -187,7 +191,10 @@ def _config(model: Any) -> NetworkConfig:
     if isinstance(model, NetworkConfig):
         return model
     if isinstance(model, str | PathLike):
-        return known_config(str(model))
+        configs = known_configs(str(model))
+        if any(config != configs[0] for config in configs):
+            raise ConfigError(f"{model} has {len(configs)} networks that differ; name one of them")
+        return configs[0]
     return _network(model).config
 
 
