@@ -14,10 +14,12 @@ class HTDemucsError(Exception):
     Attributes:
         status: HTTP status of the server's response.
         code: short name by which clients of the server recognise the error; None if it has none.
+        track: what was given as a track, if the error is about that; else empty.
     """
 
     status: int = 400
     code: str | None = None
+    track: str = ""
 
 
 class ConfigError(HTDemucsError):
@@ -53,7 +55,7 @@ class UploadError(HTDemucsError):
 class AudioError(HTDemucsError):
     """An audio file cannot be read or written."""
 
-    code = "no-audio"
+    code: str | None = "no-audio"
 
 
 class TrackBusyError(AudioError):

@@ -1,6 +1,8 @@
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -121,6 +123,8 @@ def test_two_tracks_of_the_same_name_do_not_overwrite_each_other(run, model_fold
         (["x.wav", "--bitrate", "0", "--mp3"], "mp3 cannot have 0 kbit/s"),
         (["x.wav", "--mp3", "--bit-depth", "24"], "mp3 has no bit depth"),
         (["x.wav", "-n"], "htdemucs separate --help"),
+        (["-out", "stems", "x.wav"], "no option -out; did you mean --out?"),
+        (["x.wav", "-mp3"], "no option -mp3; did you mean --mp3?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -205,6 +209,28 @@ def test_stems_and_formats_in_any_case(run, model_folder, song, tmp_path):
     assert run("separate", song, *words, "--stems", "Bass").exit_code == 0
     names = {path.name for path in tmp_path.glob("out/tiny/A song/*.flac")}
     assert names == {"vocals.flac", "no_vocals.flac", "bass.flac"}
+
+
+def test_names_with_dashes_and_spaces_get_a_hint(run, song, tmp_path, monkeypatch):
+    monkeypatch.chdir(song.parent)
+    song.rename("-song.flac")
+    result = run("separate", "-song.flac", "-n", "mini")
+    assert (result.exit_code, "write ./-song.flac" in result.stderr) == (2, True)
+    Path("-song.flac").rename("my tune.flac")
+    result = run("separate", "my", "tune.flac", "-n", "mini")
+    assert (result.exit_code, "did you mean 'my tune.flac'?" in result.stderr) == (2, True)
+
+
+def test_tracks_that_cannot_be_read_are_listed_in_json(run, tmp_path):
+    (tmp_path / "empty.mp3").touch()
+    result = run("separate", tmp_path / "empty.mp3", tmp_path / "none.wav", "-n", "mini", "--json")
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert document["failed"] == 2
+    assert [t["track"] for t in document["tracks"]] == [
+        str(tmp_path / name) for name in ("empty.mp3", "none.wav")
+    ]
+    assert [t["code"] for t in document["tracks"]] == ["no-audio"] * 2
 
 
 def test_a_stem_that_is_named_twice_is_written_once(run, model_folder, song, tmp_path):

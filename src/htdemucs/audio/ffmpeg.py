@@ -25,10 +25,10 @@ def display_path(path: Path | str) -> str:
 
 
 @contextmanager
-def audio_errors(path: Path, problem: str, remedy: str) -> Iterator[None]:
+def audio_errors(path: Path, problem: str, remedy: str, *, writes: bool = False) -> Iterator[None]:
     """Raise errors of FFmpeg and the system as AudioError "<path> <problem> (<reason>); <remedy>".
 
-    Use it as a context manager.
+    Use it as a context manager. With `writes` the error does not mean that a track is unreadable.
     """
     try:
         yield
@@ -36,6 +36,8 @@ def audio_errors(path: Path, problem: str, remedy: str) -> Iterator[None]:
         raised = AudioError(f"{display_path(path)} {problem} ({reason(error)}); {remedy}")
         if is_disk_full(error):
             raised.code = DISK_FULL
+        elif writes:
+            raised.code = None
         raise raised from error
 
 

@@ -129,5 +129,8 @@ class SampleCache:
 
     def _audio_errors(self) -> AbstractContextManager[None]:
         return audio_errors(
-            self._path, "cannot hold temporary files", "check its folder and the free space"
+            self._path,
+            "cannot hold temporary files",
+            "check its folder and the free space",
+            writes=True,
         )

@@ -92,6 +92,8 @@ def find_tracks(
                 path = path.expanduser()  # a shell does this, but not inside quotes
         for track in _resolve(path, excluded):
             found.append(track)
+            if isinstance(track, AudioError):
+                track.track = str(path)
             if isinstance(track, Track):
                 real = os.path.realpath(track.location)
                 first = chosen.setdefault(real, track)

@@ -382,7 +382,7 @@ class Library:
                     raise track
                 yield self.assign_output(track)
             except HTDemucsError as error:
-                location = "" if isinstance(track, HTDemucsError) else track.location
+                location = track.track if isinstance(track, HTDemucsError) else track.location
                 yield _failed(location, error, on_event)
 
     def _assign_again(

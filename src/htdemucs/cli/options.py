@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import wraps
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,11 +47,27 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments; an error names this command, even that of a missing value."""
+        self._check_dashes(ctx, args)
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise
+
+    def _check_dashes(self, ctx: click.Context, args: list[str]) -> None:
+        """Refuse long options with a single dash, and files that look like options.
+
+        click would take "-out" as "-o ut".
+        """
+        known = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        for arg in takewhile(lambda arg: arg != "--", args):
+            if not arg.startswith("-") or len(arg) == 1:
+                continue
+            name = arg.partition("=")[0]
+            if len(name) > 2 and f"-{name}" in known:
+                raise click.UsageError(f"no option {name}; did you mean -{name}?", ctx)
+            if name not in known and "." in arg and Path(arg).is_file():
+                raise click.UsageError(f"{arg} looks like an option; write ./{arg}", ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, group by group."""

@@ -134,7 +134,7 @@ def separate(
         if to_stdout:
             out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="htdemucs-")))
         library_folder = out / model_folder(name)
-        found = _find_tracks(tracks, [out, library_folder], stack, on_event)
+        found = _find_tracks(tracks, [out, library_folder], stack, on_event, as_json=as_json)
         settings = engine | {
             "split": not no_split,
             "compiled": compiled,
@@ -216,7 +216,12 @@ def _output_settings(
 
 
 def _find_tracks(
-    inputs: tuple[Path, ...], exclude: list[Path], stack: ExitStack, on_event: EventCallback
+    inputs: tuple[Path, ...],
+    exclude: list[Path],
+    stack: ExitStack,
+    on_event: EventCallback,
+    *,
+    as_json: bool,
 ) -> "list[Track | HTDemucsError]":
     """Return the tracks; if none can be read, report why and exit before a model is loaded."""
     from htdemucs.audio import AudioFile
@@ -225,19 +230,26 @@ def _find_tracks(
     paths = [_save_stdin(stack) if path == STANDARD_STREAM else path for path in inputs]
     tracks: list[Track | HTDemucsError] = list(find_tracks(paths, exclude))
     on_event(Found(len(tracks)))
-    failures = []
+    failures: list[Failed] = []
+    results: list[TrackResult] = []
     for item in tracks:
         try:
             if isinstance(item, HTDemucsError):
                 raise item
             AudioFile(item.path)
         except HTDemucsError as error:
-            location = item.location if isinstance(item, Track) else None
-            failures.append(Failed(location, str(error)))
+            location = item.location if isinstance(item, Track) else error.track
+            failures.append(Failed(location or None, str(error)))
+            results.append(TrackResult.of_error(location, error))
         else:
             return tracks
+    together = " ".join(map(str, inputs))
+    if len(inputs) > 1 and Path(together).exists():
+        raise click.UsageError(f"did you mean {together!r}? Put quotes around a name with spaces")
     for failure in failures:
         on_event(failure)
+    if as_json:
+        print(json.dumps({**summary(results), "stopped": False}, indent=2))
     raise click.exceptions.Exit(1)
 
 
@@ -317,6 +329,8 @@ def _save_stdin(stack: ExitStack) -> Path:
     path = Path(folder) / "stdin"
     with path.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
+    if not path.stat().st_size:
+        raise click.UsageError("standard input is empty; give it a track, or name a file")
     return path
 
 
