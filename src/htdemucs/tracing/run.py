@@ -37,7 +37,8 @@ def trace(
 
     With a waveform the network runs, and `stage.tensor` is the data: activations by name, without
     forward hooks. Hooks of your own never fire in a `Separator`, which copies its model and, on
-    CPUs, runs it by its own kernels; this function runs the model itself, in PyTorch.
+    CPUs, runs it by its own kernels; this function runs the model itself, in PyTorch. Only
+    one thread at a time may use the model.
 
         model = load_model("mini")
         song = AudioFile("song.mp3", sample_rate=model.sample_rate)
