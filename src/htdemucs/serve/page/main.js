@@ -7,6 +7,7 @@ import { listenForShortcuts, renderShortcuts } from "./keyboard.js";
 import { connectMediaSession } from "./media-session.js";
 import { ModelPicker } from "./model-picker.js";
 import { Player } from "./player.js";
+import { readSettings } from "./storage.js";
 import { TrackList } from "./track-list.js";
 import { TrackView } from "./track-view.js";
 import { titleOf, Tracks } from "./tracks.js";
@@ -104,6 +105,7 @@ function addListeners() {
     button.addEventListener("click", () => modelPicker.open());
   }
   listenForShortcuts(runAction);
+  player.setVolume(readSettings().volume ?? 1);
   connectMediaSession(player);
 }
 

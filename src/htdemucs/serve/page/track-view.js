@@ -6,8 +6,9 @@ import { announce, element } from "./dom.js";
 import { openDownloadDialog } from "./download-dialog.js";
 import { bindLabel, button, formatTime, stemName, text } from "./i18n/index.js";
 import { ImageCache } from "./image-cache.js";
+import { PresetMenu } from "./mix-presets.js";
 import { stemGains, stemSettings } from "./mixer.js";
-import { readTrackState, saveTrackState } from "./storage.js";
+import { readTrackState, saveSettings, saveTrackState } from "./storage.js";
 import { Timeline } from "./timeline.js";
 import { TrackHeader } from "./track-header.js";
 import { lengthOf, titleOf } from "./tracks.js";
@@ -32,6 +33,7 @@ export class TrackView {
   #transport;
   #workspace; // everything between the header and the transport bar
   #viewButtons;
+  #presets;
   #clearLoop;
   #selection = null; // the region that is being dragged
   #animation = null; // the request of the next animation frame
@@ -72,6 +74,7 @@ export class TrackView {
     this.#images = new ImageCache(api, this.#track);
     this.#waveforms = new Waveforms(stems, this.#images, this.#timeline, {
       isAudible: (stem) => this.#isAudible(stem),
+      gainOf: (stem) => stemSettings(this.#player.mix, stem).gain,
       onSeek: (frame) => this.#player.seek(frame),
       onSelect: (region, done) => this.#select(region, done),
     });
@@ -82,6 +85,10 @@ export class TrackView {
       onStretch: (tempo, pitch) => {
         this.#player.setStretch(tempo, pitch);
         this.#save();
+      },
+      onVolume: (volume) => {
+        this.#player.setVolume(volume);
+        saveSettings({ volume });
       },
     });
     const rows = stems.map((stem, i) =>
@@ -140,10 +147,12 @@ export class TrackView {
       button("ghost icon", "zoomFit", "fit", () => this.runAction("zoom", 0)),
       button("ghost icon", "zoomIn", "plus", () => this.runAction("zoom", 2)),
     ];
+    this.#presets = new PresetMenu(this.#track.stems, (mix) => this.#changeMix(mix));
     return element(
       "div",
       { class: "toolbar" },
       group("segments", "view", this.#viewButtons),
+      this.#presets.box,
       group("loop-buttons", "loop", loopButtons),
       group("zoom-buttons", "zoom", zoomButtons),
     );
@@ -168,7 +177,11 @@ export class TrackView {
 
   #changeStem(stem, changes) {
     const { mix } = this.#player;
-    this.#player.setMix({ ...mix, [stem]: { ...stemSettings(mix, stem), ...changes } });
+    this.#changeMix({ ...mix, [stem]: { ...stemSettings(mix, stem), ...changes } });
+  }
+
+  #changeMix(mix) {
+    this.#player.setMix(mix);
     this.#waveforms.draw();
     this.#save();
   }
@@ -255,6 +268,7 @@ export class TrackView {
     this.#viewButtons.forEach((node, i) => {
       node.setAttribute("aria-pressed", (VIEWS[i] === "spectrogram") === this.#waveforms.showSpectrograms);
     });
+    this.#presets.render(mix);
     this.#clearLoop.disabled = !loop;
     this.#transport.render({ canStretch: this.#info.stretch });
     this.#waveforms.draw();

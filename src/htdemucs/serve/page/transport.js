@@ -1,8 +1,11 @@
 /** The transport bar: play, position, loop, mix or original, tempo and pitch. */
 
 import { element, icon, setText } from "./dom.js";
+import { createVolumeFader } from "./fader.js";
 import { bindLabel, bindText, formatNumber, formatPercent, formatTime } from "./i18n/index.js";
 import { lengthOf } from "./tracks.js";
+
+const MASTER_VOLUME = { unity: 70, max: 99 }; // at most a gain of 2, or 6 dB
 
 /** Return a labelled slider that shows its value as `format` writes it; a double click resets it. */
 function createKnob(key, attributes, format, onChange) {
@@ -27,8 +30,8 @@ function createKnob(key, attributes, format, onChange) {
 export class Transport {
   #player;
 
-  /** `onStretch(tempo, pitch)` and `onToggleLoop()` are called when they are changed here. */
-  constructor(player, { onStretch, onToggleLoop }) {
+  /** `onStretch(tempo, pitch)`, `onToggleLoop()` and `onVolume(gain)` are called for changes. */
+  constructor(player, { onStretch, onToggleLoop, onVolume }) {
     this.#player = player;
     const button = (className, iconName, click) => {
       const children = iconName ? [icon(iconName)] : [];
@@ -53,9 +56,12 @@ export class Transport {
     this.tempo = createKnob("tempo", tempo, percent, (value) => onStretch(value / 100, player.pitch));
     const pitch = { min: -12, max: 12, step: 1, value: 0 };
     this.pitch = createKnob("pitch", pitch, semitones, (value) => onStretch(player.tempo, value));
+    this.volume = createVolumeFader(MASTER_VOLUME, onVolume);
+    const volumeName = bindText(element("span"), "volume");
+    const volume = element("label", { class: "knob master" }, element("span", {}, volumeName), this.volume.box);
     const time = element("p", { class: "time" }, this.position, this.length);
     const main = element("div", { class: "transport-main" }, this.start, this.play, time);
-    const more = [this.loop, compare, this.tempo.box, this.pitch.box];
+    const more = [this.loop, compare, this.tempo.box, this.pitch.box, volume];
     this.box = element("div", { class: "transport", role: "group" }, main, ...more);
     bindLabel(this.box, "transport");
     bindLabel(this.start, "toStart");
@@ -63,7 +69,7 @@ export class Transport {
 
   /** Show the player's state; without `canStretch`, tempo and pitch are hidden. */
   render({ canStretch }) {
-    const { state, loop, original, tempo, pitch } = this.#player;
+    const { state, loop, original, tempo, pitch, volume } = this.#player;
     const action = state === "paused" ? "play" : "pause";
     this.play.querySelector("use").setAttribute("href", `#i-${action}`);
     this.play.dataset.state = state;
@@ -74,6 +80,7 @@ export class Transport {
     this.original.setAttribute("aria-pressed", original);
     this.tempo.show(Math.round(100 * tempo));
     this.pitch.show(pitch);
+    this.volume.show(volume);
     this.tempo.box.hidden = this.pitch.box.hidden = !canStretch;
   }
 

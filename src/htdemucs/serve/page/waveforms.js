@@ -61,6 +61,7 @@ export class Waveforms {
   #timeline;
   #stems;
   #isAudible;
+  #gainOf;
   #handles;
   #viewport; // the visible part, in the overview
   #colours = readColours();
@@ -70,12 +71,13 @@ export class Waveforms {
 
   showSpectrograms = false;
 
-  /** `isAudible(stem)` returns false for stems to draw pale; for the gestures see `addGestures`. */
-  constructor(stems, images, timeline, { isAudible, onSeek, onSelect }) {
+  /** Stems of which `isAudible(stem)` is false are grey, and `gainOf(stem)` scales their waveforms. */
+  constructor(stems, images, timeline, { isAudible, gainOf, onSeek, onSelect }) {
     this.#stems = stems;
     this.#images = images;
     this.#timeline = timeline;
     this.#isAudible = isAudible;
+    this.#gainOf = gainOf;
     this.ruler = new Lane("ruler");
     this.overview = new Lane("overview");
     this.#viewport = element("div", { class: "viewport", hidden: true });
@@ -134,7 +136,8 @@ export class Waveforms {
     const { from, span } = this.#timeline;
     const audible = this.#isAudible(stem);
     if (!this.showSpectrograms) {
-      this.#drawWaveform(lane.canvas, row, from, span, audible ? this.#colours.wave : this.#colours.muted);
+      const colour = audible ? this.#colours.wave : this.#colours.muted;
+      this.#drawWaveform(lane.canvas, row, from, span, colour, this.#gainOf(stem));
       return;
     }
     const { context, width, height } = prepareCanvas(lane.canvas);
@@ -144,11 +147,12 @@ export class Waveforms {
     context.globalAlpha = 1;
   }
 
-  #drawWaveform(canvas, row, from, span, colour) {
+  #drawWaveform(canvas, row, from, span, colour, gain = 1) {
     const { context, width, height, step } = prepareCanvas(canvas);
     this.#drawHatching(context, width, height, from, span);
     const middle = height / 2;
-    const scaled = (peak) => Math.sign(peak) * Math.abs(peak) ** CONTRAST * (middle - 2);
+    const fraction = (peak) => Math.min(1, gain * Math.abs(peak)) ** CONTRAST;
+    const scaled = (peak) => Math.sign(peak) * fraction(peak) * (middle - 2);
     context.fillStyle = colour;
     for (let x = 0; x < width; x += step) {
       const frame = from + (x / width) * span;
