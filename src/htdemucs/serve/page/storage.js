@@ -25,7 +25,7 @@ export const readSettings = () => read("settings");
 /** Change some of the settings. */
 export const saveSettings = (changes) => write("settings", { ...readSettings(), ...changes });
 
-/** Return the stored state of a track: {mix, loop, zoom, tempo, pitch, view}. */
+/** Return the stored state of a track: {mix, loop, zoom, tempo, pitch, view, markers}. */
 export const readTrackState = (id) => read(`track:${id}`);
 
 /** Change some of a track's stored state. */
