@@ -346,7 +346,9 @@ def test_waveforms_are_drawn_where_separated_and_hatched_elsewhere(open_page, se
       const canvas = document.querySelector(".wave.stem canvas");
       const { width, height } = canvas;
       const data = canvas.getContext("2d").getImageData(0, height / 2, width, 1).data;
-      const strong = (x) => data[4 * x + 3] === 255 && data[4 * x] < 100; // the wave's colour
+      const spread = (pixel) => Math.max(...pixel) - Math.min(...pixel);
+      const strong = (x) => // a colour, not grey
+        data[4 * x + 3] === 255 && spread([...data.slice(4 * x, 4 * x + 3)]) > 60;
       const count = (a, b) => Array.from({ length: b - a }, (_, i) => a + i).filter(strong).length;
       const half = Math.floor(width / 2);
       return [count(0, half - 5) / half, count(half + 5, width) / half];

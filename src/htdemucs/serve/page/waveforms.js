@@ -11,13 +11,15 @@ const MARK_WIDTH = 76; // pixels that the text of a mark needs
 const HATCH_SPACING = 7; // pixels between the lines that fill what is not separated yet
 const CONTRAST = 0.6; // exponent of the peaks' height, which makes quiet parts visible
 
-/** Return the canvases' colours, from the style sheet. */
+/** Return a colour of an element, from the style sheet: #rrggbb. */
+const readColour = (target, name) => getComputedStyle(target).getPropertyValue(`--${name}`).trim();
+
+/** Return the colours that all canvases share. */
 function readColours() {
-  const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue(`--${name}`).trim();
-  const wave = colour("wave");
-  const rgb = wave.match(/\w\w/g).map((hex) => parseInt(hex, 16));
-  return { wave, rgb, muted: colour("wave-muted"), hatch: colour("hatch"), text: colour("text-muted") };
+  const names = { muted: "wave-muted", hatch: "hatch", text: "text-muted" };
+  return Object.fromEntries(
+    Object.entries(names).map(([key, name]) => [key, readColour(document.documentElement, name)]),
+  );
 }
 
 /** Fit a canvas to its box and clear it; returns its 2D context, which draws in CSS pixels. */
@@ -135,15 +137,17 @@ export class Waveforms {
   #drawStem(lane, stem, row) {
     const { from, span } = this.#timeline;
     const audible = this.#isAudible(stem);
+    const wave = readColour(lane.box, "wave");
     if (!this.showSpectrograms) {
-      const colour = audible ? this.#colours.wave : this.#colours.muted;
+      const colour = audible ? wave : this.#colours.muted;
       this.#drawWaveform(lane.canvas, row, from, span, colour, this.#gainOf(stem));
       return;
     }
     const { context, width, height } = prepareCanvas(lane.canvas);
     this.#drawHatching(context, width, height, from, span);
     context.globalAlpha = audible ? 1 : 0.35;
-    this.#images.drawSpectrogram(context, stem, from, span, width, height, this.#colours.rgb);
+    const rgb = wave.match(/\w\w/g).map((hex) => parseInt(hex, 16));
+    this.#images.drawSpectrogram(context, stem, from, span, width, height, rgb);
     context.globalAlpha = 1;
   }
 
