@@ -6,6 +6,7 @@ import { announce, element } from "./dom.js";
 import { openDownloadDialog } from "./download-dialog.js";
 import { bindLabel, button, formatPercent, formatTime, stemName, text } from "./i18n/index.js";
 import { ImageCache } from "./image-cache.js";
+import { formatLink } from "./link.js";
 import { Markers } from "./markers.js";
 import { PresetMenu } from "./mix-presets.js";
 import { stemGains, stemSettings } from "./mixer.js";
@@ -13,7 +14,7 @@ import { readTrackState, saveSettings, saveTrackState } from "./storage.js";
 import { createTimeField } from "./time-field.js";
 import { Timeline } from "./timeline.js";
 import { TrackHeader } from "./track-header.js";
-import { lengthOf, titleOf } from "./tracks.js";
+import { lengthOf } from "./tracks.js";
 import { Transport } from "./transport.js";
 import { Waveforms } from "./waveforms.js";
 
@@ -75,7 +76,11 @@ export class TrackView {
   #build(root, pickModel, markers) {
     const { stems } = this.#track;
     const onDownload = () => openDownloadDialog(this.#player, this.#info);
-    this.#header = new TrackHeader(this.#tracks, { pickModel, onDownload });
+    const link = () => {
+      const { position, mix } = this.#player;
+      return formatLink(this.#track, position / this.#sampleRate, mix);
+    };
+    this.#header = new TrackHeader(this.#tracks, { pickModel, onDownload, link });
     this.#images = new ImageCache(api, this.#track);
     this.#waveforms = new Waveforms(stems, this.#images, this.#timeline, {
       isAudible: (stem) => this.#isAudible(stem),
@@ -193,6 +198,15 @@ export class TrackView {
     this.render();
   }
 
+  /** Go to a time and take a mix, as a link asks for; null leaves it. */
+  show(seconds, mix) {
+    if (mix) this.#changeMix(mix);
+    if (seconds === null) return;
+    const frame = seconds * this.#sampleRate;
+    this.#player.seek(frame);
+    this.#timeline.follow(frame);
+  }
+
   #changeStem(stem, changes) {
     const { mix } = this.#player;
     this.#changeMix({ ...mix, [stem]: { ...stemSettings(mix, stem), ...changes } });
@@ -306,7 +320,6 @@ export class TrackView {
     const track = this.#track;
     const { mix, original, loop } = this.#player;
     const playable = track.ranges.length > 0 || PLAYABLE.has(track.state);
-    document.title = `${titleOf(track)} – htdemucs`;
     this.#header.render(track, playable);
     this.#workspace.hidden = this.#transport.box.hidden = !playable;
     track.stems.forEach((stem, i) => {

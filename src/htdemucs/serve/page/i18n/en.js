@@ -87,6 +87,8 @@ export const messages = {
   separate: "Separate",
   again: "Separate again…",
   retry: "Retry",
+  copyLink: "Copy a link to this moment and mix",
+  linkCopied: "Link copied",
   kilohertz: "{value} kHz",
   view: "View",
   waveform: "Waveform",

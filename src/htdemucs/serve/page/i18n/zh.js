@@ -87,6 +87,8 @@ export const messages = {
   separate: "分离",
   again: "重新分离…",
   retry: "重试",
+  copyLink: "复制链接（含当前位置和混音）",
+  linkCopied: "链接已复制",
   kilohertz: "{value} kHz",
   view: "视图",
   waveform: "波形",
