@@ -79,6 +79,9 @@ def test_the_transport_bar_stays_at_the_bottom_and_covers_no_lane(open_page, ser
         top, bottom = page.evaluate(edges, ".transport")
         assert bottom == height
         assert page.evaluate(edges, ".lane")[1] <= top
+        assert bottom - top <= page.evaluate(
+            "parseInt(getComputedStyle(document.documentElement).scrollPaddingBottom)"
+        )
 
 
 def test_on_a_phone_the_list_and_the_track_are_separate_pages(open_page, server):
