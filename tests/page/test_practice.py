@@ -49,6 +49,16 @@ def test_tempo_and_pitch_change_in_small_steps(page, server):
     assert page.evaluate(STRETCH) == [1, -0.25]
 
 
+def test_a_number_that_is_being_typed_survives_changes_of_the_player(page):
+    field = page.get_by_label("Tempo in percent")
+    field.fill("8")
+    page.evaluate("app.player.setLoop({ from: 0, to: 44100, on: true })")
+    assert field.input_value() == "8"
+    field.press_sequentially("5")
+    field.press("Enter")
+    assert page.evaluate("app.player.tempo") == 0.85
+
+
 def test_keys_halve_double_and_reset_the_tempo(page):
     for key, expected in (("[", 0.5), ("[", 0.5), ("]", 1), ("]", 2), ("]", 2), ("\\", 1)):
         page.keyboard.press(key)
@@ -98,7 +108,8 @@ def test_markers_are_set_reached_renamed_deleted_and_stored(page):
     page.get_by_text("Markers (2)").press("Enter")
     name = page.get_by_label("Name of the marker at 0:12.0")
     name.fill("Chorus m")
-    name.press("Enter")
+    name.press("Tab")
+    assert page.evaluate("document.activeElement.ariaLabel") == "Delete Chorus m"
     assert flags.all_inner_texts() == ["Marker 2", "Chorus m"]
     reload(page)
     assert flags.all_inner_texts() == ["Marker 2", "Chorus m"]
@@ -111,6 +122,16 @@ def test_markers_are_set_reached_renamed_deleted_and_stored(page):
     assert flags.all_inner_texts() == ["Chorus m"]
     reload(page)
     assert flags.all_inner_texts() == ["Chorus m"]
+
+
+def test_markers_have_the_time_at_the_song_s_sample_rate(open_page, server):
+    song = server.add("Solar.flac", 20)
+    server.change(song, sample_rate=48_000)
+    page = open_page(f"#{song.id}")
+    page.evaluate("app.player.seek(3 * 48000)")
+    page.keyboard.press("m")
+    page.get_by_text("Markers (1)").click()
+    page.get_by_label("Name of the marker at 0:03.0").wait_for()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -15,17 +15,23 @@ export function createKnob(key, { min, max, rest, step, shiftStep, fieldStep }, 
   const id = `knob-${key}`;
   const slider = element("input", { type: "range", id, min, max, step: Math.min(step, shiftStep) });
   const field = element("input", { type: "number", min, max, step: fieldStep });
-  const show = (value) => {
+  let shown = null;
+  const display = (value) => {
     slider.value = field.value = value;
     slider.setAttribute("aria-valuetext", format(value));
   };
+  const show = (value) => {
+    if (value === shown) return; // it may be edited
+    shown = value;
+    display(value);
+  };
   const set = (value) => {
     const allowed = Math.round(100 * Math.max(min, Math.min(max, value))) / 100;
-    show(allowed);
+    display(allowed);
     onChange(allowed);
   };
   const rounded = () => step * Math.round(Number(slider.value) / step);
-  slider.addEventListener("input", () => show(rounded()));
+  slider.addEventListener("input", () => display(rounded()));
   slider.addEventListener("change", () => set(rounded()));
   slider.addEventListener("dblclick", () => set(rest));
   slider.addEventListener("keydown", (event) => {

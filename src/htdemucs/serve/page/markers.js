@@ -8,11 +8,10 @@ export class Markers {
   #flags = element("div", { class: "marker-flags" });
   #summary = element("summary", { class: "button secondary" });
   #list = element("ul");
+  #sampleRate = 44_100;
   #timeline;
   #onSeek;
   #onChange;
-
-  sampleRate = 44_100;
 
   /** `onSeek(frame)` is called for a chosen marker, `onChange()` when the markers have changed. */
   constructor(items, ruler, timeline, { onSeek, onChange }) {
@@ -34,10 +33,16 @@ export class Markers {
     return this.#items;
   }
 
+  setSampleRate(sampleRate) {
+    if (sampleRate === this.#sampleRate) return;
+    this.#sampleRate = sampleRate;
+    this.render();
+  }
+
   add(frame) {
     const name = text("markerNumber", { number: this.#items.length + 1 });
     this.#items = [...this.#items, { frame, name }].sort((a, b) => a.frame - b.frame);
-    announce(text("markerAdded", { time: formatTime(frame / this.sampleRate) }));
+    announce(text("markerAdded", { time: formatTime(frame / this.#sampleRate) }));
     this.#changed();
   }
 
@@ -52,16 +57,15 @@ export class Markers {
     if (this.#items.length > 0) this.#summary.focus();
   }
 
-  #rename(marker, name) {
-    if (name) marker.name = name;
-    this.#changed();
-  }
-
   render() {
     this.box.hidden = this.#items.length === 0;
     bindText(this.#summary, "markers", { count: this.#items.length });
-    this.#flags.replaceChildren(...this.#items.map((marker) => this.#createFlag(marker)));
     this.#list.replaceChildren(...this.#items.map((marker) => this.#createRow(marker)));
+    this.#renderFlags();
+  }
+
+  #renderFlags() {
+    this.#flags.replaceChildren(...this.#items.map((marker) => this.#createFlag(marker)));
     this.update();
   }
 
@@ -73,17 +77,25 @@ export class Markers {
   }
 
   #createRow(marker) {
-    const { frame, name } = marker;
-    const time = formatTime(frame / this.sampleRate, 1);
+    const { frame } = marker;
+    const time = formatTime(frame / this.#sampleRate, 1);
     const go = element("button", { type: "button", class: "ghost" }, time);
     go.addEventListener("click", () => this.#onSeek(frame));
-    const input = element("input", { type: "text", value: name, autocomplete: "off" });
-    input.addEventListener("change", () => this.#rename(marker, input.value.trim()));
+    const input = element("input", { type: "text", value: marker.name, autocomplete: "off" });
     const remove = element("button", { type: "button", class: "ghost icon" }, icon("trash"));
     remove.addEventListener("click", () => this.#delete(marker));
-    bindLabel(go, "goToMarker", { name: `${name}, ${time}` });
-    bindLabel(input, "markerName", { time });
-    return element("li", {}, go, input, bindLabel(remove, "deleteMarker", { name }));
+    const bindLabels = () => {
+      bindLabel(go, "goToMarker", { name: `${marker.name}, ${time}` });
+      bindLabel(remove, "deleteMarker", { name: marker.name });
+    };
+    input.addEventListener("change", () => {
+      marker.name = input.value = input.value.trim() || marker.name;
+      bindLabels(); // the row stays, and with it the focus
+      this.#renderFlags();
+      this.#onChange();
+    });
+    bindLabels();
+    return element("li", {}, go, bindLabel(input, "markerName", { time }), remove);
   }
 
   /** Move the flags to where their frames are; hide those outside the visible part. */

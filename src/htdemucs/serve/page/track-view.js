@@ -93,6 +93,7 @@ export class TrackView {
       onSeek: (frame) => this.#player.seek(frame),
       onChange: () => this.#save(),
     });
+    this.#markers.setSampleRate(this.#sampleRate);
     this.#strips = stems.map((stem) => new ChannelStrip(stem, (...change) => this.#changeStem(...change)));
     this.#transport = new Transport(this.#player, {
       onToggleLoop: () => this.#changeLoop("toggle"),
@@ -193,7 +194,7 @@ export class TrackView {
     this.#player.update(track);
     this.#timeline.setLength(lengthOf(track));
     this.#waveforms.setSampleRate(this.#sampleRate);
-    this.#markers.sampleRate = this.#sampleRate;
+    this.#markers.setSampleRate(this.#sampleRate);
     this.#images.update(track);
     this.render();
   }
