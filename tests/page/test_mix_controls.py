@@ -9,8 +9,12 @@ PEAK = """(stem) => {
   const { width, height } = canvas;
   const data = canvas.getContext("2d").getImageData(0, 0, width, height).data;
   const rows = Array.from({ length: height }, (_, y) => y);
-  const filled = rows.filter((y) => data[4 * (y * width + Math.floor(width / 100)) + 3] === 255);
-  return filled.length / height;
+  const isWave = (y) => { // the hatching before it is grey
+    const i = 4 * (y * width + Math.floor(width / 100));
+    const [red, , blue, alpha] = data.slice(i, i + 4);
+    return alpha === 255 && Math.abs(red - blue) > 40;
+  };
+  return rows.filter(isWave).length / height;
 }"""
 
 
