@@ -79,6 +79,9 @@ def test_the_transport_bar_stays_at_the_bottom_and_covers_no_lane(open_page, ser
         top, bottom = page.evaluate(edges, ".transport")
         assert bottom == height
         assert page.evaluate(edges, ".lane")[1] <= top
+        assert bottom - top <= page.evaluate(
+            "parseInt(getComputedStyle(document.documentElement).scrollPaddingBottom)"
+        )
 
 
 def test_on_a_phone_the_list_and_the_track_are_separate_pages(open_page, server):
@@ -346,7 +349,9 @@ def test_waveforms_are_drawn_where_separated_and_hatched_elsewhere(open_page, se
       const canvas = document.querySelector(".wave.stem canvas");
       const { width, height } = canvas;
       const data = canvas.getContext("2d").getImageData(0, height / 2, width, 1).data;
-      const strong = (x) => data[4 * x + 3] === 255 && data[4 * x] < 100; // the wave's colour
+      const spread = (pixel) => Math.max(...pixel) - Math.min(...pixel);
+      const strong = (x) => // a colour, not grey
+        data[4 * x + 3] === 255 && spread([...data.slice(4 * x, 4 * x + 3)]) > 60;
       const count = (a, b) => Array.from({ length: b - a }, (_, i) => a + i).filter(strong).length;
       const half = Math.floor(width / 2);
       return [count(0, half - 5) / half, count(half + 5, width) / half];

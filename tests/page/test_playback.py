@@ -138,8 +138,8 @@ def test_tempo_and_pitch_are_requested_from_the_server(open_page, server):
     song = server.add(seconds=10)
     page = open_page(f"#{song.id}")
     page.evaluate("() => app.player.seek(4 * 44100)")
-    page.get_by_label("Tempo").fill("50")
-    page.get_by_label("Pitch").fill("-2")
+    page.get_by_role("slider", name="Tempo").fill("50")
+    page.get_by_role("slider", name="Pitch").fill("-2")
     press_play(page)
     wait_for(page, LOUD, True)
     assert any(
@@ -147,8 +147,8 @@ def test_tempo_and_pitch_are_requested_from_the_server(open_page, server):
     )
     wait_for_position(page, 4.2)
     server.requests.clear()
-    page.get_by_label("Tempo").fill("100")
-    page.get_by_label("Pitch").fill("0")
+    page.get_by_role("slider", name="Tempo").fill("100")
+    page.get_by_role("slider", name="Pitch").fill("0")
     wait_until(
         page, lambda: any("/pcm" in url and "tempo" not in url for _, url in server.requests)
     )

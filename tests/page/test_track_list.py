@@ -276,7 +276,7 @@ def test_mix_loop_and_zoom_are_stored_for_each_track(open_page, server):
     page.get_by_role("button", name="Zoom in").click()
     page.evaluate("app.player.seek(44100 * 3)")
     page.get_by_role("button", name="Set loop start").click()
-    page.get_by_label("Tempo").fill("80")
+    page.get_by_role("slider", name="Tempo").fill("80")
     page.wait_for_function(
         "(id) => JSON.parse(localStorage.getItem(`htdemucs:track:${id}`) ?? '{}').tempo === 0.8",
         arg=song.id,

@@ -1,24 +1,13 @@
 /** A stem's channel strip: name, mute, solo, volume, pan, meter, and the link to the stem's file. */
 
 import { element, icon } from "./dom.js";
-import { bindLabel, bindText, formatNumber, formatPercent, stemName, text } from "./i18n/index.js";
+import { createPanFader, createVolumeFader } from "./fader.js";
+import { bindLabel, bindText, stemName } from "./i18n/index.js";
 import { stemSettings } from "./mixer.js";
 
 const UNITY = 80; // the volume slider's position, from 0 to 100, at which the gain is 1
 const METER_RANGE = 60; // dB
 const METER_FALL = 0.02; // of the meter's height for each animation frame
-const PAN_SNAP = 4; // percent from the centre, within which the slider snaps to it
-
-const gainOf = (sliderValue) => (sliderValue / UNITY) ** 2;
-const sliderValueOf = (gain) => Math.round(UNITY * Math.sqrt(gain));
-
-const gainText = (gain) =>
-  gain === 0 ? text("silent") : text("decibels", { value: formatNumber(20 * Math.log10(gain) + 0, 1) });
-
-function panText(pan) {
-  if (pan === 0) return text("centre");
-  return text(pan < 0 ? "panLeft" : "panRight", { value: formatPercent(Math.abs(pan)) });
-}
 
 export class ChannelStrip {
   #stem;
@@ -31,22 +20,15 @@ export class ChannelStrip {
       const click = () => onChange(stem, { [name]: this[name].getAttribute("aria-pressed") !== "true" });
       return element("button", { type: "button", class: `toggle ${name}`, on: { click } });
     };
-    const slider = (name, attributes, read, defaults) => {
-      const input = element("input", { type: "range", class: name, ...attributes });
-      input.addEventListener("input", () => onChange(stem, read(Number(input.value))));
-      input.addEventListener("dblclick", () => onChange(stem, defaults));
-      return input;
-    };
     this.name = element("h2");
     this.mute = toggle("mute");
     this.solo = toggle("solo");
-    this.volume = slider("volume", { min: 0, max: 100 }, (v) => ({ gain: gainOf(v) }), { gain: 1 });
-    const readPan = (value) => ({ pan: Math.abs(value) < PAN_SNAP ? 0 : value / 100 });
-    this.pan = slider("pan", { min: -100, max: 100, step: 2 }, readPan, { pan: 0 });
+    this.volume = createVolumeFader({ unity: UNITY, max: 100 }, (gain) => onChange(stem, { gain }));
+    this.pan = createPanFader((pan) => onChange(stem, { pan }));
     this.file = element("a", { class: "ghost icon file", download: true, hidden: true }, icon("down"));
     this.meter = element("div", { class: "meter", "aria-hidden": "true" }, element("i"));
     const toggles = element("div", { class: "toggles" }, this.mute, this.solo);
-    const sliders = element("div", { class: "sliders" }, this.volume, this.pan);
+    const sliders = element("div", { class: "sliders" }, this.volume.box, this.pan.box);
     const parts = [this.name, this.file, toggles, sliders, this.meter];
     this.box = element("div", { class: "channel-strip", role: "group" }, ...parts);
   }
@@ -63,15 +45,10 @@ export class ChannelStrip {
       bindLabel(button, `${key}Stem`, { stem });
       button.setAttribute("aria-pressed", on);
     }
-    this.volume.value = sliderValueOf(gain);
-    this.volume.style.setProperty("--filled", `${sliderValueOf(gain)}%`);
-    this.volume.setAttribute("aria-valuetext", gainText(gain));
-    bindLabel(this.volume, "stemVolume", { stem });
-    this.volume.title = gainText(gain);
-    this.pan.value = Math.round(100 * pan);
-    this.pan.setAttribute("aria-valuetext", panText(pan));
-    bindLabel(this.pan, "stemPan", { stem });
-    this.pan.title = panText(pan);
+    this.volume.show(gain);
+    bindLabel(this.volume.input, "stemVolume", { stem });
+    this.pan.show(pan);
+    bindLabel(this.pan.input, "stemPan", { stem });
     bindLabel(this.file, "downloadStem", { stem });
     this.file.hidden = !file;
     if (file) this.file.href = file.url.replace(/^\//, "");

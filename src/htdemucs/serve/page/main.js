@@ -2,14 +2,16 @@
 
 import * as api from "./api.js";
 import { announce, showToast } from "./dom.js";
-import { errorText, text, toggleLanguage, translate } from "./i18n/index.js";
+import { errorText, formatPercent, text, toggleLanguage, translate } from "./i18n/index.js";
 import { listenForShortcuts, renderShortcuts } from "./keyboard.js";
+import { parseHash } from "./link.js";
 import { connectMediaSession } from "./media-session.js";
 import { ModelPicker } from "./model-picker.js";
 import { Player } from "./player.js";
+import { readSettings } from "./storage.js";
 import { TrackList } from "./track-list.js";
 import { TrackView } from "./track-view.js";
-import { titleOf, Tracks } from "./tracks.js";
+import { progressOf, titleOf, Tracks } from "./tracks.js";
 import { acceptFiles, Uploads } from "./upload.js";
 
 const RETRY_DELAY = 2000; // milliseconds between attempts to reach the server at the start
@@ -32,9 +34,16 @@ let view = null; // the open TrackView
 
 /** Open the track that the URL's hash names, or the list. */
 function route() {
-  const id = location.hash.slice(1);
+  const { id, seconds, mix } = parseHash(location.hash);
   const track = tracks.get(id);
-  if (view && view.id === id && track) return;
+  if (!view || view.id !== id || !track) openView(id, track);
+  if (!track || (seconds === null && mix === null)) return;
+  history.replaceState(null, "", `#${id}`); // or a reload would go back there
+  view.show(seconds, mix);
+}
+
+/** Open a track, or the list if it is undefined. */
+function openView(id, track) {
   view?.close();
   view = null;
   byId("track").hidden = !track;
@@ -46,10 +55,25 @@ function route() {
     scrollTo(0, 0);
   } else {
     player.pause();
-    document.title = "htdemucs";
   }
+  showTitle();
   trackList.selected = track ? id : null;
   trackList.render();
+}
+
+/** Whether the open track is being separated. */
+const isSeparating = () => view !== null && tracks.get(view.id)?.state === "separating";
+
+/** Show the open track in the tab's title, with its progress while it is separated. */
+function showTitle() {
+  const track = view && tracks.get(view.id);
+  if (!track) {
+    document.title = "htdemucs";
+  } else if (isSeparating()) {
+    document.title = `${formatPercent(progressOf(track))} – ${titleOf(track)}`;
+  } else {
+    document.title = `${titleOf(track)} – htdemucs`;
+  }
 }
 
 /** Show changed tracks and uploads. */
@@ -62,6 +86,7 @@ function refresh() {
   }
   if (track && view) view.update(track);
   route();
+  showTitle();
   trackList.render();
 }
 
@@ -104,6 +129,7 @@ function addListeners() {
     button.addEventListener("click", () => modelPicker.open());
   }
   listenForShortcuts(runAction);
+  player.setVolume(readSettings().volume ?? 1);
   connectMediaSession(player);
 }
 
@@ -120,14 +146,15 @@ async function fetchInfo() {
   }
 }
 
-/** Follow the server's changes; a hidden tab does so only while it plays. */
+/** Follow the server's changes; a hidden tab does so only while it plays or its title has a progress. */
 function subscribe() {
   const setPaused = api.subscribe(tracks, (connected) => {
     byId("offline").hidden = connected;
   });
-  const update = () => setPaused(document.hidden && !player.playing);
+  const update = () => setPaused(document.hidden && !player.playing && !isSeparating());
   document.addEventListener("visibilitychange", update);
   player.addEventListener("change", update);
+  tracks.addEventListener("change", update);
   update();
 }
 

@@ -82,17 +82,24 @@ export class Mixer {
 
   /** Apply a mix, smoothly or immediately; with `original`, a gain, play the original instead. */
   set(mix, { original = null, smooth = true } = {}) {
-    const setGain = ({ gain }, value) => {
-      const now = this.#context.currentTime;
-      gain.cancelScheduledValues(now);
-      if (smooth) gain.setTargetAtTime(value, now, SMOOTHING / 3);
-      else gain.setValueAtTime(value, now);
-    };
+    const setGain = (node, value) => this.#setGain(node, value, smooth);
     stemGains(mix, this.#stems).forEach((pair, stem) => {
       pair.forEach((value, side) => setGain(this.#gains[stem][side], value));
     });
     setGain(this.#mix, original === null ? 1 : 0);
     setGain(this.#original, original ?? 0);
+  }
+
+  /** Set the gain of everything that is heard. */
+  setVolume(gain, { smooth = true } = {}) {
+    this.#setGain(this.output, gain, smooth);
+  }
+
+  #setGain({ gain }, value, smooth) {
+    const now = this.#context.currentTime;
+    gain.cancelScheduledValues(now);
+    if (smooth) gain.setTargetAtTime(value, now, SMOOTHING / 3);
+    else gain.setValueAtTime(value, now);
   }
 
   /** Return the current peak of a stem, before the sum. */

@@ -29,6 +29,7 @@ export class Player extends EventTarget {
   pitch = 0; // semitones
   loop = null; // {from, to, on} in frames
   mix = {}; // {stem: {gain, pan, mute, solo}}
+  volume = 1; // gain of what is heard, for all tracks
   original = false; // whether the original plays instead of the mix
   mixer = null; // while the audio context is open
   loudness = new Loudness();
@@ -147,6 +148,12 @@ export class Player extends EventTarget {
     this.#notify();
   }
 
+  setVolume(volume) {
+    this.volume = volume;
+    this.mixer?.setVolume(volume);
+    this.#notify();
+  }
+
   #applyMix(smooth) {
     const gain = this.original ? this.loudness.matchingGain(this.mix, this.track.stems) : null;
     this.mixer?.set(this.mix, { original: gain, smooth });
@@ -178,6 +185,7 @@ export class Player extends EventTarget {
       if (this.#context?.state === "interrupted") this.pause(); // by a phone call
     };
     this.mixer = new Mixer(this.#context, this.track.stems);
+    this.mixer.setVolume(this.volume, { smooth: false });
     this.#applyMix(false);
   }
 

@@ -1,18 +1,20 @@
 /** The head of a track's view: its title, its state, and the buttons for what can be done with it. */
 
 import * as api from "./api.js";
-import { element, icon, setText } from "./dom.js";
+import { announce, element, icon, setText, showToast } from "./dom.js";
 import { bindLabel, button, formatNumber, formatTime, text } from "./i18n/index.js";
 import { confirmAndDelete, showErrors, trackDetail } from "./track-list.js";
-import { titleOf } from "./tracks.js";
+import { progressOf, titleOf } from "./tracks.js";
+
+const COPIED_TIME = 2000; // milliseconds for which the button says so
 
 export class TrackHeader {
   #tracks;
   #track;
   #pickModel;
 
-  /** `pickModel()` asks for a model and stems, `onDownload()` opens the dialog of downloads. */
-  constructor(tracks, { pickModel, onDownload }) {
+  /** `pickModel()` asks for a model and stems, `onDownload()` opens the dialog, `link()` returns a URL. */
+  constructor(tracks, { pickModel, onDownload, link }) {
     this.#tracks = tracks;
     this.#pickModel = pickModel;
     const back = bindLabel(element("a", { class: "ghost icon back", href: "#" }, icon("back")), "back");
@@ -24,12 +26,13 @@ export class TrackHeader {
     this.again = button("secondary", "again", null, () => this.#separate());
     this.delete = button("ghost icon", "delete", "trash", () => confirmAndDelete(this.#track, tracks));
     this.download = button("primary", "download", "down", onDownload);
-    const actions = [this.again, this.separate, this.retry, this.cancel, this.download, this.delete];
+    this.copy = button("ghost icon", "copyLink", "link", () => this.#copyLink(link()));
+    const actions = [this.again, this.separate, this.retry, this.cancel, this.download];
     this.status = element("p", { class: "status" });
     this.progress = element("progress", { max: 1, "aria-labelledby": "title" });
     this.state = element("div", { class: "track-state" }, this.status, this.progress);
     const heading = element("div", { class: "track-title" }, this.title, this.facts);
-    const buttons = element("div", { class: "actions" }, ...actions);
+    const buttons = element("div", { class: "actions" }, ...actions, this.copy, this.delete);
     this.boxes = [element("header", { class: "track-header" }, back, heading, buttons), this.state];
   }
 
@@ -51,7 +54,7 @@ export class TrackHeader {
     setText(this.status, finished ? track.warnings.join(" ") || text("finished") : trackDetail(track));
     this.status.title = this.status.textContent;
     this.progress.hidden = state !== "separating";
-    this.progress.value = duration ? Math.min(1, track.done / duration) : 0;
+    this.progress.value = progressOf(track);
     this.separate.hidden = state !== "unseparated";
     const stopped = ["failed", "cancelled"].includes(state);
     this.again.hidden = !finished && !stopped;
@@ -59,8 +62,26 @@ export class TrackHeader {
     this.retry.hidden = !stopped;
     this.cancel.hidden = !["queued", "separating"].includes(state);
     this.delete.hidden = !this.cancel.hidden;
+    this.copy.hidden = !playable;
     this.state.classList.toggle("alone", !playable);
     this.state.dataset.state = state;
+  }
+
+  async #copyLink(url) {
+    try {
+      await navigator.clipboard.writeText(url);
+    } catch {
+      showToast(url); // browsers allow copying over HTTPS and on this machine only
+      return;
+    }
+    this.#showCopied(true);
+    announce(text("linkCopied"));
+    setTimeout(() => this.#showCopied(false), COPIED_TIME);
+  }
+
+  #showCopied(copied) {
+    bindLabel(this.copy, copied ? "linkCopied" : "copyLink");
+    this.copy.querySelector("use").setAttribute("href", copied ? "#i-check" : "#i-link");
   }
 
   async #runAction(action) {

@@ -4,18 +4,23 @@ import * as api from "./api.js";
 import { ChannelStrip } from "./channel-strip.js";
 import { announce, element } from "./dom.js";
 import { openDownloadDialog } from "./download-dialog.js";
-import { bindLabel, button, formatTime, stemName, text } from "./i18n/index.js";
+import { bindLabel, button, formatPercent, formatTime, stemName, text } from "./i18n/index.js";
 import { ImageCache } from "./image-cache.js";
+import { formatLink } from "./link.js";
+import { Markers } from "./markers.js";
+import { PresetMenu } from "./mix-presets.js";
 import { stemGains, stemSettings } from "./mixer.js";
-import { readTrackState, saveTrackState } from "./storage.js";
+import { readTrackState, saveSettings, saveTrackState } from "./storage.js";
+import { createTimeField } from "./time-field.js";
 import { Timeline } from "./timeline.js";
 import { TrackHeader } from "./track-header.js";
-import { lengthOf, titleOf } from "./tracks.js";
+import { lengthOf } from "./tracks.js";
 import { Transport } from "./transport.js";
 import { Waveforms } from "./waveforms.js";
 
 const PLAYABLE = new Set(["queued", "separating", "finished"]);
 const MIN_SELECTION = 0.1; // seconds; anything shorter was selected by mistake
+const [MIN_TEMPO, MAX_TEMPO] = [0.5, 2]; // that the server accepts
 const SAVE_DELAY = 100; // milliseconds after the last change
 const VIEWS = ["waveform", "spectrogram"];
 
@@ -32,7 +37,10 @@ export class TrackView {
   #transport;
   #workspace; // everything between the header and the transport bar
   #viewButtons;
+  #presets;
   #clearLoop;
+  #loopFields; // of its start and end
+  #markers;
   #selection = null; // the region that is being dragged
   #animation = null; // the request of the next animation frame
   #saving = null; // timer
@@ -45,9 +53,9 @@ export class TrackView {
     this.#track = track;
     this.id = track.id;
     this.stems = track.stems.join();
-    const { mix, loop, tempo, pitch, zoom, view } = readTrackState(track.id);
+    const { mix, loop, tempo, pitch, zoom, view, markers = [] } = readTrackState(track.id);
     player.load(track, { mix, loop, tempo, pitch });
-    this.#build(root, pickModel);
+    this.#build(root, pickModel, markers);
     this.#waveforms.showSpectrograms = view === "spectrogram";
     this.#timeline.setLength(lengthOf(track));
     if (zoom) this.#timeline.show(zoom.from, zoom.span);
@@ -65,23 +73,34 @@ export class TrackView {
     return this.#track.sample_rate ?? 44_100;
   }
 
-  #build(root, pickModel) {
+  #build(root, pickModel, markers) {
     const { stems } = this.#track;
     const onDownload = () => openDownloadDialog(this.#player, this.#info);
-    this.#header = new TrackHeader(this.#tracks, { pickModel, onDownload });
+    const link = () => {
+      const { position, mix } = this.#player;
+      return formatLink(this.#track, position / this.#sampleRate, mix);
+    };
+    this.#header = new TrackHeader(this.#tracks, { pickModel, onDownload, link });
     this.#images = new ImageCache(api, this.#track);
     this.#waveforms = new Waveforms(stems, this.#images, this.#timeline, {
       isAudible: (stem) => this.#isAudible(stem),
+      gainOf: (stem) => stemSettings(this.#player.mix, stem).gain,
       onSeek: (frame) => this.#player.seek(frame),
       onSelect: (region, done) => this.#select(region, done),
     });
     this.#waveforms.setSampleRate(this.#sampleRate);
+    this.#markers = new Markers(markers, this.#waveforms.ruler.box, this.#timeline, {
+      onSeek: (frame) => this.#player.seek(frame),
+      onChange: () => this.#save(),
+    });
+    this.#markers.setSampleRate(this.#sampleRate);
     this.#strips = stems.map((stem) => new ChannelStrip(stem, (...change) => this.#changeStem(...change)));
     this.#transport = new Transport(this.#player, {
       onToggleLoop: () => this.#changeLoop("toggle"),
-      onStretch: (tempo, pitch) => {
-        this.#player.setStretch(tempo, pitch);
-        this.#save();
+      onStretch: (tempo, pitch) => this.#setStretch(tempo, pitch),
+      onVolume: (volume) => {
+        this.#player.setVolume(volume);
+        saveSettings({ volume });
       },
     });
     const rows = stems.map((stem, i) =>
@@ -129,22 +148,35 @@ export class TrackView {
         this.render();
       }),
     );
-    this.#clearLoop = button("secondary", "clearLoop", null, () => this.#changeLoop("clear"));
+    this.#clearLoop = button("secondary clear-loop", "clearLoop", null, () => this.#changeLoop("clear"));
+    const [start, end] = (this.#loopFields = [
+      createTimeField("loopStart", (seconds) => this.#moveLoopEnd("from", seconds)),
+      createTimeField("loopEnd", (seconds) => this.#moveLoopEnd("to", seconds)),
+    ]);
     const loopButtons = [
       button("secondary", "setLoopStart", null, () => this.#changeLoop("start")),
+      start.input,
       button("secondary", "setLoopEnd", null, () => this.#changeLoop("end")),
+      end.input,
       this.#clearLoop,
+    ];
+    const markerButtons = [
+      button("secondary", "addMarker", null, () => this.runAction("marker")),
+      this.#markers.box,
     ];
     const zoomButtons = [
       button("ghost icon", "zoomOut", "minus", () => this.runAction("zoom", 0.5)),
       button("ghost icon", "zoomFit", "fit", () => this.runAction("zoom", 0)),
       button("ghost icon", "zoomIn", "plus", () => this.runAction("zoom", 2)),
     ];
+    this.#presets = new PresetMenu(this.#track.stems, (mix) => this.#changeMix(mix));
     return element(
       "div",
       { class: "toolbar" },
       group("segments", "view", this.#viewButtons),
+      this.#presets.box,
       group("loop-buttons", "loop", loopButtons),
+      element("div", { class: "marker-buttons" }, ...markerButtons),
       group("zoom-buttons", "zoom", zoomButtons),
     );
   }
@@ -162,13 +194,27 @@ export class TrackView {
     this.#player.update(track);
     this.#timeline.setLength(lengthOf(track));
     this.#waveforms.setSampleRate(this.#sampleRate);
+    this.#markers.setSampleRate(this.#sampleRate);
     this.#images.update(track);
     this.render();
   }
 
+  /** Go to a time and take a mix, as a link asks for; null leaves it. */
+  show(seconds, mix) {
+    if (mix) this.#changeMix(mix);
+    if (seconds === null) return;
+    const frame = seconds * this.#sampleRate;
+    this.#player.seek(frame);
+    this.#timeline.follow(frame);
+  }
+
   #changeStem(stem, changes) {
     const { mix } = this.#player;
-    this.#player.setMix({ ...mix, [stem]: { ...stemSettings(mix, stem), ...changes } });
+    this.#changeMix({ ...mix, [stem]: { ...stemSettings(mix, stem), ...changes } });
+  }
+
+  #changeMix(mix) {
+    this.#player.setMix(mix);
     this.#waveforms.draw();
     this.#save();
   }
@@ -192,6 +238,31 @@ export class TrackView {
     this.#save();
   }
 
+  /** Set one end of the loop to a time; without a loop the other is the song's. Returns if it fits. */
+  #moveLoopEnd(end, seconds) {
+    const length = lengthOf(this.#track);
+    const frame = Math.min(length, Math.round(seconds * this.#sampleRate));
+    const loop = { from: 0, to: length, on: true, ...this.#player.loop, [end]: frame };
+    if (loop.to - loop.from < MIN_SELECTION * this.#sampleRate) return false;
+    this.#player.setLoop(loop);
+    this.#save();
+    return true;
+  }
+
+  #setStretch(tempo, pitch) {
+    this.#player.setStretch(tempo, pitch);
+    this.#save();
+  }
+
+  /** Multiply the tempo by a factor, as far as possible; 0 resets tempo and pitch. */
+  #changeTempo(factor) {
+    const { tempo, pitch } = this.#player;
+    if (!this.#info.stretch) return;
+    if (factor === 0) this.#setStretch(1, 0);
+    else this.#setStretch(Math.max(MIN_TEMPO, Math.min(MAX_TEMPO, factor * tempo)), pitch);
+    announce(text("tempoIs", { tempo: formatPercent(this.#player.tempo) }));
+  }
+
   /** Show the region that is being selected; when it is done, loop it. */
   #select({ from, to }, done) {
     const region = { from: Math.round(from), to: Math.round(to), on: true };
@@ -210,6 +281,8 @@ export class TrackView {
       skip: () => player.seek(player.position + argument * this.#sampleRate),
       toStart: () => player.toStart(),
       loop: () => this.#changeLoop(argument),
+      marker: () => this.#markers.add(player.position),
+      tempo: () => this.#changeTempo(argument),
       compare: () => player.setMix(player.mix, { original: !player.original }),
       zoom: () => {
         const { whole, length } = this.#timeline;
@@ -237,7 +310,9 @@ export class TrackView {
       const { mix, loop, tempo, pitch } = this.#player;
       const { whole, from, span } = this.#timeline;
       const view = this.#waveforms.showSpectrograms ? "spectrogram" : "waveform";
-      saveTrackState(id, { mix, loop, tempo, pitch, view, zoom: whole ? null : { from, span } });
+      const { items: markers } = this.#markers;
+      const zoom = whole ? null : { from, span };
+      saveTrackState(id, { mix, loop, tempo, pitch, view, zoom, markers });
     }, SAVE_DELAY);
   }
 
@@ -246,7 +321,6 @@ export class TrackView {
     const track = this.#track;
     const { mix, original, loop } = this.#player;
     const playable = track.ranges.length > 0 || PLAYABLE.has(track.state);
-    document.title = `${titleOf(track)} – htdemucs`;
     this.#header.render(track, playable);
     this.#workspace.hidden = this.#transport.box.hidden = !playable;
     track.stems.forEach((stem, i) => {
@@ -255,7 +329,10 @@ export class TrackView {
     this.#viewButtons.forEach((node, i) => {
       node.setAttribute("aria-pressed", (VIEWS[i] === "spectrogram") === this.#waveforms.showSpectrograms);
     });
+    this.#presets.render(mix);
     this.#clearLoop.disabled = !loop;
+    const ends = loop ? [loop.from, loop.to].map((frame) => frame / this.#sampleRate) : [null, null];
+    this.#loopFields.forEach((field, i) => field.show(ends[i]));
     this.#transport.render({ canStretch: this.#info.stretch });
     this.#waveforms.draw();
   }
@@ -265,6 +342,7 @@ export class TrackView {
     const { position, mixer, playing } = this.#player;
     if (playing) this.#timeline.follow(position);
     this.#waveforms.update(position, this.#selection ?? this.#player.loop);
+    this.#markers.update();
     this.#transport.updatePosition(position);
     this.#strips.forEach((strip, i) => strip.updateMeter(mixer && playing ? mixer.level(i) : 0));
     this.#updateSlider(position);

@@ -91,6 +91,9 @@ export class Tracks extends EventTarget {
 /** Return a track's title, or its file name without the extension. */
 export const titleOf = (track) => track.title || track.name.replace(/\.[^.]+$/, "");
 
+/** Return the fraction of a track that is separated. */
+export const progressOf = ({ done, duration }) => (duration ? Math.min(1, done / duration) : 0);
+
 /** Return a track's length in frames, as far as it is known. */
 export function lengthOf(track) {
   if (track.frames) return track.frames;

@@ -1,34 +1,24 @@
 /** The transport bar: play, position, loop, mix or original, tempo and pitch. */
 
 import { element, icon, setText } from "./dom.js";
+import { createVolumeFader } from "./fader.js";
 import { bindLabel, bindText, formatNumber, formatPercent, formatTime } from "./i18n/index.js";
+import { createKnob } from "./knob.js";
 import { lengthOf } from "./tracks.js";
 
-/** Return a labelled slider that shows its value as `format` writes it; a double click resets it. */
-function createKnob(key, attributes, format, onChange) {
-  const input = element("input", { type: "range", ...attributes });
-  const output = element("b");
-  const show = (value) => {
-    input.value = value;
-    setText(output, format(value));
-    input.setAttribute("aria-valuetext", format(value));
-  };
-  input.addEventListener("input", () => show(Number(input.value)));
-  input.addEventListener("change", () => onChange(Number(input.value)));
-  input.addEventListener("dblclick", () => {
-    show(attributes.value);
-    onChange(attributes.value);
-  });
-  const name = bindText(element("span"), key);
-  const box = element("label", { class: `knob ${key}` }, element("span", {}, name, output), input);
-  return { box, show };
+const MASTER_VOLUME = { unity: 70, max: 99 }; // at most a gain of 2, or 6 dB
+
+/** Return a number with a sign and as many decimals as it needs, at most two. */
+function formatPitch(semitones) {
+  const digits = [0, 1].find((each) => Number(semitones.toFixed(each)) === semitones) ?? 2;
+  return (semitones > 0 ? "+" : "") + formatNumber(semitones, digits);
 }
 
 export class Transport {
   #player;
 
-  /** `onStretch(tempo, pitch)` and `onToggleLoop()` are called when they are changed here. */
-  constructor(player, { onStretch, onToggleLoop }) {
+  /** `onStretch(tempo, pitch)`, `onToggleLoop()` and `onVolume(gain)` are called for changes. */
+  constructor(player, { onStretch, onToggleLoop, onVolume }) {
     this.#player = player;
     const button = (className, iconName, click) => {
       const children = iconName ? [icon(iconName)] : [];
@@ -48,14 +38,16 @@ export class Transport {
     const compare = element("div", { class: "segments", role: "group" }, this.mix, this.original);
     bindLabel(compare, "compare");
     const percent = (value) => formatPercent(value / 100);
-    const semitones = (value) => (value > 0 ? `+${formatNumber(value)}` : formatNumber(value));
-    const tempo = { min: 50, max: 200, step: 5, value: 100 };
+    const tempo = { min: 50, max: 200, rest: 100, step: 1, shiftStep: 5, fieldStep: 1 };
     this.tempo = createKnob("tempo", tempo, percent, (value) => onStretch(value / 100, player.pitch));
-    const pitch = { min: -12, max: 12, step: 1, value: 0 };
-    this.pitch = createKnob("pitch", pitch, semitones, (value) => onStretch(player.tempo, value));
+    const pitch = { min: -12, max: 12, rest: 0, step: 1, shiftStep: 0.1, fieldStep: 0.1 };
+    this.pitch = createKnob("pitch", pitch, formatPitch, (value) => onStretch(player.tempo, value));
+    this.volume = createVolumeFader(MASTER_VOLUME, onVolume);
+    const volumeName = bindText(element("span"), "volume");
+    const volume = element("label", { class: "knob master" }, element("span", {}, volumeName), this.volume.box);
     const time = element("p", { class: "time" }, this.position, this.length);
     const main = element("div", { class: "transport-main" }, this.start, this.play, time);
-    const more = [this.loop, compare, this.tempo.box, this.pitch.box];
+    const more = [this.loop, compare, this.tempo.box, this.pitch.box, volume];
     this.box = element("div", { class: "transport", role: "group" }, main, ...more);
     bindLabel(this.box, "transport");
     bindLabel(this.start, "toStart");
@@ -63,7 +55,7 @@ export class Transport {
 
   /** Show the player's state; without `canStretch`, tempo and pitch are hidden. */
   render({ canStretch }) {
-    const { state, loop, original, tempo, pitch } = this.#player;
+    const { state, loop, original, tempo, pitch, volume } = this.#player;
     const action = state === "paused" ? "play" : "pause";
     this.play.querySelector("use").setAttribute("href", `#i-${action}`);
     this.play.dataset.state = state;
@@ -72,8 +64,9 @@ export class Transport {
     bindLabel(this.loop, "loopKey");
     this.mix.setAttribute("aria-pressed", !original);
     this.original.setAttribute("aria-pressed", original);
-    this.tempo.show(Math.round(100 * tempo));
+    this.tempo.show(Math.round(10_000 * tempo) / 100);
     this.pitch.show(pitch);
+    this.volume.show(volume);
     this.tempo.box.hidden = this.pitch.box.hidden = !canStretch;
   }
 

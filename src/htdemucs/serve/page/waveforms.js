@@ -11,13 +11,15 @@ const MARK_WIDTH = 76; // pixels that the text of a mark needs
 const HATCH_SPACING = 7; // pixels between the lines that fill what is not separated yet
 const CONTRAST = 0.6; // exponent of the peaks' height, which makes quiet parts visible
 
-/** Return the canvases' colours, from the style sheet. */
+/** Return a colour of an element, from the style sheet: #rrggbb. */
+const readColour = (target, name) => getComputedStyle(target).getPropertyValue(`--${name}`).trim();
+
+/** Return the colours that all canvases share. */
 function readColours() {
-  const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue(`--${name}`).trim();
-  const wave = colour("wave");
-  const rgb = wave.match(/\w\w/g).map((hex) => parseInt(hex, 16));
-  return { wave, rgb, muted: colour("wave-muted"), hatch: colour("hatch"), text: colour("text-muted") };
+  const names = { muted: "wave-muted", hatch: "hatch", text: "text-muted" };
+  return Object.fromEntries(
+    Object.entries(names).map(([key, name]) => [key, readColour(document.documentElement, name)]),
+  );
 }
 
 /** Fit a canvas to its box and clear it; returns its 2D context, which draws in CSS pixels. */
@@ -61,6 +63,7 @@ export class Waveforms {
   #timeline;
   #stems;
   #isAudible;
+  #gainOf;
   #handles;
   #viewport; // the visible part, in the overview
   #colours = readColours();
@@ -70,12 +73,13 @@ export class Waveforms {
 
   showSpectrograms = false;
 
-  /** `isAudible(stem)` returns false for stems to draw pale; for the gestures see `addGestures`. */
-  constructor(stems, images, timeline, { isAudible, onSeek, onSelect }) {
+  /** Stems of which `isAudible(stem)` is false are grey, and `gainOf(stem)` scales their waveforms. */
+  constructor(stems, images, timeline, { isAudible, gainOf, onSeek, onSelect }) {
     this.#stems = stems;
     this.#images = images;
     this.#timeline = timeline;
     this.#isAudible = isAudible;
+    this.#gainOf = gainOf;
     this.ruler = new Lane("ruler");
     this.overview = new Lane("overview");
     this.#viewport = element("div", { class: "viewport", hidden: true });
@@ -133,22 +137,26 @@ export class Waveforms {
   #drawStem(lane, stem, row) {
     const { from, span } = this.#timeline;
     const audible = this.#isAudible(stem);
+    const wave = readColour(lane.box, "wave");
     if (!this.showSpectrograms) {
-      this.#drawWaveform(lane.canvas, row, from, span, audible ? this.#colours.wave : this.#colours.muted);
+      const colour = audible ? wave : this.#colours.muted;
+      this.#drawWaveform(lane.canvas, row, from, span, colour, this.#gainOf(stem));
       return;
     }
     const { context, width, height } = prepareCanvas(lane.canvas);
     this.#drawHatching(context, width, height, from, span);
     context.globalAlpha = audible ? 1 : 0.35;
-    this.#images.drawSpectrogram(context, stem, from, span, width, height, this.#colours.rgb);
+    const rgb = wave.match(/\w\w/g).map((hex) => parseInt(hex, 16));
+    this.#images.drawSpectrogram(context, stem, from, span, width, height, rgb);
     context.globalAlpha = 1;
   }
 
-  #drawWaveform(canvas, row, from, span, colour) {
+  #drawWaveform(canvas, row, from, span, colour, gain = 1) {
     const { context, width, height, step } = prepareCanvas(canvas);
     this.#drawHatching(context, width, height, from, span);
     const middle = height / 2;
-    const scaled = (peak) => Math.sign(peak) * Math.abs(peak) ** CONTRAST * (middle - 2);
+    const fraction = (peak) => Math.min(1, gain * Math.abs(peak)) ** CONTRAST;
+    const scaled = (peak) => Math.sign(peak) * fraction(peak) * (middle - 2);
     context.fillStyle = colour;
     for (let x = 0; x < width; x += step) {
       const frame = from + (x / width) * span;

@@ -93,13 +93,15 @@ export const formatNumber = (value, digits = 0) =>
 export const formatPercent = (fraction) =>
   new Intl.NumberFormat(language, { style: "percent" }).format(fraction);
 
-/** Return seconds as 1:23 or 1:02:03. */
-export function formatTime(seconds) {
-  const whole = Math.max(0, Math.floor(seconds));
+/** Return seconds as 1:23 or 1:02:03, with 1 digit as 1:23.4. */
+export function formatTime(seconds, digits = 0) {
+  const tenths = Math.max(0, digits ? Math.round(10 * seconds) : 10 * Math.floor(seconds));
+  const whole = Math.floor(tenths / 10);
   const pad = (value) => String(value).padStart(2, "0");
   const hours = Math.floor(whole / 3600);
   const minutes = Math.floor(whole / 60) % 60;
-  return `${hours ? `${hours}:${pad(minutes)}` : minutes}:${pad(whole % 60)}`;
+  const time = `${hours ? `${hours}:${pad(minutes)}` : minutes}:${pad(whole % 60)}`;
+  return digits ? `${time}.${tenths % 10}` : time;
 }
 
 /** Return a number of bytes in kB or MB. */
