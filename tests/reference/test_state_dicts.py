@@ -82,7 +82,7 @@ def test_the_yaml_file_may_be_anywhere_and_is_one_of_the_model_s_files(tmp_path)
     _, path, config = checkpoint(tmp_path, "htdemucs")
     elsewhere = config.rename(tmp_path / "config_vocals.yaml")
     with pytest.raises(
-        CheckpointError, match=r"sdr_8\.78\.yaml, or name it with --config"
+        CheckpointError, match=r"sdr_8\.78\.yaml, or give it as the configuration"
     ) as error:
         load_model(path, device="cpu")
     assert len(str(error.value).splitlines()) == 1

@@ -360,7 +360,7 @@ class Separator:
                 return Batch(segments, torch.stack(known).to(self.device))
         return Batch(segments, self._runner.submit(windows, segments[0].length), cache)
 
-    def _first_starts(self, skip: int) -> list[int]:
+    def _first_starts(self, skip: int = 0) -> list[int]:
         """Return where each pass has its first segment that ends after sample `skip`.
 
         A pass begins `MAX_SHIFT - offset` before the track.
