@@ -171,6 +171,7 @@ def test_axe_reports_no_violations(open_page, server, place, scheme):
 def test_the_keyboard_alone_is_enough(open_page, server):
     song = fill(server)
     page = open_page()
+    page.locator(".row", has_text="Solar").wait_for()
     for _ in range(20):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.getAttribute('href')") == f"#{song.id}":
