@@ -39,7 +39,7 @@ def stages(config, samples):
 
 
 @given(CONFIGS, SAMPLES, st.sampled_from(LANGUAGES))
-@settings(max_examples=60)
+@settings(max_examples=20)
 def test_nothing_overlaps(config, samples, language):
     drawing = layout(stages(config, samples), "a title " * 10, language)
     found = list(rectangles(drawing))
@@ -60,7 +60,7 @@ def test_nothing_overlaps(config, samples, language):
 
 
 @given(CONFIGS, SAMPLES)
-@settings(max_examples=60)
+@settings(max_examples=20)
 def test_lines_cross_neither_boxes_nor_shapes_nor_each_other(config, samples):
     drawing = layout(stages(config, samples), "title")
     pieces = []
