@@ -59,12 +59,16 @@ class Trace:
     @property
     def parameters(self) -> int:
         """Of the network."""
-        return sum(stage.parameters for stage in self.stages if stage.depth == 1)
+        return sum(stage.parameters for stage in self.to_depth(1))
 
     @property
     def flop(self) -> float:
         """Of one run of the network."""
-        return sum(stage.flop for stage in self.stages if stage.depth == 1)
+        return sum(stage.flop for stage in self.to_depth(1))
+
+    def to_depth(self, depth: int) -> list[Stage]:
+        """Return the stages and, with a depth of 2, their parts."""
+        return [stage for stage in self.stages if stage.depth <= depth]
 
     def title(self, language: Language = "en") -> str:
         """Return a line that says what this is."""
@@ -114,9 +118,7 @@ def as_json(trace: Trace, depth: int) -> str:
         "segments": trace.segments,
         "parameters": trace.parameters,
         "gflop": trace.flop / 1e9,
-        "stages": [
-            _stage_json(stage, statistics) for stage in trace.stages if stage.depth <= depth
-        ],
+        "stages": [_stage_json(stage, statistics) for stage in trace.to_depth(depth)],
     }
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
@@ -147,14 +149,12 @@ def as_csv(trace: Trace, depth: int, language: Language) -> str:
     """Return a table with a row for each stage; numbers have no units, headings do."""
     statistics = None if trace.song is None else trace.song.statistics
     rows = []
-    for stage in trace.stages:
-        if stage.depth > depth:
-            continue
+    for stage in trace.to_depth(depth):
         resolution = stage.resolution or Resolution(0.0)
         row: dict[str, Any] = {
             "number": stage.number,
             "stage": stage.label(language),
-            "shape": ", ".join(map(str, stage.shape)),
+            "shape": stage.shape_text,
             "derivation": SEPARATORS[language].join(formulas(stage, language)),
             "module": stage.module,
             "operation": stage.operation,
@@ -201,13 +201,11 @@ def table(
     if trace.song is not None:
         header += ["mean", "std", "low", "high", "zeros", "ms", "mb"]
     rows = []
-    for stage in trace.stages:
-        if stage.depth > depth:
-            continue
+    for stage in trace.to_depth(depth):
         cells = {
             "number": stage.number,
             "stage": stage.label(language),
-            "shape": ", ".join(map(str, stage.shape)),
+            "shape": stage.shape_text,
             "formula": SEPARATORS[language].join(formulas(stage, language)),
             "operation": stage.operation,
             "step": step_text(stage.resolution),

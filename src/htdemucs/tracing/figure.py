@@ -250,7 +250,7 @@ class _Drawing:
         self._layout.lines.append(Line(points, is_skip))
 
     def _shape(self, stage: Stage, x: float, y: float, anchor: Anchor = "start") -> None:
-        text = ", ".join(map(str, stage.shape))
+        text = stage.shape_text
         x += -8 if anchor == "end" else 8
         self._layout.texts.append(Text(x, y + 4, text, SHAPE, "shape", anchor))
 
@@ -275,7 +275,7 @@ class _Drawing:
         for box, edge in zip(waveforms, (output.x, output.x + output.width), strict=True):
             y = output.y + HEIGHT / 2
             self._line((box.middle, box.y), (box.middle, y), (edge, y))
-            text = ", ".join(map(str, box.stage.shape))
+            text = box.stage.shape_text
             self._layout.texts.append(Text(box.middle, y - 8, text, SHAPE, "shape"))
         ends = []
         for first, column in zip(inputs, (1, 2), strict=True):
@@ -324,7 +324,7 @@ class _Drawing:
             y = end.y + HEIGHT + ROW_GAP / 2
             x = end.middle + side * (WIDTH + COLUMN_GAP)
             self._line((end.middle, end.y + HEIGHT), (end.middle, y), (x, y), (x, end.y + HEIGHT))
-            text = ", ".join(map(str, end.stage.shape))
+            text = end.stage.shape_text
             self._layout.texts.append(Text((end.middle + x) / 2, y + 16, text, SHAPE, "shape"))
             corners.append(Box(end.stage, x - WIDTH / 2, end.y + HEIGHT, WIDTH, ()))
         del row
@@ -366,7 +366,7 @@ class _Drawing:
         y = box.y + HEIGHT + ROW_GAP / 2
         x = box.middle + WIDTH + COLUMN_GAP
         self._line((box.middle, box.y + HEIGHT), (box.middle, y), (x, y), (x, box.y + HEIGHT))
-        text = ", ".join(map(str, box.stage.shape))
+        text = box.stage.shape_text
         self._layout.texts.append(Text((box.middle + x) / 2, y + 16, text, SHAPE, "shape"))
         box = Box(box.stage, x - WIDTH / 2, box.y + HEIGHT, WIDTH, ())
         for i, stage in enumerate(self.stages("decoder")):
@@ -423,7 +423,7 @@ def _line_svg(line: Line, arrow: str) -> str:
 
 
 def _box_svg(box: Box, language: Language, *, links: bool) -> str:
-    shape = ", ".join(map(str, box.stage.shape))
+    shape = box.stage.shape_text
     title = f"{box.stage.number}: {box.stage.label(language)}, {shape}"
     inner = (
         f'<g class="{box.stage.branch}"><title>{escape(title)}</title>'

@@ -103,8 +103,7 @@ def to_html(trace: Trace, network: Network, language: Language = "en") -> str:
         f'<div lang="{one}">{figure(trace.stages, trace.title(one), one, links=True)}</div>'
         for one in LANGUAGES
     )
-    stages = [stage for stage in trace.stages if stage.depth == 1]
-    articles = "\n".join(_article(trace, network, stage) for stage in stages)
+    articles = "\n".join(_article(trace, network, stage) for stage in trace.to_depth(1))
     song = "" if trace.song is None else _song(trace.song, network)
     return f"""<!doctype html>
 <html lang="{language}" data-lang="{language}">
@@ -134,7 +133,7 @@ def _article(trace: Trace, network: Network, stage: Stage) -> str:
     blocks = [
         f'<article id="stage-{stage.number}" class="{stage.branch}" tabindex="-1">',
         f"<h2>{stage.number}  {_spans(*(stage.label(one) for one in LANGUAGES))}: "
-        f'<span class="shape">{", ".join(map(str, stage.shape))}</span></h2>',
+        f'<span class="shape">{stage.shape_text}</span></h2>',
     ]
     if picture:
         kind = ' class="wave"' if stage.sizes[-1].axis == "sample" else ""
@@ -218,7 +217,7 @@ def _parts(parts: Sequence[Stage], song: SongTrace | None) -> str:
         cells = [
             part.number,
             _spans(*(part.label(one) for one in LANGUAGES)),
-            f'<span class="shape">{", ".join(map(str, part.shape))}</span>',
+            f'<span class="shape">{part.shape_text}</span>',
             escape(part.operation),
             f"{part.parameters:,}" if part.parameters else "",
             f"{part.flop / 1e9:.2f}" if part.flop else "",

@@ -277,10 +277,9 @@ def _picture(image: Tensor) -> str:
 def _draw_spectra(network: Network, result: SongTrace) -> None:
     """Draw the spectrograms of mixture and stems, and the masks of the stems."""
     stft = getattr(network, "spectrogram", None) or Spectrogram(4096)
-    stft = stft.cpu() if next(network.parameters()).is_cuda else stft
 
     def power(waveform: Tensor) -> Tensor:
-        return stft(waveform[None])[0].square().sum(0)
+        return stft(waveform[None].to(stft.window.device))[0].square().sum(0).cpu()
 
     mixture = power(result.mixture)
     loudest = float(mixture.max())

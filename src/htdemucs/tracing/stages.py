@@ -104,6 +104,11 @@ class Stage:
         return tuple(size.value for size in self.sizes)
 
     @property
+    def shape_text(self) -> str:
+        """The sizes as tables and figures write them: "1, 384, 8, 253"."""
+        return ", ".join(map(str, self.shape))
+
+    @property
     def depth(self) -> int:
         """1 for a stage, 2 for a part of one."""
         return 1 + self.number.count(".")

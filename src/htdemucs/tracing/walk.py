@@ -63,6 +63,12 @@ class Flow:
         """The name of the last axis."""
         return self.sizes[-1].axis
 
+    def strided(self, axis: str, factor: float) -> "Flow":
+        """Return the data with steps that are `factor` times as far apart along an axis."""
+        if axis != "bin":
+            return replace(self, jump=self.jump * factor)
+        return replace(self, bin_hertz=self.bin_hertz and self.bin_hertz * factor)
+
     def widen(self, taps: int, axis: str | None = None, spread: int = 1) -> "Flow":
         """Return the data after a kernel of so many taps, `spread` steps apart."""
         if axis == "bin":
@@ -168,11 +174,7 @@ class _Walk:
             if stride == 1 and not rest:
                 continue
             sizes[name] = _strided(name, total, stride, rest, pads)
-            if name == "bin":
-                hertz = flow.bin_hertz and flow.bin_hertz * stride
-                flow = replace(flow, bin_hertz=hertz)
-            else:
-                flow = replace(flow, jump=flow.jump * stride)
+            flow = flow.strided(name, stride)
         flow = flow.with_sizes(**sizes)
         if flow.time_axis == "sample":  # of the mixture; from here on they are steps
             flow = replace(flow, sizes=(*flow.sizes[:-1], replace(flow.sizes[-1], axis="step")))
@@ -198,11 +200,7 @@ class _Walk:
                 "transposed",
             )  # fmt: skip
             flow = flow.widen(math.ceil(kernel / stride), "bin" if size.axis == "bin" else None)
-            if size.axis == "bin":
-                hertz = flow.bin_hertz and flow.bin_hertz / stride
-                flow = replace(flow, bin_hertz=hertz)
-            else:
-                flow = replace(flow, jump=flow.jump / stride)
+            flow = flow.strided(size.axis, 1 / stride)
         flow = flow.with_sizes(**sizes)
         self.part(
             key, flow, Source(path), module=path, operation=_conv_text(conv),
@@ -290,12 +288,7 @@ class _Walk:
         `length` is that of the encoder layer's input, to which the time branch is cut.
         """
         layer = self.module(path)
-        flow = _unchanged(flow)
-        source = Source(f"{path}.rewrite", is_input=True)
-        self.part("skip", flow, source, operation="+", skip=skip)
-        gated = Source(self._first_of(path, "dconv", "conv_transpose"), is_input=True)
-        flow = self.rewrite_and_gate(path, flow, gated)
-        flow = self.dconv(f"{path}.dconv", flow)
+        flow = self.skip_and_gate(path, _unchanged(flow), skip)
         flow = self.conv_transpose(f"{path}.conv_transpose", flow)
         if hasattr(layer, "norm"):
             flow = self.norm(f"{path}.norm", flow)
@@ -306,6 +299,14 @@ class _Walk:
             flow = _unchanged(flow)
             self.part("gelu", flow, Source(path), operation="GELU")
         return flow
+
+    def skip_and_gate(self, path: str, flow: Flow, skip: str) -> Flow:
+        """What a decoder does before its transposed convolution."""
+        source = Source(f"{path}.rewrite", is_input=True)
+        self.part("skip", flow, source, operation="+", skip=skip)
+        gated = Source(self._first_of(path, "dconv", "conv_transpose"), is_input=True)
+        flow = self.rewrite_and_gate(path, _unchanged(flow), gated)
+        return self.dconv(f"{path}.dconv", flow)
 
     def cut(self, flow: Flow, length: int, source: Source, *, is_last: bool) -> Flow:
         """The length of the encoder's input, and a GELU unless the layer is the last."""
@@ -322,11 +323,12 @@ class _Walk:
     def bands(self, path: str, flow: Flow) -> Flow:
         """The layers of the frequency bands, each with its own parameters, side by side."""
         layer = self.module(path)
+        is_encoder = isinstance(layer, BandedEncoderLayer)
         inner = _Walk(self.model, self.samples)
         after = flow
         for i, (first, last) in enumerate(pairwise(layer.rows)):
             band = f"{path}.layers.{i}"
-            if isinstance(layer, BandedEncoderLayer):
+            if is_encoder:
                 bins = STRIDE * (last - first) + STRIDE  # with the overlap of its kernels
                 after = inner.encoder(band, flow.with_sizes(bin=bins))
             else:
@@ -335,14 +337,12 @@ class _Walk:
             after = _unchanged(after).with_sizes(
                 bin=rows, channel=Size("channel", after.size(1), "", "conv")
             )
+            conv = self.module(f"{band}.{'conv' if is_encoder else 'conv_transpose'}")
             self.part(
-                "band", after, Source(band), layer=i + 1, module=band,
+                "band", after, Source(band), layer=i + 1, module=band, operation=_conv_text(conv),
                 flop=sum(part.flop for part in inner._parts),
-                operation=_conv_text(self.module(f"{band}.conv" if isinstance(
-                    layer, BandedEncoderLayer) else f"{band}.conv_transpose")),
             )  # fmt: skip
             inner._parts.clear()
-        is_encoder = isinstance(layer, BandedEncoderLayer)
         bins = flow.size(2) // STRIDE if is_encoder else STRIDE * flow.size(2)
         return after.with_sizes(bin=bins)
 
@@ -351,12 +351,12 @@ class _Walk:
     def hybrid(self, model: HybridNetwork) -> None:
         """The stages of a network with an STFT before its core and its inverse after it."""
         spectral, time = self.inputs(model)
-        lengths, shapes = [], []
+        lengths, widths = [], []
         for i in range(len(model.time_encoder)):
             lengths.append(time.size(-1))
             time = self.outer_encoder("time", i, time)
             spectral = self.outer_encoder("spectral", i, spectral)
-            shapes.append((spectral, time))
+            widths.append(spectral.size(1))
         joint = 0
         if isinstance(model, HTDemucs):
             spectral, time = self.transformer(model, spectral, time)
@@ -365,7 +365,7 @@ class _Walk:
             spectral, time = self.joint(cast(HDemucs, model), spectral, time)
         depth = len(model.time_decoder)
         for i in range(depth):
-            wider = shapes[depth - 2 - i][0].size(1) if i < depth - 1 else None
+            wider = widths[depth - 2 - i] if i < depth - 1 else None
             spectral = self.outer_decoder("spectral", i, joint, spectral, wider)
             time = self.outer_decoder("time", i, joint, time, wider, lengths.pop())
         self.outputs(model, spectral, time)
@@ -467,9 +467,7 @@ class _Walk:
         if branch == "spectral":
             sizes["bin"] = Size("bin", flow.size(2), f"{STRIDE} × {before.size(2)}", "transposed")
         else:
-            steps, total = before.size(-1), flow.size(-1)
-            formula = _times(STRIDE, steps, total - STRIDE * steps)
-            sizes[flow.time_axis] = Size(flow.time_axis, total, formula, "cut")
+            sizes[flow.time_axis] = _cut(flow.time_axis, before.size(-1), flow.size(-1))
         flow = _unchanged(flow).with_sizes(**sizes)
         conv = layer.layers[0].conv_transpose if is_banded else layer.conv_transpose
         self.stage(
@@ -478,13 +476,16 @@ class _Walk:
         )  # fmt: skip
         return _unchanged(flow)
 
+    def _mirrored(self, before: Flow, width: int) -> Size:
+        """Return the channels of a decoder, which are those of the encoder before the last."""
+        return Size("channel", width, f"{before.size(1)} / {self.model.config.growth}", "mirror")
+
     def _decoder_channels(
         self, branch: Branch, flow: Flow, before: Flow, wider: int | None
     ) -> Size:
         width = flow.size(1)
         if wider is not None:
-            return Size("channel", width, f"{before.size(1)} / {self.model.config.growth}",
-                        "mirror")  # fmt: skip
+            return self._mirrored(before, width)
         sources, channels = len(self.model.sources), self.model.audio_channels
         formula = f"{sources} × {channels}"
         if branch == "spectral" and width == 2 * sources * channels:
@@ -638,12 +639,10 @@ class _Walk:
         return _unchanged(both)
 
     def _joint_decoder_sizes(self, before: Flow, after: Flow) -> Flow:
-        steps, total = before.size(-1), after.size(-1)
         stride = round(before.jump / after.jump)
-        formula = f"{before.size(1)} / {self.model.config.growth}"
         return _unchanged(after).with_sizes(
-            channel=Size("channel", after.size(1), formula, "mirror"),
-            step=Size("step", total, _times(stride, steps, total - stride * steps), "cut"),
+            channel=self._mirrored(before, after.size(1)),
+            step=_cut("step", before.size(-1), after.size(-1), stride),
         )
 
     def _split(self, both: Flow, before: Flow, steps: int, layer: int) -> tuple[Flow, Flow]:
@@ -654,17 +653,12 @@ class _Walk:
             Size("batch", 1), Size("channel", both.size(1)), Size("bin", 1, "", "kernel"),
             Size("frame", frames),
         ), bin_hertz=self.model.sample_rate / 2)  # fmt: skip
-        self.part("skip", rows, Source(f"{path}.rewrite", is_input=True), operation="+", skip=skip)
-        rows = _unchanged(rows)
-        gated = Source(self._first_of(path, "dconv", "conv_transpose"), is_input=True)
-        rows = self.rewrite_and_gate(path, rows, gated)
-        rows = self.dconv(f"{path}.dconv", rows)
+        rows = self.skip_and_gate(path, rows, skip)
         spectral = self.conv_transpose(f"{path}.conv_transpose", rows)
         spectral = self.norm(f"{path}.norm", spectral)
         spectral = _unchanged(replace(spectral, bin_hertz=before.bin_hertz))
         self.part("gelu", spectral, Source(path, part=0), operation="GELU")
-        channel = Size("channel", spectral.size(1), f"{both.size(1)} / {self.model.config.growth}",
-                       "mirror")  # fmt: skip
+        channel = self._mirrored(both, spectral.size(1))
         bins = Size("bin", spectral.size(2), f"1 × {spectral.size(2)}", "kernel")
         spectral = spectral.with_sizes(channel=channel, bin=bins)
         conv = self.module(f"{path}.conv_transpose")
@@ -675,8 +669,7 @@ class _Walk:
         time = self.conv_transpose(f"{path}.time_conv_transpose", time, "time_conv_transpose")
         time = self.norm(f"{path}.time_norm", time)
         time = self.cut(time, steps, Source(path, part=1), is_last=False)
-        formula = _times(STRIDE, frames, steps - STRIDE * frames)
-        time = time.with_sizes(channel=channel, step=Size("step", steps, formula, "cut"))
+        time = time.with_sizes(channel=channel, step=_cut("step", frames, steps))
         conv = self.module(f"{path}.time_conv_transpose")
         self.stage("time_split", time, Source(path, part=1), layer=layer, module=path, skip=skip,
                    operation=_conv_text(conv))  # fmt: skip
@@ -716,15 +709,13 @@ class _Walk:
             path, before, skip = f"decoder.{i}", flow, self._skips["time"].pop()
             flow = self.decoder(path, flow, skip, lengths.pop())
             is_last = i == len(model.decoder) - 1
-            total, taken = flow.size(-1), before.size(-1)
             channel = (
                 Size("channel", flow.size(1), f"{sources} × {channels}", "sources")
                 if is_last
-                else Size("channel", flow.size(1), f"{before.size(1)} / {config.growth}", "mirror")
+                else self._mirrored(before, flow.size(1))
             )
-            flow = _unchanged(flow).with_sizes(channel=channel, step=Size(
-                "step", total, _times(STRIDE, taken, total - STRIDE * taken), "cut"
-            ))  # fmt: skip
+            step = _cut("step", before.size(-1), flow.size(-1))
+            flow = _unchanged(flow).with_sizes(channel=channel, step=step)
             self.stage(
                 "decoder", flow, Source(path), layer=i + 1, module=path, skip=skip,
                 operation=_conv_text(self.module(path).conv_transpose),
@@ -776,6 +767,11 @@ def _strided(axis: str, total: int, stride: int, rest: int, pads: bool) -> Size:
     if less:
         formula += f" − {less}"
     return Size(axis, steps - less, formula, "stride" if pads else "stride_bins")
+
+
+def _cut(axis: str, steps: int, total: int, stride: int = STRIDE) -> Size:
+    """Return the axis after a transposed convolution and the cut to the encoder's length."""
+    return Size(axis, total, _times(stride, steps, total - stride * steps), "cut")
 
 
 def _divided(total: int, stride: int) -> str:
