@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Annotated, Any, Literal
@@ -154,11 +155,7 @@ async def prepare_export(state: StateDep, track: TrackId, choices: Choices) -> d
     key = f"{track} {choices.model_dump_json(by_alias=True)}"
     folder = Path(tempfile.mkdtemp(dir=state.settings.exports))
     job = ExportJob(key, choices, name, _filename(finished, choices, name), folder)
-
-    def make() -> dict[str, Path]:
-        use_this_thread_only()
-        return _make_files(finished, choices, name, folder)
-
+    make = partial(_make_files, finished, choices, name, folder)
     started = await to_thread.run_sync(state.export_jobs.start, job, make)
     return started.document(state.settings.without_folders)
 
@@ -211,18 +208,12 @@ def _checked(
 async def _make_in_turn(
     state: AppState, track: FinishedTrack, choices: Choices, name: str, folder: Path
 ) -> dict[str, Path]:
-    def make() -> dict[str, Path]:
-        use_this_thread_only()
-        return _make_files(track, choices, name, folder)
-
     async with state.export_slots:  # waiting takes no thread
-        return await to_thread.run_sync(make)
+        return await to_thread.run_sync(_make_files, track, choices, name, folder)
 
 
 def _passes(track: FinishedTrack, choices: Choices) -> int:
     """Return how often the track is read, at most."""
-    if choices.kind == "mix":
-        return 2
     return 2 * len(track.stems) if choices.is_region and choices.kind == "zip" else 2
 
 
@@ -299,6 +290,7 @@ def _finished_track(state: AppState, row: Row, is_cancelled: Callable[[], bool])
 
 def _make_files(track: FinishedTrack, choices: Choices, name: str, folder: Path) -> dict[str, Path]:
     """Return the files to send: new ones in a folder, or the stems if they need no change."""
+    use_this_thread_only()
     encoding = choices.encoding
     if choices.kind == "mix":
         path = folder / f"{name} (mix).{encoding.extension}"
