@@ -31,7 +31,7 @@ class Pretrained:
 
     The methods accept the keywords of `transformers` and of the hub's own client that change
     nothing here, such as `low_cpu_mem_usage` and `safe_serialization`. A value that asks for
-    something else raises `ConfigError`; a keyword that nobody has, `TypeError`.
+    something else raises `ConfigError`; an unknown keyword, `TypeError`.
     """
 
     @property

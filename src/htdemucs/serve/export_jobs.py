@@ -22,7 +22,7 @@ class ExportJob:
     """A download that is being prepared.
 
     Attributes:
-        id: by which clients name it.
+        id: in the URLs of this download.
         key: equal for equal downloads.
         choices: what to make, as for the request that returns it at once.
         name: of the track, without its extension.
@@ -105,7 +105,7 @@ class ExportJobs:
         """Return a job.
 
         Raises:
-            NotFoundError: there is no such job; it may have been too long ago.
+            NotFoundError: the job does not exist, or has expired.
         """
         if job not in self._jobs:
             raise NotFoundError("this download is gone; prepare it again")
@@ -115,7 +115,7 @@ class ExportJobs:
         """Cancel a job if it is not ready, and delete its files.
 
         Raises:
-            NotFoundError: there is no such job.
+            NotFoundError: the job does not exist, or has expired.
         """
         found = self.get(job)
         found.cancelled.set()

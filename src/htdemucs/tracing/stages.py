@@ -80,7 +80,7 @@ class Stage:
         skip: number of the stage whose output is added here; empty for none.
         source: where the output is found while the network runs.
         tensor: the output, if a waveform was given.
-        seconds: of computing it, if a waveform was given and modules of its own compute it.
+        seconds: the time that its modules took; None without a waveform, or if it has none.
     """
 
     number: str

@@ -5,7 +5,7 @@ import { bindLabel, bindText } from "./i18n/index.js";
 import { stemGains } from "./mixer.js";
 
 const QUIET = 0.25; // gain of the other stems while one is loud
-const SAME = 0.005; // difference of two gains that nobody hears
+const SAME = 0.005; // gains that differ by less sound the same
 
 // name -> {needs: a stem, settings(stem): what differs from the defaults}
 const PRESETS = {
