@@ -121,8 +121,8 @@ def test_a_finger_selects_a_loop_on_the_ruler_and_moves_its_handles(open_page, s
     page = open_page(f"#{song.id}", **PHONE)
     page.locator(".ruler").scroll_into_view_if_needed()
     box = page.locator(".ruler").bounding_box()
-    width, y = box["width"], box["y"] + 20
-    drag(page, {"x": 0.5 * width, "y": y}, {"x": 0.75 * width, "y": y + 4})
+    left, width, y = box["x"], box["width"], box["y"] + 20
+    drag(page, {"x": left + 0.5 * width, "y": y}, {"x": left + 0.75 * width, "y": y + 4})
     page.wait_for_function("() => app.player.loop?.on")
     loop = page.evaluate("app.player.loop")
     assert [loop["from"] / 44_100, loop["to"] / 44_100] == pytest.approx([10, 15], abs=0.3)
@@ -139,7 +139,7 @@ def test_a_finger_selects_a_loop_on_the_ruler_and_moves_its_handles(open_page, s
     position = page.evaluate("app.player.position")
     before = page.evaluate("scrollY")
     drag(page, {"x": 200, "y": y + 10}, {"x": 200, "y": y - 190})  # upwards, which scrolls
-    page.wait_for_function("(before) => scrollY > before + 50", arg=before)
+    page.wait_for_function("(before) => scrollY > before + 20", arg=before)
     assert page.evaluate("[app.player.position, app.player.loop.from]") == [
         position,
         loop["from"] - 2 * 44_100,

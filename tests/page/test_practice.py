@@ -1,5 +1,7 @@
 """Tempo, pitch, the loop's times and markers, as used to practise."""
 
+from random import Random
+
 import pytest
 
 from page.test_interface import PHONE, SMALL
@@ -153,3 +155,138 @@ def test_markers_are_large_enough_for_a_finger(open_page, server):
         assert page.locator(".markers ul").is_visible()
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert page.evaluate(SMALL) == []
+
+
+def fit(page, taps, per_bar=4):
+    return page.evaluate(
+        "async ([taps, perBar]) => (await import('/page/beat.js')).fitBeat(taps, perBar)",
+        [taps, per_bar],
+    )
+
+
+def test_a_beat_is_fitted_to_imprecise_taps(page):
+    """A whole number of beats per minute is taken if the taps do not contradict it."""
+    random = Random(0)
+    beat = 60 / 112
+    taps = [0.3 + 8 * beat + k * beat + random.gauss(0, 0.015) for k in range(17) if k != 5]
+    fitted = fit(page, taps)
+    assert (fitted["bpm"], fitted["perBar"]) == (112, 4)
+    assert fitted["first"] == pytest.approx(0.3, abs=0.02)
+    exact = fit(page, [0.01 + 60 / 97.4 * k for k in range(8)], per_bar=3)
+    assert exact == {"bpm": 97.4, "first": 0, "perBar": 3}  # near enough to the song's start
+    assert fit(page, taps[:3]) is None
+
+
+def test_tapping_while_it_plays_gives_bars_whose_loop_is_stored(page, server):
+    page.get_by_text("Bars", exact=True).click()
+    assert page.get_by_label("Loop from bar").is_disabled()
+    page.keyboard.press("Space")
+    page.wait_for_function("() => app.player.position > 0")
+    page.evaluate("""async () => {
+      const beat = 0.5 * 44100;
+      for (let next = Math.ceil(app.player.position / beat) * beat, taps = 0; taps < 6; ) {
+        if (app.player.position >= next) {
+          document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "t", bubbles: true }));
+          next += beat;
+          taps += 1;
+        }
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+    }""")
+    page.get_by_text("BPM").wait_for()
+    assert float(page.get_by_label("Beats per minute").input_value()) == pytest.approx(120, rel=0.2)
+    page.get_by_label("Beats per minute").fill("120")
+    page.keyboard.press("Enter")
+    page.evaluate("app.player.pause(), app.player.seek(0.25 * 44100)")
+    page.get_by_role("button", name="Bar 1 starts at the playhead").click()
+    page.get_by_label("Loop from bar").fill("2")
+    page.get_by_label("to bar", exact=True).fill("4")
+    page.keyboard.press("Enter")
+    loop = "[app.player.loop.from / 44100, app.player.loop.to / 44100]"
+    assert page.evaluate(loop) == [2.25, 8.25]
+    reload(page)
+    page.get_by_text("120 BPM").click()
+    fields = [page.get_by_label(name, exact=True) for name in ("Loop from bar", "to bar")]
+    assert [field.input_value() for field in fields] == ["2", "4"]
+    for wrong in ("0", "1.5", ""):
+        fields[0].fill(wrong)
+        fields[0].press("Tab")
+        assert fields[0].input_value() == "2"
+    assert page.evaluate(loop) == [2.25, 8.25]
+
+
+@pytest.mark.parametrize(("position", "clicks"), [(2.0, [0, 0.5, 1, 1.5]), (2.2, [0, 0.5, 1, 1.5])])
+def test_the_count_in_is_a_bar_in_time_with_the_song(page, position, clicks):
+    beat = {"bpm": 120, "first": 0, "perBar": 4}
+    counted = page.evaluate(
+        "async ([beat, position]) => (await import('/page/beat.js')).countIn(beat, position)",
+        [beat, position],
+    )
+    assert [click["time"] for click in counted["clicks"]] == pytest.approx(clicks)
+    accented = [i for i, click in enumerate(counted["clicks"]) if click["accent"]]
+    starts = {2.0: (0, 2.0), 2.2: (3, 1.7)}  # the accent is on the beat at 2 s
+    assert (accented, counted["length"]) == (
+        [starts[position][0]],
+        pytest.approx(starts[position][1]),
+    )
+
+
+def test_the_music_starts_after_the_count_in_which_a_slower_tempo_stretches(page):
+    page.evaluate("""() => {
+      window.starts = [];
+      for (const { prototype } of [AudioBufferSourceNode, AudioScheduledSourceNode]) {
+        const { start } = prototype;
+        prototype.start = function (time) {
+          starts.push([this.constructor.name, time]);
+          start.call(this, time);
+        };
+      }
+    }""")
+    page.get_by_label("Tempo in percent").fill("80")
+    page.get_by_text("Bars", exact=True).click()
+    page.get_by_label("Beats per minute").fill("240")
+    page.keyboard.press("Enter")
+    page.get_by_label("Count in one bar before playing").check()
+    page.locator("body").press("Space")
+    page.wait_for_function("() => app.player.position > 0")
+    starts = page.evaluate("starts")
+    clicks = [time for kind, time in starts if kind == "OscillatorNode"]
+    music = min(time for kind, time in starts if kind == "AudioBufferSourceNode")
+    beat = 60 / 240 / 0.8
+    assert [time - clicks[0] for time in [*clicks, music]] == pytest.approx(
+        [k * beat for k in range(5)], abs=0.001
+    )
+    page.keyboard.press("ArrowRight")  # to seek counts no bar
+    assert len([kind for kind, _ in page.evaluate("starts") if kind == "OscillatorNode"]) == 4
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_menu_of_the_beat_is_accessible(open_page, server, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
+    page = open_page(f"#{server.add('Solar.flac', 20).id}", color_scheme=scheme)
+    page.get_by_text("Bars", exact=True).click()
+    for beat in (False, True):
+        if beat:
+            page.get_by_label("Beats per minute").fill("90")
+            page.keyboard.press("Enter")
+        violations = axe.Axe().run(page).response["violations"]
+        assert [(each["id"], each["nodes"]) for each in violations] == []
+
+
+def test_on_a_phone_all_lanes_fit_and_one_shows_its_sliders(open_page, server):
+    page = open_page(f"#{server.add('Solar.flac', 20).id}", **PHONE)
+    bottoms = [lane.bounding_box() for lane in page.locator(".wave.stem").all()]
+    transport = page.locator(".transport").bounding_box()
+    assert max(box["y"] + box["height"] for box in bottoms) < transport["y"]
+    for name in ("Waveform", "Spectrogram", "Set loop start", "Loop (L)", "Set loop end"):
+        box = page.get_by_role("button", name=name).bounding_box()
+        assert box["y"] + box["height"] <= 844
+    sliders = [page.get_by_role("slider", name=f"{stem} volume") for stem in ("Bass", "Vocals")]
+    for i, stem in enumerate(("Bass", "Vocals")):
+        page.get_by_role("button", name=f"{stem}: volume and balance").tap()
+        assert [slider.is_visible() for slider in sliders] == [i == 0, i == 1]
+    assert page.evaluate(SMALL) == []
+    assert not page.get_by_role("slider", name="Tempo").is_visible()
+    page.get_by_role("button", name="Tempo, pitch and volume").tap()
+    assert page.get_by_role("slider", name="Tempo").is_visible()
+    assert page.evaluate(SMALL) == []

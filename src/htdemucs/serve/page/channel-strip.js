@@ -13,8 +13,11 @@ export class ChannelStrip {
   #stem;
   #level = 0; // of the meter, from 0 to 1
 
-  /** `onChange(stem, changes)` is called with changed settings. */
-  constructor(stem, onChange) {
+  /**
+   * `onChange(stem, changes)` is called with changed settings. On a phone, the sliders are hidden
+   * until they are asked for, which calls `onExpand(stem)`.
+   */
+  constructor(stem, { onChange, onExpand }) {
     this.#stem = stem;
     const toggle = (name) => {
       const click = () => onChange(stem, { [name]: this[name].getAttribute("aria-pressed") !== "true" });
@@ -25,16 +28,22 @@ export class ChannelStrip {
     this.solo = toggle("solo");
     this.volume = createVolumeFader({ unity: UNITY, max: 100 }, (gain) => onChange(stem, { gain }));
     this.pan = createPanFader((pan) => onChange(stem, { pan }));
+    const expand = { class: "ghost icon strip-more", type: "button", on: { click: () => onExpand(stem) } };
+    this.more = element("button", expand, icon("sliders"));
     this.file = element("a", { class: "ghost icon file", download: true, hidden: true }, icon("down"));
     this.meter = element("div", { class: "meter", "aria-hidden": "true" }, element("i"));
     const toggles = element("div", { class: "toggles" }, this.mute, this.solo);
     const sliders = element("div", { class: "sliders" }, this.volume.box, this.pan.box);
-    const parts = [this.name, this.file, toggles, sliders, this.meter];
+    const parts = [this.name, this.file, toggles, this.more, sliders, this.meter];
     this.box = element("div", { class: "channel-strip", role: "group" }, ...parts);
   }
 
-  /** Show the stem's settings in a mix, and its file; `audible` is false if it cannot be heard. */
-  render(mix, audible, file) {
+  /**
+   * Show the stem's settings in a mix, and its file.
+   *
+   * `audible` is false if the stem cannot be heard, `expanded` is whether a phone shows its sliders.
+   */
+  render(mix, { audible, expanded, file }) {
     const { gain, pan, mute, solo } = stemSettings(mix, this.#stem);
     const stem = stemName(this.#stem);
     this.name.textContent = stem;
@@ -49,6 +58,8 @@ export class ChannelStrip {
     bindLabel(this.volume.input, "stemVolume", { stem });
     this.pan.show(pan);
     bindLabel(this.pan.input, "stemPan", { stem });
+    bindLabel(this.more, "stemSliders", { stem });
+    this.more.setAttribute("aria-expanded", expanded);
     bindLabel(this.file, "downloadStem", { stem });
     this.file.hidden = !file;
     if (file) this.file.href = file.url.replace(/^\//, "");

@@ -25,6 +25,17 @@ export function icon(name) {
   return svg;
 }
 
+/** Create a box that opens below its button, `summary`; Escape closes it. */
+export function createPopover(className, summary, content) {
+  const box = element("details", { class: `popover ${className}` }, summary, content);
+  box.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !box.open) return;
+    box.open = false;
+    summary.focus();
+  });
+  return box;
+}
+
 /** Set an element's text only if it differs, to avoid needless layout and screen reader updates. */
 export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;

@@ -14,6 +14,7 @@ const HELP = [
   [["O"], "setLoopEnd"],
   [["L"], "keyLoop"],
   [["M"], "addMarker"],
+  [["T"], "keyTap"],
   [["[", "]"], "keyTempo"],
   [["\\"], "keyResetTempo"],
   [["B"], "keyCompare"],
@@ -35,6 +36,7 @@ function actionOf(event) {
     o: ["loop", "end"],
     l: ["loop", "toggle"],
     m: ["marker"],
+    t: ["tap"],
     "[": ["tempo", 0.5],
     "]": ["tempo", 2],
     "\\": ["tempo", 0],
@@ -63,11 +65,11 @@ export function listenForShortcuts(runAction) {
   });
   // A control used by mouse or finger loses the focus, so that Space plays again. A button loses it
   // before its own click handler runs: a dialog that it opens returns the focus to where it was.
-  const blurButton = ({ detail, target }) => {
-    const button = detail > 0 && target.closest("button"); // detail is 0 for the keyboard
-    if (button && !button.closest("dialog")) button.blur();
+  const blurControl = ({ detail, target }) => {
+    const control = detail > 0 && target.closest("button, summary, input[type=checkbox]"); // 0: by key
+    if (control && !control.closest("dialog")) control.blur();
   };
-  document.addEventListener("click", blurButton, true);
+  document.addEventListener("click", blurControl, true);
   document.addEventListener("pointerup", ({ target }) => {
     if (target.matches("input[type=range]")) setTimeout(() => target.blur(), 0);
   });

@@ -1,6 +1,6 @@
 /** Named markers of a song: flags on the ruler, and a list in which they are renamed and deleted. */
 
-import { announce, element, icon } from "./dom.js";
+import { announce, createPopover, element, icon } from "./dom.js";
 import { bindLabel, bindText, formatTime, text } from "./i18n/index.js";
 
 export class Markers {
@@ -20,12 +20,7 @@ export class Markers {
     this.#onSeek = onSeek;
     this.#onChange = onChange;
     ruler.prepend(this.#flags);
-    this.box = element("details", { class: "markers" }, this.#summary, this.#list);
-    this.box.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape") return;
-      this.box.open = false;
-      this.#summary.focus();
-    });
+    this.box = createPopover("markers", this.#summary, this.#list);
     this.render();
   }
 

@@ -1,7 +1,7 @@
 /** Presets of the mix: karaoke, a cappella and others, and the menu that chooses one. */
 
 import { element } from "./dom.js";
-import { bindLabel, bindText } from "./i18n/index.js";
+import { bindLabel, bindText, button } from "./i18n/index.js";
 import { stemGains } from "./mixer.js";
 
 const QUIET = 0.25; // gain of the other stems while one is loud
@@ -43,9 +43,7 @@ export class PresetMenu {
     this.#select = element("select", {}, ...[...presetsOf(stems), "custom"].map(option));
     this.#select.lastChild.disabled = true; // it is only shown
     this.#select.addEventListener("change", () => onChange(presetMix(this.#select.value, stems)));
-    const click = () => onChange({});
-    this.#reset = element("button", { type: "button", class: "secondary", on: { click } });
-    bindText(this.#reset, "resetMix");
+    this.#reset = button("ghost icon", "resetMix", "undo", () => onChange({}));
     this.box = element("div", { class: "presets" }, this.#select, this.#reset);
     bindLabel(this.#select, "preset");
   }

@@ -6,6 +6,8 @@
  */
 
 import { AudioChunks } from "./audio-chunks.js";
+import { countIn } from "./beat.js";
+import { scheduleClicks } from "./count-in.js";
 import { Loudness } from "./loudness.js";
 import { Mixer } from "./mixer.js";
 import { LEAD, Scheduler } from "./scheduler.js";
@@ -28,6 +30,7 @@ export class Player extends EventTarget {
   tempo = 1;
   pitch = 0; // semitones
   loop = null; // {from, to, on} in frames
+  countInBeat = null; // {bpm, first, perBar} of a bar of clicks before the music; null for none
   mix = {}; // {stem: {gain, pan, mute, solo}}
   volume = 1; // gain of what is heard, for all tracks
   original = false; // whether the original plays instead of the mix
@@ -42,6 +45,8 @@ export class Player extends EventTarget {
   #fetching = null; // AbortController of the current fetch
   #seekRequest = null; // {frame, since, sent}: a part that has to be separated before it can play
   #timer = null;
+  #countInPending = false; // whether the first chunk follows a count-in
+  #stopClicks = () => {};
 
   constructor(api) {
     super();
@@ -170,7 +175,16 @@ export class Player extends EventTarget {
     this.#openContext();
     this.#context.resume();
     this.#timer = setInterval(() => this.#fillBuffer(), TICK);
+    this.#countInPending = this.countInBeat !== null;
     this.#restartAt(this.#position);
+  }
+
+  /** Schedule the count-in to a frame; returns when the music starts, on the context's clock. */
+  #countIn(frame) {
+    const { clicks, length } = countIn(this.countInBeat, (frame * this.tempo) / this.track.sample_rate);
+    const start = this.#context.currentTime + LEAD;
+    this.#stopClicks = scheduleClicks(this.#context, this.mixer.output, clicks, start, this.tempo);
+    return start + length / this.tempo;
   }
 
   #openContext() {
@@ -223,6 +237,7 @@ export class Player extends EventTarget {
   #stopScheduler(delay = 0) {
     this.#fetching?.abort();
     this.#fetching = null;
+    this.#stopClicks();
     this.#scheduler?.stop(delay);
     this.#scheduler = null;
   }
@@ -305,6 +320,8 @@ export class Player extends EventTarget {
     const played = jumps ? samples.subarray(0, (loopEnd - from) * channels) : samples;
     const fadeIn = scheduler.jumped;
     scheduler.jumped = jumps;
+    if (this.#countInPending && this.countInBeat) scheduler.end = this.#countIn(from); // now that the music is here
+    this.#countInPending = false;
     scheduler.next = jumps ? Math.round(this.loop.from / this.tempo) : from + frames;
     scheduler.schedule(played, channels, {
       frame: from,

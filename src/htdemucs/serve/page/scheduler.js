@@ -15,7 +15,7 @@ export class Scheduler {
   #chunks = []; // {start, end, frame, frames, source}; start and end in seconds of the clock
   #fadeOutStart = 0; // seconds of the clock, when #envelope will fade out
 
-  end = 0; // when the last chunk ends, in seconds of the clock; 0 before the first
+  end = 0; // when the last chunk ends or the first may start, in seconds of the clock
   jumped = false; // whether the last chunk ended in a jump to the start of the loop
 
   /** `next` is the frame to schedule next. */

@@ -1,10 +1,11 @@
 /** The view of one track: header, overview, toolbar, a lane for each stem, and the transport bar. */
 
 import * as api from "./api.js";
+import { BeatMenu } from "./beat-menu.js";
 import { ChannelStrip } from "./channel-strip.js";
 import { announce, element } from "./dom.js";
 import { openDownloadDialog } from "./download-dialog.js";
-import { bindLabel, button, formatPercent, formatTime, stemName, text } from "./i18n/index.js";
+import { bindLabel, bindText, button, formatPercent, formatTime, stemName, text } from "./i18n/index.js";
 import { ImageCache } from "./image-cache.js";
 import { formatLink } from "./link.js";
 import { Markers } from "./markers.js";
@@ -34,13 +35,16 @@ export class TrackView {
   #images;
   #waveforms;
   #strips;
+  #lanes; // elements: a strip and a waveform each
+  #expanded = null; // the stem whose sliders a phone shows
   #transport;
   #workspace; // everything between the header and the transport bar
   #viewButtons;
   #presets;
-  #clearLoop;
   #loopFields; // of its start and end
+  #clearLoop;
   #markers;
+  #beatMenu;
   #selection = null; // the region that is being dragged
   #animation = null; // the request of the next animation frame
   #saving = null; // timer
@@ -53,9 +57,9 @@ export class TrackView {
     this.#track = track;
     this.id = track.id;
     this.stems = track.stems.join();
-    const { mix, loop, tempo, pitch, zoom, view, markers = [] } = readTrackState(track.id);
+    const { mix, loop, tempo, pitch, zoom, view, markers = [], beat } = readTrackState(track.id);
     player.load(track, { mix, loop, tempo, pitch });
-    this.#build(root, pickModel, markers);
+    this.#build(root, pickModel, { markers, beat });
     this.#waveforms.showSpectrograms = view === "spectrogram";
     this.#timeline.setLength(lengthOf(track));
     if (zoom) this.#timeline.show(zoom.from, zoom.span);
@@ -73,7 +77,7 @@ export class TrackView {
     return this.#track.sample_rate ?? 44_100;
   }
 
-  #build(root, pickModel, markers) {
+  #build(root, pickModel, { markers, beat }) {
     const { stems } = this.#track;
     const onDownload = () => openDownloadDialog(this.#player, this.#info);
     const link = () => {
@@ -94,7 +98,17 @@ export class TrackView {
       onChange: () => this.#save(),
     });
     this.#markers.setSampleRate(this.#sampleRate);
-    this.#strips = stems.map((stem) => new ChannelStrip(stem, (...change) => this.#changeStem(...change)));
+    this.#beatMenu = this.#createBeatMenu(beat);
+    this.#strips = stems.map(
+      (stem) =>
+        new ChannelStrip(stem, {
+          onChange: (...change) => this.#changeStem(...change),
+          onExpand: () => {
+            this.#expanded = this.#expanded === stem ? null : stem;
+            this.render();
+          },
+        }),
+    );
     this.#transport = new Transport(this.#player, {
       onToggleLoop: () => this.#changeLoop("toggle"),
       onStretch: (tempo, pitch) => this.#setStretch(tempo, pitch),
@@ -103,15 +117,34 @@ export class TrackView {
         saveSettings({ volume });
       },
     });
-    const rows = stems.map((stem, i) =>
+    this.#lanes = stems.map((stem, i) =>
       element("div", { class: "lane", data: { stem } }, this.#strips[i].box, this.#waveforms.lanes[i].box),
     );
     const ruler = element("div", { class: "lane ruler-row" }, element("div"), this.#waveforms.ruler.box);
-    const lanes = element("div", { class: "lanes" }, ruler, ...rows);
+    const lanes = element("div", { class: "lanes" }, ruler, ...this.#lanes);
     lanes.style.setProperty("--count", stems.length);
     const parts = [this.#buildOverview(), this.#buildToolbar(), lanes];
     this.#workspace = element("div", { class: "workspace" }, ...parts);
     root.replaceChildren(...this.#header.boxes, this.#workspace, this.#transport.box);
+  }
+
+  #createBeatMenu(stored) {
+    const view = this;
+    const position = {
+      get playing() {
+        return view.#player.state === "playing";
+      },
+      get seconds() {
+        return view.#player.position / view.#sampleRate;
+      },
+    };
+    return new BeatMenu(stored, position, {
+      onChange: () => {
+        this.#save();
+        this.render();
+      },
+      onLoop: (from, to) => this.#loopSeconds(from, to),
+    });
   }
 
   /** Make the overview a slider of the position. */
@@ -139,45 +172,51 @@ export class TrackView {
   }
 
   #buildToolbar() {
-    const group = (className, key, buttons) =>
-      bindLabel(element("div", { class: className, role: "group" }, ...buttons), key);
+    const group = (className, key, ...children) =>
+      bindLabel(element("div", { class: className, role: "group" }, ...children), key);
     this.#viewButtons = VIEWS.map((view) =>
-      button("", view, null, () => {
+      button("icon", view, view, () => {
         this.#waveforms.showSpectrograms = view === "spectrogram";
         this.#save();
         this.render();
       }),
     );
-    this.#clearLoop = button("secondary clear-loop", "clearLoop", null, () => this.#changeLoop("clear"));
     const [start, end] = (this.#loopFields = [
       createTimeField("loopStart", (seconds) => this.#moveLoopEnd("from", seconds)),
       createTimeField("loopEnd", (seconds) => this.#moveLoopEnd("to", seconds)),
     ]);
-    const loopButtons = [
-      button("secondary", "setLoopStart", null, () => this.#changeLoop("start")),
-      start.input,
-      button("secondary", "setLoopEnd", null, () => this.#changeLoop("end")),
-      end.input,
-      this.#clearLoop,
-    ];
-    const markerButtons = [
-      button("secondary", "addMarker", null, () => this.runAction("marker")),
-      this.#markers.box,
-    ];
-    const zoomButtons = [
-      button("ghost icon", "zoomOut", "minus", () => this.runAction("zoom", 0.5)),
-      button("ghost icon", "zoomFit", "fit", () => this.runAction("zoom", 0)),
-      button("ghost icon", "zoomIn", "plus", () => this.runAction("zoom", 2)),
-    ];
+    this.#clearLoop = button("ghost icon", "clearLoop", "close", () => this.#changeLoop("clear"));
     this.#presets = new PresetMenu(this.#track.stems, (mix) => this.#changeMix(mix));
     return element(
       "div",
       { class: "toolbar" },
-      group("segments", "view", this.#viewButtons),
+      group("segments view-buttons", "view", ...this.#viewButtons),
       this.#presets.box,
-      group("loop-buttons", "loop", loopButtons),
-      element("div", { class: "marker-buttons" }, ...markerButtons),
-      group("zoom-buttons", "zoom", zoomButtons),
+      group(
+        "loop-buttons",
+        "loop",
+        bindText(element("span", { class: "group-name" }), "loop"),
+        button("secondary icon", "setLoopStart", "from-here", () => this.#changeLoop("start")),
+        start.input,
+        element("span", { "aria-hidden": "true" }, "–"),
+        end.input,
+        button("secondary icon", "setLoopEnd", "to-here", () => this.#changeLoop("end")),
+        this.#clearLoop,
+      ),
+      this.#beatMenu.box,
+      element(
+        "div",
+        { class: "marker-buttons" },
+        button("secondary icon", "addMarker", "flag", () => this.runAction("marker")),
+        this.#markers.box,
+      ),
+      group(
+        "zoom-buttons",
+        "zoom",
+        button("ghost icon", "zoomOut", "minus", () => this.runAction("zoom", 0.5)),
+        button("ghost icon", "zoomFit", "fit", () => this.runAction("zoom", 0)),
+        button("ghost icon", "zoomIn", "plus", () => this.runAction("zoom", 2)),
+      ),
     );
   }
 
@@ -240,9 +279,15 @@ export class TrackView {
 
   /** Set one end of the loop to a time; without a loop the other is the song's. Returns if it fits. */
   #moveLoopEnd(end, seconds) {
-    const length = lengthOf(this.#track);
-    const frame = Math.min(length, Math.round(seconds * this.#sampleRate));
-    const loop = { from: 0, to: length, on: true, ...this.#player.loop, [end]: frame };
+    const ends = { from: 0, to: lengthOf(this.#track), ...this.#player.loop };
+    const { from, to } = { ...ends, [end]: seconds * this.#sampleRate };
+    return this.#loopSeconds(from / this.#sampleRate, to / this.#sampleRate);
+  }
+
+  /** Loop a part, as far as it is in the song; returns whether it is long enough. */
+  #loopSeconds(from, to) {
+    const frame = (seconds) => Math.min(lengthOf(this.#track), Math.round(seconds * this.#sampleRate));
+    const loop = { from: frame(from), to: frame(to), on: true };
     if (loop.to - loop.from < MIN_SELECTION * this.#sampleRate) return false;
     this.#player.setLoop(loop);
     this.#save();
@@ -282,6 +327,7 @@ export class TrackView {
       toStart: () => player.toStart(),
       loop: () => this.#changeLoop(argument),
       marker: () => this.#markers.add(player.position),
+      tap: () => this.#beatMenu.tap(),
       tempo: () => this.#changeTempo(argument),
       compare: () => player.setMix(player.mix, { original: !player.original }),
       zoom: () => {
@@ -311,8 +357,9 @@ export class TrackView {
       const { whole, from, span } = this.#timeline;
       const view = this.#waveforms.showSpectrograms ? "spectrogram" : "waveform";
       const { items: markers } = this.#markers;
+      const { beat } = this.#beatMenu;
       const zoom = whole ? null : { from, span };
-      saveTrackState(id, { mix, loop, tempo, pitch, view, zoom, markers });
+      saveTrackState(id, { mix, loop, tempo, pitch, view, zoom, markers, beat });
     }, SAVE_DELAY);
   }
 
@@ -324,7 +371,10 @@ export class TrackView {
     this.#header.render(track, playable);
     this.#workspace.hidden = this.#transport.box.hidden = !playable;
     track.stems.forEach((stem, i) => {
-      this.#strips[i].render(mix, original || this.#isAudible(stem), track.files?.[stem]);
+      const expanded = stem === this.#expanded;
+      const audible = original || this.#isAudible(stem);
+      this.#strips[i].render(mix, { audible, expanded, file: track.files?.[stem] });
+      this.#lanes[i].classList.toggle("expanded", expanded);
     });
     this.#viewButtons.forEach((node, i) => {
       node.setAttribute("aria-pressed", (VIEWS[i] === "spectrogram") === this.#waveforms.showSpectrograms);
@@ -333,6 +383,10 @@ export class TrackView {
     this.#clearLoop.disabled = !loop;
     const ends = loop ? [loop.from, loop.to].map((frame) => frame / this.#sampleRate) : [null, null];
     this.#loopFields.forEach((field, i) => field.show(ends[i]));
+    this.#beatMenu.render(loop && { from: ends[0], to: ends[1] });
+    const { beat } = this.#beatMenu;
+    this.#player.countInBeat = beat?.countIn ? beat : null;
+    this.#waveforms.beat = beat;
     this.#transport.render({ canStretch: this.#info.stretch });
     this.#waveforms.draw();
   }

@@ -47,7 +47,14 @@ export class Transport {
     const volume = element("label", { class: "knob master" }, element("span", {}, volumeName), this.volume.box);
     const time = element("p", { class: "time" }, this.position, this.length);
     const main = element("div", { class: "transport-main" }, this.start, this.play, time);
-    const more = [this.loop, compare, this.tempo.box, this.pitch.box, volume];
+    const click = () => {
+      const expanded = this.box.classList.toggle("expanded");
+      this.knobsToggle.setAttribute("aria-expanded", expanded);
+    };
+    this.knobsToggle = button("ghost icon knobs-toggle", "sliders", click); // on a phone
+    bindLabel(this.knobsToggle, "moreControls");
+    this.knobsToggle.setAttribute("aria-expanded", false);
+    const more = [this.loop, compare, this.knobsToggle, this.tempo.box, this.pitch.box, volume];
     this.box = element("div", { class: "transport", role: "group" }, main, ...more);
     bindLabel(this.box, "transport");
     bindLabel(this.start, "toStart");

@@ -1,5 +1,6 @@
 /** Canvases over one timeline: waveforms or spectrograms, ruler, overview, loop and playhead. */
 
+import { barAt, barStart } from "./beat.js";
 import { element } from "./dom.js";
 import { formatTime } from "./i18n/index.js";
 import { COLUMN } from "./image-cache.js";
@@ -7,7 +8,8 @@ import { LoopHandles } from "./loop-handles.js";
 import { addGestures } from "./timeline.js";
 
 const MARK_SECONDS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600]; // between marks
-const MARK_WIDTH = 76; // pixels that the text of a mark needs
+const MARK_WIDTH = 76; // pixels that a time needs
+const BAR_WIDTH = 32; // pixels that a bar's number needs
 const HATCH_SPACING = 7; // pixels between the lines that fill what is not separated yet
 const CONTRAST = 0.6; // exponent of the peaks' height, which makes quiet parts visible
 
@@ -72,6 +74,7 @@ export class Waveforms {
   #closing = new AbortController();
 
   showSpectrograms = false;
+  beat = null; // {bpm, first, perBar}: the ruler shows bars instead of times
 
   /** Stems of which `isAudible(stem)` is false are grey, and `gainOf(stem)` scales their waveforms. */
   constructor(stems, images, timeline, { isAudible, gainOf, onSeek, onSelect }) {
@@ -196,16 +199,35 @@ export class Waveforms {
     const { context, width, height } = prepareCanvas(this.ruler.canvas);
     const { from, span } = this.#timeline;
     const [start, end] = [from / this.#sampleRate, (from + span) / this.#sampleRate];
-    const step =
-      MARK_SECONDS.find((each) => (each / (span / this.#sampleRate)) * width >= MARK_WIDTH) ??
-      MARK_SECONDS.at(-1);
     context.fillStyle = this.#colours.text;
     context.font = `11px ${getComputedStyle(document.body).fontFamily}`;
-    for (let i = Math.ceil(start / step); i * step < end; i++) {
-      const x = this.#timeline.fraction(i * step * this.#sampleRate) * width;
-      const tenths = step < 1 ? `.${Math.round(((i * step) % 1) * 10) % 10}` : "";
+    const marks = this.beat ? barMarks(this.beat, start, end, width) : timeMarks(start, end, width);
+    for (const { seconds, label } of marks) {
+      const x = this.#timeline.fraction(seconds * this.#sampleRate) * width;
       context.fillRect(x, height - 6, 1, 6);
-      if (x < width - 30) context.fillText(formatTime(i * step + 0.001) + tenths, x + 4, height - 7);
+      if (x < width - 30) context.fillText(label, x + 4, height - 7);
     }
   }
+}
+
+/** Return marks {seconds, label} at round times between two times, as many as a width has room for. */
+function timeMarks(start, end, width) {
+  const step = MARK_SECONDS.find((each) => (each / (end - start)) * width >= MARK_WIDTH) ?? MARK_SECONDS.at(-1);
+  const [first, last] = [Math.ceil(start / step), Math.ceil(end / step)];
+  return Array.from({ length: Math.max(0, last - first) }, (_, i) => {
+    const seconds = (first + i) * step;
+    return { seconds, label: formatTime(seconds + 0.001, step < 1 ? 1 : 0) };
+  });
+}
+
+/** Return marks {seconds, label} at the starts of bars, as many as a width has room for. */
+function barMarks(beat, start, end, width) {
+  const bars = barAt(beat, end) - barAt(beat, start);
+  let step = 1; // bars between marks: 1, 2, 4, ..., so that bars 1, 5, 9 and so on keep their marks
+  while ((step / bars) * width < BAR_WIDTH) step *= 2;
+  const marks = [];
+  for (let bar = 1; bar <= barAt(beat, end); bar += step) {
+    if (bar >= barAt(beat, start)) marks.push({ seconds: barStart(beat, bar), label: String(bar) });
+  }
+  return marks;
 }

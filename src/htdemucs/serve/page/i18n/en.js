@@ -109,6 +109,8 @@ export const messages = {
   muteOff: "{stem} unmuted",
   soloOn: "{stem} soloed",
   soloOff: "{stem} unsoloed",
+  stemSliders: "{stem}: volume and balance",
+  moreControls: "Tempo, pitch and volume",
   stemVolume: "{stem} volume",
   stemPan: "{stem} pan",
   volume: "Volume",
@@ -157,6 +159,19 @@ export const messages = {
   goToMarker: "Go to {name}",
   deleteMarker: "Delete {name}",
 
+  // Bars
+  tap: "Tap",
+  tapKey: "Tap (T)",
+  bars: "Bars",
+  bpmIs: "{bpm} BPM",
+  tapHint: "Tap on every beat while the song plays. Begin with the first beat of a bar.",
+  bpm: "Beats per minute",
+  beatsPerBar: "Beats per bar",
+  loopFirstBar: "Loop from bar",
+  loopLastBar: "to bar",
+  countIn: "Count in one bar before playing",
+  firstBarHere: "Bar 1 starts at the playhead",
+
   // Downloads
   downloadKind: "What to download",
   download_mix: "My mix",
@@ -184,6 +199,7 @@ export const messages = {
   keyLoop: "Loop on or off",
   keyTempo: "Half or double the tempo",
   keyResetTempo: "Original tempo and pitch (also Backspace)",
+  keyTap: "Tap the beat",
   keyCompare: "Switch between mix and original",
   keyZoom: "Zoom in, zoom out, zoom to fit",
   keyHelp: "Show these shortcuts",

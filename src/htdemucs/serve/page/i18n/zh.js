@@ -109,6 +109,8 @@ export const messages = {
   muteOff: "{stem}已取消静音",
   soloOn: "{stem}已独奏",
   soloOff: "{stem}已取消独奏",
+  stemSliders: "{stem}：音量与声像",
+  moreControls: "速度、音高与音量",
   stemVolume: "{stem}音量",
   stemPan: "{stem}声像",
   volume: "音量",
@@ -157,6 +159,19 @@ export const messages = {
   goToMarker: "跳到“{name}”",
   deleteMarker: "删除“{name}”",
 
+  // Bars
+  tap: "打拍",
+  tapKey: "打拍 (T)",
+  bars: "小节",
+  bpmIs: "{bpm} BPM",
+  tapHint: "播放时跟着每一拍点击，从小节的第一拍开始。",
+  bpm: "每分钟拍数",
+  beatsPerBar: "每小节拍数",
+  loopFirstBar: "循环：从第几小节",
+  loopLastBar: "到第几小节",
+  countIn: "播放前预备一小节",
+  firstBarHere: "第 1 小节从播放头处开始",
+
   // Downloads
   downloadKind: "下载内容",
   download_mix: "我的混音",
@@ -184,6 +199,7 @@ export const messages = {
   keyLoop: "开启或关闭循环",
   keyTempo: "速度减半或加倍",
   keyResetTempo: "恢复原速和原调（也可按退格键）",
+  keyTap: "按拍点击",
   keyCompare: "切换混音与原曲",
   keyZoom: "放大、缩小、显示全曲",
   keyHelp: "显示快捷键",

@@ -1,0 +1,67 @@
+/**
+ * The beat of a song: {bpm, first, perBar}, where `first` is the start of bar 1 in seconds.
+ *
+ * It is tapped or typed; the page does not look for beats in the sound.
+ */
+
+const MIN_TAPS = 4; // from which the beat is taken
+export const MAX_PAUSE = 2; // seconds between taps; after a longer pause, tapping starts anew
+const NEAR = 0.06; // seconds; a bar that starts this close to the song's start, starts there
+
+const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+/** Return the seconds of a beat. */
+export const beatLength = ({ bpm }) => 60 / bpm;
+
+/** Return the second at which a bar starts. */
+export const barStart = (beat, bar) => beat.first + (bar - 1) * beat.perBar * beatLength(beat);
+
+/** Return the bar, with a fraction, at a time in seconds. */
+export const barAt = (beat, seconds) => 1 + (seconds - beat.first) / (beat.perBar * beatLength(beat));
+
+/**
+ * Fit a beat to the seconds of taps, of which the first is on the first beat of a bar.
+ *
+ * Least squares over all taps; a missed beat is allowed. If a whole number of beats per minute is
+ * within the uncertainty of the taps, it is taken. Returns null for fewer than four taps.
+ */
+export function fitBeat(taps, perBar) {
+  if (taps.length < MIN_TAPS) return null;
+  const intervals = taps.slice(1).map((tap, i) => tap - taps[i]);
+  const typical = intervals.toSorted((a, b) => a - b)[Math.floor(intervals.length / 2)];
+  const beats = taps.map((tap) => Math.round((tap - taps[0]) / typical));
+  const [meanBeat, meanTap] = [mean(beats), mean(taps)];
+  const deviations = beats.map((beat) => beat - meanBeat);
+  const spread = deviations.reduce((sum, each) => sum + each ** 2, 0);
+  let length = deviations.reduce((sum, each, i) => sum + each * taps[i], 0) / spread;
+  const squares = deviations.map((each, i) => (taps[i] - meanTap - each * length) ** 2);
+  const uncertainty = Math.sqrt(squares.reduce((a, b) => a + b, 0) / (taps.length - 2) / spread);
+  const whole = Math.round(60 / length);
+  if (Math.abs(60 / whole - length) < 2 * uncertainty) length = 60 / whole;
+  const bpm = Math.round(600 / length) / 10;
+  return { bpm, first: firstBar(meanTap - meanBeat * length, { bpm, perBar }), perBar };
+}
+
+/** Return the start of the song's first bar, if another bar starts at `seconds`. */
+function firstBar(seconds, { bpm, perBar }) {
+  const bar = perBar * beatLength({ bpm });
+  const first = seconds - Math.floor((seconds + NEAR) / bar) * bar;
+  return Math.abs(first) < NEAR ? 0 : first;
+}
+
+/**
+ * Return the clicks before playback starts at a time in seconds: a bar, in time with the song.
+ *
+ * Returns {clicks: [{time, accent}], length}, in seconds of the song; the song starts at `length`.
+ */
+export function countIn(beat, seconds) {
+  const length = beatLength(beat);
+  const position = (seconds - beat.first) / length; // in beats
+  const last = Math.ceil(position - 1e-3) - 1; // the last beat before the start
+  const beats = Array.from({ length: beat.perBar }, (_, i) => last - beat.perBar + 1 + i);
+  const clicks = beats.map((each) => ({
+    time: (each - beats[0]) * length,
+    accent: each % beat.perBar === 0,
+  }));
+  return { clicks, length: (position - beats[0]) * length };
+}
