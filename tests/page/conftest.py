@@ -58,7 +58,8 @@ def open_page(browser, server):
     contexts, errors = [], []
 
     def open_page(hash="", url=None, **options):
-        options = {"viewport": {"width": 1280, "height": 800}, "locale": "en-GB", **options}
+        options = {"service_workers": "block", "locale": "en-GB", **options}
+        options.setdefault("viewport", {"width": 1280, "height": 800})
         context = browser.new_context(accept_downloads=True, **options)
         contexts.append(context)
         page = context.new_page()

@@ -362,6 +362,21 @@ def test_waveforms_are_drawn_where_separated_and_hatched_elsewhere(open_page, se
     page.wait_for_function(f"() => ({filled})()[0] < 0.5")
 
 
+def test_a_lane_shows_that_its_spectrogram_is_loading(open_page, server):
+    page = open_page(f"#{server.add('Solar.flac', 20).id}")
+    waiting = []
+    page.route("**/spectrogram*", lambda route: waiting.append(route))  # noqa: PLW0108
+    with page.expect_request("**/spectrogram*"):
+        page.get_by_role("button", name="Spectrogram").click()
+    assert page.locator(".wave[aria-busy]").count() == 4
+    page.route("**/spectrogram*", lambda route: route.abort())
+    waiting[0].abort()
+    page.wait_for_function("() => document.querySelectorAll('.wave[aria-busy]').length === 0")
+    requests = len(server.requests)
+    page.wait_for_timeout(200)
+    assert len(server.requests) == requests  # failed ones are not repeated
+
+
 def test_the_page_requests_nothing_from_other_servers(open_page, server):
     requested = []
     song = fill(server)
@@ -379,7 +394,7 @@ def test_every_module_is_preloaded_and_no_script_or_style_is_inline():
     assert not re.search(r"\sstyle=|<style|\son\w+=|<script(?![^>]*\ssrc=)", html)
     preloaded = re.findall(r'(?:modulepreload" href|module" src)="page/([\w./-]+)"', html)
     modules = {path.relative_to(PAGE).as_posix(): path for path in PAGE.rglob("*.js")}
-    assert sorted(preloaded) == sorted(modules)
+    assert sorted([*preloaded, "service-worker.js"]) == sorted(modules)
     for name, path in modules.items():
         text = path.read_text(encoding="utf-8")
         assert text.startswith("/**"), f"{name} does not begin with a description"

@@ -189,6 +189,18 @@ def page() -> FileResponse:
     return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
 
 
+@router.get("/service-worker.js", include_in_schema=False)
+def service_worker() -> FileResponse:
+    """Return the service worker, from here because its scope is the folder of its address."""
+    return FileResponse(PAGE / "service-worker.js", headers={"cache-control": "no-cache"})
+
+
+@router.get("/manifest.webmanifest", include_in_schema=False)
+def manifest() -> FileResponse:
+    """Return the manifest, with which browsers install the page."""
+    return FileResponse(PAGE / "manifest.webmanifest", media_type="application/manifest+json")
+
+
 # Error responses
 
 

@@ -19,7 +19,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 YEAR = 365 * 24 * 3600  # seconds
 LOGIN_PAGE = Path(__file__).parent / "page" / "token.html"
-LOGIN_PAGE_FILES = ("/page/style.css", "/page/icon.svg")
+LOGIN_PAGE_FILES = (
+    "/page/style.css",
+    "/page/icon.svg",
+    "/page/icon-192.png",  # which browsers request without cookies
+    "/page/icon-512.png",
+)
 WITHOUT_TOKEN = ("/health", *LOGIN_PAGE_FILES)  # paths
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 UNAUTHORIZED = {"www-authenticate": "Bearer", "cache-control": "no-store"}

@@ -11,10 +11,12 @@ export class ApiError extends Error {
   }
 }
 
-async function request(path, options) {
+const request = (path, options) => fetchChecked(`api/${path}`, options);
+
+async function fetchChecked(path, options) {
   let response;
   try {
-    response = await fetch(`api/${path}`, options);
+    response = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError("", 0);
@@ -41,6 +43,12 @@ function query(parameters) {
 
 /** Return the server's version, models, formats and limits. */
 export const info = async () => (await request("info")).json();
+
+/** Return the example song that comes with the page, as a File. */
+export async function exampleSong() {
+  const response = await fetchChecked("page/example.opus");
+  return new File([await response.blob()], "Example song.opus", { type: "audio/ogg" });
+}
 
 /** Run `cancel`, `retry` or `first` (move to the front of the queue) on a track; returns the track. */
 export const runAction = async (id, action) => (await post(`tracks/${id}/${action}`)).json();

@@ -7,10 +7,12 @@ import { stemSettings } from "./mixer.js";
 
 const UNITY = 80; // the volume slider's position, from 0 to 100, at which the gain is 1
 const METER_RANGE = 60; // dB
+const DRAGS_FILES = "chrome" in window; // out of the page; other browsers drag the address instead
 const METER_FALL = 0.02; // of the meter's height for each animation frame
 
 export class ChannelStrip {
   #stem;
+  #file = null; // {name, url} of the stem
   #level = 0; // of the meter, from 0 to 1
 
   /**
@@ -31,6 +33,10 @@ export class ChannelStrip {
     const expand = { class: "ghost icon strip-more", type: "button", on: { click: () => onExpand(stem) } };
     this.more = element("button", expand, icon("sliders"));
     this.file = element("a", { class: "ghost icon file", download: true, hidden: true }, icon("down"));
+    this.file.addEventListener("dragstart", ({ dataTransfer }) => {
+      dataTransfer.setData("DownloadURL", `application/octet-stream:${this.#file.name}:${this.file.href}`);
+      dataTransfer.effectAllowed = "copy";
+    });
     this.meter = element("div", { class: "meter", "aria-hidden": "true" }, element("i"));
     const toggles = element("div", { class: "toggles" }, this.mute, this.solo);
     const sliders = element("div", { class: "sliders" }, this.volume.box, this.pan.box);
@@ -60,8 +66,9 @@ export class ChannelStrip {
     bindLabel(this.pan.input, "stemPan", { stem });
     bindLabel(this.more, "stemSliders", { stem });
     this.more.setAttribute("aria-expanded", expanded);
-    bindLabel(this.file, "downloadStem", { stem });
+    bindLabel(this.file, DRAGS_FILES ? "downloadOrDragStem" : "downloadStem", { stem });
     this.file.hidden = !file;
+    this.#file = file;
     if (file) this.file.href = file.url.replace(/^\//, "");
   }
 

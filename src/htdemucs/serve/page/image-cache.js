@@ -31,6 +31,7 @@ export class ImageCache extends EventTarget {
   /** Take the track's new state from the server, and fetch the peaks of what has been separated. */
   update(track) {
     this.#track = track;
+    for (const [key, { failed }] of this.#tiles) if (failed) this.#tiles.delete(key);
     this.#rows = track.stems.length + 1;
     const columns = Math.ceil(Math.max(track.frames ?? 0, ...track.ranges.map(([, to]) => to)) / COLUMN);
     if (columns > this.loaded.length) {
@@ -99,23 +100,30 @@ export class ImageCache extends EventTarget {
     return max < min ? null : [min / 128, max / 128];
   }
 
-  /** Draw a stem's spectrogram, as far as it is loaded, in a colour [r, g, b]; fetch the rest. */
+  /**
+   * Draw a stem's spectrogram, as far as it is loaded, in a colour [r, g, b]; fetch the rest.
+   *
+   * Returns whether a part is still loading.
+   */
   drawSpectrogram(context, stem, from, span, width, height, colour) {
     const scale = width / span;
     const level = Math.min(MAX_LEVEL, Math.max(0, Math.floor(Math.log2(span / COLUMN / width))));
     const tileFrames = TILE * COLUMN * 2 ** level;
+    let loading = false;
     for (let index = Math.floor(from / tileFrames); index * tileFrames < from + span; index++) {
-      const image = this.#tile(stem, index, level, colour);
+      const { image, columns, failed } = this.#tile(stem, index, level, colour);
+      loading ||= !image && columns > 0 && !failed;
       if (!image) continue;
       const x = (index * tileFrames - from) * scale;
       context.drawImage(image, 0, 0, TILE, BANDS, x, 0, tileFrames * scale, height);
     }
+    return loading;
   }
 
   /**
-   * Return a tile's image, or null. Each of its TILE pixels is the maximum of 2 ** level columns.
+   * Return a tile, {columns, image}. Each of its TILE pixels is the maximum of 2 ** level columns.
    *
-   * The tile is fetched (again) if more of its columns have been separated.
+   * `image` is null until it is loaded. The tile is fetched (again) if more of its columns have been separated.
    */
   #tile(stem, index, level, colour) {
     const size = TILE * 2 ** level;
@@ -123,15 +131,16 @@ export class ImageCache extends EventTarget {
       .subarray(index * size, (index + 1) * size)
       .reduce((sum, value) => sum + value, 0);
     const key = `${stem}:${index}:${level}:${colour}`;
-    const tile = this.#tiles.get(key) ?? { columns: 0, image: null };
+    let tile = this.#tiles.get(key) ?? { columns: 0, image: null };
     if (columns > tile.columns) {
+      tile = { ...tile, columns };
       this.#tiles.delete(key);
-      this.#tiles.set(key, { ...tile, columns });
+      this.#tiles.set(key, tile);
       if (this.#tiles.size > CACHE_SIZE) this.#tiles.delete(this.#tiles.keys().next().value);
       this.#tileQueue.push({ key, stem, from: index * TILE, step: 2 ** level, colour });
       this.#fetchTiles();
     }
-    return tile.image;
+    return tile;
   }
 
   /** Fetch the queued tiles one at a time, which leaves connections for the sound. */
@@ -145,7 +154,8 @@ export class ImageCache extends EventTarget {
         const tile = this.#tiles.get(key);
         if (tile) tile.image = toImage(levels, colour);
       } catch {
-        this.#tiles.delete(key);
+        const tile = this.#tiles.get(key);
+        if (tile) tile.failed = true; // the next update tries again
       }
       this.dispatchEvent(new Event("change"));
     }

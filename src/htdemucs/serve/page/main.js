@@ -6,7 +6,8 @@ import { errorText, formatPercent, text, toggleLanguage, translate } from "./i18
 import { listenForShortcuts, renderShortcuts } from "./keyboard.js";
 import { parseHash } from "./link.js";
 import { connectMediaSession } from "./media-session.js";
-import { ModelPicker } from "./model-picker.js";
+import { ModelPicker, SMALL } from "./model-picker.js";
+import { notify } from "./notifications.js";
 import { Player } from "./player.js";
 import { readSettings } from "./storage.js";
 import { TrackList } from "./track-list.js";
@@ -76,6 +77,17 @@ function showTitle() {
   }
 }
 
+/** Upload the example song; if the selected model has to be downloaded first, use the small one. */
+async function tryExample() {
+  const { ready } = modelPicker.selected;
+  try {
+    const file = await api.exampleSong();
+    uploads.add([file], ready ? null : { model: SMALL, stems: null });
+  } catch (error) {
+    showToast(errorText(error));
+  }
+}
+
 /** Show changed tracks and uploads. */
 function refresh() {
   document.body.dataset.tracks = tracks.size + uploads.items.length ? "some" : "none";
@@ -105,6 +117,7 @@ function addListeners() {
     if (detail.state === "finished") api.info().then((latest) => modelPicker.update(latest), () => {});
     if (["finished", "failed"].includes(detail.state)) {
       announce(text(`${detail.state}Track`, { title: titleOf(detail) }));
+      notify(detail);
     }
   });
   uploads.addEventListener("change", refresh);
@@ -128,6 +141,7 @@ function addListeners() {
   for (const button of document.querySelectorAll("[data-pick-model]")) {
     button.addEventListener("click", () => modelPicker.open());
   }
+  byId("try-example").addEventListener("click", tryExample);
   listenForShortcuts(runAction);
   player.setVolume(readSettings().volume ?? 1);
   connectMediaSession(player);
@@ -170,6 +184,7 @@ async function start() {
   refresh();
   subscribe();
   document.body.dataset.ready = "yes";
+  navigator.serviceWorker?.register("service-worker.js").catch(() => {}); // over HTTPS, and on this machine
 }
 
 start();

@@ -4,7 +4,8 @@ import { element } from "./dom.js";
 import { bindText, formatBytes, modelDescription, stemName, text } from "./i18n/index.js";
 import { readSettings, saveSettings } from "./storage.js";
 
-const SMALL = "mini"; // comes with the server
+export const SMALL = "mini"; // comes with the server
+const CURRENT = ["mini", "htdemucs", "htdemucs_ft", "htdemucs_6s"]; // the other published ones are older
 
 export class ModelPicker {
   #info;
@@ -30,6 +31,11 @@ export class ModelPicker {
     const known = stems?.filter((stem) => model.stems.includes(stem));
     const some = known?.length && known.length < model.stems.length;
     return { model: model.name, stems: some ? known : null };
+  }
+
+  /** The server's facts on the selected model: {name, stems, ready, bytes, about, licence}. */
+  get selected() {
+    return this.#model(this.selection.model);
   }
 
   /** Return the model of this name, or the server's default. */
@@ -58,8 +64,7 @@ export class ModelPicker {
     bindText(document.getElementById("model-title"), title);
     bindText(document.getElementById("model-done"), done);
     const { model: selected } = this.selection;
-    const cards = this.#info.models.map((model) => this.#createCard(model, model.name === selected));
-    document.getElementById("models").replaceChildren(...cards);
+    this.#renderModels(selected);
     this.#renderStems();
     dialog.returnValue = "";
     dialog.querySelector("form").onsubmit = (event) => {
@@ -72,13 +77,30 @@ export class ModelPicker {
     });
   }
 
-  #createCard({ name, stems, ready, bytes, about }, checked) {
+  /** List the models; the older ones are folded away, unless one of them is selected. */
+  #renderModels(selected) {
+    const { models, default_model } = this.#info;
+    const isOlder = ({ name }) => !CURRENT.includes(name) && name !== default_model;
+    const createCards = (list) => list.map((model) => this.#createCard(model, model.name === selected));
+    const older = models.filter(isOlder);
+    const summary = bindText(element("summary", {}), "olderModels", { count: older.length });
+    const cards = element("div", { class: "model-cards" }, ...createCards(older));
+    const folded = element("details", { hidden: older.length === 0 }, summary, cards);
+    folded.open = older.some(({ name }) => name === selected);
+    const shown = createCards(models.filter((model) => !isOlder(model)));
+    document.getElementById("models").replaceChildren(...shown, folded);
+    const unstated = models.some(({ name, licence }) => !licence && modelDescription(name));
+    document.getElementById("licence-note").hidden = !unstated;
+  }
+
+  #createCard({ name, stems, ready, bytes, about, licence }, checked) {
     const download = text(bytes ? "modelDownload" : "modelDownloadUnknown", { size: formatBytes(bytes) });
     const facts = [
       stems.length && text("stemCount", { count: stems.length }),
       ready ? text("modelReady") : download,
+      stems.length && (licence ? text("licence", { licence: licence.toUpperCase() }) : text("noLicence")),
     ];
-    const lines = [modelDescription(name) ?? about, facts.filter(Boolean).join(" · ")];
+    const description = modelDescription(name) ?? about;
     const change = () => {
       saveSettings({ model: name, stems: null });
       this.#renderStems();
@@ -91,8 +113,8 @@ export class ModelPicker {
       element(
         "span",
         {},
-        element("b", {}, name),
-        ...lines.filter(Boolean).map((line) => element("small", {}, line)),
+        element("span", {}, element("b", {}, name), " ", element("small", {}, description)),
+        element("small", {}, facts.filter(Boolean).join(" · ")),
       ),
     );
   }

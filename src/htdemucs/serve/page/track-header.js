@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { announce, element, icon, setText, showToast } from "./dom.js";
 import { bindLabel, button, formatNumber, formatTime, text } from "./i18n/index.js";
+import { requestPermission, shouldOffer } from "./notifications.js";
 import { confirmAndDelete, showErrors, trackDetail } from "./track-list.js";
 import { progressOf, titleOf } from "./tracks.js";
 
@@ -30,7 +31,12 @@ export class TrackHeader {
     const actions = [this.again, this.separate, this.retry, this.cancel, this.download];
     this.status = element("p", { class: "status" });
     this.progress = element("progress", { max: 1, "aria-labelledby": "title" });
-    this.state = element("div", { class: "track-state" }, this.status, this.progress);
+    this.offer = button("link", "notifyMe", null, async () => {
+      await requestPermission();
+      this.offer.hidden = true;
+    });
+    const line = element("div", { class: "status-line" }, this.status, this.offer);
+    this.state = element("div", { class: "track-state" }, line, this.progress);
     const heading = element("div", { class: "track-title" }, this.title, this.facts);
     const buttons = element("div", { class: "actions" }, ...actions, this.copy, this.delete);
     this.boxes = [element("header", { class: "track-header" }, back, heading, buttons), this.state];
@@ -53,6 +59,7 @@ export class TrackHeader {
     const finished = state === "finished";
     setText(this.status, finished ? track.warnings.join(" ") || text("finished") : trackDetail(track));
     this.status.title = this.status.textContent;
+    this.offer.hidden = !shouldOffer(track);
     this.progress.hidden = state !== "separating";
     this.progress.value = progressOf(track);
     this.separate.hidden = state !== "unseparated";

@@ -35,7 +35,7 @@ export async function filesOf(transfer) {
 
 /** The files that are being uploaded; dispatches "change" when one of them has changed. */
 export class Uploads extends EventTarget {
-  items = []; // {key, file, sent: 0 to 1, error: ApiError or null}; sent in this order
+  items = []; // {key, file, options, sent: 0 to 1, error: ApiError or null}; sent in this order
 
   #options;
   #onUploaded;
@@ -49,8 +49,11 @@ export class Uploads extends EventTarget {
     this.#onUploaded = onUploaded;
   }
 
-  add(files) {
-    for (const file of files) this.items.push({ key: `upload-${++this.#count}`, file, sent: 0, error: null });
+  /** Send files; `options` are the model and stems, instead of those selected when they are sent. */
+  add(files, options = null) {
+    for (const file of files) {
+      this.items.push({ key: `upload-${++this.#count}`, file, options, sent: 0, error: null });
+    }
     this.#notify();
     this.#sendNext();
   }
@@ -83,7 +86,7 @@ export class Uploads extends EventTarget {
   async #sendNext() {
     const item = this.items.find(({ error }) => !error);
     if (this.#current || !item) return;
-    const request = upload(item.file, this.#options(), (sent) => {
+    const request = upload(item.file, item.options ?? this.#options(), (sent) => {
       item.sent = sent;
       this.#notify();
     });

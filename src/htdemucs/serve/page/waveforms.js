@@ -141,6 +141,7 @@ export class Waveforms {
     const { from, span } = this.#timeline;
     const audible = this.#isAudible(stem);
     const wave = readColour(lane.box, "wave");
+    lane.box.removeAttribute("aria-busy");
     if (!this.showSpectrograms) {
       const colour = audible ? wave : this.#colours.muted;
       this.#drawWaveform(lane.canvas, row, from, span, colour, this.#gainOf(stem));
@@ -150,7 +151,8 @@ export class Waveforms {
     this.#drawHatching(context, width, height, from, span);
     context.globalAlpha = audible ? 1 : 0.35;
     const rgb = wave.match(/\w\w/g).map((hex) => parseInt(hex, 16));
-    this.#images.drawSpectrogram(context, stem, from, span, width, height, rgb);
+    const loading = this.#images.drawSpectrogram(context, stem, from, span, width, height, rgb);
+    if (loading) lane.box.setAttribute("aria-busy", "true");
     context.globalAlpha = 1;
   }
 
