@@ -4,7 +4,13 @@ import pytest
 
 from htdemucs.errors import ConfigError
 from htdemucs.training import TrainConfig, read_config
-from htdemucs.training.config import AugmentConfig, DataConfig, OptimConfig, RootConfig
+from htdemucs.training.config import (
+    AugmentConfig,
+    DataConfig,
+    OptimConfig,
+    RootConfig,
+    loss_weights,
+)
 
 SMALLEST = "out: run\ndata: {train: [music]}\n"
 
@@ -67,6 +73,15 @@ def test_overrides_replace_values_of_the_file(tmp_path):
         (["data.segment=0"], r"data\.segment must be more than 0 seconds"),
         (["data.valid_seconds=-3"], r"data\.valid_seconds must be more than 0 seconds"),
         (["steps=0"], "steps must be at least 1"),
+        (
+            ["optim.loss=snr"],
+            r"optim\.loss must be one of l1, .*, or weights of several, .*not 'snr'",
+        ),
+        (["optim.loss={l1: 1, snr: 1}"], r"optim\.loss must be one of l1, .*, not 'snr'"),
+        (["optim.loss={l1: 0}"], r"optim\.loss\.l1 must be a number above 0, not 0"),
+        (["optim.loss={l1: much}"], r"optim\.loss\.l1 must be a number above 0, not 'much'"),
+        (["optim.loss={}"], r"optim\.loss is empty; name at least one error, such as l1"),
+        (["optim.loss=3"], r"optim\.loss cannot be 3"),
         (["optim.loss_region=[0.1, 0.4]"], r"optim\.loss_region must be two numbers of seconds"),
         (["optim.loss_region=0.4"], r"optim\.loss_region must be two numbers of seconds"),
         (["optim.lr=fast"], r"optim\.lr must be a number, not 'fast'"),
@@ -95,6 +110,14 @@ def test_overrides_replace_values_of_the_file(tmp_path):
 def test_mistakes_are_named(tmp_path, words, message):
     with pytest.raises(ConfigError, match=message):
         read(tmp_path, SMALLEST, *words)
+
+
+def test_a_loss_is_a_name_or_weights_of_several(tmp_path):
+    assert loss_weights(read(tmp_path, SMALLEST, "optim.loss=log_wmse").optim.loss) == {
+        "log_wmse": 1.0
+    }
+    several = read(tmp_path, SMALLEST, "optim.loss={l1: 1, si_sdr: 1e-1}").optim.loss
+    assert loss_weights(several) == {"l1": 1.0, "si_sdr": 0.1}
 
 
 def test_whole_numbers_may_be_written_with_an_exponent(tmp_path):

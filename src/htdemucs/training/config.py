@@ -18,6 +18,8 @@ from htdemucs.errors import ConfigError
 
 C = TypeVar("C")
 
+LOSSES = ("l1", "mse", "rms", "l1_snr", "l1_snr_db", "l1_snr_stft", "si_sdr", "log_wmse")
+
 
 @dataclass(frozen=True)
 class RootConfig:
@@ -172,8 +174,9 @@ class OptimConfig:
         plateau_factor: factor of each reduction.
         plateau_patience: validations without a better model before a reduction.
         ema: decays of moving averages of the weights, each of which is validated too.
-        loss: error of the waveforms: "l1" (mean absolute), "mse" (mean square), or "rms" (root of
-            each example's mean square, which is closest to nsdr).
+        loss: error of the waveforms: "l1" (mean absolute), "mse" (mean square), "rms" (root of each
+            example's mean square, which is closest to nsdr), "l1_snr", "l1_snr_db", "l1_snr_stft",
+            "si_sdr" or "log_wmse". Or weights of several, such as {l1_snr: 1, l1_snr_stft: 1}.
         stft_weight: weight of an additional multi-resolution STFT loss.
         source_weights: weight of each source in the loss; equal by default.
         loss_region: the part of an example that counts in the loss, as two numbers of seconds
@@ -195,7 +198,7 @@ class OptimConfig:
     plateau_factor: float = 0.5
     plateau_patience: int = 5
     ema: tuple[float, ...] = ()
-    loss: Literal["l1", "mse", "rms"] = "l1"
+    loss: str | Mapping[str, Any] = "l1"
     stft_weight: float = 0.0
     source_weights: tuple[float, ...] = ()
     loss_region: tuple[float, ...] = ()
@@ -216,11 +219,32 @@ class OptimConfig:
             )
         _require(0 < self.plateau_factor < 1, "optim.plateau_factor must be between 0 and 1")
         _require(self.plateau_patience >= 1, "optim.plateau_patience must be at least 1")
+        loss_weights(self.loss)
         first, last = self.loss_region if len(self.loss_region) == 2 else (0.0, 0.0)
         _require(
             not self.loss_region or first > last >= 0,
             "optim.loss_region must be two numbers of seconds before the end, as in [0.4, 0.1]",
         )
+
+
+def loss_weights(loss: str | Mapping[str, Any]) -> dict[str, float]:
+    """Return the weight of each error that `optim.loss` names.
+
+    Raises:
+        ConfigError: a name is unknown, a weight is not a number above 0, or there is no error.
+    """
+    weights: dict[str, float] = {}
+    for name, value in ({loss: 1.0} if isinstance(loss, str) else loss).items():
+        _require(
+            name in LOSSES, f"optim.loss must be one of {', '.join(LOSSES)}, or weights of several,"
+            f" such as {{l1: 1, si_sdr: 0.1}}, not {name!r}",
+        )  # fmt: skip
+        weight = _number(value)
+        if weight is None or weight <= 0:
+            raise ConfigError(f"optim.loss.{name} must be a number above 0, not {value!r}")
+        weights[name] = weight
+    _require(bool(weights), "optim.loss is empty; name at least one error, such as l1")
+    return weights
 
 
 @dataclass(frozen=True)
@@ -387,7 +411,9 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in choices:
             return None
-        return _convert(next(c for c in choices if c is not type(None)), value, key)
+        kinds = [kind for kind in choices if kind is not type(None)]
+        fitting = [kind for kind in kinds if typing.get_origin(kind) is Mapping]
+        return _convert((fitting if isinstance(value, dict) and fitting else kinds)[0], value, key)
     if origin is tuple:
         items = value if isinstance(value, list) else [value]
         return tuple(_convert(choices[0], item, key) for item in items)

@@ -83,6 +83,7 @@ class Trainer:
             config.optim.source_weights,
             config.optim.stft_weight,
             loss_region(config.optim, network.sample_rate),
+            network.sample_rate,
         ).to(accelerator.device)
         if config.compiled:
             if not isinstance(network, HybridNetwork):

@@ -1,7 +1,8 @@
 """Validation: scores of a model on whole tracks during training."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -14,7 +15,7 @@ from htdemucs.evaluation.metrics import SILENCE
 from htdemucs.model import Network
 from htdemucs.separation import Separator
 from htdemucs.training.dataset import Recording
-from htdemucs.training.losses import ERRORS
+from htdemucs.training.losses import waveform_error
 from htdemucs.training.reading import read_stem
 
 Scores = dict[str, float]
@@ -26,7 +27,7 @@ class Validation:
     Args:
         recordings: the music; each process scores a part of it.
         weights: weight of each source in `loss` and `nsdr`; those of weight 0 are not scored.
-        loss: key of `losses.ERRORS`.
+        loss: key of `losses.ERRORS`, or weights of several.
         seconds: score this much from the middle of each track; None scores all of it.
         accelerator: the processes.
 
@@ -38,12 +39,12 @@ class Validation:
         self,
         recordings: Sequence[Recording],
         weights: Sequence[float],
-        loss: str,
+        loss: str | Mapping[str, Any],
         seconds: float | None,
         accelerator: Accelerator,
     ) -> None:
         self._recordings, self._seconds, self._accelerator = recordings, seconds, accelerator
-        self._error = ERRORS[loss]
+        self._loss = loss
         self._weights = torch.tensor(weights, dtype=torch.float64)
         self.conditions = {
             "optim.loss": loss,
@@ -86,7 +87,8 @@ class Validation:
         sources = recording.normalize(sources)
         stems = separator.separate(mixture, model.sample_rate)
         estimates = torch.stack([stems[name] for name in model.sources])
-        losses = self._error((estimates - sources).unsqueeze(0))
+        error = waveform_error(self._loss, model.sample_rate)
+        losses = error(estimates.unsqueeze(0), sources.unsqueeze(0))[0]
         scores = nsdr(sources, estimates).masked_fill(silent, math.nan)
         return [losses.tolist(), scores.tolist()]
 
