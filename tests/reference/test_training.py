@@ -11,9 +11,11 @@ import soundfile
 import torch
 
 import training_data
+from htdemucs.training.augment import draw_pitch_and_tempo
 from htdemucs.training.config import AugmentConfig, DataConfig
 from htdemucs.training.dataloader import ExcerptSampler, StemDataset, batches
 from htdemucs.training.dataset import read_corpus
+from htdemucs.training.rng import generator
 
 pytest.importorskip("demucs", reason="parity needs the published package")
 OFF = {
@@ -67,11 +69,10 @@ def test_pitch_and_tempo_have_the_published_distributions(published, monkeypatch
     for _ in range(100_000):
         wrapped[0]
     theirs = [(pitch, 1 + tempo / 100) for pitch, tempo in theirs[::4]]  # one for each example
-    dataset = StemDataset(
-        [], None, AugmentConfig(), sources=training_data.SOURCES, channels=2, sample_rate=44_100,
-        length=1, batch_size=1, seed=0,
-    )  # fmt: skip
-    drawn = [dataset._pitch_and_tempo(step, 0) for step in range(100_000)]
+    drawn = [
+        draw_pitch_and_tempo(AugmentConfig(), generator(0, "repitch", step, 0))
+        for step in range(100_000)
+    ]
     ours = [pair for pair in drawn if pair != (0, 1.0)]
     assert len(ours) == pytest.approx(20_000, rel=0.03)
     assert len(theirs) == pytest.approx(20_000, rel=0.03)

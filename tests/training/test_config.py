@@ -30,7 +30,19 @@ def test_defaults_are_the_published_augmentation(tmp_path):
     published = (augment.repitch, augment.repitch_semitones)
     assert published == (0.2, 2)
     assert (augment.repitch_tempo, augment.repitch_tempo_std) == (0.12, 0.05)
-    beyond = ("silence", "tilt", "saturate", "effects", "pan", "width", "lowpass", "limit", "codec")
+    beyond = (
+        "mixup",
+        "sources",
+        "silence",
+        "tilt",
+        "saturate",
+        "effects",
+        "pan",
+        "width",
+        "lowpass",
+        "limit",
+        "codec",
+    )
     assert not any(getattr(augment, name) for name in beyond)
 
 
@@ -98,6 +110,36 @@ def test_overrides_replace_values_of_the_file(tmp_path):
         (["keep=0"], "keep must be at least 1"),
         (["augment.remix=2"], r"augment\.remix must be from 0 to 1"),
         (["augment.scale_min=3"], r"augment\.scale_max is below"),
+        (["augment.mixup=[0.5, 1.5]"], r"augment\.mixup must have probabilities from 0 to 1"),
+        (
+            ["augment.mixup_scale_min=2"],
+            r"augment\.mixup_scale_max is below augment\.mixup_scale_min",
+        ),
+        (
+            ["augment.effect_probabilities.echo=2"],
+            r"effect_probabilities\.echo must be from 0 to 1",
+        ),
+        (
+            ["augment.effect_probabilities.delay=1"],
+            r"unknown key augment\.effect_probabilities\.delay; known are equalizer, .*, reverb",
+        ),
+        (["augment.sources.bass=1"], r"sources\.bass cannot be 1; set its keys, such as augment\."),
+        (
+            ["augment.sources.bass.tilt=x"],
+            r"augment\.sources\.bass\.tilt must be a number, not 'x'",
+        ),
+        (
+            ["augment.sources.bass.silence=2"],
+            r"augment\.sources\.bass\.silence must be from 0 to 1",
+        ),
+        (
+            ["augment.sources.bass.gain=1"],
+            r"unknown key augment\.sources\.bass\.gain; known are shift",
+        ),
+        (
+            ["augment.sources.bass.codec=1"],
+            r"augment\.sources\.bass\.codec cannot differ between sources; set augment\.codec",
+        ),
         (["batch_size=6"], r"batch_size must be a multiple of augment\.remix_group"),
         (["batch_size=8", "accumulate=3"], "batch_size must be a multiple of accumulate"),
         (["seed=-1"], "seed must not be negative"),

@@ -1,5 +1,6 @@
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,10 +47,13 @@ def test_excerpts_lie_inside_their_tracks(lengths, length, seed, step):
 def test_remixing_permutes_a_group(seed, step, group):
     made, whole = sampler(group=group, seed=seed), sampler(group=group, seed=seed, remix=0.0)
     for source in range(3):
-        mixed = [made.excerpt(step, n, source).origin for n in range(2 * group)]
+        origins = [made.excerpt(step, n, source).origin for n in range(2 * group)]
+        assert {first for first, _ in origins} == {step}
+        mixed = [second for _, second in origins]
         assert sorted(mixed[:group]) == list(range(group))
         assert sorted(mixed[group:]) == list(range(group, 2 * group))
-        assert [whole.excerpt(step, n, source).origin for n in range(group)] == list(range(group))
+        for n in range(group):
+            assert whole.excerpt(step, n, source).origin == (step, n)
         # What is drawn is the same, whoever gets it.
         drawn = {made.excerpt(step, n, source) for n in range(group)}
         assert drawn == {whole.excerpt(step, n, source) for n in range(group)}
@@ -58,7 +62,7 @@ def test_remixing_permutes_a_group(seed, step, group):
 def test_half_of_the_groups_are_mixed_at_a_half():
     made = sampler(remix=0.5)
     mixed = sum(
-        any(made.excerpt(step, n, s).origin != n for n in range(4) for s in range(4))
+        any(made.excerpt(step, n, s).origin != (step, n) for n in range(4) for s in range(4))
         for step in range(400)
     )
     assert 150 < mixed < 250
@@ -87,8 +91,17 @@ def tracks(data):
     return [training_data.recording(folder, length) for folder in folders]
 
 
-def examples(tracks, length=2000, batch_size=4, seed=5, sources=SOURCES, channels=2, **changes):
-    config = AugmentConfig(**{"remix_group": 2, **changes})
+def examples(
+    tracks,
+    length=2000,
+    batch_size=4,
+    seed=5,
+    sources=SOURCES,
+    channels=2,
+    by_source=None,
+    **changes,
+):
+    config = AugmentConfig(**{"remix_group": 2, **changes}, sources=by_source or {})
     sampler = ExcerptSampler(
         [t.length for t in tracks], [t.weight for t in tracks], length=length,
         remix=config.remix, remix_group=config.remix_group, seed=seed,
@@ -182,8 +195,99 @@ def test_reading_by_position(tmp_path):
     assert torch.equal(*read_excerpt(tmp_path / "mono.wav", 5, 50, 2, RATE))
 
 
+MIXUP = {"mixup": (1.0, 1.0), "mixup_scale_min": 0.5, "mixup_scale_max": 1.5}
+
+
+def test_mixup_adds_excerpts_of_the_same_source(tracks):
+    made, plain = examples(tracks, **OFF | MIXUP), examples(tracks, **OFF)
+    gains = []
+    for n in range(5):
+        step, example = divmod(n, 4)
+        for s, source in enumerate(SOURCES):
+            rest = made[n][1 + s] - plain[n][1 + s]
+            added = []
+            for number in range(2):
+                excerpt = made.sampler.additional_excerpt(step, example, s, number)
+                file = tracks[excerpt.recording].files[source][0]
+                added.append(read_excerpt(file, excerpt.start, 2000, 2, RATE).flatten())
+            added = torch.stack(added, 1)
+            solution = torch.linalg.lstsq(added, rest.flatten()).solution
+            assert snr(rest.flatten(), added @ solution) > 80
+            gains += solution.tolist()
+    assert 0.5 <= min(gains) < 0.7
+    assert 1.3 < max(gains) <= 1.5
+    assert len({round(gain, 6) for gain in gains}) == len(gains)
+
+
+def test_mixup_has_its_probabilities_and_changes_no_other_draw(tracks):
+    everything = {"effects": 0.3, "tilt": 2.0, "saturate": 0.3, "pan": 0.3, "silence": 0.1}
+    plain = examples(tracks, length=100, **everything)
+    silent = examples(
+        tracks, length=100, mixup=(1.0, 0.5), mixup_scale_min=0, mixup_scale_max=0, **everything
+    )
+    assert all(torch.equal(plain[n], silent[n]) for n in range(6))
+    plain, made = (examples(tracks, length=100, mixup=mixup, **OFF) for mixup in ((), (0.0, 0.25)))
+    pairs = zip(
+        torch.cat([plain[n][1:] for n in range(30)]),
+        torch.cat([made[n][1:] for n in range(30)]),
+        strict=True,
+    )
+    assert 15 < sum(not torch.equal(a, b) for a, b in pairs) < 50
+
+
+def test_mixup_of_files_that_belong_to_no_track(tracks):
+    """Each source lies in its own band, so what is added is of the same source."""
+    length = tracks[0].length
+    files = {s: tuple(replace(t, files={s: t.files[s]}) for t in tracks) for s in SOURCES}
+    pool = Recording("pool", tracks[0].folder, {}, length, 1.0, pool=files)
+    made, plain = examples([pool], **OFF | MIXUP), examples([pool], **OFF)
+    hertz = torch.fft.rfftfreq(2000, 1 / RATE)
+    for n in range(4):
+        for s in range(4):
+            added = (made[n][1 + s] - plain[n][1 + s]) * torch.hann_window(2000)
+            energy = torch.fft.rfft(added).abs().square().sum(0)
+            band = (hertz > 55 * 3**s) & (hertz < 190 * 3**s)
+            assert energy[band].sum() > 0.95 * energy.sum() > 0
+
+
+SOURCE_KEYS = {
+    "shift": 0.2, "flip_channels": True, "flip_sign": True, "scale_max": 3, "repitch": 1,
+    "mixup": [1.0], "silence": 1, "tilt": 3, "saturate": 1, "effects": 1, "pan": 1, "width": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", SOURCE_KEYS)
+def test_a_key_for_one_source_changes_that_source_only(tracks, key):
+    plain = examples(tracks, **OFF)
+    made = examples(tracks, **OFF, by_source={"bass": {key: SOURCE_KEYS[key]}})
+    changed = [
+        [not torch.equal(made[n][1 + s], plain[n][1 + s]) for s in range(4)] for n in range(6)
+    ]
+    bass = SOURCES.index("bass")
+    assert any(row[bass] for row in changed)
+    assert not any(row[s] for row in changed for s in range(4) if s != bass)
+
+
+def test_sources_of_one_track_keep_their_tempo_whatever_their_pitch(tracks, monkeypatch):
+    from htdemucs.training import augment
+
+    seen = []
+    monkeypatch.setattr(
+        augment, "repitch", lambda x, semitones, tempo, rate: seen.append((semitones, tempo)) or x
+    )
+    by_source = {"drums": {"repitch_semitones": 0}, "vocals": {"repitch_semitones": 7}}
+    made = examples(tracks, **OFF | {"repitch": 1}, by_source=by_source)
+    for n in range(8):
+        made[n]
+    for n in range(8):
+        drawn = dict(zip(SOURCES, seen[4 * n : 4 * n + 4], strict=True))
+        assert len({tempo for _, tempo in drawn.values()}) == 1
+        assert drawn["drums"][0] == 0
+    assert max(abs(semitones) for semitones, _ in seen[SOURCES.index("vocals") :: 4]) > 2
+
+
 def test_batches_are_the_same_however_they_are_made(tracks):
-    made = examples(tracks)
+    made = examples(tracks, mixup=(0.5,), by_source={"vocals": {"tilt": 3}})
     whole = list(batches(made, first=3, last=6))
     assert [batch.shape for batch in whole] == [(4, 5, 2, 2000)] * 3
     parts = list(batches(made, first=3, last=6, parts=2))

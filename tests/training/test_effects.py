@@ -4,7 +4,7 @@ import torch
 
 from helpers import snr
 from htdemucs.training import augment, effects, rng
-from htdemucs.training.config import AugmentConfig
+from htdemucs.training.config import EFFECTS, AugmentConfig
 
 RATE = 44_100
 
@@ -44,8 +44,8 @@ def test_every_effect_of_a_chain_works_alone():
     """Each of them does something, and leaves the beginning of the sound where it was."""
     x = torch.cat([torch.zeros(2, 2000), music()], dim=1)
     seen = set()
-    for seed in range(60):
-        for effect in effects._random_chain(RATE, generator(seed)):
+    for seed in range(20):
+        for effect in effects._random_chain(RATE, generator(seed), [1.0] * 6):
             y = effects._apply_filters(x, RATE, [effect])
             assert y.shape == x.shape
             assert y.isfinite().all()
@@ -57,6 +57,17 @@ def test_every_effect_of_a_chain_works_alone():
         "equalizer", "acompressor", "asoftclip", "chorus", "aphaser", "flanger", "aecho",
         "extrastereo",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_each_effect_has_its_own_probability(effect):
+    x = music()
+    none = dict.fromkeys(EFFECTS, 0)
+    assert snr(x, effects.effect_chain(x, RATE, generator(1), none)) > 100
+    assert snr(x, effects.effect_chain(x, RATE, generator(1), none | {effect: 1})) < 60
+    chains = [effects.effect_chain(x, RATE, generator(seed), {effect: 0.35}) for seed in range(2)]
+    for seed, chain in enumerate(chains):  # the default, and no other draw changes
+        assert torch.equal(chain, effects.effect_chain(x, RATE, generator(seed)))
 
 
 def test_a_silent_source_stays_silent():

@@ -401,7 +401,22 @@ def test_a_region_of_the_loss_reaches_the_trainer(make_config):
     assert entry.loss > 0
 
 
+def test_weighted_losses_and_keys_for_one_source_resume_unchanged(make_config):
+    words = ["optim.loss={l1: 1, log_wmse: 0.01}", "augment.sources.vocals={shift: 0.3, tilt: 3}"]
+    config = make_config(words=words, steps=2, save_every=1, valid_every=2)
+    entries = train(config)
+    assert entries[-1].valid["raw"]["loss"] > 0
+    again = prepare(config)
+    assert again.changes == []
+    assert again.trainer.changed_conditions == []
+    assert again.trainer.dataset.sampler.length == 4000 + 2400  # room for the longest shift
+    changed = prepare(make_config(words=[words[0], "augment.sources.vocals.tilt=2"], steps=2))
+    assert "augment.sources.vocals.tilt was 3 and is now 2" in changed.changes
+
+
 def test_what_a_run_cannot_do(make_config):
+    with pytest.raises(ConfigError, match=r"sources must name some of drums, .*, not 'guitar'"):
+        prepare(make_config(words=["augment.sources.guitar.tilt=2"]))
     with pytest.raises(ConfigError, match=r"at most the model's 1 seconds"):
         prepare(make_config(words=["data.segment=2"]))
     with pytest.raises(ConfigError, match="unknown configuration fields: width"):

@@ -47,7 +47,9 @@ def augment_source(
         waveform = saturate(waveform, drive=draw.uniform(1, 5))
     draw = rng("effects")
     if draw.random() < config.effects:
-        waveform = effect_chain(waveform * level, sample_rate, draw) / level
+        waveform = (
+            effect_chain(waveform * level, sample_rate, draw, config.effect_probabilities) / level
+        )
     if waveform.shape[0] == 2:
         waveform = set_width(waveform, 1 + rng("width").uniform(-config.width, config.width))
         waveform = pan(waveform, rng("pan").uniform(-config.pan, config.pan))
@@ -74,6 +76,20 @@ def augment_mixture(
         peak = max(1.0, float(mixture.abs().amax()))  # encoders may clip at full scale
         mixture = codec_round_trip(mixture[0] / peak, sample_rate, draw)[None] * peak
     return torch.cat([mixture, sources])
+
+
+def draw_pitch_and_tempo(config: AugmentConfig, draw: np.random.Generator) -> tuple[int, float]:
+    """Return semitones and a tempo factor; 0 and 1 without a change.
+
+    The tempo does not depend on `repitch_semitones`: sources that differ only in it stay in sync.
+    """
+    if draw.random() >= config.repitch:
+        return 0, 1.0
+    most = config.repitch_semitones
+    semitones = draw.integers(-max(most, 1), max(most, 1) + 1)
+    change = draw.normal(0, config.repitch_tempo_std)
+    change = np.clip(change, -config.repitch_tempo, config.repitch_tempo)
+    return int(semitones) if most else 0, 1 + float(change)
 
 
 def repitch(waveform: Tensor, semitones: float, tempo: float, sample_rate: int) -> Tensor:

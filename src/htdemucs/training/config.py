@@ -18,6 +18,8 @@ from htdemucs.errors import ConfigError
 
 C = TypeVar("C")
 
+EFFECTS = ("equalizer", "compressor", "distortion", "modulation", "echo", "width", "reverb")
+COMMON_KEYS = ("remix", "remix_group", "lowpass", "limit", "codec", "sources")  # of `augment`
 LOSSES = ("l1", "mse", "rms", "l1_snr", "l1_snr_db", "l1_snr_stft", "si_sdr", "log_wmse")
 
 
@@ -102,11 +104,17 @@ class AugmentConfig:
         repitch_tempo_std: standard deviation of the change of the tempo, which is normally
             distributed and cut at `repitch_tempo`.
 
+        mixup: probabilities that further excerpts of the same source are added to a source, such as
+            [0.2, 0.02] for up to two.
+        mixup_scale_min: lowest gain of an added excerpt.
+        mixup_scale_max: highest gain of an added excerpt.
         silence: probability that a source is silent in an example.
         tilt: greatest tilt of a source's spectrum in decibels per octave.
         saturate: probability that a source is softly clipped.
         effects: probability that a source goes through a random chain of equaliser, compressor,
             distortion, modulation (chorus, phaser or flanger), echo, width and reverb.
+        effect_probabilities: probability of each effect in a chain, such as {reverb: 0.8, echo: 0};
+            0.35 by default.
         pan: greatest distance by which a source is panned to one side; 1 is hard left or right.
         width: greatest change of a source's stereo width as a fraction.
         lowpass: probability that mixture and sources are low-passed at 10 kHz or more, as in lossy
@@ -114,6 +122,8 @@ class AugmentConfig:
         limit: probability that the mixture is softly limited, as in masters.
         codec: probability that the mixture goes through MP3, AAC or Opus (96 to 320 kbit/s) and
             back, aligned to the sample.
+        sources: other values of these keys for single sources, such as {vocals: {effects: 0.5}};
+            all keys but those of the remix and the mixture (`lowpass`, `limit`, `codec`).
     """
 
     shift: float = 1.0
@@ -128,26 +138,73 @@ class AugmentConfig:
     repitch_tempo: float = 0.12
     repitch_tempo_std: float = 0.05
 
+    mixup: tuple[float, ...] = ()
+    mixup_scale_min: float = 0.5
+    mixup_scale_max: float = 1.5
     silence: float = 0.0
     tilt: float = 0.0
     saturate: float = 0.0
     effects: float = 0.0
+    effect_probabilities: Mapping[str, Any] = field(default_factory=dict)
     pan: float = 0.0
     width: float = 0.0
     lowpass: float = 0.0
     limit: float = 0.0
     codec: float = 0.0
+    sources: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("remix", "repitch", "silence", "saturate", "effects", "lowpass", "limit",
                      "codec"):  # fmt: skip
             _require(0 <= getattr(self, name) <= 1, f"augment.{name} must be from 0 to 1")
+        _require(
+            all(0 <= probability <= 1 for probability in self.mixup),
+            "augment.mixup must have probabilities from 0 to 1",
+        )
+        for effect, value in self.effect_probabilities.items():
+            key = f"augment.effect_probabilities.{effect}"
+            _require(effect in EFFECTS, f"unknown key {key}; known are {', '.join(EFFECTS)}")
+            probability = _number(value)
+            _require(
+                probability is not None and 0 <= probability <= 1, f"{key} must be from 0 to 1"
+            )
         for name in ("shift", "scale_min", "repitch_semitones", "repitch_tempo_std", "tilt", "pan",
-                     "width"):  # fmt: skip
+                     "width", "mixup_scale_min"):  # fmt: skip
             _require(getattr(self, name) >= 0, f"augment.{name} must not be negative")
-        _require(self.scale_max >= self.scale_min, "augment.scale_max is below augment.scale_min")
+        for name in ("scale", "mixup_scale"):
+            _require(
+                getattr(self, f"{name}_max") >= getattr(self, f"{name}_min"),
+                f"augment.{name}_max is below augment.{name}_min",
+            )
         _require(0 <= self.repitch_tempo < 1, "augment.repitch_tempo must be from 0 to below 1")
         _require(self.remix_group >= 1, "augment.remix_group must be at least 1")
+        for source in self.sources:
+            self.for_source(source)
+
+    def for_source(self, source: str) -> "AugmentConfig":
+        """Return the configuration with the values that `sources` has for a source.
+
+        Raises:
+            ConfigError: a key is unknown or applies to all sources, or a value is wrong.
+        """
+        prefix = f"augment.sources.{source}"
+        values = self.sources.get(source, {})
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{prefix} cannot be {values!r}; set its keys, such as {prefix}.tilt")
+        hints = typing.get_type_hints(AugmentConfig)
+        known = [key for key in hints if key not in COMMON_KEYS]
+        changes = {}
+        for key, value in values.items():
+            _require(
+                key not in COMMON_KEYS,
+                f"{prefix}.{key} cannot differ between sources; set augment.{key}",
+            )
+            _require(key in known, f"unknown key {prefix}.{key}; known are {', '.join(known)}")
+            changes[key] = _convert(hints[key], value, f"{prefix}.{key}")
+        try:
+            return dataclasses.replace(self, sources={}, **changes)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("augment.", f"{prefix}.")) from error
 
 
 @dataclass(frozen=True)

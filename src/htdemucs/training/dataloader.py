@@ -31,12 +31,13 @@ class Excerpt:
     Attributes:
         recording: index of the recording.
         start: position of the first sample.
-        origin: number of the draw within its step; sources with the same origin are in sync.
+        origin: index of the draw: step and example, or more; sources with the same origin are in
+            sync.
     """
 
     recording: int
     start: int
-    origin: int
+    origin: tuple[int, ...]
 
 
 class ExcerptSampler:
@@ -79,7 +80,14 @@ class ExcerptSampler:
         if generator(self._seed, "remix", step, group).random() < self._remix:
             order = generator(self._seed, "order", step, group, source)
             origin = group * self._group_size + int(order.permutation(self._group_size)[member])
-        draw = generator(self._seed, "excerpt", step, origin)
+        return self._draw((step, origin))
+
+    def additional_excerpt(self, step: int, example: int, source: int, number: int) -> Excerpt:
+        """Return an excerpt to add to `source` of `example`, in sync with no other."""
+        return self._draw((step, example, source, number))
+
+    def _draw(self, origin: tuple[int, ...]) -> Excerpt:
+        draw = generator(self._seed, "excerpt", *origin)
         index = int(np.searchsorted(self._cumulative, draw.random(), side="right"))
         index = min(index, len(self._lengths) - 1)  # rounding can leave the last sum below 1
         last_start = max(0, self._lengths[index] - self.length)
@@ -116,6 +124,7 @@ class StemDataset(Dataset[Tensor]):
         self.sources, self.channels = tuple(sources), channels
         self.sample_rate, self.length = sample_rate, length
         self.batch_size, self.seed = batch_size, seed
+        self._configs = [config.for_source(source) for source in self.sources]
 
     def __getitem__(self, n: int) -> Tensor:
         step, example = divmod(n, self.batch_size)
@@ -124,14 +133,31 @@ class StemDataset(Dataset[Tensor]):
         return augment.augment_mixture(torch.stack(sources), self.config, self.sample_rate, rng)
 
     def _source(self, step: int, example: int, source: int) -> Tensor:
-        """Read, repitch and augment one source, (C, L)."""
-        excerpt = self.sampler.excerpt(step, example, source)
+        """Read, repitch, mix and augment one source, (C, L)."""
+        config, index = self._configs[source], (step, example, source)
+        rng = partial(self._generator, index)
+        excerpt = self.sampler.excerpt(*index)
+        waveform = self._read(excerpt, source, index)
+        draw = rng("mixup")
+        for number, probability in enumerate(config.mixup):
+            chance, gain = draw.random(2)
+            if chance < probability:
+                gain = config.mixup_scale_min * (1 - gain) + config.mixup_scale_max * gain
+                other = self.sampler.additional_excerpt(*index, number)
+                waveform = waveform + gain * self._read(other, source, other.origin)
+        level = self.recordings[excerpt.recording].std
+        return augment.augment_source(waveform, config, self.sample_rate, rng, level)
+
+    def _read(self, excerpt: Excerpt, source: int, index: tuple[int, ...]) -> Tensor:
+        """Return an excerpt of a source, (C, L), shifted by a draw at `index`, and repitched."""
+        config = self._configs[source]
         recording, start = self.recordings[excerpt.recording], excerpt.start
         if recording.pool:
-            recording, start = self._draw_file(recording, step, excerpt.origin, source)
-        semitones, tempo = self._pitch_and_tempo(step, excerpt.origin)
-        rng = partial(self._generator, (step, example, source))
-        shift = int(rng("shift").random() * self.config.shift * self.sample_rate)
+            recording, start = self._draw_file(recording, excerpt.origin, source)
+        semitones, tempo = augment.draw_pitch_and_tempo(
+            config, self._generator(excerpt.origin, "repitch")
+        )
+        shift = int(self._generator(index, "shift").random() * config.shift * self.sample_rate)
         needed = math.ceil(self.length * tempo)
         start = max(0, min(start + shift, recording.length - needed))
         files = recording.files[self.sources[source]]
@@ -142,33 +168,21 @@ class StemDataset(Dataset[Tensor]):
         if semitones or tempo != 1:
             waveform = augment.repitch(waveform, semitones, tempo, self.sample_rate)
         waveform = waveform[:, : self.length]
-        waveform = F.pad(waveform, (0, self.length - waveform.shape[-1]))
-        return augment.augment_source(waveform, self.config, self.sample_rate, rng, recording.std)
+        return F.pad(waveform, (0, self.length - waveform.shape[-1]))
 
     def _draw_file(
-        self, pool: Recording, step: int, origin: int, source: int
+        self, pool: Recording, origin: tuple[int, ...], source: int
     ) -> tuple[Recording, int]:
         """Return a file of a source and a start, from longer files more often."""
         files = pool.pool[self.sources[source]]
         if not files:
             return replace(pool, files={self.sources[source]: ()}, length=self.length), 0
-        draw = self._generator((step, origin, source), "file")
+        draw = self._generator((*origin, source), "file")
         ends = np.cumsum([file.length for file in files])
         index = int(np.searchsorted(ends, draw.random() * ends[-1], side="right"))
         file = files[min(index, len(files) - 1)]
         last_start = max(0, file.length - self.sampler.length)
         return file, int(draw.integers(0, last_start + 1))
-
-    def _pitch_and_tempo(self, step: int, origin: int) -> tuple[int, float]:
-        """Return semitones and tempo factor, the same for all sources of one origin."""
-        config, draw = self.config, self._generator((step, origin), "repitch")
-        if draw.random() >= config.repitch:
-            return 0, 1.0
-        semitones = draw.integers(-config.repitch_semitones, config.repitch_semitones + 1)
-        change = draw.normal(0, config.repitch_tempo_std)
-        return int(semitones), 1 + float(
-            np.clip(change, -config.repitch_tempo, config.repitch_tempo)
-        )
 
     def _generator(self, index: tuple[int, ...], purpose: str) -> np.random.Generator:
         return generator(self.seed, purpose, *index)

@@ -4,6 +4,7 @@ All settings are drawn from the given generator: the same generator state gives 
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from htdemucs.audio import AudioEncoding, AudioFile, AudioWriter
+from htdemucs.training.config import EFFECTS
 
-EFFECT_PROBABILITY = 0.35  # that an effect is in a chain
+EFFECT_PROBABILITY = 0.35  # that an effect is in a chain, by default
 LONGEST_REVERB = 2.5  # seconds until a reverb is 60 dB down
 _FAST_FFT = 8192  # FFTs whose length is a multiple of this are five times as fast as others
 _PAIR = 2  # channels that FFmpeg processes at once
@@ -26,16 +28,23 @@ _FORMATS = ("mp3", "m4a", "opus")
 Filter = tuple[str, str]  # FFmpeg's name of a filter, and its options
 
 
-def effect_chain(waveform: Tensor, sample_rate: int, draw: np.random.Generator) -> Tensor:
+def effect_chain(
+    waveform: Tensor,
+    sample_rate: int,
+    draw: np.random.Generator,
+    probabilities: Mapping[str, float] | None = None,
+) -> Tensor:
     """(C, L) -> (C, L) through a random chain of effects, as loud as before.
 
-    Equaliser, compressor, distortion, modulation, echo, width and reverb, in this order, are each
-    in the chain with the probability `EFFECT_PROBABILITY`.
+    The effects of `EFFECTS`, in this order, are each in the chain with their probability, or with
+    `EFFECT_PROBABILITY`.
     """
-    chain = _random_chain(sample_rate, draw)
+    named = probabilities or {}
+    *of_filters, of_reverb = (float(named.get(name, EFFECT_PROBABILITY)) for name in EFFECTS)
+    chain = _random_chain(sample_rate, draw, of_filters)
     has_reverb, seconds, wet, seed = draw.random(4)
     processed = _apply_filters(waveform, sample_rate, chain) if chain else waveform
-    if has_reverb < EFFECT_PROBABILITY:
+    if has_reverb < of_reverb:
         decay = 0.2 + seconds * (LONGEST_REVERB - 0.2)
         processed = reverb(processed, sample_rate, decay, 0.6 * wet, int(seed * 2**32))
     energy = processed.square().mean().clamp(min=1e-12)
@@ -82,8 +91,10 @@ def _encode_and_decode(waveform: Tensor, sample_rate: int, encoding: AudioEncodi
     return F.pad(decoded, (0, length - decoded.shape[-1]))
 
 
-def _random_chain(sample_rate: int, draw: np.random.Generator) -> list[Filter]:
-    chosen = draw.random(6) < EFFECT_PROBABILITY
+def _random_chain(
+    sample_rate: int, draw: np.random.Generator, probabilities: Sequence[float]
+) -> list[Filter]:
+    chosen = draw.random(6) < np.array(probabilities)
     # All settings are drawn, whichever effects are chosen.
     stages = [
         [_bell(sample_rate, draw), _bell(sample_rate, draw)],

@@ -225,10 +225,15 @@ def _build_dataset(
         raise ConfigError(
             f"optim.loss_region must have {LONGEST_STFT} samples or more for optim.stft_weight"
         )
+    if unknown := sorted(set(map(str, config.augment.sources)) - set(network.sources)):
+        raise ConfigError(
+            f"augment.sources must name some of {', '.join(network.sources)}, not {unknown[0]!r}"
+        )
+    shift = max(config.augment.for_source(source).shift for source in network.sources)
     sampler = ExcerptSampler(
         [recording.length for recording in recordings],
         [recording.weight for recording in recordings],
-        length=length + math.ceil(config.augment.shift * sample_rate),
+        length=length + math.ceil(shift * sample_rate),
         remix=config.augment.remix,
         remix_group=config.augment.remix_group,
         seed=config.seed,
