@@ -140,9 +140,9 @@ class StemDataset(Dataset[Tensor]):
         waveform = self._read(excerpt, source, index)
         draw = rng("mixup")
         for number, probability in enumerate(config.mixup):
-            chance, gain = draw.random(2)
+            chance = draw.random()
+            gain = draw.uniform(config.mixup_scale_min, config.mixup_scale_max)
             if chance < probability:
-                gain = config.mixup_scale_min * (1 - gain) + config.mixup_scale_max * gain
                 other = self.sampler.additional_excerpt(*index, number)
                 waveform = waveform + gain * self._read(other, source, other.origin)
         level = self.recordings[excerpt.recording].std
