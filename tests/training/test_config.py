@@ -123,6 +123,7 @@ def test_overrides_replace_values_of_the_file(tmp_path):
             ["augment.effect_probabilities.delay=1"],
             r"unknown key augment\.effect_probabilities\.delay; known are equalizer, .*, reverb",
         ),
+        (["augment.sources=bass"], r"augment\.sources must have keys and values, not 'bass'"),
         (["augment.sources.bass=1"], r"sources\.bass cannot be 1; set its keys, such as augment\."),
         (
             ["augment.sources.bass.tilt=x"],

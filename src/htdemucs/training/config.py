@@ -294,7 +294,7 @@ def loss_weights(loss: str | Mapping[str, Any]) -> dict[str, float]:
     for name, value in ({loss: 1.0} if isinstance(loss, str) else loss).items():
         _require(
             name in LOSSES, f"optim.loss must be one of {', '.join(LOSSES)}, or weights of several,"
-            f" such as {{l1: 1, si_sdr: 0.1}}, not {name!r}",
+            f" such as {{l1: 1, si_sdr: 0.01}}, not {name!r}",
         )  # fmt: skip
         weight = _number(value)
         if weight is None or weight <= 0:
@@ -491,7 +491,9 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         return int(number)
     if isinstance(hint, type) and isinstance(value, hint):
         return value
-    if origin is Mapping and isinstance(value, dict):
+    if origin is Mapping:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{key} must have keys and values, not {value!r}")
         return value
     raise ConfigError(f"{key} cannot be {value!r}")
 
