@@ -111,13 +111,19 @@ def test_markers_are_set_reached_renamed_deleted_and_stored(page):
     name = page.get_by_label("Name of the marker at 0:12.0")
     name.fill("Chorus m")
     name.press("Tab")
-    assert page.evaluate("document.activeElement.ariaLabel") == "Delete Chorus m"
+    assert (
+        page.evaluate("document.activeElement.ariaLabel") == "Loop from Chorus m to the next marker"
+    )
     assert flags.all_inner_texts() == ["Marker 2", "Chorus m"]
     reload(page)
     assert flags.all_inner_texts() == ["Marker 2", "Chorus m"]
     page.get_by_text("Markers (2)").click()
     page.get_by_role("button", name="Go to Marker 2, 0:05.0").click()
     assert page.evaluate("app.player.position / 44100") == 5
+    loop = "[app.player.loop.from / 44100, app.player.loop.to / 44100]"
+    for name, section in (("Marker 2", [5, 12]), ("Chorus m", [12, 20])):
+        page.get_by_role("button", name=f"Loop from {name} to the next marker").click()
+        assert page.evaluate(loop) == section
     page.get_by_role("button", name="Delete Marker 2").click()
     page.keyboard.press("Escape")
     assert not page.locator(".markers ul").is_visible()

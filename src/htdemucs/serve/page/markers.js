@@ -11,13 +11,18 @@ export class Markers {
   #sampleRate = 44_100;
   #timeline;
   #onSeek;
+  #onLoop;
   #onChange;
 
-  /** `onSeek(frame)` is called for a chosen marker, `onChange()` when the markers have changed. */
-  constructor(items, ruler, timeline, { onSeek, onChange }) {
+  /**
+   * `onSeek(frame)` is called for a chosen marker, `onLoop(from, to)` for the section that begins with
+   * one (to is undefined for the last), and `onChange()` when the markers have changed.
+   */
+  constructor(items, ruler, timeline, { onSeek, onLoop, onChange }) {
     this.#items = items;
     this.#timeline = timeline;
     this.#onSeek = onSeek;
+    this.#onLoop = onLoop;
     this.#onChange = onChange;
     ruler.prepend(this.#flags);
     this.box = createPopover("markers", this.#summary, this.#list);
@@ -77,10 +82,13 @@ export class Markers {
     const go = element("button", { type: "button", class: "ghost" }, time);
     go.addEventListener("click", () => this.#onSeek(frame));
     const input = element("input", { type: "text", value: marker.name, autocomplete: "off" });
+    const loop = element("button", { type: "button", class: "ghost icon" }, icon("loop"));
+    loop.addEventListener("click", () => this.#onLoop(frame, this.#items[this.#items.indexOf(marker) + 1]?.frame));
     const remove = element("button", { type: "button", class: "ghost icon" }, icon("trash"));
     remove.addEventListener("click", () => this.#delete(marker));
     const bindLabels = () => {
       bindLabel(go, "goToMarker", { name: `${marker.name}, ${time}` });
+      bindLabel(loop, "loopMarker", { name: marker.name });
       bindLabel(remove, "deleteMarker", { name: marker.name });
     };
     input.addEventListener("change", () => {
@@ -90,7 +98,7 @@ export class Markers {
       this.#onChange();
     });
     bindLabels();
-    return element("li", {}, go, bindLabel(input, "markerName", { time }), remove);
+    return element("li", {}, go, bindLabel(input, "markerName", { time }), loop, remove);
   }
 
   /** Move the flags to where their frames are; hide those outside the visible part. */

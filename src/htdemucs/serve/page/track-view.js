@@ -95,6 +95,8 @@ export class TrackView {
     this.#waveforms.setSampleRate(this.#sampleRate);
     this.#markers = new Markers(markers, this.#waveforms.ruler.box, this.#timeline, {
       onSeek: (frame) => this.#player.seek(frame),
+      onLoop: (from, to = lengthOf(this.#track)) =>
+        this.#loopSeconds(from / this.#sampleRate, to / this.#sampleRate),
       onChange: () => this.#save(),
     });
     this.#markers.setSampleRate(this.#sampleRate);

@@ -164,6 +164,7 @@ export const messages = {
   markerAdded: "Marker added at {time}",
   markerName: "Name of the marker at {time}",
   goToMarker: "Go to {name}",
+  loopMarker: "Loop from {name} to the next marker",
   deleteMarker: "Delete {name}",
 
   // Bars

@@ -164,6 +164,7 @@ export const messages = {
   markerAdded: "已在 {time} 添加标记",
   markerName: "{time} 处标记的名称",
   goToMarker: "跳到“{name}”",
+  loopMarker: "从“{name}”循环到下一个标记",
   deleteMarker: "删除“{name}”",
 
   // Bars
