@@ -1,9 +1,13 @@
 """Hosts, origins, the token, and the headers and errors of responses."""
 
+import asyncio
+
+import httpx
 import pytest
 
-from htdemucs.serve.auth import Access
-from htdemucs.serve.server import stored_token
+from htdemucs.serve.app import create_app
+from htdemucs.serve.auth import MAX_REMEMBERED, Access, Throttle
+from htdemucs.serve.server import make_config, stored_secret
 
 NEEDED = "open the address that the server printed"
 
@@ -116,14 +120,141 @@ def test_programs_send_the_token_as_bearer(guarded):
 
 
 def test_the_token_is_generated_once_and_private(settings):
-    token = stored_token(settings)
-    assert stored_token(settings) == token
+    token = stored_secret(settings, "token")
+    assert stored_secret(settings, "token") == token
     assert len(token) >= 32
     assert (settings.data / "token").stat().st_mode & 0o077 == 0
 
 
-def test_the_cookie_depends_on_the_token():
-    assert Access("a").cookie != Access("b").cookie
+def test_the_cookie_depends_on_the_token_and_on_a_key():
+    first = Access("a", cookie_key=b"1").cookie
+    assert Access("a", cookie_key=b"1").cookie == first  # after a restart
+    assert Access("b", cookie_key=b"1").cookie != first
+    assert Access("a", cookie_key=b"2").cookie != first
+
+
+class Site:
+    """The application behind uvicorn's handling of proxies, with a clock that a test sets."""
+
+    def __init__(self, state, proxies=(), **options):
+        self.time = 0.0
+        self.throttle = Throttle(lambda: self.time, 3, 10.0, 6, 5.0)
+        self.access = Access.to("the token", ["music.example"], throttle=self.throttle, **options)
+        config = make_config(create_app(state, self.access), proxies)
+        config.load()
+        self._app = config.loaded_app
+
+    def get(self, path="/api/tracks", client="192.0.2.1", token=None, **headers):
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+
+        async def ask():
+            transport = httpx.ASGITransport(self._app, client=(client, 1))
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://music.example", headers=headers
+            ) as session:
+                return await session.get(path)
+
+        return asyncio.run(ask())
+
+    def status(self, token, client="192.0.2.1", **headers):
+        return self.get(client=client, token=token, **headers).status_code
+
+    def cookie(self, **options):
+        return self.get("/?token=the%20token", **options).headers["set-cookie"]
+
+
+def test_wrong_tokens_of_an_address_are_slowed_down(state):
+    site = Site(state)
+    assert [site.status(f"wrong {i}") for i in range(5)] == [401, 401, 401, 429, 429]
+    refused = site.get(token="the token")  # otherwise many guesses at once would not be slowed
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "10")
+    assert "too many wrong tokens; try again in 10 s" in refused.json()["error"]
+    page = site.get("/?token=the%20token", accept="text/html")
+    assert page.status_code == 429
+    assert "too many wrong tokens" in page.text
+    assert site.status("the token", "192.0.2.2") == 200  # another address
+    site.time = 10.0
+    assert [site.status("the token"), site.status("wrong 8"), site.status("x")] == [200, 401, 429]
+    site.time = 40.0
+    assert [site.status(f"later {i}") for i in range(4)] == [401, 401, 401, 429]
+
+
+def test_wrong_tokens_delay_no_open_page_and_no_program_with_an_old_token(state):
+    site = Site(state)
+    cookie = site.cookie().partition(";")[0]
+    assert [site.status("old token") for _ in range(9)] == [401] * 9
+    assert site.status("the token") == 200
+    for i in range(5):
+        site.status(f"wrong {i}")
+    assert site.status("the token") == 429
+    assert site.get(cookie=cookie).status_code == 200  # also if a proxy hides who sent the others
+    forged = cookie[:-1] + ("0" if cookie[-1] != "0" else "1")
+    assert [site.get(cookie=forged).status_code for _ in range(9)] == [401] * 9
+
+
+def test_wrong_tokens_of_many_addresses_are_slowed_down_together(state):
+    site = Site(state)
+    known = "198.51.100.1"
+    assert site.status("the token", known) == 200
+    codes = [site.status(f"wrong {i}", f"192.0.2.{i}") for i in range(8)]
+    assert codes == [401] * 6 + [429] * 2
+    assert site.status("the token", "192.0.2.99") == 429
+    assert site.status("the token", known) == 200  # the right token came from here before
+    site.time = 5.0
+    assert site.status("the token", "192.0.2.99") == 200
+
+
+def test_an_ipv6_network_counts_as_one_address(state):
+    site = Site(state)
+    codes = [site.status(f"wrong {i}", f"2001:db8:1:2::{i}") for i in range(4)]
+    assert codes == [401, 401, 401, 429]
+    assert site.status("the token", "2001:db8:1:3::1") == 200
+    assert site.status("the token", "::ffff:192.0.2.7") == 200
+    assert site.status("the token", "nonsense") == 200
+
+
+def test_the_throttle_s_memory_is_bounded():
+    throttle = Throttle(lambda: time, total_interval=0.01)
+    for time in range(2 * MAX_REMEMBERED):
+        address = f"{time >> 8}.{time % 256}"
+        assert not throttle.check(lambda _: False, f"wrong {time}", f"10.0.{address}")
+        assert throttle.check(lambda _: True, f"right {time}", f"10.1.{address}")
+    sizes = [len(value) for value in vars(throttle).values() if isinstance(value, dict)]
+    assert len(sizes) == 3
+    assert max(sizes) <= MAX_REMEMBERED
+
+
+@pytest.mark.parametrize(
+    ("proxies", "client", "header", "https", "is_secure"),
+    [
+        ((), "127.0.0.1", "https", False, True),
+        ((), "::1", "https", False, True),
+        ((), "127.0.0.1", "http", False, False),
+        ((), "127.0.0.1", None, False, False),
+        ((), "172.18.0.2", "https", False, False),  # anybody could send this header
+        (("172.18.0.0/16",), "172.18.0.2", "https", False, True),
+        ((), "172.18.0.2", None, True, True),
+    ],
+)
+def test_the_cookie_is_secure_behind_https(state, proxies, client, header, https, is_secure):
+    site = Site(state, proxies, https=https)
+    headers = {"x-forwarded-proto": header} if header else {}
+    assert ("Secure" in site.cookie(client=client, **headers)) is is_secure
+
+
+def test_an_allowed_proxy_names_the_client(state):
+    site = Site(state)
+    codes = [
+        site.status(f"wrong {i}", "127.0.0.1", **{"x-forwarded-for": "192.0.2.1"}) for i in range(4)
+    ]
+    assert codes == [401, 401, 401, 429]
+    assert site.status("the token", "127.0.0.1", **{"x-forwarded-for": "192.0.2.2"}) == 200
+    codes = [  # from anybody else the header counts for nothing
+        site.status(f"more {i}", "192.0.2.3", **{"x-forwarded-for": f"192.0.2.{9 + i}"})
+        for i in range(4)
+    ]
+    assert codes[-1] == 429
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,12 @@ def test_a_port_that_is_in_use_is_refused(tmp_path):
     assert "choose another port" in message
 
 
+def test_a_proxy_that_is_not_an_address_is_refused(tmp_path):
+    result = CliRunner().invoke(cli, ["serve", "--data", str(tmp_path), "--allow-proxy", "caddy"])
+    assert result.exit_code == 2
+    assert "write 10.0.0.5 or 10.0.0.0/24" in result.stderr
+
+
 class Process:
     """A worker's process that does nothing until it is killed."""
 

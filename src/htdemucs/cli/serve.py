@@ -1,7 +1,9 @@
 """`htdemucs serve`: a web page that separates songs and plays the stems while it works."""
 
+import ipaddress
 import webbrowser
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import click
@@ -17,6 +19,16 @@ EXAMPLES = """
 htdemucs serve --open
 htdemucs serve --host 0.0.0.0 --library /music/stems
 """
+
+
+def _networks(
+    _ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return the addresses as networks."""
+    try:
+        return tuple(str(ipaddress.ip_network(value, strict=False)) for value in values)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; write 10.0.0.5 or 10.0.0.0/24") from None
 
 
 @opt.command("serve", examples=EXAMPLES)
@@ -50,6 +62,20 @@ htdemucs serve --host 0.0.0.0 --library /music/stems
     heading=SERVER,
     metavar="NAME",
     help="A host name of this server, needed behind a proxy; may be repeated.",
+)
+@opt.flag(
+    "--https",
+    heading=SERVER,
+    help="Clients use https, through a proxy: browsers send the cookie over https only.",
+)
+@opt.option(
+    "--allow-proxy",
+    multiple=True,
+    callback=_networks,
+    heading=SERVER,
+    metavar="ADDRESS",
+    help="Address or network of a proxy whose X-Forwarded-For and -Proto headers are used, besides "
+    "those of this machine; may be repeated.",
 )
 @opt.option(
     "--data",
@@ -147,6 +173,8 @@ def serve(
     workers: int,
     token: str | None,
     allow_host: tuple[str, ...],
+    https: bool,
+    allow_proxy: tuple[str, ...],
     max_upload: int,
     max_minutes: float,
     max_jobs: int,
@@ -188,7 +216,10 @@ def serve(
         folder, library and library.absolute(), database, model=name, workers=workers, limits=limits
     )
     if token is None and host not in server.LOOPBACK:
-        token = server.stored_token(settings)
+        token = server.stored_secret(settings, "token")
+    others: dict[str, Any] = {"https": https}
+    if token is not None:
+        others["cookie_key"] = server.stored_secret(settings, "cookie-key").encode()
     listener = server.listening_socket(host, port)
     host_name = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, host)
     host_name = f"[{host_name}]" if ":" in host_name else host_name
@@ -200,4 +231,5 @@ def serve(
         if open_page:
             webbrowser.open(address)
 
-    server.serve(settings, Access.to(token, allow_host), listener, on_ready)
+    access = Access.to(token, allow_host, **others)
+    server.serve(settings, access, listener, on_ready, allow_proxy)

@@ -1,15 +1,19 @@
 """Access control: host names, origins, the token and its login page, and security headers."""
 
 import hashlib
+import hmac
 import ipaddress
+import math
 import secrets
 import socket
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from string import Template
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from starlette.datastructures import MutableHeaders
@@ -27,6 +31,7 @@ LOGIN_PAGE_FILES = (
 )
 WITHOUT_TOKEN = ("/health", *LOGIN_PAGE_FILES)  # paths
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+MAX_REMEMBERED = 1000  # wrong tokens, and addresses that sent the right one
 UNAUTHORIZED = {"www-authenticate": "Bearer", "cache-control": "no-store"}
 SECURITY_HEADERS = {
     "content-security-policy": (
@@ -47,6 +52,103 @@ def own_names() -> frozenset[str]:
     return frozenset({"localhost", name, f"{name}.local"})
 
 
+class TooManyWrongTokensError(Exception):
+    """A token is not checked, because too many wrong ones came before it.
+
+    Attributes:
+        delay: seconds until the next one is checked.
+    """
+
+    def __init__(self, delay: float) -> None:
+        super().__init__(f"too many wrong tokens; try again in {math.ceil(delay)} s")
+        self.delay = delay
+
+
+class Throttle:
+    """Limits the number of wrong tokens, for each client address and for all of them together.
+
+    When an address has used up its allowance, none of its tokens is checked. If right ones were,
+    an attacker who sends many at the same time would not be slowed down. A wrong token that is
+    repeated is counted once, so that a program with an old token uses up nothing. The limit for
+    all does not concern addresses that have sent the right token before. Little is remembered: an
+    address only until it has its whole allowance again, which the limit for all keeps to hundreds.
+
+    Attributes:
+        clock: returns the time in seconds.
+        burst, interval: an address may send `burst` wrong tokens, and then one every `interval`
+            seconds.
+        total_burst, total_interval: the same for all addresses together.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        burst: int = 10,
+        interval: float = 6.0,
+        total_burst: int = 100,
+        total_interval: float = 0.6,
+    ) -> None:
+        self.clock = clock
+        self.burst, self.interval = burst, interval
+        self.total_burst, self.total_interval = total_burst, total_interval
+        self._full_at: dict[str, float] = {}  # when an address has its whole allowance again
+        self._total_full_at = 0.0
+        self._wrong: dict[bytes, None] = {}  # hashes of the latest wrong tokens
+        self._trusted: dict[str, None] = {}  # addresses that sent the right token, latest last
+
+    def check(self, is_right: Callable[[str], bool], token: str, client: str | None) -> bool:
+        """Return whether a token that a client sent is the right one.
+
+        Args:
+            is_right: compares it.
+            token: the token.
+            client: the client's address.
+
+        Raises:
+            TooManyWrongTokensError: the token was not compared.
+        """
+        digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
+        if digest in self._wrong:
+            _remember(self._wrong, digest)
+            return False
+        address, now = _network(client), self.clock()
+        full_at = max(now, self._full_at.get(address, now))
+        total_full_at = max(now, self._total_full_at)
+        delay = full_at - now - (self.burst - 1) * self.interval
+        if address not in self._trusted:
+            total_delay = total_full_at - now - (self.total_burst - 1) * self.total_interval
+            delay = max(delay, total_delay)
+        if delay > 0:
+            raise TooManyWrongTokensError(delay)
+        if is_right(token):
+            _remember(self._trusted, address)
+            return True
+        _remember(self._wrong, digest)
+        self._full_at = {name: at for name, at in self._full_at.items() if at > now}
+        self._full_at[address] = full_at + self.interval
+        self._total_full_at = total_full_at + self.total_interval
+        return False
+
+
+def _remember(items: dict[Any, None], item: Any) -> None:
+    """Make an item the latest; forget the oldest one if there are too many."""
+    items.pop(item, None)
+    items[item] = None
+    if len(items) > MAX_REMEMBERED:
+        del items[next(iter(items))]
+
+
+def _network(client: str | None) -> str:
+    """Return a client's IPv4 address or IPv6 network, all of which one client may have."""
+    try:
+        address = ipaddress.ip_address(client or "")
+    except ValueError:  # a proxy may send anything
+        return ""
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    return str(address.ipv4_mapped or ipaddress.ip_network((address, 64), strict=False))
+
+
 @dataclass(frozen=True)
 class Access:
     """Who may use the server.
@@ -55,15 +157,21 @@ class Access:
         token: required of every client; None: no token is required.
         hosts: names that requests may be addressed to. IP addresses are always allowed: DNS
             rebinding, by which another site's page reaches this server, needs a name.
+        https: all clients use https, and browsers must send the cookie over nothing else.
+        cookie_key: secret without which a guessed token does not give the cookie's value.
+        throttle: limits wrong tokens.
     """
 
     token: str | None = None
     hosts: frozenset[str] = field(default_factory=own_names)
+    https: bool = False
+    cookie_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    throttle: Throttle = field(default_factory=Throttle, repr=False, compare=False)
 
     @classmethod
-    def to(cls, token: str | None, hosts: Iterable[str] = ()) -> "Access":
+    def to(cls, token: str | None, hosts: Iterable[str] = (), **others: Any) -> "Access":
         """Return the access with further host names."""
-        return cls(token, own_names() | {host.lower() for host in hosts})
+        return cls(token, own_names() | {host.lower() for host in hosts}, **others)
 
     def is_allowed_host(self, host: str) -> bool:
         """Return whether a Host header names this server."""
@@ -77,14 +185,21 @@ class Access:
             return name.rstrip(".") in self.hosts
         return True
 
-    def check_token(self, candidate: str) -> bool:
-        """Return whether this is the token, in constant time."""
-        return self.token is None or _is_equal(candidate, self.token)
+    def check_token(self, candidate: str, client: str | None) -> bool:
+        """Return whether a client, of which this is the address, sent the token.
+
+        Raises:
+            TooManyWrongTokensError: it was not compared.
+        """
+        secret = self.token
+        return secret is None or self.throttle.check(
+            lambda token: _is_equal(token, secret), candidate, client
+        )
 
     @property
     def cookie(self) -> str:
         """The cookie's value: a hash, so that the browser does not store the token."""
-        return hashlib.sha256(f"htdemucs {self.token}".encode()).hexdigest()
+        return hmac.digest(self.cookie_key, (self.token or "").encode(), "sha256").hex()
 
 
 class AuthMiddleware:
@@ -117,18 +232,29 @@ class AuthMiddleware:
             return error_response(403, "pages of other sites may not change anything here")
         if self.access.token is None or request.scope["path"] in WITHOUT_TOKEN:
             return None
-        return None if self._is_logged_in(request) else self._log_in(request)
+        try:
+            return None if self._is_logged_in(request) else self._log_in(request)
+        except TooManyWrongTokensError as error:
+            headers = {"retry-after": str(math.ceil(error.delay)), "cache-control": "no-store"}
+            if _shows_login_page(request):
+                languages = request.headers.get("accept-language", "")
+                return HTMLResponse(login_page(languages, "too_many"), 429, headers)
+            return error_response(429, str(error), headers)
 
     def _is_logged_in(self, request: Request) -> bool:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self.access.check_token(token.strip()):
+        # The cookie, which cannot be guessed, comes first: wrong tokens of others delay no page.
+        if _is_equal(request.cookies.get(_cookie_name(request), ""), self.access.cookie):
             return True
-        return _is_equal(request.cookies.get(_cookie_name(request), ""), self.access.cookie)
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and self._check_token(request, token.strip())
+
+    def _check_token(self, request: Request, token: str) -> bool:
+        return self.access.check_token(token, request.client.host if request.client else None)
 
     def _log_in(self, request: Request) -> Response:
         """Exchange the token in the address for a cookie, or ask for it."""
         token = request.query_params.get("token") if request.method == "GET" else None
-        if token is not None and self.access.check_token(token):
+        if token is not None and self._check_token(request, token):
             others = [pair for pair in request.query_params.multi_items() if pair[0] != "token"]
             name = request.scope["path"].rpartition("/")[2]
             location = f"./{name}?{urlencode(others)}" if others else f"./{name}"
@@ -137,19 +263,24 @@ class AuthMiddleware:
                 _cookie_name(request),
                 self.access.cookie,
                 max_age=YEAR,
+                secure=self.access.https or request.scope["scheme"] == "https",
                 httponly=True,
                 samesite="strict",
             )
             return response
-        accepts_html = "text/html" in request.headers.get("accept", "")
-        if request.method == "GET" and request.scope["path"] == "/" and accepts_html:
+        if _shows_login_page(request):
             languages = request.headers.get("accept-language", "")
-            page = login_page(languages, is_wrong=token is not None)
+            page = login_page(languages, "wrong" if token is not None else None)
             return HTMLResponse(page, 401, UNAUTHORIZED)
         message = "wrong token; use the one that the server printed last"
         if token is None and "authorization" not in request.headers:
             message = "a token is required; open the address that the server printed"
         return error_response(401, message, UNAUTHORIZED)
+
+
+def _shows_login_page(request: Request) -> bool:
+    accepts_html = "text/html" in request.headers.get("accept", "")
+    return request.method == "GET" and request.scope["path"] == "/" and accepts_html
 
 
 def _cookie_name(request: Request) -> str:
@@ -212,31 +343,33 @@ TEXTS = {
         "where": "The server printed its token when it started. This browser is asked only once.",
         "label": "Token",
         "enter": "Open",
-        "problem": "This is not the server's token; see what it printed last.",
+        "wrong": "This is not the server's token; see what it printed last.",
+        "too_many": "There were too many wrong tokens. Wait some seconds, then try again.",
     },
     "zh-Hans": {
         "title": "请输入令牌",
         "where": "服务器启动时显示了令牌。每个浏览器只需输入一次。",
         "label": "令牌",
         "enter": "打开",
-        "problem": "令牌不对，请查看服务器最近一次显示的令牌。",
+        "wrong": "令牌不对，请查看服务器最近一次显示的令牌。",
+        "too_many": "令牌输错次数过多，请稍等几秒再试。",
     },
 }
 
 
-def login_page(languages: str, is_wrong: bool) -> str:
+def login_page(languages: str, problem: str | None) -> str:
     """Return the HTML of the page that asks for the token.
 
     Args:
         languages: the header `Accept-Language`, the preferred language first.
-        is_wrong: a wrong token was given.
+        problem: with the token that was given, "wrong" or "too_many"; None if none was.
     """
     codes = (name.strip()[:2] for name in languages.lower().split(","))
     preferred = next((code for code in codes if code in ("en", "zh")), "en")
     language = "zh-Hans" if preferred == "zh" else "en"
     texts = TEXTS[language]
-    problem = texts["problem"] if is_wrong else ""
-    return _template().substitute(texts, language=language, problem=problem)
+    shown = texts[problem] if problem else ""
+    return _template().substitute(texts, language=language, problem=shown)
 
 
 @cache

@@ -1,12 +1,15 @@
 """The server process: uvicorn, the workers, and the lock on the data folder."""
 
+import asyncio
 import secrets
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
 import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from htdemucs.errors import ServerError
 from htdemucs.fsutil import file_lock
@@ -20,6 +23,7 @@ from htdemucs.serve.supervisor import Supervisor
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 BACKLOG = 128  # connections that wait to be accepted
+HEADER_TIMEOUT = 10.0  # seconds in which a client must send the headers of a request
 
 
 def make_folders(settings: Settings) -> None:
@@ -39,10 +43,10 @@ def make_folders(settings: Settings) -> None:
             ) from error
 
 
-def stored_token(settings: Settings) -> str:
-    """Return the token in the data folder, which the first call writes."""
+def stored_secret(settings: Settings, name: str) -> str:
+    """Return a random text from a file in the data folder, which the first call writes."""
     make_folders(settings)
-    path = settings.data / "token"
+    path = settings.data / name
     try:
         with path.open("x", encoding="ascii") as file:
             path.chmod(0o600)
@@ -72,12 +76,35 @@ def listening_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
+def make_config(app: ASGIApp, proxies: Iterable[str] = ()) -> uvicorn.Config:
+    """Return uvicorn's configuration.
+
+    Args:
+        app: the application.
+        proxies: addresses or networks of proxies whose X-Forwarded headers are used; those of this
+            machine always are.
+    """
+    return uvicorn.Config(
+        app,
+        http=_Protocol,
+        forwarded_allow_ips=["127.0.0.1", "::1", *proxies],
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=3,
+    )
+
+
 def serve(
-    settings: Settings, access: Access, listener: socket.socket, on_ready: Callable[[], None]
+    settings: Settings,
+    access: Access,
+    listener: socket.socket,
+    on_ready: Callable[[], None],
+    proxies: Iterable[str] = (),
 ) -> None:
     """Serve on `listener` until a signal, then close it.
 
-    `on_ready` is called when requests are accepted.
+    `on_ready` is called when requests are accepted; `proxies` are those of `make_config`.
 
     Raises:
         ServerError: another server uses the folder, or the database cannot be opened.
@@ -90,14 +117,41 @@ def serve(
         stack.callback(database.close)
         supervisor = Supervisor(settings, Jobs(database))
         state = AppState(settings, database, supervisor.wake)
-        config = uvicorn.Config(
-            create_app(state, access, supervisor),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=3,
-        )
+        config = make_config(create_app(state, access, supervisor), proxies)
         _Server(config, state, on_ready).run(sockets=[listener])
+
+
+class _Protocol(H11Protocol):
+    """Closes a connection on which the headers of a request do not arrive in HEADER_TIMEOUT.
+
+    The time begins with the connection or, for later requests, with their first byte. Before that
+    byte, and only then, uvicorn itself has a limit.
+    """
+
+    _header_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._update_header_timer()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._update_header_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._cancel_header_timer()
+
+    def _update_header_timer(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:  # a request is answered
+            self._cancel_header_timer()
+        elif self._header_timer is None:
+            self._header_timer = self.loop.call_later(HEADER_TIMEOUT, self.transport.close)
+
+    def _cancel_header_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
 
 
 class _Server(uvicorn.Server):
