@@ -59,13 +59,24 @@ class Client:
         """Return one track by its id."""
         return self._json("GET", f"tracks/{track}")
 
-    def add(self, path: str | PathLike[str], **options: str) -> Track:
-        """Upload a file; options are `model`, and `stems` separated by commas."""
+    def add(
+        self, path: str | PathLike[str], idempotency_key: str | None = None, **options: str
+    ) -> Track:
+        """Upload a file; return its track.
+
+        Args:
+            path: the file.
+            idempotency_key: a random text. If a response is lost, repeat the upload with the same
+                one: no second track is added.
+            **options: `model`, and `stems` separated by commas.
+        """
         with Path(path).open("rb") as file:
             headers = {
                 "content-length": str(Path(path).stat().st_size),
                 "content-type": "application/octet-stream",
             }
+            if idempotency_key is not None:
+                headers["idempotency-key"] = idempotency_key
             return self._json("POST", "tracks", file, headers, name=Path(path).name, **options)
 
     def act(self, track: str, action: str) -> Track:

@@ -105,6 +105,22 @@ def test_a_refused_upload_shows_why_and_can_be_retried(open_page, server):
     page.wait_for_function("() => document.querySelectorAll('.row').length === 1")
 
 
+def test_an_upload_whose_response_was_lost_is_not_added_twice(open_page, server):
+    page = open_page()
+
+    def lose_response(route):
+        assert route.fetch().status == 201
+        route.abort()
+
+    page.route("**/api/tracks?*", lose_response, times=1)
+    page.evaluate(DROP, ["Solar.mp3"])
+    row(page, "The server cannot be reached.").wait_for()
+    page.get_by_role("button", name="Retry Solar.mp3").click()
+    page.locator("#title", has_text="Solar").wait_for()
+    assert len(server.uploads) == 2
+    assert len(server.songs) == page.locator(".row").count() == 1
+
+
 def test_the_selected_model_and_stems_are_sent_and_stored(open_page, server):
     page = open_page()
     page.locator(".welcome [data-pick-model]").click()

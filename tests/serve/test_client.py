@@ -78,6 +78,13 @@ def test_the_client_separates_a_song(address, write_song, tmp_path):
     assert not list(tmp_path.glob("**/*.partial"))
 
 
+def test_an_upload_is_repeated_with_its_key(address, write_song, tmp_path):
+    client, song = Client(address, "long secret"), write_song(tmp_path / "song.flac")
+    first, again = (client.add(song, "a key", stems="bass") for _ in range(2))
+    assert first["id"] == again["id"]
+    assert len(client.tracks()) == 1
+
+
 def test_an_interrupted_download_keeps_the_old_file(tmp_path, monkeypatch):
     class Broken(io.BytesIO):
         def read(self, *_):

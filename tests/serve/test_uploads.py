@@ -8,9 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from htdemucs.errors import BadRequestError
 from htdemucs.formats import FORMATS
 from htdemucs.serve import request_body
 from htdemucs.serve.app import create_app
+from htdemucs.serve.app_state import AppState
 from htdemucs.serve.request_body import safe_name
 from htdemucs.serve.settings import Limits
 
@@ -357,6 +359,72 @@ def test_a_source_that_is_deleted_in_the_meantime_is_reported(client, state, set
         "this file does not exist any more",
     )
     assert leftovers(settings) == []
+
+
+KEY = {"idempotency-key": "5f0c"}
+
+
+@pytest.mark.parametrize("kind", ["audio/mpeg", KIND])
+def test_a_repeated_upload_adds_no_second_track(client, apps, settings, state, kind):
+    body = form(SONG) if kind == KIND else b"sound"
+    first = send(client, body, kind, headers=KEY)
+    for restarted in (False, True):
+        if restarted:
+            apps[0].state.htdemucs = AppState(settings)
+        again = send(client, body, kind, headers=KEY, params={"model": "mini"})
+        assert (again.status_code, again.json()) == (200, first.json())
+    apps[0].state.htdemucs.database.close()
+    assert (state.tracks.search()[0], len(leftovers(settings))) == (1, 1)
+
+
+def test_another_key_or_a_deleted_track_makes_a_new_upload(client, state):
+    first = post(client, b"x", headers=KEY).json()["id"]
+    assert post(client, b"x", headers={"idempotency-key": "5f0d"}).status_code == 201
+    assert post(client, b"x", headers=KEY).json()["id"] == first  # though the queue is full
+    client.delete(f"/api/tracks/{first}")
+    assert post(client, b"x", headers=KEY).status_code == 201
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256])
+def test_an_impossible_key_is_refused(client, settings, key):
+    assert post(client, b"x", headers={"idempotency-key": key}).status_code == 422
+    assert leftovers(settings) == []
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_a_repeat_waits_for_an_upload_that_is_still_arriving(client, state, settings, is_complete):
+    """It returns the track of the first one or, if that breaks off, is the upload itself."""
+
+    async def go():
+        arriving, repeated, broken = asyncio.Event(), asyncio.Event(), BadRequestError("broken off")
+
+        async def slow():
+            yield b"sou"
+            arriving.set()
+            await repeated.wait()
+            if not is_complete:
+                raise broken
+            yield b"nd"
+
+        async def whole():
+            yield b"sound"
+
+        address = {"url": "/api/tracks?name=song.flac", "headers": KEY}
+        async with client.session() as session:
+            first = asyncio.create_task(session.post(**address, content=slow()))
+            await arriving.wait()
+            second = asyncio.create_task(session.post(**address, content=whole()))
+            for _ in range(100):  # it gets as far as it can
+                await asyncio.sleep(0)
+            assert state.uploading == 1
+            repeated.set()
+            return await first, await second
+
+    first, second = asyncio.run(go())
+    assert (first.status_code, second.status_code) == ((201, 200) if is_complete else (400, 201))
+    assert not is_complete or first.json()["id"] == second.json()["id"]
+    assert (state.tracks.search()[0], len(leftovers(settings))) == (1, 1)
+    assert not state._upload_locks
 
 
 @pytest.mark.parametrize(

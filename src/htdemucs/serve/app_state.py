@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
+from weakref import WeakValueDictionary
 
 from fastapi import Depends, Request
 
@@ -51,6 +52,11 @@ class AppState:
         self.export_slots = asyncio.Semaphore(2)  # exports at the same time; others wait
         self.export_jobs = ExportJobs()
         self.uploading = 0  # number of files that are arriving
+        self._upload_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def upload_lock(self, key: str) -> asyncio.Lock:
+        """Return a lock that all uploads with the same idempotency key share while they last."""
+        return self._upload_locks.setdefault(key, asyncio.Lock())
 
     def check_job_limit(self) -> None:
         """Raise TooManyError if the server does not accept another job."""

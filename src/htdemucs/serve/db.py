@@ -74,6 +74,7 @@ TRACKS = Table(
     Column("code", String(16)),  # of the error
     Column("warnings", JSON, nullable=False, default=list),
     Column("files", JSON, nullable=False, default=dict),  # {stem: {"path", "bytes"}}
+    Column("idempotency_key", String(255), index=True),  # of the request that uploaded it
     Column("created", Float, nullable=False),  # Unix time
     Column("ended", Float),
     Index("tracks_queue", "state", "queue_position"),

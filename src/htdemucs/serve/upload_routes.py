@@ -2,11 +2,12 @@
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from htdemucs.errors import (
     BadRequestError,
@@ -31,7 +32,7 @@ from htdemucs.serve.request_body import (
     safe_name,
     shown_name,
 )
-from htdemucs.serve.tracks import Document, new_id, tag_columns
+from htdemucs.serve.tracks import Document, new_id, tag_columns, to_dict
 from htdemucs.weights.registry import named_models
 
 T = TRACKS.c
@@ -45,6 +46,14 @@ Name = Annotated[str | None, Query(max_length=1000, description="The file's name
 Model = Annotated[str | None, Query(max_length=200, description="By default the server's.")]
 Stems = Annotated[
     str | None, Query(max_length=200, description="Stems, separated by commas; by default all.")
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        description="A random text; a repeated upload with it adds no second track.",
+    ),
 ]
 FILE = {"type": "string", "format": "binary"}
 TEXT = {"type": "string", "maxLength": MAX_FIELD}
@@ -74,14 +83,26 @@ BODY = {
 }
 
 
-@router.post("/tracks", status_code=201, openapi_extra={"requestBody": BODY})
+@router.post(
+    "/tracks",
+    status_code=201,
+    responses={200: {"description": "The track of an earlier upload with this idempotency key."}},
+    openapi_extra={"requestBody": BODY},
+)
 async def add_track(
-    state: StateDep, request: Request, name: Name = None, model: Model = None, stems: Stems = None
+    state: StateDep,
+    request: Request,
+    response: Response,
+    name: Name = None,
+    model: Model = None,
+    stems: Stems = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Document:
     """Add a track.
 
     The body is the track's file; or a form with the file, whose other fields replace the
-    parameters; or JSON that names a known track or a file of the library.
+    parameters; or JSON that names a known track or a file of the library. The status is 201, or
+    200 for a repeated upload whose track exists.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
@@ -89,8 +110,31 @@ async def add_track(
         return await to_thread.run_sync(_add_known, state, body)
     if kind.startswith(("multipart/", "application/x-www-form-urlencoded")) and kind != FORM:
         raise UnsupportedError(f"{kind} is not supported; {USAGE}")
-    await to_thread.run_sync(state.check_job_limit)
     options: Options = {"name": name, "model": model, "stems": stems}
+    if idempotency_key is None:
+        return await _upload(state, request, kind, options, None)
+    async with state.upload_lock(idempotency_key):  # a repeat waits until the first one has ended
+        known = (T.idempotency_key == idempotency_key, T.state != DELETED)
+        for row in await to_thread.run_sync(state.tracks.rows, *known):
+            await _discard_body(request, state.settings.limits.upload_bytes)
+            response.status_code = 200
+            return to_dict(row)
+        return await _upload(state, request, kind, options, idempotency_key)
+
+
+async def _discard_body(request: Request, limit: int) -> None:
+    """Read a body of at most `limit` bytes: browsers may lose a response that comes earlier."""
+    async for chunk in read_body(request):
+        limit -= len(chunk)
+        if limit < 0:
+            return
+
+
+async def _upload(
+    state: AppState, request: Request, kind: str, options: Options, idempotency_key: str | None
+) -> Document:
+    """Write the file to disk and queue its track."""
+    await to_thread.run_sync(state.check_job_limit)
     track = new_id()
     folder = state.settings.uploads / track
     state.uploading += 1
@@ -99,7 +143,8 @@ async def add_track(
             folder.mkdir(parents=True)
             store = _receive_form if kind == FORM else _receive_file
             path, shown, chosen, requested = await store(state, request, folder, options)
-        await to_thread.run_sync(_add_upload, state, track, path, shown, chosen, requested)
+        add = partial(_add_upload, idempotency_key=idempotency_key)
+        await to_thread.run_sync(add, state, track, path, shown, chosen, requested)
     finally:
         state.uploading -= 1
     state.wake()
@@ -116,6 +161,7 @@ def _add_upload(
     name: str,
     model: ModelRow,
     requested: list[str] | None,
+    idempotency_key: str | None,
 ) -> None:
     with removed_on_error(path.parent):
         state.tracks.add(
@@ -127,6 +173,7 @@ def _add_upload(
             model=model["name"],
             stems=requested or list(model["sources"]),  # the page's lanes until a worker starts
             requested_stems=requested,
+            idempotency_key=idempotency_key,
         )
 
 

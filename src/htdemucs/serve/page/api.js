@@ -99,18 +99,22 @@ export const cancelExport = (id) => request(`exports/${id}`, { method: "DELETE" 
 /** Return the URL of a download that is ready. */
 export const exportUrl = (id) => `api/exports/${id}/file`;
 
-/** Upload a file. Returns {done: promise of the track, abort}; calls onProgress(sent fraction). */
-export function upload(file, { model, stems }, onProgress) {
+/**
+ * Upload a file. Returns {done: promise of the track, abort}; calls onProgress(sent fraction).
+ * Repeated with the same key, it adds no second track.
+ */
+export function upload(file, key, { model, stems }, onProgress) {
   const xhr = new XMLHttpRequest();
   const done = new Promise((resolve, reject) => {
     xhr.open("POST", `api/tracks?${query({ name: file.name, model, stems: stems?.join(",") })}`);
     xhr.responseType = "json";
     xhr.setRequestHeader("Content-Type", "application/octet-stream");
+    xhr.setRequestHeader("Idempotency-Key", key);
     xhr.upload.onprogress = (event) => onProgress(event.total ? event.loaded / event.total : 0);
     xhr.onerror = () => reject(new ApiError("", 0));
     xhr.onabort = () => reject(new DOMException("", "AbortError"));
     xhr.onload = () => {
-      if (xhr.status === 201) {
+      if (xhr.status === 201 || xhr.status === 200) {
         resolve(xhr.response);
       } else {
         const { error = xhr.statusText, code } = xhr.response ?? {};

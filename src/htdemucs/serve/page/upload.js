@@ -33,14 +33,20 @@ export async function filesOf(transfer) {
   return lists.flat();
 }
 
+/** Return 32 random hexadecimal digits. (Over plain http, browsers have no crypto.randomUUID.) */
+function randomKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 /** The files that are being uploaded; dispatches "change" when one of them has changed. */
 export class Uploads extends EventTarget {
-  items = []; // {key, file, options, sent: 0 to 1, error: ApiError or null}; sent in this order
+  // {key: of its row and of the request, file, options, sent: 0 to 1, error: ApiError or null}
+  items = []; // sent in this order
 
   #options;
   #onUploaded;
   #current = null; // {item, request}
-  #count = 0;
 
   /** `options()` returns the model and stems; `onUploaded(track)` is called with the new track. */
   constructor(options, onUploaded) {
@@ -52,7 +58,7 @@ export class Uploads extends EventTarget {
   /** Send files; `options` are the model and stems, instead of those selected when they are sent. */
   add(files, options = null) {
     for (const file of files) {
-      this.items.push({ key: `upload-${++this.#count}`, file, options, sent: 0, error: null });
+      this.items.push({ key: randomKey(), file, options, sent: 0, error: null });
     }
     this.#notify();
     this.#sendNext();
@@ -86,7 +92,7 @@ export class Uploads extends EventTarget {
   async #sendNext() {
     const item = this.items.find(({ error }) => !error);
     if (this.#current || !item) return;
-    const request = upload(item.file, item.options ?? this.#options(), (sent) => {
+    const request = upload(item.file, item.key, item.options ?? this.#options(), (sent) => {
       item.sent = sent;
       this.#notify();
     });
