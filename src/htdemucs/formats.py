@@ -175,6 +175,7 @@ _ROWS = (
     ),
 )
 FORMATS: dict[str, AudioFormat] = {row.name: row for row in _ROWS}
+LOSSLESS = tuple(row.name for row in _ROWS if row.is_lossless)
 BIT_DEPTHS = sorted({depth for row in _ROWS for depth in row.bit_depths})
 MP3_PRESETS = FORMATS["mp3"].presets
 

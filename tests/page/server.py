@@ -84,12 +84,18 @@ class PageServer:
         recordings: a folder for files that several servers share.
         prefix: path below which it serves, as behind a reverse proxy.
         token: that requests need; None for none.
+        settings: of the server.
     """
 
     def __init__(
-        self, folder: Path, recordings: Path, prefix: str = "", token: str | None = None
+        self,
+        folder: Path,
+        recordings: Path,
+        prefix: str = "",
+        token: str | None = None,
+        **settings,
     ) -> None:
-        self.state = AppState(Settings.in_folder(folder, limits=Limits(free_bytes=0)))
+        self.state = AppState(Settings.in_folder(folder, limits=Limits(free_bytes=0), **settings))
         self.requests: list[tuple[str, str]] = []  # method and address of each
         self._recordings, self._prefix = recordings, prefix
         self._app = create_app(self.state, Access.to(token))

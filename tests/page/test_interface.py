@@ -32,6 +32,7 @@ def dialogs(page):
     """Open each dialog in turn."""
     yield page.locator("[data-pick-model]").first, "#model-dialog"
     yield page.locator("#shortcuts-open"), "#shortcuts-dialog"
+    yield page.locator("#settings-open"), "#settings-dialog"
     yield page.locator(".track-header .primary").filter(visible=True), "#download-dialog"
 
 

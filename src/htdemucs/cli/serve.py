@@ -11,6 +11,7 @@ import click
 from htdemucs.cli import options as opt
 from htdemucs.cli.console import print_status, set_verbosity
 from htdemucs.errors import ServerError
+from htdemucs.formats import LOSSLESS
 from htdemucs.fsutil import user_data
 
 MIN_TOKEN_LENGTH = 8  # characters
@@ -98,6 +99,13 @@ def _networks(
     metavar="URL",
     help="Such as postgresql://...; by default a file in DATA.",
 )
+@opt.option(
+    "--format",
+    "stem_format",
+    type=opt.choice(*LOSSLESS),
+    heading=SERVER,
+    help="Store stems in this format; by default in the one chosen on the page, at first wav.",
+)
 @opt.name_option
 @opt.option(
     "--workers",
@@ -174,6 +182,7 @@ def serve(
     token: str | None,
     allow_host: tuple[str, ...],
     https: bool,
+    stem_format: str | None,
     allow_proxy: tuple[str, ...],
     max_upload: int,
     max_minutes: float,
@@ -213,7 +222,13 @@ def serve(
     )
     folder = (data or user_data() / "htdemucs").absolute()
     settings = Settings.in_folder(
-        folder, library and library.absolute(), database, model=name, workers=workers, limits=limits
+        folder,
+        library and library.absolute(),
+        database,
+        model=name,
+        workers=workers,
+        format=stem_format,
+        limits=limits,
     )
     if token is None and host not in server.LOOPBACK:
         token = server.stored_secret(settings, "token")

@@ -20,7 +20,13 @@ from starlette.staticfiles import StaticFiles
 
 from htdemucs.errors import HTDemucsError
 from htdemucs.formats import FORMATS
-from htdemucs.serve import audio_routes, export_routes, track_routes, upload_routes
+from htdemucs.serve import (
+    audio_routes,
+    export_routes,
+    storage_routes,
+    track_routes,
+    upload_routes,
+)
 from htdemucs.serve.app_state import AppState, StateDep
 from htdemucs.serve.auth import (
     SECURITY_HEADERS,
@@ -93,7 +99,7 @@ def create_app(
     app.add_middleware(AuthMiddleware, access=access or Access())
     app.add_middleware(SecurityHeadersMiddleware)  # outside: errors get the headers too
     app.add_middleware(DrainMiddleware)
-    for routes in (track_routes, upload_routes, audio_routes, export_routes):
+    for routes in (track_routes, upload_routes, audio_routes, export_routes, storage_routes):
         app.include_router(routes.router)
     app.include_router(router)
     app.mount("/page", StaticFiles(directory=PAGE))

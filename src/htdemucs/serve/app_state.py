@@ -18,6 +18,7 @@ from htdemucs.serve.export_jobs import ExportJobs
 from htdemucs.serve.jobs import Jobs
 from htdemucs.serve.preview import Preview, PreviewBuilder
 from htdemucs.serve.settings import Settings
+from htdemucs.serve.storage import Storage
 from htdemucs.serve.time_stretch import StretcherCache
 from htdemucs.serve.tracks import Tracks
 
@@ -45,6 +46,7 @@ class AppState:
         fresh_folder(settings.exports)
         self.database = database or Database(settings.database)
         self.tracks, self.jobs = Tracks(self.database), Jobs(self.database)
+        self.storage = Storage(settings, self.database)
         self.changes = Changes(self.tracks)
         self.preview_builder = PreviewBuilder(settings, self.tracks)
         self.deletion = Deletion(settings, self.tracks)

@@ -1,6 +1,7 @@
 """The database: a table of tracks, which is also the queue, and a counter that numbers all changes.
 
-SQLite and PostgreSQL are supported. `tracks.py` reads and writes tracks, `jobs.py` is the queue.
+SQLite and PostgreSQL are supported. `tracks.py` reads and writes tracks, `jobs.py` is the queue,
+`storage.py` uses the table of settings.
 """
 
 from collections.abc import Iterator
@@ -78,6 +79,12 @@ TRACKS = Table(
     Column("created", Float, nullable=False),  # Unix time
     Column("ended", Float),
     Index("tracks_queue", "state", "queue_position"),
+)
+SETTINGS = Table(  # which clients can change
+    "settings",
+    METADATA,
+    Column("name", String(32), primary_key=True),
+    Column("value", JSON, nullable=False),
 )
 Row = dict[str, Any]  # of TRACKS, or some of its columns
 

@@ -132,6 +132,7 @@ class PreviewBuilder:
     def __init__(self, settings: Settings, tracks: Tracks) -> None:
         self._settings, self._tracks = settings, tracks
         self._requested: set[str] = set()  # waiting, being built, or undecodable
+        self._building: str | None = None
         self._queue: Queue[str | None] = Queue()  # None ends the thread
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -162,17 +163,22 @@ class PreviewBuilder:
     def _run(self) -> None:
         use_this_thread_only()
         while (track := self._queue.get()) is not None:
+            with self._lock:
+                self._building = track
+            is_undecodable = False
             try:
                 self.build(track)
             except AudioError as error:
                 self._tracks.update(track, error=self._settings.without_folders(str(error)))
-                continue  # it stays in `_requested`, so that it is not tried again
+                is_undecodable = True
             except (HTDemucsError, FileNotFoundError):  # the track was deleted
                 pass
             except Exception:
                 LOG.exception("the preview of %s cannot be built", track)
             with self._lock:
-                self._requested.discard(track)
+                self._building = None
+                if not is_undecodable:  # or it would be tried again and again
+                    self._requested.discard(track)
 
     def build(self, track: str) -> None:
         """Decode a track's files into its preview.
@@ -194,22 +200,27 @@ class PreviewBuilder:
                 return  # deleted, or being separated now
         self._tracks.update(track, same_state, frames=frames)
 
-    def evict(self, keep: str | None = None) -> None:
+    def evict(self, keep: str | None = None, limit: int | None = None) -> None:
         """Delete the least recently played previews until all are within the limit.
 
         Args:
             keep: id of a track whose preview is not deleted.
+            limit: bytes; by default those of the settings.
         """
+        limit = self._settings.limits.preview_bytes if limit is None else limit
         folders = [path for path in self._settings.previews.iterdir() if path.is_dir()]
         sizes = {path: sum(f.stat().st_size for f in path.glob("*.pcm")) for path in folders}
         total = sum(sizes.values())
         for path in sorted(folders, key=lambda path: path.stat().st_mtime):
-            if total <= self._settings.limits.preview_bytes:
+            if total <= limit:
                 return
             can_be_rebuilt = TRACKS.c.state.in_(("finished", "unseparated"))
-            if path.name != keep and self._tracks.update(path.name, can_be_rebuilt, ranges=[]):
-                shutil.rmtree(path, ignore_errors=True)
-                total -= sizes[path]
+            with self._lock:  # the builder cannot begin with this track meanwhile
+                if path.name in (keep, self._building):
+                    continue
+                if self._tracks.update(path.name, can_be_rebuilt, ranges=[]):
+                    shutil.rmtree(path, ignore_errors=True)
+                    total -= sizes[path]
 
 
 def decode_files(row: Row, rate: int, preview: Preview) -> Iterator[int]:

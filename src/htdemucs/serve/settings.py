@@ -40,6 +40,7 @@ class Settings:
         database: SQLAlchemy URL.
         model: for tracks that do not name another.
         workers: number of worker processes.
+        format: of the stems; None: what clients have set, see `storage.py`.
     """
 
     data: Path
@@ -47,6 +48,7 @@ class Settings:
     database: str
     model: str = "htdemucs"
     workers: int = 1
+    format: str | None = None
     limits: Limits = field(default_factory=Limits)
 
     @classmethod

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from htdemucs.audio import AudioFile
+from htdemucs.audio import AudioEncoding, AudioFile
 from htdemucs.batch import Library, Track, read_manifest
 from htdemucs.errors import BUSY, DISK_FULL, HTDemucsError, SeparationError, reason
 from htdemucs.fast import keep_freed_memory
@@ -32,7 +32,9 @@ from htdemucs.serve.jobs import JobCancelledError, Jobs
 from htdemucs.serve.live_preview import LivePreview, too_long
 from htdemucs.serve.preview import Preview, decode_files
 from htdemucs.serve.settings import Settings
+from htdemucs.serve.storage import Storage
 from htdemucs.serve.tracks import Tracks, tag_columns
+from htdemucs.stems import OutputOptions
 
 LOG = logging.getLogger(__name__)
 QUEUE_INTERVAL = 1.0  # seconds between polls of the queue, unless woken
@@ -57,7 +59,7 @@ class Worker:
     def __init__(self, settings: Settings, name: str, database: Database | None = None) -> None:
         self._settings, self._name = settings, name
         database = database or Database(settings.database)
-        self._jobs = Jobs(database)
+        self._jobs, self._storage = Jobs(database), Storage(settings, database)
         self._deletion = Deletion(settings, Tracks(database), name)
         self._separators: dict[tuple[str, tuple[str, ...] | None], Separator] = {}
         self._waits_for: str | None = None
@@ -127,7 +129,8 @@ class Worker:
         if seconds > 1.1 * max_seconds:  # the header's duration may be an estimate
             raise too_long(seconds, max_seconds)
 
-        library = Library(self._settings.library / model_folder(row["model"]))
+        options = OutputOptions(AudioEncoding(self._storage.stem_format()))
+        library = Library(self._settings.library / model_folder(row["model"]), options)
         track = self._assign_output(library, row)
         lanes = len(separator.stems) + 1
         preview = Preview(self._settings.previews / row["id"], lanes, separator.audio_channels)

@@ -26,12 +26,14 @@ async function fetchChecked(path, options) {
   throw new ApiError(body.error ?? response.statusText, response.status, body.code);
 }
 
-const post = (path, body) =>
+const sendJson = (method, path, body) =>
   request(path, {
-    method: "POST",
+    method,
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body ?? {}),
   });
+
+const post = (path, body) => sendJson("POST", path, body);
 
 const fetchBytes = async (path) => (await request(path)).arrayBuffer();
 
@@ -98,6 +100,15 @@ export const cancelExport = (id) => request(`exports/${id}`, { method: "DELETE" 
 
 /** Return the URL of a download that is ready. */
 export const exportUrl = (id) => `api/exports/${id}/file`;
+
+/** Return the stems' format, the formats to choose from, and the use of the disk in bytes. */
+export const storage = async () => (await request("storage")).json();
+
+/** Set the format of stems that are written from now on; returns what `storage` does. */
+export const changeStorage = async (format) => (await sendJson("PATCH", "storage", { format })).json();
+
+/** Delete the previews, which are built again when they are played; returns what `storage` does. */
+export const deletePreviews = async () => (await request("storage/previews", { method: "DELETE" })).json();
 
 /**
  * Upload a file. Returns {done: promise of the track, abort}; calls onProgress(sent fraction).

@@ -47,7 +47,11 @@ export class AudioChunks {
     if (ready.frames < frames && !ready.ended && !allowShort) return null;
     const cache = this.#cache;
     const response = await this.#api.pcm(track, { from, frames, tempo, pitch, signal });
-    if (!response?.frames) return ready.ended ? { from, frames: 0 } : null;
+    if (!response?.frames) {
+      // Otherwise the server has just deleted the preview, and builds it again.
+      const isEnd = ready.ended && ready.frames <= ROUNDING;
+      return isEnd ? { from, frames: 0 } : null;
+    }
     const chunk = { from, ...response };
     if (cache === this.#cache) this.#cache = [...cache.slice(1 - CACHE_SIZE), chunk]; // not cleared since
     return chunk;

@@ -9,6 +9,7 @@ import { connectMediaSession } from "./media-session.js";
 import { ModelPicker, SMALL } from "./model-picker.js";
 import { notify } from "./notifications.js";
 import { Player } from "./player.js";
+import { openSettings } from "./settings-dialog.js";
 import { readSettings } from "./storage.js";
 import { TrackList } from "./track-list.js";
 import { TrackView } from "./track-view.js";
@@ -136,6 +137,7 @@ function addListeners() {
     trackList.render();
     view?.render();
   });
+  byId("settings-open").addEventListener("click", () => openSettings(info));
   byId("shortcuts-open").addEventListener("click", () => byId("shortcuts-dialog").showModal());
   byId("toast-close").addEventListener("click", () => (byId("toast").hidden = true));
   for (const button of document.querySelectorAll("[data-pick-model]")) {

@@ -87,6 +87,23 @@ export const messages = {
   stem_piano: "Piano",
   stem_no_vocals: "Instrumental",
 
+  // Settings
+  settings: "Settings",
+  stemFormat: "Store stems as",
+  stemFormatNew: "For songs that are separated from now on.",
+  stemFormatFixed: "Set by --format when the server was started.",
+  format_wav: "Opens in every program",
+  format_flac: "The same sound in about half the space",
+  disk: "Disk space",
+  readingDisk: "Adding up the files…",
+  disk_library: "Library",
+  disk_uploads: "Uploaded songs",
+  disk_previews: "Previews",
+  disk_free: "Free",
+  deletePreviews: "Delete previews",
+  deletePreviewsMore: "They are made again from the stems when you open a song.",
+  previewsDeleted: "The previews were deleted.",
+
   // A track
   back: "Back to the list",
   separate: "Separate",

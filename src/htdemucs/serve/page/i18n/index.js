@@ -32,6 +32,9 @@ export const stemName = (stem) => LANGUAGES[language].messages[`stem_${stem}`] ?
 /** Return a short description of a published model; undefined for any other. */
 export const modelDescription = (model) => LANGUAGES[language].messages[`model_${model}`];
 
+/** Return a short description of a format of stems; undefined for any that has none. */
+export const formatDescription = (format) => LANGUAGES[language].messages[`format_${format}`];
+
 /** Set an element's text, now and whenever the language changes. */
 export function bindText(target, key, values = {}) {
   target.dataset.i18n = key;
@@ -104,10 +107,11 @@ export function formatTime(seconds, digits = 0) {
   return digits ? `${time}.${tenths % 10}` : time;
 }
 
-/** Return a number of bytes in kB or MB. */
+/** Return a number of bytes in kB, MB or GB. */
 export function formatBytes(bytes) {
   if (bytes < 1e6) return `${formatNumber(bytes / 1e3)} kB`;
-  return `${formatNumber(bytes / 1e6, bytes < 1e7 ? 1 : 0)} MB`;
+  const [unit, name] = bytes < 1e9 ? [1e6, "MB"] : [1e9, "GB"];
+  return `${formatNumber(bytes / unit, bytes < 10 * unit ? 1 : 0)} ${name}`;
 }
 
 /** Return the message of an API error. */

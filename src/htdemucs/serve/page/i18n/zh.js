@@ -87,6 +87,23 @@ export const messages = {
   stem_piano: "钢琴",
   stem_no_vocals: "伴奏",
 
+  // Settings
+  settings: "设置",
+  stemFormat: "分轨保存格式",
+  stemFormatNew: "仅对之后分离的歌曲生效。",
+  stemFormatFixed: "已由服务器启动时的 --format 指定。",
+  format_wav: "任何软件都能打开",
+  format_flac: "音质不变，约占一半空间",
+  disk: "磁盘空间",
+  readingDisk: "正在统计文件大小…",
+  disk_library: "曲库",
+  disk_uploads: "上传的歌曲",
+  disk_previews: "试听缓存",
+  disk_free: "剩余空间",
+  deletePreviews: "清除试听缓存",
+  deletePreviewsMore: "再次打开歌曲时，会根据分轨重新生成。",
+  previewsDeleted: "试听缓存已清除。",
+
   // A track
   back: "返回列表",
   separate: "分离",
