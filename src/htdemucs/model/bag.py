@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from htdemucs.environment import CheckpointFiles
-from htdemucs.errors import ConfigError
-from htdemucs.model.config import Seconds, exact_seconds
+from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
+from htdemucs.model.config import Seconds, exact_seconds, seconds_to_samples
 from htdemucs.model.hub_mixin import Pretrained
 from htdemucs.model.network import Network
 
@@ -126,6 +126,29 @@ def as_bag(model: Model) -> Bag:
 def networks(model: Model) -> list[Network]:
     """Return the members of a bag, or a list of one network."""
     return model.members if isinstance(model, Bag) else [model]
+
+
+def segment_samples(model: Model, segment: Seconds | None = None) -> int:
+    """Return the samples in a segment; by default in the model's own segment.
+
+    Raises:
+        SegmentTooLongError: the model was trained on shorter segments.
+        SeparationError: the segment is not a number of seconds, or is shorter than one sample.
+    """
+    try:
+        seconds = exact_seconds(model.segment if segment is None else segment)
+    except ConfigError as error:
+        raise SeparationError(str(error)) from None
+    length = seconds_to_samples(seconds, model.sample_rate)
+    longest = model.max_segment
+    if longest is not None and length > seconds_to_samples(longest, model.sample_rate):
+        raise SegmentTooLongError(
+            f"segment {float(seconds):g} s is longer than the {float(longest):g} s the model "
+            "was trained for; lower the segment"
+        )
+    if length < 1:
+        raise SeparationError(f"a segment of {float(seconds):g} s is shorter than one sample")
+    return length
 
 
 def needed_members(weights: Sequence[Sequence[float]], columns: Sequence[int]) -> list[int]:

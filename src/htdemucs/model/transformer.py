@@ -40,13 +40,27 @@ def spectral_positions(bins: int, frames: int, channels: int, device: torch.devi
     return rearrange(torch.cat([by_frame, by_bin], dim=-1), "t f c -> (t f) c")
 
 
+class DotProductAttention(nn.Module):
+    """Scaled dot-product attention. Exported networks have another form of it in its place."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """(B, H, N, C), (B, H, M, C), (B, H, M, C) -> (B, H, N, C)"""
+        return F.scaled_dot_product_attention(
+            query, key, value, dropout_p=self.dropout if self.training else 0.0
+        )
+
+
 class Attention(nn.Module):
     """Multi-head attention; one matrix projects queries, keys and values."""
 
     def __init__(self, channels: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.dropout = dropout
+        self.attend: nn.Module = DotProductAttention(dropout)
         self.projection = nn.Linear(channels, 3 * channels)
         self.output = nn.Linear(channels, channels)
         nn.init.xavier_uniform_(self.projection.weight)
@@ -58,10 +72,7 @@ class Attention(nn.Module):
         query, key, value = (
             rearrange(y, "b n (h c) -> b h n c", h=self.heads) for y in self._project(x, context)
         )
-        y = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=self.dropout if self.training else 0.0
-        )
-        return self.output(rearrange(y, "b h n c -> b n (h c)"))
+        return self.output(rearrange(self.attend(query, key, value), "b h n c -> b n (h c)"))
 
     def _project(self, x: Tensor, context: Tensor) -> tuple[Tensor, ...]:
         if x is context:

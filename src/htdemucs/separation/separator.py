@@ -21,8 +21,7 @@ from htdemucs.environment import CheckpointFiles
 from htdemucs.errors import ConfigError, SegmentTooLongError, SeparationError
 from htdemucs.model import Bag, Model
 from htdemucs.model.architectures import describe_module
-from htdemucs.model.bag import as_bag, networks
-from htdemucs.model.config import Seconds, exact_seconds, seconds_to_samples
+from htdemucs.model.bag import as_bag, networks, segment_samples
 from htdemucs.separation.chunking import GridOptions, Segment, ShiftPass, middle, segments_of
 from htdemucs.separation.normalization import Normalization, Running, measure
 from htdemucs.separation.runner import Pending, Runner
@@ -129,7 +128,7 @@ class Separator:
         self.audio_channels = self._model.audio_channels
         self.sources = networks(self._model)[0].sources
         self.stems = self._model.sources
-        self.segment_length = _segment_length(self._model, settings.segment)
+        self.segment_length = segment_samples(self._model, settings.segment)
         self.stride = max(1, int((1 - settings.overlap) * self.segment_length))
         self._runner = Runner(
             self._model,
@@ -475,21 +474,3 @@ def _private_copy(
         network.origin = network.origin if is_unchanged(network) else None
     target = choose_device(device) if device else next(private.parameters()).device
     return private.to(target, torch.float32).eval()
-
-
-def _segment_length(model: Model, segment: Seconds | None) -> int:
-    """Return the samples in a segment; by default in the model's own segment."""
-    try:
-        seconds = exact_seconds(model.segment if segment is None else segment)
-    except ConfigError as error:
-        raise SeparationError(str(error)) from None
-    length = seconds_to_samples(seconds, model.sample_rate)
-    longest = model.max_segment
-    if longest is not None and length > seconds_to_samples(longest, model.sample_rate):
-        raise SegmentTooLongError(
-            f"segment {float(seconds):g} s is longer than the {float(longest):g} s the model "
-            "was trained for; lower the segment"
-        )
-    if length < 1:
-        raise SeparationError(f"a segment of {float(seconds):g} s is shorter than one sample")
-    return length
