@@ -3,8 +3,9 @@
     htdemucs export mini mini.onnx
     python examples/onnx_separate.py mini.onnx song.flac stems
 
-The exported file contains the network's core. This script does the rest: the aligned STFT and its
-inverse, the normalisation of the track, and segments that overlap by a quarter.
+The exported file contains the network's core or, if it was exported with --with-stft, the whole
+model. This script does the rest: the aligned STFT of a core and its inverse, the normalisation of
+the track, and segments that overlap by a quarter. Its batches have one segment.
 """
 
 import json
@@ -18,11 +19,12 @@ import soundfile
 OVERLAP = 0.25
 
 
-class Core:
-    """The exported core and its metadata."""
+class Model:
+    """The exported model and its metadata."""
 
     def __init__(self, path: str) -> None:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        self.whole = self.session.get_inputs()[0].name == "mix"
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.sources = json.loads(metadata["sources"])
         self.sample_rate = int(metadata["sample_rate"])
@@ -35,6 +37,8 @@ class Core:
 
     def __call__(self, mixture: np.ndarray) -> np.ndarray:
         """(C, segment_length) -> (S, C, segment_length)"""
+        if self.whole:
+            return self.session.run(["stems"], {"mix": mixture[None]})[0][0]
         inputs = {"mixture": mixture[None], "spectrogram": self.spectrogram(mixture)[None]}
         time, spectral = self.session.run(["time", "spectral"], inputs)
         return time[0] + self.waveform(spectral[0])
@@ -64,9 +68,9 @@ class Core:
         return total[..., edge : edge + self.segment_length] * (2 / 3)
 
 
-def separate(core: Core, track: np.ndarray) -> np.ndarray:
+def separate(model: Model, track: np.ndarray) -> np.ndarray:
     """(C, L) at the model's sample rate -> (S, C, L)"""
-    length, segment = track.shape[-1], core.segment_length
+    length, segment = track.shape[-1], model.segment_length
     mono = track.mean(0)
     level, deviation = mono.mean(), mono.std(ddof=1) + 1e-8
     track = (track - level) / deviation
@@ -74,15 +78,15 @@ def separate(core: Core, track: np.ndarray) -> np.ndarray:
     rise = np.arange(1, half + 1)
     weight = np.concatenate([rise, np.arange(segment - half, 0, -1)]).astype("f")
     weight /= weight.max()
-    total = np.zeros((len(core.sources), *track.shape), dtype="f")
+    total = np.zeros((len(model.sources), *track.shape), dtype="f")
     weights = np.zeros(length, dtype="f")
     for start in range(0, length, int((1 - OVERLAP) * segment)):
         count = min(segment, length - start)
         first = start - (segment - count) // 2  # a short last segment lies in the window's middle
-        window = np.zeros((core.channels, segment), dtype="f")
+        window = np.zeros((model.channels, segment), dtype="f")
         begin, end = max(first, 0), min(first + segment, length)
         window[:, begin - first : end - first] = track[:, begin:end]
-        output = core(window)[..., start - first : start - first + count]
+        output = model(window)[..., start - first : start - first + count]
         total[..., start : start + count] += output * weight[:count]
         weights[start : start + count] += weight[:count]
     return total / weights * deviation + level
@@ -92,13 +96,13 @@ def main() -> None:
     """Separate a file into a folder of WAV files."""
     if len(sys.argv) != 4:
         sys.exit("usage: python examples/onnx_separate.py MODEL.onnx SONG FOLDER")
-    core = Core(sys.argv[1])
+    model = Model(sys.argv[1])
     track, sample_rate = soundfile.read(sys.argv[2], dtype="float32", always_2d=True)
-    if sample_rate != core.sample_rate or track.shape[1] != core.channels:
-        sys.exit(f"this example needs {core.sample_rate} Hz and {core.channels} channels")
+    if sample_rate != model.sample_rate or track.shape[1] != model.channels:
+        sys.exit(f"this example needs {model.sample_rate} Hz and {model.channels} channels")
     folder = Path(sys.argv[3])
     folder.mkdir(parents=True, exist_ok=True)
-    for name, stem in zip(core.sources, separate(core, track.T), strict=True):
+    for name, stem in zip(model.sources, separate(model, track.T), strict=True):
         soundfile.write(folder / f"{name}.wav", stem.T, sample_rate)
         print(folder / f"{name}.wav")
 

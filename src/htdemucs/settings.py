@@ -6,6 +6,10 @@ from typing import Any
 
 from htdemucs.errors import SeparationError
 
+# MB of attention scores that an exported network computes at a time. By default WebGPU binds
+# tensors of up to 128 MiB; of a larger one ONNX Runtime leaves the rest zero, without an error.
+ATTENTION_CHUNK = 64.0
+
 
 @dataclass(frozen=True)
 class EngineSettings:

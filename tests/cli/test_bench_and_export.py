@@ -40,7 +40,20 @@ def test_export_writes_a_file_and_prints_its_agreement_with_torch(run, model_fol
     result = run("export", model_folder, target)
     assert result.exit_code == 0
     assert target.stat().st_size > 1000
-    assert "agrees with torch" in " ".join(result.stderr.split())
+    assert "agrees with PyTorch" in " ".join(result.stderr.split())
+
+
+def test_export_passes_its_options_on(run, model_folder, tmp_path, monkeypatch):
+    passed = {}
+    monkeypatch.setattr(
+        "htdemucs.export.export_onnx", lambda _model, _path, **options: passed.update(options) or 99
+    )
+    options = ("--with-stft", "--half", "--static-batch", 1, "--segment", 0.5)
+    result = run("export", model_folder, tmp_path / "tiny.onnx", *options)
+    assert result.exit_code == 0
+    assert passed == {
+        "with_stft": True, "half": True, "static_batch": 1, "segment": 0.5, "attention_chunk": 64,
+    }  # fmt: skip
 
 
 def test_export_refuses_another_extension(run, model_folder, tmp_path):

@@ -219,9 +219,17 @@ def convert_and_export(work: Path, song: Path) -> None:
         htdemucs("separate", song, "-n", work / model, "--device", "cpu", "-o", out)
         expect(sorted(path.stem for path in out.rglob("*.wav")), sorted(STEMS))
     htdemucs("export", "mini", work / "mini.onnx")  # compares ONNX Runtime's output with torch's
-    python(ROOT / "examples" / "onnx_separate.py", work / "mini.onnx", song, work / "onnx")
-    for stem in STEMS:
-        expect(seconds(work / "onnx" / f"{stem}.wav"), float(SECONDS))
+    whole = ("--with-stft", "--half", "--static-batch", 1)
+    htdemucs("export", "mini", work / "whole.onnx", *whole)
+    for name in ("mini", "whole"):
+        python(
+            ROOT / "examples" / "onnx_separate.py",
+            work / f"{name}.onnx",
+            song,
+            work / f"{name} stems",
+        )
+        for stem in STEMS:
+            expect(seconds(work / f"{name} stems" / f"{stem}.wav"), float(SECONDS))
 
 
 @check

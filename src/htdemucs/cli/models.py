@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import click
 
@@ -10,6 +11,7 @@ from htdemucs.cli import options as opt
 from htdemucs.cli.console import print_status, print_table
 from htdemucs.cli.progress import ConsoleReporter
 from htdemucs.errors import CheckpointError, ExportError
+from htdemucs.settings import ATTENTION_CHUNK
 
 # Of files that `convert` does not write. Any other name, such as model-1.2, may be a folder's.
 _OTHER_SUFFIXES = (
@@ -104,12 +106,47 @@ def convert(model: str, target: Path, repo: Path | None, config: Path | None) ->
     print_status(f"wrote {target}")
 
 
-@opt.command("export", examples="htdemucs export mini mini.onnx")
+@opt.command(
+    "export",
+    examples="""
+    htdemucs export mini mini.onnx
+    htdemucs export htdemucs htdemucs.onnx --with-stft --static-batch 1 --half
+    """,
+)
 @click.argument("model")
 @click.argument("target", type=click.Path(path_type=Path))
 @opt.repo_option
 @opt.config_option
-def export(model: str, target: Path, repo: Path | None, config: Path | None) -> None:
+@opt.flag(
+    "--with-stft",
+    help="Include the STFT and its inverse. The file then has one input, mix, and one output, "
+    "stems.",
+)
+@opt.flag("--half", help="Store weights in half precision: the file is half as large.")
+@opt.option(
+    "--static-batch",
+    type=int,
+    callback=opt.number(1),
+    metavar="N",
+    help="Fix the batch size, so that a GPU computes every operation. By default it is free.",
+)
+@opt.option(
+    "--segment",
+    type=float,
+    metavar="SECONDS",
+    help="Length of a segment; by default the model's own, which is also the longest.",
+)
+@opt.option(
+    "--attention-chunk",
+    default=ATTENTION_CHUNK,
+    callback=opt.number(1),
+    metavar="MB",
+    help="MB of attention scores that are computed at a time. By default WebGPU binds tensors of "
+    "at most 134 MB.",
+)
+def export(
+    model: str, target: Path, repo: Path | None, config: Path | None, **settings: Any
+) -> None:
     """Write a model as an ONNX file, and check it with ONNX Runtime. Needs the extra export.
 
     MODEL is a name, a signature, hf://namespace/name or a path; TARGET is a file ending in .onnx.
@@ -122,5 +159,5 @@ def export(model: str, target: Path, repo: Path | None, config: Path | None) -> 
     with ConsoleReporter() as reporter:
         loaded = load_model(model, repo=repo, config=config, device="cpu", on_progress=reporter)
     print_status(f"exporting {model}; this takes up to a minute")
-    agreement = export_onnx(loaded, target)
+    agreement = export_onnx(loaded, target, **settings)
     print_status(f"wrote {target}; ONNX Runtime agrees with PyTorch to {agreement:.0f} dB")

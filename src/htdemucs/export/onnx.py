@@ -29,10 +29,10 @@ from htdemucs.model import Bag, HTDemucs, Model
 from htdemucs.model.architectures import architecture
 from htdemucs.model.bag import networks, segment_samples
 from htdemucs.model.config import Seconds
+from htdemucs.settings import ATTENTION_CHUNK, whole_number
 
 AGREEMENT = 60.0  # dB by which ONNX Runtime's outputs must exceed their difference to torch's
-ATTENTION_CHUNK = 64.0  # MB of scores: half of what WebGPU binds by default, 128 MiB
-SMALL = 1024  # values of a tensor, below which a half-precision copy saves nothing
+SMALL = 256  # values of a tensor, below which a half-precision copy saves nothing
 Names = tuple[tuple[str, ...], tuple[str, ...]]  # of inputs, of outputs
 CORE: Names = ("mixture", "spectrogram"), ("time", "spectral")
 WHOLE: Names = ("mix",), ("stems",)
@@ -85,8 +85,8 @@ def export_onnx(
     Raises:
         ExportError: the extra "export" is not installed, the file cannot be written, or its outputs
             differ from torch's; then no file is written.
-        SeparationError: the segment is not a number of seconds, or the model was not trained on
-            such long ones.
+        SeparationError: the batch is not a whole number, or the segment not a number of seconds.
+        SegmentTooLongError: the model was trained on shorter segments.
     """
     try:
         import onnx
@@ -99,6 +99,8 @@ def export_onnx(
     model = model.cpu().eval()
     network = _exportable(model)[0]
     length = segment_samples(model, segment)
+    if static_batch is not None:
+        static_batch = whole_number("static_batch", static_batch, 1)
     names = WHOLE if with_stft else CORE
 
     def example(batch: int) -> tuple[Tensor, ...]:
@@ -134,9 +136,10 @@ def export_onnx(
                 for batch in ((static_batch,) if static_batch else (1, 2))
             )
             if not agreement >= AGREEMENT:
+                remedy = "; export it without half" if half else ""
                 raise ExportError(
                     f"ONNX Runtime's outputs differ from torch's (agreement {agreement:.0f} dB); "
-                    "nothing was written"
+                    f"nothing was written{remedy}"
                 )
     except OSError as error:
         raise ExportError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,8 +1,7 @@
-"""Operations of the network in a form that every ONNX runtime computes: products of real matrices.
+"""Operations of the network in a form for ONNX: attention in chunks, and an STFT of real products.
 
-ONNX has an STFT and a DFT, but only on the CPU: of ONNX Runtime's WebGPU and Core ML providers
-neither has them, and an inverse STFT does not exist. A convolution with the sines and cosines of
-each bin would add 134 MB to a file.
+ONNX has the operators STFT and DFT, but ONNX Runtime does not compute them with WebGPU (1.24), and
+none is an inverse STFT. Convolutions with the sines and cosines of every bin would add 134 MB.
 """
 
 import copy
