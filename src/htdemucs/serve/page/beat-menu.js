@@ -7,16 +7,16 @@ import { bindLabel, bindText, button, formatNumber } from "./i18n/index.js";
 const BPM = { min: 20, max: 400, step: "any" };
 const BEATS = { min: 1, max: 16, step: 1 }; // of a bar
 const BARS = { min: 1, max: 9999, step: 1 }; // of a loop
-const DEFAULT = { bpm: 120, first: 0, perBar: 4, countIn: false };
+const DEFAULT = { bpm: 120, first: 0, perBar: 4, countIn: false, click: false };
 const TOLERANCE = 0.02; // of a bar, within which the loop's ends are shown as bars
 
 const isWithin = (value, { min, max }) => value >= min && value <= max;
 
 /** Return a stored beat if its values are possible, otherwise null. */
 function validBeat(stored) {
-  const { bpm, first, perBar, countIn } = stored ?? {};
+  const { bpm, first, perBar, countIn, click } = stored ?? {};
   const valid = isWithin(bpm, BPM) && Number.isFinite(first) && Number.isInteger(perBar) && isWithin(perBar, BEATS);
-  return valid ? { bpm, first, perBar, countIn: Boolean(countIn) } : null;
+  return valid ? { bpm, first, perBar, countIn: Boolean(countIn), click: Boolean(click) } : null;
 }
 
 /** Create a labelled field of a number; `show(null)` empties it. What is being typed stays. */
@@ -37,7 +37,7 @@ function createNumberField(key, range, onChange) {
 }
 
 export class BeatMenu {
-  beat; // {bpm, first, perBar, countIn}; null if it is not known
+  beat; // {bpm, first, perBar, countIn, click}; null if it is not known
 
   #taps = []; // seconds: of the song or, while it is paused, of the clock
   #lastTap = -Infinity; // milliseconds of the clock
@@ -64,8 +64,11 @@ export class BeatMenu {
     };
     this.from = createNumberField("loopFirstBar", BARS, loop);
     this.to = createNumberField("loopLastBar", BARS, loop);
-    this.countIn = element("input", { type: "checkbox" });
-    this.countIn.addEventListener("change", () => this.#set({ countIn: this.countIn.checked }));
+    const checks = ["countIn", "click"].map((key) => {
+      this[key] = element("input", { type: "checkbox" });
+      this[key].addEventListener("change", () => this.#set({ [key]: this[key].checked }));
+      return element("label", { class: "check" }, this[key], bindText(element("span"), key));
+    });
     const row = (...children) => element("div", { class: "beat-row" }, ...children);
     const panel = element(
       "div",
@@ -73,7 +76,7 @@ export class BeatMenu {
       row(this.tapButton, bindText(element("p"), "tapHint")),
       row(this.bpm.box, this.perBar.box),
       row(this.from.box, this.to.box),
-      element("label", { class: "check" }, this.countIn, bindText(element("span"), "countIn")),
+      ...checks,
       this.here,
     );
     this.box = createPopover("beat", this.summary, panel);
@@ -104,7 +107,7 @@ export class BeatMenu {
     if (beat) bindText(this.summary, "bpmIs", { bpm: formatNumber(beat.bpm, beat.bpm % 1 ? 1 : 0) });
     else bindText(this.summary, "bars");
     bindLabel(this.tapButton, "tapKey");
-    const { bpm = null, perBar = DEFAULT.perBar, countIn = false } = beat ?? {};
+    const { bpm = null, perBar = DEFAULT.perBar, countIn = false, click = false } = beat ?? {};
     this.bpm.show(bpm);
     this.perBar.show(perBar);
     const ends = beat && loop ? [barAt(beat, loop.from), barAt(beat, loop.to) - 1] : [];
@@ -114,6 +117,7 @@ export class BeatMenu {
       field.input.disabled = !beat;
     });
     this.countIn.checked = countIn;
-    this.countIn.disabled = this.here.disabled = !beat;
+    this.click.checked = click;
+    for (const control of [this.countIn, this.click, this.here]) control.disabled = !beat;
   }
 }

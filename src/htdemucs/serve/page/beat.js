@@ -49,6 +49,18 @@ function firstBar(seconds, { bpm, perBar }) {
   return Math.abs(first) < NEAR ? 0 : first;
 }
 
+const isAccent = (beat, index) => index % beat.perBar === 0;
+
+/** Return the clicks [{time, accent}] between two times in seconds; `time` counts from the first. */
+export function clicksBetween(beat, from, to) {
+  const length = beatLength(beat);
+  const clicks = [];
+  for (let index = Math.ceil((from - beat.first) / length); beat.first + index * length < to; index++) {
+    clicks.push({ time: beat.first + index * length - from, accent: isAccent(beat, index) });
+  }
+  return clicks;
+}
+
 /**
  * Return the clicks before playback starts at a time in seconds: a bar, in time with the song.
  *
@@ -61,7 +73,7 @@ export function countIn(beat, seconds) {
   const beats = Array.from({ length: beat.perBar }, (_, i) => last - beat.perBar + 1 + i);
   const clicks = beats.map((each) => ({
     time: (each - beats[0]) * length,
-    accent: each % beat.perBar === 0,
+    accent: isAccent(beat, each),
   }));
   return { clicks, length: (position - beats[0]) * length };
 }

@@ -6,8 +6,8 @@
  */
 
 import { AudioChunks } from "./audio-chunks.js";
-import { countIn } from "./beat.js";
-import { scheduleClicks } from "./count-in.js";
+import { clicksBetween, countIn } from "./beat.js";
+import { scheduleClicks } from "./clicks.js";
 import { Loudness } from "./loudness.js";
 import { Mixer } from "./mixer.js";
 import { LEAD, Scheduler } from "./scheduler.js";
@@ -30,7 +30,7 @@ export class Player extends EventTarget {
   tempo = 1;
   pitch = 0; // semitones
   loop = null; // {from, to, on} in frames
-  countInBeat = null; // {bpm, first, perBar} of a bar of clicks before the music; null for none
+  beat = null; // {bpm, first, perBar, countIn, click}: whether clicks precede and accompany the music
   mix = {}; // {stem: {gain, pan, mute, solo}}
   volume = 1; // gain of what is heard, for all tracks
   original = false; // whether the original plays instead of the mix
@@ -46,7 +46,7 @@ export class Player extends EventTarget {
   #seekRequest = null; // {frame, since, sent}: a part that has to be separated before it can play
   #timer = null;
   #countInPending = false; // whether the first chunk follows a count-in
-  #stopClicks = () => {};
+  #clicks = []; // functions that stop scheduled clicks
 
   constructor(api) {
     super();
@@ -153,6 +153,13 @@ export class Player extends EventTarget {
     this.#notify();
   }
 
+  /** Take the song's beat; clicks begin or end with it, also while the song plays. */
+  setBeat(beat) {
+    const changed = Boolean(beat?.click || this.beat?.click) && beat !== this.beat;
+    this.beat = beat;
+    if (changed && this.#scheduler && !this.#countInPending) this.#reschedule();
+  }
+
   setVolume(volume) {
     this.volume = volume;
     this.mixer?.setVolume(volume);
@@ -175,16 +182,20 @@ export class Player extends EventTarget {
     this.#openContext();
     this.#context.resume();
     this.#timer = setInterval(() => this.#fillBuffer(), TICK);
-    this.#countInPending = this.countInBeat !== null;
+    this.#countInPending = Boolean(this.beat?.countIn);
     this.#restartAt(this.#position);
   }
 
   /** Schedule the count-in to a frame; returns when the music starts, on the context's clock. */
   #countIn(frame) {
-    const { clicks, length } = countIn(this.countInBeat, (frame * this.tempo) / this.track.sample_rate);
+    const { clicks, length } = countIn(this.beat, (frame * this.tempo) / this.track.sample_rate);
     const start = this.#context.currentTime + LEAD;
-    this.#stopClicks = scheduleClicks(this.#context, this.mixer.output, clicks, start, this.tempo);
+    this.#scheduleClicks(clicks, start);
     return start + length / this.tempo;
+  }
+
+  #scheduleClicks(clicks, start) {
+    this.#clicks.push(scheduleClicks(this.#context, this.mixer.output, clicks, start, this.tempo));
   }
 
   #openContext() {
@@ -237,7 +248,8 @@ export class Player extends EventTarget {
   #stopScheduler(delay = 0) {
     this.#fetching?.abort();
     this.#fetching = null;
-    this.#stopClicks();
+    for (const stop of this.#clicks) stop();
+    this.#clicks = [];
     this.#scheduler?.stop(delay);
     this.#scheduler = null;
   }
@@ -320,15 +332,20 @@ export class Player extends EventTarget {
     const played = jumps ? samples.subarray(0, (loopEnd - from) * channels) : samples;
     const fadeIn = scheduler.jumped;
     scheduler.jumped = jumps;
-    if (this.#countInPending && this.countInBeat) scheduler.end = this.#countIn(from); // now that the music is here
+    if (this.#countInPending && this.beat) scheduler.end = this.#countIn(from); // now that the music is here
     this.#countInPending = false;
     scheduler.next = jumps ? Math.round(this.loop.from / this.tempo) : from + frames;
-    scheduler.schedule(played, channels, {
+    const start = scheduler.schedule(played, channels, {
       frame: from,
       fadeIn,
       fadeOut: jumps,
       onEnded: () => this.#fillBuffer(),
     });
+    if (this.beat?.click) {
+      const seconds = (frame) => (frame * this.tempo) / this.track.sample_rate;
+      const end = from + played.length / channels;
+      this.#scheduleClicks(clicksBetween(this.beat, seconds(from), seconds(end)), start);
+    }
     this.loudness.add(played, channels);
     if (this.original) this.#applyMix(true);
   }

@@ -35,7 +35,10 @@ export class Scheduler {
     return Math.max(0, this.end - this.#context.currentTime);
   }
 
-  /** Schedule a chunk after the last one, or as soon as possible if that has ended. */
+  /**
+   * Schedule a chunk after the last one, or as soon as possible if that has ended; returns when it
+   * starts, in seconds of the clock.
+   */
   schedule(samples, channels, { frame, fadeIn, fadeOut, onEnded }) {
     const buffer = toBuffer(this.#context, samples, channels, this.#sampleRate);
     fadeEnds(buffer, fadeIn, fadeOut);
@@ -64,6 +67,7 @@ export class Scheduler {
     };
     this.#chunks = this.#chunks.filter(({ end }) => end > now - MAX_LATENCY);
     this.#chunks.push({ start, end: this.end, frame, frames: buffer.length, source });
+    return start;
   }
 
   /** Return the frame that plays at a time of the clock. */

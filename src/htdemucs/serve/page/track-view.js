@@ -387,7 +387,7 @@ export class TrackView {
     this.#loopFields.forEach((field, i) => field.show(ends[i]));
     this.#beatMenu.render(loop && { from: ends[0], to: ends[1] });
     const { beat } = this.#beatMenu;
-    this.#player.countInBeat = beat?.countIn ? beat : null;
+    this.#player.setBeat(beat);
     this.#waveforms.beat = beat;
     this.#transport.render({ canStretch: this.#info.stretch });
     this.#waveforms.draw();

@@ -195,6 +195,7 @@ export const messages = {
   loopFirstBar: "Loop from bar",
   loopLastBar: "to bar",
   countIn: "Count in one bar before playing",
+  click: "Click on every beat",
   firstBarHere: "Bar 1 starts at the playhead",
 
   // Downloads

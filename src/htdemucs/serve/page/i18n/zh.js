@@ -195,6 +195,7 @@ export const messages = {
   loopFirstBar: "循环：从第几小节",
   loopLastBar: "到第几小节",
   countIn: "播放前预备一小节",
+  click: "每拍发出节拍声",
   firstBarHere: "第 1 小节从播放头处开始",
 
   // Downloads

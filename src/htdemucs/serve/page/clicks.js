@@ -1,4 +1,4 @@
-/** Clicks before the music starts. */
+/** Clicks on the beat, before the music and with it. */
 
 const PITCH = { accent: 1600, beat: 1000 }; // Hz
 const LENGTH = 0.05; // seconds of a click
