@@ -64,6 +64,20 @@ def _networks(
     metavar="NAME",
     help="A host name of this server, needed behind a proxy; may be repeated.",
 )
+@opt.option(
+    "--certificate",
+    type=click.Path(path_type=Path),
+    heading=SERVER,
+    metavar="FILE",
+    help="Serve https with this certificate, a PEM file that also contains the intermediate ones.",
+)
+@opt.option(
+    "--private-key",
+    type=click.Path(path_type=Path),
+    heading=SERVER,
+    metavar="FILE",
+    help="The certificate's key, not encrypted; by default it is in the same file.",
+)
 @opt.flag(
     "--https",
     heading=SERVER,
@@ -181,6 +195,8 @@ def serve(
     workers: int,
     token: str | None,
     allow_host: tuple[str, ...],
+    certificate: Path | None,
+    private_key: Path | None,
     https: bool,
     stem_format: str | None,
     allow_proxy: tuple[str, ...],
@@ -210,6 +226,10 @@ def serve(
         )
     if token is not None and (not token.isascii() or token != token.strip()):
         raise click.UsageError("the token must have ASCII characters only, and no spaces around")
+    if private_key and not certificate:
+        raise click.UsageError("--private-key needs --certificate")
+    if certificate:
+        server.check_certificate(certificate, private_key)
     check_name(name)
     set_verbosity(verbose=verbose)
     limits = Limits(
@@ -239,7 +259,8 @@ def serve(
     host_name = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, host)
     host_name = f"[{host_name}]" if ":" in host_name else host_name
     query = f"?token={quote(token, '')}" if token else ""
-    address = f"http://{host_name}:{listener.getsockname()[1]}/{query}"
+    scheme = "https" if certificate else "http"
+    address = f"{scheme}://{host_name}:{listener.getsockname()[1]}/{query}"
 
     def on_ready() -> None:
         print_status(f"{address}  (Ctrl-C stops the server; the next start resumes its work)")
@@ -247,4 +268,5 @@ def serve(
             webbrowser.open(address)
 
     access = Access.to(token, allow_host, **others)
-    server.serve(settings, access, listener, on_ready, allow_proxy)
+    tls = {"ssl_certfile": certificate, "ssl_keyfile": private_key}
+    server.serve(settings, access, listener, on_ready, forwarded_allow_ips=allow_proxy, **tls)

@@ -3,9 +3,12 @@
 import asyncio
 import secrets
 import socket
+import ssl
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -76,22 +79,40 @@ def listening_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def make_config(app: ASGIApp, proxies: Iterable[str] = ()) -> uvicorn.Config:
+def check_certificate(certificate: Path, private_key: Path | None) -> None:
+    """Raise ServerError unless the PEM files are a certificate and its unencrypted key."""
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate, private_key, password=lambda: b"")
+    except ssl.SSLError as error:
+        raise ServerError(
+            f"{private_key or certificate} does not contain the unencrypted key of {certificate}, "
+            f"or one of them is no PEM file ({error.reason or error})"
+        ) from None
+    except OSError as error:
+        raise ServerError(f"cannot read {certificate}: {error.strerror or error}") from None
+
+
+def make_config(
+    app: ASGIApp, forwarded_allow_ips: Iterable[str] = (), **options: Any
+) -> uvicorn.Config:
     """Return uvicorn's configuration.
 
     Args:
         app: the application.
-        proxies: addresses or networks of proxies whose X-Forwarded headers are used; those of this
-            machine always are.
+        forwarded_allow_ips: addresses or networks of proxies whose X-Forwarded headers are used;
+            those of this machine always are.
+        options: others of uvicorn, such as `ssl_certfile` and `ssl_keyfile`.
     """
     return uvicorn.Config(
         app,
         http=_Protocol,
-        forwarded_allow_ips=["127.0.0.1", "::1", *proxies],
+        forwarded_allow_ips=["127.0.0.1", "::1", *forwarded_allow_ips],
         log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=3,
+        **options,
     )
 
 
@@ -100,11 +121,11 @@ def serve(
     access: Access,
     listener: socket.socket,
     on_ready: Callable[[], None],
-    proxies: Iterable[str] = (),
+    **options: Any,
 ) -> None:
     """Serve on `listener` until a signal, then close it.
 
-    `on_ready` is called when requests are accepted; `proxies` are those of `make_config`.
+    `on_ready` is called when requests are accepted; `options` are those of `make_config`.
 
     Raises:
         ServerError: another server uses the folder, or the database cannot be opened.
@@ -117,7 +138,7 @@ def serve(
         stack.callback(database.close)
         supervisor = Supervisor(settings, Jobs(database))
         state = AppState(settings, database, supervisor.wake)
-        config = make_config(create_app(state, access, supervisor), proxies)
+        config = make_config(create_app(state, access, supervisor), **options)
         _Server(config, state, on_ready).run(sockets=[listener])
 
 
