@@ -246,6 +246,11 @@ def test_scores_are_those_of_an_evaluation(tmp_path, monkeypatch):
     assert str(tmp_path) not in text
     assert "| dB | drums | bass | other | vocals | all |" in text
     assert f"| {document['mean']['drums']['nsdr']:.2f} |" in text
+    assert "SDR (museval)" in text
+    del document["median"]["all"]["museval_sdr"]  # as with --metrics nsdr
+    (tmp_path / "scores.json").write_text(json.dumps(document))
+    model.save_pretrained(tmp_path / "nsdr", scores=tmp_path / "scores.json")
+    assert "SDR (museval)" not in card(tmp_path / "nsdr")
 
 
 @pytest.mark.parametrize(

@@ -336,6 +336,8 @@ def _score_table(document: dict[str, Any]) -> str:
     ]
     lines = [f"| dB | {' | '.join(stems)} |", "|---" * (len(stems) + 1) + "|"]
     for label, table, metric in rows:
+        if metric not in table["all"]:
+            continue
         values = [table[stem][metric] for stem in stems]
         cells = ["" if value is None else f"{value:.2f}" for value in values]
         lines.append(f"| {label} | {' | '.join(cells)} |")
