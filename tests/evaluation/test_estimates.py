@@ -95,7 +95,12 @@ def test_lengths_are_fitted_as_museval_does_and_noted(data, estimates, truth):
     assert "longer than the track" in info["track_info"]["one"]["notes"][0]
     assert info["tracks"]["one"]["vocals"]["si_sdr"] is None  # without any error: infinite
     assert info["undefined"]["model"]["vocals"]["si_sdr"] == {"nan": 0, "inf": 1}
-    assert info["track_info"]["one"]["museval_frames"]["vocals"] == {"total": 3, "nan": 0, "inf": 3}
+    assert info["track_info"]["one"]["museval_frames"]["vocals"] == {
+        "total": 3,
+        "nan": 0,
+        "inf": 3,
+        "sdr": [None] * 3,
+    }
 
 
 def test_estimates_that_are_not_numbers_are_counted(data, estimates, model_folder):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from htdemucs.evaluation import (
     MultitrackReader,
     evaluate,
     find_multitracks,
+    museval_frames,
     museval_sdr,
     nsdr,
     read_multitrack,
@@ -89,6 +91,27 @@ def test_scores_of_files_are_those_of_their_waveforms(data, estimates, truth):
             for metric, values in expected.items():
                 found = [document[row][name][stem][metric] for stem in STEMS]
                 assert found == pytest.approx(values.tolist(), abs=1e-5)
+
+
+def test_the_seconds_are_kept_and_have_the_median(data, estimates, truth):
+    document = to_document(run(data, estimates))
+    for name, references in truth.items():
+        wrong = references + torch.stack([0.1 * noise(99 + i, LENGTHS[name]) for i in range(4)])
+        for i, frames in enumerate(museval_frames(references, wrong, RATE)):
+            kept = document["track_info"][name]["museval_frames"][STEMS[i]]["sdr"]
+            assert kept == pytest.approx(frames.tolist(), abs=1e-5)
+            score = document["tracks"][name][STEMS[i]]["museval_sdr"]
+            assert score == pytest.approx(statistics.median(kept))
+
+
+def test_chosen_metrics_only(data, estimates):
+    document = to_document(run(data, estimates, metrics=("fullness", "nsdr")))
+    for name in ("mean", "mixture", "oracle"):
+        assert list(document[name]["all"]) == ["fullness", "nsdr"]
+        assert 0 < document[name]["bass"]["fullness"] < 100
+    for metrics in (("nsdr", "pesq"), ("nsdr", "nsdr"), ()):
+        with pytest.raises(EvaluationError, match=r"no metric pesq|once"):
+            EvaluationOptions("x", metrics=metrics)
 
 
 def test_averages_are_over_tracks(data, estimates):

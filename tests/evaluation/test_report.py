@@ -1,4 +1,5 @@
 import base64
+import io
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -6,7 +7,7 @@ import av
 import pytest
 import torch
 
-from evaluation_data import STEMS, write, write_track
+from evaluation_data import LENGTHS, STEMS, noise, write, write_track
 from htdemucs.evaluation import EvaluationOptions, evaluate, plots, to_html, write_report
 from htdemucs.evaluation.band_spectrogram import BANDS, BandSpectrogram
 
@@ -66,6 +67,20 @@ def test_silent_stems_leave_no_point_and_are_counted(data, estimates):
     page = to_html(evaluate(data, EvaluationOptions("x", estimates=estimates)))
     assert page.count("<circle") == 2 * 4 * 3 * 3 - 3 * 3 - 3 * 3  # museval's: of every stem
     assert "left out of its averages: drums in 1" in page
+    assert page.count('colspan="3">silent</td>') == 1
+
+
+def test_pictures_of_a_track_have_the_scale_of_its_loudest_stem(data, estimates):
+    """The error of a silent stem is as dark as it is faint, and not scaled by the silence."""
+    write(data / "one" / "drums.wav", torch.zeros(2, LENGTHS["one"]))
+    write(estimates / "one" / "drums.wav", 1e-3 * noise(7, LENGTHS["one"]))
+    page = to_html(evaluate(data, EvaluationOptions("x", estimates=estimates, spectra=True)))
+    row = page[page.index("drums<br/>") :]
+    assert "<small>silent</small>" in row[: row.index("<img")]
+    error = row[row.index('alt="error of drums"') :]
+    with av.open(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", error)[1]))) as file:
+        [frame] = file.decode(video=0)
+    assert 2 < frame.to_ndarray(format="gray").mean() < 90
 
 
 def test_undefined_scores_leave_no_point(data, estimates, truth):

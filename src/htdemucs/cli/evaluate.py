@@ -1,8 +1,9 @@
-"""`htdemucs evaluate`: score a model, or stems on disk, against the true stems."""
+"""`htdemucs evaluate`: score a model, or stems on disk, and compare two sets of scores."""
 
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,11 +22,13 @@ EXAMPLES = """
 htdemucs evaluate mini musdb18hq/test
 htdemucs evaluate htdemucs musdb18hq/test --json scores.json --report scores.html
 htdemucs evaluate --estimates stems/ musdb18hq/test
+htdemucs evaluate --compare a.json b.json
 """
+COLUMNS = 3  # metrics in a table of 80 columns
 
 
 @opt.command("evaluate", examples=EXAMPLES)
-@click.argument("model")
+@click.argument("model", required=False)
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @opt.option(
     "--estimates",
@@ -35,12 +38,20 @@ htdemucs evaluate --estimates stems/ musdb18hq/test
     help="Score the stems in this folder instead of separating.",
 )
 @opt.option(
+    "--compare",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    heading=opt.OUTPUT,
+    metavar="A.json B.json",
+    help="Compare the scores of two evaluations over the same tracks; no MODEL and no DATA.",
+)
+@opt.option(
     "--json",
     "json_path",
     type=click.Path(path_type=Path),
     heading=opt.OUTPUT,
     metavar="FILE",
-    help="Write all scores and settings as JSON.",
+    help="Write all scores and settings, or the comparison, as JSON.",
 )
 @opt.option(
     "--report",
@@ -50,6 +61,13 @@ htdemucs evaluate --estimates stems/ musdb18hq/test
     help="Write a report with plots.",
 )
 @opt.option("--stems", heading=opt.OUTPUT, metavar="STEM,...", help="Score only these stems.")
+@opt.option(
+    "--metrics",
+    heading=opt.OUTPUT,
+    metavar="METRIC,...",
+    help="nsdr, museval_sdr, si_sdr, and bleedless and fullness, which take longer; by default "
+    "the first three or, in a comparison, all.",
+)
 @opt.flag("--no-oracle", heading=opt.OUTPUT, help="Do not score the ideal ratio mask.")
 @opt.repo_option
 @opt.device_option
@@ -66,13 +84,15 @@ htdemucs evaluate --estimates stems/ musdb18hq/test
 @opt.quiet_option
 def evaluate(
     *,
-    model: str,
+    model: str | None,
     data: Path | None,
     repo: Path | None,
     estimates: Path | None,
+    compare: tuple[Path, Path] | None,
     json_path: Path | None,
     report: Path | None,
     stems: str | None,
+    metrics: str | None,
     workers: int,
     no_oracle: bool,
     device: str | None,
@@ -83,16 +103,26 @@ def evaluate(
 
     MODEL is a name, a signature, hf://namespace/name or a path; with --estimates it is an optional
     label. DATA is MUSDB18-HQ, or any folder of files TRACK/STEM.wav (or flac).
+    With --compare, scores of two evaluations are compared, track by track.
     By default the precision is fp32, so that scores are the same on every machine.
     """
     set_verbosity(quiet=quiet)
+    for path in (json_path, report):
+        _check_target(path)
+    names = opt.split_list(metrics)
+    if compare:
+        if model or estimates:
+            raise click.UsageError("--compare takes two JSON files and no model, data or estimates")
+        _compare(compare, opt.split_list(stems), names, engine["seed"], json_path, report, quiet)
+        return
+    if model is None:
+        raise click.UsageError("specify a model and a folder of tracks")
     if data is None:
         if estimates is None:
             raise click.UsageError("specify a folder of tracks after the model")
         model, data = estimates.resolve().name, Path(model)
-    for path in (json_path, report):
-        _check_target(path)
     from htdemucs.evaluation import (
+        DEFAULT_METRICS,
         EvaluationOptions,
         find_multitracks,
         write_document,
@@ -105,6 +135,7 @@ def evaluate(
         repo=repo,
         estimates=estimates,
         stems=opt.split_list(stems),
+        metrics=names or DEFAULT_METRICS,
         device=device,
         **engine,
         oracle=not no_oracle,
@@ -125,6 +156,72 @@ def evaluate(
     _print_notes_and_failures(evaluation)
 
 
+def _compare(
+    files: tuple[Path, Path],
+    stems: tuple[str, ...] | None,
+    metrics: tuple[str, ...] | None,
+    seed: int,
+    json_path: Path | None,
+    report: Path | None,
+    quiet: bool,
+) -> None:
+    """Compare two JSON files; write and print the comparison."""
+    from htdemucs.evaluation import compare, write_comparison_report, write_json
+
+    comparison = compare(*files, stems=stems, metrics=metrics, seed=seed)
+    if json_path:
+        write_json(comparison, json_path)
+    if report:
+        write_comparison_report(comparison, report)
+    if not quiet:
+        _print_comparison(comparison)
+    for note in comparison["notes"]:
+        print_status(f"note: {note}")
+
+
+def _print_comparison(comparison: Mapping[str, Any]) -> None:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    from htdemucs.evaluation.report import format_p, units
+
+    for name, run in comparison["runs"].items():
+        print(f"{name.upper()}: {run['model']} ({run['file']})")
+    for option, values in comparison["settings"].items():
+        print(f"{option}: {values['a']} in A, {values['b']} in B")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    table.add_column("")
+    for heading in ("A", "B", "B - A", "95 % interval", "median", "p", "won:lost"):
+        table.add_column(heading, justify="right")
+    for metric in comparison["metrics"]:
+        table.add_section()
+        table.add_row(metric, style="bold")
+        for stem, by_metric in comparison["statistics"].items():
+            row = by_metric[metric]
+            low, high = map(_format_score, row["mean_interval"])
+            table.add_row(
+                escape(stem),
+                *(_format_score(row[name]) for name in ("a", "b", "mean")),
+                "–" if row["mean_interval"][0] is None else f"{low} to {high}",
+                _format_score(row["median"]),
+                format_p(row["p"]),
+                f"{row['wins']}:{row['losses']}",
+            )
+    tracks = counted(len(comparison["differences"]), "track")
+    print_table(table, f"B - A: {units(comparison['metrics'])} over {tracks}")
+    for metric in comparison["metrics"]:
+        left_out = [
+            f"{stem} in {len(comparison['differences']) - by_metric[metric]['tracks']}"
+            for stem, by_metric in comparison["statistics"].items()
+            if by_metric[metric]["tracks"] < len(comparison["differences"])
+        ]
+        if left_out:
+            print(fill(f"tracks left out of {metric}: {', '.join(left_out)}", 80))
+    print("A, B and B - A are means; the interval is the bootstrap's of the mean of B - A;")
+    print("p is that of Wilcoxon's signed-rank test; won and lost are tracks, seen from B")
+
+
 def _check_target(path: Path | None) -> None:
     """Raise EvaluationError if a file cannot be written, before hours of work."""
     if path is None:
@@ -143,38 +240,40 @@ def _print_scores(evaluation: "Evaluation") -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from htdemucs.evaluation import METRICS
     from htdemucs.evaluation.json_report import rows, statistics, to_document
+    from htdemucs.evaluation.report import units
 
     document = to_document(evaluation)
-    tracks = document["data"]["tracks"]
-    table = Table()
-    table.add_column("stem")
-    table.add_column("")
-    for metric in METRICS:
-        table.add_column(f"{metric}\nmean", justify="right")
-        table.add_column("\nmedian", justify="right")
-    for stem in (*evaluation.stems, "all"):
-        table.add_section()
-        for row, label in rows(evaluation).items():
-            mean, median = statistics(row)
-            pairs = ((document[mean][stem][m], document[median][stem][m]) for m in METRICS)
-            table.add_row(
-                escape(stem) if row == "model" else "",
-                label,
-                *(_format_score(value) for pair in pairs for value in pair),
-                style="bold" if row == "model" else "dim",
-            )
-    print_table(table, f"{evaluation.options.model}: dB over {counted(tracks, 'track')}")
+    tracks = counted(document["data"]["tracks"], "track")
+    all_metrics = evaluation.options.metrics
+    for start in range(0, len(all_metrics), COLUMNS):
+        metrics = all_metrics[start : start + COLUMNS]
+        table = Table()
+        table.add_column("stem")
+        table.add_column("")
+        for metric in metrics:
+            table.add_column(f"{metric}\nmean", justify="right")
+            table.add_column("\nmedian", justify="right")
+        for stem in (*evaluation.stems, "all"):
+            table.add_section()
+            for row, label in rows(evaluation).items():
+                mean, median = statistics(row)
+                pairs = ((document[mean][stem][m], document[median][stem][m]) for m in metrics)
+                table.add_row(
+                    escape(stem) if row == "model" else "",
+                    label,
+                    *(_format_score(value) for pair in pairs for value in pair),
+                    style="bold" if row == "model" else "dim",
+                )
+        print_table(table, f"{evaluation.options.model}: {units(metrics)} over {tracks}")
     for line in _footnotes(document):
         print(line)
 
 
 def _footnotes(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines below the table: intervals, undefined scores, time and memory."""
-    from htdemucs.evaluation import METRICS
-
-    bounds = {metric: document["mean_interval"]["all"][metric] for metric in METRICS}
+    metrics = document["options"]["metrics"]
+    bounds = {metric: document["mean_interval"]["all"][metric] for metric in metrics}
     known = [
         f"{metric} {_format_score(low)} to {_format_score(high)}"
         for metric, (low, high) in bounds.items()
@@ -182,7 +281,7 @@ def _footnotes(document: Mapping[str, Any]) -> Iterator[str]:
     ]
     if known:
         yield f"95 % interval of the mean of all stems: {', '.join(known)}"
-    for metric in METRICS:
+    for metric in metrics:
         counts = [
             f"{stem} in {count} ({kind})"
             for stem, metrics in document["undefined"]["model"].items()

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ from numpy.typing import NDArray
 
 from htdemucs.environment import combined_sha256, versions
 from htdemucs.errors import EvaluationError
-from htdemucs.evaluation import aggregate
+from htdemucs.evaluation import aggregate, bleed
 from htdemucs.evaluation.evaluate import Evaluation
-from htdemucs.evaluation.metrics import EPSILON, METRICS, SILENCE, StemScores
+from htdemucs.evaluation.metrics import EPSILON, SILENCE, StemScores
 from htdemucs.evaluation.oracle import N_FFT, POWER
 from htdemucs.evaluation.scoring import ROWS, TrackScores
 from htdemucs.fsutil import atomic_write
 
+FORMAT = "htdemucs-evaluation"
 FORMAT_VERSION = 1
 
 
@@ -26,23 +28,23 @@ def to_document(evaluation: Evaluation) -> dict[str, Any]:
     `run` has what differs from run to run: times, memory, the machine. Everything else is the same
     for the same weights, data, options and versions.
     """
-    results = evaluation.results
+    results, metrics = evaluation.results, evaluation.options.metrics
     document = {
-        "format": "htdemucs-evaluation",
+        "format": FORMAT,
         "version": FORMAT_VERSION,
         "stems": list(evaluation.stems),
-        "tracks": {result.name: _scores(result.scores["model"]) for result in results},
+        "tracks": {result.name: _scores(result.scores["model"], metrics) for result in results},
         **_summaries(evaluation),
         "failures": evaluation.failures,
         "track_info": {result.name: _track_info(result) for result in results},
         "model": {"name": evaluation.options.model, "sha256": evaluation.weights},
         "data": _data(evaluation),
         "options": evaluation.options.to_dict(),
-        "definitions": _definitions(),
+        "definitions": _definitions(metrics),
         "versions": versions(),
         "run": _run(evaluation),
     }
-    return _plain(document)
+    return plain(document)
 
 
 def write_document(evaluation: Evaluation, path: Path) -> None:
@@ -51,7 +53,16 @@ def write_document(evaluation: Evaluation, path: Path) -> None:
     Raises:
         EvaluationError: the file cannot be written.
     """
-    text = json.dumps(to_document(evaluation), indent=2, ensure_ascii=False, allow_nan=False)
+    write_json(to_document(evaluation), path)
+
+
+def write_json(document: Mapping[str, Any], path: Path) -> None:
+    """Write a document as a JSON file, atomically.
+
+    Raises:
+        EvaluationError: the file cannot be written.
+    """
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(text + "\n", path)
 
 
@@ -70,23 +81,26 @@ def write_text(text: str, path: Path) -> None:
 
 def _summaries(evaluation: Evaluation) -> dict[str, Any]:
     """Return mean and median over tracks, of the model and of the baselines."""
-    stems, seed = evaluation.stems, evaluation.options.seed
+    stems, options = evaluation.stems, evaluation.options
+    metrics = options.metrics
     silent = _silent(evaluation)
     summaries: dict[str, Any] = {"oracle": None}
     undefined: dict[str, Any] = {}
     for row in rows(evaluation):
         tracks = {result.name: result.scores[row] for result in evaluation.results}
-        scores = aggregate.score_array(list(tracks.values()), stems)
+        scores = aggregate.score_array(list(tracks.values()), stems, metrics)
         scores[silent] = np.nan
         mean, median = statistics(row)
         for name, statistic in ((mean, aggregate.mean), (median, aggregate.median)):
-            summaries[name] = aggregate.summary(scores, stems, statistic)
+            summaries[name] = aggregate.summary(scores, stems, metrics, statistic)
             summaries[f"{name}_interval"] = aggregate.confidence_interval(
-                scores, stems, statistic, seed
+                scores, stems, metrics, statistic, options.seed
             )
         if row != "model":
-            summaries[f"{row}_tracks"] = {name: _scores(track) for name, track in tracks.items()}
-        undefined[row] = aggregate.undefined(scores, stems)
+            summaries[f"{row}_tracks"] = {
+                name: _scores(track, metrics) for name, track in tracks.items()
+            }
+        undefined[row] = aggregate.undefined(scores, stems, metrics)
     counts = dict(zip(stems, silent.sum(0).tolist(), strict=True))
     return summaries | {"undefined": undefined, "silent": counts}
 
@@ -109,16 +123,21 @@ def statistics(row: str) -> tuple[str, str]:
     return ("mean", "median") if row == "model" else (row, f"{row}_median")
 
 
-def _scores(stems: dict[str, StemScores]) -> dict[str, dict[str, float]]:
+def _scores(stems: Mapping[str, StemScores], metrics: Sequence[str]) -> dict[str, dict[str, float]]:
     return {
-        stem: {metric: getattr(scores, metric) for metric in METRICS}
+        stem: {metric: getattr(scores, metric) for metric in metrics}
         for stem, scores in stems.items()
     }
 
 
 def _track_info(result: TrackScores) -> dict[str, Any]:
     frames = {
-        stem: {"total": s.frames, "nan": s.nan_frames, "inf": s.inf_frames}
+        stem: {
+            "total": len(s.frames),
+            "nan": sum(map(math.isnan, s.frames)),
+            "inf": sum(map(math.isinf, s.frames)),
+            "sdr": list(s.frames),
+        }
         for stem, s in result.scores["model"].items()
     }
     return {
@@ -154,11 +173,21 @@ def _data(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _definitions() -> dict[str, str]:
-    return {
+def _definitions(metrics: Sequence[str]) -> dict[str, str]:
+    levels = (
+        f"levels in {bleed.BANDS} mel bands (Slaney), Hann window of {bleed.N_FFT}, hop of "
+        f"{bleed.HOP_LENGTH}, cut off {bleed.RANGE:g} dB below each signal's loudest"
+    )
+    mean = "100 / (1 + x), x the mean of the differences in dB where the estimate is"
+    of_metrics = {
         "nsdr": f"MDX challenge: whole track, all channels, {EPSILON:g} added to both energies; dB",
-        "museval_sdr": "BSS Eval v4 SDR, windows and hops of 1 s, median over finite frames; dB",
+        "museval_sdr": "BSS Eval v4 SDR, windows and hops of 1 s, median over finite frames; a "
+        "frame in which any reference or estimate is silent counts for no stem; dB",
         "si_sdr": "scale-invariant SDR, whole track, one scale for all channels; dB",
+        "bleedless": f"{mean} louder than the reference; {levels}",
+        "fullness": f"{mean} softer than the reference; {levels}",
+    }
+    return {metric: of_metrics[metric] for metric in metrics} | {
         "oracle": f"ideal ratio mask, power {POWER}, Hann window of {N_FFT}, half overlapped",
         "all": "mean of the stems; null if a stem has none",
         "mean, median, mixture, oracle": "over tracks, leaving out null and silent references; "
@@ -181,10 +210,10 @@ def _run(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a value with None for numbers that JSON does not have."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -14,29 +14,31 @@ from torch import Tensor
 
 EPSILON = 1e-7  # the MDX challenge adds it to both energies, so that nsdr is always finite
 SILENCE = 1e-8  # mean square: a reference below -80 dB is silent, and its scores mean nothing
-METRICS = ("nsdr", "museval_sdr", "si_sdr")
+DEFAULT_METRICS = ("nsdr", "museval_sdr", "si_sdr")
+BLEED_METRICS = ("bleedless", "fullness")
+METRICS = (*DEFAULT_METRICS, *BLEED_METRICS)
 
 
 @dataclass(frozen=True)
 class StemScores:
-    """The scores of one stem of one track, in dB; NaN where a score is undefined.
+    """The scores of one stem of one track; NaN where a score is undefined.
 
     Attributes:
-        nsdr: the MDX challenge's SDR: one ratio over the whole track and all channels.
+        nsdr: the MDX challenge's SDR: one ratio over the whole track and all channels, dB.
         museval_sdr: BSS Eval v4's SDR: median over frames of a second, without NaN and
-            infinite frames, as in museval's summary.
-        si_sdr: scale-invariant SDR (arXiv 1811.02508), whole track, one scale for all channels.
-        frames: count of frames.
-        nan_frames: count of frames in which a reference or an estimate of any stem is silent.
-        inf_frames: count of frames without any error.
+            infinite frames, as in museval's summary, dB.
+        si_sdr: scale-invariant SDR (arXiv 1811.02508), whole track, one scale for all channels, dB.
+        frames: BSS Eval v4's SDR of every frame, dB: NaN if a reference or an estimate of any stem
+            is silent in it, infinite without any error.
+        bleedless, fullness: 0 to 100, see `BleedMeter`; NaN unless they were asked for.
     """
 
     nsdr: float
     museval_sdr: float
     si_sdr: float
-    frames: int
-    nan_frames: int
-    inf_frames: int
+    frames: tuple[float, ...]
+    bleedless: float = math.nan
+    fullness: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,7 @@ class ScoreMeter:
                 nsdr[stem],
                 _median(row),
                 si_sdr[stem],
-                frames=row.numel(),
-                nan_frames=int(row.isnan().sum()),
-                inf_frames=int(row.isinf().sum()),
+                frames=tuple(row.tolist()),
             )
             for stem, row in enumerate(frames)
         ]

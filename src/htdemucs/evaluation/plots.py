@@ -20,13 +20,16 @@ GROUP, BOX = 110, 26  # pixels of a group of boxes, and of a box with its gap
 Points = Mapping[str, float]  # by track
 
 
-def box_plot(groups: Mapping[str, Mapping[str, Points]]) -> str:
+def box_plot(groups: Mapping[str, Mapping[str, Points]], *, baseline: float | None = None) -> str:
     """Return an SVG with a group of boxes per stem, a box per row, and a point per track.
 
     Boxes span the quartiles and show the median; whiskers end at the last value within one and a
-    half box lengths. A point's tooltip names its track.
+    half box lengths. A point's tooltip names its track. The axis includes the baseline, a darker
+    line.
     """
     values = [v for rows in groups.values() for points in rows.values() for v in points.values()]
+    if baseline is not None:
+        values.append(baseline)
     ticks = _ticks(min(values, default=0.0), max(values, default=1.0))
     low, high = ticks[0], ticks[-1]
 
@@ -35,7 +38,8 @@ def box_plot(groups: Mapping[str, Mapping[str, Points]]) -> str:
 
     width = LEFT + GROUP * len(groups)
     parts = [
-        f'<line x1="{LEFT}" x2="{width}" y1="{y(t):.1f}" y2="{y(t):.1f}" class="grid"/>'
+        f'<line x1="{LEFT}" x2="{width}" y1="{y(t):.1f}" y2="{y(t):.1f}" '
+        f'class="{"baseline" if t == baseline else "grid"}"/>'
         f'<text x="{LEFT - 6}" y="{y(t) + 4:.1f}" class="tick">{t:g}</text>'
         for t in ticks
     ]

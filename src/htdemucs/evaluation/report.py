@@ -1,7 +1,7 @@
-"""The report of an evaluation: one HTML page without external files."""
+"""The reports of an evaluation and of a comparison: HTML pages without external files."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from htdemucs.evaluation.aggregate import ALL
 from htdemucs.evaluation.band_spectrogram import LOWEST
 from htdemucs.evaluation.evaluate import Evaluation
 from htdemucs.evaluation.json_report import rows, statistics, to_document, write_text
-from htdemucs.evaluation.metrics import METRICS
+from htdemucs.evaluation.metrics import BLEED_METRICS
 from htdemucs.evaluation.plots import RANGE, box_plot, spectrogram
 from htdemucs.evaluation.scoring import TrackScores
 from htdemucs.results import counted
@@ -30,9 +30,11 @@ pre { background: #f5f5f5; padding: 1em; overflow-x: auto; font-size: 12px }
 summary { cursor: pointer; margin: .4em 0 }
 .scroll { overflow-x: auto } .scroll table { font-size: 13px }
 .scroll td:first-child { position: sticky; left: 0; background: #fff }
+td.silent { text-align: center; color: #666; font-style: italic }
 .plots { display: flex; flex-wrap: wrap; gap: 0 2em } figure { margin: 0 }
 svg text { font: 12px system-ui, sans-serif; fill: #444 }
 svg .tick { text-anchor: end } svg .name { text-anchor: middle } svg .grid { stroke: #e4e4e4 }
+svg .baseline { stroke: #777 }
 .model { --ink: #1b6ca8 } .mixture { --ink: #8a8a8a } .oracle { --ink: #3a8f4d }
 svg g line, svg g rect { stroke: var(--ink); stroke-width: 1.5 }
 svg g rect { fill: var(--ink); fill-opacity: .18 }
@@ -69,12 +71,115 @@ def to_html(evaluation: Evaluation) -> str:
             _definitions(document),
         ]
     )
+    return _page(title, sections)
+
+
+def write_comparison_report(comparison: Mapping[str, Any], path: Path) -> None:
+    """Write the report of what `compare` has returned, atomically.
+
+    Raises:
+        EvaluationError: the file cannot be written.
+    """
+    write_text(comparison_to_html(comparison), path)
+
+
+def comparison_to_html(comparison: Mapping[str, Any]) -> str:
+    """Return the page of a comparison: statistics, notes, box plots, tracks, and definitions."""
+    runs = comparison["runs"]
+    title = escape(f"{runs['b']['model']} compared with {runs['a']['model']}")
+    sections = [
+        _comparison_header(comparison),
+        _statistics(comparison),
+        _notes_list(comparison["notes"]),
+        _difference_plots(comparison),
+        _difference_table(comparison),
+        f"<h2>Definitions</h2>{_terms(comparison['definitions'])}",
+    ]
+    return _page(title, "\n".join(sections))
+
+
+def _page(title: str, sections: str) -> str:
+    """Return a page; title and sections are HTML."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         f"<title>{title}</title><style>{STYLE}</style></head>\n"
         f"<body><h1>{title}</h1>\n{sections}\n</body></html>\n"
     )
+
+
+def _comparison_header(comparison: Mapping[str, Any]) -> str:
+    """Return what A and B are, and which of their settings differ."""
+    terms = {
+        name.upper(): f"{run['model']} on {run['data']} ({run['file']})"
+        for name, run in comparison["runs"].items()
+    }
+    terms |= {
+        option: f"{values['a']} in A, {values['b']} in B"
+        for option, values in comparison["settings"].items()
+    }
+    return _terms(terms)
+
+
+def _statistics(comparison: Mapping[str, Any]) -> str:
+    """Return a table of every metric's stems."""
+    names = ("tracks", "A", "B", "mean of B − A", "median of B − A", "p", "wins", "losses", "ties")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    lines = ""
+    for metric in comparison["metrics"]:
+        for i, (stem, by_metric) in enumerate(comparison["statistics"].items()):
+            row = by_metric[metric]
+            cells = (
+                row["tracks"],
+                format_score(row["a"]),
+                format_score(row["b"]),
+                *(
+                    f"{format_score(row[name])} {_format_interval(row[f'{name}_interval'])}"
+                    for name in ("mean", "median")
+                ),
+                format_p(row["p"]),
+                *(row[name] for name in ("wins", "losses", "ties")),
+            )
+            lines += (
+                f'<tr class="{"" if i else "stem"}"><td>{"" if i else metric}</td>'
+                f'<td class="left">{escape(stem)}</td>'
+                f"{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+            )
+    tracks = counted(len(comparison["differences"]), "track")
+    return (
+        f"<h2>Differences over {tracks}</h2><p>In {units(comparison['metrics'])}; a positive "
+        "difference is in favour of B. Beside each mean and median is its 95 % bootstrap interval; "
+        "p is that of Wilcoxon's signed-rank test.</p>"
+        f'<div class="scroll"><table><tr><th></th><th></th>{head}</tr>{lines}</table></div>'
+    )
+
+
+def _difference_plots(comparison: Mapping[str, Any]) -> str:
+    """Return a box plot per metric, with every track's difference as a point."""
+    figures = ""
+    for metric in comparison["metrics"]:
+        groups = {
+            stem: {
+                "model": {
+                    track: row[stem][metric]
+                    for track, row in comparison["differences"].items()
+                    if row[stem][metric] is not None
+                }
+            }
+            for stem in comparison["stems"]
+        }
+        plot = box_plot(groups, baseline=0.0)
+        figures += f'<figure class="scroll"><h3>{metric}{_unit(metric)}</h3>{plot}</figure>'
+    return (
+        "<h2>Tracks</h2><p>Every point is the difference B − A of a track; above the dark line, B "
+        f'is better.</p><div class="plots">{figures}</div>'
+    )
+
+
+def _difference_table(comparison: Mapping[str, Any]) -> str:
+    """Return a table of every track's differences."""
+    silent = comparison["silent"]
+    return _score_table(comparison["differences"], comparison["metrics"], silent, signed=True)
 
 
 def _header(document: Mapping[str, Any]) -> str:
@@ -94,7 +199,8 @@ def _header(document: Mapping[str, Any]) -> str:
 
 def _averages(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     """Return a table of every stem's rows: mean with interval, and median."""
-    head = "".join(f'<th colspan="2">{metric}</th>' for metric in METRICS)
+    metrics = document["options"]["metrics"]
+    head = "".join(f'<th colspan="2">{metric}</th>' for metric in metrics)
     lines = []
     for stem in (*document["stems"], ALL):
         for row, label in labels.items():
@@ -103,7 +209,7 @@ def _averages(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
                 f"<td>{format_score(document[mean][stem][metric])} "
                 f"{_format_interval(document[f'{mean}_interval'][stem][metric])}</td>"
                 f"<td>{format_score(document[median][stem][metric])}</td>"
-                for metric in METRICS
+                for metric in metrics
             )
             first = escape(stem) if row == "model" else ""
             kind = "model stem" if row == "model" else row
@@ -111,10 +217,10 @@ def _averages(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
                 f'<tr class="{kind}"><td>{first}</td><td class="left">{label}</td>{cells}</tr>'
             )
     return (
-        "<h2>Averages over tracks</h2><p>Decibels, more is better. Beside each mean is its 95 % "
-        "bootstrap interval.</p>"
+        f"<h2>Averages over tracks</h2><p>In {units(metrics)}; more is better. Beside each mean is "
+        "its 95 % bootstrap interval.</p>"
         f'<div class="scroll"><table><tr><th></th><th></th>{head}</tr>'
-        f"<tr><th></th><th></th>{'<th>mean</th><th>median</th>' * len(METRICS)}</tr>"
+        f"<tr><th></th><th></th>{'<th>mean</th><th>median</th>' * len(metrics)}</tr>"
         f"{''.join(lines)}</table></div>"
     )
 
@@ -125,7 +231,7 @@ def _box_plots(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     silent = {name: info["silent_stems"] for name, info in document["track_info"].items()}
     keys = "".join(f'<span class="key {row}">{label}</span>' for row, label in labels.items())
     figures = []
-    for metric in METRICS:
+    for metric in document["options"]["metrics"]:
         groups = {
             stem: {
                 row: {
@@ -137,7 +243,7 @@ def _box_plots(document: Mapping[str, Any], labels: Mapping[str, str]) -> str:
             }
             for stem in document["stems"]
         }
-        heading = f"<h3>{metric} <small>dB</small></h3>"
+        heading = f"<h3>{metric}{_unit(metric)}</h3>"
         figures.append(f'<figure class="scroll">{heading}{box_plot(groups)}</figure>')
     return (
         f"<h2>Tracks</h2><p>{keys}</p>"
@@ -162,24 +268,55 @@ def _failures_and_notes(document: Mapping[str, Any]) -> Iterator[str]:
             for note in info["notes"]
         ),
     ]
-    if notes:
-        yield f"<h2>Notes</h2><ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
+    yield _notes_list(notes)
+
+
+def _notes_list(notes: Sequence[str]) -> str:
+    """Return a list of notes; nothing if there are none."""
+    if not notes:
+        return ""
+    return f"<h2>Notes</h2><ul>{''.join(f'<li>{escape(note)}</li>' for note in notes)}</ul>"
 
 
 def _track_table(document: Mapping[str, Any]) -> str:
     """Return a table of every track's scores."""
-    stems = document["stems"]
-    head = "".join(f'<th colspan="{len(METRICS)}">{escape(stem)}</th>' for stem in stems)
-    names = "".join(f"<th>{metric}</th>" for metric in METRICS) * len(stems)
-    lines = "".join(
-        f"<tr><td>{escape(track)}</td>"
-        + "".join(f"<td>{format_score(scores[stem][m])}</td>" for stem in stems for m in METRICS)
-        + "</tr>"
-        for track, scores in document["tracks"].items()
-    )
+    silent = {name: info["silent_stems"] for name, info in document["track_info"].items()}
+    return _score_table(document["tracks"], document["options"]["metrics"], silent)
+
+
+def _score_table(
+    tracks: Mapping[str, Any],
+    metrics: Sequence[str],
+    silent: Mapping[str, Sequence[str]],
+    *,
+    signed: bool = False,
+) -> str:
+    """Return a table of scores or differences by track, stem and metric.
+
+    Args:
+        tracks: at least one.
+        metrics: those of the columns.
+        silent: the stems of each track whose scores are not shown.
+        signed: with a sign for positive numbers.
+    """
+    stems = list(next(iter(tracks.values())))
+    head = "".join(f'<th colspan="{len(metrics)}">{escape(stem)}</th>' for stem in stems)
+    names = "".join(f"<th>{metric}</th>" for metric in metrics) * len(stems)
+    silence = f'<td class="silent" colspan="{len(metrics)}">silent</td>'
+    lines = ""
+    for track, scores in tracks.items():
+        cells = (
+            silence
+            if stem in silent[track]
+            else "".join(f"<td>{format_score(scores[stem][m], signed)}</td>" for m in metrics)
+            for stem in stems
+        )
+        lines += f"<tr><td>{escape(track)}</td>{''.join(cells)}</tr>"
     return (
         '<div class="scroll"><table>'
         f"<tr><th></th>{head}</tr><tr><th></th>{names}</tr>{lines}</table></div>"
+        "<p><small>silent: the true stem is silent, so its scores mean nothing and are left out. "
+        "–: undefined; see the definitions below.</small></p>"
     )
 
 
@@ -189,8 +326,8 @@ def _spectrograms(results: tuple[TrackScores, ...]) -> Iterator[str]:
     if not with_spectra:
         return
     yield (
-        "<h2>Errors</h2><p>The right-hand side of a perfect estimate is black. "
-        f"Both sides have the same scale, from the stem's loudest bin to {RANGE:g} dB below it. "
+        "<h2>Errors</h2><p>The right-hand side of a perfect estimate is black. All pictures of a "
+        f"track have the same scale, from the loudest bin of its stems to {RANGE:g} dB below it. "
         "The frequency axis is logarithmic.</p>"
     )
     for result in with_spectra:
@@ -205,36 +342,57 @@ def _spectrogram_rows(result: TrackScores) -> str:
     """Return a row of three cells for each stem: name, content, error."""
     top = result.sample_rate / 2000
     cells = ["<span></span><span>the stem</span><span>its estimate minus the stem</span>"]
+    loudest = max(float(reference.max()) for reference, _ in result.spectra.values())
     for stem, (reference, error) in result.spectra.items():
-        loudest = float(reference.max())
         images = "".join(
             f'<img alt="{what} of {escape(stem)}" src="{spectrogram(powers, loudest)}">'
             for what, powers in (("content", reference), ("error", error))
         )
         span = f"<small>{LOWEST:g} Hz to {top:.3g} kHz</small>"
-        cells.append(f"<span>{escape(stem)}<br/>{span}</span>{images}")
+        silent = "<br/><small>silent</small>" if stem in result.silent_stems else ""
+        cells.append(f"<span>{escape(stem)}<br/>{span}{silent}</span>{images}")
     ends = f'<small class="ends"><span>0</span><span>{result.duration:.0f} s</span></small>'
     return "".join([*cells, "<span></span>", ends, ends])
 
 
 def _definitions(document: Mapping[str, Any]) -> str:
     """Return the definitions of the scores, and the rest of the JSON file."""
-    terms = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>"
-        for name, text in document["definitions"].items()
-    )
     names = ("model", "data", "options", "undefined", "silent", "versions", "run")
     text = json.dumps({name: document[name] for name in names}, indent=2, ensure_ascii=False)
     return (
-        f"<h2>Definitions and settings</h2><dl>{terms}</dl>"
+        f"<h2>Definitions and settings</h2>{_terms(document['definitions'])}"
         "<details><summary>Hashes, options, versions, machine</summary>"
         f"<pre>{escape(text)}</pre></details>"
     )
 
 
-def format_score(value: float | None) -> str:
+def _terms(texts: Mapping[str, str]) -> str:
+    """Return a list of terms with their texts."""
+    items = (f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in texts.items())
+    return f"<dl>{''.join(items)}</dl>"
+
+
+def _unit(metric: str) -> str:
+    return "" if metric in BLEED_METRICS else " <small>dB</small>"
+
+
+def units(metrics: Sequence[str]) -> str:
+    """Return the units of some metrics."""
+    others = [metric for metric in metrics if metric in BLEED_METRICS]
+    if not others:
+        return "dB"
+    names = " and ".join(others)
+    return "0 to 100" if len(others) == len(metrics) else f"dB ({names}: 0 to 100)"
+
+
+def format_score(value: float | None, signed: bool = False) -> str:
     """Return a score with two decimals, or a dash if it is undefined."""
-    return "–" if value is None else f"{value:.2f}"
+    return "–" if value is None else f"{value:+.2f}" if signed else f"{value:.2f}"
+
+
+def format_p(value: float | None) -> str:
+    """Return a probability with two digits, or a dash if it is undefined."""
+    return "–" if value is None else f"{value:.2g}"
 
 
 def _format_interval(bounds: list[float | None]) -> str:

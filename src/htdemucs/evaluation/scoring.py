@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
 from itertools import tee
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,17 @@ from htdemucs.audio import reblock
 from htdemucs.environment import peak_device_memory, peak_memory, sha256
 from htdemucs.errors import EvaluationError
 from htdemucs.evaluation.band_spectrogram import BandSpectrogram
+from htdemucs.evaluation.bleed import BleedMeter
 from htdemucs.evaluation.dataset import Frame, Multitrack, MultitrackReader, choose_stems
 from htdemucs.evaluation.estimates import Estimates, Estimator
-from htdemucs.evaluation.metrics import SILENCE, ScoreMeter, StemScores
+from htdemucs.evaluation.metrics import (
+    BLEED_METRICS,
+    DEFAULT_METRICS,
+    METRICS,
+    SILENCE,
+    ScoreMeter,
+    StemScores,
+)
 from htdemucs.evaluation.oracle import ideal_ratio_masks
 from htdemucs.fast.runtime import threads
 from htdemucs.settings import EngineSettings
@@ -32,6 +41,7 @@ class EvaluationOptions:
         repo: a folder to take the model's name from.
         estimates: a folder of stems to score instead of separating.
         stems: score only these; by default the model's, or all that have estimates and references.
+        metrics: report only these, of `METRICS`; `BLEED_METRICS` take more time than the others.
         device, shifts, overlap, segment, batch_size: see `Separator`.
         precision: see `Separator`; the default here, fp32, is the same on every machine.
         seed: seed of the separator's random shifts, and of the bootstrap of the intervals.
@@ -40,13 +50,15 @@ class EvaluationOptions:
         workers: processes that share the tracks.
 
     Raises:
-        EvaluationError: `workers` is less than 1, or a stem is named twice.
+        EvaluationError: `workers` is less than 1, a metric does not exist, or a name is twice in a
+            list.
     """
 
     model: str
     repo: Path | None = None
     estimates: Path | None = None
     stems: tuple[str, ...] | None = None
+    metrics: tuple[str, ...] = DEFAULT_METRICS
     device: str | None = None
     shifts: int = EngineSettings.shifts
     overlap: float = EngineSettings.overlap
@@ -63,6 +75,10 @@ class EvaluationOptions:
             raise EvaluationError(f"workers must be at least 1, not {self.workers}")
         if self.stems and len(set(self.stems)) < len(self.stems):
             raise EvaluationError(f"name each stem once, not {','.join(self.stems)}")
+        if unknown := [metric for metric in self.metrics if metric not in METRICS]:
+            raise EvaluationError(f"no metric {unknown[0]}; choose from {', '.join(METRICS)}")
+        if not self.metrics or len(set(self.metrics)) < len(self.metrics):
+            raise EvaluationError(f"name each metric once, not {','.join(self.metrics) or 'none'}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything that scores depend on, for a JSON file."""
@@ -120,6 +136,7 @@ def score_track(
     *,
     oracle: bool = True,
     spectra: bool = False,
+    metrics: Sequence[str] = DEFAULT_METRICS,
     on_seconds: OnSeconds | None = None,
 ) -> TrackScores:
     """Score one multitrack in a single pass, in memory that does not depend on its length.
@@ -129,27 +146,31 @@ def score_track(
 
     Raises:
         EvaluationError: the multitrack or its estimates lack a stem.
-        AudioError: a file cannot be read.
+        AudioError: a file cannot be read, or the temporary file of `BLEED_METRICS` not written.
     """
     chosen = choose_stems(multitrack, estimator.stems, estimator.sources)
     reader = MultitrackReader(chosen, estimator.sample_rate, estimator.channels)
     accumulator = ScoreAccumulator(
-        reader.columns(estimator.stems), reader.sample_rate, spectra=spectra
+        reader.columns(estimator.stems),
+        reader.sample_rate,
+        spectra=spectra,
+        bleed=any(metric in BLEED_METRICS for metric in metrics),
     )
     estimates = estimator.estimates(reader)
     padded = _PaddedEstimates(estimates)
-    with threads(1):
+    with threads(1), closing(accumulator):
         for frame, ideal in _frames(reader, oracle=oracle):
             accumulator.push(frame, padded.take(frame, len(estimator.stems)), ideal)
             if on_seconds:
                 on_seconds(frame.mixture.shape[-1] / reader.sample_rate)
         padded.drain()
+        scores = accumulator.scores(estimator.stems)
     silent = accumulator.silent(estimator.stems)
     return TrackScores(
         name=multitrack.name,
         sample_rate=reader.sample_rate,
         duration=accumulator.length / reader.sample_rate,
-        scores=accumulator.scores(estimator.stems),
+        scores=scores,
         silent_stems=silent,
         seconds=estimates.seconds,
         mixture_match=accumulator.mixture_match(),
@@ -167,14 +188,20 @@ def score_track(
 
 
 class ScoreAccumulator:
-    """Accumulates the sums that scores are computed from, frame by frame."""
+    """Accumulates the sums that scores are computed from, frame by frame.
 
-    def __init__(self, columns: Sequence[int], sample_rate: int, *, spectra: bool) -> None:
+    Close it to delete the temporary file of `BleedMeter`.
+    """
+
+    def __init__(
+        self, columns: Sequence[int], sample_rate: int, *, spectra: bool, bleed: bool
+    ) -> None:
         self.length = 0  # samples
         self._columns = list(columns)
         self._sample_rate = sample_rate
         self._meters: dict[str, ScoreMeter] = {}
         self._spectra = BandSpectrogram(sample_rate) if spectra else None
+        self._bleed = BleedMeter(sample_rate) if bleed else None
         self._energies = torch.zeros(len(self._columns), dtype=torch.float64)
         self._samples = 0  # of all channels
         self._mixture_energy = self._difference_energy = 0.0
@@ -188,6 +215,8 @@ class ScoreAccumulator:
         for name, row in rows.items():
             meter = self._meters.setdefault(name, ScoreMeter(self._sample_rate))
             meter.push(references, row)
+        if self._bleed:
+            self._bleed.push(references, torch.stack(list(rows.values())))
         if self._spectra:
             self._spectra.push(torch.cat([references, estimates - references]))
         mixture = frame.mixture.double()
@@ -198,11 +227,18 @@ class ScoreAccumulator:
         self.length += mixture.shape[-1]
 
     def scores(self, stems: Sequence[str]) -> dict[str, dict[str, StemScores]]:
-        """Return the scores by row and stem."""
-        return {
-            row: dict(zip(stems, meter.scores(), strict=True))
-            for row, meter in self._meters.items()
-        }
+        """Return the scores by row and stem. Call it once, after the last frame."""
+        table = {name: meter.scores() for name, meter in self._meters.items()}
+        if self._bleed:
+            for scores, *bleed in zip(table.values(), *self._bleed.scores().tolist(), strict=True):
+                for i, (bleedless, fullness) in enumerate(zip(*bleed, strict=True)):
+                    scores[i] = replace(scores[i], bleedless=bleedless, fullness=fullness)
+        return {name: dict(zip(stems, scores, strict=True)) for name, scores in table.items()}
+
+    def close(self) -> None:
+        """Delete the temporary file."""
+        if self._bleed:
+            self._bleed.close()
 
     def silent(self, stems: Sequence[str]) -> tuple[str, ...]:
         """Return the stems whose references are silent."""

@@ -50,6 +50,7 @@ class ScoringJob:
                 estimator,
                 oracle=self.options.oracle,
                 spectra=self.options.spectra,
+                metrics=self.options.metrics,
                 on_seconds=on_seconds,
             )
         except HTDemucsError as error:
