@@ -136,6 +136,7 @@ def test_notes_go_to_standard_error(run, data):
         (["mini", "nowhere"], "nowhere is not a folder"),
         (["MODEL", "DATA", "--stems", "kazoo"], "kazoo"),
         (["MODEL", "DATA", "--stems", "bass,vocals,bass"], "name each stem once"),
+        (["MODEL", "DATA", "--metrics", "nsdr,pesq"], "no metric pesq; choose from nsdr"),
         (["MODEL", "DATA", "--segment", "99"], "99"),
         (["MODEL", "DATA", "-d", "gameboy"], "gameboy"),
         (["MODEL", "DATA", "--repo", "nowhere"], "nowhere"),
