@@ -3,10 +3,12 @@
 import io
 import time
 import zipfile
+from dataclasses import replace
 
 import pytest
 
 from htdemucs.serve import export_jobs, export_routes
+from htdemucs.serve.settings import Limits
 
 
 @pytest.fixture
@@ -118,3 +120,53 @@ def test_downloads_are_deleted_by_the_client_or_after_a_while(client, track, sta
     new = prepare(client, track, kind="zip", format="mp3")
     assert client.get(f"/api/exports/{old['id']}").status_code == 404
     assert wait(client, new)["state"] == "ready"
+
+
+@pytest.fixture
+def album(client, worker, write_song, tmp_path):
+    """Three finished tracks, two of the same name."""
+    songs = [tmp_path / "a" / "song.flac", tmp_path / "b" / "song.flac", tmp_path / "other.flac"]
+    ids = [client.upload(write_song(song, i, 2.0))["id"] for i, song in enumerate(songs)]
+    while worker.work():
+        pass
+    return ids
+
+
+def prepare_all(client, tracks, **choices):
+    return client.post("/api/exports", json={"tracks": tracks} | choices)
+
+
+@pytest.mark.parametrize("choices", [{}, {"format": "mp3", "bitrate": 128}])
+def test_several_tracks_are_one_zip_with_a_folder_for_each(client, state, album, choices):
+    job = wait(client, prepare_all(client, [*album, album[0]], **choices).json())
+    assert (job["state"], job["filename"]) == ("ready", "3 tracks.zip")
+    content = client.get(f"/api/exports/{job['id']}/file").content
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    extension = choices.get("format", "wav")
+    names = [
+        f"{folder}/{stem}.{extension}"
+        for folder in ("song", "song (2)", "other")
+        for stem in ("drums", "bass", "other", "vocals")
+    ]
+    assert archive.namelist() == names
+    one = client.get(
+        f"/api/tracks/{album[1]}/export", params={"kind": "stem", "stem": "bass"} | choices
+    )
+    assert archive.read(names[5]) == one.content
+    written = [path for path in state.settings.exports.rglob("*") if path.is_file()]
+    assert len(written) == (12 if choices else 0)
+
+
+def test_several_tracks_need_space_only_if_they_are_converted(client, state, album):
+    state.settings = replace(state.settings, limits=Limits(free_bytes=1 << 60))
+    assert wait(client, prepare_all(client, album).json())["state"] == "ready"
+    job = wait(client, prepare_all(client, album, format="mp3").json())
+    assert (job["state"], job["code"]) == ("failed", "disk-full")
+
+
+def test_a_track_that_cannot_be_exported_is_named(client, state, album, write_song, tmp_path):
+    queued = client.upload(write_song(tmp_path / "new.flac"))["id"]
+    refused = prepare_all(client, [*album, queued])
+    assert (refused.status_code, refused.json()["error"][:10]) == (409, "new.flac: ")
+    assert prepare_all(client, []).status_code == 422
+    assert prepare_all(client, [album[0], "none"]).status_code == 404

@@ -14,7 +14,7 @@ from htdemucs.audio.sample_cache import SampleCache
 from htdemucs.audio.soundcard import SoundCard, list_devices
 from htdemucs.audio.stem_mp4 import StemFileWriter
 from htdemucs.audio.streams import AudioPipe, PipeWriter, RawFormat
-from htdemucs.audio.tags import Tags, read_chapters, read_tags, write_tags
+from htdemucs.audio.tags import Tags, read_chapters, read_tags, remove_tags, write_tags
 from htdemucs.audio.write import AudioWriter
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "read_chapters",
     "read_tags",
     "reblock",
+    "remove_tags",
     "resampled_length",
     "write_tags",
     "zip_blocks",

@@ -99,6 +99,7 @@ _TOTALS = {
 }
 _ID3_MILLISECONDS = 2  # ID3's number for this unit of time
 _ID3_LANGUAGE = "eng"  # ID3 requires one for comments and lyrics; other schemes have none
+_MAX_LENGTH = 1e6  # seconds; a longer one is damaged
 _MAX_PICTURE = 2**24 - 2**10  # bytes; a FLAC block's size has 24 bits
 _MAX_RIFF = 2**32 - 2**26  # bytes; a larger WAV file is RF64, or has no room for tags
 
@@ -158,6 +159,23 @@ def write_tags(
     return True
 
 
+def remove_tags(path: Path) -> None:
+    """Remove the tags and cover art of a file, so that `write_tags` can write others.
+
+    Raises:
+        AudioError: the file could not be saved.
+    """
+    with audio_errors(path, "cannot take tags", "check its folder and the free space"):
+        try:
+            file: Any = mutagen.File(path)
+            if isinstance(file, FLAC):
+                file.clear_pictures()
+            if file is not None:
+                file.delete()
+        except mutagen.MutagenError as error:
+            raise OSError(str(error)) from error
+
+
 def read_chapters(path: Path) -> list[Any]:
     """Return the chapters of a file, as FFmpeg has them; none if they cannot be read."""
     try:
@@ -170,6 +188,15 @@ def read_chapters(path: Path) -> list[Any]:
 def read_fields(path: Path) -> dict[str, str]:
     """Return the first value of each common tag of a file, by its name in Vorbis comments."""
     return {name: values[0] for name, values in read_tags(path).fields.items() if values}
+
+
+def read_length(path: Path) -> float | None:
+    """Return the length in seconds that the header of a file states; None without one."""
+    try:
+        length = float(mutagen.File(path).info.length)
+    except Exception:  # as for tags
+        return None
+    return length if 0 < length < _MAX_LENGTH else None
 
 
 def read_tags(path: Path) -> Tags:

@@ -152,7 +152,7 @@ def _networks(
     "--max-jobs",
     type=int,
     callback=opt.number(1),
-    default=100,
+    default=1000,
     heading=LIMITS,
     metavar="N",
     help="Tracks in the queue.",

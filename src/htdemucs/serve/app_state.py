@@ -60,10 +60,16 @@ class AppState:
         """Return a lock that all uploads with the same idempotency key share while they last."""
         return self._upload_locks.setdefault(key, asyncio.Lock())
 
+    @property
+    def job_room(self) -> int:
+        """Number of jobs that the server accepts now."""
+        jobs = self.tracks.count("queued", "separating") + self.uploading
+        return max(0, self.settings.limits.jobs - jobs)
+
     def check_job_limit(self) -> None:
         """Raise TooManyError if the server does not accept another job."""
-        jobs = self.tracks.count("queued", "separating") + self.uploading
-        if jobs >= self.settings.limits.jobs:
+        if not self.job_room:
+            jobs = self.settings.limits.jobs
             raise TooManyError(f"{jobs} tracks are waiting; try again when some are finished")
 
     def readable_file(self, path: str) -> Path:

@@ -61,13 +61,16 @@ TRACKS = Table(
     Column("title", Text),
     Column("artist", Text),
     Column("album", Text),
-    Column("search_text", Text, nullable=False, default=""),  # name and tags, folded
+    Column("edits", JSON, nullable=False, default=dict),  # {"title": ...}: set by clients
+    Column("search_text", Text, nullable=False, default=""),  # name, tags and edits, folded
+    Column("folder", Text),  # of a library track, relative to the library
     Column("model", Text),
     Column("stems", JSON, nullable=False, default=list),
     Column("requested_stems", JSON),  # null: all of the model's
     Column("sample_rate", Integer),
     Column("channels", Integer, nullable=False, default=2),
     Column("frames", BigInteger),  # samples per channel
+    Column("length", Float),  # seconds, as the header of the track's file states it
     Column("ranges", JSON, nullable=False, default=list),  # frames that the preview has
     Column("done", Float, nullable=False, default=0.0),  # seconds
     Column("speed", Float),  # times real time

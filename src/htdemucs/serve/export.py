@@ -1,6 +1,7 @@
 """Downloads made from a finished track: its stems in other formats, a mix, or a zip file."""
 
 import dataclasses
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,9 @@ from htdemucs.audio import (
     AudioEncoding,
     AudioFile,
     AudioWriter,
+    Tags,
     read_tags,
+    remove_tags,
     write_tags,
     zip_blocks,
 )
@@ -43,6 +46,7 @@ class FinishedTrack:
         original: the track's own file; None if it is gone.
         gain: factor that the stems were multiplied with so that none clips.
         align: how the stems were aligned.
+        edits: title, artist and album that replace those of the tags; empty ones remove them.
         is_cancelled: whether the files are not needed any more.
         on_frames: called with the number of frames that were read.
     """
@@ -51,12 +55,19 @@ class FinishedTrack:
     original: Path | None = None
     gain: float = 1.0
     align: Align = "start"
+    edits: Mapping[str, str] = field(default_factory=dict)
     is_cancelled: Callable[[], bool] = lambda: False
     on_frames: Callable[[int], None] = lambda _: None
 
     def first(self) -> AudioFile:
         """Return the first stem."""
         return AudioFile(next(iter(self.stems.values())))
+
+    def edited(self, tags: Tags) -> Tags:
+        """Return tags with the edits; the names to sort edited texts by are left out."""
+        fields = {n: v for n, v in tags.fields.items() if n.removesuffix("sort") not in self.edits}
+        new = {name: [text] for name, text in self.edits.items() if text}
+        return dataclasses.replace(tags, fields=fields | new)
 
     def blocks(self) -> Iterator[Tensor]:
         """Yield blocks (S, C, L).
@@ -105,6 +116,7 @@ def export_stems(
     for _ in source:  # decodes it to its end, where its length becomes known
         pass
     files = OutputFiles(stems, source, paths, options, exclusive=True)
+    files.tags = track.edited(files.tags)
 
     def write(gain: float) -> dict[str, float]:
         with StemWriter(files, gain) as writer:
@@ -119,6 +131,27 @@ def export_stems(
     if gain != 1:  # sums of stems may clip where the stems did not
         write(track.gain * gain)
     return files.paths
+
+
+def copy_stems(track: FinishedTrack, folder: Path) -> dict[str, Path]:
+    """Copy the stems as they are, but with the edits in their tags; return the copies.
+
+    Raises:
+        AudioError: a copy cannot be written.
+        JobCancelledError: the files are not needed any more.
+    """
+    copies = {}
+    for stem, path in track.stems.items():
+        if track.is_cancelled():
+            raise JobCancelledError("the client has left")
+        copies[stem] = copy = folder / f"{stem}{path.suffix}"
+        shutil.copyfile(path, copy)
+        title = track.edits.get("title")
+        suffixed = {"title": f"{title} ({stem})"} if title else {}
+        tags = dataclasses.replace(track, edits={**track.edits, **suffixed}).edited(read_tags(path))
+        remove_tags(copy)
+        write_tags(tags, copy, format=path.suffix.lower()[1:])
+    return copies
 
 
 # Mixes
@@ -188,9 +221,8 @@ def export_mix(
     with AudioWriter(path, rate, channels, encoding) as writer:
         for block in _mix_blocks(track, mix, rate, channels):
             writer.write(gain * block)
-    if track.original is not None:
-        tags = read_tags(track.original)
-        write_tags(tags, path, format=encoding.format, title_suffix=title_suffix)
+    tags = track.edited(Tags() if track.original is None else read_tags(track.original))
+    write_tags(tags, path, format=encoding.format, title_suffix=title_suffix)
 
 
 def _mix_blocks(track: FinishedTrack, mix: Mix, rate: int, channels: int) -> Iterator[Tensor]:

@@ -24,20 +24,18 @@ class ExportJob:
     Attributes:
         id: in the URLs of this download.
         key: equal for equal downloads.
-        choices: what to make, as for the request that returns it at once.
-        name: of the track, without its extension.
+        is_zip: whether its files are sent in a zip file.
         filename: of the download.
         folder: its own; deleted with the job.
         progress: from 0 to 1.
-        files: when it is ready, by the name of the stem.
+        files: when it is ready, by their names in a zip file.
         error: why it failed.
         cancelled: set when it is not needed any more.
         ended: when it became ready or failed, by the monotonic clock.
     """
 
     key: str
-    choices: Any
-    name: str
+    is_zip: bool
     filename: str
     folder: Path
     id: str = field(default_factory=new_id)

@@ -6,7 +6,7 @@ deletion the name stays until the worker has noticed. Two workers never write th
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, case, func, or_, select, update
@@ -19,6 +19,7 @@ T = TRACKS.c
 OTHER = TRACKS.alias().c
 MAX_CRASHES = 3  # a track fails when so many workers have died while they separated it
 WORKER_DIED = "worker-died"  # error code of such a track
+WITHOUT_STEMS = ("unseparated", "failed", "cancelled")  # states from which a track is queued
 INITIAL: Row = {
     "done": 0.0, "speed": None, "error": None, "code": None, "warnings": [], "ended": None,
     "ranges": [],
@@ -44,10 +45,29 @@ class Jobs:
             NotFoundError: the track does not exist.
             ConflictError: the track is queued, being separated or finished.
         """
-        condition = T.state.in_(("unseparated", "failed", "cancelled"))
+        condition = T.state.in_(WITHOUT_STEMS)
         last = select(func.max(OTHER.queue_position) + 1).scalar_subquery()
         values = INITIAL | {"state": "queued", "crash_count": 0, "queue_position": last} | values
         self._transition(track, condition, "is queued, being separated or finished", values)
+
+    def enqueue_all(
+        self, tracks: Sequence[str], room: int, **values: Any
+    ) -> tuple[list[str], list[str]]:
+        """Append tracks to the queue in this order, but those that are queued or have stems.
+
+        Returns the ids of the first `room` of them, which are queued now, and of the others.
+        """
+        with self.database.writing() as (connection, version):
+            without_stems = set(connection.scalars(select(T.id).where(T.state.in_(WITHOUT_STEMS))))
+            chosen = [track for track in dict.fromkeys(tracks) if track in without_stems]
+            last = connection.scalar(select(func.max(T.queue_position))) or 0
+            for position, track in enumerate(chosen[:room], last + 1):
+                queued: Row = {"state": "queued", "crash_count": 0, "queue_position": position}
+                connection.execute(
+                    update(TRACKS).where(T.id == track).values(INITIAL | queued | values)
+                )
+            touch_queued(connection, version)
+        return chosen[:room], chosen[room:]
 
     def prioritize(self, track: str) -> None:
         """Move a queued track to the head of the queue.

@@ -1,7 +1,8 @@
 """Scanning the library folder: its tracks and stems are on the page, whoever put them there."""
 
 import os
-from collections.abc import Iterator, KeysView
+import time
+from collections.abc import Iterable, Iterator, KeysView
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,13 +10,14 @@ from htdemucs.batch import read_manifest
 from htdemucs.batch.inputs import EXTENSIONS, manifest_paths, walk
 from htdemucs.serve.db import DELETED, TRACKS, Row
 from htdemucs.serve.settings import Settings
-from htdemucs.serve.tracks import Tracks, storable_text, tag_columns
+from htdemucs.serve.tracks import Tracks, folder_in, storable_text, tag_columns
 from htdemucs.stems.manifest import written_files
 
 T = TRACKS.c
 STEM_FILE = "stem file"  # key of a .stem.mp4 in a manifest, which has all stems in one file
 MANIFEST = "htdemucs.json"  # with the default names of stems
-MAX_ADDED = 500  # tracks in one change
+MAX_ADDED = 100  # tracks in one change
+MAX_WAIT = 0.5  # seconds
 
 
 class SeparatedTrack(NamedTuple):
@@ -33,8 +35,22 @@ class Scanner:
         self._manifests: dict[Path, tuple[int, dict[str, Any] | None]] = {}  # with mtime_ns
 
     def scan(self) -> None:
-        """Add new tracks, update those that were separated again, and delete missing ones."""
-        separated, songs = self._find()
+        """Add new tracks, update those that were separated again, and delete missing ones.
+
+        New tracks are added while others are still being found.
+        """
+        top, real = self._settings.library, os.path.realpath(self._settings.library)
+        data = Path(os.path.realpath(self._settings.data))
+        excluded = [] if Path(real).is_relative_to(data) else [data]
+        folders = [
+            (folder, names)
+            for folder, names in walk(top, excluded, [])
+            if Path(os.path.realpath(folder)).is_relative_to(real)  # not a link that leads out
+        ]
+        separated, written = self._find_separated(folders, real)
+        # Other files in a folder with a manifest are stems of earlier runs.
+        manifests = [path for path in manifest_paths(folders) if path.name == MANIFEST]
+        stem_folders = {path.parent for path in manifests} - {top}
         rows = self._tracks.rows(T.kind == "library")
         uploads = self._tracks.rows(T.kind == "upload", T.manifest.is_not(None))
         busy = {  # folders in which a worker is writing stems
@@ -42,26 +58,41 @@ class Scanner:
             for row in (*rows, *uploads)
             if row["state"] == "separating" and row["manifest"]
         }
-        songs = {path: mtime for path, mtime in songs.items() if Path(path).parent not in busy}
-        sources = {item.columns["path"] for item in separated.values()}
-        new = [
-            *self._new_separated(separated, rows, uploads),
-            *self._new_songs(songs, rows, sources),
+        self._add(self._new_separated(separated, rows, uploads))
+        candidates = [
+            folder / name
+            for folder, names in folders
+            if folder not in stem_folders | busy
+            for name in sorted(names)
         ]
-        for start in range(0, len(new), MAX_ADDED):
-            self._tracks.add_all([row | _tags(row) for row in new[start : start + MAX_ADDED]])
+        songs: dict[str, int] = {}  # mtime_ns by path
+        sources = {item.columns["path"] for item in separated.values()}
+
+        def find_songs() -> Iterator[tuple[str, int]]:
+            for path in candidates:
+                if _is_song(path, real) and Path(os.path.normpath(path)) not in written:
+                    songs[str(path)] = path.stat().st_mtime_ns
+                    yield str(path), songs[str(path)]
+
+        self._add(self._new_songs(find_songs(), rows, sources))
         self._delete_missing(rows, separated.keys(), songs.keys())
 
-    def _find(self) -> tuple[dict[str, SeparatedTrack], dict[str, int]]:
-        """Return the separated tracks by manifest, and other songs by path with their mtime_ns."""
-        top = self._settings.library
-        real, data = os.path.realpath(top), Path(os.path.realpath(self._settings.data))
-        excluded = [] if Path(real).is_relative_to(data) else [data]
-        folders = [
-            (folder, names)
-            for folder, names in walk(top, excluded, [])
-            if Path(os.path.realpath(folder)).is_relative_to(real)  # not a link that leads out
-        ]
+    def _add(self, rows: Iterator[Row]) -> None:
+        """Add new rows, with their tags, at most `MAX_WAIT` after they were found."""
+        batch: list[Row] = []
+        started = time.monotonic()
+        for row in rows:
+            batch.append(row | _tags(row))
+            if len(batch) == MAX_ADDED or time.monotonic() - started > MAX_WAIT:
+                self._tracks.add_all(batch)
+                batch, started = [], time.monotonic()
+        if batch:
+            self._tracks.add_all(batch)
+
+    def _find_separated(
+        self, folders: list[tuple[Path, list[str]]], library: str
+    ) -> tuple[dict[str, SeparatedTrack], set[Path]]:
+        """Return the separated tracks by manifest, and all files that manifests name."""
         manifests = {path: self._read_manifest(path) for path in manifest_paths(folders)}
         self._manifests = {path: manifest for path, manifest in manifests.items() if manifest}
         separated: dict[str, SeparatedTrack] = {}
@@ -69,24 +100,22 @@ class Scanner:
         for path, (mtime_ns, document) in self._manifests.items():
             if document:
                 written |= written_files(document, path.parent)
-                if columns := _columns(path, document, real):
+                if columns := _columns(path, document, library):
+                    columns["folder"] = self._folder(path, columns["path"])
+                    columns["manifest_mtime_ns"] = mtime_ns
                     source = document["source"].get("path")
-                    columns |= {"manifest_mtime_ns": mtime_ns}
                     separated[str(path)] = SeparatedTrack(columns, source)
-        # Other files in a folder with a manifest are stems of earlier runs.
-        stem_folders = {path.parent for path in manifests if path.name == MANIFEST} - {top}
-        songs = {}
-        for folder, names in folders:
-            for name in sorted(names) if folder not in stem_folders else ():
-                path = folder / name
-                is_audio = path.suffix.lower() in EXTENSIONS and not name.startswith(".")
-                if (
-                    is_audio
-                    and _is_inside(path, real)
-                    and Path(os.path.normpath(path)) not in written
-                ):
-                    songs[str(path)] = path.stat().st_mtime_ns
-        return separated, songs
+        return separated, written
+
+    def _folder(self, manifest: Path, source: str | None) -> str:
+        """Return the folder of a separated track: its file's or, outside the library, its stems'.
+
+        Stems are in `MODEL/FOLDER/TRACK/`.
+        """
+        library = self._settings.library
+        if source and (folder := folder_in(library, Path(source).parent)) is not None:
+            return folder
+        return (folder_in(library, manifest.parent.parent) or "").partition("/")[2]
 
     def _read_manifest(self, path: Path) -> tuple[int, dict[str, Any] | None] | None:
         """Return mtime_ns and contents of a manifest, which is read again only if it changed."""
@@ -125,20 +154,21 @@ class Scanner:
                 yield {"kind": "library", **values}
 
     def _new_songs(
-        self, songs: dict[str, int], rows: list[Row], sources: set[str]
+        self, songs: Iterable[tuple[str, int]], rows: list[Row], sources: set[str]
     ) -> Iterator[Row]:
         """Yield rows of new songs without stems."""
         live = {row["path"] for row in rows if row["state"] != DELETED}
         deleted = {
             (row["path"], row["manifest_mtime_ns"]) for row in rows if row["state"] == DELETED
         }
-        for path, mtime_ns in songs.items():
+        for path, mtime_ns in songs:
             if path not in live and path not in sources and (path, mtime_ns) not in deleted:
                 yield {
                     "kind": "library",
                     "state": "unseparated",
                     "path": path,
                     "name": Path(path).name,
+                    "folder": folder_in(self._settings.library, Path(path).parent),
                     "manifest_mtime_ns": mtime_ns,
                 }
 
@@ -202,6 +232,12 @@ def _is_as_recorded(source: Path, recorded: dict[str, Any]) -> bool:
     return (status.st_size, status.st_mtime_ns) == known
 
 
+def _is_song(path: Path, library: str) -> bool:
+    """Return whether a file of the library has an audio extension and is not hidden."""
+    is_audio = path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+    return is_audio and _is_inside(path, library)
+
+
 def _is_inside(path: Path, library: str) -> bool:
     """Return whether a file exists in the library and its name is valid Unicode."""
     try:
@@ -216,7 +252,7 @@ def _check_unicode(path: Path) -> None:
     str(path).encode("utf-8")
 
 
-def _tags(row: Row) -> dict[str, str | None]:
+def _tags(row: Row) -> Row:
     """Return the tags of a track; if its own file is gone, artist and album of a stem."""
     if row.get("path"):
         return tag_columns(Path(row["path"]))

@@ -23,7 +23,7 @@ class Limits:
 
     upload_bytes: int = 2 << 30
     seconds: float = 3 * 3600.0
-    jobs: int = 100
+    jobs: int = 1000
     free_bytes: int = 1 << 30
     preview_bytes: int = 20 << 30
     keep_days: float | None = None

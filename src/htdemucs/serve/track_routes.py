@@ -1,18 +1,20 @@
 """Routes for tracks: listing, events, queue actions, deletion, and the files as they are."""
 
+from contextlib import suppress
 from typing import Annotated
 from urllib.parse import quote
 
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
+from pydantic import BaseModel, Field
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
 from htdemucs.errors import BadRequestError, InvalidValueError, NotFoundError, TooManyError
 from htdemucs.serve.app_state import AppState, StateDep
 from htdemucs.serve.db import STATES
 from htdemucs.serve.request_body import read_json
-from htdemucs.serve.tracks import MAX_PAGE_SIZE, Document
+from htdemucs.serve.tracks import MAX_PAGE_SIZE, MAX_TEXT, Document
 
 router = APIRouter(prefix="/api", tags=["tracks"])
 MAX_RANGES = 10  # of a file in one request
@@ -21,6 +23,22 @@ States = Annotated[
 ]
 Offset = Annotated[int, Query(ge=0, le=1 << 31)]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)]
+Text = Annotated[str | None, Field(max_length=MAX_TEXT)]
+TrackIds = Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=10_000)]
+
+
+class Texts(BaseModel, extra="forbid"):
+    """Texts of a track; null restores the text of the file's tag."""
+
+    title: Text = None
+    artist: Text = None
+    album: Text = None
+
+
+class Selection(BaseModel):
+    """Several tracks."""
+
+    tracks: TrackIds
 
 
 @router.get("/tracks")
@@ -43,6 +61,16 @@ def tracks(
 @router.get("/tracks/{track}")
 def one_track(state: StateDep, track: str) -> Document:
     """Return a track."""
+    return state.tracks.get(track)
+
+
+@router.patch("/tracks/{track}")
+def edit(state: StateDep, track: str, texts: Texts) -> Document:
+    """Set a track's `title`, `artist` or `album`, as it is shown, searched and downloaded.
+
+    Null restores the text of the file's tag. The track's own file is not changed.
+    """
+    state.tracks.edit(track, texts.model_dump(exclude_unset=True))
     return state.tracks.get(track)
 
 
@@ -103,6 +131,18 @@ async def seek(state: StateDep, request: Request, track: str) -> Document:
 def delete(state: StateDep, track: str) -> Response:
     """Delete a track, and its files if it was uploaded. Files of the library are kept."""
     state.deletion.delete(track)
+    return Response(status_code=204)
+
+
+@router.post("/tracks/delete", status_code=204)
+def delete_all(state: StateDep, selection: Selection) -> Response:
+    """Delete several tracks, as `DELETE /api/tracks/{track}` does; unknown ones are skipped.
+
+    The body is `{"tracks": [ID, ...]}`.
+    """
+    for track in selection.tracks:
+        with suppress(NotFoundError):
+            state.deletion.delete(track)
     return Response(status_code=204)
 
 

@@ -6,6 +6,7 @@ import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,14 +24,15 @@ from sqlalchemy import (
     update,
 )
 
-from htdemucs.audio.tags import read_fields
+from htdemucs.audio.tags import read_fields, read_length
 from htdemucs.errors import NotFoundError
 from htdemucs.serve.db import DELETED, SERVER, TRACKS, Database, Row
 
 T = TRACKS.c
 MAX_PAGE_SIZE = 1000  # tracks in one response
 MAX_TEXT = 500  # characters of a text from a file
-SEARCHED = ("name", "title", "artist", "album")
+EDITABLE = ("title", "artist", "album")
+SEARCHED = ("name", *EDITABLE)
 Document = dict[str, Any]  # a track as JSON
 
 
@@ -126,9 +128,9 @@ class Tracks:
         """Add many tracks in one change."""
         with self.database.writing() as (connection, version):
             common = {"version": version, "queue_position": version, "created": time.time()}
-            for row in rows:  # one by one, because they have different columns
-                values = {"id": new_id()} | common | row | _search_text(row)
-                connection.execute(insert(TRACKS).values(values))
+            values = [{"id": new_id()} | common | row | _search_text(row) for row in rows]
+            for _, alike in groupby(values, dict.keys):  # one statement takes the same columns
+                connection.execute(insert(TRACKS), list(alike))
 
     def update(self, track: str, *conditions: ColumnElement[bool], **values: Any) -> bool:
         """Change a track's row if the conditions hold; return whether they do."""
@@ -139,10 +141,29 @@ class Tracks:
                 .values(version=version, **values)
             )
             if changed.rowcount and not values.keys().isdisjoint(SEARCHED):
-                columns = [T[name] for name in SEARCHED]
-                row = connection.execute(select(*columns).where(T.id == track)).mappings().one()
+                row = connection.execute(select_texts(T.id == track)).mappings().one()
                 connection.execute(update(TRACKS).where(T.id == track).values(_search_text(row)))
             return changed.rowcount > 0
+
+    def edit(self, track: str, texts: Mapping[str, str | None]) -> None:
+        """Set how a track is shown and searched, whatever its file's tags are later.
+
+        Args:
+            track: its id.
+            texts: new texts by name, one of `EDITABLE`; None restores the file's tag.
+
+        Raises:
+            NotFoundError: the track does not exist or was deleted.
+        """
+        with self.database.writing() as (connection, version):
+            query = select_texts(T.id == track, T.state != DELETED)
+            row = connection.execute(query).mappings().first()
+            if row is None:
+                raise NotFoundError("there is no such track")
+            texts = {name: text and storable_text(text).strip() for name, text in texts.items()}
+            edits = {n: text for n, text in (row["edits"] | texts).items() if text is not None}
+            values = {"version": version, "edits": edits, **_search_text({**row, "edits": edits})}
+            connection.execute(update(TRACKS).where(T.id == track).values(values))
 
     def mark_deleted(self, track: str, *conditions: ColumnElement[bool]) -> str:
         """Turn a track into a tombstone if the conditions hold.
@@ -198,6 +219,11 @@ def select_rows(*conditions: ColumnElement[bool]) -> Select[Any]:
     ).where(*conditions)
 
 
+def select_texts(*conditions: ColumnElement[bool]) -> Select[Any]:
+    """Return a query for the columns that `search_text` is made of."""
+    return select(*[T[name] for name in SEARCHED], T.edits).where(*conditions)
+
+
 def touch_queued(connection: Connection, version: int) -> None:
     """Give all queued tracks a new version, because their positions in the queue changed."""
     connection.execute(update(TRACKS).where(T.state == "queued").values(version=version))
@@ -209,12 +235,13 @@ def touch_queued(connection: Connection, version: int) -> None:
 def to_dict(row: RowMapping | Mapping[str, Any]) -> Document:
     """Return a track as JSON."""
     rate, frames, speed = row["sample_rate"], row["frames"], row["speed"]
-    duration = frames / rate if rate and frames else None
+    duration = frames / rate if rate and frames else row["length"]
     left = (duration - row["done"]) / speed if duration and speed else None
-    same = ("id", "version", "name", "title", "artist", "album", "kind", "state", "position")
+    same = ("id", "version", "name", "folder", "kind", "state", "position")
     more = ("model", "stems", "sample_rate", "channels", "frames", "done", "ranges", "speed")
     return {
         **{name: row[name] for name in same + more},
+        **shown_texts(row),
         "duration": duration,
         "left": max(0.0, left) if left is not None and row["state"] == "separating" else None,
         "error": row["error"],
@@ -233,6 +260,12 @@ def to_dict(row: RowMapping | Mapping[str, Any]) -> Document:
     }
 
 
+def shown_texts(row: RowMapping | Mapping[str, Any]) -> dict[str, str | None]:
+    """Return title, artist and album as clients see them: edited, else from the tags."""
+    edits = row.get("edits") or {}
+    return {name: edits.get(name, row.get(name)) or None for name in EDITABLE}
+
+
 def _iso(seconds: float | None) -> str | None:
     if seconds is None:
         return None
@@ -242,11 +275,19 @@ def _iso(seconds: float | None) -> str | None:
 # Texts from files
 
 
-def tag_columns(path: Path) -> dict[str, str | None]:
-    """Return title, artist and album of a file, as texts that the database can store."""
+def tag_columns(path: Path) -> Row:
+    """Return title, artist and album of a file, as the database can store them, and its length."""
     fields = read_fields(path)
-    names = ("title", "artist", "album")
-    return {name: fields.get(name) and storable_text(fields[name]) for name in names}
+    texts = {name: fields.get(name) and storable_text(fields[name]) for name in EDITABLE}
+    return {**texts, "length": read_length(path)}
+
+
+def folder_in(library: Path, folder: Path) -> str | None:
+    """Return a folder relative to the library, with slashes; None if it is outside."""
+    if not folder.is_relative_to(library):
+        return None
+    relative = folder.relative_to(library).as_posix()
+    return "" if relative == "." else storable_text(relative)
 
 
 def storable_text(text: str) -> str:
@@ -275,4 +316,5 @@ def fold_for_search(text: str) -> str:
 
 
 def _search_text(row: RowMapping | Mapping[str, Any]) -> Row:
-    return {"search_text": fold_for_search(" ".join(filter(None, map(row.get, SEARCHED))))}
+    texts = [row.get("name"), *shown_texts(row).values()]
+    return {"search_text": fold_for_search(" ".join(filter(None, texts)))}

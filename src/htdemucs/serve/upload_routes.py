@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import Field
 
 from htdemucs.errors import (
     BadRequestError,
@@ -32,7 +33,8 @@ from htdemucs.serve.request_body import (
     safe_name,
     shown_name,
 )
-from htdemucs.serve.tracks import Document, new_id, tag_columns, to_dict
+from htdemucs.serve.track_routes import Selection
+from htdemucs.serve.tracks import EDITABLE, Document, folder_in, new_id, tag_columns, to_dict
 from htdemucs.weights.registry import named_models
 
 T = TRACKS.c
@@ -81,6 +83,13 @@ BODY = {
         },
     },
 }
+
+
+class SeparateSelection(Selection):
+    """Several tracks, and how to separate them."""
+
+    model: str | None = Field(None, max_length=200, description="By default the server's.")
+    stems: list[str] | None = Field(None, max_length=100, description="By default all.")
 
 
 @router.post(
@@ -149,6 +158,22 @@ async def _upload(
         state.uploading -= 1
     state.wake()
     return await to_thread.run_sync(state.tracks.get, track)
+
+
+@router.post("/tracks/separate")
+def separate_all(state: StateDep, selection: SeparateSelection) -> Document:
+    """Queue several tracks that have no stems, in this order; others are skipped.
+
+    The body is `{"tracks": [ID, ...]}` and optionally has `model` and `stems`. In the response,
+    `queued` has the ids of the tracks that are queued now, `refused` those of the tracks for which
+    the queue has no room.
+    """
+    model = _check_model(state, selection.model)
+    requested = _check_stems(selection.stems, model)
+    values = {"model": model["name"], "requested_stems": requested, "stems": requested or []}
+    queued, refused = state.jobs.enqueue_all(selection.tracks, state.job_room, **values)
+    state.wake()
+    return {"queued": queued, "refused": refused}
 
 
 Upload = tuple[Path, str, ModelRow, list[str] | None]  # file, its name as sent, model, stems
@@ -256,7 +281,8 @@ def _separate_again(state: AppState, track: str, model: str, requested: list[str
         state.jobs.enqueue(track, model=model, requested_stems=requested, stems=requested or [])
         return track
     source, copy = state.readable_file(row["path"] or ""), new_id()
-    values = {name: row[name] for name in ("kind", "path", "name", "title", "artist", "album")}
+    same = ("kind", "path", "name", "folder", "length", "edits", *EDITABLE)
+    values = {name: row[name] for name in same}
     values |= {"model": model, "requested_stems": requested}
     folder = state.settings.uploads / copy
     with removed_on_error(folder):
@@ -299,6 +325,7 @@ def _add_from_library(state: AppState, path: str, model: str, requested: list[st
         state="queued",
         path=str(file),
         name=file.name,
+        folder=folder_in(library, file.parent),
         model=model,
         requested_stems=requested,
         **tag_columns(file),
