@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import threading
 from dataclasses import dataclass, replace
 from functools import cache
@@ -195,12 +196,41 @@ class PageServer:
         preview, upload = settings.previews / song.id, settings.uploads / song.id
         for folder in (preview, upload):
             folder.mkdir(exist_ok=True)
-        for path in (*shared.glob("*.pcm"), shared / "peaks"):
-            os.link(path, preview / path.name)
+        links = {preview / path.name: path for path in (*shared.glob("*.pcm"), shared / "peaks")}
         for lane, stem in enumerate((*stems, "source")):
-            os.link(shared / f"{lane}.wav", upload / f"{stem}.wav")
+            links[upload / f"{stem}.wav"] = shared / f"{lane}.wav"
+        for link, path in links.items():
+            link.unlink(missing_ok=True)
+            os.link(path, link)
         source = str(upload / "source.wav")
         self.change(song, path=source, stems=list(stems), sample_rate=RATE, frames=frames)
+
+    def add_unseparated(self, name: str, seconds: float = 10.0, **values) -> Song:
+        """Add a song without stems, which the server has not decoded."""
+        song = self.add(name, seconds, state="unseparated", **values)
+        shutil.rmtree(self.state.settings.previews / song.id)
+        unknown = {"stems": [], "sample_rate": None, "frames": None, "model": None}
+        self.change(song, **unknown, length=seconds)
+        return song
+
+    def add_many(self, count: int) -> None:
+        """Add songs without files, twelve to an album; every third is separated."""
+        rows = [
+            {
+                "kind": "upload",  # a scan removes missing songs of the library
+                "state": "unseparated" if n % 3 else "finished",
+                "name": f"{n}.flac",
+                "title": f"Song {n}",
+                "artist": f"Artist {n // 60}",
+                "album": f"Album {n // 12}",
+                "folder": f"Artist {n // 60}/Album {n // 12}",
+                "length": float(60 + n * 7 % 300),
+                "stems": [] if n % 3 else list(STEMS),
+                "path": f"/nowhere/{n}.flac",
+            }
+            for n in range(count)
+        ]
+        self.state.tracks.add_all(rows)
 
     def change(self, song: Song, **values) -> None:
         """Change columns of a track's row."""

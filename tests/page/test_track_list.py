@@ -160,22 +160,6 @@ def test_a_failed_track_is_announced(open_page, server):
     row(page, "This file holds no sound.").wait_for()
 
 
-def test_a_song_is_deleted_only_after_confirmation(open_page, server):
-    song = server.add("A.mp3", 5)
-    page = open_page(f"#{song.id}")
-    button = page.locator(".track").get_by_role("button", name="Delete", exact=True)
-    dialog = page.locator("#delete-dialog")
-    button.click()
-    dialog.get_by_role("button", name="Cancel").click()
-    assert song.id in server.songs
-    button.click()
-    dialog.get_by_role("button", name="Delete").click()
-    page.get_by_role("heading", name="Drop a song here").wait_for()
-    assert server.songs == {}
-    page.reload()
-    page.get_by_role("heading", name="Drop a song here").wait_for()
-
-
 def test_a_library_track_is_separated_on_demand(open_page, server):
     song = server.add("Found.flac", 10, state="unseparated", kind="library")
     page = open_page(f"#{song.id}")

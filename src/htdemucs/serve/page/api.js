@@ -26,14 +26,15 @@ async function fetchChecked(path, options) {
   throw new ApiError(body.error ?? response.statusText, response.status, body.code);
 }
 
-const sendJson = (method, path, body) =>
+const send = (method, path, body, options) =>
   request(path, {
     method,
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body ?? {}),
+    ...options,
   });
 
-const post = (path, body) => sendJson("POST", path, body);
+const post = (path, body, options) => send("POST", path, body, options);
 
 const fetchBytes = async (path) => (await request(path)).arrayBuffer();
 
@@ -55,7 +56,11 @@ export async function exampleSong() {
 /** Run `cancel`, `retry` or `first` (move to the front of the queue) on a track; returns the track. */
 export const runAction = async (id, action) => (await post(`tracks/${id}/${action}`)).json();
 
-export const deleteTrack = (id) => request(`tracks/${id}`, { method: "DELETE" });
+/** Delete tracks. With `keepalive` the browser completes the request when the page is closed. */
+export const deleteTracks = (ids, { keepalive = false } = {}) => post("tracks/delete", { tracks: ids }, { keepalive });
+
+/** Set the title, artist or album of a track; null restores the file's own. Returns the track. */
+export const edit = async (id, texts) => (await send("PATCH", `tracks/${id}`, texts)).json();
 
 /** Ask the server to separate from this frame next. */
 export const seek = (id, frame) => post(`tracks/${id}/seek`, { frame });
@@ -63,6 +68,10 @@ export const seek = (id, frame) => post(`tracks/${id}/seek`, { frame });
 /** Separate an existing track (again) with this model and these stems; returns the new track. */
 export const separate = async (track, { model, stems }) =>
   (await post("tracks", { track, model, stems })).json();
+
+/** Queue tracks that have no stems; returns the ids {queued, refused: those without room}. */
+export const separateAll = async (tracks, { model, stems }) =>
+  (await post("tracks/separate", { tracks, model, stems })).json();
 
 /**
  * Return {frames, samples} from a frame up to the first part that is not separated yet; null if
@@ -87,10 +96,14 @@ export const spectrogram = async (id, stem, from, columns, step) =>
   new Uint8Array(await fetchBytes(`tracks/${id}/spectrogram?${query({ stem, from, columns, step })}`));
 
 /** Prepare a download; returns {id, state, progress, filename, error, code}. */
-export async function prepareExport(id, choices) {
-  const given = Object.entries(choices).filter(([, value]) => value !== null && value !== "");
-  return (await post(`tracks/${id}/exports`, Object.fromEntries(given))).json();
-}
+export const prepareExport = async (id, choices) => (await post(`tracks/${id}/exports`, given(choices))).json();
+
+/** Prepare one zip file with the stems of several tracks. */
+export const prepareExports = async (tracks, choices) =>
+  (await post("exports", { tracks, ...given(choices) })).json();
+
+const given = (choices) =>
+  Object.fromEntries(Object.entries(choices).filter(([, value]) => value !== null && value !== ""));
 
 /** Return the state of a download: "preparing", "ready" or "failed". */
 export const exportState = async (id) => (await request(`exports/${id}`)).json();
@@ -105,7 +118,7 @@ export const exportUrl = (id) => `api/exports/${id}/file`;
 export const storage = async () => (await request("storage")).json();
 
 /** Set the format of stems that are written from now on; returns what `storage` does. */
-export const changeStorage = async (format) => (await sendJson("PATCH", "storage", { format })).json();
+export const changeStorage = async (format) => (await send("PATCH", "storage", { format })).json();
 
 /** Delete the previews, which are built again when they are played; returns what `storage` does. */
 export const deletePreviews = async () => (await request("storage/previews", { method: "DELETE" })).json();

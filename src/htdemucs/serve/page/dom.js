@@ -41,18 +41,22 @@ export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
-/** Make `children` the children of `parent`, moving only those out of order, which keeps the focus. */
+/** Make `children` the children of `parent`. The one with the focus is not moved, or would lose it. */
 export function reorderChildren(parent, children) {
   let current = parent.firstChild;
+  const removeUntil = (end) => {
+    while (current !== end) {
+      const next = current.nextSibling;
+      current.remove();
+      current = next;
+    }
+  };
   for (const child of children) {
+    if (parent.contains(child) && child.contains(document.activeElement)) removeUntil(child);
     if (child === current) current = current.nextSibling;
     else parent.insertBefore(child, current);
   }
-  while (current) {
-    const next = current.nextSibling;
-    current.remove();
-    current = next;
-  }
+  removeUntil(null);
 }
 
 /** Have screen readers read a text when they are idle. */

@@ -32,6 +32,51 @@ function mixParameters(mix, stems) {
   return { gains: gains.join(","), pans: pans.join(",") || null };
 }
 
+/** Create the fields for the format and its quality; with `asStored` the stems may stay as they are. */
+function createFormatFields(info, { asStored = false } = {}) {
+  const stored = asStored ? [bindText(createOption("", ""), "asStored")] : [];
+  const formats = Object.entries(info.formats).map(([name, { label }]) => createOption(name, label));
+  const format = element("select", { name: "format" }, ...stored, ...formats);
+  const quality = element("select", { name: "quality" });
+  const updateQualities = () => {
+    const { bit_depths: depths = [], bitrates = [], default_bitrate: usual } = info.formats[format.value] ?? {};
+    const options = depths.length
+      ? depths.map((value) => createOption(value, text("bits", { value })))
+      : bitrates.map((value) => createOption(value, text("kbits", { value }), value === usual));
+    quality.replaceChildren(...options);
+  };
+  const formatChoices = () => {
+    if (!format.value) return {};
+    const qualityName = info.formats[format.value].bit_depths.length ? "bit_depth" : "bitrate";
+    return { format: format.value, [qualityName]: Number(quality.value) || null };
+  };
+  const formatField = createField("format", format);
+  const qualityField = createField("quality", quality);
+  return { format, quality, formatField, qualityField, updateQualities, formatChoices };
+}
+
+/** Open the dialog for the stems of several tracks, in one zip file. */
+export function openSelectionDownloadDialog(tracks, info) {
+  const { format, quality, formatField, qualityField, updateQualities, formatChoices } = createFormatFields(
+    info,
+    { asStored: true },
+  );
+  const note = bindText(element("p"), "downloadMany", { count: tracks.length });
+  const fields = element("div", { class: "fields" }, formatField, qualityField);
+  const body = document.getElementById("download-body");
+  body.replaceChildren(note, fields);
+  body.closest("form").onchange = null;
+  format.onchange = () => {
+    updateQualities();
+    qualityField.hidden = quality.options.length === 0;
+  };
+  format.onchange();
+  const dialog = document.getElementById("download-dialog");
+  const ids = tracks.map(({ id }) => id);
+  new Preparation(dialog, () => api.prepareExports(ids, formatChoices()));
+  dialog.showModal();
+}
+
 /** Open the dialog for the track, mix, loop, tempo and pitch of a player. */
 export function openDownloadDialog({ track, mix, loop, tempo, pitch }, info) {
   const body = document.getElementById("download-body");
@@ -57,12 +102,8 @@ export function openDownloadDialog({ track, mix, loop, tempo, pitch }, info) {
 
   const stems = track.stems.map((name) => createOption(name, stemName(name)));
   const stem = element("select", { name: "stem" }, ...stems);
-  const formats = Object.entries(info.formats).map(([name, { label }]) => createOption(name, label));
-  const format = element("select", { name: "format" }, ...formats);
-  const quality = element("select", { name: "quality" });
   const stemField = createField("stem", stem);
-  const formatField = createField("format", format);
-  const qualityField = createField("quality", quality);
+  const { format, quality, formatField, qualityField, updateQualities, formatChoices } = createFormatFields(info);
   const fields = element("div", { class: "fields" }, stemField, formatField, qualityField);
 
   const checkboxes = [];
@@ -77,13 +118,6 @@ export function openDownloadDialog({ track, mix, loop, tempo, pitch }, info) {
   checkboxes.push(createCheckbox("residual", "residual"));
   body.replaceChildren(cards, fields, ...checkboxes);
 
-  const updateQualities = () => {
-    const { bit_depths: depths, bitrates, default_bitrate: usual } = info.formats[format.value];
-    const options = depths.length
-      ? depths.map((value) => createOption(value, text("bits", { value })))
-      : bitrates.map((value) => createOption(value, text("kbits", { value }), value === usual));
-    quality.replaceChildren(...options);
-  };
   const update = () => {
     const kind = form.elements.kind.value;
     const isChecked = (name) => form.elements[name]?.checked;
@@ -95,12 +129,11 @@ export function openDownloadDialog({ track, mix, loop, tempo, pitch }, info) {
     if (form.elements.stretch) form.elements.stretch.parentElement.hidden = !asksForStretch;
     const stretched = kind === "mix" || (asksForStretch && isChecked("stretch"));
     const seconds = (frame) => Number((frame / track.sample_rate).toFixed(6));
-    const qualityName = info.formats[format.value].bit_depths.length ? "bit_depth" : "bitrate";
     choices = {
       kind,
       stem: kind === "stem" ? stem.value : null,
       ...(kind === "mix" ? mixParameters(mix, track.stems) : {}),
-      ...(kind === "stem-file" ? {} : { format: format.value, [qualityName]: Number(quality.value) || null }),
+      ...(kind === "stem-file" ? {} : formatChoices()),
       ...(isChecked("region") ? { from: seconds(loop.from), to: seconds(loop.to) } : {}),
       ...(stretched ? { tempo, pitch } : {}),
       residual: kind === "zip" && isChecked("residual") ? true : null,

@@ -43,8 +43,8 @@ export class ImageCache extends EventTarget {
     }
     if (track.ranges.length > 0) {
       this.#decodeRequested = false;
-    } else if (track.state === "finished" && !this.#decodeRequested) {
-      this.#decodeRequested = true; // a request for peaks makes the server decode the stem files
+    } else if (["finished", "unseparated"].includes(track.state) && !this.#decodeRequested) {
+      this.#decodeRequested = true; // a request for peaks makes the server decode the files
       this.#api.peaks(track.id, 0, 1).catch(() => (this.#decodeRequested = false));
     }
     this.#fetchPeaks();

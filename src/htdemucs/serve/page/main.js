@@ -1,6 +1,7 @@
 /** Starts the page: connects tracks, uploads, the list, the open track, shortcuts and language. */
 
 import * as api from "./api.js";
+import { Deletions } from "./deletions.js";
 import { announce, showToast } from "./dom.js";
 import { errorText, formatPercent, text, toggleLanguage, translate } from "./i18n/index.js";
 import { listenForShortcuts, renderShortcuts } from "./keyboard.js";
@@ -29,6 +30,7 @@ const uploads = new Uploads(
     if (!view) location.hash = track.id;
   },
 );
+const deletions = new Deletions(tracks);
 let info; // what the server supports
 let modelPicker;
 let trackList;
@@ -53,7 +55,7 @@ function openView(id, track) {
   document.body.dataset.view = track ? "track" : "list";
   if (track) {
     const pickModel = () => modelPicker.open({ title: "thisSong", done: "separate" });
-    view = new TrackView(byId("track"), track, { tracks, player, info, pickModel });
+    view = new TrackView(byId("track"), track, { tracks, player, info, pickModel, deletions });
     scrollTo(0, 0);
   } else {
     player.pause();
@@ -180,7 +182,8 @@ async function start() {
   acceptFiles(uploads); // before the first response: a file may be dropped at once
   info = await fetchInfo();
   modelPicker = new ModelPicker(info);
-  trackList = new TrackList(byId("lists"), tracks, uploads);
+  const options = () => modelPicker.selection;
+  trackList = new TrackList(byId("lists"), { tracks, uploads, deletions, info, options });
   modelPicker.showSelection();
   addListeners();
   refresh();

@@ -11,7 +11,7 @@ import { scheduleClicks } from "./clicks.js";
 import { Loudness } from "./loudness.js";
 import { Mixer } from "./mixer.js";
 import { LEAD, Scheduler } from "./scheduler.js";
-import { lengthOf } from "./tracks.js";
+import { lengthOf, PROCESSING } from "./tracks.js";
 
 const LOOKAHEAD = 4; // seconds to schedule ahead, so that a throttled background tab keeps playing
 const LOW_BUFFER = 0.3; // seconds scheduled ahead, below which a short chunk is better than none
@@ -71,7 +71,8 @@ export class Player extends EventTarget {
   /** Take the track's new state from the server; its stems must not have changed. */
   update(track) {
     this.track = track;
-    const stopped = ["failed", "cancelled"].includes(track.state);
+    const isUndecodable = track.state === "unseparated" && track.error;
+    const stopped = ["failed", "cancelled"].includes(track.state) || isUndecodable;
     if (stopped && this.state === "waiting") this.pause(); // what it waits for will not come
     else if (this.playing && !this.#scheduler) this.#start();
     else this.#fillBuffer();
@@ -167,7 +168,8 @@ export class Player extends EventTarget {
   }
 
   #applyMix(smooth) {
-    const gain = this.original ? this.loudness.matchingGain(this.mix, this.track.stems) : null;
+    const original = this.original || this.track.stems.length === 0;
+    const gain = original ? this.loudness.matchingGain(this.mix, this.track.stems) : null;
     this.mixer?.set(this.mix, { original: gain, smooth });
   }
 
@@ -177,7 +179,8 @@ export class Player extends EventTarget {
 
   /** Start to play, if the track's sample rate and stems are known; else `update` does. */
   #start() {
-    if (!this.track.sample_rate || this.track.stems.length === 0) return;
+    const { sample_rate: rate, stems, state } = this.track;
+    if (!rate || (stems.length === 0 && PROCESSING.has(state))) return;
     clearTimeout(this.#timer);
     this.#openContext();
     this.#context.resume();
@@ -310,7 +313,7 @@ export class Player extends EventTarget {
 
   /** Ask the server, once, to separate from a frame next; at the end of a range only if it stalls. */
   #requestSeparation(frame) {
-    if (this.track.state === "finished") return;
+    if (!PROCESSING.has(this.track.state)) return;
     if (this.#seekRequest?.frame !== frame) {
       this.#seekRequest = { frame, since: performance.now(), sent: false };
     }

@@ -19,7 +19,7 @@ function write(key, value) {
   }
 }
 
-/** Return the settings {language, model, stems, volume}, as far as they are stored. */
+/** Return the settings {language, model, stems, volume, sort, group}, as far as they are stored. */
 export const readSettings = () => read("settings");
 
 /** Change some of the settings. */

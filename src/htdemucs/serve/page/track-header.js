@@ -2,11 +2,12 @@
 
 import * as api from "./api.js";
 import { announce, element, icon, setText, showToast } from "./dom.js";
-import { bindLabel, button, formatNumber, formatTime, text } from "./i18n/index.js";
+import { bindLabel, bindText, button, formatNumber, formatTime, text } from "./i18n/index.js";
 import { requestPermission, shouldOffer } from "./notifications.js";
-import { confirmAndDelete, showErrors, trackDetail } from "./track-list.js";
+import { showErrors, trackDetail } from "./track-list.js";
 import { progressOf, titleOf } from "./tracks.js";
 
+const EDITED = ["title", "artist", "album"];
 const COPIED_TIME = 2000; // milliseconds for which the button says so
 
 export class TrackHeader {
@@ -15,7 +16,7 @@ export class TrackHeader {
   #pickModel;
 
   /** `pickModel()` asks for a model and stems, `onDownload()` opens the dialog, `link()` returns a URL. */
-  constructor(tracks, { pickModel, onDownload, link }) {
+  constructor(tracks, { pickModel, onDownload, onDelete, link }) {
     this.#tracks = tracks;
     this.#pickModel = pickModel;
     const back = bindLabel(element("a", { class: "ghost icon back", href: "#" }, icon("back")), "back");
@@ -25,10 +26,12 @@ export class TrackHeader {
     this.retry = button("primary", "retry", null, () => this.#runAction("retry"));
     this.cancel = button("secondary", "cancel", null, () => this.#runAction("cancel"));
     this.again = button("secondary", "again", null, () => this.#separate());
-    this.delete = button("ghost icon", "delete", "trash", () => confirmAndDelete(this.#track, tracks));
+    this.delete = button("ghost icon", "delete", "trash", onDelete);
     this.download = button("primary", "download", "down", onDownload);
     this.copy = button("ghost icon", "copyLink", "link", () => this.#copyLink(link()));
     const actions = [this.again, this.separate, this.retry, this.cancel, this.download];
+    this.edit = button("ghost icon", "edit", "pencil", () => this.#showForm(true));
+    this.form = this.#createForm();
     this.status = element("p", { class: "status" });
     this.progress = element("progress", { max: 1, "aria-labelledby": "title" });
     this.offer = button("link", "notifyMe", null, async () => {
@@ -37,7 +40,8 @@ export class TrackHeader {
     });
     const line = element("div", { class: "status-line" }, this.status, this.offer);
     this.state = element("div", { class: "track-state" }, line, this.progress);
-    const heading = element("div", { class: "track-title" }, this.title, this.facts);
+    this.heading = element("div", { class: "heading-line" }, this.title, this.edit);
+    const heading = element("div", { class: "track-title" }, this.heading, this.facts, this.form);
     const buttons = element("div", { class: "actions" }, ...actions, this.copy, this.delete);
     this.boxes = [element("header", { class: "track-header" }, back, heading, buttons), this.state];
   }
@@ -72,6 +76,52 @@ export class TrackHeader {
     this.copy.hidden = !playable;
     this.state.classList.toggle("alone", !playable);
     this.state.dataset.state = state;
+  }
+
+  #createForm() {
+    this.fields = Object.fromEntries(EDITED.map((name) => [name, element("input", { type: "text", maxlength: 500 })]));
+    const labels = EDITED.map((name) =>
+      element("label", {}, bindText(element("span"), `field_${name}`), this.fields[name]),
+    );
+    const save = bindText(element("button", { class: "primary" }), "save");
+    const cancel = button("secondary", "cancel", null, () => this.#showForm(false));
+    const form = element("form", { class: "track-edit", hidden: true }, ...labels, element("p", {}, save, cancel));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#saveTexts();
+    });
+    form.addEventListener("keydown", (event) => event.key === "Escape" && this.#showForm(false));
+    return form;
+  }
+
+  /** Show the form instead of the title, or the title again. */
+  #showForm(shown) {
+    this.form.hidden = !shown;
+    this.heading.hidden = this.facts.hidden = shown;
+    if (!shown) {
+      this.edit.focus();
+      return;
+    }
+    for (const name of EDITED) this.fields[name].value = this.#textOf(name);
+    this.fields.title.select();
+  }
+
+  #textOf(name) {
+    return name === "title" ? titleOf(this.#track) : (this.#track[name] ?? "");
+  }
+
+  /** Send the texts that were changed. Without a title, the file's own is shown again. */
+  async #saveTexts() {
+    const texts = EDITED.map((name) => [name, this.fields[name].value.trim()]);
+    const changed = texts.filter(([name, value]) => value !== this.#textOf(name));
+    if (changed.length > 0) {
+      const values = changed.map(([name, value]) => [name, name === "title" ? value || null : value]);
+      const track = await showErrors(() => api.edit(this.#track.id, Object.fromEntries(values)));
+      if (!track) return;
+      this.#tracks.put(track);
+      announce(text("saved"));
+    }
+    this.#showForm(false);
   }
 
   async #copyLink(url) {

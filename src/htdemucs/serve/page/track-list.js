@@ -1,14 +1,19 @@
 /** The list of songs: uploads, the queue with progress, speed and time left, and the library. */
 
 import * as api from "./api.js";
-import { announce, element, icon, reorderChildren, setText, showToast } from "./dom.js";
+import { announce, element, icon, setText, showToast } from "./dom.js";
+import { openSelectionDownloadDialog } from "./download-dialog.js";
 import {
-  bindLabel, bindText, errorText, formatNumber, formatPercent, formatTime, text, trackErrorText,
+  bindLabel, bindText, button, errorText, formatNumber, formatPercent, formatTime, text, trackErrorText,
 } from "./i18n/index.js";
-import { deleteTrackState } from "./storage.js";
-import { titleOf } from "./tracks.js";
+import { readSettings, saveSettings } from "./storage.js";
+import { compareTexts, isSeparable, SORTS, titleOf } from "./tracks.js";
+import { VirtualList } from "./virtual-list.js";
 
-const PAGE_SIZE = 100; // rows shown at first, and added by "Show more"
+const GROUPS = ["none", "album", "folder"];
+const HEADING_HEIGHT = 2.75; // rem
+const ROW_HEIGHT = 3.75; // rem
+const ERROR_HEIGHT = 5.5; // rem: an error has up to three lines
 
 /** Return the line below a track's title. */
 export function trackDetail(track) {
@@ -24,9 +29,10 @@ export function trackDetail(track) {
     case "cancelled":
       return text("cancelled");
     case "unseparated":
-      return [text("unseparated"), length].filter(Boolean).join(" · ");
+      if (track.error) return trackErrorText(track); // why it cannot be played
+      return [length, text("unseparated")].filter(Boolean).join(" · ");
     default:
-      return [track.artist, length, track.model].filter(Boolean).join(" · ");
+      return [length, track.model].filter(Boolean).join(" · ");
   }
 }
 
@@ -48,84 +54,268 @@ export async function showErrors(request) {
   }
 }
 
-/** Delete a track from the server, after the user has confirmed it. */
-export async function confirmAndDelete(track, tracks) {
-  if (!(await confirmDelete(track))) return;
-  if (!(await showErrors(() => api.deleteTrack(track.id)))) return;
-  deleteTrackState(track.id);
-  tracks.remove(track.id);
-  announce(text("deleted", { title: titleOf(track) }));
-}
-
-function confirmDelete(track) {
-  const dialog = document.getElementById("delete-dialog");
-  bindText(document.getElementById("delete-title"), "deleteTitle", { title: titleOf(track) });
-  const consequence = track.kind === "upload" ? "deleteUpload" : "deleteLibrary";
-  bindText(document.getElementById("delete-text"), consequence);
-  dialog.returnValue = "";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "delete"), { once: true });
-  });
-}
+const createSelect = (key, values, selected) => {
+  const options = values.map((value) =>
+    bindText(element("option", { value, selected: value === selected }), `${key}_${value}`),
+  );
+  return bindLabel(element("select", { id: key }, ...options), key);
+};
 
 export class TrackList {
   #tracks;
   #uploads;
-  #rows = new Map(); // key of an upload or id of a track -> Row
-  #limit = PAGE_SIZE;
+  #deletions;
+  #info;
+  #options; // () => {model, stems}
+  #list;
+  #listed = []; // tracks, in the order of their rows
+  #settings = []; // that #sections and #others were made from
+  #sections = []; // of the tracks that are not being processed
+  #others = []; // these tracks
   #search = "";
+  #sort = SORTS.find((name) => name === readSettings().sort) ?? "added";
+  #group = GROUPS.find((name) => name === readSettings().group) ?? "none";
+  #chosen = null; // ids of the chosen tracks, while they are being chosen
+  #anchor = null; // id of the track from which a range is chosen
   selected = null; // the id of the open track
 
-  constructor(root, tracks, uploads) {
+  /** `options()` returns the model and stems for tracks that are separated. */
+  constructor(root, { tracks, uploads, deletions, info, options }) {
+    Object.assign(this, { root });
     this.#tracks = tracks;
     this.#uploads = uploads;
-    const createSection = (key) => {
-      const list = element("ul", { class: "rows" });
-      return { list, box: element("section", {}, bindText(element("h2"), key), list) };
-    };
-    this.processing = createSection("processing");
-    this.library = createSection("library");
-    this.more = bindText(element("button", { type: "button", class: "secondary wide", hidden: true }), "more");
-    this.more.addEventListener("click", () => {
-      this.#limit += PAGE_SIZE;
-      this.render();
-    });
+    this.#deletions = deletions;
+    this.#info = info;
+    this.#options = options;
     this.noMatches = bindText(element("p", { class: "no-matches", hidden: true }), "noMatches");
-    root.replaceChildren(this.processing.box, this.library.box, this.noMatches, this.more);
+    root.append(this.noMatches);
+    this.#list = new VirtualList(root, (item) => this.#createRow(item));
+    this.#buildTools();
+    this.#buildBar();
+    root.addEventListener("keydown", (event) => this.#onKey(event));
+    document.addEventListener("keydown", ({ key }) => {
+      if (key === "Escape" && this.#chosen && !document.querySelector("dialog[open]")) this.#setChosen(null);
+    });
     const search = document.getElementById("search");
     search.addEventListener("input", () => {
       this.#search = search.value;
-      this.#limit = PAGE_SIZE;
+      this.root.scrollTop = 0;
       this.render();
     });
   }
 
-  render() {
-    const { processing, others } = this.#tracks.sorted(this.#search);
-    const library = others.slice(0, this.#limit);
-    const keys = new Set(); // of the rows that are still in the list
-    const rowOf = (key, show) => {
-      keys.add(key);
-      if (!this.#rows.has(key)) this.#rows.set(key, new Row());
-      const row = this.#rows.get(key);
-      show(row);
-      return row.box;
-    };
-    const uploadRows = this.#uploads.items.map((item) =>
-      rowOf(item.key, (row) => row.showUpload(item, this.#uploads)),
+  #buildTools() {
+    const sort = createSelect("sort", SORTS, this.#sort);
+    const group = createSelect("group", GROUPS, this.#group);
+    this.choose = button("ghost icon", "chooseSeveral", "select", () => this.#setChosen(this.#chosen ? null : []));
+    sort.addEventListener("change", () => {
+      this.#sort = sort.value;
+      saveSettings({ sort: this.#sort });
+      this.render();
+    });
+    group.addEventListener("change", () => {
+      this.#group = group.value;
+      saveSettings({ group: this.#group });
+      this.render();
+    });
+    document.getElementById("list-tools").append(sort, group, this.choose);
+  }
+
+  /** Build the bar with the actions for the chosen tracks. */
+  #buildBar() {
+    this.count = element("p", { role: "status" });
+    const all = button("ghost", "selectAll", null, () => this.#setChosen(this.#listed.map(({ id }) => id)));
+    const close = button("ghost icon", "endSelection", "close", () => this.#setChosen(null));
+    this.separate = button("secondary", "separate", null, () => this.#separate(this.#chosenTracks));
+    this.download = button("secondary", "download", null, () => this.#download(this.#chosenTracks));
+    this.delete = button("secondary", "delete", null, () => this.#delete(this.#chosenTracks));
+    this.bar = element(
+      "div",
+      { class: "selection-bar", role: "group", hidden: true },
+      element("div", {}, this.count, all, close),
+      element("div", {}, this.separate, this.download, this.delete),
     );
-    const trackRows = (list) =>
-      list.map((track) =>
-        rowOf(track.id, (row) => row.showTrack(track, this.#tracks, track.id === this.selected)),
-      );
-    reorderChildren(this.processing.list, [...uploadRows, ...trackRows(processing)]);
-    reorderChildren(this.library.list, trackRows(library));
-    for (const key of this.#rows.keys()) if (!keys.has(key)) this.#rows.delete(key);
-    this.processing.box.hidden = uploadRows.length + processing.length === 0;
-    this.library.box.hidden = library.length === 0;
-    this.more.hidden = library.length === others.length;
+    bindLabel(this.bar, "selection");
+    this.root.after(this.bar);
+  }
+
+  // Choosing several
+
+  get #chosenTracks() {
+    return this.#listed.filter(({ id }) => this.#chosen.has(id));
+  }
+
+  /** Choose these tracks; with null, end the choosing. */
+  #setChosen(ids) {
+    this.#chosen = ids && new Set(ids);
+    if (!ids) this.#anchor = null;
+    this.render();
+  }
+
+  #toggle(id) {
+    const chosen = new Set(this.#chosen);
+    if (!chosen.delete(id)) chosen.add(id);
+    this.#anchor = id;
+    this.#setChosen(chosen);
+  }
+
+  /** Choose all tracks between the last one that was chosen and this one. */
+  #chooseRange(id) {
+    const ids = this.#listed.map((track) => track.id);
+    const [from, to] = [ids.indexOf(this.#anchor ?? this.selected), ids.indexOf(id)].sort((a, b) => a - b);
+    this.#anchor ??= this.selected ?? id;
+    this.#setChosen([...(this.#chosen ?? []), ...(from < 0 ? [id] : ids.slice(from, to + 1))]);
+  }
+
+  /** Choose a track if a modifier key is held or others are being chosen; else let its link open it. */
+  #onClick(event, id) {
+    if (event.shiftKey) this.#chooseRange(id);
+    else if (event.ctrlKey || event.metaKey || this.#chosen) this.#toggle(id);
+    else return;
+    if (event.currentTarget.matches("a")) event.preventDefault();
+  }
+
+  #onKey(event) {
+    const key = event.key.toLowerCase();
+    const link = event.target.closest(".row-link");
+    if ((event.ctrlKey || event.metaKey) && key === "a") this.#setChosen(this.#listed.map(({ id }) => id));
+    else if (key === " " && link && this.#chosen) this.#onClick(event, link.closest("[data-key]").dataset.key);
+    else return;
+    event.preventDefault();
+  }
+
+  // Actions on several tracks
+
+  async #separate(tracks) {
+    const ids = tracks.filter(isSeparable).map(({ id }) => id);
+    const result = await showErrors(() => api.separateAll(ids, this.#options()));
+    if (!result) return;
+    const [queued, refused] = [result.queued.length, result.refused.length];
+    announce(text("queuedMany", { count: queued }));
+    if (refused > 0) showToast(text("queueFull", { queued, refused }));
+    this.#setChosen(null);
+  }
+
+  #download(tracks) {
+    const ready = tracks.filter(({ state, stems }) => state === "finished" && stems.length > 0);
+    openSelectionDownloadDialog(ready, this.#info);
+  }
+
+  #delete(tracks) {
+    this.#deletions.add(tracks);
+    this.#setChosen(null);
+  }
+
+  // Showing
+
+  render() {
+    const { processing, others } = this.#tracks.sorted(this.#search, this.#sort);
+    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const height = (error) => rem * (error ? ERROR_HEIGHT : ROW_HEIGHT);
+    const toSection = ({ key, name, tracks, uploads = [] }) => {
+      const isGroup = key.startsWith("group-");
+      const focusable = isGroup && tracks.some((track) => isSeparable(track) || isReady(track));
+      const heading = { key: `heading-${key}`, height: rem * HEADING_HEIGHT, name, tracks: isGroup ? tracks : null, focusable };
+      const items = [
+        ...uploads.map((upload) => ({ key: upload.key, upload, height: height(upload.error) })),
+        ...tracks.map((track) => ({ key: track.id, track, height: height(track.error) })),
+      ];
+      return { key, name, heading, items };
+    };
+    // Most events change tracks that are being processed: the sections of the others stay.
+    const settings = [this.#group, rem, text("library"), ...others];
+    if (settings.length !== this.#settings.length || settings.some((each, i) => each !== this.#settings[i])) {
+      const groups = this.#groups(others);
+      this.#settings = settings;
+      this.#sections = groups.map(toSection);
+      this.#others = groups.flatMap(({ tracks }) => tracks);
+    }
+    this.#listed = [...processing, ...this.#others];
+    const uploads = this.#uploads.items;
+    const first = { key: "processing", name: text("processing"), tracks: processing, uploads };
+    const sections = uploads.length + processing.length > 0 ? [toSection(first)] : [];
+    if (this.#chosen) {
+      const listed = new Set(this.#listed.map(({ id }) => id));
+      for (const id of this.#chosen) if (!listed.has(id)) this.#chosen.delete(id);
+    }
     this.noMatches.hidden = !this.#search || processing.length + others.length > 0;
+    this.#list.show([...sections, ...this.#sections]);
+    this.#renderBar();
+  }
+
+  /** Return the groups {key, name, tracks} in the order of their names; those without come last. */
+  #groups(tracks) {
+    if (this.#group === "none") {
+      return tracks.length > 0 ? [{ key: "library", name: text("library"), tracks }] : [];
+    }
+    const groups = new Map();
+    for (const track of tracks) {
+      const { album, folder } = track;
+      const name = this.#group === "album" ? album : folder;
+      // Albums of the same name are in different folders.
+      const key = this.#group === "album" && album ? `${album}\n${folder ?? ""}` : (name ?? "");
+      if (!groups.has(key)) groups.set(key, { key: `group-${key}`, name, tracks: [] });
+      groups.get(key).tracks.push(track);
+    }
+    const sorted = [...groups.values()].sort((a, b) => compareTexts(a.name, b.name));
+    for (const group of sorted) group.name ||= text(this.#group === "album" ? "noAlbum" : "noFolder");
+    return sorted;
+  }
+
+  #renderBar() {
+    this.bar.hidden = !this.#chosen;
+    this.choose.setAttribute("aria-pressed", Boolean(this.#chosen));
+    if (!this.#chosen) return;
+    const tracks = this.#chosenTracks;
+    setText(this.count, text("selected", { count: tracks.length }));
+    this.separate.disabled = !tracks.some(isSeparable);
+    this.download.disabled = !tracks.some(isReady);
+    this.delete.disabled = tracks.length === 0;
+  }
+
+  #createRow(item) {
+    if (item.isHeading) {
+      return new Heading((tracks) => this.#separate(tracks), (tracks) => this.#download(tracks));
+    }
+    const row = new Row((event, id) => this.#onClick(event, id));
+    row.show = ({ upload, track }) => {
+      if (upload) row.showUpload(upload, this.#uploads);
+      else this.#showTrack(row, track);
+    };
+    return row;
+  }
+
+  #showTrack(row, track) {
+    const chosen = this.#chosen && this.#chosen.has(track.id);
+    row.showTrack(track, { tracks: this.#tracks, deletions: this.#deletions, chosen });
+    row.setCurrent(track.id === this.selected);
+  }
+}
+
+const isReady = ({ state, stems }) => state === "finished" && stems.length > 0;
+
+/** The heading of a section: its name and, for an album or a folder, its size and actions. */
+class Heading {
+  constructor(onSeparate, onDownload) {
+    this.name = element("h2");
+    this.count = element("span", { class: "count" });
+    const create = (iconName, click) =>
+      element("button", { type: "button", class: "ghost icon", on: { click } }, icon(iconName));
+    this.separate = create("split", () => onSeparate(this.tracks));
+    this.download = create("down", () => onDownload(this.tracks));
+    this.box = element("div", { class: "list-heading" }, this.name, this.count, this.separate, this.download);
+  }
+
+  show({ key, name, tracks }) {
+    this.tracks = tracks ?? [];
+    this.box.dataset.key = key;
+    setText(this.name, name);
+    this.name.title = name;
+    setText(this.count, tracks ? formatNumber(tracks.length) : "");
+    bindLabel(this.separate, "separateAll", { name });
+    bindLabel(this.download, "downloadAll", { name });
+    this.separate.hidden = !this.tracks.some(isSeparable);
+    this.download.hidden = !this.tracks.some(isReady);
   }
 }
 
@@ -133,21 +323,33 @@ export class TrackList {
 class Row {
   #actions = ""; // the names of its buttons
 
-  constructor() {
+  /** `onClick(event, id)` is called for clicks on a track. */
+  constructor(onClick) {
+    this.check = element("input", { type: "checkbox", hidden: true });
     this.title = element("span", { class: "title" });
-    this.detail = element("span", { class: "detail" });
+    this.artist = element("span", { class: "artist" });
+    this.status = element("span", { class: "row-status" });
+    this.detail = element("span", { class: "detail" }, this.artist, this.status);
     this.link = element("a", { class: "row-link" }, this.title, this.detail);
     this.buttons = element("div", { class: "buttons" });
     this.progress = element("progress", { max: 1 });
-    this.box = element("li", { class: "row" }, this.link, this.buttons, this.progress);
+    this.box = element("li", { class: "row" }, this.check, this.link, this.buttons, this.progress);
+    for (const target of [this.link, this.check]) {
+      target.addEventListener("click", (event) => {
+        if (this.id) onClick(event, this.id);
+      });
+    }
   }
 
   /** `progress` is a fraction or null, `actions` a list of [name, icon, onClick]. */
-  #render({ state, title, detail, progress, actions }) {
+  #render({ key, state, title, artist = "", status, progress, actions }) {
+    this.box.dataset.key = key;
     this.box.dataset.state = state;
     setText(this.title, title);
-    setText(this.detail, detail);
+    setText(this.artist, artist && status ? `${artist} · ` : artist);
+    setText(this.status, status);
     this.title.title = title;
+    this.detail.title = state === "failed" ? status : "";
     this.progress.hidden = progress === null;
     if (progress !== null) this.progress.value = progress;
     this.progress.setAttribute("aria-label", title);
@@ -167,20 +369,23 @@ class Row {
   }
 
   showUpload(item, uploads) {
-    const { file, sent, error } = item;
+    const { key, file, sent, error } = item;
     const sending = !error && uploads.isSending(item);
     const cancel = ["cancel", "close", () => uploads.cancel(item)];
     const retry = ["retry", "retry", () => uploads.retry(item)];
     this.#render({
+      key,
       state: error ? "failed" : "uploading",
       title: file.name,
-      detail: error ? errorText(error) : sending ? text("uploading", { sent: formatPercent(sent) }) : text("waiting"),
+      status: error ? errorText(error) : sending ? text("uploading", { sent: formatPercent(sent) }) : text("waiting"),
       progress: sending ? sent : null,
       actions: error ? [retry, cancel] : [cancel],
     });
   }
 
-  showTrack(track, tracks, selected) {
+  /** `chosen` is null unless tracks are being chosen. */
+  showTrack(track, { tracks, deletions, chosen }) {
+    this.id = track.id;
     const run = (action) => async () => {
       const changed = await showErrors(() => api.runAction(track.id, action));
       if (changed) tracks.put(changed);
@@ -197,18 +402,30 @@ class Row {
       first: ["first", "first", run("first")],
       cancel: ["cancel", "close", run("cancel")],
       retry: ["retry", "retry", run("retry")],
-      delete: ["delete", "trash", () => confirmAndDelete(track, tracks)],
+      delete: ["delete", "trash", () => deletions.add([track])],
     };
     const separating = track.state === "separating";
+    const title = titleOf(track);
     this.#render({
+      key: track.id,
       state: track.state,
-      title: titleOf(track),
-      detail: trackDetail(track),
+      title,
+      artist: track.artist ?? "",
+      status: trackDetail(track),
       progress: separating ? Math.min(1, track.done / (track.duration || Infinity)) : null,
       actions: actions.map((name) => buttons[name]),
     });
     this.link.href = `#${track.id}`;
-    if (selected) this.link.setAttribute("aria-current", "true");
+    this.check.hidden = chosen === null;
+    this.buttons.hidden = chosen !== null;
+    this.check.checked = Boolean(chosen);
+    this.check.setAttribute("aria-label", title);
+    this.box.classList.toggle("chosen", Boolean(chosen));
+  }
+
+  /** Mark the row of the open track. */
+  setCurrent(current) {
+    if (current) this.link.setAttribute("aria-current", "true");
     else this.link.removeAttribute("aria-current");
   }
 }

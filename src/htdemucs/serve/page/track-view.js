@@ -17,13 +17,17 @@ import { Timeline } from "./timeline.js";
 import { TrackHeader } from "./track-header.js";
 import { lengthOf } from "./tracks.js";
 import { Transport } from "./transport.js";
-import { Waveforms } from "./waveforms.js";
+import { ORIGINAL, Waveforms } from "./waveforms.js";
 
-const PLAYABLE = new Set(["queued", "separating", "finished"]);
+const PLAYABLE = new Set(["unseparated", "queued", "separating", "finished"]);
 const MIN_SELECTION = 0.1; // seconds; anything shorter was selected by mistake
 const [MIN_TEMPO, MAX_TEMPO] = [0.5, 2]; // that the server accepts
 const SAVE_DELAY = 100; // milliseconds after the last change
 const VIEWS = ["waveform", "spectrogram"];
+
+/** Return the strip of a track that has no stems yet. */
+const createOriginalStrip = () =>
+  element("div", { class: "channel-strip" }, bindText(element("h2"), "original"));
 
 export class TrackView {
   #tracks;
@@ -50,7 +54,7 @@ export class TrackView {
   #saving = null; // timer
 
   /** `pickModel()` asks for a model and stems. */
-  constructor(root, track, { tracks, player, info, pickModel }) {
+  constructor(root, track, { tracks, player, info, pickModel, deletions }) {
     this.#tracks = tracks;
     this.#player = player;
     this.#info = info;
@@ -59,7 +63,8 @@ export class TrackView {
     this.stems = track.stems.join();
     const { mix, loop, tempo, pitch, zoom, view, markers = [], beat } = readTrackState(track.id);
     player.load(track, { mix, loop, tempo, pitch });
-    this.#build(root, pickModel, { markers, beat });
+    const onDelete = () => deletions.add([this.#track]);
+    this.#build(root, { pickModel, onDelete, markers, beat });
     this.#waveforms.showSpectrograms = view === "spectrogram";
     this.#timeline.setLength(lengthOf(track));
     if (zoom) this.#timeline.show(zoom.from, zoom.span);
@@ -77,14 +82,14 @@ export class TrackView {
     return this.#track.sample_rate ?? 44_100;
   }
 
-  #build(root, pickModel, { markers, beat }) {
+  #build(root, { pickModel, onDelete, markers, beat }) {
     const { stems } = this.#track;
     const onDownload = () => openDownloadDialog(this.#player, this.#info);
     const link = () => {
       const { position, mix } = this.#player;
       return formatLink(this.#track, position / this.#sampleRate, mix);
     };
-    this.#header = new TrackHeader(this.#tracks, { pickModel, onDownload, link });
+    this.#header = new TrackHeader(this.#tracks, { pickModel, onDownload, onDelete, link });
     this.#images = new ImageCache(api, this.#track);
     this.#waveforms = new Waveforms(stems, this.#images, this.#timeline, {
       isAudible: (stem) => this.#isAudible(stem),
@@ -119,12 +124,13 @@ export class TrackView {
         saveSettings({ volume });
       },
     });
-    this.#lanes = stems.map((stem, i) =>
-      element("div", { class: "lane", data: { stem } }, this.#strips[i].box, this.#waveforms.lanes[i].box),
-    );
+    this.#lanes = this.#waveforms.lanes.map(({ box }, i) => {
+      const strip = this.#strips[i]?.box ?? createOriginalStrip();
+      return element("div", { class: "lane", data: { stem: stems[i] ?? ORIGINAL } }, strip, box);
+    });
     const ruler = element("div", { class: "lane ruler-row" }, element("div"), this.#waveforms.ruler.box);
     const lanes = element("div", { class: "lanes" }, ruler, ...this.#lanes);
-    lanes.style.setProperty("--count", stems.length);
+    lanes.style.setProperty("--count", this.#lanes.length);
     const parts = [this.#buildOverview(), this.#buildToolbar(), lanes];
     this.#workspace = element("div", { class: "workspace" }, ...parts);
     root.replaceChildren(...this.#header.boxes, this.#workspace, this.#transport.box);
@@ -225,6 +231,7 @@ export class TrackView {
   /** Whether a stem can be heard in the current mix. */
   #isAudible(stem) {
     const { stems } = this.#track;
+    if (stem === ORIGINAL) return true;
     const [left, right] = stemGains(this.#player.mix, stems)[stems.indexOf(stem)];
     return left + right > 0 && !this.#player.original;
   }
@@ -369,7 +376,8 @@ export class TrackView {
   render() {
     const track = this.#track;
     const { mix, original, loop } = this.#player;
-    const playable = track.ranges.length > 0 || PLAYABLE.has(track.state);
+    const undecodable = track.state === "unseparated" && track.error;
+    const playable = track.ranges.length > 0 || (PLAYABLE.has(track.state) && !undecodable);
     this.#header.render(track, playable);
     this.#workspace.hidden = this.#transport.box.hidden = !playable;
     track.stems.forEach((stem, i) => {
@@ -382,6 +390,7 @@ export class TrackView {
       node.setAttribute("aria-pressed", (VIEWS[i] === "spectrogram") === this.#waveforms.showSpectrograms);
     });
     this.#presets.render(mix);
+    this.#presets.box.hidden = track.stems.length === 0;
     this.#clearLoop.disabled = !loop;
     const ends = loop ? [loop.from, loop.to].map((frame) => frame / this.#sampleRate) : [null, null];
     this.#loopFields.forEach((field, i) => field.show(ends[i]));

@@ -1,8 +1,8 @@
 /** The tracks, as last received from the server. */
 
-const PROCESSING = new Set(["queued", "separating"]);
+export const PROCESSING = new Set(["queued", "separating"]);
 
-// serve/db.py has the same tables.
+// serve/tracks.py has the same tables.
 const MARKS = new RegExp(
   "[\u0300-\u036f\u0483-\u0487\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f" + // accents
     "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670" + // vowel points
@@ -24,44 +24,92 @@ export function foldForSearch(text) {
   return lower.replace(REPLACED, (character) => EQUIVALENTS[character]).replace(SPACES, " ");
 }
 
+const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
+
+/** Compare two texts; missing ones come last. */
+export const compareTexts = (a, b) => Boolean(b) - Boolean(a) || (a ? collator.compare(a, b) : 0);
+
+const ORDERS = {
+  added: (a, b) => (a.created < b.created ? 1 : a.created > b.created ? -1 : collator.compare(a.name, b.name)),
+  title: (a, b) => collator.compare(titleOf(a), titleOf(b)),
+  artist: (a, b) =>
+    compareTexts(a.artist, b.artist) || compareTexts(a.album, b.album) || collator.compare(a.name, b.name),
+  length: (a, b) => (a.duration ?? Infinity) - (b.duration ?? Infinity) || collator.compare(a.name, b.name),
+};
+const SORTED_BY = ["created", "name", "title", "artist", "album", "duration"];
+const MAX_INSERTED = 100; // tracks that are inserted one by one; for more, all are sorted again
+
+/** The orders of tracks to choose from. */
+export const SORTS = Object.keys(ORDERS);
+
 export class Tracks extends EventTarget {
   version = null; // of the last message; null before the first
   #tracks = new Map(); // by id
+  #hidden = new Set(); // ids of tracks that will be deleted
   #searchTexts = new WeakMap(); // track -> its name and tags after foldForSearch
+  #sort = null;
+  #order = []; // ids, sorted by #sort
+  #moved = new Set(); // ids whose place in #order may be wrong
 
-  get = (id) => this.#tracks.get(id);
+  get(id) {
+    return this.#hidden.has(id) ? undefined : this.#tracks.get(id);
+  }
+
   get size() {
-    return this.#tracks.size;
+    return this.#tracks.size - this.#hidden.size;
   }
 
   /** Apply a message {version, tracks, removed, whole}; a whole one replaces all tracks. */
   apply(message) {
     if (!message.whole && this.version !== null && message.version <= this.version) return;
     this.version = message.version;
-    if (message.whole) this.#tracks.clear();
-    for (const id of message.removed) this.#tracks.delete(id);
-    for (const track of message.tracks) this.#put(track);
-    this.dispatchEvent(new Event("change"));
+    if (message.whole) {
+      const ids = new Set(message.tracks.map(({ id }) => id));
+      for (const id of this.#tracks.keys()) if (!ids.has(id)) this.#delete(id);
+    }
+    for (const id of message.removed) this.#delete(id);
+    for (const track of message.tracks) this.#put(track, message.whole);
+    this.#notify();
   }
 
   /** Add or replace one track from a response, unless a newer version has come by the stream. */
   put(track) {
     this.#put(track);
-    this.dispatchEvent(new Event("change"));
+    this.#notify();
   }
 
-  #put(track) {
+  #put(track, whole = false) {
     const before = this.#tracks.get(track.id);
-    if (before && before.version > track.version) return;
+    if (before && !whole && before.version > track.version) return;
     this.#tracks.set(track.id, track);
+    if (!before || SORTED_BY.some((name) => before[name] !== track[name])) this.#moved.add(track.id);
     if (before && before.state !== track.state) {
       this.dispatchEvent(new CustomEvent("state", { detail: track }));
     }
   }
 
-  /** Remove a track that this page has deleted. */
-  remove(id) {
+  /** Hide tracks that will be deleted soon, or show them again. */
+  setHidden(ids, hidden) {
+    for (const id of ids) {
+      if (hidden && this.#tracks.has(id)) this.#hidden.add(id);
+      else this.#hidden.delete(id);
+    }
+    this.#notify();
+  }
+
+  /** Remove tracks that this page has deleted. */
+  remove(ids) {
+    for (const id of ids) this.#delete(id);
+    this.#notify();
+  }
+
+  #delete(id) {
     this.#tracks.delete(id);
+    this.#hidden.delete(id);
+    this.#moved.add(id);
+  }
+
+  #notify() {
     this.dispatchEvent(new Event("change"));
   }
 
@@ -73,20 +121,48 @@ export class Tracks extends EventTarget {
     return this.#searchTexts.get(track);
   }
 
-  /** Return the tracks that match a search: `processing` in queue order, `others` newest first. */
-  sorted(search) {
+  /** Sort again what has changed: most events change no track's place. */
+  #updateOrder(sort) {
+    const compare = ORDERS[sort];
+    if (sort !== this.#sort || this.#moved.size > MAX_INSERTED) {
+      this.#order = [...this.#tracks.values()].sort(compare).map(({ id }) => id);
+    } else if (this.#moved.size > 0) {
+      this.#order = this.#order.filter((id) => !this.#moved.has(id));
+      for (const id of this.#moved) if (this.#tracks.has(id)) this.#insert(this.#tracks.get(id), compare);
+    }
+    this.#sort = sort;
+    this.#moved.clear();
+  }
+
+  #insert(track, compare) {
+    let [from, to] = [0, this.#order.length];
+    while (from < to) {
+      const middle = (from + to) >> 1;
+      if (compare(this.#tracks.get(this.#order[middle]), track) <= 0) from = middle + 1;
+      else to = middle;
+    }
+    this.#order.splice(from, 0, track.id);
+  }
+
+  /** Return the tracks that match a search: `processing` in queue order, `others` sorted. */
+  sorted(search, sort = "added") {
+    this.#updateOrder(sort);
     const words = foldForSearch(search).split(" ").filter(Boolean);
-    const matches = [...this.#tracks.values()].filter((track) =>
-      words.every((word) => this.#searchText(track).includes(word)),
-    );
-    const processing = matches.filter((track) => PROCESSING.has(track.state));
+    const processing = [];
+    const others = [];
+    for (const id of this.#order) {
+      const track = this.get(id);
+      if (!track || !words.every((word) => this.#searchText(track).includes(word))) continue;
+      (PROCESSING.has(track.state) ? processing : others).push(track);
+    }
     const position = (track) => (track.state === "separating" ? 0 : (track.position ?? 1e9));
     processing.sort((a, b) => position(a) - position(b) || a.created.localeCompare(b.created));
-    const others = matches.filter((track) => !PROCESSING.has(track.state));
-    others.sort((a, b) => b.created.localeCompare(a.created) || a.name.localeCompare(b.name));
     return { processing, others };
   }
 }
+
+/** Whether a track can be separated: it has no stems, and is not waiting for them. */
+export const isSeparable = ({ state }) => ["unseparated", "failed", "cancelled"].includes(state);
 
 /** Return a track's title, or its file name without the extension. */
 export const titleOf = (track) => track.title || track.name.replace(/\.[^.]+$/, "");

@@ -35,7 +35,7 @@ export class Transport {
     this.loop.append(bindText(element("span"), "loop"));
     this.mix = bindText(button("", null, () => setOriginal(false)), "mix");
     this.original = bindText(button("", null, () => setOriginal(true)), "original");
-    const compare = element("div", { class: "segments", role: "group" }, this.mix, this.original);
+    const compare = (this.compare = element("div", { class: "segments", role: "group" }, this.mix, this.original));
     bindLabel(compare, "compare");
     const percent = (value) => formatPercent(value / 100);
     const tempo = { min: 50, max: 200, rest: 100, step: 1, shiftStep: 5, fieldStep: 1 };
@@ -62,13 +62,14 @@ export class Transport {
 
   /** Show the player's state; without `canStretch`, tempo and pitch are hidden. */
   render({ canStretch }) {
-    const { state, loop, original, tempo, pitch, volume } = this.#player;
+    const { track, state, loop, original, tempo, pitch, volume } = this.#player;
     const action = state === "paused" ? "play" : "pause";
     this.play.querySelector("use").setAttribute("href", `#i-${action}`);
     this.play.dataset.state = state;
     bindLabel(this.play, action);
     this.loop.setAttribute("aria-pressed", Boolean(loop?.on));
     bindLabel(this.loop, "loopKey");
+    this.compare.hidden = track.stems.length === 0;
     this.mix.setAttribute("aria-pressed", !original);
     this.original.setAttribute("aria-pressed", original);
     this.tempo.show(Math.round(10_000 * tempo) / 100);

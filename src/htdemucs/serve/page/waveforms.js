@@ -13,6 +13,8 @@ const BAR_WIDTH = 32; // pixels that a bar's number needs
 const HATCH_SPACING = 7; // pixels between the lines that fill what is not separated yet
 const CONTRAST = 0.6; // exponent of the peaks' height, which makes quiet parts visible
 
+export const ORIGINAL = "original"; // lane of a track without stems
+
 /** Return a colour of an element, from the style sheet: #rrggbb. */
 const readColour = (target, name) => getComputedStyle(target).getPropertyValue(`--${name}`).trim();
 
@@ -63,7 +65,8 @@ export class Lane {
 export class Waveforms {
   #images;
   #timeline;
-  #stems;
+  #stems; // of the lanes; the original if the track has none
+  #originalRow;
   #isAudible;
   #gainOf;
   #handles;
@@ -78,7 +81,8 @@ export class Waveforms {
 
   /** Stems of which `isAudible(stem)` is false are grey, and `gainOf(stem)` scales their waveforms. */
   constructor(stems, images, timeline, { isAudible, gainOf, onSeek, onSelect }) {
-    this.#stems = stems;
+    this.#stems = stems.length > 0 ? stems : [ORIGINAL];
+    this.#originalRow = stems.length;
     this.#images = images;
     this.#timeline = timeline;
     this.#isAudible = isAudible;
@@ -87,7 +91,7 @@ export class Waveforms {
     this.overview = new Lane("overview");
     this.#viewport = element("div", { class: "viewport", hidden: true });
     this.overview.box.append(this.#viewport);
-    this.lanes = stems.map(() => new Lane("stem"));
+    this.lanes = this.#stems.map(() => new Lane("stem"));
     addGestures(this.ruler.box, timeline, { onSeek, onSelect }, { touchSelects: true });
     for (const lane of this.lanes) {
       addGestures(lane.box, timeline, { onSeek, onSelect }, { touchSelects: false });
@@ -122,7 +126,7 @@ export class Waveforms {
       this.#stems.forEach((stem, row) => this.#drawStem(this.lanes[row], stem, row));
       this.#drawRuler();
       const { length } = this.#timeline;
-      this.#drawWaveform(this.overview.canvas, this.#stems.length, 0, length, this.#colours.muted);
+      this.#drawWaveform(this.overview.canvas, this.#originalRow, 0, length, this.#colours.muted);
     });
   }
 
