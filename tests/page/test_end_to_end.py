@@ -70,7 +70,8 @@ def test_a_song_is_uploaded_played_looped_downloaded_and_deleted(open_page, addr
     page.get_by_role("button", name="Solo Drums").wait_for()
     assert page.get_by_role("button", name="Solo Drums").get_attribute("aria-pressed") == "true"
     page.locator(".track").get_by_role("button", name="Delete", exact=True).click()
-    page.locator("#delete-dialog").get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Undo").wait_for()
+    page.reload()  # sends the deletion
     page.get_by_role("heading", name="Drop a song here").wait_for()
 
 

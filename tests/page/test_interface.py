@@ -175,8 +175,12 @@ def test_the_keyboard_alone_is_enough(open_page, server):
     page.locator(".row", has_text="Solar").wait_for()
     for _ in range(20):
         page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.matches('.row-link')"):
+            break
+    for _ in range(20):
         if page.evaluate("document.activeElement.getAttribute('href')") == f"#{song.id}":
             break
+        page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     page.locator("#title", has_text="Solar").wait_for()
     state = "() => app.player.state"

@@ -288,3 +288,46 @@ def test_title_and_artist_are_edited_with_the_keyboard(open_page, server):
     page.keyboard.press("Delete")
     page.keyboard.press("Enter")
     page.locator("#title", has_text="01 track").wait_for()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_reports_no_violations(open_page, server, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
+    server.add_many(40)
+    song = server.add_unseparated("Found.flac", 5, artist="Chet Baker")
+    page = open_page(f"#{song.id}", color_scheme=scheme, reduced_motion="reduce")
+    page.locator("#group").select_option("album")
+    page.locator(".track").get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_role("button", name="Undo").wait_for()
+    results = [axe.Axe().run(page)]
+    page.keyboard.press("Control+z")
+    page.get_by_role("button", name="Edit title, artist and album").click()
+    row(page, "Song 3").first.locator("a").click(modifiers=["Control"])
+    results.append(axe.Axe().run(page))
+    page.get_by_role("button", name="Select all").click()
+    page.locator(".selection-bar").get_by_role("button", name="Download").click()
+    page.locator("#download-dialog").wait_for()
+    results.append(axe.Axe().run(page))
+    violations = [violation for result in results for violation in result.response["violations"]]
+    assert [(v["id"], [node["html"] for node in v["nodes"]]) for v in violations] == []
+
+
+@pytest.mark.parametrize("language", ["en-GB", "zh-CN"])
+def test_nothing_overflows_while_songs_are_chosen_or_edited(open_page, server, language):
+    server.add_many(40)
+    song = server.add_unseparated("Found.flac", 5, artist="Chet Baker")
+    page = open_page(locale=language, **PHONE)
+    page.locator("#list-tools button").click()
+    row(page, "Found").locator("a").click()
+    for width, height in ((390, 844), (768, 1024), (1280, 800)):
+        page.set_viewport_size({"width": width, "height": height})
+        box = page.locator(".selection-bar").bounding_box()
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= width
+        assert box["y"] + box["height"] <= height
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.evaluate("(id) => { location.hash = id; }", song.id)
+    page.locator(".heading-line button").click()
+    for width in (390, 768, 1280):
+        page.set_viewport_size({"width": width, "height": 844})
+        edges = page.locator(".track-edit :is(input, button)").all()
+        assert max(e.bounding_box()["x"] + e.bounding_box()["width"] for e in edges) <= width

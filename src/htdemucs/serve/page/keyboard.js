@@ -19,6 +19,7 @@ const HELP = [
   [["\\"], "keyResetTempo"],
   [["B"], "keyCompare"],
   [["+", "−", "0"], "keyZoom"],
+  [["↑", "↓"], "keyList"],
   [["?"], "keyHelp"],
 ];
 

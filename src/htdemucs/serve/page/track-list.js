@@ -17,7 +17,6 @@ const ERROR_HEIGHT = 5.5; // rem: an error has up to three lines
 
 /** Return the line below a track's title. */
 export function trackDetail(track) {
-  const length = track.duration ? formatTime(track.duration) : null;
   switch (track.state) {
     case "queued":
       if (track.error) return trackErrorText(track); // why it has to wait
@@ -29,11 +28,16 @@ export function trackDetail(track) {
     case "cancelled":
       return text("cancelled");
     case "unseparated":
-      if (track.error) return trackErrorText(track); // why it cannot be played
-      return [length, text("unseparated")].filter(Boolean).join(" · ");
+      return track.error ? trackErrorText(track) : text("unseparated"); // why it cannot be played
     default:
-      return [length, track.model].filter(Boolean).join(" · ");
+      return track.model;
   }
+}
+
+/** Return the length and state of a track, as its row shows them. */
+function rowStatus(track) {
+  const showsLength = track.duration && !track.error && ["unseparated", "finished"].includes(track.state);
+  return [showsLength && formatTime(track.duration), trackDetail(track)].filter(Boolean).join(" · ");
 }
 
 function progressText({ done, duration, speed, left, sample_rate: rate }) {
@@ -346,7 +350,7 @@ class Row {
     this.box.dataset.key = key;
     this.box.dataset.state = state;
     setText(this.title, title);
-    setText(this.artist, artist && status ? `${artist} · ` : artist);
+    setText(this.artist, artist);
     setText(this.status, status);
     this.title.title = title;
     this.detail.title = state === "failed" ? status : "";
@@ -411,7 +415,7 @@ class Row {
       state: track.state,
       title,
       artist: track.artist ?? "",
-      status: trackDetail(track),
+      status: rowStatus(track),
       progress: separating ? Math.min(1, track.done / (track.duration || Infinity)) : null,
       actions: actions.map((name) => buttons[name]),
     });

@@ -257,6 +257,7 @@ export const messages = {
   keyTap: "Tap the beat",
   keyCompare: "Switch between mix and original",
   keyZoom: "Zoom in, zoom out, zoom to fit",
+  keyList: "Move through the list of songs (also Home and End)",
   keyHelp: "Show these shortcuts",
 
   // Errors

@@ -257,6 +257,7 @@ export const messages = {
   keyTap: "按拍点击",
   keyCompare: "切换混音与原曲",
   keyZoom: "放大、缩小、显示全曲",
+  keyList: "在歌曲列表中移动（也可按 Home 和 End）",
   keyHelp: "显示快捷键",
 
   // Errors
