@@ -38,10 +38,10 @@ export class TrackHeader {
       await requestPermission();
       this.offer.hidden = true;
     });
-    const line = element("div", { class: "status-line" }, this.status, this.offer);
-    this.state = element("div", { class: "track-state" }, line, this.progress);
-    this.heading = element("div", { class: "heading-line" }, this.title, this.edit);
-    const heading = element("div", { class: "track-title" }, this.heading, this.facts, this.form);
+    const status = element("div", { class: "status-line" }, this.status, this.offer);
+    this.state = element("div", { class: "track-state" }, status, this.progress);
+    const line = element("div", { class: "heading-line" }, this.title, this.edit);
+    const heading = element("div", { class: "track-title" }, line, this.facts, this.form);
     const buttons = element("div", { class: "actions" }, ...actions, this.copy, this.delete);
     this.boxes = [element("header", { class: "track-header" }, back, heading, buttons), this.state];
   }
@@ -97,7 +97,8 @@ export class TrackHeader {
   /** Show the form instead of the title, or the title again. */
   #showForm(shown) {
     this.form.hidden = !shown;
-    this.heading.hidden = this.facts.hidden = shown;
+    this.edit.hidden = this.facts.hidden = shown;
+    this.title.classList.toggle("visually-hidden", shown); // it stays the page's heading
     if (!shown) {
       this.edit.focus();
       return;
