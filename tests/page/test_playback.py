@@ -261,12 +261,14 @@ def test_play_waits_until_the_track_s_format_is_known(open_page, server):
     assert page.locator(".lane[data-stem]").count() == 4
 
 
-def test_cancelling_what_playback_waits_for_pauses_it(open_page, server):
+@pytest.mark.parametrize("state", ["playing", "waiting"])
+def test_cancelling_what_playback_waits_for_pauses_it(open_page, server, state):
     song = server.add(state="queued", seconds=12)
     page = open_page(f"#{song.id}")
     server.separate(song, 1.5)
     press_play(page)
-    wait_for(page, STATE, "waiting")
+    wait_for(page, STATE, "playing")
+    wait_for(page, STATE, state)
     page.locator(".track-header").get_by_role("button", name="Cancel").click()
     wait_for(page, STATE, "paused")
 

@@ -115,6 +115,22 @@ def test_a_song_without_stems_can_be_played(client, state, scan, library):
     assert (shown["state"], shown["ranges"]) == ("unseparated", [[0, 8000]])
 
 
+def test_the_preview_of_a_song_that_is_being_separated_is_its_worker_s(
+    client, state, scan, library
+):
+    """The song was queued after a client had asked for its preview."""
+    scan()
+    track = tracks(client)[0]["id"]
+    client.post("/api/tracks", json={"track": track})
+    assert state.jobs.claim("worker")["id"] == track
+    lane = state.settings.previews / track / "0.pcm"
+    lane.parent.mkdir()
+    lane.write_bytes(b"worker")
+    state.preview_builder.build(track)
+    assert lane.read_bytes() == b"worker"
+    assert client.track(track)["ranges"] == []
+
+
 def test_songs_are_listed_while_others_are_still_being_found(client, scan, library, monkeypatch):
     listed = []
     read = library_scan.tag_columns

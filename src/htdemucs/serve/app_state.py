@@ -16,7 +16,7 @@ from htdemucs.serve.deletion import Deletion
 from htdemucs.serve.event_stream import Changes
 from htdemucs.serve.export_jobs import ExportJobs
 from htdemucs.serve.jobs import Jobs
-from htdemucs.serve.preview import Preview, PreviewBuilder
+from htdemucs.serve.preview import BUILT_STATES, Preview, PreviewBuilder
 from htdemucs.serve.settings import Settings
 from htdemucs.serve.storage import Storage
 from htdemucs.serve.time_stretch import StretcherCache
@@ -107,7 +107,7 @@ class AppState:
 
     def request_preview(self, row: Row) -> None:
         """Build the preview of a track that has its files, unless it is complete."""
-        if row["state"] in ("finished", "unseparated"):
+        if row["state"] in BUILT_STATES:
             self.preview_builder.enqueue(row)
 
 

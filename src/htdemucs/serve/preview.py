@@ -28,6 +28,7 @@ from htdemucs.serve.tracks import Tracks
 
 LOG = logging.getLogger(__name__)
 COLUMN = 1024  # frames that share a peak
+BUILT_STATES = ("finished", "unseparated")  # of tracks whose previews PreviewBuilder builds
 CHANNELS = 2  # of the previews that PreviewBuilder builds
 STEP = 5  # seconds decoded at a time
 STOP_TIMEOUT = 10.0  # seconds
@@ -127,7 +128,7 @@ def range_end(ranges: Iterable[Iterable[int]], frame: int) -> int:
 
 
 class PreviewBuilder:
-    """Builds previews from the files of finished tracks, one after another in a thread."""
+    """Builds previews from the files of tracks, one after another in a thread."""
 
     def __init__(self, settings: Settings, tracks: Tracks) -> None:
         self._settings, self._tracks = settings, tracks
@@ -188,12 +189,16 @@ class PreviewBuilder:
             NotFoundError: the track was deleted.
         """
         row = self._tracks.row(track)
+        if row["state"] not in BUILT_STATES:
+            return  # it was queued in the meantime: the preview is the worker's now
+        same_state = TRACKS.c.state == row["state"]
+        rate = row["sample_rate"] or AudioFile(row["path"]).source_sample_rate
+        started: Row = {"ranges": [], "channels": CHANNELS, "sample_rate": rate}
+        if not self._tracks.update(track, same_state, **started):
+            return
         preview = Preview(self._settings.previews / track, len(row["stems"]) + 1, CHANNELS)
         preview.clear()
         self.evict(keep=track)
-        same_state = TRACKS.c.state == row["state"]
-        rate = row["sample_rate"] or AudioFile(row["path"]).source_sample_rate
-        self._tracks.update(track, same_state, ranges=[], channels=CHANNELS, sample_rate=rate)
         frames = 0
         for frames in decode_files(row, rate, preview):
             if not self._tracks.update(track, same_state, ranges=[[0, frames]]):
@@ -214,7 +219,7 @@ class PreviewBuilder:
         for path in sorted(folders, key=lambda path: path.stat().st_mtime):
             if total <= limit:
                 return
-            can_be_rebuilt = TRACKS.c.state.in_(("finished", "unseparated"))
+            can_be_rebuilt = TRACKS.c.state.in_(BUILT_STATES)
             with self._lock:  # the builder cannot begin with this track meanwhile
                 if path.name in (keep, self._building):
                     continue

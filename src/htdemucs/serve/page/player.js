@@ -24,6 +24,10 @@ const MIN_LOOP = 0.1; // seconds
 // inside PulseAudio. Both then wait for ever, and the tab hangs.
 const OUTPUT_LATENCY_HANGS = /Linux.*Firefox/.test(navigator.userAgent);
 
+/** Whether no more of a track will be separated or decoded. */
+const isStopped = ({ state, error }) =>
+  ["failed", "cancelled"].includes(state) || Boolean(state === "unseparated" && error);
+
 export class Player extends EventTarget {
   track = null;
   state = "paused"; // playing, or waiting (for the separation or the network)
@@ -71,9 +75,7 @@ export class Player extends EventTarget {
   /** Take the track's new state from the server; its stems must not have changed. */
   update(track) {
     this.track = track;
-    const isUndecodable = track.state === "unseparated" && track.error;
-    const stopped = ["failed", "cancelled"].includes(track.state) || isUndecodable;
-    if (stopped && this.state === "waiting") this.pause(); // what it waits for will not come
+    if (isStopped(track) && this.state === "waiting") this.pause(); // what it waits for will not come
     else if (this.playing && !this.#scheduler) this.#start();
     else this.#fillBuffer();
   }
@@ -286,6 +288,8 @@ export class Player extends EventTarget {
     if (scheduler.buffered === 0 && this.#isPastEnd(scheduler.next)) {
       this.pause();
       this.seek(lengthOf(this.track));
+    } else if (scheduler.buffered === 0 && this.#isStuck(scheduler.next)) {
+      this.pause();
     }
     const state = !this.playing ? "paused" : scheduler.buffered > 0 ? "playing" : "waiting";
     if (state === this.state) return;
@@ -295,6 +299,11 @@ export class Player extends EventTarget {
 
   #isPastEnd(next) {
     return this.track.frames !== null && next >= Math.floor(this.track.frames / this.tempo);
+  }
+
+  /** Whether the part from a frame on is not separated, and will not be. */
+  #isStuck(next) {
+    return isStopped(this.track) && !this.#chunks.isAvailable(this.track, { from: next, tempo: this.tempo });
   }
 
   /** Return the next chunk; null if it is not separated yet. */
