@@ -31,6 +31,7 @@ NAVIGATION = [
     "docs/models",
     "docs/many-files",
     "docs/page",
+    "docs/page-features",
     "docs/pipes-and-live",
     "docs/troubleshooting",
     "docs/speed",
