@@ -25,6 +25,7 @@ def test_the_example_song_is_sent_with_a_model_that_works_at_once(open_page, ser
     page.get_by_role("button", name="Try the example song").click()
     page.locator("#title", has_text="Example song").wait_for()
     [upload] = server.uploads
+    assert upload.get("shifts", "1") == "1"
     assert (upload["name"], upload["model"]) == ("Example song.opus", model)
     [song] = server.songs.values()
     path = Path(server.state.tracks.row(song.id)["path"])

@@ -162,6 +162,23 @@ def test_a_range_is_chosen_separated_and_deleted(open_page, server):
     assert len(server.songs) == 12
 
 
+def test_chosen_songs_are_put_into_an_album_of_any_folders(open_page, server):
+    songs = [server.add(f"{name}.mp3", 2, album="Old", folder=name) for name in "abc"]
+    page = open_page()
+    page.locator("#group").select_option("album")
+    row(page, "a").click(modifiers=["Control"])
+    row(page, "b").click(modifiers=["Control"])
+    page.get_by_role("button", name="Album…").click()
+    assert page.get_by_label("Album", exact=True).input_value() == "Old"
+    page.get_by_label("Album", exact=True).fill("  Saturday's set ")
+    page.keyboard.press("Enter")
+    page.locator(".selection-bar").wait_for(state="hidden")
+    headings = page.locator(".list-heading h2")
+    page.wait_for_function("() => document.querySelectorAll('.list-heading h2').length === 2")
+    assert headings.all_inner_texts() == ["Old", "Saturday's set"]
+    assert [song.values["album"] for song in songs] == ["Saturday's set"] * 2 + ["Old"]
+
+
 def test_chosen_songs_are_downloaded_in_one_file(open_page, server):
     songs = [server.add(name, 2) for name in ("One.mp3", "Two.mp3")]
     server.add_unseparated("Three.mp3", 2)

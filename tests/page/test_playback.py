@@ -68,7 +68,7 @@ def test_a_dropped_song_plays_before_it_is_finished(open_page, server):
     wait_for(page, LOUD, True)
     wait_for(page, STATE, "playing")
     assert song.values["state"] == "separating"
-    assert server.uploads == [{"name": "Blue Bossa.mp3", "model": "htdemucs"}]
+    assert server.uploads == [{"name": "Blue Bossa.mp3", "model": "htdemucs", "shifts": "1"}]
 
 
 def test_playback_waits_for_the_separation_and_continues(open_page, server):

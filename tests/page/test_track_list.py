@@ -127,13 +127,14 @@ def test_the_selected_model_and_stems_are_sent_and_stored(open_page, server):
     page.get_by_label("htdemucs_6s").check()
     for stem in ("Drums", "Bass", "Other", "Piano"):
         page.get_by_role("checkbox", name=stem).uncheck()
+    page.get_by_label("Quality").select_option("2")
     page.get_by_role("button", name="Done").click()
     assert page.locator(".welcome .model-selection").inner_text() == "htdemucs_6s · Vocals, Guitar"
     page.reload()
     page.wait_for_selector("body[data-ready]")
     page.evaluate(DROP, ["Song.mp3"])
     row(page, "Song").wait_for()
-    expected = {"name": "Song.mp3", "model": "htdemucs_6s", "stems": "vocals,guitar"}
+    expected = {"name": "Song.mp3", "model": "htdemucs_6s", "stems": "vocals,guitar", "shifts": "2"}
     assert server.uploads == [expected]
 
 

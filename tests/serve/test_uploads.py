@@ -186,12 +186,13 @@ def test_a_form_may_arrive_in_pieces(client, state, size):
 def test_fields_of_a_form_are_the_parameters_before_and_after_the_file(client, state):
     stems = [(field("stems"), b"vocals"), (field("stems"), b"bass")]
     for parts in (
-        [(field("model"), b"mini"), SONG, *stems],
-        [*stems, (field("model"), b"mini"), SONG],
+        [(field("model"), b"mini"), (field("shifts"), b"2"), SONG, *stems],
+        [*stems, (field("model"), b"mini"), SONG, (field("shifts"), b"2")],
     ):
         response = send(client, form(*parts), params={"name": "a.mp3", "model": "htdemucs"})
         assert stored(state, response) == ("a.mp3", b"sound")
-        assert (response.json()["model"], response.json()["stems"]) == ("mini", ["vocals", "bass"])
+        chosen = [response.json()[name] for name in ("model", "stems", "shifts")]
+        assert chosen == ["mini", ["vocals", "bass"], 2]
 
 
 @pytest.mark.parametrize(
@@ -456,6 +457,8 @@ def test_unsafe_file_names_are_changed(given, safe):
         ({"model": "hf://somebody/model"}, "no model of that name"),
         ({"model": "mini", "stems": "piano"}, "mini has no stem piano"),
         ({"model": "mini", "stems": "bass,bass"}, "each stem once"),
+        ({"shifts": "0"}, "greater than or equal to 1"),
+        ({"shifts": "21"}, "less than or equal to 20"),
     ],
 )
 def test_unknown_models_and_stems_are_refused(client, parameters, words):
@@ -469,6 +472,7 @@ def test_unknown_models_and_stems_are_refused(client, parameters, words):
     [
         b"", b"[]", b"{", b'{"path": 3}', b'{"track": null}', b"[" * 9999, b" " * 70_000,
         rb'{"track": "\ud800"}', rb'{"path": "a", "model": "mini", "stems": ["\ud800"]}',
+        b'{"path": "a", "shifts": "2"}', b'{"path": "a", "shifts": true}',
         b'{"path": "a", "model": ["mini"]}', b'{"path": "a", "model": {"mini": 1}}', b"\xff",
     ],
 )  # fmt: skip

@@ -82,6 +82,19 @@ def test_stems_are_identical_to_those_of_the_command(client, worker, write_song,
     assert client.get(f"/api/tracks/{track}/source").content == song.read_bytes()
 
 
+def test_separating_again_with_more_shifts_replaces_the_stems(client, worker, write_song, tmp_path):
+    track = client.upload(write_song(tmp_path / "song.flac"))["id"]
+    worker.work()
+    sounds = [client.get(f"/api/tracks/{track}/stems/bass").content]
+    track = client.post("/api/tracks", json={"track": track, "shifts": 3}).json()["id"]
+    worker.work()
+    shown = client.track(track)
+    assert (shown["state"], shown["shifts"], len(shown["warnings"])) == ("finished", 3, 0)
+    sounds.append(client.get(f"/api/tracks/{track}/stems/bass").content)
+    assert len(sounds[0]) == len(sounds[1])
+    assert sounds[0] != sounds[1]
+
+
 @pytest.mark.parametrize("rate", [8000, 11_025])
 def test_the_preview_equals_the_files(client, worker, write_song, tmp_path, rate):
     song = write_song(tmp_path / "song.flac", rate=rate)

@@ -67,6 +67,7 @@ TRACKS = Table(
     Column("model", Text),
     Column("stems", JSON, nullable=False, default=list),
     Column("requested_stems", JSON),  # null: all of the model's
+    Column("shifts", Integer, nullable=False, default=1),  # runs to average
     Column("sample_rate", Integer),
     Column("channels", Integer, nullable=False, default=2),
     Column("frames", BigInteger),  # samples per channel

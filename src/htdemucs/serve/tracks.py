@@ -237,8 +237,8 @@ def to_dict(row: RowMapping | Mapping[str, Any]) -> Document:
     rate, frames, speed = row["sample_rate"], row["frames"], row["speed"]
     duration = frames / rate if rate and frames else row["length"]
     left = (duration - row["done"]) / speed if duration and speed else None
-    same = ("id", "version", "name", "folder", "kind", "state", "position")
-    more = ("model", "stems", "sample_rate", "channels", "frames", "done", "ranges", "speed")
+    same = ("id", "version", "name", "folder", "kind", "state", "position", "model", "stems")
+    more = ("shifts", "sample_rate", "channels", "frames", "done", "ranges", "speed")
     return {
         **{name: row[name] for name in same + more},
         **shown_texts(row),

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from htdemucs.errors import (
     UnsupportedError,
 )
 from htdemucs.serve.app_state import AppState, StateDep
-from htdemucs.serve.db import DELETED, TRACKS
+from htdemucs.serve.db import DELETED, TRACKS, Row
 from htdemucs.serve.request_body import (
     FORM_OVERHEAD,
     INCOMPLETE,
@@ -40,7 +40,8 @@ from htdemucs.weights.registry import named_models
 T = TRACKS.c
 MAX_FIELD = 1000  # characters of a form's field
 FORM = "multipart/form-data"
-Options = dict[str, str | None]  # of a separation: name, model, stems
+MAX_SHIFTS = 20
+Options = dict[str, str | None]  # of an upload: name, model, stems, shifts
 ModelRow = dict[str, Any]  # of `named_models`
 
 router = APIRouter(prefix="/api", tags=["tracks"])
@@ -48,6 +49,10 @@ Name = Annotated[str | None, Query(max_length=1000, description="The file's name
 Model = Annotated[str | None, Query(max_length=200, description="By default the server's.")]
 Stems = Annotated[
     str | None, Query(max_length=200, description="Stems, separated by commas; by default all.")
+]
+Shifts = Annotated[
+    int,
+    Query(ge=1, le=MAX_SHIFTS, description="Runs to average: a little better, N times as slow."),
 ]
 IdempotencyKey = Annotated[
     str | None,
@@ -66,7 +71,13 @@ BODY = {
         FORM: {
             "schema": {
                 "type": "object",
-                "properties": {"file": FILE, "name": TEXT, "model": TEXT, "stems": TEXT},
+                "properties": {
+                    "file": FILE,
+                    "name": TEXT,
+                    "model": TEXT,
+                    "stems": TEXT,
+                    "shifts": TEXT,
+                },
                 "required": ["file"],
             }
         },
@@ -78,6 +89,7 @@ BODY = {
                     "track": {"type": "string", "description": "The id of a known track."},
                     "model": {"type": "string"},
                     "stems": {"type": "array", "items": {"type": "string"}},
+                    "shifts": {"type": "integer", "minimum": 1, "maximum": MAX_SHIFTS},
                 },
             }
         },
@@ -85,11 +97,27 @@ BODY = {
 }
 
 
+@dataclass(frozen=True)
+class Separation:
+    """How a track is separated: a model, its stems (None: all), and the number of runs."""
+
+    model: ModelRow
+    stems: list[str] | None
+    shifts: int
+
+    @property
+    def columns(self) -> Row:
+        """Columns of the track's row."""
+        names = {"model": self.model["name"], "requested_stems": self.stems}
+        return {**names, "shifts": self.shifts}
+
+
 class SeparateSelection(Selection):
     """Several tracks, and how to separate them."""
 
     model: str | None = Field(None, max_length=200, description="By default the server's.")
     stems: list[str] | None = Field(None, max_length=100, description="By default all.")
+    shifts: int = Field(1, ge=1, le=MAX_SHIFTS, description="Runs to average.")
 
 
 @router.post(
@@ -105,6 +133,7 @@ async def add_track(
     name: Name = None,
     model: Model = None,
     stems: Stems = None,
+    shifts: Shifts = 1,
     idempotency_key: IdempotencyKey = None,
 ) -> Document:
     """Add a track.
@@ -119,7 +148,7 @@ async def add_track(
         return await to_thread.run_sync(_add_known, state, body)
     if kind.startswith(("multipart/", "application/x-www-form-urlencoded")) and kind != FORM:
         raise UnsupportedError(f"{kind} is not supported; {USAGE}")
-    options: Options = {"name": name, "model": model, "stems": stems}
+    options: Options = {"name": name, "model": model, "stems": stems, "shifts": str(shifts)}
     if idempotency_key is None:
         return await _upload(state, request, kind, options, None)
     async with state.upload_lock(idempotency_key):  # a repeat waits until the first one has ended
@@ -151,9 +180,8 @@ async def _upload(
         with removed_on_error(folder):
             folder.mkdir(parents=True)
             store = _receive_form if kind == FORM else _receive_file
-            path, shown, chosen, requested = await store(state, request, folder, options)
-        add = partial(_add_upload, idempotency_key=idempotency_key)
-        await to_thread.run_sync(add, state, track, path, shown, chosen, requested)
+            upload = await store(state, request, folder, options)
+        await to_thread.run_sync(_add_upload, state, track, *upload, idempotency_key)
     finally:
         state.uploading -= 1
     state.wake()
@@ -164,19 +192,18 @@ async def _upload(
 def separate_all(state: StateDep, selection: SeparateSelection) -> Document:
     """Queue several tracks that have no stems, in this order; others are skipped.
 
-    The body is `{"tracks": [ID, ...]}` and optionally has `model` and `stems`. In the response,
-    `queued` has the ids of the tracks that are queued now, `refused` those of the tracks for which
-    the queue has no room.
+    The body is `{"tracks": [ID, ...]}` and optionally has `model`, `stems` and `shifts`. In the
+    response, `queued` has the ids of the tracks that are queued now, `refused` those of the tracks
+    for which the queue has no room.
     """
-    model = _check_model(state, selection.model)
-    requested = _check_stems(selection.stems, model)
-    values = {"model": model["name"], "requested_stems": requested, "stems": requested or []}
+    separation = _check_separation(state, selection.model, selection.stems, selection.shifts)
+    values = {**separation.columns, "stems": separation.stems or []}
     queued, refused = state.jobs.enqueue_all(selection.tracks, state.job_room, **values)
     state.wake()
     return {"queued": queued, "refused": refused}
 
 
-Upload = tuple[Path, str, ModelRow, list[str] | None]  # file, its name as sent, model, stems
+Upload = tuple[Path, str, Separation]  # file, its name as sent, how it is separated
 
 
 def _add_upload(
@@ -184,8 +211,7 @@ def _add_upload(
     track: str,
     path: Path,
     name: str,
-    model: ModelRow,
-    requested: list[str] | None,
+    separation: Separation,
     idempotency_key: str | None,
 ) -> None:
     with removed_on_error(path.parent):
@@ -195,10 +221,9 @@ def _add_upload(
             state="queued",
             path=str(path),
             name=name,
-            model=model["name"],
-            stems=requested or list(model["sources"]),  # the page's lanes until a worker starts
-            requested_stems=requested,
+            stems=separation.stems or list(separation.model["sources"]),  # until a worker starts
             idempotency_key=idempotency_key,
+            **separation.columns,
         )
 
 
@@ -206,14 +231,14 @@ async def _receive_file(
     state: AppState, request: Request, folder: Path, options: Options
 ) -> Upload:
     """Write the body to a file."""
-    model, requested = await to_thread.run_sync(_check_options, state, options)
+    separation = await to_thread.run_sync(_check_options, state, options)
     size, limits = _content_length(request), state.settings.limits
     check_size(size or 0, folder, limits)
     name = options["name"] or "track"
     path = folder / safe_name(name)
     if await receive(read_body(request), path, limits) != size and size is not None:
         raise BadRequestError(INCOMPLETE)
-    return path, shown_name(name), model, requested
+    return path, shown_name(name), separation
 
 
 async def _receive_form(
@@ -240,13 +265,13 @@ async def _receive_form(
             if len(fields[part.field]) > MAX_FIELD:
                 raise BadRequestError(too_long)
         else:
-            raise BadRequestError("a form may have the fields file, name, model and stems")
+            raise BadRequestError("a form may have the fields file, name, model, stems and shifts")
     if filename is None:
         raise BadRequestError("the form has no file")
     options = {**options, **fields}
-    model, requested = await to_thread.run_sync(_check_options, state, options)
+    separation = await to_thread.run_sync(_check_options, state, options)
     name = options["name"] or filename
-    return path.rename(folder / safe_name(name)), shown_name(name), model, requested
+    return path.rename(folder / safe_name(name)), shown_name(name), separation
 
 
 def _content_length(request: Request) -> int | None:
@@ -257,20 +282,20 @@ def _content_length(request: Request) -> int | None:
 def _add_known(state: AppState, body: dict[str, Any]) -> Document:
     """Queue a file of the library, or another separation of a known track."""
     state.check_job_limit()
-    model = _check_model(state, body.get("model"))
-    stems = body.get("stems")
-    requested = _check_stems(stems.split(",") if isinstance(stems, str) else stems, model)
+    separation = _check_separation(
+        state, body.get("model"), body.get("stems"), body.get("shifts", 1)
+    )
     if isinstance(body.get("track"), str):
-        track = _separate_again(state, body["track"], model["name"], requested)
+        track = _separate_again(state, body["track"], separation)
     elif isinstance(body.get("path"), str):
-        track = _add_from_library(state, body["path"], model["name"], requested)
+        track = _add_from_library(state, body["path"], separation)
     else:
         raise InvalidValueError("the JSON must have a track or a path")
     state.wake()
     return state.tracks.get(track)
 
 
-def _separate_again(state: AppState, track: str, model: str, requested: list[str] | None) -> str:
+def _separate_again(state: AppState, track: str, separation: Separation) -> str:
     """Queue a track that has no stems, or a copy of another one; return its id.
 
     Raises:
@@ -278,12 +303,11 @@ def _separate_again(state: AppState, track: str, model: str, requested: list[str
     """
     row = state.tracks.row(track)
     if row["state"] in ("unseparated", "failed", "cancelled"):
-        state.jobs.enqueue(track, model=model, requested_stems=requested, stems=requested or [])
+        state.jobs.enqueue(track, **separation.columns, stems=separation.stems or [])
         return track
     source, copy = state.readable_file(row["path"] or ""), new_id()
     same = ("kind", "path", "name", "folder", "length", "edits", *EDITABLE)
-    values = {name: row[name] for name in same}
-    values |= {"model": model, "requested_stems": requested}
+    values = {name: row[name] for name in same} | separation.columns
     folder = state.settings.uploads / copy
     with removed_on_error(folder):
         if row["kind"] == "upload":  # each upload has its own file, which its deletion removes
@@ -302,7 +326,7 @@ def _link(source: Path, path: Path) -> None:
         shutil.copyfile(source, path)
 
 
-def _add_from_library(state: AppState, path: str, model: str, requested: list[str] | None) -> str:
+def _add_from_library(state: AppState, path: str, separation: Separation) -> str:
     """Queue a file of the library folder; return the track's id.
 
     Raises:
@@ -319,15 +343,14 @@ def _add_from_library(state: AppState, path: str, model: str, requested: list[st
         raise NotFoundError("the library has no such file")
     file = Path(os.path.normpath(file))
     for row in state.tracks.rows(T.path == str(file), T.state != DELETED):
-        return _separate_again(state, row["id"], model, requested)
+        return _separate_again(state, row["id"], separation)
     return state.tracks.add(
         kind="library",
         state="queued",
         path=str(file),
         name=file.name,
         folder=folder_in(library, file.parent),
-        model=model,
-        requested_stems=requested,
+        **separation.columns,
         **tag_columns(file),
     )
 
@@ -335,15 +358,25 @@ def _add_from_library(state: AppState, path: str, model: str, requested: list[st
 # Checking the options
 
 
-def _check_options(state: AppState, options: Options) -> tuple[ModelRow, list[str] | None]:
-    """Return the model and the requested stems (None: all).
+def _check_options(state: AppState, options: Options) -> Separation:
+    """Return how an upload is separated; raises the errors of `_check_separation`."""
+    shifts = options["shifts"] or "1"
+    whole = int(shifts) if shifts.isdecimal() else shifts
+    return _check_separation(state, options["model"], options["stems"], whole)
+
+
+def _check_separation(state: AppState, model: Any, stems: Any, shifts: Any) -> Separation:
+    """Return how a track is separated. `stems` is a list, or names separated by commas.
 
     Raises:
         UnknownModelError: the server has no such model.
-        InvalidValueError: the model has no such stem.
+        InvalidValueError: the model has no such stem, or shifts is no possible number.
     """
-    model = _check_model(state, options["model"])
-    return model, _check_stems(options["stems"].split(",") if options["stems"] else None, model)
+    row = _check_model(state, model)
+    if not isinstance(shifts, int) or isinstance(shifts, bool) or not 1 <= shifts <= MAX_SHIFTS:
+        raise InvalidValueError(f"shifts must be a whole number from 1 to {MAX_SHIFTS}")
+    names = (stems.split(",") if stems else None) if isinstance(stems, str) else stems
+    return Separation(row, _check_stems(names, row), shifts)
 
 
 def _check_model(state: AppState, name: Any) -> ModelRow:

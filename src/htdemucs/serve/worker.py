@@ -61,13 +61,13 @@ class Worker:
         database = database or Database(settings.database)
         self._jobs, self._storage = Jobs(database), Storage(settings, database)
         self._deletion = Deletion(settings, Tracks(database), name)
-        self._separators: dict[tuple[str, tuple[str, ...] | None], Separator] = {}
+        self._separators: dict[tuple[str, tuple[str, ...] | None, int], Separator] = {}
         self._waits_for: str | None = None
 
     def warm_up(self) -> None:
         """Load the default model and run it once; tracks that need it report a failure."""
         try:
-            separator = self._separator(self._settings.model, None)
+            separator = self._separator(self._settings.model, None, 1)
             noise = 0.1 * torch.randn(separator.audio_channels, separator.segment_length)
             separator.separate(noise, separator.sample_rate)  # the first segment takes longer
         except HTDemucsError as error:
@@ -121,7 +121,7 @@ class Worker:
     def _separate(self, row: Row) -> None:
         path, max_seconds = Path(row["path"]), self._settings.limits.seconds
         stems = tuple(row["requested_stems"]) if row["requested_stems"] else None
-        separator = self._separator(row["model"], stems)
+        separator = self._separator(row["model"], stems, row["shifts"])
         # Tags are read here and not by the server, because an upload may contain anything.
         tags = tag_columns(path)
         self._jobs.update(row["id"], self._name, stems=list(separator.stems), **tags)
@@ -176,12 +176,12 @@ class Worker:
         message = self._settings.without_folders(error.replace(str(row["path"]), row["name"]))
         self._jobs.fail(row["id"], self._name, message, code)
 
-    def _separator(self, model: str, stems: tuple[str, ...] | None) -> Separator:
+    def _separator(self, model: str, stems: tuple[str, ...] | None, shifts: int) -> Separator:
         """Return the separator of a model; only the last one stays in memory."""
-        key = (model, stems)
+        key = (model, stems, shifts)
         if key not in self._separators:
             self._separators.clear()
-            self._separators[key] = Separator(model, stems=stems, shifts=1)
+            self._separators[key] = Separator(model, stems=stems, shifts=shifts)
             keep_freed_memory()
         return self._separators[key]
 

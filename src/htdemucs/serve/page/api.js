@@ -65,13 +65,13 @@ export const edit = async (id, texts) => (await send("PATCH", `tracks/${id}`, te
 /** Ask the server to separate from this frame next. */
 export const seek = (id, frame) => post(`tracks/${id}/seek`, { frame });
 
-/** Separate an existing track (again) with this model and these stems; returns the new track. */
-export const separate = async (track, { model, stems }) =>
-  (await post("tracks", { track, model, stems })).json();
+/** Separate an existing track (again), averaging `shifts` runs of the model; returns the new track. */
+export const separate = async (track, { model, stems, shifts }) =>
+  (await post("tracks", { track, model, stems, shifts })).json();
 
 /** Queue tracks that have no stems; returns the ids {queued, refused: those without room}. */
-export const separateAll = async (tracks, { model, stems }) =>
-  (await post("tracks/separate", { tracks, model, stems })).json();
+export const separateAll = async (tracks, { model, stems, shifts }) =>
+  (await post("tracks/separate", { tracks, model, stems, shifts })).json();
 
 /**
  * Return {frames, samples} from a frame up to the first part that is not separated yet; null if
@@ -127,10 +127,10 @@ export const deletePreviews = async () => (await request("storage/previews", { m
  * Upload a file. Returns {done: promise of the track, abort}; calls onProgress(sent fraction).
  * Repeated with the same key, it adds no second track.
  */
-export function upload(file, key, { model, stems }, onProgress) {
+export function upload(file, key, { model, stems, shifts }, onProgress) {
   const xhr = new XMLHttpRequest();
   const done = new Promise((resolve, reject) => {
-    xhr.open("POST", `api/tracks?${query({ name: file.name, model, stems: stems?.join(",") })}`);
+    xhr.open("POST", `api/tracks?${query({ name: file.name, model, stems: stems?.join(","), shifts })}`);
     xhr.responseType = "json";
     xhr.setRequestHeader("Content-Type", "application/octet-stream");
     xhr.setRequestHeader("Idempotency-Key", key);

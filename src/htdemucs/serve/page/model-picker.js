@@ -5,6 +5,7 @@ import { bindText, formatBytes, modelDescription, stemName, text } from "./i18n/
 import { readSettings, saveSettings } from "./storage.js";
 
 export const SMALL = "mini"; // comes with the server
+const SHIFTS = [1, 2, 5]; // runs to average
 const CURRENT = ["mini", "htdemucs", "htdemucs_ft", "htdemucs_6s"]; // the other published ones are older
 
 export class ModelPicker {
@@ -12,6 +13,9 @@ export class ModelPicker {
 
   constructor(info) {
     this.#info = info;
+    const quality = document.getElementById("quality");
+    quality.append(...SHIFTS.map((shifts) => bindText(element("option", { value: shifts }), `shifts_${shifts}`)));
+    quality.addEventListener("change", () => saveSettings({ shifts: Number(quality.value) }));
     document.getElementById("use-mini").addEventListener("click", () => {
       saveSettings({ model: SMALL, stems: null });
       this.showSelection();
@@ -24,13 +28,14 @@ export class ModelPicker {
     this.showSelection();
   }
 
-  /** The selected {model, stems}; `stems` is null for all. */
+  /** The selected {model, stems, shifts}; `stems` is null for all. */
   get selection() {
-    const { model: name, stems } = readSettings();
+    const { model: name, stems, shifts } = readSettings();
     const model = this.#model(name);
     const known = stems?.filter((stem) => model.stems.includes(stem));
     const some = known?.length && known.length < model.stems.length;
-    return { model: model.name, stems: some ? known : null };
+    const runs = SHIFTS.includes(shifts) ? shifts : 1;
+    return { model: model.name, stems: some ? known : null, shifts: runs };
   }
 
   /** The server's facts on the selected model: {name, stems, ready, bytes, about, licence}. */
@@ -63,7 +68,8 @@ export class ModelPicker {
     const dialog = document.getElementById("model-dialog");
     bindText(document.getElementById("model-title"), title);
     bindText(document.getElementById("model-done"), done);
-    const { model: selected } = this.selection;
+    const { model: selected, shifts } = this.selection;
+    document.getElementById("quality").value = shifts;
     this.#renderModels(selected);
     this.#renderStems();
     dialog.returnValue = "";

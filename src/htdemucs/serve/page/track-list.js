@@ -132,12 +132,13 @@ export class TrackList {
     const close = button("ghost icon", "endSelection", "close", () => this.#setChosen(null));
     this.separate = button("secondary", "separate", null, () => this.#separate(this.#chosenTracks));
     this.download = button("secondary", "download", null, () => this.#download(this.#chosenTracks));
+    this.album = button("secondary", "setAlbum", null, () => this.#setAlbum(this.#chosenTracks));
     this.delete = button("secondary", "delete", null, () => this.#delete(this.#chosenTracks));
     this.bar = element(
       "div",
       { class: "selection-bar", role: "group", hidden: true },
       element("div", {}, this.count, all, close),
-      element("div", {}, this.separate, this.download, this.delete),
+      element("div", {}, this.separate, this.download, this.album, this.delete),
     );
     bindLabel(this.bar, "selection");
     this.root.after(this.bar);
@@ -205,6 +206,23 @@ export class TrackList {
     openSelectionDownloadDialog(ready, this.#info);
   }
 
+  /** Ask for an album and put the tracks into it; the user's own albums are set lists. */
+  async #setAlbum(tracks) {
+    const dialog = document.getElementById("album-dialog");
+    const input = document.getElementById("album");
+    const albums = [...new Set(this.#others.map(({ album }) => album).filter(Boolean))].sort(compareTexts);
+    document.getElementById("albums").replaceChildren(...albums.map((value) => element("option", { value })));
+    input.value = tracks.every(({ album }) => album === tracks[0].album) ? (tracks[0].album ?? "") : "";
+    dialog.returnValue = "";
+    dialog.showModal();
+    await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
+    if (dialog.returnValue !== "done") return;
+    const album = input.value.trim();
+    const changed = await showErrors(() => Promise.all(tracks.map(({ id }) => api.edit(id, { album }))));
+    for (const track of changed ?? []) this.#tracks.put(track);
+    if (changed) this.#setChosen(null);
+  }
+
   #delete(tracks) {
     this.#deletions.add(tracks);
     this.#setChosen(null);
@@ -256,8 +274,7 @@ export class TrackList {
     for (const track of tracks) {
       const { album, folder } = track;
       const name = this.#group === "album" ? album : folder;
-      // Albums of the same name are in different folders.
-      const key = this.#group === "album" && album ? `${album}\n${folder ?? ""}` : (name ?? "");
+      const key = name ?? "";
       if (!groups.has(key)) groups.set(key, { key: `group-${key}`, name, tracks: [] });
       groups.get(key).tracks.push(track);
     }
@@ -274,7 +291,7 @@ export class TrackList {
     setText(this.count, text("selected", { count: tracks.length }));
     this.separate.disabled = !tracks.some(isSeparable);
     this.download.disabled = !tracks.some(isReady);
-    this.delete.disabled = tracks.length === 0;
+    this.album.disabled = this.delete.disabled = tracks.length === 0;
   }
 
   #createRow(item) {
