@@ -167,14 +167,21 @@ def bank_paths(bank: Path) -> Iterator[tuple[Voice, int, Path]]:
         yield voice, index, bank / voice.name / f"{index:03d}.npz"
 
 
+def speak(voice: Voice, text: str, phonemes: str | None = None, seed: int = 0) -> Phrase:
+    """Speak and analyse a phrase, by default English; `seed` changes hibari's voices only."""
+    if phonemes is None:
+        phonemes = " ".join(_hibari().phonemize(text))
+    speaker = _hibari_speaker(seed) if voice.engine == "hibari" else _kokoro_speaker(voice.styles)
+    return Phrase(voice.name, text, **_analyse(_trim(speaker(phonemes))))
+
+
 def add_phrase(voice: Voice, index: int, path: Path, seed: int) -> None:
     """Synthesise, analyse and store one phrase; the same seed always gives the same words."""
     rng = np.random.default_rng([seed, VOICES.index(voice), index])
     free = rng.random() < 0.3  # syllables of no language, so that the model learns no words
     text = lyrics.syllables(rng) if free else lyrics.line(rng)
-    phonemes = text if free else " ".join(_hibari().phonemize(text))
-    speaker = _hibari_speaker(index) if voice.engine == "hibari" else _kokoro_speaker(voice.styles)
-    parameters = _analyse(_trim(speaker(phonemes)))
+    phrase = speak(voice, text, text if free else None, index)
+    parameters = {name: getattr(phrase, name) for name in ("pitch", "envelope", "noisiness")}
     with atomic_write(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, text=text, **parameters)
 
