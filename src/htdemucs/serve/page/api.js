@@ -1,4 +1,9 @@
-/** The server's HTTP API: requests, uploads with progress, and the event stream. */
+/**
+ * The server's HTTP API: requests, uploads with progress, and the event stream.
+ *
+ * This is the only module that knows the server. Another source of tracks, such as one inside the
+ * browser, needs the same exports; tests/page/test_api.py states what they do.
+ */
 
 const RECONNECT_DELAY = 500; // milliseconds before the first attempt to reconnect; doubled each time
 const MAX_RECONNECT_DELAY = 15_000; // milliseconds
@@ -113,6 +118,9 @@ export const cancelExport = (id) => request(`exports/${id}`, { method: "DELETE" 
 
 /** Return the URL of a download that is ready. */
 export const exportUrl = (id) => `api/exports/${id}/file`;
+
+/** Return the URL of a track's file, {name, bytes, url}, from anywhere below the page. */
+export const fileUrl = ({ url }) => url.replace(/^\//, "");
 
 /** Return the stems' format, the formats to choose from, and the use of the disk in bytes. */
 export const storage = async () => (await request("storage")).json();

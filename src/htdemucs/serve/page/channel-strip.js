@@ -1,5 +1,6 @@
 /** A stem's channel strip: name, mute, solo, volume, pan, meter, and the link to the stem's file. */
 
+import { fileUrl } from "./api.js";
 import { element, icon } from "./dom.js";
 import { createPanFader, createVolumeFader } from "./fader.js";
 import { bindLabel, bindText, stemName } from "./i18n/index.js";
@@ -69,7 +70,7 @@ export class ChannelStrip {
     bindLabel(this.file, DRAGS_FILES ? "downloadOrDragStem" : "downloadStem", { stem });
     this.file.hidden = !file;
     this.#file = file;
-    if (file) this.file.href = file.url.replace(/^\//, "");
+    if (file) this.file.href = fileUrl(file);
   }
 
   /** Show a peak on the meter, which rises immediately and falls slowly. */
