@@ -299,3 +299,32 @@ def test_on_a_phone_all_lanes_fit_and_one_shows_its_sliders(open_page, server):
     page.get_by_role("button", name="Tempo, pitch and volume").tap()
     assert page.get_by_role("slider", name="Tempo").is_visible()
     assert page.evaluate(SMALL) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "pitch", "shown"),
+    [
+        ("Am", 0, "A minor"),
+        ("Am", 2, "B minor"),
+        ("C", -1, "B major"),
+        ("F#m", 12, "F♯ minor"),
+        ("Bb", 1.6, "C major"),
+        ("Eb", -0.4, "E♭ major"),
+    ],
+)
+def test_the_key_follows_the_pitch(page, server, key, pitch, shown):
+    [song] = server.songs.values()
+    server.change(song, key=key)
+    page.evaluate(f"app.player.setStretch(1, {pitch})")
+    page.locator(".track-facts", has_text=f"0:20 · {shown} · htdemucs").wait_for()
+
+
+def test_the_key_is_shown_in_chinese_and_not_if_it_is_uncertain(open_page, server):
+    song = server.add("Solar.flac", 20, key="C#m")
+    page = open_page(f"#{song.id}", locale="zh-CN")
+    facts = page.locator(".track-facts")
+    assert facts.inner_text() == "0:20 · C♯ 小调 · htdemucs · 44.1 kHz"
+    server.change(song, key="Ab")
+    page.locator(".track-facts", has_text="A♭ 大调").wait_for()
+    server.change(song, key=None)
+    page.locator(".track-facts", has_text="0:20 · htdemucs").wait_for()

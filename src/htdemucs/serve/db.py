@@ -75,6 +75,7 @@ TRACKS = Table(
     Column("ranges", JSON, nullable=False, default=list),  # frames that the preview has
     Column("done", Float, nullable=False, default=0.0),  # seconds
     Column("speed", Float),  # times real time
+    Column("key", String(4)),  # musical, as "F#" or "Am"; null: uncertain
     Column("error", Text),
     Column("code", String(16)),  # of the error
     Column("warnings", JSON, nullable=False, default=list),

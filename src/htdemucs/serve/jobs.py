@@ -22,7 +22,7 @@ WORKER_DIED = "worker-died"  # error code of such a track
 WITHOUT_STEMS = ("unseparated", "failed", "cancelled")  # states from which a track is queued
 INITIAL: Row = {
     "done": 0.0, "speed": None, "error": None, "code": None, "warnings": [], "ended": None,
-    "ranges": [],
+    "ranges": [], "key": None,
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from htdemucs.errors import TrackTooLongError
 from htdemucs.fsutil import fresh_folder
 from htdemucs.serve.db import Row
 from htdemucs.serve.jobs import JobCancelledError, Jobs
+from htdemucs.serve.musical_key import KeyEstimator
 from htdemucs.serve.preview import Preview, Ranges, add_range, range_end
 from htdemucs.stems.observer import Observer, StreamFrom
 
@@ -69,7 +70,7 @@ class LivePreview(Observer):
 
     Args:
         jobs: the queue.
-        row: of the track.
+        row: of the track, with the stems of this job.
         worker: the name of this worker.
         max_seconds: longer tracks are refused.
         preview: to write.
@@ -84,6 +85,7 @@ class LivePreview(Observer):
         self, jobs: Jobs, row: Row, worker: str, max_seconds: float, preview: Preview
     ) -> None:
         self._jobs, self._track, self._worker = jobs, str(row["id"]), worker
+        self._stems = row["stems"]
         self._max_seconds, self._preview = max_seconds, preview
         self._ranges: Ranges = []
         self._seek_request: int | None = None  # frame
@@ -108,6 +110,7 @@ class LivePreview(Observer):
         self._started = time.monotonic()
         self._original = _OriginalLane(source, self._preview)
         self._main_run = self._run_from(0)
+        self._key = KeyEstimator(source.sample_rate, self._stems)
         with self._recording_errors():
             self._jobs.update(
                 self._track,
@@ -126,6 +129,7 @@ class LivePreview(Observer):
         self._separated += block.shape[-1]
         is_last = start + block.shape[-1] == self._length
         start, stop = self._main_run.write(block)
+        self._key.push(block)
         self._original.write_until(stop)
         self._publish(start, stop, is_last=is_last)
         self._check()
@@ -175,10 +179,11 @@ class LivePreview(Observer):
             elapsed = now - self._started
             speed = self._separated / self._source.sample_rate / elapsed if elapsed else None
             done = range_end(self._ranges, 0) / self._source.source_sample_rate
+            values: Row = {"ranges": self._ranges, "done": done, "speed": speed}
+            if is_last:
+                values["key"] = self._key.key()
             with self._recording_errors():
-                self._jobs.update(
-                    self._track, self._worker, ranges=self._ranges, done=done, speed=speed
-                )
+                self._jobs.update(self._track, self._worker, **values)
 
     @contextmanager
     def _recording_errors(self) -> Iterator[None]:

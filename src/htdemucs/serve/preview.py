@@ -23,6 +23,7 @@ from htdemucs.errors import AudioError, HTDemucsError
 from htdemucs.fast import use_this_thread_only
 from htdemucs.fsutil import fresh_folder
 from htdemucs.serve.db import TRACKS, Row
+from htdemucs.serve.musical_key import KeyEstimator
 from htdemucs.serve.settings import Settings
 from htdemucs.serve.tracks import Tracks
 
@@ -200,10 +201,12 @@ class PreviewBuilder:
         preview.clear()
         self.evict(keep=track)
         frames = 0
-        for frames in decode_files(row, rate, preview):
+        estimator = KeyEstimator(rate, row["stems"] or ["original"])
+        for frames, lanes in decode_files(row, rate, preview):
+            estimator.push(lanes)
             if not self._tracks.update(track, same_state, ranges=[[0, frames]]):
                 return  # deleted, or being separated now
-        self._tracks.update(track, same_state, frames=frames)
+        self._tracks.update(track, same_state, frames=frames, key=estimator.key())
 
     def evict(self, keep: str | None = None, limit: int | None = None) -> None:
         """Delete the least recently played previews until all are within the limit.
@@ -228,15 +231,18 @@ class PreviewBuilder:
                     total -= sizes[path]
 
 
-def decode_files(row: Row, rate: int, preview: Preview) -> Iterator[int]:
-    """Write a track's files to its preview; yield the number of frames written so far."""
+def decode_files(row: Row, rate: int, preview: Preview) -> Iterator[tuple[int, Tensor]]:
+    """Write a track's files to its preview; yield how many frames it has, and each block.
+
+    Blocks are (lane, C, L).
+    """
     frames = 0
     for lanes in _decoded_lanes(row, rate):
         start, frames = frames, frames + lanes.shape[-1]
         for lane, waveform in enumerate(lanes):
             preview.write(lane, start, waveform)
         preview.write_peaks(start, frames)
-        yield frames
+        yield frames, lanes
 
 
 def _decoded_lanes(row: Row, rate: int) -> Iterator[Tensor]:

@@ -238,7 +238,7 @@ def to_dict(row: RowMapping | Mapping[str, Any]) -> Document:
     duration = frames / rate if rate and frames else row["length"]
     left = (duration - row["done"]) / speed if duration and speed else None
     same = ("id", "version", "name", "folder", "kind", "state", "position", "model", "stems")
-    more = ("shifts", "sample_rate", "channels", "frames", "done", "ranges", "speed")
+    more = ("shifts", "sample_rate", "channels", "frames", "done", "ranges", "speed", "key")
     return {
         **{name: row[name] for name in same + more},
         **shown_texts(row),

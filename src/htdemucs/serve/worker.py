@@ -122,9 +122,10 @@ class Worker:
         path, max_seconds = Path(row["path"]), self._settings.limits.seconds
         stems = tuple(row["requested_stems"]) if row["requested_stems"] else None
         separator = self._separator(row["model"], stems, row["shifts"])
+        row = row | {"stems": list(separator.stems)}
         # Tags are read here and not by the server, because an upload may contain anything.
         tags = tag_columns(path)
-        self._jobs.update(row["id"], self._name, stems=list(separator.stems), **tags)
+        self._jobs.update(row["id"], self._name, stems=row["stems"], **tags)
         seconds = AudioFile(path).duration or 0.0
         if seconds > 1.1 * max_seconds:  # the header's duration may be an estimate
             raise too_long(seconds, max_seconds)
@@ -147,7 +148,7 @@ class Worker:
         elif result.status == "failed":
             self._fail(row, result.error or "", result.code)
         else:
-            self._finish(row | {"stems": list(separator.stems)}, result, preview)
+            self._finish(row, result, preview)
 
     def _finish(self, row: Row, result: TrackResult, preview: Preview) -> None:
         files = {
@@ -166,7 +167,7 @@ class Worker:
         elif result.gain != 1:  # the files are softer than the live preview
             rate = AudioFile(row["path"]).source_sample_rate
             values["sample_rate"] = rate
-            for frames in decode_files(row | {"files": files}, rate, preview):
+            for frames, _ in decode_files(row | {"files": files}, rate, preview):
                 self._jobs.check(row["id"], self._name)
                 values |= {"frames": frames, "ranges": [[0, frames]]}
         self._jobs.finish(row["id"], self._name, files, done=result.duration or 0.0, **values)

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { announce, element, icon, setText, showToast } from "./dom.js";
 import { bindLabel, bindText, button, formatNumber, formatTime, text } from "./i18n/index.js";
+import { keyText } from "./musical-key.js";
 import { requestPermission, shouldOffer } from "./notifications.js";
 import { showErrors, trackDetail } from "./track-list.js";
 import { progressOf, titleOf } from "./tracks.js";
@@ -46,8 +47,11 @@ export class TrackHeader {
     this.boxes = [element("header", { class: "track-header" }, back, heading, buttons), this.state];
   }
 
-  /** Show a track; if it is not `playable` yet, its state takes the place of the lanes. */
-  render(track, playable) {
+  /**
+   * Show a track that is transposed by `pitch` semitones; if it is not `playable` yet, its state takes
+   * the place of the lanes.
+   */
+  render(track, playable, pitch) {
     this.#track = track;
     const { state, sample_rate: rate, duration } = track;
     setText(this.title, titleOf(track));
@@ -56,6 +60,7 @@ export class TrackHeader {
       track.artist,
       track.album,
       duration && formatTime(duration),
+      track.key && keyText(track.key, pitch),
       track.model,
       rate && text("kilohertz", { value: formatNumber(rate / 1000, 1) }),
     ];

@@ -378,7 +378,7 @@ export class TrackView {
     const { mix, original, loop } = this.#player;
     const undecodable = track.state === "unseparated" && track.error;
     const playable = track.ranges.length > 0 || (PLAYABLE.has(track.state) && !undecodable);
-    this.#header.render(track, playable);
+    this.#header.render(track, playable, this.#player.pitch);
     this.#workspace.hidden = this.#transport.box.hidden = !playable;
     track.stems.forEach((stem, i) => {
       const expanded = stem === this.#expanded;

@@ -145,6 +145,8 @@ export const messages = {
   linkCopied: "Link copied",
   notifyMe: "Notify me when it is ready",
   kilohertz: "{value} kHz",
+  majorKey: "{tonic} major",
+  minorKey: "{tonic} minor",
   view: "View",
   waveform: "Waveform",
   spectrogram: "Spectrogram",

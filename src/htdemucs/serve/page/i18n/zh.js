@@ -145,6 +145,8 @@ export const messages = {
   linkCopied: "链接已复制",
   notifyMe: "完成时通知我",
   kilohertz: "{value} kHz",
+  majorKey: "{tonic} 大调",
+  minorKey: "{tonic} 小调",
   view: "视图",
   waveform: "波形",
   spectrogram: "频谱",
