@@ -6,6 +6,7 @@ from types import ModuleType
 
 import demucs
 import pytest
+from torch.nn import Module
 
 TRAINING = "for training"
 INNER = "an inner part of networks"
@@ -60,6 +61,12 @@ ABSENT_NAMES = {
     | {"fatal": "in demucs.utils"},
     "utils": absent(TRAINING, "EMA pull_metric random_subset"),
 }
+ABSENT_ATTRIBUTES = {
+    "AudioFile": {"info": "what ffprobe prints"},
+    "BagOnlyRepo": {"scan": "the folder is read at each call"},
+    "LocalRepo": {"scan": "the folder is read at each call"},
+    "DummyPoolExecutor": {"DummyResult": "an inner part"},
+}
 PRESENT = sorted(
     {module.name for module in pkgutil.iter_modules(demucs.__path__)} - set(ABSENT_MODULES)
 )
@@ -91,6 +98,17 @@ def test_a_star_imports_all_names_that_exist(name):
     ours = importlib.import_module(f"htdemucs.compat.demucs.{name}")
     starred = set(getattr(ours, "__all__", public_names(ours)))
     assert theirs - starred <= set(ABSENT_NAMES.get(name, {}))
+
+
+@pytest.mark.parametrize("name", PRESENT)
+def test_every_attribute_of_a_class_exists_or_is_absent_for_a_reason(name):
+    theirs = importlib.import_module(f"demucs.{name}")
+    ours = importlib.import_module(f"htdemucs.compat.demucs.{name}")
+    for kind in public_names(theirs) & public_names(ours):
+        if isinstance(getattr(theirs, kind), type):
+            attributes = {name for name in dir(getattr(theirs, kind)) if name[0] != "_"}
+            absent = attributes - set(dir(getattr(ours, kind))) - set(dir(Module))
+            assert absent <= set(ABSENT_ATTRIBUTES.get(kind, {})), kind
 
 
 def test_no_module_is_listed_that_exists():

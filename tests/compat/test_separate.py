@@ -49,8 +49,11 @@ def test_the_command_writes_the_same_files(words, song, repo, tmp_path):
 
 
 def test_the_command_lists_models(capsys, repo):
+    with pytest.raises(SystemExit):
+        published_separate.main(["--list-models", "--repo", str(repo)])
+    expected = capsys.readouterr().out
     separate.main(["--list-models", "--repo", str(repo)])
-    assert capsys.readouterr().out.split() == ["single:", "aaaaaaa0", "bbbbbbb1", "bag:", "mine"]
+    assert sorted(capsys.readouterr().out.split()) == sorted(expected.split())
 
 
 @pytest.mark.parametrize(
@@ -60,6 +63,8 @@ def test_the_command_lists_models(capsys, repo):
         (["-n", "nonsense", "a.wav"], "nonsense"),
         (["-d", "cpu", "--two-stems", "harp", "a.wav"], "harp"),
         (["-d", "cpu", "--segment", "9", "a.wav"], "longer than"),
+        (["-d", "nothing", "a.wav"], "no device nothing"),
+        (["--filename", "{artist}.{ext}", "a.wav"], "{artist}"),
     ],
 )
 def test_the_command_ends_with_one_line(words, message):
@@ -86,8 +91,6 @@ def test_a_bar_for_each_network_begins_with_0_percent(song, tmp_path, capsys):
     percents = [int(found) for found in re.findall(r"\r\s+(\d+)%\|", capsys.readouterr().err)]
     assert percents.count(0) == 4
     assert percents[0] == 0
-    separate.main([*words, "--two-stems", "vocals", "--other-method", "none"])
-    assert len(re.findall(r"\r\s+0%\|", capsys.readouterr().err)) == 1
 
 
 def test_the_network_of_tests_separates(song, tmp_path):
@@ -95,10 +98,9 @@ def test_the_network_of_tests_separates(song, tmp_path):
     assert len(files(tmp_path / "demucs_unittest")) == 4
 
 
-def test_a_replaced_save_audio_is_refused(song, tmp_path, monkeypatch):
-    monkeypatch.setattr(separate, "save_audio", print)
-    with pytest.raises(SystemExit) as ending:
-        separate.main(["-o", tmp_path, song])
-    assert str(ending.value).startswith("error: demucs.separate.save_audio was replaced")
-    assert len(str(ending.value).splitlines()) == 1
-    assert not files(tmp_path)
+def test_the_shifts_are_the_same_every_time(song, tmp_path):
+    for name in ("one", "two"):
+        separate.main(["-d", "cpu", "--float32", "-o", tmp_path / name, song])
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    for name in files(tmp_path / "one"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()

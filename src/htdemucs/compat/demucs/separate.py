@@ -1,31 +1,24 @@
 """`demucs.separate`: the command's function."""
 
+import random
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import tqdm
+import torch
 from torch import Tensor
 
-from htdemucs import Progress
-from htdemucs.audio import AudioEncoding
-from htdemucs.compat.demucs import audio
 from htdemucs.compat.demucs.api import Separator, list_models, save_audio
 from htdemucs.compat.demucs.audio import AudioFile
-from htdemucs.compat.demucs.pretrained import UNITTEST, add_model_flags, demucs_unittest
+from htdemucs.compat.demucs.pretrained import add_model_flags
 from htdemucs.compat.demucs.repo import ModelLoadingError
 from htdemucs.compat.demucs.utils import fatal
-from htdemucs.compat.engine import Engine, padded_length
 from htdemucs.compat.networks import BagOfModels, HTDemucs
-from htdemucs.errors import HTDemucsError
+from htdemucs.devices import choose_device
+from htdemucs.errors import ConfigError, HTDemucsError
 from htdemucs.formats import MP3_PRESETS
-from htdemucs.model import Model
-from htdemucs.model.bag import networks
-from htdemucs.stems import OutputOptions, separate_file
-from htdemucs.weights import load_model
 
 __all__ = [
     "BagOfModels",
@@ -45,21 +38,24 @@ __all__ = [
 def main(opts: Sequence[str | Path] | None = None) -> None:
     """Run the command with these arguments, by default those of this process.
 
-    Stems are written to OUT/MODEL/TRACK/STEM.EXT at the model's sample rate. A track that fails
-    does not stop the others.
+    Stems are written by this module's `save_audio` to OUT/MODEL/TRACK/STEM.EXT, at the model's
+    sample rate. A track that fails does not stop the others. Programs parse the lines on standard
+    output, and the bars of `apply_model` on standard error.
 
     Raises:
         SystemExit: an argument is invalid, the model cannot be loaded, or a track failed.
     """
     args = get_parser().parse_args(None if opts is None else [str(option) for option in opts])
     if args.list_models:
-        for group, names in list_models(args.repo).items():
-            print(f"{group}:", *names, sep="\n    ")
+        models = list_models(args.repo)
+        for title, group in (("Bag of models:", "bag"), ("Single models:", "single")):
+            print(title, *models[group], sep="\n    ")
     elif not args.tracks:
         sys.exit("error: no tracks given")
     else:
         try:
-            _separate(args)
+            with _seeded():
+                _separate(args)
         except HTDemucsError as error:
             sys.exit(f"error: {error}")
 
@@ -99,87 +95,100 @@ def load_track(track: str | Path, audio_channels: int, samplerate: int) -> Tenso
     return AudioFile(track).read(streams=0, samplerate=samplerate, channels=audio_channels)
 
 
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Seed the generator of the shifts, so that a track always gives the same stems."""
+    state = random.getstate()
+    random.seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
 def _separate(args: Namespace) -> None:
     """Separate the tracks; raise the failures together at the end."""
-    if save_audio is not audio.save_audio:
-        raise HTDemucsError(
-            "demucs.separate.save_audio was replaced, and main does not call it; use "
-            "demucs.api.Separator, and save the stems it returns"
-        )
     name = args.sig or args.name
-    only = (args.stem,) if args.stem and args.other_method != "add" else None
-    model: Model
-    if name == UNITTEST:
-        model = demucs_unittest().eval().network
-    else:
-        model = load_model(name, repo=args.repo, device=args.device, stems=only)
-    options = _options(args, model.sample_rate)
-    engine = Engine(
-        model,
-        padded_length(model, model.segment),
-        stems=options.needed_stems(model.sources),
+    _file_name(args, Path("track.wav"), "stem")  # an invalid pattern is an error before the work
+    separator = Separator(
+        name,
+        repo=args.repo,
+        device=choose_device(args.device),
         shifts=args.shifts,
         overlap=args.overlap,
         split=args.split,
         segment=args.segment,
-        batch_size=args.jobs or None,
+        jobs=args.jobs,
+        progress=True,
     )
+    _check(args, separator)
+    if isinstance(separator.model, BagOfModels):
+        print(f"Selected model is a bag of {len(separator.model.models)} models.", flush=True)
     out = args.out / name.replace("hf://", "").replace("/", "_")
+    print(f"Separated tracks will be stored in {out.resolve()}", flush=True)
     failures = []
     for track in args.tracks:
+        print(f"Separating track {track}", flush=True)
         try:
-            with _bars(len(networks(model)) * max(1, args.shifts)) as on_progress:
-                separate_file(engine, track, out, options=options, on_progress=on_progress)
+            mixture, stems = separator.separate_audio_file(track)
+            for stem, waveform in _outputs(args, mixture, stems).items():
+                path = out / _file_name(args, track, stem)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                save_audio(
+                    waveform,
+                    str(path),
+                    samplerate=separator.samplerate,
+                    bitrate=args.mp3_bitrate,
+                    preset=args.mp3_preset,
+                    clip=args.clip_mode,
+                    as_float=args.float32,
+                    bits_per_sample=24 if args.int24 else 16,
+                )
         except HTDemucsError as error:
             failures.append(str(error))
     if failures:
         raise HTDemucsError("\n".join(failures))
 
 
-def _options(args: Namespace, sample_rate: int) -> OutputOptions:
-    encoding = AudioEncoding(
-        "mp3" if args.mp3 else "flac" if args.flac else "wav",
-        bit_depth=24 if args.int24 else 32 if args.float32 and not args.flac else 16,
-        bitrate=args.mp3_bitrate if args.mp3 else None,
-        mp3_preset=args.mp3_preset,
-    )
-    return OutputOptions(
-        encoding,
-        filename=args.filename,
-        clip_mode=args.clip_mode,
-        two_stems=args.stem,
-        other_method=args.other_method,
-        sample_rate=sample_rate,
-    )
+def _check(args: Namespace, separator: Separator) -> None:
+    """Check the arguments that depend on the model, before a track is read."""
+    model = separator.model
+    if args.stem is not None and args.stem not in model.sources:
+        raise ConfigError(f"the model has no stem {args.stem}; choose {', '.join(model.sources)}")
+    bag = model if isinstance(model, BagOfModels) else BagOfModels([model])
+    longest = bag.max_allowed_segment
+    if args.segment is not None and args.segment > longest:
+        raise ConfigError(
+            f"a segment of {args.segment:g} s is longer than the {longest:g} s of training"
+        )
 
 
-@contextmanager
-def _bars(count: int) -> Iterator[Callable[[Any], None]]:
-    """Show bars of seconds on standard error, one after another; yield the function that updates.
+def _outputs(args: Namespace, mixture: Tensor, stems: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the waveforms to write, by their names."""
+    if args.stem is None:
+        return stems
+    chosen = stems[args.stem]
+    others = [waveform for name, waveform in stems.items() if name != args.stem]
+    outputs = {args.stem: chosen}
+    if args.other_method == "minus":
+        outputs[f"minus_{args.stem}"] = mixture - chosen
+    elif args.other_method == "add":
+        outputs[f"no_{args.stem}"] = sum(others, torch.zeros_like(chosen))
+    return outputs
 
-    The published command shows a bar for each network and shift. Programs count the bars by their
-    0 %, so each is shown once with 0 %.
-    """
-    bars: list[Any] = []
 
-    def on_progress(event: Any) -> None:
-        if not isinstance(event, Progress) or not event.total:
-            return
-        done = count * event.done / event.total  # in bars
-        while len(bars) <= min(done, count - 1):
-            if bars:
-                bars[-1].update(bars[-1].total - bars[-1].n)
-                bars[-1].close()
-            bars.append(tqdm.tqdm(total=event.total, ncols=120, unit="seconds"))
-        seconds = event.total * (done - len(bars) + 1)
-        if seconds - bars[-1].n >= event.total / 100 or done == count:
-            bars[-1].update(seconds - bars[-1].n)
-
+def _file_name(args: Namespace, track: Path, stem: str) -> str:
+    suffix = "mp3" if args.mp3 else "flac" if args.flac else "wav"
+    parts = track.name.rsplit(".", 1)
     try:
-        yield on_progress
-    finally:
-        if bars:
-            bars[-1].close()
+        filename: str = args.filename.format(
+            track=parts[0], trackext=parts[-1], stem=stem, ext=suffix
+        )
+    except (KeyError, IndexError, ValueError):
+        raise ConfigError(
+            f"the file name {args.filename} is invalid; use track, trackext, stem and ext in braces"
+        ) from None
+    return filename
 
 
 if __name__ == "__main__":
