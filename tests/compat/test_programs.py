@@ -19,6 +19,7 @@ from helpers import snr
 from htdemucs import ConfigError
 from htdemucs.audio import AudioFile
 from htdemucs.compat import install
+from htdemucs.compat.__main__ import SUBPROCESS_PATH
 from htdemucs.weights import demucs_format, load_model
 
 PROGRAMS = sorted((Path(__file__).parent / "programs").glob("*.py"))
@@ -107,6 +108,17 @@ def test_an_installed_demucs_is_not_hidden_by_accident(modules):
     assert not Path(demucs.__file__).is_relative_to(Path(htdemucs.compat.__file__).parent)
 
 
+def test_a_program_may_start_programs_that_need_it(modules, monkeypatch):
+    """As by the script named `demucs`, which runs the command in a process of the program."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "demucs"]:
+        del sys.modules[name]
+    monkeypatch.syspath_prepend(SUBPROCESS_PATH)
+    install()
+    import demucs
+
+    assert demucs is sys.modules["htdemucs.compat.demucs"]
+
+
 def test_installing_gives_the_modules_themselves(modules):
     install(replace=True)
     install()  # again: there is no other one now
@@ -154,8 +166,8 @@ def test_code_on_the_command_line_is_run(forked):
 def test_processes_without_this_package_find_their_own_demucs(tmp_path):
     """As a program does that starts the Python of another environment."""
     (tmp_path / "demucs.py").write_text("print('their own')")
-    folder = Path(sys.modules["htdemucs.compat"].__file__).parent / "subprocess_path"
-    code = f"import sys; sys.path[:0] = [{str(folder)!r}, {str(tmp_path)!r}]; import demucs"
+    paths = [str(SUBPROCESS_PATH), str(tmp_path)]
+    code = f"import sys; sys.path[:0] = {paths!r}; import demucs"
     ended = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
     )

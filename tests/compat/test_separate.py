@@ -79,7 +79,9 @@ def test_a_missing_track_does_not_stop_the_others(song, tmp_path):
     assert len(files(tmp_path / "out")) == 4
 
 
-def test_old_programs_load_a_track(song):
+def test_programs_for_4_0_find_what_they_import_from_the_command(song):
+    names = {"AudioFile", "apply_model", "convert_audio", "get_model_from_args", "load_track"}
+    assert names <= set(separate.__all__)
     wav = separate.load_track(song, 1, RATE)
     assert wav.shape == (1, int(2.3 * RATE))
 

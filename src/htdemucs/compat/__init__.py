@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
+from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -31,8 +32,10 @@ def install(replace: bool = False) -> None:
         ConfigError: another `demucs` is installed, and `replace` is False.
     """
     other = None if any(isinstance(f, _Finder) for f in sys.meta_path) else find_spec(_NAME)
-    if other is not None and not replace:
-        path = other.origin or "an unknown path"
+    path = (other and other.origin) or "an unknown path"
+    # A program that was started by `python -m htdemucs.compat` finds the module for its processes.
+    ours = Path(path).is_relative_to(Path(__file__).parent)
+    if other is not None and not ours and not replace:
         raise ConfigError(
             f"another demucs is installed at {path}; uninstall it, or call install(replace=True)"
         )

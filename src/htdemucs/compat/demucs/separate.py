@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from htdemucs.compat.demucs.api import Separator, list_models, save_audio
-from htdemucs.compat.demucs.audio import AudioFile
-from htdemucs.compat.demucs.pretrained import add_model_flags
+from htdemucs.compat.demucs.apply import apply_model
+from htdemucs.compat.demucs.audio import AudioFile, convert_audio
+from htdemucs.compat.demucs.pretrained import add_model_flags, get_model_from_args
 from htdemucs.compat.demucs.repo import ModelLoadingError
 from htdemucs.compat.demucs.utils import fatal
 from htdemucs.compat.networks import BagOfModels, HTDemucs
@@ -20,13 +21,17 @@ from htdemucs.devices import choose_device
 from htdemucs.errors import ConfigError, HTDemucsError
 from htdemucs.formats import MP3_PRESETS
 
-__all__ = [
+__all__ = [  # also what programs written for demucs 4.0 import from here
+    "AudioFile",
     "BagOfModels",
     "HTDemucs",
     "ModelLoadingError",
     "Separator",
     "add_model_flags",
+    "apply_model",
+    "convert_audio",
     "fatal",
+    "get_model_from_args",
     "get_parser",
     "list_models",
     "load_track",
