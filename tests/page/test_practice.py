@@ -179,6 +179,8 @@ def test_a_beat_is_fitted_to_imprecise_taps(page):
     fitted = fit(page, taps)
     assert (fitted["bpm"], fitted["perBar"]) == (112, 4)
     assert fitted["first"] == pytest.approx(0.3, abs=0.02)
+    long = [k / 3 + random.gauss(0, 0.02) for k in range(128)]
+    assert fit(page, long)["bpm"] == 180
     exact = fit(page, [0.01 + 60 / 97.4 * k for k in range(8)], per_bar=3)
     assert exact == {"bpm": 97.4, "first": 0, "perBar": 3}  # near enough to the song's start
     assert fit(page, taps[:3]) is None
@@ -267,6 +269,33 @@ def test_the_music_starts_after_the_count_in_which_a_slower_tempo_stretches(page
     times = page.evaluate("starts.filter(([kind]) => kind === 'OscillatorNode').map(([, t]) => t)")
     distances = [b - a for a, b in pairwise(times[5:9])]
     assert distances == pytest.approx([beat] * 3, abs=0.001)
+
+
+def test_the_menu_of_the_beat_closes_by_escape_and_a_click_elsewhere(page):
+    panel = page.locator(".beat-panel")
+    for close in (lambda: page.keyboard.press("Escape"), page.locator(".track-facts").click):
+        page.get_by_text("Bars", exact=True).click()
+        panel.wait_for()
+        page.get_by_role("button", name="Play", exact=True).click()
+        page.get_by_role("button", name="Pause", exact=True).click()
+        assert panel.is_visible()
+        close()
+        panel.wait_for(state="hidden")
+
+
+def test_a_change_just_before_another_song_is_opened_is_stored_with_its_own_song(page, server):
+    other = server.add("Oleo.flac", 20)
+    page.evaluate(f"""() => {{
+      const id = location.hash.slice(1);
+      document.querySelector(".presets select").value = "karaoke";
+      document.querySelector(".presets select").dispatchEvent(new Event("change"));
+      location.hash = "{other.id}";
+      window.first = id;
+    }}""")
+    page.locator("#title", has_text="Oleo").wait_for()
+    page.wait_for_timeout(200)  # longer than the delay of the storage
+    mix = "JSON.parse(localStorage.getItem('htdemucs:track:' + first)).mix.vocals.mute"
+    assert page.evaluate(mix)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

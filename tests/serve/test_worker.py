@@ -78,7 +78,8 @@ def test_stems_are_identical_to_those_of_the_command(client, worker, write_song,
     for stem, data in separated_alone(model, song, tmp_path / "alone").items():
         response = client.get(f"/api/tracks/{track}/stems/{stem}")
         assert response.content == data
-        assert response.headers["content-disposition"] == f'attachment; filename="{stem}.wav"'
+        named = response.headers["content-disposition"]
+        assert named.startswith(f'attachment; filename="song - {stem}.wav"')
     assert client.get(f"/api/tracks/{track}/source").content == song.read_bytes()
 
 

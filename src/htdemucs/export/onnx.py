@@ -72,7 +72,7 @@ def export_onnx(
     returned.
 
     Args:
-        model: a network or a bag; neither is changed.
+        model: a network or a bag. It is moved to the CPU and set to evaluation mode.
         path: the file.
         with_stft: write the whole model, with the STFT and its inverse, not only the core.
         half: store weights in half precision; the runtime turns them into float32 when it loads
@@ -135,7 +135,7 @@ def export_onnx(
                 _agreement(model if with_stft else Core(model), partial, example(batch), names)
                 for batch in ((static_batch,) if static_batch else (1, 2))
             )
-            if not agreement >= AGREEMENT:
+            if not agreement >= AGREEMENT:  # also if it is NaN
                 remedy = "; export it without half" if half else ""
                 raise ExportError(
                     f"ONNX Runtime's outputs differ from torch's (agreement {agreement:.0f} dB); "

@@ -65,7 +65,7 @@ class TooManyWrongTokensError(Exception):
 
 
 class Throttle:
-    """Limits the number of wrong tokens, for each client address and for all of them together.
+    """Rate limiter for wrong tokens, for each client address and for all of them together.
 
     When an address has used up its allowance, none of its tokens is checked. If right ones were,
     an attacker who sends many at the same time would not be slowed down. A wrong token that is
@@ -186,7 +186,9 @@ class Access:
         return True
 
     def check_token(self, candidate: str, client: str | None) -> bool:
-        """Return whether a client, of which this is the address, sent the token.
+        """Return whether `candidate` is the token.
+
+        `client` is the sender's address, for the rate limit.
 
         Raises:
             TooManyWrongTokensError: it was not compared.
@@ -222,6 +224,7 @@ class AuthMiddleware:
         if not self.access.is_allowed_host(host):
             return error_response(403, "unknown host name; allow it with --allow-host")
         origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+        # Against CSRF. `Sec-Fetch-Site` is trusted; without it, Origin is compared with Host.
         is_from_other_site = site in ("cross-site", "same-site")
         if request.method in SAFE_METHODS:
             if is_from_other_site and request.headers.get("sec-fetch-mode") != "navigate":

@@ -87,7 +87,7 @@ def check_certificate(certificate: Path, private_key: Path | None) -> None:
     except ssl.SSLError as error:
         raise ServerError(
             f"{private_key or certificate} does not contain the unencrypted key of {certificate}, "
-            f"or one of them is no PEM file ({error.reason or error})"
+            f"or one of them is not a PEM file ({error.reason or error})"
         ) from None
     except OSError as error:
         raise ServerError(f"cannot read {certificate}: {error.strerror or error}") from None

@@ -1,6 +1,7 @@
 """Routes for tracks: listing, events, queue actions, deletion, and the files as they are."""
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
@@ -13,8 +14,9 @@ from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from htdemucs.errors import BadRequestError, InvalidValueError, NotFoundError, TooManyError
 from htdemucs.serve.app_state import AppState, StateDep
 from htdemucs.serve.db import STATES
-from htdemucs.serve.request_body import read_json
-from htdemucs.serve.tracks import MAX_PAGE_SIZE, MAX_TEXT, Document
+from htdemucs.serve.request_body import read_json, safe_name
+from htdemucs.serve.tracks import MAX_PAGE_SIZE, MAX_TEXT, Document, shown_texts
+from htdemucs.stems.paths import file_name
 
 router = APIRouter(prefix="/api", tags=["tracks"])
 MAX_RANGES = 10  # of a file in one request
@@ -150,10 +152,12 @@ def delete_all(state: StateDep, selection: Selection) -> Response:
 @router.get("/tracks/{track}/stems/{stem}", response_class=FileResponse)
 def stem_file(state: StateDep, request: Request, track: str, stem: str) -> Response:
     """Return the file of a stem. Ranges and ETags work."""
-    files = state.tracks.row(track)["files"]
+    row = state.tracks.row(track)
+    files = row["files"]
     if stem not in files:
         raise NotFoundError(f"this track has the files {', '.join(files) or '(none yet)'}")
-    return _file_response(state, request, files[stem]["path"])
+    title = shown_texts(row)["title"] or Path(row["name"]).stem
+    return _file_response(state, request, files[stem]["path"], f"{file_name(title)} - ")
 
 
 @router.head("/tracks/{track}/source", include_in_schema=False)
@@ -173,11 +177,11 @@ def attachment(filename: str) -> dict[str, str]:
     return {"content-disposition": both}
 
 
-def _file_response(state: AppState, request: Request, path: str) -> Response:
+def _file_response(state: AppState, request: Request, path: str, prefix: str = "") -> Response:
     if request.headers.get("range", "").count(",") >= MAX_RANGES:
         raise BadRequestError("too many ranges; request fewer at once")
     file = state.readable_file(path)
-    headers = {"cache-control": "no-cache", **attachment(file.name)}
+    headers = {"cache-control": "no-cache", **attachment(safe_name(prefix + file.name))}
     response = FileResponse(file, stat_result=file.stat(), headers=headers)
     if StaticFiles().is_not_modified(response.headers, request.headers):
         return NotModifiedResponse(response.headers)

@@ -370,7 +370,7 @@ def _check_separation(state: AppState, model: Any, stems: Any, shifts: Any) -> S
 
     Raises:
         UnknownModelError: the server has no such model.
-        InvalidValueError: the model has no such stem, or shifts is no possible number.
+        InvalidValueError: the model has no such stem, or shifts is not a number from 1 on.
     """
     row = _check_model(state, model)
     if not isinstance(shifts, int) or isinstance(shifts, bool) or not 1 <= shifts <= MAX_SHIFTS:

@@ -122,8 +122,9 @@ class AugmentConfig:
         limit: probability that the mixture is softly limited, as in masters.
         codec: probability that the mixture goes through MP3, AAC or Opus (96 to 320 kbit/s) and
             back, aligned to the sample.
-        sources: other values of these keys for single sources, such as {vocals: {effects: 0.5}};
-            all keys but those of the remix and the mixture (`lowpass`, `limit`, `codec`).
+        sources: other values of these keys for individual sources, such as
+            {vocals: {effects: 0.5}}; all keys but those of the remix and the mixture (`lowpass`,
+            `limit`, `codec`).
     """
 
     shift: float = 1.0

@@ -22,7 +22,7 @@ from htdemucs.training.config import OptimConfig, loss_weights
 Error = Callable[[Tensor, Tensor], Tensor]  # (B, S, C, L), (B, S, C, L) -> (B, S)
 
 RESOLUTIONS = ((4096, 1024), (2048, 512), (512, 128))  # n_fft and hop of the STFT loss
-LONGEST_STFT = 4096  # samples; a shorter signal cannot be transformed
+MIN_STFT_LENGTH = max(n_fft for n_fft, _ in RESOLUTIONS)  # samples; a whole window
 L1_FLOOR = 1e-3  # mean absolute amplitude below which "l1_snr" counts little
 POWER_FLOOR = 1e-8  # mean square below which a signal counts as silent
 SILENCE = -60.0  # dB: the level below which "l1_snr_db" regards a source as silent

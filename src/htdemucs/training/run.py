@@ -23,7 +23,7 @@ from htdemucs.training.dataloader import ExcerptSampler, StemDataset
 from htdemucs.training.dataset import Corpus, Recording, read_corpus
 from htdemucs.training.head_transfer import replace_sources
 from htdemucs.training.log import LogEntry, TrainingLog
-from htdemucs.training.losses import LONGEST_STFT, loss_region
+from htdemucs.training.losses import MIN_STFT_LENGTH, loss_region
 from htdemucs.training.rng import seed_torch
 from htdemucs.training.trainer import BEST, LAST, Trainer
 from htdemucs.training.validation import Validation
@@ -221,9 +221,9 @@ def _build_dataset(
     region = loss_region(config.optim, sample_rate) or (length, 0)
     if region[0] > length:
         raise ConfigError("optim.loss_region must not begin before the example")
-    if config.optim.stft_weight and region[0] - region[1] < LONGEST_STFT:
+    if config.optim.stft_weight and region[0] - region[1] < MIN_STFT_LENGTH:
         raise ConfigError(
-            f"optim.loss_region must have {LONGEST_STFT} samples or more for optim.stft_weight"
+            f"optim.loss_region must have {MIN_STFT_LENGTH} samples or more for optim.stft_weight"
         )
     if unknown := sorted(set(map(str, config.augment.sources)) - set(network.sources)):
         raise ConfigError(

@@ -1,7 +1,7 @@
 /**
  * The server's HTTP API: requests, uploads with progress, and the event stream.
  *
- * This is the only module that knows the server. Another source of tracks, such as one inside the
+ * This is the only module that calls the API. Another source of tracks, such as one inside the
  * browser, needs the same exports; tests/page/test_api.py states what they do.
  */
 
@@ -119,7 +119,7 @@ export const cancelExport = (id) => request(`exports/${id}`, { method: "DELETE" 
 /** Return the URL of a download that is ready. */
 export const exportUrl = (id) => `api/exports/${id}/file`;
 
-/** Return the URL of a track's file, {name, bytes, url}, from anywhere below the page. */
+/** Return the URL of a track's file, {name, bytes, url}, relative to the page, which a proxy may serve below a prefix. */
 export const fileUrl = ({ url }) => url.replace(/^\//, "");
 
 /** Return the stems' format, the formats to choose from, and the use of the disk in bytes. */

@@ -3,6 +3,7 @@
 import { barAt, barStart, fitBeat, MAX_PAUSE } from "./beat.js";
 import { createPopover, element } from "./dom.js";
 import { bindLabel, bindText, button, formatNumber } from "./i18n/index.js";
+import { createTimeField } from "./time-field.js";
 
 const BPM = { min: 20, max: 400, step: "any" };
 const BEATS = { min: 1, max: 16, step: 1 }; // of a bar
@@ -57,7 +58,11 @@ export class BeatMenu {
     this.tapButton = button("primary", "tap", null, () => this.tap());
     this.bpm = createNumberField("bpm", BPM, (bpm) => this.#set({ bpm }));
     this.perBar = createNumberField("beatsPerBar", BEATS, (perBar) => this.#set({ perBar }));
-    this.here = button("secondary", "firstBarHere", null, () => this.#set({ first: player.seconds }));
+    this.here = button("secondary icon", "firstBarHere", "from-here", () => this.#set({ first: player.seconds }));
+    this.first = createTimeField("firstBar", (first) => {
+      this.#set({ first });
+      return true;
+    });
     const loop = () => {
       const [from, to] = [this.from, this.to].map(({ input }) => input.valueAsNumber);
       if (to >= from) onLoop(Math.max(0, barStart(this.beat, from)), barStart(this.beat, to + 1));
@@ -76,8 +81,8 @@ export class BeatMenu {
       row(this.tapButton, bindText(element("p"), "tapHint")),
       row(this.bpm.box, this.perBar.box),
       row(this.from.box, this.to.box),
+      element("div", { class: "beat-start" }, bindText(element("span"), "firstBar"), this.first.input, this.here),
       ...checks,
-      this.here,
     );
     this.box = createPopover("beat", this.summary, panel);
   }
@@ -110,6 +115,7 @@ export class BeatMenu {
     const { bpm = null, perBar = DEFAULT.perBar, countIn = false, click = false } = beat ?? {};
     this.bpm.show(bpm);
     this.perBar.show(perBar);
+    this.first.show(beat ? Math.max(0, beat.first) : null);
     const ends = beat && loop ? [barAt(beat, loop.from), barAt(beat, loop.to) - 1] : [];
     const whole = ends.length > 0 && ends.every((bar) => Math.abs(bar - Math.round(bar)) < TOLERANCE);
     [this.from, this.to].forEach((field, i) => {
@@ -118,6 +124,7 @@ export class BeatMenu {
     });
     this.countIn.checked = countIn;
     this.click.checked = click;
-    for (const control of [this.countIn, this.click, this.here]) control.disabled = !beat;
+    const controls = [this.countIn, this.click, this.here, this.first.input];
+    for (const control of controls) control.disabled = !beat;
   }
 }

@@ -22,22 +22,23 @@ export const barAt = (beat, seconds) => 1 + (seconds - beat.first) / (beat.perBa
 /**
  * Fit a beat to the seconds of taps, of which the first is on the first beat of a bar.
  *
- * Least squares over all taps; a missed beat is allowed. If a whole number of beats per minute is
- * within the uncertainty of the taps, it is taken. Returns null for fewer than four taps.
+ * The length of a beat is the slope of a linear regression; missed beats are allowed. If a whole number
+ * of beats per minute is within twice the standard error, it is taken. Returns null for fewer than four taps.
  */
 export function fitBeat(taps, perBar) {
   if (taps.length < MIN_TAPS) return null;
   const intervals = taps.slice(1).map((tap, i) => tap - taps[i]);
-  const typical = intervals.toSorted((a, b) => a - b)[Math.floor(intervals.length / 2)];
-  const beats = taps.map((tap) => Math.round((tap - taps[0]) / typical));
+  const median = intervals.toSorted((a, b) => a - b)[Math.floor(intervals.length / 2)];
+  const beats = [0]; // number of each tap's beat, counted from tap to tap, so that errors do not add up
+  for (const interval of intervals) beats.push(beats.at(-1) + Math.max(1, Math.round(interval / median)));
   const [meanBeat, meanTap] = [mean(beats), mean(taps)];
   const deviations = beats.map((beat) => beat - meanBeat);
-  const spread = deviations.reduce((sum, each) => sum + each ** 2, 0);
-  let length = deviations.reduce((sum, each, i) => sum + each * taps[i], 0) / spread;
+  const sumOfSquares = deviations.reduce((sum, each) => sum + each ** 2, 0);
+  let length = deviations.reduce((sum, each, i) => sum + each * taps[i], 0) / sumOfSquares;
   const squares = deviations.map((each, i) => (taps[i] - meanTap - each * length) ** 2);
-  const uncertainty = Math.sqrt(squares.reduce((a, b) => a + b, 0) / (taps.length - 2) / spread);
+  const standardError = Math.sqrt(squares.reduce((a, b) => a + b, 0) / (taps.length - 2) / sumOfSquares);
   const whole = Math.round(60 / length);
-  if (Math.abs(60 / whole - length) < 2 * uncertainty) length = 60 / whole;
+  if (Math.abs(60 / whole - length) < 2 * standardError) length = 60 / whole;
   const bpm = Math.round(600 / length) / 10;
   return { bpm, first: firstBar(meanTap - meanBeat * length, { bpm, perBar }), perBar };
 }

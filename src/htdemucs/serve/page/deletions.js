@@ -25,7 +25,7 @@ export class Deletions {
       event.preventDefault();
       this.undo();
     });
-    // No one should have to hurry who is about to press the button.
+    // The countdown pauses while the pointer or the focus is on the message.
     const wait = () => clearTimeout(this.#timer);
     for (const type of ["pointerenter", "focusin"]) this.#toast.addEventListener(type, wait);
     for (const type of ["pointerleave", "focusout"]) this.#toast.addEventListener(type, () => this.#restart());

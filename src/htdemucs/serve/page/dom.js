@@ -25,13 +25,26 @@ export function icon(name) {
   return svg;
 }
 
-/** Create a box that opens below its button, `summary`; Escape closes it. */
+/**
+ * Create a box that opens below its button, `summary`. Escape and a click elsewhere close it, but not
+ * a click on the transport bar: a song may have to play while the box is open.
+ */
 export function createPopover(className, summary, content) {
   const box = element("details", { class: `popover ${className}` }, summary, content);
-  box.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || !box.open) return;
+  const onPointer = ({ target }) => {
+    const isElsewhere = target.isConnected && !box.contains(target) && !target.closest(".transport");
+    if (isElsewhere || !box.isConnected) box.open = false;
+  };
+  const onKey = (event) => {
+    if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
+    if (box.contains(document.activeElement)) summary.focus();
     box.open = false;
-    summary.focus();
+  };
+  box.addEventListener("toggle", () => {
+    const change = box.open ? "addEventListener" : "removeEventListener";
+    document[change]("click", onPointer);
+    document[change]("keydown", onKey);
+    if (box.open) content.scrollIntoView({ block: "nearest" });
   });
   return box;
 }

@@ -108,8 +108,10 @@ export function openDownloadDialog({ track, mix, loop, tempo, pitch }, info) {
 
   const checkboxes = [];
   if (loop) {
-    const [from, to] = [loop.from, loop.to].map((frame) => formatTime(frame / track.sample_rate));
-    checkboxes.push(createCheckbox("region", "loopOnly", { from, to }));
+    const [from, to] = [loop.from, loop.to].map((frame) => formatTime(frame / track.sample_rate, 1));
+    const region = createCheckbox("region", "loopOnly", { from, to });
+    region.querySelector("input").checked = loop.on;
+    checkboxes.push(region);
   }
   if (tempo !== 1 || pitch !== 0) {
     const values = { tempo: formatPercent(tempo), pitch: pitch > 0 ? `+${pitch}` : pitch };

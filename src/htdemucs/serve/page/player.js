@@ -17,7 +17,7 @@ const LOOKAHEAD = 4; // seconds to schedule ahead, so that a throttled backgroun
 const LOW_BUFFER = 0.3; // seconds scheduled ahead, below which a short chunk is better than none
 const TICK = 250; // milliseconds; a background tab ticks less often, and is driven by ending chunks
 const SEAM = 4; // frames by which rounding to another tempo may miss the end of a range
-const SEEK_DELAY = 6000; // milliseconds in which the range that was reached should grow by itself
+const SEEK_DELAY = 6000; // milliseconds to wait at the end of a range before a seek request
 const SUSPEND_DELAY = 400; // milliseconds from a pause to suspending the audio context
 const MIN_LOOP = 0.1; // seconds
 // Firefox on Linux queries PulseAudio's latency under a lock for which its audio thread may wait

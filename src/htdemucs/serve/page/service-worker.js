@@ -20,7 +20,7 @@ async function cachePage() {
   await cache.addAll([...html.matchAll(/(?:href|src)="(page\/[^"]+)"/g)].map(([, path]) => path));
 }
 
-/** Return the server's response or, without a connection, the cached one. */
+/** Network first, cache as fallback: return the server's response or, without a connection, the cached one. */
 async function respond(request, key) {
   const cache = await caches.open(CACHE);
   try {

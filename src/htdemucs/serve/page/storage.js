@@ -19,13 +19,13 @@ function write(key, value) {
   }
 }
 
-/** Return the settings {language, model, stems, volume, sort, group}, as far as they are stored. */
+/** Return the settings {language, model, stems, shifts, volume, sort, group}, as far as they are stored. */
 export const readSettings = () => read("settings");
 
 /** Change some of the settings. */
 export const saveSettings = (changes) => write("settings", { ...readSettings(), ...changes });
 
-/** Return the stored state of a track: {mix, loop, zoom, tempo, pitch, view, markers}. */
+/** Return the stored state of a track: {mix, loop, zoom, tempo, pitch, view, markers, beat}. */
 export const readTrackState = (id) => read(`track:${id}`);
 
 /** Change some of a track's stored state. */

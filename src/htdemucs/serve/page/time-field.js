@@ -3,7 +3,7 @@
 import { element } from "./dom.js";
 import { bindLabel, formatTime } from "./i18n/index.js";
 
-/** Return the seconds of 83.4, 1:23.4 or 0:01:23.4; null if it is no time. */
+/** Return the seconds of 83.4, 1:23.4 or 0:01:23.4; null if it is not a time. */
 function parseTime(input) {
   const parts = input.trim().replace(",", ".").replaceAll("：", ":").split(":");
   if (parts.length > 3 || !parts.every((part) => /^\d+(\.\d*)?$/.test(part))) return null;

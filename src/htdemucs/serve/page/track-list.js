@@ -202,7 +202,7 @@ export class TrackList {
   }
 
   #download(tracks) {
-    const ready = tracks.filter(({ state, stems }) => state === "finished" && stems.length > 0);
+    const ready = tracks.filter(isReady);
     openSelectionDownloadDialog(ready, this.#info);
   }
 
@@ -210,7 +210,7 @@ export class TrackList {
   async #setAlbum(tracks) {
     const dialog = document.getElementById("album-dialog");
     const input = document.getElementById("album");
-    const albums = [...new Set(this.#others.map(({ album }) => album).filter(Boolean))].sort(compareTexts);
+    const albums = [...new Set(this.#tracks.all.map(({ album }) => album).filter(Boolean))].sort(compareTexts);
     document.getElementById("albums").replaceChildren(...albums.map((value) => element("option", { value })));
     input.value = tracks.every(({ album }) => album === tracks[0].album) ? (tracks[0].album ?? "") : "";
     dialog.returnValue = "";
@@ -218,9 +218,12 @@ export class TrackList {
     await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
     if (dialog.returnValue !== "done") return;
     const album = input.value.trim();
-    const changed = await showErrors(() => Promise.all(tracks.map(({ id }) => api.edit(id, { album }))));
-    for (const track of changed ?? []) this.#tracks.put(track);
-    if (changed) this.#setChosen(null);
+    for (const { id } of tracks) {
+      const changed = await showErrors(() => api.edit(id, { album }));
+      if (!changed) return;
+      this.#tracks.put(changed);
+    }
+    this.#setChosen(null);
   }
 
   #delete(tracks) {

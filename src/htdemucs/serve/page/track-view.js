@@ -74,6 +74,7 @@ export class TrackView {
   }
 
   close() {
+    if (this.#saving !== null) this.#saveNow();
     cancelAnimationFrame(this.#animation);
     this.#waveforms.close();
   }
@@ -360,16 +361,19 @@ export class TrackView {
   /** Store the mix, loop, zoom and the rest, soon after the last change. */
   #save() {
     clearTimeout(this.#saving);
-    const { id } = this.#track;
-    this.#saving = setTimeout(() => {
-      const { mix, loop, tempo, pitch } = this.#player;
-      const { whole, from, span } = this.#timeline;
-      const view = this.#waveforms.showSpectrograms ? "spectrogram" : "waveform";
-      const { items: markers } = this.#markers;
-      const { beat } = this.#beatMenu;
-      const zoom = whole ? null : { from, span };
-      saveTrackState(id, { mix, loop, tempo, pitch, view, zoom, markers, beat });
-    }, SAVE_DELAY);
+    this.#saving = setTimeout(() => this.#saveNow(), SAVE_DELAY);
+  }
+
+  #saveNow() {
+    clearTimeout(this.#saving);
+    this.#saving = null;
+    const { mix, loop, tempo, pitch } = this.#player;
+    const { whole, from, span } = this.#timeline;
+    const view = this.#waveforms.showSpectrograms ? "spectrogram" : "waveform";
+    const { items: markers } = this.#markers;
+    const { beat } = this.#beatMenu;
+    const zoom = whole ? null : { from, span };
+    saveTrackState(this.#track.id, { mix, loop, tempo, pitch, view, zoom, markers, beat });
   }
 
   /** Show everything but what moves with the position. */

@@ -55,6 +55,9 @@ export class Tracks extends EventTarget {
     return this.#hidden.has(id) ? undefined : this.#tracks.get(id);
   }
 
+  get all() {
+    return [...this.#tracks.values()];
+  }
   get size() {
     return this.#tracks.size - this.#hidden.size;
   }

@@ -149,7 +149,10 @@ export class VirtualList {
     const last = this.#items.length - 1;
     let next = Math.max(0, Math.min(last, index + step));
     const direction = step === -Infinity || (step > 0 && step !== Infinity) ? 1 : -1;
-    while (this.#items[next]?.isHeading && !this.#items[next].focusable) next += direction;
+    const canFocus = (i) => this.#items[i] && !(this.#items[i].isHeading && !this.#items[i].focusable);
+    while (this.#items[next] && !canFocus(next)) next += direction;
+    if (!this.#items[next]) next = [...this.#items.keys()].at(direction < 0 ? 0 : -1);
+    while (this.#items[next] && !canFocus(next)) next -= direction; // back from the list's end
     if (this.#items[next]) this.focus(this.#items[next].key);
   }
 

@@ -195,8 +195,8 @@ export const messages = {
   mix: "Mix",
   original: "Original",
   compare: "Compare the mix with the original at equal loudness (B)",
-  tempo: "Tempo",
-  pitch: "Pitch",
+  tempo: "Tempo %",
+  pitch: "Pitch (st)",
   tempoField: "Tempo in percent",
   pitchField: "Pitch in semitones",
   tempoIs: "Tempo {tempo}",
@@ -230,6 +230,7 @@ export const messages = {
   loopLastBar: "to bar",
   countIn: "Count in one bar before playing",
   click: "Click on every beat",
+  firstBar: "Bar 1 starts at",
   firstBarHere: "Bar 1 starts at the playhead",
 
   // Downloads

@@ -195,8 +195,8 @@ export const messages = {
   mix: "混音",
   original: "原曲",
   compare: "以相同响度对比混音与原曲 (B)",
-  tempo: "速度",
-  pitch: "音高",
+  tempo: "速度 %",
+  pitch: "音高（半音）",
   tempoField: "速度（百分比）",
   pitchField: "音高（半音）",
   tempoIs: "速度 {tempo}",
@@ -230,6 +230,7 @@ export const messages = {
   loopLastBar: "到第几小节",
   countIn: "播放前预备一小节",
   click: "每拍发出节拍声",
+  firstBar: "第 1 小节开始于",
   firstBarHere: "第 1 小节从播放头处开始",
 
   // Downloads
