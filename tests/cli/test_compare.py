@@ -248,3 +248,15 @@ def test_the_p_of_ties_zeros_and_many_tracks():
     assert wilcoxon(many[1:]) == pytest.approx(
         scipy.stats.wilcoxon(many[1:], method="approx").pvalue, abs=1e-3
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--json", "a.json"), ("--report", "b.json"), ("--json", "x.json", "--report", "x.json")],
+)
+def test_no_file_is_overwritten_that_is_read_or_written(runs, monkeypatch, words):
+    monkeypatch.chdir(runs)
+    before = [(runs / name).read_bytes() for name in ("a.json", "b.json")]
+    result = CliRunner().invoke(cli, ["evaluate", "--compare", "a.json", "b.json", *words])
+    assert result.exit_code == 2
+    assert [(runs / name).read_bytes() for name in ("a.json", "b.json")] == before

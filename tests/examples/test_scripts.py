@@ -90,3 +90,13 @@ def test_a_missing_song_is_one_line(script, tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("error: nosong.mp3")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_fine_tuning_is_significantly_better_and_runs_in_demucs(tmp_path):
+    done = run("fine_tune.py", tmp_path / "out", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    comparison = done.stdout.partition("evaluate --compare")[2]
+    assert "vocals" in comparison
+    assert "12:0" in comparison  # better in each of the test songs
+    assert "demucs and htdemucs agree to" in done.stdout

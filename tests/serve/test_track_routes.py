@@ -162,3 +162,12 @@ def test_downloads_have_edited_titles(client, scan, library, worker, tmp_path):
         suffix = "vocals" if "stem" in each else "mix"
         fields = read_tags(path).fields
         assert fields == {"title": [f"Blue in Green ({suffix})"], "artist": ["Bill Evans"]}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/api/tracks/delete"), ("PATCH", "/api/tracks/x")]
+)
+def test_a_huge_json_body_is_refused(client, method, path):
+    headers = {"content-type": "application/json"}
+    response = client.request(method, path, content=b" " * (1 << 22), headers=headers)
+    assert (response.status_code, response.json()["error"]) == (413, "the JSON is too long")

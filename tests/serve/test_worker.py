@@ -83,17 +83,31 @@ def test_stems_are_identical_to_those_of_the_command(client, worker, write_song,
     assert client.get(f"/api/tracks/{track}/source").content == song.read_bytes()
 
 
-def test_separating_again_with_more_shifts_replaces_the_stems(client, worker, write_song, tmp_path):
-    track = client.upload(write_song(tmp_path / "song.flac"))["id"]
+def test_separating_again_with_more_shifts_keeps_the_first_stems(
+    client, worker, write_song, tmp_path
+):
+    first = client.upload(write_song(tmp_path / "song.flac"))["id"]
+    second = client.post("/api/tracks", json={"track": first, "shifts": 3}).json()["id"]
+    sounds = {}
+    for track, shifts in ((first, 1), (second, 3)):
+        worker.work()
+        shown = client.track(track)
+        assert (shown["state"], shown["shifts"]) == ("finished", shifts)
+        sounds[track] = client.get(f"/api/tracks/{track}/stems/bass").content
+    assert sounds[first] != sounds[second]
+    assert client.get(f"/api/tracks/{first}/stems/bass").content == sounds[first]
+
+
+def test_deleted_uploads_leave_no_stems_of_any_format(client, worker, state, write_song, tmp_path):
+    first = client.upload(write_song(tmp_path / "song.flac"))["id"]
     worker.work()
-    sounds = [client.get(f"/api/tracks/{track}/stems/bass").content]
-    track = client.post("/api/tracks", json={"track": track, "shifts": 3}).json()["id"]
+    assert client.request("PATCH", "/api/storage", json={"format": "flac"}).status_code == 200
+    second = client.post("/api/tracks", json={"track": first}).json()["id"]
     worker.work()
-    shown = client.track(track)
-    assert (shown["state"], shown["shifts"], len(shown["warnings"])) == ("finished", 3, 0)
-    sounds.append(client.get(f"/api/tracks/{track}/stems/bass").content)
-    assert len(sounds[0]) == len(sounds[1])
-    assert sounds[0] != sounds[1]
+    assert client.track(second)["files"]["bass"]["name"] == "bass.flac"
+    for track in (second, first):
+        client.delete(f"/api/tracks/{track}")
+    assert [path for path in state.settings.library.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025])

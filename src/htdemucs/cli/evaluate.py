@@ -109,6 +109,12 @@ def evaluate(
     set_verbosity(quiet=quiet)
     for path in (json_path, report):
         _check_target(path)
+    written = [path.resolve() for path in (json_path, report) if path]
+    for path in compare or ():
+        if path.resolve() in written:
+            raise click.UsageError(f"{path} is read; write to another file")
+    if len(set(written)) < len(written):
+        raise click.UsageError("--json and --report must be different files")
     names = opt.split_list(metrics)
     if compare:
         if model or estimates:

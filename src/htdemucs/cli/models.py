@@ -126,7 +126,7 @@ def convert(model: str, target: Path, repo: Path | None, config: Path | None) ->
 @opt.option(
     "--static-batch",
     type=int,
-    callback=opt.number(1),
+    callback=opt.number(1, 1024),
     metavar="N",
     help="Fix the batch size, so that a GPU computes every operation. By default it is free.",
 )

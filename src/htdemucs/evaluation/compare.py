@@ -150,10 +150,17 @@ def _read(path: Path) -> _Run:
         run.scores(tuple(run.tracks), run.stems, run.metrics)  # raises an error if one is missing
     except OSError as error:
         raise EvaluationError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as e:
         raise EvaluationError(
             f"{path} is not a JSON file of this version of htdemucs evaluate; evaluate again"
-        ) from error
+        ) from e
     return run
 
 

@@ -37,7 +37,7 @@ from htdemucs.serve.auth import (
 )
 from htdemucs.serve.db import STATES, TRACKS, UNAVAILABLE
 from htdemucs.serve.maintenance import Maintenance
-from htdemucs.serve.request_body import DrainMiddleware
+from htdemucs.serve.request_body import DrainMiddleware, JSONLimitMiddleware
 from htdemucs.serve.supervisor import Supervisor
 from htdemucs.version import __version__
 from htdemucs.weights.registry import named_models
@@ -96,6 +96,7 @@ def create_app(
         responses=PROBLEMS,
     )
     app.state.htdemucs = state
+    app.add_middleware(JSONLimitMiddleware)
     app.add_middleware(AuthMiddleware, access=access or Access())
     app.add_middleware(SecurityHeadersMiddleware)  # outside: errors get the headers too
     app.add_middleware(DrainMiddleware)

@@ -176,7 +176,9 @@ class Access:
     def is_allowed_host(self, host: str) -> bool:
         """Return whether a Host header names this server."""
         try:
-            name = urlsplit(f"//{host}").hostname or ""
+            address = urlsplit(f"//{host}")
+            name = address.hostname or ""
+            _ = address.port  # raises if it is not a port
         except ValueError:
             return False
         try:
@@ -230,7 +232,7 @@ class AuthMiddleware:
             if is_from_other_site and request.headers.get("sec-fetch-mode") != "navigate":
                 return error_response(403, "pages of other sites may not read anything here")
         elif is_from_other_site or (
-            site is None and origin is not None and urlsplit(origin).netloc != host
+            site is None and origin is not None and origin.partition("://")[2] != host
         ):  # the browser compares sites better than we: a proxy may have changed the Host header
             return error_response(403, "pages of other sites may not change anything here")
         if self.access.token is None or request.scope["path"] in WITHOUT_TOKEN:

@@ -85,13 +85,15 @@ class Deletion:
     def _stems(self, row: Row, folder: Path) -> Iterator[Path]:
         """Yield the manifest and the stems of an upload, unless `htdemucs separate` wrote them."""
         manifest = Path(row["manifest"])
+        own = [Path(file["path"]) for file in row["files"].values()]
         if document := read_manifest(manifest):
             source = Path(str(document["source"].get("path")))
             if source.is_relative_to(self._settings.uploads):
                 yield manifest
                 yield from (folder / str(file.get("path")) for file in document["files"].values())
+                yield from own  # an earlier run may have written another format
         elif row["files"]:
-            yield from (Path(file["path"]) for file in row["files"].values())
+            yield from own
         else:  # a worker may have died after writing stems and before writing the manifest
             extension = OutputOptions().encoding.extension
             for path in (folder / f"{stem}.{extension}" for stem in row["stems"]):

@@ -164,14 +164,14 @@ class Jobs:
         """
         with self.database.writing() as (connection, version):
             others = connection.execute(
-                select(T.state, T.model, T.requested_stems).where(
+                select(T.state, T.model, T.requested_stems, T.shifts).where(
                     T.manifest == manifest,
                     T.id != row["id"],
                     or_(T.state != DELETED, T.worker.is_not(None)),
                 )
             ).all()
-            same = ("finished", row["model"], row["requested_stems"])
-            if any((state, model, stems) != same for state, model, stems in others):
+            same = ("finished", row["model"], row["requested_stems"], row["shifts"])
+            if any(tuple(other) != same for other in others):
                 return False
             reserved = connection.execute(
                 update(TRACKS)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from anyio import to_thread
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -37,6 +38,7 @@ TIMEOUT = 60.0  # seconds in which a client sends nothing
 MAX_DRAINED = 1 << 28  # bytes of a refused request's body that are still read
 DRAIN_TIMEOUT = 30.0  # seconds
 MAX_JSON = 1 << 16  # bytes
+MAX_JSON_BODY = 1 << 21  # bytes, of requests that name many tracks
 MAX_PART_HEADERS = 1 << 13  # bytes of the headers of a form's part
 FORM_OVERHEAD = 1 << 16  # bytes of a form around its file
 FORM_START = re.compile(rb"\s*--[^\r\n]+\r?\ncontent-", re.IGNORECASE)
@@ -107,6 +109,30 @@ class DrainMiddleware:
             await send(message)
 
         await self.app(scope, receive_until_complete, send_draining)
+
+
+class JSONLimitMiddleware:
+    """Refuses bodies of JSON that are longer than `MAX_JSON_BODY`: they are read as a whole."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and stop reading its body at the limit."""
+        if scope["type"] != "http" or "json" not in Headers(scope=scope).get("content-type", ""):
+            await self.app(scope, receive, send)
+            return
+        size = 0
+
+        async def receive_limited() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MAX_JSON_BODY:
+                raise HTTPException(413, "the JSON is too long")
+            return message
+
+        await self.app(scope, receive_limited, send)
 
 
 def _has_body(scope: Scope) -> bool:

@@ -13,7 +13,7 @@ from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
 from htdemucs.errors import BadRequestError, InvalidValueError, NotFoundError, TooManyError
 from htdemucs.serve.app_state import AppState, StateDep
-from htdemucs.serve.db import STATES
+from htdemucs.serve.db import DELETED, STATES, TRACKS
 from htdemucs.serve.request_body import read_json, safe_name
 from htdemucs.serve.tracks import MAX_PAGE_SIZE, MAX_TEXT, Document, shown_texts
 from htdemucs.stems.paths import file_name
@@ -142,9 +142,10 @@ def delete_all(state: StateDep, selection: Selection) -> Response:
 
     The body is `{"tracks": [ID, ...]}`.
     """
-    for track in selection.tracks:
-        with suppress(NotFoundError):
-            state.deletion.delete(track)
+    known = state.tracks.rows(TRACKS.c.id.in_(selection.tracks), TRACKS.c.state != DELETED)
+    for row in known:
+        with suppress(NotFoundError):  # deleted in the meantime
+            state.deletion.delete(row["id"])
     return Response(status_code=204)
 
 
