@@ -196,7 +196,7 @@ export const messages = {
   original: "Original",
   compare: "Compare the mix with the original at equal loudness (B)",
   tempo: "Tempo %",
-  pitch: "Pitch (st)",
+  pitch: "Pitch st",
   tempoField: "Tempo in percent",
   pitchField: "Pitch in semitones",
   tempoIs: "Tempo {tempo}",

@@ -196,7 +196,7 @@ export const messages = {
   original: "原曲",
   compare: "以相同响度对比混音与原曲 (B)",
   tempo: "速度 %",
-  pitch: "音高（半音）",
+  pitch: "音高/半音",
   tempoField: "速度（百分比）",
   pitchField: "音高（半音）",
   tempoIs: "速度 {tempo}",
