@@ -105,7 +105,7 @@ def test_formats_that_lose_something_are_refused(client, name):
 def test_the_command_line_sets_the_format(tmp_path, monkeypatch):
     started = []
 
-    def serve(settings, _access, listener, *_):
+    def serve(settings, _access, listener, _on_ready, **_options):
         listener.close()
         started.append(settings.format)
 
