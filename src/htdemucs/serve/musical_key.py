@@ -12,7 +12,7 @@ BINS = 10  # of the histogram in a semitone
 SILENCE = 1e-9  # magnitude; added before logarithms
 # Thresholds of certainty, measured: docs/decisions/0029-musical-key.md.
 MIN_CORRELATION = 0.7  # with the profile of the best key
-MIN_MARGIN = 0.02  # by which it exceeds the correlation with the next key
+MIN_MARGIN = 0.02  # difference to the correlation with the second-best key
 # How often each pitch class occurs, from the tonic up, in pieces of known keys: J. Albrecht and
 # D. Shanahan, "The Use of Large Corpora to Train a New Type of Key-Finding Algorithm", Music
 # Perception 31(1), 2013.

@@ -289,7 +289,7 @@ def loss_weights(loss: str | Mapping[str, Any]) -> dict[str, float]:
     """Return the weight of each error that `optim.loss` names.
 
     Raises:
-        ConfigError: a name is unknown, a weight is not a number above 0, or there is no error.
+        ConfigError: a name is unknown, a weight is not above 0, or nothing is named.
     """
     weights: dict[str, float] = {}
     for name, value in ({loss: 1.0} if isinstance(loss, str) else loss).items():

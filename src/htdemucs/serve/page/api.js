@@ -43,11 +43,11 @@ const post = (path, body, options) => send("POST", path, body, options);
 
 const fetchBytes = async (path) => (await request(path)).arrayBuffer();
 
-/** Return a query string of the parameters that are not null, undefined or empty. */
-function query(parameters) {
-  const given = Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined);
-  return new URLSearchParams(given.filter(([, value]) => value !== "")).toString();
-}
+/** Return an object without the values that are null, undefined or empty. */
+const withoutEmpty = (values) =>
+  Object.fromEntries(Object.entries(values).filter(([, value]) => ![null, undefined, ""].includes(value)));
+
+const query = (parameters) => new URLSearchParams(withoutEmpty(parameters)).toString();
 
 /** Return the server's version, models, formats and limits. */
 export const info = async () => (await request("info")).json();
@@ -101,14 +101,11 @@ export const spectrogram = async (id, stem, from, columns, step) =>
   new Uint8Array(await fetchBytes(`tracks/${id}/spectrogram?${query({ stem, from, columns, step })}`));
 
 /** Prepare a download; returns {id, state, progress, filename, error, code}. */
-export const prepareExport = async (id, choices) => (await post(`tracks/${id}/exports`, given(choices))).json();
+export const prepareExport = async (id, choices) => (await post(`tracks/${id}/exports`, withoutEmpty(choices))).json();
 
 /** Prepare one zip file with the stems of several tracks. */
 export const prepareExports = async (tracks, choices) =>
-  (await post("exports", { tracks, ...given(choices) })).json();
-
-const given = (choices) =>
-  Object.fromEntries(Object.entries(choices).filter(([, value]) => value !== null && value !== ""));
+  (await post("exports", { tracks, ...withoutEmpty(choices) })).json();
 
 /** Return the state of a download: "preparing", "ready" or "failed". */
 export const exportState = async (id) => (await request(`exports/${id}`)).json();

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { announce } from "./dom.js";
 import { bindText, text } from "./i18n/index.js";
-import { showErrors } from "./track-list.js";
+import { showErrors } from "./show-errors.js";
 import { deleteTrackState } from "./storage.js";
 import { titleOf } from "./tracks.js";
 

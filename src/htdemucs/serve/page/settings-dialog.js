@@ -2,7 +2,8 @@
 
 import * as api from "./api.js";
 import { announce, element } from "./dom.js";
-import { bindText, errorText, formatBytes, formatDescription, text } from "./i18n/index.js";
+import { bindText, formatBytes, formatDescription, text } from "./i18n/index.js";
+import { showErrors } from "./show-errors.js";
 
 const SIZES = ["library", "uploads", "previews", "free"];
 
@@ -12,21 +13,18 @@ export async function openSettings(info) {
   const body = document.getElementById("settings-body");
   body.replaceChildren(bindText(element("p", { class: "note" }), "readingDisk"));
   dialog.showModal();
-  const storage = await showErrors(() => api.storage());
+  const storage = await attempt(() => api.storage());
   body.replaceChildren(...(storage ? [createFormats(storage, info), createSizes(storage)] : []));
 }
 
 /** Return the result of a request; if it fails, show why in the dialog and return null. */
-async function showErrors(request) {
+function attempt(request) {
   const node = document.getElementById("settings-error");
   node.hidden = true;
-  try {
-    return await request();
-  } catch (error) {
-    node.textContent = errorText(error);
+  return showErrors(request, (message) => {
+    node.textContent = message;
     node.hidden = false;
-    return null;
-  }
+  });
 }
 
 function createFormats({ format, formats, fixed }, info) {
@@ -35,7 +33,7 @@ function createFormats({ format, formats, fixed }, info) {
   );
   for (const input of inputs) {
     input.addEventListener("change", async () => {
-      const storage = await showErrors(() => api.changeStorage(input.value));
+      const storage = await attempt(() => api.changeStorage(input.value));
       format = storage?.format ?? format;
       for (const other of inputs) other.checked = other.value === format;
     });
@@ -58,7 +56,7 @@ function createSizes({ bytes }) {
   const update = (latest) => SIZES.forEach((name, i) => (values[i].textContent = formatBytes(latest[name])));
   update(bytes);
   button.addEventListener("click", async () => {
-    const storage = await showErrors(() => api.deletePreviews());
+    const storage = await attempt(() => api.deletePreviews());
     if (!storage) return;
     update(storage.bytes);
     announce(text("previewsDeleted"));

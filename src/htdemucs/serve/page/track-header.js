@@ -5,7 +5,8 @@ import { announce, element, icon, setText, showToast } from "./dom.js";
 import { bindLabel, bindText, button, formatNumber, formatTime, text } from "./i18n/index.js";
 import { keyText } from "./musical-key.js";
 import { requestPermission, shouldOffer } from "./notifications.js";
-import { showErrors, trackDetail } from "./track-list.js";
+import { showErrors } from "./show-errors.js";
+import { trackDetail } from "./track-list.js";
 import { progressOf, titleOf } from "./tracks.js";
 
 const EDITED = ["title", "artist", "album"];

@@ -6,8 +6,9 @@ import { openSelectionDownloadDialog } from "./download-dialog.js";
 import {
   bindLabel, bindText, button, errorText, formatNumber, formatPercent, formatTime, text, trackErrorText,
 } from "./i18n/index.js";
+import { showErrors } from "./show-errors.js";
 import { readSettings, saveSettings } from "./storage.js";
-import { compareTexts, isSeparable, SORTS, titleOf } from "./tracks.js";
+import { compareTexts, isSeparable, progressOf, SORTS, titleOf } from "./tracks.js";
 import { VirtualList } from "./virtual-list.js";
 
 const GROUPS = ["none", "album", "folder"];
@@ -46,16 +47,6 @@ function progressText({ done, duration, speed, left, sample_rate: rate }) {
   if (left !== null && left !== undefined) parts.push(text("timeLeft", { time: formatTime(left + 0.5) }));
   if (speed) parts.push(text("speed", { speed: formatNumber(speed, speed < 10 ? 1 : 0) }));
   return parts.join(" · ");
-}
-
-/** Return the result of a request; if it fails, show why and return null. */
-export async function showErrors(request) {
-  try {
-    return await request();
-  } catch (error) {
-    showToast(errorText(error));
-    return null;
-  }
 }
 
 const createSelect = (key, values, selected) => {
@@ -436,7 +427,7 @@ class Row {
       title,
       artist: track.artist ?? "",
       status: rowStatus(track),
-      progress: separating ? Math.min(1, track.done / (track.duration || Infinity)) : null,
+      progress: separating ? progressOf(track) : null,
       actions: actions.map((name) => buttons[name]),
     });
     this.link.href = `#${track.id}`;
